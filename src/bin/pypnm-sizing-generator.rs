@@ -1,0 +1,66 @@
+//! The generator's `main`: systemd's calling convention (systemd.generator(7)) around the library's one way.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use pypnm_sizing::log::{self, Log, Priority};
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Instead, size};
+use pypnm_sizing::{dropin, write};
+
+const NAME: &str = "pypnm-sizing-generator";
+
+fn main() -> ExitCode {
+    log::no_signal_on_panic(NAME);
+    let log = Log::of_generator(NAME);
+    let fail = |what: &dyn std::fmt::Display| {
+        log.say(&[(Priority::Error, what)]);
+        ExitCode::FAILURE
+    };
+
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let ([normal] | [normal, _, _]) = arguments.as_slice() else {
+        fail(&"expected NORMAL_DIR [EARLY_DIR LATE_DIR], see pypnm-sizing-generator(8)");
+        return log::usage_error();
+    };
+    let root = std::env::var_os("PYPNM_SIZING_ROOT");
+    let root = match Root::at(root.as_deref()) {
+        Ok(root) => root,
+        Err(error) => {
+            return fail(&format!("PYPNM_SIZING_ROOT={}: {error}", display(root.as_deref())));
+        }
+    };
+    // The initrd is not the machine that will run the service.
+    if in_initrd(&root) {
+        return ExitCode::SUCCESS;
+    }
+
+    let virtualization = std::env::var("SYSTEMD_VIRTUALIZATION").ok();
+    let sizing = size(&root, virtualization.as_deref(), &Instead::default());
+    let mut said: Vec<(Priority, &dyn std::fmt::Display)> = Vec::new();
+    said.extend(sizing.problems.iter().map(|problem| (Priority::Warning, problem as &dyn std::fmt::Display)));
+
+    let mut failures = Vec::new();
+    for unit in &sizing.units {
+        let dir = Path::new(normal).join(format!("{}.d", unit.name));
+        if let Err(error) = write::replace(&dir, dropin::NAME, &dropin::text(&sizing, unit)) {
+            failures.push(format!("{}: {error}; it sizes itself", unit.name));
+        }
+    }
+    said.extend(failures.iter().map(|failure| (Priority::Error, failure as &dyn std::fmt::Display)));
+    log.say(&said);
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// systemd's own test (`in_initrd()`); the variable is newer (251) than the file.
+fn in_initrd(root: &Root) -> bool {
+    match std::env::var("SYSTEMD_IN_INITRD") {
+        Ok(value) => value == "1",
+        Err(_) => root.bytes("/etc/initrd-release").is_ok(),
+    }
+}
+
+fn display(value: Option<&OsStr>) -> std::path::Display<'_> {
+    Path::new(value.unwrap_or_default()).display()
+}

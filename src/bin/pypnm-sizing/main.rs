@@ -1,0 +1,49 @@
+//! The helper's `main`: what a person types, one module a verb. Sizing itself is the library's.
+
+mod args;
+mod env;
+mod preview;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use args::{Command, Options};
+use clap::Parser as _;
+use pypnm_sizing::root::Root;
+
+/// What a verb ends with: a status, or a message for stderr and status 2.
+type Outcome = Result<ExitCode, String>;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let root = match Root::at(options.common.root.as_deref().map(AsRef::as_ref)) {
+        Ok(root) => root,
+        Err(error) => {
+            return failed(&format!("--root={}: {error}", options.common.root.unwrap_or_default().display()));
+        }
+    };
+    let outcome = match &options.command {
+        Command::Preview(arguments) => preview::run(&root, arguments),
+        Command::Env(arguments) => env::run(&root, arguments),
+    };
+    outcome.unwrap_or_else(|message| failed(&message))
+}
+
+fn failed(message: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "pypnm-sizing: {message}");
+    ExitCode::from(2)
+}
+
+/// Writes an answer to stdout. A reader that has gone away (`| head`) is no error.
+fn answer(text: &str) -> Outcome {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Writes a remark to stderr.
+fn remark(text: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "pypnm-sizing: {text}");
+}

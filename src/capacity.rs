@@ -1,0 +1,157 @@
+//! Capacity: per resource the minimum over all limits, less the operator's reserve. Pure.
+
+use crate::limits::{Amount, Limit, Resource};
+use crate::parse::cpu_list::CpuSet;
+
+/// What is kept back for colocated services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    /// Milli-CPUs.
+    pub cpu: u64,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// What one unit may use of one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Milli-CPUs or bytes; 0 where nothing is known, the most careful reading.
+    pub amount: u64,
+    /// The limit that binds: its place in the list. `None`: no limit was found at all.
+    pub binding: Option<usize>,
+    /// What was kept back from it: milli-CPUs or bytes.
+    pub reserved: u64,
+}
+
+/// What one unit may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// In milli-CPUs.
+    pub cpu: Grant,
+    /// In bytes.
+    pub memory: Grant,
+}
+
+impl Capacity {
+    /// Whole CPUs, rounded down, at least 1.
+    pub fn whole_cpus(&self) -> u64 {
+        (self.cpu.amount / 1000).max(1)
+    }
+}
+
+/// The minimum over `limits` per resource, less `reserve`.
+///
+/// A limit that several units share counts with an equal share. Sets of CPUs are intersected as the kernel does,
+/// from the first to the last, so two sets of four CPUs that have one in common grant one.
+pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
+    let mut cpu = Minimum::default();
+    let mut memory = Minimum::default();
+    let mut cpus: Option<CpuSet> = None;
+    for (index, limit) in limits.iter().enumerate() {
+        let share = |amount: u64| amount / u64::from(limit.shared_by.max(1));
+        match &limit.amount {
+            Amount::Memory(bytes) => memory.offer(index, share(*bytes)),
+            Amount::CpuTime(milli) => cpu.offer(index, share(*milli)),
+            Amount::Cpus(set) => {
+                let common = match cpus.take() {
+                    None => set.clone(),
+                    Some(mut so_far) => {
+                        so_far.intersect(set);
+                        so_far
+                    }
+                };
+                cpu.offer(index, share(u64::from(common.count()) * 1000));
+                cpus = Some(common);
+            }
+            Amount::Unknown(Resource::Cpu) => cpu.offer(index, 0),
+            Amount::Unknown(Resource::Memory) => memory.offer(index, 0),
+        }
+    }
+    Capacity { cpu: cpu.less(reserve.cpu), memory: memory.less(reserve.memory) }
+}
+
+/// The smallest amount offered, and the first limit that offered it.
+#[derive(Default)]
+struct Minimum(Option<(usize, u64)>);
+
+impl Minimum {
+    fn offer(&mut self, index: usize, amount: u64) {
+        if self.0.is_none_or(|(_, least)| amount < least) {
+            self.0 = Some((index, amount));
+        }
+    }
+
+    fn less(self, reserve: u64) -> Grant {
+        match self.0 {
+            None => Grant::default(),
+            Some((index, least)) => Grant {
+                amount: least.saturating_sub(reserve),
+                binding: Some(index),
+                reserved: reserve.min(least),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reserve, capacity};
+    use crate::limits::{Amount, Limit, Resource, Scope};
+    use crate::parse::cpu_list::CpuSet;
+    use crate::problem::Source;
+
+    fn limit(amount: Amount, shared_by: u32) -> Limit {
+        Limit { scope: Scope::Host, amount, source: Source::file("/x"), shared_by }
+    }
+
+    fn cpus(list: &str) -> Amount {
+        Amount::Cpus(CpuSet::parse(list).unwrap_or_default())
+    }
+
+    #[test]
+    fn the_minimum_binds_and_says_which() {
+        let limits = [
+            limit(Amount::Memory(10), 1),
+            limit(cpus("0-7"), 1),
+            limit(Amount::Memory(3), 1),
+            limit(Amount::CpuTime(2500), 1),
+            limit(Amount::Memory(3), 1),
+        ];
+        let got = capacity(&limits, Reserve::default());
+        assert_eq!((got.memory.amount, got.memory.binding), (3, Some(2)));
+        assert_eq!((got.cpu.amount, got.cpu.binding), (2500, Some(3)));
+        assert_eq!(got.whole_cpus(), 2);
+    }
+
+    #[test]
+    fn sets_of_cpus_are_intersected() {
+        let got = capacity(&[limit(cpus("0-3"), 1), limit(cpus("3-6"), 1)], Reserve::default());
+        assert_eq!((got.cpu.amount, got.cpu.binding), (1000, Some(1)));
+        let none = capacity(&[limit(cpus("0-1"), 1), limit(cpus("2-3"), 1)], Reserve::default());
+        assert_eq!((none.cpu.amount, none.whole_cpus()), (0, 1));
+    }
+
+    #[test]
+    fn units_share_what_they_live_on() {
+        let limits = [limit(Amount::Memory(16), 2), limit(Amount::Memory(9), 1), limit(cpus("0-3"), 2)];
+        let got = capacity(&limits, Reserve::default());
+        assert_eq!((got.memory.amount, got.memory.binding), (8, Some(0)));
+        assert_eq!(got.cpu.amount, 2000);
+    }
+
+    #[test]
+    fn reserves_are_subtracted_from_the_minimum() {
+        let limits = [limit(Amount::Memory(16), 1), limit(Amount::CpuTime(4000), 1)];
+        let got = capacity(&limits, Reserve { cpu: 1500, memory: 20 });
+        assert_eq!((got.memory.amount, got.memory.reserved), (0, 16));
+        assert_eq!((got.cpu.amount, got.whole_cpus()), (2500, 2));
+    }
+
+    #[test]
+    fn what_could_not_be_read_grants_least() {
+        let limits = [limit(Amount::Memory(16), 1), limit(Amount::Unknown(Resource::Memory), 1)];
+        assert_eq!(capacity(&limits, Reserve::default()).memory.amount, 0);
+        let nothing = capacity(&[], Reserve::default());
+        assert_eq!((nothing.memory.amount, nothing.memory.binding, nothing.whole_cpus()), (0, None, 1));
+    }
+}

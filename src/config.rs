@@ -1,0 +1,391 @@
+//! The operator's configuration, sizing.conf(5): which files are read, in which order, and what their keys mean.
+//!
+//! Files after the UAPI.6 specification: the first main file wins; drop-ins of all directories are merged in the
+//! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
+//! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
+
+use crate::parse::boolean::boolean;
+use crate::parse::quantity::{Size, decimal, milli_cpus, size};
+use crate::parse::syntax::{Item, items};
+use crate::policy::Settings;
+use crate::problem::{Kind, Problem, Source};
+use crate::root::{ReadError, Root};
+
+/// Where configuration lies, the strongest first.
+const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
+/// Below each of them; the drop-ins lie in the same name with `.d`.
+const NAME: &str = "pypnm/sizing.conf";
+/// The section for all units.
+const GENERAL: &str = "Sizing";
+/// The unit that is sized where nobody says otherwise.
+pub const DEFAULT_UNIT: &str = "pypnm.service";
+/// More units than this on one host are a mistake.
+const MOST_UNITS: usize = 64;
+/// More workers than this are a mistake (the kernel's CPUs end at 8192, PyPNM's use long before).
+const MOST_WORKERS: u32 = 1024;
+const SKIPPED: &str = "the key is skipped";
+
+/// A value somebody set, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub source: Source,
+}
+
+/// What may be said of one unit, and in `[Sizing]` of all. `None`: not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitConfig {
+    /// `Enabled=`
+    pub enabled: Option<Set<bool>>,
+    /// `Workers=`; `auto` is `None` inside.
+    pub workers: Option<Set<Option<u32>>>,
+    /// `LimitMaxRequests=`; `auto` is `None` inside.
+    pub limit_max_requests: Option<Set<Option<u32>>>,
+    /// `MaxWorkers=`
+    pub max_workers: Option<Set<u32>>,
+    /// `ReserveMemory=`
+    pub reserve_memory: Option<Set<Size>>,
+    /// `ReserveCPUs=` in milli-CPUs.
+    pub reserve_cpus: Option<Set<u64>>,
+    /// `MemoryPerWorker=` in bytes.
+    pub memory_per_worker: Option<Set<u64>>,
+    /// `InvestigateMemoryCreep=`
+    pub investigate_memory_creep: Option<Set<bool>>,
+}
+
+impl UnitConfig {
+    /// The settings of the policy that it says.
+    pub fn settings(&self) -> Settings {
+        let default = Settings::default();
+        Settings {
+            workers: self.workers.as_ref().and_then(|set| set.value),
+            limit_max_requests: self.limit_max_requests.as_ref().and_then(|set| set.value),
+            max_workers: self.max_workers.as_ref().map_or(default.max_workers, |set| set.value),
+            memory_per_worker: self.memory_per_worker.as_ref().map(|set| set.value),
+            investigate_memory_creep: self
+                .investigate_memory_creep
+                .as_ref()
+                .map_or(default.investigate_memory_creep, |set| set.value),
+        }
+    }
+
+    /// Whether the unit is sized at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.as_ref().is_none_or(|set| set.value)
+    }
+}
+
+/// All that the configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The files that were read, in order; later ones win.
+    pub files: Vec<String>,
+    /// `Units=`, never empty.
+    units: Option<Set<Vec<String>>>,
+    general: UnitConfig,
+    by_unit: Vec<(String, UnitConfig)>,
+}
+
+impl Config {
+    /// The units to size, in the order given.
+    pub fn units(&self) -> Vec<String> {
+        match &self.units {
+            Some(set) => set.value.clone(),
+            None => vec![DEFAULT_UNIT.to_owned()],
+        }
+    }
+
+    /// Whether anything is sized at all.
+    pub fn is_enabled(&self) -> bool {
+        self.general.is_enabled()
+    }
+
+    /// What is said of `unit`: its own section, else `[Sizing]`, key by key.
+    pub fn of(&self, unit: &str) -> UnitConfig {
+        let own = self
+            .by_unit
+            .iter()
+            .find(|(name, _)| name == unit)
+            .map(|(_, own)| own.clone())
+            .unwrap_or_default();
+        let all = self.general.clone();
+        UnitConfig {
+            enabled: own.enabled.or(all.enabled),
+            workers: own.workers.or(all.workers),
+            limit_max_requests: own.limit_max_requests.or(all.limit_max_requests),
+            max_workers: own.max_workers.or(all.max_workers),
+            reserve_memory: own.reserve_memory.or(all.reserve_memory),
+            reserve_cpus: own.reserve_cpus.or(all.reserve_cpus),
+            memory_per_worker: own.memory_per_worker.or(all.memory_per_worker),
+            investigate_memory_creep: own.investigate_memory_creep.or(all.investigate_memory_creep),
+        }
+    }
+}
+
+/// Reads the configuration below `root`.
+pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
+    let mut config = Config::default();
+    for directory in DIRECTORIES {
+        if take_file(root, format!("{directory}/{NAME}"), &mut config, problems) {
+            break;
+        }
+    }
+    // By name; of the same name the strongest directory's.
+    let mut drop_ins: Vec<(String, &str)> = Vec::new();
+    for directory in DIRECTORIES {
+        let path = format!("{directory}/{NAME}.d");
+        let entries = match root.entries(&path) {
+            Ok(entries) => entries,
+            Err(ReadError::Missing) => continue,
+            Err(error) => {
+                problems.push(Problem::unreadable(path, error, "its files are skipped"));
+                continue;
+            }
+        };
+        for entry in entries {
+            if entry.name.ends_with(".conf") && !entry.name.starts_with('.') {
+                drop_ins.push((entry.name, directory));
+            }
+        }
+    }
+    // Stable: the directories stay in their order.
+    drop_ins.sort_by(|a, b| a.0.cmp(&b.0));
+    drop_ins.dedup_by(|later, earlier| later.0 == earlier.0);
+    for (name, directory) in drop_ins {
+        take_file(root, format!("{directory}/{NAME}.d/{name}"), &mut config, problems);
+    }
+    let units = config.units();
+    for (name, own) in &config.by_unit {
+        if !units.contains(name) {
+            let source = own.any_source().cloned().unwrap_or_else(|| Source::file(NAME));
+            let problem =
+                Problem::bad_value(source, name, "one of the units in Units=", "its section has no effect");
+            problems.push(problem);
+        }
+    }
+    config
+}
+
+/// Reads one file into `config`. Whether there is such a file.
+fn take_file(root: &Root, path: String, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+    match root.bytes(&path) {
+        Ok(bytes) => {
+            if !bytes.is_empty() {
+                take_text(&path, &bytes, config, problems);
+                config.files.push(path);
+            }
+            true
+        }
+        Err(ReadError::Missing) => false,
+        Err(error) => {
+            problems.push(Problem::unreadable(path, error, "the file is skipped"));
+            true
+        }
+    }
+}
+
+/// Which section a line stands in.
+enum Section {
+    None,
+    General,
+    Unit(String),
+    Unknown,
+}
+
+/// Takes the lines of one file into `config`.
+pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
+    let mut section = Section::None;
+    for item in items(text) {
+        let at = |line, key: &str| Source::key(path.to_owned(), line, key.to_owned());
+        match item {
+            Item::Fault { fault, line } => problems.push(Problem {
+                source: at(line, ""),
+                kind: Kind::Syntax(fault),
+                instead: "the line is skipped".into(),
+            }),
+            Item::Section { name, line } => {
+                section = if name == GENERAL {
+                    Section::General
+                } else if is_unit_name(&name) {
+                    Section::Unit(name.into_owned())
+                } else if name.starts_with("X-") {
+                    Section::Unknown
+                } else {
+                    problems.push(Problem {
+                        source: at(line, &format!("[{name}]")),
+                        kind: Kind::UnknownSection { expected: "[Sizing] or the name of a unit" },
+                        instead: "the section is skipped".into(),
+                    });
+                    Section::Unknown
+                };
+            }
+            Item::Assignment { key, value, line } => {
+                let source = at(line, &key);
+                match &section {
+                    Section::Unknown => {}
+                    Section::None => problems.push(Problem {
+                        source,
+                        kind: Kind::UnknownSection { expected: "[Sizing] above it" },
+                        instead: SKIPPED.into(),
+                    }),
+                    Section::General if key == "Units" => set_units(config, &value, source, problems),
+                    Section::General => config.general.set(&key, &value, source, problems),
+                    Section::Unit(name) => config.section_of(name).set(&key, &value, source, problems),
+                }
+            }
+        }
+    }
+}
+
+impl Config {
+    fn section_of(&mut self, unit: &str) -> &mut UnitConfig {
+        let at = self.by_unit.iter().position(|(name, _)| name == unit).unwrap_or_else(|| {
+            self.by_unit.push((unit.to_owned(), UnitConfig::default()));
+            self.by_unit.len() - 1
+        });
+        &mut self.by_unit[at].1
+    }
+}
+
+/// A reader of values: what it is for, and what it expects in words.
+struct Expect<T>(fn(&str) -> Option<T>, &'static str);
+
+const BOOLEAN: Expect<bool> = Expect(boolean, "a boolean (yes or no)");
+const WORKERS: Expect<Option<u32>> = Expect(
+    |text| {
+        if text == "auto" { Some(None) } else { count(text).map(Some) }
+    },
+    "a whole number from 1 to 1024, or auto",
+);
+const REQUESTS: Expect<Option<u32>> = Expect(
+    |text| {
+        if text == "auto" { Some(None) } else { decimal(text).map(Some) }
+    },
+    "a whole number, or auto",
+);
+const COUNT: Expect<u32> = Expect(count, "a whole number from 1 to 1024");
+const MEMORY: Expect<Size> =
+    Expect(size, "bytes (with K, M, G, T to the base 1024) or a percentage up to 100%");
+const BYTES: Expect<u64> = Expect(
+    |text| match size(text) {
+        Some(Size::Bytes(bytes)) if bytes > 0 => Some(bytes),
+        _ => None,
+    },
+    "bytes above 0 (with K, M, G, T to the base 1024)",
+);
+const CPUS: Expect<u64> = Expect(milli_cpus, "a number of CPUs with at most three decimals");
+
+fn count(text: &str) -> Option<u32> {
+    decimal(text).filter(|n| (1..=MOST_WORKERS).contains(n))
+}
+
+const KEYS: [&str; 9] = [
+    "Enabled",
+    "Units",
+    "Workers",
+    "LimitMaxRequests",
+    "MaxWorkers",
+    "ReserveMemory",
+    "ReserveCPUs",
+    "MemoryPerWorker",
+    "InvestigateMemoryCreep",
+];
+
+impl UnitConfig {
+    /// Takes one assignment; an empty value takes an earlier one back.
+    fn set(&mut self, key: &str, value: &str, source: Source, problems: &mut Vec<Problem>) {
+        match key {
+            "Enabled" => assign(&mut self.enabled, &BOOLEAN, value, source, problems),
+            "Workers" => assign(&mut self.workers, &WORKERS, value, source, problems),
+            "LimitMaxRequests" => assign(&mut self.limit_max_requests, &REQUESTS, value, source, problems),
+            "MaxWorkers" => assign(&mut self.max_workers, &COUNT, value, source, problems),
+            "ReserveMemory" => assign(&mut self.reserve_memory, &MEMORY, value, source, problems),
+            "ReserveCPUs" => assign(&mut self.reserve_cpus, &CPUS, value, source, problems),
+            "MemoryPerWorker" => assign(&mut self.memory_per_worker, &BYTES, value, source, problems),
+            "InvestigateMemoryCreep" => {
+                assign(&mut self.investigate_memory_creep, &BOOLEAN, value, source, problems);
+            }
+            _ if key.starts_with("X-") => {}
+            _ => problems.push(Problem {
+                source,
+                kind: Kind::UnknownKey { nearest: nearest(key) },
+                instead: SKIPPED.into(),
+            }),
+        }
+    }
+
+    /// Where its first value stands.
+    fn any_source(&self) -> Option<&Source> {
+        fn at<T>(set: &Option<Set<T>>) -> Option<&Source> {
+            set.as_ref().map(|set| &set.source)
+        }
+        at(&self.enabled)
+            .or(at(&self.workers))
+            .or(at(&self.limit_max_requests))
+            .or(at(&self.max_workers))
+            .or(at(&self.reserve_memory))
+            .or(at(&self.reserve_cpus))
+            .or(at(&self.memory_per_worker))
+            .or(at(&self.investigate_memory_creep))
+    }
+}
+
+fn assign<T>(
+    slot: &mut Option<Set<T>>,
+    expect: &Expect<T>,
+    value: &str,
+    source: Source,
+    problems: &mut Vec<Problem>,
+) {
+    if value.is_empty() {
+        *slot = None;
+        return;
+    }
+    match (expect.0)(value) {
+        Some(value) => *slot = Some(Set { value, source }),
+        None => problems.push(Problem::bad_value(source, value, expect.1, SKIPPED)),
+    }
+}
+
+/// `Units=`: names of services, separated by spaces; each once; an empty value goes back to the default.
+fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Vec<Problem>) {
+    let mut units: Vec<String> = Vec::new();
+    for name in value.split_ascii_whitespace() {
+        if !is_unit_name(name) || units.len() >= MOST_UNITS {
+            let expected = "the name of a service, at most 64 of them";
+            problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));
+        } else if !units.iter().any(|known| known == name) {
+            units.push(name.to_owned());
+        }
+    }
+    if value.is_empty() {
+        config.units = None;
+    } else if !units.is_empty() {
+        config.units = Some(Set { value: units, source });
+    }
+}
+
+/// The name of a service (systemd.unit(5)): never a path, so it is safe to make a file name of.
+fn is_unit_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    name.len() <= 255
+        && name.strip_suffix(".service").is_some_and(|stem| {
+            !stem.is_empty() && !stem.starts_with(['.', '@']) && stem.bytes().all(allowed)
+        })
+}
+
+/// The known key that was probably meant.
+fn nearest(key: &str) -> Option<&'static str> {
+    let far =
+        |known: &str| strsim::damerau_levenshtein(&known.to_ascii_lowercase(), &key.to_ascii_lowercase());
+    if key.len() > 64 {
+        return None;
+    }
+    KEYS.into_iter()
+        .map(|known| (far(known), known))
+        .min()
+        .filter(|(far, _)| *far <= 3)
+        .map(|(_, known)| known)
+}

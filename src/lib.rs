@@ -1,0 +1,27 @@
+//! Sizes PyPNM's worker processes to what the host really grants.
+//!
+//! The data flows one way, one module a step; [`sizing`] is the only place that joins the steps:
+//!
+//! ```text
+//!  files under a root   limits            capacity      policy       drop-in      disk
+//!  [root] [parse]    →  [limits]       →  [capacity] →  [policy]  →  [dropin]  →  [write]
+//!                       host, cgroup,     the minimum   the guide    text         one rename
+//!                       service
+//!  [config] [switch]    the operator's word
+//! ```
+//!
+//! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only.
+//! `parse`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
+
+pub mod capacity;
+pub mod config;
+pub mod dropin;
+pub mod limits;
+pub mod log;
+pub mod parse;
+pub mod policy;
+pub mod problem;
+pub mod root;
+pub mod sizing;
+pub mod switch;
+pub mod write;

@@ -1,0 +1,126 @@
+//! The machine's own limits: CPUs online, the affinity that PID 1 hands down, and the memory that processes can get.
+
+use crate::limits::{Amount, Limit, Resource, Scope};
+use crate::parse::cpu_list::CpuSet;
+use crate::parse::quantity::decimal;
+use crate::problem::{Kind, Problem, Source};
+use crate::root::{ReadError, Root};
+
+/// Kernel, Documentation/admin-guide/cputopology.rst: the CPUs that are online, not those possible or present.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+/// proc_pid_status(5): `Cpus_allowed_list`, what `CPUAffinity=` of systemd-system.conf(5) or isolcpus leave.
+const PID_1_STATUS: &str = "/proc/1/status";
+/// proc_meminfo(5).
+const MEMINFO: &str = "/proc/meminfo";
+
+/// What the machine grants.
+#[derive(Debug)]
+pub struct Host {
+    /// Its limits.
+    pub limits: Vec<Limit>,
+    /// MemTotal in bytes, of which percentages are; `None` where it can't be told.
+    pub memory_total: Option<u64>,
+}
+
+/// Reads the machine's limits below `root`.
+pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
+    let mut limits = Vec::with_capacity(16);
+    limits.push(online(root, problems));
+    limits.extend(affinity(root, problems));
+    let (memory, memory_total) = memory(root, problems);
+    limits.push(memory);
+    Host { limits, memory_total }
+}
+
+fn limit(amount: Amount, source: Source) -> Limit {
+    Limit { scope: Scope::Host, amount, source, shared_by: 1 }
+}
+
+/// The CPUs online; unreadable counts as one CPU.
+fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
+    const INSTEAD: &str = "counting on 1 CPU";
+    let source = Source::file(ONLINE);
+    let amount = match root.text(ONLINE) {
+        Ok(text) => match CpuSet::parse(&text) {
+            Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
+            _ => {
+                problems.push(Problem::bad_value(source.clone(), text.trim(), "a list of CPUs", INSTEAD));
+                Amount::Unknown(Resource::Cpu)
+            }
+        },
+        Err(error) => {
+            problems.push(Problem::unreadable(ONLINE, error, INSTEAD));
+            Amount::Unknown(Resource::Cpu)
+        }
+    };
+    limit(amount, source)
+}
+
+/// PID 1's affinity. No such file, or no such line: nothing is known to narrow the CPUs online (an image has no
+/// /proc; an unprivileged caller under `hidepid=` does not see PID 1).
+fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
+    const KEY: &str = "Cpus_allowed_list";
+    const INSTEAD: &str = "counting on 1 CPU";
+    let source = || Source::key(PID_1_STATUS, 0, KEY);
+    let text = match root.text(PID_1_STATUS) {
+        Ok(text) => text,
+        Err(ReadError::Missing) => return None,
+        Err(error) => {
+            problems.push(Problem::unreadable(PID_1_STATUS, error, INSTEAD));
+            return Some(limit(Amount::Unknown(Resource::Cpu), source()));
+        }
+    };
+    let value = field(&text, KEY)?;
+    let amount = match CpuSet::parse(value) {
+        Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
+        _ => {
+            problems.push(Problem::bad_value(source(), value, "a list of CPUs", INSTEAD));
+            Amount::Unknown(Resource::Cpu)
+        }
+    };
+    Some(limit(amount, source()))
+}
+
+/// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.
+fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
+    const INSTEAD: &str = "taking the safest low-memory baseline";
+    let unknown = || limit(Amount::Unknown(Resource::Memory), Source::key(MEMINFO, 0, "MemTotal"));
+    let text = match root.text(MEMINFO) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(Problem::unreadable(MEMINFO, error, INSTEAD));
+            return (unknown(), None);
+        }
+    };
+    let source = Source::key(MEMINFO, 0, "MemTotal");
+    let Some(value) = field(&text, "MemTotal") else {
+        problems.push(Problem { source, kind: Kind::Absent, instead: INSTEAD.into() });
+        return (unknown(), None);
+    };
+    let Some(total) = kibibytes(value).filter(|bytes| *bytes > 0) else {
+        problems.push(Problem::bad_value(source, value, "a number of kB above 0", INSTEAD));
+        return (unknown(), None);
+    };
+    // Held for huge pages: in MemTotal, of no use to PyPNM. Kernels before 4.16 have no sum over the page sizes.
+    let held = field(&text, "Hugetlb").and_then(kibibytes).or_else(|| {
+        let pages: u64 = decimal(field(&text, "HugePages_Total")?)?;
+        pages.checked_mul(kibibytes(field(&text, "Hugepagesize")?)?)
+    });
+    match held {
+        Some(held) if held > 0 => {
+            let usable = total.saturating_sub(held);
+            (limit(Amount::Memory(usable), Source::key(MEMINFO, 0, "MemTotal less Hugetlb")), Some(total))
+        }
+        _ => (limit(Amount::Memory(total), source), Some(total)),
+    }
+}
+
+/// The value of the line `name: value` of a /proc file.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// `4016576 kB`, in bytes.
+fn kibibytes(value: &str) -> Option<u64> {
+    decimal::<u64>(value.strip_suffix("kB")?.trim_end())?.checked_mul(1024)
+}

@@ -1,0 +1,67 @@
+//! Limits as data: which resource, how much, and where it says so. One module a family:
+//! [`host`] (the machine).
+//!
+//! Collecting is all that happens here; [`crate::capacity`] takes the minimum.
+
+pub mod host;
+
+use crate::parse::cpu_list::CpuSet;
+use crate::problem::Source;
+
+/// What a limit is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// CPU time and CPUs.
+    Cpu,
+    /// RAM.
+    Memory,
+}
+
+/// How much a limit grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Bytes of RAM.
+    Memory(u64),
+    /// CPU time in milli-CPUs (1000: one CPU all the time).
+    CpuTime(u64),
+    /// The CPUs it may run on.
+    Cpus(CpuSet),
+    /// There is, or may be, a limit that could not be read: it counts as the smallest there is.
+    Unknown(Resource),
+}
+
+/// Who sets a limit, from the outside in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The machine.
+    Host,
+    /// A cgroup at or above PID 1.
+    Container,
+    /// A slice above the service.
+    Slice,
+    /// The service's unit.
+    Service,
+}
+
+/// One limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Who sets it.
+    pub scope: Scope,
+    /// How much it grants.
+    pub amount: Amount,
+    /// Where it says so.
+    pub source: Source,
+    /// How many of the sized units live on it; each gets an equal share. At least 1.
+    pub shared_by: u32,
+}
+
+impl Limit {
+    /// What it is on.
+    pub fn resource(&self) -> Resource {
+        match self.amount {
+            Amount::Memory(_) | Amount::Unknown(Resource::Memory) => Resource::Memory,
+            Amount::CpuTime(_) | Amount::Cpus(_) | Amount::Unknown(Resource::Cpu) => Resource::Cpu,
+        }
+    }
+}

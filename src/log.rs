@@ -1,0 +1,94 @@
+//! Where remarks go: the kernel's log when PID 1 called, else stderr for the person at the terminal.
+//!
+//! At boot nobody listens on stderr and no journal runs yet; /dev/kmsg reaches both `dmesg` and, later, the journal
+//! (systemd.generator(7), "Notes about writing generators"). A container may have none: then nothing is said.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+
+/// syslog(3) priorities that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// The run failed.
+    Error = 3,
+    /// An input is not as it should be.
+    Warning = 4,
+}
+
+/// The kernel lets a writer put ten lines into its log in a burst (`printk_devkmsg=ratelimit`); the last one says
+/// what was left out.
+const MOST_LINES: usize = 10;
+/// A record above 1 KiB less its header is refused by the kernel.
+const MOST_BYTES: usize = 900;
+
+/// Collects nothing, decides only where a line goes.
+#[derive(Debug)]
+pub struct Log {
+    name: &'static str,
+    kernel: bool,
+}
+
+impl Log {
+    /// `SYSTEMD_EXEC_PID` equal to our own pid is systemd's own test for "called by PID 1".
+    pub fn of_generator(name: &'static str) -> Self {
+        let pid = std::process::id();
+        let by_pid_1 = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|value| value.parse() == Ok(pid));
+        Self { name, kernel: by_pid_1 }
+    }
+
+    /// Says every line, each with its priority.
+    pub fn say(&self, lines: &[(Priority, &dyn fmt::Display)]) {
+        if lines.is_empty() {
+            return;
+        }
+        if !self.kernel {
+            let mut stderr = std::io::stderr().lock();
+            for (_, line) in lines {
+                // Nobody is left to be told that stderr is closed.
+                let _ = writeln!(stderr, "{}: {line}", self.name);
+            }
+            return;
+        }
+        let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(kmsg) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
+            return;
+        };
+        let shown = if lines.len() > MOST_LINES { MOST_LINES - 1 } else { lines.len() };
+        for (priority, line) in lines.iter().take(shown) {
+            self.record(&kmsg, *priority, line);
+        }
+        if shown < lines.len() {
+            let rest = format!("{} more; 'pypnm-sizing explain' shows them", lines.len() - shown);
+            self.record(&kmsg, Priority::Warning, &rest);
+        }
+    }
+
+    /// One record is one write.
+    fn record(&self, kmsg: &rustix::fd::OwnedFd, priority: Priority, line: &dyn fmt::Display) {
+        let mut record = String::with_capacity(256);
+        // Writing into a string can't fail.
+        let _ = write!(record, "<{}>{}[{}]: {line}", priority as u8, self.name, std::process::id());
+        let end =
+            (0..=MOST_BYTES.min(record.len())).rev().find(|at| record.is_char_boundary(*at)).unwrap_or(0);
+        record.truncate(end);
+        let record = record.replace('\n', " ");
+        let _ = rustix::io::write(kmsg, record.as_bytes());
+    }
+}
+
+/// A generator that dies of a signal makes PID 1 skip all the others' output: a panic, which should not be, becomes a
+/// line in the log and an exit status instead of SIGABRT.
+pub fn no_signal_on_panic(name: &'static str) {
+    std::panic::set_hook(Box::new(move |info| {
+        Log::of_generator(name).say(&[(Priority::Error, &format!("internal error: {info}"))]);
+        std::process::exit(70);
+    }));
+}
+
+/// sysexits(3) EX_USAGE.
+pub fn usage_error() -> ExitCode {
+    ExitCode::from(2)
+}

@@ -1,0 +1,33 @@
+//! Booleans as systemd reads them (`parse_boolean()`, systemd.syntax(7)).
+
+/// `1 yes y true t on` and `0 no n false f off`, in any case.
+pub fn boolean(word: &str) -> Option<bool> {
+    const TRUE: [&str; 6] = ["1", "yes", "y", "true", "t", "on"];
+    const FALSE: [&str; 6] = ["0", "no", "n", "false", "f", "off"];
+    let is = |words: [&str; 6]| words.iter().any(|w| w.eq_ignore_ascii_case(word));
+    if is(TRUE) {
+        Some(true)
+    } else if is(FALSE) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::boolean;
+
+    #[test]
+    fn the_words_of_systemd_and_no_others() {
+        for word in ["1", "yes", "Y", "true", "T", "ON"] {
+            assert_eq!(boolean(word), Some(true), "{word}");
+        }
+        for word in ["0", "no", "N", "false", "F", "Off"] {
+            assert_eq!(boolean(word), Some(false), "{word}");
+        }
+        for word in ["", "2", "yess", "of", "disable", " no"] {
+            assert_eq!(boolean(word), None, "{word:?}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Sets of CPUs and the two ways they are written: the kernel's list format (`0-3,8`,
+//! cpuset(7) "List format") and systemd's (`AllowedCPUs=`, `CPUAffinity=`: spaces as well).
+
+/// The kernel's own ceiling (`CONFIG_NR_CPUS` of x86 goes to 8192): an index at or above it is an error.
+pub const MAX_CPUS: u32 = 8192;
+
+/// A set of CPU indices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuSet {
+    words: Vec<u64>,
+}
+
+impl CpuSet {
+    /// The CPUs `0 … count-1`, at most [`MAX_CPUS`] of them.
+    pub fn first(count: u32) -> Self {
+        let mut set = Self::default();
+        if count > 0 {
+            set.insert_range(0, count.min(MAX_CPUS) - 1);
+        }
+        set
+    }
+
+    /// How many CPUs the set holds.
+    pub fn count(&self) -> u32 {
+        self.words.iter().map(|w| w.count_ones()).sum()
+    }
+
+    /// True when it holds no CPU.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|w| *w == 0)
+    }
+
+    /// Keeps the CPUs that `other` has too.
+    pub fn intersect(&mut self, other: &Self) {
+        self.words.truncate(other.words.len());
+        for (word, mask) in self.words.iter_mut().zip(&other.words) {
+            *word &= mask;
+        }
+    }
+
+    /// Adds the CPUs of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+    }
+
+    /// Adds `from..=to`; both below [`MAX_CPUS`].
+    fn insert_range(&mut self, from: u32, to: u32) {
+        let last = (to / 64) as usize;
+        if self.words.len() <= last {
+            self.words.resize(last + 1, 0);
+        }
+        for (index, word) in self.words.iter_mut().enumerate().skip((from / 64) as usize) {
+            let base = u32::try_from(index).unwrap_or(u32::MAX).saturating_mul(64);
+            if base > to {
+                break;
+            }
+            let low = from.saturating_sub(base).min(63);
+            let high = (to - base).min(63);
+            *word |= (u64::MAX >> (63 - high)) & (u64::MAX << low);
+        }
+    }
+
+    /// A list as the kernel prints it: single numbers and ranges, commas; an empty text is the empty set.
+    /// Spaces separate as well, as systemd allows. `None`: not such a list.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut set = Self::default();
+        for item in text.split([',', ' ', '\t', '\n']).filter(|item| !item.is_empty()) {
+            let (from, to) = item.split_once('-').unwrap_or((item, item));
+            let (from, to) = (index(from)?, index(to)?);
+            if from > to {
+                return None;
+            }
+            set.insert_range(from, to);
+        }
+        Some(set)
+    }
+}
+
+/// A CPU index: digits only, below [`MAX_CPUS`].
+fn index(text: &str) -> Option<u32> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|n| *n < MAX_CPUS)
+}
+
+/// The list format, ranges joined: `0-3,8`.
+impl std::fmt::Display for CpuSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let has =
+            |cpu: u32| self.words.get((cpu / 64) as usize).is_some_and(|word| word >> (cpu % 64) & 1 == 1);
+        let mut separator = "";
+        let mut cpu = 0;
+        while cpu < MAX_CPUS {
+            if has(cpu) {
+                let first = cpu;
+                while cpu + 1 < MAX_CPUS && has(cpu + 1) {
+                    cpu += 1;
+                }
+                write!(f, "{separator}{first}")?;
+                if cpu > first {
+                    write!(f, "-{cpu}")?;
+                }
+                separator = ",";
+            }
+            cpu += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CpuSet, MAX_CPUS};
+
+    fn set(text: &str) -> CpuSet {
+        CpuSet::parse(text).unwrap_or_else(|| panic!("{text:?} is a list"))
+    }
+
+    #[test]
+    fn lists_as_the_kernel_prints_them() {
+        for (text, count) in [
+            ("", 0),
+            ("\n", 0),
+            ("0\n", 1),
+            ("0-3\n", 4),
+            ("0,2-3,7\n", 4),
+            ("63-64", 2),
+            ("0-1023", 1024),
+            ("0 2\t4", 3),
+            ("1,1,1-2", 2),
+            ("8191", 1),
+            ("5-5", 1),
+            (",,3,", 1),
+        ] {
+            assert_eq!(set(text).count(), count, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list() {
+        for text in [
+            "x",
+            "-1",
+            "1-",
+            "3-1",
+            "0-8192",
+            "99999999999999999999",
+            "+1",
+            "0x1",
+            "1--2",
+            "1-2-3",
+            "\u{661}",
+        ] {
+            assert_eq!(CpuSet::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        for text in ["", "0", "0-3,8", "62-65,127-128,8191"] {
+            assert_eq!(set(text).to_string(), text);
+        }
+        assert_eq!(CpuSet::first(MAX_CPUS + 5).count(), MAX_CPUS);
+        assert_eq!(CpuSet::first(0), CpuSet::default());
+    }
+
+    #[test]
+    fn intersection_and_union() {
+        let mut a = set("0-3,100");
+        a.intersect(&set("2-5"));
+        assert_eq!(a.to_string(), "2-3");
+        a.extend(&set("200"));
+        assert_eq!(a.to_string(), "2-3,200");
+        a.intersect(&set("64"));
+        assert!(a.is_empty());
+    }
+}

@@ -1,0 +1,6 @@
+//! Pure readers of the small languages that the inputs are written in. They open no file.
+
+pub mod boolean;
+pub mod cpu_list;
+pub mod quantity;
+pub mod syntax;

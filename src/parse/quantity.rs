@@ -1,0 +1,251 @@
+//! Amounts: sizes in bytes, shares, CPU time in milli-CPUs, plain numbers; and how they are written for a person.
+//! All of it integer arithmetic: parts that don't fit are rejected, never wrapped.
+
+/// Bytes in a gigabyte, as the guide means it ("GB in the guide is 10⁹ bytes").
+pub const GB: u64 = 1_000_000_000;
+/// Bytes in a gibibyte, PyPNM's and systemd's unit.
+pub const GIB: u64 = 1 << 30;
+
+/// Bytes, or a share of the host's memory that somebody else resolves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of a percent of the host's memory, at most 10,000.
+    Permyriad(u32),
+}
+
+impl Size {
+    /// In bytes, where the host has `host_bytes`.
+    pub fn of(self, host_bytes: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Permyriad(share) => {
+                u64::try_from(u128::from(host_bytes) * u128::from(share) / 10_000).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+/// A size as systemd writes it: bytes with an optional fraction and K, M, G, T, P, E to the base 1024
+/// (a trailing `B` for plain bytes), several parts in falling order ("1G 512M"), or a percentage.
+/// The rules of `parse_size()` and `parse_permyriad()`; `infinity` is not a size.
+pub fn size(text: &str) -> Option<Size> {
+    match permyriad(text) {
+        Some(share) => (share <= 10_000).then_some(Size::Permyriad(share)),
+        None => bytes(text).map(Size::Bytes),
+    }
+}
+
+/// `50%`, `12.5%`, `12.55%`, `125‰`, `12.5‰`, `1250‱`, in hundredths of a percent, without an upper bound
+/// (`parse_permyriad_unbounded()`).
+pub fn permyriad(text: &str) -> Option<u32> {
+    let (number, scale) = if let Some(number) = text.strip_suffix('%') {
+        (number, 100)
+    } else if let Some(number) = text.strip_suffix('‰') {
+        (number, 10)
+    } else {
+        (text.strip_suffix('‱')?, 1)
+    };
+    let (whole, fraction) = match number.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (number, None),
+    };
+    let fraction = match (fraction, scale) {
+        (None, _) => 0,
+        (Some(one), 100) if one.len() == 1 => decimal::<u32>(one)? * 10,
+        (Some(two), 100) if two.len() == 2 => decimal::<u32>(two)?,
+        (Some(one), 10) if one.len() == 1 => decimal::<u32>(one)?,
+        _ => return None,
+    };
+    decimal::<u32>(whole)?.checked_mul(scale)?.checked_add(fraction)
+}
+
+/// Bytes after `parse_size(…, 1024)`.
+fn bytes(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u32); 8] =
+        [("E", 60), ("P", 50), ("T", 40), ("G", 30), ("M", 20), ("K", 10), ("B", 0), ("", 0)];
+    let mut rest = text.trim_start();
+    let mut total: u64 = 0;
+    let mut first_unit = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (whole, after) = rest.split_at(digits);
+        let whole: u64 = decimal(whole)?;
+        let (fraction, after) = match after.strip_prefix('.') {
+            Some(after) => {
+                let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+                let (fraction, after) = after.split_at(digits);
+                (fraction, after)
+            }
+            None => ("", after),
+        };
+        let after = after.trim_start();
+        // Units fall from part to part: "1G 512M" is a size, "512M 1G" is not.
+        let (at, (suffix, shift)) =
+            UNITS.iter().enumerate().skip(first_unit).find(|(_, (suffix, _))| after.starts_with(suffix))?;
+        let whole = whole.checked_mul(1u64.checked_shl(*shift)?)?;
+        total = total.checked_add(whole)?.checked_add(fraction_of(fraction, *shift))?;
+        first_unit = at + 1;
+        rest = after.get(suffix.len()..)?.trim_start();
+    }
+    Some(total)
+}
+
+/// `0.fraction × 2^shift`, rounded down; digits past the eighteenth don't reach a byte.
+fn fraction_of(fraction: &str, shift: u32) -> u64 {
+    let mut numerator: u128 = 0;
+    let mut denominator: u128 = 1;
+    for digit in fraction.bytes().take(18) {
+        numerator = numerator * 10 + u128::from(digit - b'0');
+        denominator *= 10;
+    }
+    u64::try_from((numerator << shift) / denominator).unwrap_or(0)
+}
+
+/// A number of CPUs with up to three decimals (`2`, `1.5`), in milli-CPUs.
+pub fn milli_cpus(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.len() > 3 {
+        return None;
+    }
+    let padding = 10u64.pow(3 - u32::try_from(fraction.len()).ok()?);
+    decimal::<u64>(whole)?.checked_mul(1000)?.checked_add(decimal::<u64>(fraction)? * padding)
+}
+
+/// ASCII digits only: no sign, no space, no separator; `None` on overflow.
+pub fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Bytes as PyPNM writes `PYPNM_SERVE_TOTAL_MEMORY_GIB`: GiB as Python prints a float rounded to two decimals
+/// (`8.0`, `15.63`). Half a hundredth is rounded up.
+pub struct Gib(pub u64);
+
+impl std::fmt::Display for Gib {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hundredths = (u128::from(self.0) * 100 + u128::from(GIB / 2)) / u128::from(GIB);
+        let (whole, hundredths) = (hundredths / 100, hundredths % 100);
+        if hundredths % 10 == 0 {
+            write!(f, "{whole}.{}", hundredths / 10)
+        } else {
+            write!(f, "{whole}.{hundredths:02}")
+        }
+    }
+}
+
+/// Milli-CPUs as a person writes them: `4`, `1.5`.
+pub struct Cpus(pub u64);
+
+impl std::fmt::Display for Cpus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0 / 1000)?;
+        let milli = self.0 % 1000;
+        if milli == 0 {
+            return Ok(());
+        }
+        let text = format!("{milli:03}");
+        write!(f, ".{}", text.trim_end_matches('0'))
+    }
+}
+
+/// Bytes in the guide's GB, one decimal, rounded down so that a boundary never looks reached before it is.
+pub struct Gb(pub u64);
+
+impl std::fmt::Display for Gb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{} GB", self.0 / GB, self.0 % GB / (GB / 10))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cpus, GIB, Gb, Gib, Size, milli_cpus, permyriad, size};
+
+    #[test]
+    fn sizes_as_systemd_reads_them() {
+        let b = |n| Some(Size::Bytes(n));
+        for (text, expected) in [
+            ("0", b(0)),
+            ("1024", b(1024)),
+            ("1K", b(1024)),
+            ("2G", b(2 * GIB)),
+            ("1.5G", b(GIB + GIB / 2)),
+            ("4 G", b(4 * GIB)),
+            ("1G 512M", b(GIB + (512 << 20))),
+            ("100B", b(100)),
+            ("15E", b(15 << 60)),
+            ("3.", b(3)),
+            ("50%", Some(Size::Permyriad(5000))),
+            ("12.55%", Some(Size::Permyriad(1255))),
+            ("100%", Some(Size::Permyriad(10_000))),
+            ("125‰", Some(Size::Permyriad(1250))),
+            ("12.5‰", Some(Size::Permyriad(125))),
+            ("7‱", Some(Size::Permyriad(7))),
+        ] {
+            assert_eq!(size(text), expected, "{text:?}");
+        }
+        for text in [
+            "",
+            " ",
+            "G",
+            ".5G",
+            "-1",
+            "+1",
+            "1g",
+            "1KB",
+            "512M 1G",
+            "16E",
+            "99999999999999999999",
+            "101%",
+            "1.555%",
+            "infinity",
+            "1G x",
+            "0x10",
+            "12.55‰",
+            "1.5‱",
+            "%",
+            ".5%",
+        ] {
+            assert_eq!(size(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_largest_memory_does_not_overflow() {
+        assert_eq!(Size::Permyriad(10_000).of(u64::MAX), u64::MAX);
+        assert_eq!(Size::Permyriad(2500).of(8 * GIB), 2 * GIB);
+        assert_eq!(permyriad("42949672.96%"), None);
+        assert_eq!(permyriad("400%"), Some(40_000));
+    }
+
+    #[test]
+    fn cpus_in_thousandths() {
+        for (text, milli) in [("0", 0), ("2", 2000), ("1.5", 1500), ("0.125", 125), ("1024", 1_024_000)] {
+            assert_eq!(milli_cpus(text), Some(milli), "{text:?}");
+        }
+        for text in ["", ".5", "1.", "1.2345", "-1", "1e3", "1,5"] {
+            assert_eq!(milli_cpus(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn as_pypnm_and_people_write_them() {
+        assert_eq!(Gib(8 * GIB).to_string(), "8.0");
+        assert_eq!(Gib(16_389_412 * 1024).to_string(), "15.63");
+        assert_eq!(Gib(GIB / 2).to_string(), "0.5");
+        assert_eq!(Gib(GIB / 100 + GIB).to_string(), "1.01");
+        assert_eq!(Gib(0).to_string(), "0.0");
+        assert_eq!(Cpus(1500).to_string(), "1.5");
+        assert_eq!(Cpus(16_000).to_string(), "16");
+        assert_eq!(Cpus(1).to_string(), "0.001");
+        assert_eq!(Gb(5_999_999_999).to_string(), "5.9 GB");
+        assert_eq!(Gb(6_000_000_000).to_string(), "6.0 GB");
+    }
+}

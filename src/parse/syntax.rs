@@ -1,0 +1,243 @@
+//! The file syntax of systemd units and of `sizing.conf`: sections, `Key=value` lines, comments, continuation
+//! lines (systemd.syntax(7)), to the letter of `config_parse()` in systemd's src/shared/conf-parser.c.
+//!
+//! It knows no key and no section: who reads a file decides what is known there. A fault in a line costs that
+//! line; a broken section header ends the file, as it does for systemd.
+
+use std::borrow::Cow;
+
+/// What a line of such a file says. Lines count from 1; a continued line has the number of its last part.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// `[name]`
+    Section {
+        /// What stands between the brackets.
+        name: Cow<'a, str>,
+        /// Where.
+        line: u32,
+    },
+    /// `key=value`, both stripped; the section is the last one seen.
+    Assignment {
+        /// Left of the first `=`.
+        key: Cow<'a, str>,
+        /// Right of it; may be empty, which resets lists.
+        value: Cow<'a, str>,
+        /// Where.
+        line: u32,
+    },
+    /// Something that is neither.
+    Fault {
+        /// What is wrong.
+        fault: Fault,
+        /// Where.
+        line: u32,
+    },
+}
+
+/// Why a line says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No `=` in the line.
+    MissingEquals,
+    /// The line begins with `=`.
+    MissingKey,
+    /// Not UTF-8.
+    NotUtf8,
+    /// `[` without `]`: the rest of the file is not read, by systemd as by us.
+    BrokenSection,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MissingEquals => "no '=' in the line",
+            Self::MissingKey => "no key before '='",
+            Self::NotUtf8 => "not UTF-8",
+            Self::BrokenSection => "a section header without ']'",
+        })
+    }
+}
+
+/// What the lines of `text` say, in order; comments and empty lines say nothing.
+pub fn items(text: &[u8]) -> Items<'_> {
+    Items { rest: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), line: 0, ended: false }
+}
+
+/// The iterator of [`items`].
+pub struct Items<'a> {
+    rest: &'a [u8],
+    line: u32,
+    ended: bool,
+}
+
+impl<'a> Items<'a> {
+    /// The next line without its end. `\n`, `\r` and NUL end a line; different ones in a row are one end
+    /// (`read_line_full()`).
+    fn next_line(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = self.rest.iter().position(|b| matches!(b, b'\n' | b'\r' | 0)).unwrap_or(self.rest.len());
+        let (line, mut rest) = self.rest.split_at(end);
+        let mut seen = [None; 3];
+        while let Some((first, after)) = rest.split_first() {
+            let slot = match first {
+                b'\n' => 0,
+                b'\r' => 1,
+                0 => 2,
+                _ => break,
+            };
+            match seen.get_mut(slot) {
+                Some(mark @ None) => *mark = Some(()),
+                _ => break,
+            }
+            rest = after;
+        }
+        self.rest = rest;
+        self.line = self.line.saturating_add(1);
+        Some(line)
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Item<'a>;
+
+    fn next(&mut self) -> Option<Item<'a>> {
+        // A continued line is the only one that is copied.
+        let mut continued: Option<Vec<u8>> = None;
+        while !self.ended {
+            let text: Cow<'a, [u8]> = match (self.next_line(), continued.take()) {
+                (None, None) => return None,
+                // The last line ends in a backslash.
+                (None, Some(so_far)) => Cow::Owned(so_far),
+                (Some(line), so_far) => {
+                    if line.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
+                        continued = so_far;
+                        continue;
+                    }
+                    let mut text = match so_far {
+                        None => Cow::Borrowed(line),
+                        Some(mut so_far) => {
+                            so_far.extend_from_slice(line);
+                            Cow::Owned(so_far)
+                        }
+                    };
+                    // An odd number of backslashes at the end: the newline is escaped.
+                    let backslashes = text.iter().rev().take_while(|b| **b == b'\\').count();
+                    if backslashes % 2 == 1 {
+                        if let Some(last) = text.to_mut().last_mut() {
+                            *last = b' ';
+                        }
+                        continued = Some(text.into_owned());
+                        continue;
+                    }
+                    text
+                }
+            };
+            if let Some(item) = self.item(text) {
+                return Some(item);
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Items<'a> {
+    /// What one whole line says; `None`: nothing.
+    fn item(&mut self, text: Cow<'a, [u8]>) -> Option<Item<'a>> {
+        let line = self.line;
+        let text = match text {
+            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+            Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+        };
+        let Some(text) = text else {
+            return Some(Item::Fault { fault: Fault::NotUtf8, line });
+        };
+        let stripped = text.trim_matches(WHITESPACE);
+        if stripped.is_empty() {
+            return None;
+        }
+        if let Some(header) = stripped.strip_prefix('[') {
+            let Some(name) = header.strip_suffix(']') else {
+                self.ended = true;
+                return Some(Item::Fault { fault: Fault::BrokenSection, line });
+            };
+            return Some(Item::Section { name: part(&text, name), line });
+        }
+        Some(match stripped.split_once('=') {
+            None => Item::Fault { fault: Fault::MissingEquals, line },
+            Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },
+            Some((key, value)) => Item::Assignment {
+                key: part(&text, key.trim_matches(WHITESPACE)),
+                value: part(&text, value.trim_matches(WHITESPACE)),
+                line,
+            },
+        })
+    }
+}
+
+/// systemd's `WHITESPACE`; Unicode spaces are text.
+pub const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// `piece` of `whole`, borrowed where `whole` is.
+fn part<'a>(whole: &Cow<'a, str>, piece: &str) -> Cow<'a, str> {
+    match whole {
+        Cow::Borrowed(whole) => {
+            let start = piece.as_ptr() as usize - whole.as_ptr() as usize;
+            whole.get(start..start + piece.len()).map_or_else(|| Cow::Owned(piece.to_owned()), Cow::Borrowed)
+        }
+        Cow::Owned(_) => Cow::Owned(piece.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fault, Item, items};
+
+    fn read(text: &[u8]) -> Vec<String> {
+        items(text)
+            .map(|item| match item {
+                Item::Section { name, line } => format!("{line} [{name}]"),
+                Item::Assignment { key, value, line } => format!("{line} {key}={value}"),
+                Item::Fault { fault, line } => format!("{line} ! {fault}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sections_assignments_comments() {
+        let text = b"# c\n ; c\n\n[Service]\n MemoryMax = 2 G \nA==b\nEmpty=\n\xc3\xa4=\xc3\xb6\n";
+        let expected = ["4 [Service]", "5 MemoryMax=2 G", "6 A==b", "7 Empty=", "8 \u{e4}=\u{f6}"];
+        assert_eq!(read(text), expected);
+    }
+
+    #[test]
+    fn continuation_lines() {
+        assert_eq!(read(b"a=1 \\\n# between\n; too\n 2\nb=3"), ["4 a=1   2", "5 b=3"]);
+        assert_eq!(read(b"a=1\\\\\nb=2"), ["1 a=1\\\\", "2 b=2"], "an escaped backslash continues nothing");
+        assert_eq!(read(b"a=1\\"), ["1 a=1"], "the end of the file ends it");
+        assert_eq!(read(b"a=1\\\n\nb=2"), ["2 a=1", "3 b=2"], "an empty line ends it");
+    }
+
+    #[test]
+    fn faults_cost_their_line_and_a_broken_header_the_rest() {
+        let text = b"junk\n=x\n\xff=1\nok=1\n[Serv\nlost=1";
+        let expected = [
+            "1 ! no '=' in the line",
+            "2 ! no key before '='",
+            "3 ! not UTF-8",
+            "4 ok=1",
+            "5 ! a section header without ']'",
+        ];
+        assert_eq!(read(text), expected);
+        assert!(items(text).any(|i| matches!(i, Item::Fault { fault: Fault::BrokenSection, line: 5 })));
+    }
+
+    #[test]
+    fn ends_of_lines_and_a_byte_order_mark() {
+        assert_eq!(
+            read(b"\xef\xbb\xbfa=1\r\nb=2\n\rc=3\0d=4\n\ne=5"),
+            ["1 a=1", "2 b=2", "3 c=3", "4 d=4", "6 e=5"]
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! The guide ("PyPNM Worker Sizing") as a pure function: capacity in, profile out.
+//!
+//! Workers are the lower of a CPU target and a memory target, at least 1:
+//!
+//! | RAM                | workers at most        | | recycle limit                       |      |
+//! |--------------------|------------------------|-|-------------------------------------|------|
+//! | under 6 GB         | 1                      | | under 6 GB                          | 1000 |
+//! | 6 to 12 GB         | 2                      | | under 12 GB with 1 or 2 CPUs        | 1000 |
+//! | 12 to 24 GB        | 4                      | | when investigating memory creep     | 1000 |
+//! | 24 GB and above    | 8, and 4 by default    | | else                                | 2000 |
+//!
+//! | CPUs               | min(MaxWorkers, CPUs); MaxWorkers is 4 until concurrency is proven   ||||
+//!
+//! A GB is 10⁹ bytes, as the guide writes it, so a machine sold with 6 GB is a 6 GB machine.
+
+use crate::parse::quantity::GB;
+
+/// The guide's memory guardrails: from so many bytes on, at most so many workers. Rising.
+pub const MEMORY_GUARDRAILS: [(u64, u32); 4] = [(0, 1), (6 * GB, 2), (12 * GB, 4), (24 * GB, 8)];
+/// `workers = min(4, cpu_count)`.
+pub const DEFAULT_MAX_WORKERS: u32 = 4;
+/// "as the default recycle safety valve".
+pub const RECYCLE_DEFAULT: u32 = 2000;
+/// "on smaller systems or when investigating memory creep".
+pub const RECYCLE_SMALL: u32 = 1000;
+
+/// What the operator says about the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The operator's own number of workers; at least 1.
+    pub workers: Option<u32>,
+    /// The operator's own recycle limit; 0: never.
+    pub limit_max_requests: Option<u32>,
+    /// The cap of the CPU target; above 4 it says that concurrency is proven. At least 1.
+    pub max_workers: u32,
+    /// Bytes that one worker needs; at least 1.
+    pub memory_per_worker: Option<u64>,
+    /// Memory creep is being investigated.
+    pub investigate_memory_creep: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            limit_max_requests: None,
+            max_workers: DEFAULT_MAX_WORKERS,
+            memory_per_worker: None,
+            investigate_memory_creep: false,
+        }
+    }
+}
+
+/// What decided the number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkersBy {
+    /// The operator.
+    Operator,
+    /// The CPUs are fewer than all other targets.
+    Cpus,
+    /// `MaxWorkers` is below what CPUs and memory would allow.
+    MaxWorkers,
+    /// The guide's memory guardrail.
+    Memory,
+    /// `MemoryPerWorker=`.
+    MemoryPerWorker,
+}
+
+/// What decided the recycle limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitBy {
+    /// The operator.
+    Operator,
+    /// Memory creep is being investigated.
+    MemoryCreep,
+    /// A smaller system: under 6 GB, or under 12 GB with 1 or 2 CPUs.
+    SmallSystem,
+    /// The default.
+    Default,
+}
+
+/// The profile, with the steps that led to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Workers to start; at least 1.
+    pub workers: u32,
+    /// What decided it.
+    pub workers_by: WorkersBy,
+    /// Requests after which a worker is recycled; 0: never.
+    pub limit_max_requests: u32,
+    /// What decided it.
+    pub limit_by: LimitBy,
+    /// min(MaxWorkers, whole CPUs).
+    pub cpu_target: u32,
+    /// The guide's guardrail for this memory.
+    pub memory_target: u32,
+    /// Memory / `MemoryPerWorker=`, at least 1, where that is set.
+    pub per_worker_target: Option<u32>,
+}
+
+/// The guide's "at most" for so many bytes of RAM.
+pub fn memory_target(memory: u64) -> u32 {
+    MEMORY_GUARDRAILS.iter().rev().find(|(from, _)| memory >= *from).map_or(1, |(_, workers)| *workers)
+}
+
+/// The guide. `cpus` are whole CPUs, `memory` is in bytes; 0 of either is the most careful reading.
+pub fn profile(cpus: u64, memory: u64, settings: &Settings) -> Profile {
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+    let cpu_target = cpus.min(settings.max_workers).max(1);
+    let memory_target = memory_target(memory);
+    let per_worker_target = settings
+        .memory_per_worker
+        .map(|bytes| u32::try_from(memory / bytes.max(1)).unwrap_or(u32::MAX).max(1));
+
+    let sized = cpu_target.min(memory_target).min(per_worker_target.unwrap_or(u32::MAX));
+    let (workers, workers_by) = match settings.workers {
+        Some(workers) => (workers.max(1), WorkersBy::Operator),
+        None if sized == memory_target && sized < cpu_target => (sized, WorkersBy::Memory),
+        None if Some(sized) == per_worker_target && sized < cpu_target => (sized, WorkersBy::MemoryPerWorker),
+        None if cpus > cpu_target => (sized, WorkersBy::MaxWorkers),
+        None => (sized, WorkersBy::Cpus),
+    };
+
+    let small = memory < 6 * GB || (memory < 12 * GB && cpus <= 2);
+    let (limit_max_requests, limit_by) = match settings.limit_max_requests {
+        Some(limit) => (limit, LimitBy::Operator),
+        None if settings.investigate_memory_creep => (RECYCLE_SMALL, LimitBy::MemoryCreep),
+        None if small => (RECYCLE_SMALL, LimitBy::SmallSystem),
+        None => (RECYCLE_DEFAULT, LimitBy::Default),
+    };
+
+    Profile {
+        workers,
+        workers_by,
+        limit_max_requests,
+        limit_by,
+        cpu_target,
+        memory_target,
+        per_worker_target,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GB, LimitBy, Profile, Settings, WorkersBy, profile};
+
+    /// Workers and recycle limit by the defaults.
+    fn sized(cpus: u64, memory: u64) -> (u32, u32) {
+        let Profile { workers, limit_max_requests, .. } = profile(cpus, memory, &Settings::default());
+        (workers, limit_max_requests)
+    }
+
+    // The guide's seven rows, each with the memory that the guide names and with the MemTotal that such a machine
+    // really reports (kernel 6.12 in QEMU, kB).
+
+    #[test]
+    fn row_1_small_lab_vm_2_cores_4_gb() {
+        assert_eq!(sized(2, 4 * GB), (1, 1000));
+        assert_eq!(sized(2, 4_016_576 * 1024), (1, 1000));
+    }
+
+    #[test]
+    fn row_2_small_production_node_2_cores_8_gb() {
+        assert_eq!(sized(2, 8 * GB), (2, 1000));
+        assert_eq!(sized(2, 8_139_200 * 1024), (2, 1000));
+    }
+
+    #[test]
+    fn row_3_balanced_node_4_cores_8_gb() {
+        assert_eq!(sized(4, 8 * GB), (2, 2000));
+        assert_eq!(sized(4, 8_139_200 * 1024), (2, 2000));
+        let by = profile(4, 8 * GB, &Settings::default()).workers_by;
+        assert_eq!(by, WorkersBy::Memory, "CPU allows 4, but memory is the limiter");
+    }
+
+    #[test]
+    fn row_4_standard_production_node_4_cores_16_gb() {
+        assert_eq!(sized(4, 16 * GB), (4, 2000));
+        assert_eq!(sized(4, 16_383_912 * 1024), (4, 2000));
+    }
+
+    #[test]
+    fn row_5_larger_analysis_node_8_cores_16_gb() {
+        assert_eq!(sized(8, 16 * GB), (4, 2000));
+        assert_eq!(sized(8, 16_383_912 * 1024), (4, 2000));
+    }
+
+    #[test]
+    fn row_6_larger_production_node_8_cores_32_gb() {
+        assert_eq!(sized(8, 32 * GB), (4, 2000));
+        assert_eq!(sized(8, 32_873_276 * 1024), (4, 2000));
+    }
+
+    #[test]
+    fn row_7_high_capacity_node_16_cores_64_gb() {
+        assert_eq!(sized(16, 64 * GB), (4, 2000));
+        assert_eq!(sized(16, 65_852_000 * 1024), (4, 2000));
+        let proven = Settings { max_workers: 8, ..Settings::default() };
+        assert_eq!(profile(16, 64 * GB, &proven).workers, 8, "only above 4 when concurrency is proven");
+    }
+
+    // The guide's four guardrails, from both sides, with CPUs and MaxWorkers out of the way.
+
+    fn by_memory(memory: u64) -> u32 {
+        profile(1024, memory, &Settings { max_workers: 1024, ..Settings::default() }).workers
+    }
+
+    #[test]
+    fn guardrail_under_6_gb_1_worker() {
+        assert_eq!(by_memory(0), 1);
+        assert_eq!(by_memory(6 * GB - 1), 1);
+    }
+
+    #[test]
+    fn guardrail_6_to_12_gb_at_most_2_workers() {
+        assert_eq!(by_memory(6 * GB), 2);
+        assert_eq!(by_memory(12 * GB - 1), 2);
+        assert_eq!(sized(1, 8 * GB).0, 1, "at most: one CPU still gets one");
+    }
+
+    #[test]
+    fn guardrail_12_to_24_gb_at_most_4_workers() {
+        assert_eq!(by_memory(12 * GB), 4);
+        assert_eq!(by_memory(24 * GB - 1), 4);
+    }
+
+    #[test]
+    fn guardrail_above_24_gb_4_and_more_only_when_proven() {
+        assert_eq!(sized(1024, 24 * GB), (4, 2000));
+        assert_eq!(by_memory(24 * GB), 8);
+        assert_eq!(by_memory(u64::MAX), 8, "an absolute cap stays");
+    }
+
+    #[test]
+    fn a_machine_sold_with_6_gb_is_a_6_gb_machine() {
+        assert_eq!(sized(4, 6_081_740 * 1024).0, 2, "5.8 GiB is 6.2 GB");
+    }
+
+    #[test]
+    fn the_recycle_limit() {
+        assert_eq!(sized(64, 6 * GB - 1).1, 1000);
+        assert_eq!(sized(2, 6 * GB).1, 1000);
+        assert_eq!(sized(3, 6 * GB).1, 2000);
+        assert_eq!(sized(2, 12 * GB - 1).1, 1000);
+        assert_eq!(sized(2, 12 * GB).1, 2000);
+        let creep = Settings { investigate_memory_creep: true, ..Settings::default() };
+        assert_eq!(profile(8, 32 * GB, &creep).limit_max_requests, 1000);
+        assert_eq!(profile(8, 32 * GB, &creep).limit_by, LimitBy::MemoryCreep);
+    }
+
+    #[test]
+    fn nothing_known_is_the_safest_low_memory_baseline() {
+        assert_eq!(sized(0, 0), (1, 1000));
+        assert_eq!(sized(64, 0), (1, 1000));
+        assert_eq!(sized(0, 64 * GB), (1, 2000));
+    }
+
+    #[test]
+    fn the_operators_word() {
+        let own = Settings { workers: Some(6), limit_max_requests: Some(0), ..Settings::default() };
+        let got = profile(1, GB, &own);
+        assert_eq!((got.workers, got.workers_by), (6, WorkersBy::Operator));
+        assert_eq!((got.limit_max_requests, got.limit_by), (0, LimitBy::Operator));
+        assert_eq!((got.cpu_target, got.memory_target), (1, 1), "what would have been stays visible");
+        let per_worker = Settings { memory_per_worker: Some(6 * GB), ..Settings::default() };
+        let got = profile(8, 16 * GB, &per_worker);
+        assert_eq!((got.workers, got.workers_by), (2, WorkersBy::MemoryPerWorker));
+        assert_eq!(profile(8, GB, &per_worker).workers, 1);
+        let cap = Settings { max_workers: 3, ..Settings::default() };
+        assert_eq!(profile(8, 64 * GB, &cap).workers_by, WorkersBy::MaxWorkers);
+        assert_eq!(profile(2, 64 * GB, &cap).workers_by, WorkersBy::Cpus);
+    }
+
+    /// Every CPU count 1–1024 against memory from nothing to 64 TiB, every guardrail from both sides: never 0,
+    /// never above a cap, never fewer workers for more of anything.
+    #[test]
+    fn property_bounded_and_monotone_in_both() {
+        let mut memories: Vec<u64> = (0..=160).map(|half| half * GB / 2).collect();
+        for edge in [6, 12, 24] {
+            memories.extend([edge * GB - 1, edge * GB, edge * GB + 1]);
+        }
+        memories.extend([1 << 40, 64 << 40, u64::MAX]);
+        memories.sort_unstable();
+        for max_workers in [1, 2, 4, 8, 1024] {
+            let settings = Settings { max_workers, ..Settings::default() };
+            let mut fewer_cpus = vec![0; memories.len()];
+            for cpus in 1..=1024 {
+                let mut less_memory = 0;
+                for (memory, fewer) in memories.iter().zip(&mut fewer_cpus) {
+                    let got = profile(cpus, *memory, &settings);
+                    assert!((1..=max_workers.min(8)).contains(&got.workers), "{cpus} {memory} {got:?}");
+                    assert!(u64::from(got.workers) <= cpus, "{cpus} {memory} {got:?}");
+                    assert!(matches!(got.limit_max_requests, 1000 | 2000), "{cpus} {memory} {got:?}");
+                    assert!(got.workers >= less_memory, "monotone in memory: {cpus} {memory}");
+                    assert!(got.workers >= *fewer, "monotone in CPUs: {cpus} {memory}");
+                    less_memory = got.workers;
+                    *fewer = got.workers;
+                }
+            }
+        }
+    }
+}

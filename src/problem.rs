@@ -1,0 +1,129 @@
+//! What went wrong with an input, as data: the file, the line, the key, what was expected, and what happens
+//! instead. A problem never ends a run; who prints it is decided elsewhere (the kernel log, stderr, `explain`).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::parse::syntax::Fault;
+use crate::root::ReadError;
+
+/// Where a value stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The file, or what stands for one (`the command line`).
+    pub file: Cow<'static, str>,
+    /// The line, from 1; 0 where the file is one value.
+    pub line: u32,
+    /// The key in it; empty where the file is one value.
+    pub key: Cow<'static, str>,
+}
+
+impl Source {
+    /// A file that is one value.
+    pub fn file(file: impl Into<Cow<'static, str>>) -> Self {
+        Self { file: file.into(), line: 0, key: Cow::Borrowed("") }
+    }
+
+    /// A key in a file.
+    pub fn key(file: impl Into<Cow<'static, str>>, line: u32, key: impl Into<Cow<'static, str>>) -> Self {
+        Self { file: file.into(), line, key: key.into() }
+    }
+}
+
+/// `file:line: key`, without what is absent.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
+/// A problem with one input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub source: Source,
+    /// What is wrong.
+    pub kind: Kind,
+    /// What is done about it.
+    pub instead: Cow<'static, str>,
+}
+
+/// What is wrong with an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The file could not be read.
+    Unreadable(ReadError),
+    /// The file has no such entry.
+    Absent,
+    /// A value is not what it should be.
+    BadValue {
+        /// As it stands there, shortened.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// No such key, and perhaps the one that was meant.
+    UnknownKey {
+        /// The nearest key there is.
+        nearest: Option<&'static str>,
+    },
+    /// No such section.
+    UnknownSection {
+        /// What sections there are.
+        expected: &'static str,
+    },
+    /// A line that says nothing.
+    Syntax(Fault),
+}
+
+impl Problem {
+    /// A bad value; a long or binary one is shortened and made printable.
+    pub fn bad_value(
+        source: Source,
+        value: &str,
+        expected: &'static str,
+        instead: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let mut shown: String =
+            value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        if value.chars().nth(40).is_some() {
+            shown.push('…');
+        }
+        Self { source, kind: Kind::BadValue { value: shown, expected }, instead: instead.into() }
+    }
+
+    /// A file that could not be read.
+    pub fn unreadable(
+        file: impl Into<Cow<'static, str>>,
+        error: ReadError,
+        instead: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { source: Source::file(file), kind: Kind::Unreadable(error), instead: instead.into() }
+    }
+}
+
+/// One line: `file:line: key: what is wrong, what was expected; what happens instead`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.source)?;
+        match &self.kind {
+            Kind::Unreadable(error) => write!(f, "{error}")?,
+            Kind::Absent => f.write_str("not there")?,
+            Kind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
+            Kind::UnknownKey { nearest: Some(nearest) } => {
+                write!(f, "unknown key, did you mean {nearest}=?")?
+            }
+            Kind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
+            Kind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
+            Kind::Syntax(fault) => write!(f, "{fault}")?,
+        }
+        write!(f, "; {}", self.instead)
+    }
+}

@@ -1,0 +1,174 @@
+//! The only place that reads files: below a root, bounded, without ever blocking.
+//!
+//! With the machine's own root a path is opened as it is. With another (`PYPNM_SIZING_ROOT=`, `--root=`) every
+//! step, symbolic links included, is resolved by the kernel below that directory (openat2(2),
+//! `RESOLVE_IN_ROOT`), so nothing of the running machine leaks in. A FIFO without a writer reads as empty and a
+//! device that never ends hits the bound.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::io::Errno;
+
+/// The most that is read of one file. The largest honest one is a mountinfo of some thousand mounts.
+pub const MAX_FILE_BYTES: usize = 4 << 20;
+/// The most entries that are read of one directory.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Where files are read from.
+#[derive(Debug)]
+pub struct Root {
+    /// `None`: the running machine.
+    below: Option<OwnedFd>,
+}
+
+/// Why a file could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// There is none.
+    Missing,
+    /// It is a directory.
+    Directory,
+    /// It is larger than [`MAX_FILE_BYTES`].
+    TooLarge,
+    /// It is not UTF-8.
+    NotText,
+    /// The kernel said no.
+    Os(Errno),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is no such file"),
+            Self::Directory => f.write_str("it is a directory, not a file"),
+            Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
+            Self::NotText => f.write_str("it is not text"),
+            Self::Os(errno) => write!(f, "{}", std::io::Error::from(*errno)),
+        }
+    }
+}
+
+impl From<Errno> for ReadError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::Missing,
+            Errno::ISDIR => Self::Directory,
+            other => Self::Os(other),
+        }
+    }
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name; names that are not UTF-8 are left out, no unit or configuration file can have one.
+    pub name: String,
+    /// Whether it is a symbolic link; file systems that don't tell count as one.
+    pub link: bool,
+}
+
+impl Root {
+    /// The running machine.
+    pub fn machine() -> Self {
+        Self { below: None }
+    }
+
+    /// A directory that stands for a machine.
+    pub fn below(dir: &Path) -> Result<Self, ReadError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { below: Some(rustix::fs::open(dir, flags, Mode::empty())?) })
+    }
+
+    /// The running machine for an empty or absent `dir` or `/`, else [`Root::below`] it.
+    pub fn at(dir: Option<&OsStr>) -> Result<Self, ReadError> {
+        match dir {
+            None => Ok(Self::machine()),
+            Some(dir) if dir.is_empty() || dir == "/" => Ok(Self::machine()),
+            Some(dir) => Self::below(Path::new(dir)),
+        }
+    }
+
+    /// Whether this is the running machine.
+    pub fn is_machine(&self) -> bool {
+        self.below.is_none()
+    }
+
+    /// Opens `path`, which is absolute.
+    fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        // Never wait for a FIFO's writer, never become a terminal's owner.
+        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match &self.below {
+            None => rustix::fs::open(path, flags, Mode::empty()),
+            Some(dir) => rustix::fs::openat2(dir, path, flags, Mode::empty(), ResolveFlags::IN_ROOT),
+        }
+    }
+
+    /// The bytes of a file, at most [`MAX_FILE_BYTES`] of them.
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>, ReadError> {
+        let file = match self.open(path, OFlags::empty()) {
+            Ok(file) => file,
+            // In a fixture or an image /dev/null may be absent; a link to it still says "masked".
+            Err(Errno::NOENT)
+                if self.below.is_some() && self.link(path).is_some_and(|to| to == "/dev/null") =>
+            {
+                return Ok(Vec::new());
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut bytes = Vec::with_capacity(4096);
+        loop {
+            match rustix::io::read(&file, spare_capacity(&mut bytes)) {
+                Ok(0) => return Ok(bytes),
+                Ok(_) if bytes.len() > MAX_FILE_BYTES => return Err(ReadError::TooLarge),
+                Ok(_) if bytes.len() == bytes.capacity() => bytes.reserve(bytes.len()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// The text of a file.
+    pub fn text(&self, path: &str) -> Result<String, ReadError> {
+        String::from_utf8(self.bytes(path)?).map_err(|_| ReadError::NotText)
+    }
+
+    /// Whether there is such a directory; one that can't be looked at counts as one.
+    pub fn has_directory(&self, path: &str) -> bool {
+        !matches!(self.open(path, OFlags::PATH | OFlags::DIRECTORY), Err(Errno::NOENT | Errno::NOTDIR))
+    }
+
+    /// The names in a directory, in no order.
+    pub fn entries(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
+        let dir = self.open(path, OFlags::DIRECTORY)?;
+        let mut buffer = [MaybeUninit::uninit(); 8192];
+        let mut iterator = RawDir::new(&dir, &mut buffer);
+        let mut entries = Vec::new();
+        while let Some(entry) = iterator.next() {
+            let entry = entry?;
+            let link = matches!(entry.file_type(), FileType::Symlink | FileType::Unknown);
+            if let Ok(name) = entry.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                entries.push(Entry { name: name.to_owned(), link });
+            }
+            if entries.len() > MAX_ENTRIES {
+                return Err(ReadError::TooLarge);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.
+    pub fn link(&self, path: &str) -> Option<String> {
+        // The link itself, not what it points to; an empty path reads the link behind the descriptor.
+        let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
+        rustix::fs::readlinkat(&link, c"", Vec::new()).ok()?.into_string().ok()
+    }
+}
