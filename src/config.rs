@@ -4,6 +4,9 @@
 //! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
 //! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Item, items};
@@ -11,10 +14,13 @@ use crate::policy::Settings;
 use crate::problem::{Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 
-/// Where configuration lies, the strongest first.
-const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
-/// Below each of them; the drop-ins lie in the same name with `.d`.
-const NAME: &str = "pypnm/sizing.conf";
+/// Where configuration lies, the strongest first: the main file, and the directory of its drop-ins.
+const PLACES: [(&str, &str); 4] = [
+    ("/etc/pypnm/sizing.conf", "/etc/pypnm/sizing.conf.d"),
+    ("/run/pypnm/sizing.conf", "/run/pypnm/sizing.conf.d"),
+    ("/usr/local/lib/pypnm/sizing.conf", "/usr/local/lib/pypnm/sizing.conf.d"),
+    ("/usr/lib/pypnm/sizing.conf", "/usr/lib/pypnm/sizing.conf.d"),
+];
 /// The section for all units.
 const GENERAL: &str = "Sizing";
 /// The unit that is sized where nobody says otherwise.
@@ -85,7 +91,8 @@ pub struct Config {
     /// `Units=`, never empty.
     units: Option<Set<Vec<String>>>,
     general: UnitConfig,
-    by_unit: Vec<(String, UnitConfig)>,
+    /// Per unit: where its first section begins, and what it says.
+    by_unit: BTreeMap<String, (Source, UnitConfig)>,
 }
 
 impl Config {
@@ -104,12 +111,7 @@ impl Config {
 
     /// What is said of `unit`: its own section, else `[Sizing]`, key by key.
     pub fn of(&self, unit: &str) -> UnitConfig {
-        let own = self
-            .by_unit
-            .iter()
-            .find(|(name, _)| name == unit)
-            .map(|(_, own)| own.clone())
-            .unwrap_or_default();
+        let own = self.by_unit.get(unit).map(|(_, own)| own.clone()).unwrap_or_default();
         let all = self.general.clone();
         UnitConfig {
             enabled: own.enabled.or(all.enabled),
@@ -127,54 +129,48 @@ impl Config {
 /// Reads the configuration below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
-    for directory in DIRECTORIES {
-        if take_file(root, format!("{directory}/{NAME}"), &mut config, problems) {
+    for (main, _) in PLACES {
+        if take_file(root, main.into(), &mut config, problems) {
             break;
         }
     }
     // By name; of the same name the strongest directory's.
     let mut drop_ins: Vec<(String, &str)> = Vec::new();
-    for directory in DIRECTORIES {
-        let path = format!("{directory}/{NAME}.d");
-        let entries = match root.entries(&path) {
+    for (_, directory) in PLACES {
+        let entries = match root.entries(directory) {
             Ok(entries) => entries,
             Err(ReadError::Missing) => continue,
             Err(error) => {
-                problems.push(Problem::unreadable(path, error, "its files are skipped"));
+                problems.push(Problem::unreadable(directory, error, "its files are skipped"));
                 continue;
             }
         };
-        for entry in entries {
-            if entry.name.ends_with(".conf") && !entry.name.starts_with('.') {
-                drop_ins.push((entry.name, directory));
-            }
-        }
+        let of_ours = |name: &str| name.ends_with(".conf") && !name.starts_with('.');
+        drop_ins.extend(entries.into_iter().filter(|e| of_ours(&e.name)).map(|e| (e.name, directory)));
     }
     // Stable: the directories stay in their order.
     drop_ins.sort_by(|a, b| a.0.cmp(&b.0));
     drop_ins.dedup_by(|later, earlier| later.0 == earlier.0);
     for (name, directory) in drop_ins {
-        take_file(root, format!("{directory}/{NAME}.d/{name}"), &mut config, problems);
+        take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
     }
     let units = config.units();
-    for (name, own) in &config.by_unit {
+    for (name, (source, _)) in &config.by_unit {
         if !units.contains(name) {
-            let source = own.any_source().cloned().unwrap_or_else(|| Source::file(NAME));
-            let problem =
-                Problem::bad_value(source, name, "one of the units in Units=", "its section has no effect");
-            problems.push(problem);
+            let expected = "one of the units in Units=";
+            problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
         }
     }
     config
 }
 
 /// Reads one file into `config`. Whether there is such a file.
-fn take_file(root: &Root, path: String, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+fn take_file(root: &Root, path: Cow<'static, str>, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     match root.bytes(&path) {
         Ok(bytes) => {
             if !bytes.is_empty() {
                 take_text(&path, &bytes, config, problems);
-                config.files.push(path);
+                config.files.push(path.into_owned());
             }
             true
         }
@@ -190,7 +186,7 @@ fn take_file(root: &Root, path: String, config: &mut Config, problems: &mut Vec<
 enum Section {
     None,
     General,
-    Unit(String),
+    Unit(String, Source),
     Unknown,
 }
 
@@ -209,7 +205,7 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
                 section = if name == GENERAL {
                     Section::General
                 } else if is_unit_name(&name) {
-                    Section::Unit(name.into_owned())
+                    Section::Unit(name.clone().into_owned(), at(line, &format!("[{name}]")))
                 } else if name.starts_with("X-") {
                     Section::Unknown
                 } else {
@@ -232,20 +228,14 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
                     }),
                     Section::General if key == "Units" => set_units(config, &value, source, problems),
                     Section::General => config.general.set(&key, &value, source, problems),
-                    Section::Unit(name) => config.section_of(name).set(&key, &value, source, problems),
+                    Section::Unit(name, header) => {
+                        let known = config.by_unit.entry(name.clone());
+                        let (_, own) = known.or_insert_with(|| (header.clone(), UnitConfig::default()));
+                        own.set(&key, &value, source, problems);
+                    }
                 }
             }
         }
-    }
-}
-
-impl Config {
-    fn section_of(&mut self, unit: &str) -> &mut UnitConfig {
-        let at = self.by_unit.iter().position(|(name, _)| name == unit).unwrap_or_else(|| {
-            self.by_unit.push((unit.to_owned(), UnitConfig::default()));
-            self.by_unit.len() - 1
-        });
-        &mut self.by_unit[at].1
     }
 }
 
@@ -314,21 +304,6 @@ impl UnitConfig {
                 instead: SKIPPED.into(),
             }),
         }
-    }
-
-    /// Where its first value stands.
-    fn any_source(&self) -> Option<&Source> {
-        fn at<T>(set: &Option<Set<T>>) -> Option<&Source> {
-            set.as_ref().map(|set| &set.source)
-        }
-        at(&self.enabled)
-            .or(at(&self.workers))
-            .or(at(&self.limit_max_requests))
-            .or(at(&self.max_workers))
-            .or(at(&self.reserve_memory))
-            .or(at(&self.reserve_cpus))
-            .or(at(&self.memory_per_worker))
-            .or(at(&self.investigate_memory_creep))
     }
 }
 

@@ -118,7 +118,7 @@ impl fmt::Display for Problem {
             Kind::Absent => f.write_str("not there")?,
             Kind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
             Kind::UnknownKey { nearest: Some(nearest) } => {
-                write!(f, "unknown key, did you mean {nearest}=?")?
+                write!(f, "unknown key, did you mean {nearest}=?")?;
             }
             Kind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
             Kind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,

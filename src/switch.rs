@@ -32,6 +32,8 @@ pub fn read(
             return None;
         }
     };
+    // Hardly any boot says anything.
+    memchr::memmem::find(&words, KEY.as_bytes())?;
     let mut said = None;
     for word in words_of(&words, container) {
         let Ok(word) = std::str::from_utf8(&word).map(str::to_owned) else {

@@ -1,5 +1,7 @@
 //! The machine's own limits: CPUs online, the affinity that PID 1 hands down, and the memory that processes can get.
 
+use memchr::memmem;
+
 use crate::limits::{Amount, Limit, Resource, Scope};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::decimal;
@@ -70,7 +72,7 @@ fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
             return Some(limit(Amount::Unknown(Resource::Cpu), source()));
         }
     };
-    let value = field(&text, KEY)?;
+    let value = field(&text, "Cpus_allowed_list:")?;
     let amount = match CpuSet::parse(value) {
         Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
         _ => {
@@ -93,7 +95,7 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
         }
     };
     let source = Source::key(MEMINFO, 0, "MemTotal");
-    let Some(value) = field(&text, "MemTotal") else {
+    let Some(value) = field(&text, "MemTotal:") else {
         problems.push(Problem { source, kind: Kind::Absent, instead: INSTEAD.into() });
         return (unknown(), None);
     };
@@ -102,9 +104,9 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
         return (unknown(), None);
     };
     // Held for huge pages: in MemTotal, of no use to PyPNM. Kernels before 4.16 have no sum over the page sizes.
-    let held = field(&text, "Hugetlb").and_then(kibibytes).or_else(|| {
-        let pages: u64 = decimal(field(&text, "HugePages_Total")?)?;
-        pages.checked_mul(kibibytes(field(&text, "Hugepagesize")?)?)
+    let held = field(&text, "Hugetlb:").and_then(kibibytes).or_else(|| {
+        let pages: u64 = decimal(field(&text, "HugePages_Total:")?)?;
+        pages.checked_mul(kibibytes(field(&text, "Hugepagesize:")?)?)
     });
     match held {
         Some(held) if held > 0 => {
@@ -115,9 +117,16 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     }
 }
 
-/// The value of the line `name: value` of a /proc file.
+/// The value of the line `name: value` of a /proc file; `name` with its colon.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    let value = match text.strip_prefix(name) {
+        Some(value) => value,
+        None => memmem::find_iter(text.as_bytes(), name)
+            .find(|at| at.checked_sub(1).and_then(|before| text.as_bytes().get(before)) == Some(&b'\n'))
+            .and_then(|at| text.get(at + name.len()..))?,
+    };
+    let end = memchr::memchr(b'\n', value.as_bytes()).unwrap_or(value.len());
+    value.get(..end).map(str::trim)
 }
 
 /// `4016576 kB`, in bytes.

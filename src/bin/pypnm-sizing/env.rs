@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use pypnm_sizing::parse::quantity::{Gib, decimal};
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::size;
+use pypnm_sizing::sizing::{Instead, size};
 use pypnm_sizing::write;
 
 use crate::args::Env;
@@ -51,7 +51,7 @@ fn lines(root: &Root, arguments: &Env) -> Result<String, String> {
         ),
     ];
     // A machine to try, or one below --root, has nothing to do with this process's environment.
-    let resolved = root.is_machine() && instead == Default::default();
+    let resolved = root.is_machine() && instead == Instead::default();
     let mut text = String::new();
     for (key, sized, is_sane, expected) in keys {
         let value = match std::env::var(key) {
