@@ -42,6 +42,8 @@ macro_rules! groups {
 groups! {
     the_guides_machines = "rows",
     the_host = "host",
+    the_cgroups = "cgroup",
+    the_situations = "situations",
     the_switch = "switch",
     the_configuration = "config",
 }
