@@ -2,7 +2,7 @@
 
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
-use crate::limits::{Amount, Limit, Scope, host};
+use crate::limits::{Amount, Limit, Scope, cgroup, host};
 use crate::parse::cpu_list::CpuSet;
 use crate::policy::{Profile, profile};
 use crate::problem::{Problem, Source};
@@ -65,8 +65,16 @@ pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Siz
         return sizing;
     }
     let host = host::read(root, &mut sizing.problems);
-    let machine = replaced(host.limits, instead);
-    let memory_total = instead.memory.map_or(host.memory_total, |(bytes, _)| Some(bytes));
+    let container = cgroup::read(root, &mut sizing.problems);
+    let mut machine = host.limits;
+    machine.extend(container.limits);
+    let machine = replaced(machine, instead);
+    // What percentages are of, as for systemd (`physical_memory()`).
+    let physical_memory = match (instead.memory, host.memory_total, container.root_memory) {
+        (Some((bytes, _)), _, _) => Some(bytes),
+        (None, Some(total), Some(limit)) => Some(total.min(limit)),
+        (None, total, _) => total,
+    };
 
     let names = sizing.config.units();
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
@@ -79,7 +87,10 @@ pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Siz
             machine.iter().map(|limit| Limit { shared_by: sharing, ..limit.clone() }).collect();
         let reserve = Reserve {
             cpu: config.reserve_cpus.as_ref().map_or(0, |set| set.value) / u64::from(sharing),
-            memory: config.reserve_memory.as_ref().map_or(0, |set| set.value.of(memory_total.unwrap_or(0)))
+            memory: config
+                .reserve_memory
+                .as_ref()
+                .map_or(0, |set| set.value.of(physical_memory.unwrap_or(0)))
                 / u64::from(sharing),
         };
         let capacity = capacity(&limits, reserve);

@@ -1,8 +1,9 @@
 //! Limits as data: which resource, how much, and where it says so. One module a family:
-//! [`host`] (the machine).
+//! [`host`] (the machine), [`cgroup`] (its container).
 //!
 //! Collecting is all that happens here; [`crate::capacity`] takes the minimum.
 
+pub mod cgroup;
 pub mod host;
 
 use crate::parse::cpu_list::CpuSet;

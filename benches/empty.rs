@@ -1,0 +1,3 @@
+//! The empty program: what starting costs, before anything is done.
+
+fn main() {}

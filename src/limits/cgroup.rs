@@ -1,0 +1,481 @@
+//! The container's limits: the control groups from the root that PID 1 sees down to PID 1, version 2, version 1 and
+//! hybrid. Never the cgroup of the generator or of a calling shell: the service will live below PID 1's root.
+//!
+//! Where others decide differently, the choice here is the one that never overcommits:
+//!
+//! - Go's runtime and automaxprocs read the innermost cgroup only; a limit further out binds all the same, so every
+//!   level counts, as for OpenJDK and sysinfo.
+//! - Go's runtime and OpenJDK round a fractional quota up (Go to 2 at least); the rest of the last CPU would be throttled,
+//!   so it is rounded down, as automaxprocs does.
+//! - OpenJDK and sysinfo leave `memory.high` out; above it the kernel throttles and reclaims, so it is a ceiling.
+//! - All of them, and systemd's `physical_memory()`, take a file that can't be read or understood for "no limit"; here
+//!   it counts as the least there is. Only a file that is not there says that there is no limit.
+
+use crate::limits::{Amount, Limit, Resource, Scope};
+use crate::parse::cgroup::{self, Membership, Setting};
+use crate::parse::cpu_list::CpuSet;
+use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
+use crate::problem::{Kind, Problem, Source};
+use crate::root::{ReadError, Root};
+
+const MEMBERSHIP: &str = "/proc/1/cgroup";
+/// PID 1's view of the mounts; another's where that is hidden from the caller.
+const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
+/// Where everybody mounts it.
+const STANDARD_PLACE: &str = "/sys/fs/cgroup";
+/// What systemd moves PID 1 to, below the cgroup that it was started in (`cg_get_root_path()`).
+const OWN_OF_PID_1: [&str; 3] = ["/init.scope", "/system.slice", "/system"];
+/// The kernel opens no longer path (PATH_MAX).
+const LONGEST_PATH: usize = 4095;
+
+const FEWEST: &str = "counting on 1 CPU";
+const LEAST: &str = "taking the safest low-memory baseline";
+
+/// What the container grants.
+#[derive(Debug, Default)]
+pub struct Container {
+    /// Its limits, from the outside in.
+    pub limits: Vec<Limit>,
+    /// The memory limit of the cgroup that PID 1 was started in, in bytes: systemd takes percentages of this or of the
+    /// machine's memory, whichever is less (`physical_memory()`).
+    pub root_memory: Option<u64>,
+}
+
+/// Reads the container's limits below `root`.
+pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
+    let mut reader = Reader { root, problems, path: String::with_capacity(128), found: Container::default() };
+    let text = match root.text(MEMBERSHIP) {
+        Ok(text) => text,
+        // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
+        Err(ReadError::Missing) => String::new(),
+        Err(error) => {
+            let instead = "taking the least of CPUs and memory";
+            reader.problems.push(Problem::unreadable(MEMBERSHIP, error, instead));
+            reader.unknown(Resource::Cpu, Source::file(MEMBERSHIP));
+            reader.unknown(Resource::Memory, Source::file(MEMBERSHIP));
+            return reader.found;
+        }
+    };
+    let memberships = match cgroup::memberships(&text) {
+        Ok(memberships) => memberships,
+        Err((line, bad)) => {
+            let source = Source::key(MEMBERSHIP, line, "");
+            let instead = "taking the least of CPUs and memory";
+            let problem = Problem::bad_value(source.clone(), bad, "HIERARCHY:CONTROLLERS:/PATH", instead);
+            reader.problems.push(problem);
+            reader.unknown(Resource::Cpu, source.clone());
+            reader.unknown(Resource::Memory, source);
+            return reader.found;
+        }
+    };
+    let mountinfo = match mountinfo(root) {
+        Ok(mountinfo) => mountinfo,
+        Err(error) => {
+            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+            reader.problems.push(Problem::unreadable(MOUNTINFO[0], error, instead));
+            Vec::new()
+        }
+    };
+    let mounts = cgroup_mounts(&mountinfo);
+    let place = |controller| Place::of(controller, &memberships, &mounts);
+    if let Some(place) = place("memory") {
+        reader.memory(&place);
+    }
+    if let Some(place) = place("cpu") {
+        reader.cpu_time(&place);
+    }
+    if let Some(place) = place("cpuset") {
+        reader.cpus(&place);
+    }
+    reader.found
+}
+
+/// The text of the first mountinfo that can be read; none at all is empty (an image, say).
+fn mountinfo(root: &Root) -> Result<Vec<u8>, ReadError> {
+    let mut failed = None;
+    for path in MOUNTINFO {
+        match root.bytes(path) {
+            Ok(bytes) => return Ok(bytes),
+            Err(ReadError::Missing) => {}
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(Vec::new()), Err)
+}
+
+/// Where PID 1 is, in the hierarchy of one controller.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Its directory.
+    path: String,
+    /// How much of `path` is the outermost directory in sight.
+    outermost: usize,
+    v1: bool,
+    /// PID 1's cgroup is below the mount, so the directory must be there.
+    certain: bool,
+}
+
+impl Place {
+    /// A controller belongs to one hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
+    fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
+        let of_v1 = memberships.iter().find(|one| one.has_v1(controller));
+        let member = of_v1.or_else(|| memberships.iter().find(|one| one.v1_controllers.is_none()));
+        let v1 = match member {
+            Some(member) => member.v1_controllers.is_some(),
+            None => mounts.iter().any(|mount| mount.has_v1(controller)),
+        };
+        let path = member.map_or("/", |member| member.path);
+        let path = OWN_OF_PID_1.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
+        let path = path.trim_end_matches('/');
+
+        // PID 1's cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
+        let below = |mount: &CgroupMount<'_>| {
+            let below = path.strip_prefix(mount.root.trim_end_matches('/'))?;
+            let clean = below.is_empty() || below.starts_with('/');
+            (clean && !goes_up(path) && !goes_up(&mount.root)).then(|| below.to_owned())
+        };
+        let rank = |mount: &CgroupMount<'_>| {
+            let standard = mount.point.strip_prefix(STANDARD_PLACE);
+            (below(mount).is_some(), standard.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        };
+        let of_ours = |mount: &&CgroupMount<'_>| {
+            if v1 { mount.has_v1(controller) } else { mount.v1_options.is_none() }
+        };
+        // The best one; of several at one place the last lies on top.
+        let best = mounts.iter().filter(of_ours).reduce(|best, next| {
+            let on_top = rank(next) == rank(best) && next.point == best.point;
+            if rank(next) > rank(best) || on_top { next } else { best }
+        });
+        if let Some(mount) = best {
+            let point = mount.point.trim_end_matches('/');
+            let below = below(mount);
+            let path = format!("{point}{}", below.as_deref().unwrap_or(""));
+            return Some(Self { path, outermost: point.len(), v1, certain: below.is_some() });
+        }
+        // The mounts can't be told: where everybody has them, or nowhere.
+        let member = member?;
+        let point = match member.v1_controllers {
+            Some(controllers) => format!("{STANDARD_PLACE}/{controllers}"),
+            None => STANDARD_PLACE.to_owned(),
+        };
+        let path = if goes_up(path) { "" } else { path };
+        Some(Self { path: format!("{point}{path}"), outermost: point.len(), v1, certain: false })
+    }
+
+    /// The directories from the outermost in sight to PID 1's.
+    fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
+        let below = self.path.get(self.outermost..).unwrap_or_default();
+        let ends = below.match_indices('/').map(|(at, _)| at).chain([below.len()]);
+        ends.map(|end| self.path.get(..self.outermost + end).unwrap_or_default())
+    }
+
+    /// Whether PID 1's own directory is not the outermost.
+    fn is_nested(&self) -> bool {
+        self.path.len() > self.outermost
+    }
+}
+
+/// Whether a path has a step upwards: seen from outside the namespace.
+fn goes_up(path: &str) -> bool {
+    path.split('/').any(|step| step == "..")
+}
+
+/// One value of one file.
+enum Value<T> {
+    Missing,
+    /// Said in `problems`, and no more than the least may be counted on.
+    Unknown,
+    Is(T),
+}
+
+struct Reader<'a> {
+    root: &'a Root,
+    problems: &'a mut Vec<Problem>,
+    /// The path of the file that was read last.
+    path: String,
+    found: Container,
+}
+
+impl Reader<'_> {
+    fn push(&mut self, amount: Amount, source: Source) {
+        self.found.limits.push(Limit { scope: Scope::Container, amount, source, shared_by: 1 });
+    }
+
+    fn unknown(&mut self, resource: Resource, source: Source) {
+        self.push(Amount::Unknown(resource), source);
+    }
+
+    /// Where the last value stands.
+    fn source(&self) -> Source {
+        Source::file(self.path.clone())
+    }
+
+    /// Reads `level/file`; one that can't be read or understood becomes a problem and an unknown amount of `resource`.
+    fn value<T>(
+        &mut self,
+        (level, file): (&str, &str),
+        resource: Resource,
+        parse: impl FnOnce(&str) -> Option<T>,
+        expected: &'static str,
+    ) -> Value<T> {
+        self.path.clear();
+        self.path.push_str(level);
+        self.path.push('/');
+        self.path.push_str(file);
+        let problem = match self.root.text(&self.path) {
+            Ok(text) => match parse(&text) {
+                Some(value) => return Value::Is(value),
+                None => Problem::bad_value(self.source(), text.trim(), expected, instead(resource)),
+            },
+            Err(ReadError::Missing) => return Value::Missing,
+            Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
+        };
+        self.problems.push(problem);
+        self.unknown(resource, self.source());
+        Value::Unknown
+    }
+
+    /// False where the place is nonsense; then nothing below it is read.
+    fn can_be_opened(&mut self, place: &Place, resource: Resource) -> bool {
+        if place.path.len() <= LONGEST_PATH {
+            return true;
+        }
+        let source = Source::file(MEMBERSHIP);
+        let expected = "a path that can be opened";
+        self.problems.push(Problem::bad_value(source.clone(), &place.path, expected, instead(resource)));
+        self.unknown(resource, source);
+        false
+    }
+
+    /// PID 1's own cgroup holds none of a controller's files: most likely the controller is off there. But were the
+    /// directory itself missing, a limit could be out of sight.
+    fn check_own_directory(&mut self, place: &Place, resource: Resource) {
+        if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
+            let source = Source::file(place.path.clone());
+            let instead = format!("PID 1 runs in it, so {}", instead(resource));
+            self.problems.push(Problem {
+                source: source.clone(),
+                kind: Kind::Absent,
+                instead: instead.into(),
+            });
+            self.unknown(resource, source);
+        }
+    }
+
+    fn memory(&mut self, place: &Place) {
+        const RESOURCE: Resource = Resource::Memory;
+        if !self.can_be_opened(place, RESOURCE) {
+            return;
+        }
+        let own = place.path.len();
+        let mut least = u64::MAX;
+        for level in place.levels() {
+            let mut is_there = false;
+            let (file, parse): (_, fn(&str) -> Option<Setting>) = if place.v1 {
+                ("memory.limit_in_bytes", cgroup::memory_v1)
+            } else {
+                ("memory.max", cgroup::memory_v2)
+            };
+            match self.value((level, file), RESOURCE, parse, "bytes, or max") {
+                Value::Missing => {}
+                Value::Is(Setting::At(bytes)) => {
+                    is_there = true;
+                    least = least.min(bytes);
+                    self.push(Amount::Memory(bytes), self.source());
+                    if level.len() == own {
+                        self.found.root_memory = Some(bytes);
+                    }
+                }
+                Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+            }
+            if !place.v1 {
+                match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
+                    Value::Missing => {}
+                    Value::Is(Setting::At(bytes)) => {
+                        is_there = true;
+                        self.push(Amount::Memory(bytes), self.source());
+                    }
+                    Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                }
+            }
+            if level.len() == own && !is_there {
+                self.check_own_directory(place, RESOURCE);
+            }
+        }
+        if place.v1 {
+            // Knows the levels out of sight as well.
+            let parse = cgroup::hierarchical_memory_limit;
+            let expected = "statistics with a hierarchical_memory_limit in bytes";
+            let value = self.value((&place.path, "memory.stat"), RESOURCE, parse, expected);
+            if let Value::Is(Setting::At(bytes)) = value
+                && bytes < least
+            {
+                let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
+                self.push(Amount::Memory(bytes), source);
+            }
+        }
+    }
+
+    fn cpu_time(&mut self, place: &Place) {
+        const RESOURCE: Resource = Resource::Cpu;
+        if !self.can_be_opened(place, RESOURCE) {
+            return;
+        }
+        for level in place.levels() {
+            let value = if place.v1 {
+                self.quota_v1(level)
+            } else {
+                let expected = "QUOTA PERIOD in microseconds above 0, or max";
+                self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
+            };
+            match value {
+                Value::Is(Setting::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
+                Value::Missing if level.len() == place.path.len() => {
+                    self.check_own_directory(place, RESOURCE);
+                }
+                Value::Is(Setting::Unlimited) | Value::Unknown | Value::Missing => {}
+            }
+        }
+    }
+
+    /// The quota of one cgroup of version 1 over its period, in milli-CPUs.
+    fn quota_v1(&mut self, level: &str) -> Value<Setting> {
+        const RESOURCE: Resource = Resource::Cpu;
+        let expected = "a quota in microseconds above 0, or -1";
+        let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
+            Value::Is(Setting::At(quota)) => quota,
+            other => return other,
+        };
+        let expected = "a period in microseconds above 0";
+        let milli = |text: &str| cgroup::milli_cpus(quota, cgroup::period_v1(text)?);
+        match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
+            Value::Is(milli) => {
+                // What the operator knows is the quota.
+                self.path.truncate(level.len());
+                self.path.push_str("/cpu.cfs_quota_us");
+                Value::Is(Setting::At(milli))
+            }
+            Value::Missing => {
+                let source = self.source();
+                self.problems.push(Problem {
+                    source: source.clone(),
+                    kind: Kind::Absent,
+                    instead: FEWEST.into(),
+                });
+                self.unknown(RESOURCE, source);
+                Value::Unknown
+            }
+            Value::Unknown => Value::Unknown,
+        }
+    }
+
+    /// The CPUs of the innermost cgroup that says any: what the kernel has made of all levels. Those further out don't
+    /// count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
+    fn cpus(&mut self, place: &Place) {
+        const RESOURCE: Resource = Resource::Cpu;
+        if !self.can_be_opened(place, RESOURCE) {
+            return;
+        }
+        // Kernels before 4.2 have no effective list in version 1.
+        let files: &[&str] =
+            if place.v1 { &["cpuset.effective_cpus", "cpuset.cpus"] } else { &["cpuset.cpus.effective"] };
+        for level in place.levels().rev() {
+            for file in files {
+                match self.value((level, file), RESOURCE, CpuSet::parse, "a list of CPUs") {
+                    Value::Is(cpus) if !cpus.is_empty() => {
+                        self.push(Amount::Cpus(cpus), self.source());
+                        return;
+                    }
+                    Value::Unknown => return,
+                    Value::Is(_) | Value::Missing => {}
+                }
+            }
+        }
+    }
+}
+
+/// What is done where nothing is known of a resource.
+fn instead(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Cpu => FEWEST,
+        Resource::Memory => LEAST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::Place;
+    use crate::parse::cgroup::memberships;
+    use crate::parse::mountinfo::cgroup_mounts;
+
+    /// The directories that are read for `memory`, and whether the last one must be there.
+    fn levels(membership: &str, mounts: &[(&str, &str, &str)]) -> (Vec<String>, bool) {
+        let mut mountinfo = String::new();
+        for (root, point, options) in mounts {
+            let kind = if *options == "v2" { "cgroup2" } else { "cgroup" };
+            writeln!(mountinfo, "30 24 0:26 {root} {point} rw shared:4 - {kind} {kind} {options}")
+                .unwrap_or_default();
+        }
+        let memberships = memberships(membership).unwrap_or_default();
+        match Place::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
+            Some(place) => (place.levels().map(str::to_owned).collect(), place.certain),
+            None => (Vec::new(), false),
+        }
+    }
+
+    const V2: (&str, &str, &str) = ("/", "/sys/fs/cgroup", "v2");
+
+    #[test]
+    fn from_the_root_to_pid_1() {
+        assert_eq!(levels("0::/init.scope\n", &[V2]), (vec!["/sys/fs/cgroup".into()], true));
+        assert_eq!(levels("0::/\n", &[V2]).0, ["/sys/fs/cgroup"]);
+        let (got, certain) = levels("0::/lxc/a:b/init.scope\n", &[V2]);
+        assert_eq!(got, ["/sys/fs/cgroup", "/sys/fs/cgroup/lxc", "/sys/fs/cgroup/lxc/a:b"]);
+        assert!(certain);
+        let docker = ("/docker/1", "/sys/fs/cgroup", "v2");
+        assert_eq!(levels("0::/docker/1/x\n", &[docker]).0, ["/sys/fs/cgroup", "/sys/fs/cgroup/x"]);
+        assert_eq!(levels("0::/docker/1\n", &[docker]).0, ["/sys/fs/cgroup"]);
+        assert_eq!(levels("0::/a\n", &[("/", "/", "v2")]).0, ["", "/a"]);
+    }
+
+    #[test]
+    fn what_lies_outside_the_mount_leaves_its_root() {
+        let root = (vec!["/sys/fs/cgroup".to_owned()], false);
+        assert_eq!(levels("0::/../other\n", &[V2]), root);
+        assert_eq!(levels("0::/\n", &[("/../..", "/sys/fs/cgroup", "v2")]), root);
+        assert_eq!(levels("0::/docker/12\n", &[("/docker/1", "/sys/fs/cgroup", "v2")]), root);
+    }
+
+    #[test]
+    fn of_several_mounts_the_one_that_shows_pid_1_at_the_usual_place() {
+        assert_eq!(levels("0::/\n", &[("/", "/mnt/cg", "v2"), V2]).0, ["/sys/fs/cgroup"]);
+        assert_eq!(levels("0::/\n", &[V2, ("/", "/sys/fs/cgroupx", "v2")]).0, ["/sys/fs/cgroup"]);
+        let elsewhere = ("/other", "/sys/fs/cgroup", "v2");
+        assert_eq!(levels("0::/a\n", &[elsewhere, ("/", "/mnt/cg", "v2")]).0, ["/mnt/cg", "/mnt/cg/a"]);
+        let below = ("/a", "/sys/fs/cgroup", "v2");
+        assert_eq!(levels("0::/a/b\n", &[V2, below]).0, ["/sys/fs/cgroup", "/sys/fs/cgroup/b"], "on top");
+    }
+
+    #[test]
+    fn a_controller_is_in_one_version() {
+        let v1 = ("/", "/sys/fs/cgroup/memory", "rw,memory");
+        let unified = ("/", "/sys/fs/cgroup/unified", "v2");
+        assert_eq!(
+            levels("4:memory:/a\n0::/b\n", &[v1, unified]).0,
+            ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/a"]
+        );
+        assert_eq!(
+            levels("4:freezer:/a\n1:name=systemd:/x\n0::/\n", &[v1, unified]).0,
+            ["/sys/fs/cgroup/unified"]
+        );
+        assert_eq!(levels("4:hugetlb,memory:/\n", &[]).0, ["/sys/fs/cgroup/hugetlb,memory"], "a guess");
+        assert_eq!(
+            levels("0::/a/init.scope\n", &[]),
+            (vec!["/sys/fs/cgroup".into(), "/sys/fs/cgroup/a".into()], false)
+        );
+        assert_eq!(levels("", &[v1, unified]).0, ["/sys/fs/cgroup/memory"], "PID 1 out of sight");
+        assert!(levels("", &[]).0.is_empty(), "no cgroups at all");
+    }
+}

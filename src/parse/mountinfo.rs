@@ -1,0 +1,149 @@
+//! The cgroup file systems in a mountinfo (proc_pid_mountinfo(5)):
+//! `36 35 98:0 /root /point rw,noatime master:1 - cgroup2 cgroup2 rw,nsdelegate`.
+//!
+//! Only those lines are looked at; there may be thousands of others, and any of them may hold a name that is not UTF-8.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memmem, memrchr};
+
+/// One mounted hierarchy of control groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupMount<'a> {
+    /// The cgroup that is seen at `point`; `/..` where it lies above the reader's cgroup namespace.
+    pub root: Cow<'a, str>,
+    /// Where it is mounted.
+    pub point: Cow<'a, str>,
+    /// Version 1: the options of the hierarchy, its controllers among them. `None`: version 2.
+    pub v1_options: Option<&'a str>,
+}
+
+impl CgroupMount<'_> {
+    /// Whether it is a hierarchy of version 1 with this controller (`cpu,cpuacct` joins two of them).
+    pub fn has_v1(&self, controller: &str) -> bool {
+        self.v1_options.is_some_and(|options| options.split(',').any(|option| option == controller))
+    }
+}
+
+/// The mounted hierarchies, in the order of the file. Lines that are cut off or no UTF-8 are left out.
+pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
+    // The kernel writes a space within a field as \040, so this is the separator and nothing else.
+    let mut mounts = Vec::new();
+    for at in memmem::find_iter(text, b" - cgroup") {
+        let (before, after) = text.split_at(at);
+        let start = memrchr(b'\n', before).map_or(0, |newline| newline + 1);
+        let end = memchr(b'\n', after).map_or(text.len(), |newline| at + newline);
+        let line = text.get(start..end).and_then(|line| std::str::from_utf8(line).ok());
+        mounts.extend(line.and_then(mount));
+    }
+    mounts
+}
+
+/// One line; `None`: not of a cgroup file system, or not whole.
+fn mount(line: &str) -> Option<CgroupMount<'_>> {
+    let mut fields = line.split(' ');
+    // The mount's number, its parent's, the device.
+    let root = fields.nth(3)?;
+    let point = fields.next()?;
+    // Options, then any number of optional fields, then the separator.
+    fields.find(|field| *field == "-")?;
+    let kind = fields.next()?;
+    let options = fields.nth(1)?;
+    let v1_options = match kind {
+        "cgroup" => Some(options),
+        "cgroup2" => None,
+        _ => return None,
+    };
+    Some(CgroupMount { root: unescape(root)?, point: unescape(point)?, v1_options })
+}
+
+/// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`. `None`: not an absolute path of UTF-8.
+fn unescape(field: &str) -> Option<Cow<'_, str>> {
+    if !field.starts_with('/') {
+        return None;
+    }
+    if !field.contains('\\') {
+        return Some(Cow::Borrowed(field));
+    }
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = if *first == b'\\' { octal(after) } else { None };
+        let (byte, after) = escaped.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+/// Three octal digits, and what follows them.
+fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
+    let (digits, rest) = text.split_first_chunk::<3>()?;
+    let value = digits.iter().try_fold(0u16, |value, digit| {
+        matches!(digit, b'0'..=b'7').then(|| value * 8 + u16::from(digit - b'0'))
+    })?;
+    Some((u8::try_from(value).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CgroupMount, cgroup_mounts};
+
+    fn read(text: &str) -> Vec<String> {
+        let show = |mount: CgroupMount<'_>| {
+            format!("{} at {} {}", mount.root, mount.point, mount.v1_options.unwrap_or("v2"))
+        };
+        cgroup_mounts(text.as_bytes()).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn both_versions_among_others() {
+        let text = "22 28 0:21 / /proc rw - proc proc rw\n\
+                    31 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n\
+                    33 31 0:30 /a /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
+                    34 31 0:31 / /x rw - tmpfs cgroup rw\n";
+        assert_eq!(read(text), ["/ at /sys/fs/cgroup v2", "/a at /sys/fs/cgroup/cpu rw,cpu,cpuacct"]);
+    }
+
+    #[test]
+    fn any_number_of_optional_fields() {
+        for optional in ["", "shared:4 ", "shared:4 master:2 propagate_from:7 unbindable "] {
+            let text = format!("31 23 0:27 / /c rw {optional}- cgroup2 none rw");
+            assert_eq!(read(&text), ["/ at /c v2"], "{optional:?}");
+        }
+    }
+
+    #[test]
+    fn escapes_in_paths() {
+        let text = r"31 23 0:27 /a\040-\040cgroup2 /my\040cg\134roups\011x rw - cgroup2 none rw";
+        assert_eq!(read(text), ["/a - cgroup2 at /my cg\\roups\tx v2"]);
+        let text = r"31 23 0:27 /a\0 /b\9\777 rw - cgroup2 none rw";
+        assert_eq!(read(text), [r"/a\0 at /b\9\777 v2"], "no escapes");
+    }
+
+    #[test]
+    fn what_is_no_line_is_left_out() {
+        for text in [
+            "",
+            "\n",
+            " - cgroup",
+            "31 23 0:27 / /c rw - cgroup2",
+            "31 23 0:27 / /c rw - cgroup2 none",
+            "31 23 0:27 relative /c rw - cgroup2 none rw",
+            "31 23 0:27 / /c rw - cgroup3 none rw",
+            "31 / /c rw - cgroup2 none rw",
+        ] {
+            assert!(read(text).is_empty(), "{text:?}");
+        }
+        let latin_1 = b"1 2 0:1 / /caf\xe9 rw - ext4 x rw\n31 23 0:27 / /c rw - cgroup2 none rw\n";
+        assert_eq!(cgroup_mounts(latin_1).len(), 1, "other lines may hold anything");
+    }
+
+    #[test]
+    fn joined_controllers() {
+        let mounts = cgroup_mounts(b"3 1 0:3 / /c rw - cgroup cgroup rw,cpuacct,cpu,xattr");
+        let has = |controller| mounts.iter().any(|mount| mount.has_v1(controller));
+        assert!(has("cpu") && has("cpuacct"));
+        assert!(!has("cpuset") && !has("cp") && !has("memory"));
+    }
+}
