@@ -1,0 +1,135 @@
+"""Root file systems, made once and kept in a cache. Owns what is slow to make; boots nothing.
+
+A cached tree is pristine: nothing may write to it, whoever wants to lays an overlay on top (see machine.py). It is
+built beside its place and renamed into it, under a lock, so that a reader never sees half a tree. Its name carries a
+hash of its recipe: a changed recipe makes a new tree, an old one may be deleted at any time.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NEED = HERE.parent / "need"
+
+PYPNM = "pypnm-docsis==1.6.4.0"
+PACKAGES = [
+    "systemd", "systemd-sysv", "dbus", "udev", "kmod", "iproute2", "procps", "iputils-ping", "curl", "python3",
+    "python3-venv", "strace",
+]  # fmt: skip
+
+# Debian's suite: the systemd in it.
+SUITES = {"bookworm": 252, "trixie": 257, "sid": 262}
+
+
+def cache():
+    """The cache's directory, made where it is missing."""
+    home = os.environ.get("PYPNM_SIZING_E2E_CACHE") or os.path.join(Path.home(), ".cache/pypnm-sizing-e2e")
+    Path(home).mkdir(parents=True, exist_ok=True)
+    return Path(home)
+
+
+def need(*packages):
+    """Installs the Debian packages that are missing on this machine."""
+    subprocess.run([NEED, *packages], check=True)
+
+
+def say(text):
+    """Progress of something slow, for the person waiting."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _locked(name):
+    with open(cache() / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(tree):
+    """Deletes a tree of ours; a mount left inside it by a builder that was killed is taken away first."""
+    prefix = str(tree) + "/"
+    with open("/proc/mounts") as mounts:
+        below = [line.split()[1] for line in mounts if line.split()[1].startswith(prefix)]
+    for mount in reversed(below):
+        subprocess.run(["umount", "-l", mount], check=False)
+    shutil.rmtree(tree, ignore_errors=True)
+
+
+def cached(name, recipe, build):
+    """The path of the cached `name` made by `build(path)`; `recipe` is all that its content depends on."""
+    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
+    place = cache() / f"{name}-{digest}"
+    if place.exists():
+        return place
+    with _locked(name):
+        if not place.exists():
+            tmp = cache() / f"{name}-{digest}.tmp"
+            _remove(tmp)
+            tmp.unlink(missing_ok=True)
+            try:
+                build(tmp)
+                tmp.rename(place)
+            finally:
+                if tmp.is_dir():
+                    _remove(tmp)
+                tmp.unlink(missing_ok=True)
+    return place
+
+
+def _mirror():
+    """The Debian mirror that this machine's apt uses."""
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    return targets[0] if targets else "http://deb.debian.org/debian"
+
+
+def debootstrap(suite, packages, place, variant="minbase"):
+    """A root file system of Debian's `suite` with `packages` at `place`."""
+    need("mmdebstrap", "debian-archive-keyring")
+    command = ["mmdebstrap", "--quiet", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}"]
+    # A frozen mirror's unstable is past its date; what is tested is the systemd in it.
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--dpkgopt=force-unsafe-io"]
+    subprocess.run([*command, suite, place, _mirror()], check=True, stdout=sys.stderr)
+
+
+def _install_pypnm(root):
+    """The real PyPNM in /opt/pypnm, from wheels that this machine's pip fetches as it is configured."""
+    version = subprocess.run(
+        ["chroot", root, "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    wheels = root / "tmp/wheels"
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", version]
+    subprocess.run([*download, "--dest", wheels, PYPNM], check=True, stdout=sys.stderr)
+    for command in (
+        ["python3", "-m", "venv", "/opt/pypnm"],
+        ["/opt/pypnm/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/tmp/wheels", PYPNM],
+    ):
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+        subprocess.run(["chroot", root, *command], check=True, stdout=sys.stderr, env=environment)
+    shutil.rmtree(wheels)
+    (root / "usr/local/bin/pypnm").symlink_to("/opt/pypnm/bin/pypnm")
+
+
+def rootfs(suite):
+    """The pristine root file system of `suite`: systemd, what one looks around with, the real PyPNM."""
+
+    def build(place):
+        say(f"making the {suite} root file system (some minutes, once)")
+        debootstrap(suite, PACKAGES, place)
+        _install_pypnm(place)
+        # Empty: a machine that boots gives itself an identity, and it is no first boot.
+        (place / "etc/machine-id").write_text("")
+        (place / "etc/hostname").write_text("pypnm-e2e\n")
+
+    if suite not in SUITES:
+        raise SystemExit(f"{suite}: expected one of {', '.join(SUITES)}")
+    return cached(f"root-{suite}", ["3", PACKAGES, PYPNM], build)
