@@ -291,12 +291,12 @@ fn fewer(ledger: &Ledger, setup: &Setup) -> Option<Finding> {
 /// `MaxWorkers=` lowered, or `Workers=` where the operator has set that.
 fn with_cap(setup: &Setup, cap: u32, live: u32, reason: &str) -> Finding {
     let capped = setup.with(|settings| settings.max_workers = cap).workers;
-    let (line, then) = if capped < live && setup.settings.workers.is_none() {
+    let (set, then) = if capped < live && setup.settings.workers.is_none() {
         (format!("MaxWorkers={cap}"), capped)
     } else {
         (format!("Workers={cap}"), cap)
     };
-    Finding::set(Topic::Workers, line, format!("{reason}; this gives {}", workers(then)))
+    Finding::set(Topic::Workers, set, format!("{reason}; this gives {}", workers(then)))
 }
 
 /// More workers, where demand is proven and there is room.

@@ -139,17 +139,17 @@ pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
             *highest = Some(highest.map_or(point.value, |so_far| so_far.max(point.value)));
         }
     }
-    let least = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
-    let greatest = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
+    let bottom = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
+    let top = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     let marks = if letters { LETTERS } else { BLOCKS };
     // A difference below a hundredth is no hill.
-    let range = (greatest - least).max(greatest.abs() / 100.0).max(f64::MIN_POSITIVE);
-    let mut previous = least;
+    let range = (top - bottom).max(top.abs() / 100.0).max(f64::MIN_POSITIVE);
+    let mut previous = bottom;
     columns
         .into_iter()
         .map(|column| {
             previous = column.unwrap_or(previous);
-            let level = super::whole((previous - least) / range * 7.0);
+            let level = super::whole((previous - bottom) / range * 7.0);
             usize::try_from(level).ok().and_then(|level| marks.get(level)).copied().unwrap_or(' ')
         })
         .collect()
