@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
-use crate::parse::syntax::{Item, items};
+use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::Settings;
 use crate::problem::{Kind, Problem, Source};
 use crate::root::{ReadError, Root};
@@ -196,11 +196,15 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
     for item in items(text) {
         let at = |line, key: &str| Source::key(path.to_owned(), line, key.to_owned());
         match item {
-            Item::Fault { fault, line } => problems.push(Problem {
-                source: at(line, ""),
-                kind: Kind::Syntax(fault),
-                instead: "the line is skipped".into(),
-            }),
+            Item::Fault { fault, line } => {
+                let rest = fault == Fault::BrokenSection;
+                let instead = if rest { "the rest of the file is skipped" } else { "the line is skipped" };
+                problems.push(Problem {
+                    source: at(line, ""),
+                    kind: Kind::Syntax(fault),
+                    instead: instead.into(),
+                });
+            }
             Item::Section { name, line } => {
                 section = if name == GENERAL {
                     Section::General

@@ -101,8 +101,10 @@ impl Root {
 
     /// Opens `path`, which is absolute.
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        // Never wait for a FIFO's writer, never become a terminal's owner.
-        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // Never wait for a FIFO's writer, never become a terminal's owner; openat2(2) refuses both with O_PATH.
+        let reading =
+            if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
+        let flags = flags | reading | OFlags::RDONLY | OFlags::CLOEXEC;
         match &self.below {
             None => rustix::fs::open(path, flags, Mode::empty()),
             Some(dir) => rustix::fs::openat2(dir, path, flags, Mode::empty(), ResolveFlags::IN_ROOT),
