@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::policy::{MEMORY_GUARDRAILS, Profile, Settings, profile};
+use crate::policy::{MEMORY_GUARDRAILS, Profile, RECYCLE_SMALL, Settings, profile};
 
 use super::ledger::{BUSY_PERCENT, Ledger};
 use super::slope::Slope;
@@ -160,8 +160,8 @@ fn growth(ledger: &Ledger, setup: &Setup) -> Finding {
             return remark(format!("{told}; recycling contains it"));
         }
         let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
-        let rounded = if fits >= 1000 { fits / 100 * 100 } else { fits / 10 * 10 };
-        let lower = rounded.max(LEAST_LIMIT);
+        // The guide's number where that is enough.
+        let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
         if lower >= limit {
             return remark(format!("{told}; recycling at {limit} is as low as is of use"));
         }
@@ -177,7 +177,8 @@ fn growth(ledger: &Ledger, setup: &Setup) -> Finding {
         return remark(format!("{told}: too slow to matter"));
     }
     let lower = match limit {
-        0 | 1001.. => 1000,
+        0 => RECYCLE_SMALL,
+        above if above > RECYCLE_SMALL => RECYCLE_SMALL,
         _ => (limit / 2).max(LEAST_LIMIT),
     };
     if limit != 0 && lower >= limit {
@@ -239,12 +240,8 @@ fn memory_per_worker(ledger: &Ledger, setup: &Setup) -> Finding {
     };
     let (now, then) = (setup.profile(), setup.with(|settings| settings.memory_per_worker = Some(needs)));
     if then.workers < now.workers {
-        let reason = format!(
-            "{told}; {} hold {} of them, not {}",
-            gib(setup.memory),
-            workers(then.workers),
-            now.workers
-        );
+        let reason =
+            format!("{told}; {} hold {} of them, not {}", gib(setup.memory), then.workers, now.workers);
         return Finding::set(topic, format!("MemoryPerWorker={}M", needs / MIB), reason);
     }
     let holds = setup.memory / needs.max(1);
@@ -430,3 +427,6 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests;

@@ -288,7 +288,7 @@ impl Ledger {
     /// Takes the next sample. One that is not later than the last is passed over.
     pub fn take(&mut self, sample: Sample) {
         let elapsed = self.last.as_ref().map(|last| sample.at - last.at);
-        if elapsed.is_some_and(|seconds| seconds <= 0.0) {
+        if !sample.at.is_finite() || elapsed.is_some_and(|seconds| seconds <= 0.0) {
             return;
         }
         self.began.get_or_insert(sample.at);
@@ -403,7 +403,8 @@ impl Ledger {
             let free = bounds.cpu.saturating_sub(rates.cpu);
             let free = rates.host_idle.map_or(free, |idle| free.min(idle));
             evidence.all_busy += 1;
-            evidence.free_cpus_when_busy.add(free / 1000);
+            // A CPU that is free three quarters of the time has room for a busy worker.
+            evidence.free_cpus_when_busy.add((free + 250) / 1000);
             evidence.most_memory_when_busy = evidence.most_memory_when_busy.max(memory);
         }
         if bounds.cpu > 0 && rates.cpu * 100 >= bounds.cpu * 95 || rates.throttled.is_some_and(|t| t >= 10.0)
@@ -560,3 +561,6 @@ fn rates(last: &Sample, now: &Sample, seconds: f64, workers: &[Life], companions
         throttled: of_time(last.throttled_us, now.throttled_us),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,9 @@ pub mod ledger;
 pub mod role;
 pub mod slope;
 
+#[cfg(test)]
+mod feed;
+
 /// A mebibyte.
 pub const MIB: u64 = 1 << 20;
 
