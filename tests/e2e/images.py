@@ -88,7 +88,9 @@ def _mirror():
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
         stdout=subprocess.PIPE, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    return targets[0] if targets else "http://deb.debian.org/debian"
+    if not targets:
+        raise SystemExit("apt knows no Debian mirror: see sources.list(5)")
+    return targets[0]
 
 
 def debootstrap(suite, packages, place, variant="minbase"):
