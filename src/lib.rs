@@ -24,4 +24,6 @@ pub mod problem;
 pub mod root;
 pub mod sizing;
 pub mod switch;
+#[cfg(feature = "helper")]
+pub mod watch;
 pub mod write;

@@ -123,12 +123,22 @@ impl Root {
             }
             Err(errno) => return Err(errno.into()),
         };
-        let mut bytes = Vec::with_capacity(4096);
+        // Most files fit into the stack; only a longer one gets a buffer that grows.
+        let mut chunk = [MaybeUninit::<u8>::uninit(); 4096];
+        let mut bytes = Vec::new();
         loop {
-            match rustix::io::read(&file, spare_capacity(&mut bytes)) {
+            let read = if bytes.len() < chunk.len() {
+                rustix::io::read(&file, &mut chunk).map(|(read, _)| {
+                    bytes.extend_from_slice(read);
+                    read.len()
+                })
+            } else {
+                bytes.reserve(bytes.len());
+                rustix::io::read(&file, spare_capacity(&mut bytes))
+            };
+            match read {
                 Ok(0) => return Ok(bytes),
                 Ok(_) if bytes.len() > MAX_FILE_BYTES => return Err(ReadError::TooLarge),
-                Ok(_) if bytes.len() == bytes.capacity() => bytes.reserve(bytes.len()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }

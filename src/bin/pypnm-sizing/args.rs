@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Preview(Preview),
     /// Show or write PyPNM's four lines
     Env(Env),
+    /// Watch the live workers, and say what to set
+    Watch(crate::watch::Watch),
 }
 
 /// Another machine to try.

@@ -1,0 +1,304 @@
+//! `watch`: the live workers of the service: memory, growth, CPU, recycles, and what to set. This loop reads a sample,
+//! gives it to the library's ledger, and shows what came of it; it changes nothing.
+
+mod cost;
+mod find;
+mod json;
+mod read;
+mod show;
+mod terminal;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use pypnm_sizing::config::DEFAULT_UNIT;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Sizing, Unit, size};
+use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
+use pypnm_sizing::watch::ledger::{Bounds, Ledger};
+
+use crate::args::Machine;
+use crate::{Outcome, remark};
+use cost::{Cost, cpu_seconds};
+use find::Target;
+use read::Reader;
+use show::Context;
+use terminal::{Events, FOR_EVER, Screen, Woken};
+
+/// The part of one CPU that reckoning growth and findings may take.
+const RECKONING_BUDGET: f64 = 0.002;
+
+#[derive(Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    machine: Machine,
+    /// The unit to watch
+    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
+    unit: String,
+    /// Watch this process and its children instead: a PyPNM started by hand or in a container
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// Time between samples: seconds, or with ms, s, min, h
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    interval: Duration,
+    /// Stop after this time (default: at Ctrl-C)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    duration: Option<Duration>,
+    /// One line of JSON a sample, and one at the end
+    #[arg(long)]
+    json: bool,
+    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
+    #[arg(long, conflicts_with = "json")]
+    write_advice: bool,
+}
+
+/// How samples are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Screen,
+    Lines,
+    Json,
+    Silent,
+}
+
+/// What ended the watch.
+enum End {
+    /// Time, a key or a signal: the summary follows.
+    Done,
+    /// What was watched is gone: the summary follows.
+    Gone,
+    /// Nobody reads any more.
+    Unread,
+}
+
+pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
+    let sizing = size(root, None, &arguments.machine.instead());
+    sizing.problems.iter().for_each(|problem| remark(problem));
+    let unit = sizing.units.iter().find(|unit| unit.name == arguments.unit).or(sizing.units.first());
+    let (target, said) = Target::find(&Root::machine(), arguments.pid, &arguments.unit)?;
+    if let Some(said) = said {
+        remark(&said);
+    }
+    let style = match (arguments.write_advice, arguments.json) {
+        (true, _) => Style::Silent,
+        (_, true) => Style::Json,
+        _ if io::stdout().is_terminal() && io::stdin().is_terminal() => Style::Screen,
+        _ => Style::Lines,
+    };
+    let mut watch = Watching {
+        arguments,
+        unit,
+        name: target.name(),
+        target,
+        style,
+        reader: Reader::new()?,
+        ledger: Ledger::new(bounds(unit)),
+        findings: Vec::new(),
+        reckon_at: 0.0,
+        began: Instant::now(),
+        cpu_began: cpu_seconds(),
+    };
+    let end = watch.until_the_end()?;
+    watch.at_the_end(&end, &sizing)
+}
+
+/// A watch going on.
+struct Watching<'a> {
+    arguments: &'a Watch,
+    unit: Option<&'a Unit>,
+    name: String,
+    target: Target,
+    style: Style,
+    reader: Reader,
+    ledger: Ledger,
+    findings: Vec<Finding>,
+    /// When growth and findings are due again, in seconds.
+    reckon_at: f64,
+    began: Instant,
+    cpu_began: f64,
+}
+
+impl Watching<'_> {
+    fn until_the_end(&mut self) -> Result<End, String> {
+        let events = Events::new().map_err(|error| format!("can't handle signals: {error}"))?;
+        let mut screen = (self.style == Style::Screen).then(Screen::new);
+        let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
+        let mut next = self.began;
+        loop {
+            // CLOCK_MONOTONIC: setting the clock changes nothing here.
+            let at = self.began.elapsed().as_secs_f64();
+            let Some(sample) = self.reader.sample(&mut self.target, at) else {
+                return Ok(End::Gone);
+            };
+            self.ledger.take(sample);
+            self.reckon(at);
+            if !self.show() {
+                return Ok(End::Unread);
+            }
+            next += self.arguments.interval;
+            let now = Instant::now();
+            if next < now {
+                // Late (stopped, suspended, a slow machine): go on from here rather than catch up.
+                next = now + self.arguments.interval;
+            }
+            if next > last {
+                return Ok(End::Done);
+            }
+            loop {
+                match events.wait(next, screen.as_mut())? {
+                    Woken::End => return Ok(End::Done),
+                    Woken::Redraw if self.style == Style::Screen => {
+                        self.show();
+                    }
+                    Woken::Time if Instant::now() >= next => break,
+                    Woken::Time | Woken::Redraw => {}
+                }
+            }
+        }
+    }
+
+    /// Growth and findings, as often as their cost allows.
+    fn reckon(&mut self, at: f64) {
+        if at < self.reckon_at {
+            return;
+        }
+        let mut cost = Cost::default();
+        cost.of(|| {
+            self.ledger.reckon_growth();
+            self.findings = findings(&self.ledger, self.setup().as_ref());
+        });
+        self.reckon_at = at + cost.seconds() / RECKONING_BUDGET;
+    }
+
+    fn setup(&self) -> Option<Setup> {
+        self.unit.map(|unit| Setup {
+            cpus: unit.capacity.whole_cpus(),
+            memory: unit.capacity.memory.amount,
+            settings: unit.config.settings(),
+            limit_max_requests: self.reader.limit_max_requests,
+        })
+    }
+
+    fn with_context<T>(&self, colours: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
+        let binding = self.unit.and_then(|unit| unit.limits.get(unit.capacity.memory.binding?));
+        let source = binding.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string());
+        let watched = self.began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+        use_it(&Context {
+            name: &self.name,
+            interval: self.arguments.interval.as_secs_f64(),
+            memory_source: &source,
+            limit_max_requests: self.reader.limit_max_requests,
+            findings: &self.findings,
+            no_shares: self.reader.no_shares.map(|error| error.to_string()),
+            cost: (cpu_seconds() - self.cpu_began) * 100.0 / watched,
+            letters: !speaks_utf8(),
+            colours,
+        })
+    }
+
+    /// Shows the sample. Whether somebody still reads.
+    fn show(&self) -> bool {
+        match self.style {
+            Style::Silent => true,
+            Style::Screen => {
+                let (columns, rows) = Screen::size();
+                let lines = self.with_context(colours(&io::stdout()), |context| {
+                    show::screen(&self.ledger, context, columns, rows)
+                });
+                Screen::draw(&lines).is_ok()
+            }
+            Style::Lines => say(&show::line(&self.ledger)),
+            Style::Json => say(&self.with_context(false, |context| json::sample(&self.ledger, context))),
+        }
+    }
+
+    fn at_the_end(&mut self, end: &End, sizing: &Sizing) -> Outcome {
+        if matches!(end, End::Unread) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if matches!(end, End::Gone) {
+            remark(&format!("{} has ended", self.name));
+        }
+        self.findings = findings(&self.ledger, self.setup().as_ref());
+        let colours_of_stderr = colours(&io::stderr());
+        match self.style {
+            Style::Json => {
+                say(&self.with_context(false, |context| json::summary(&self.ledger, context)));
+            }
+            Style::Silent => {
+                let text =
+                    self.with_context(colours_of_stderr, |context| show::summary(&self.ledger, context));
+                // The drop-in below is the answer; this only goes with it.
+                let _ = io::stderr().write_all(text.as_bytes());
+                let section = section(sizing, self.unit);
+                let watched = format!("{}, {}", self.name, duration(self.ledger.watched()));
+                return crate::answer(&drop_in(&self.findings, &section, &watched));
+            }
+            Style::Screen | Style::Lines => {
+                let colours = colours(&io::stdout());
+                let text = self.with_context(colours, |context| show::summary(&self.ledger, context));
+                return crate::answer(&text);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The section of sizing.conf that the advice belongs in: the unit's own where several are sized.
+fn section(sizing: &Sizing, unit: Option<&Unit>) -> String {
+    match unit {
+        Some(unit) if sizing.units.len() > 1 => unit.name.clone(),
+        _ => "Sizing".to_owned(),
+    }
+}
+
+fn bounds(unit: Option<&Unit>) -> Bounds {
+    unit.map_or_else(Bounds::default, |unit| Bounds {
+        cpu: unit.capacity.cpu.amount,
+        memory: unit.capacity.memory.amount,
+    })
+}
+
+/// Writes a line to stdout. Whether somebody reads it.
+fn say(line: &str) -> bool {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_ok()
+}
+
+fn colours(stream: &impl io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether the locale's character set has block characters.
+fn speaks_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    time(text)
+        .ok()
+        .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
+        .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0), ("s", 1.0), ("m", 60.0)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
+        .unwrap_or((text, 1.0));
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    number
+        .trim_end()
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+        .filter(|time| !time.is_zero() && *time < FOR_EVER)
+        .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
+}

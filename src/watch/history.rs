@@ -1,0 +1,214 @@
+//! Memory of bounded size for a watch of unbounded length: a series that thins itself, a tally, a sparkline. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::slope::Point;
+
+/// Points a series keeps at the most; full, it drops every second one and takes every second from then on. At two
+/// seconds a day's series has a point every 384 or 768 s: coarse, and spread evenly over the whole day.
+pub const POINTS: usize = 240;
+
+/// A series of points, evenly thinned.
+#[derive(Clone, Debug)]
+pub struct Series {
+    points: Vec<Point>,
+    /// One in so many is taken.
+    stride: u32,
+    /// So many more are passed over.
+    pass: u32,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self { points: Vec::new(), stride: 1, pass: 0 }
+    }
+}
+
+impl Series {
+    /// Takes a point, or passes it over.
+    pub fn push(&mut self, point: Point) {
+        if self.pass > 0 {
+            self.pass -= 1;
+            return;
+        }
+        self.points.push(point);
+        self.pass = self.stride - 1;
+        if self.points.len() >= POINTS {
+            self.thin();
+            // The last point was dropped; the next in rhythm is one old stride away.
+            self.stride = self.stride.saturating_mul(2);
+        }
+    }
+
+    fn thin(&mut self) {
+        let mut keep = false;
+        self.points.retain(|_| {
+            keep = !keep;
+            keep
+        });
+    }
+
+    /// The points kept.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+}
+
+/// At most `most` of the points, evenly spread.
+pub fn thinned(points: &[Point], most: usize) -> Vec<Point> {
+    points.iter().step_by(points.len().div_ceil(most.max(1)).max(1)).copied().collect()
+}
+
+/// How often which number occurred. Its size is that of the range of the numbers, so take them coarse (MiB, whole CPUs).
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: BTreeMap<u64, u64>,
+    total: u64,
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn add(&mut self, number: u64) {
+        *self.counts.entry(number).or_default() += 1;
+        self.total += 1;
+    }
+
+    /// How many were counted.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The smallest number that so many percent don't exceed (the nearest rank).
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
+        let rank = (self.total * percent).div_ceil(100).max(1);
+        let mut seen = 0;
+        self.counts.iter().find_map(|(number, count)| {
+            seen += count;
+            (seen >= rank).then_some(*number)
+        })
+    }
+}
+
+/// The latest `most` of something.
+#[derive(Clone, Debug)]
+pub struct Latest<T> {
+    items: VecDeque<T>,
+    most: usize,
+}
+
+impl<T> Latest<T> {
+    /// Keeps `most` items.
+    pub fn new(most: usize) -> Self {
+        Self { items: VecDeque::new(), most }
+    }
+
+    /// Takes one, and drops the oldest where it must.
+    pub fn push(&mut self, item: T) {
+        if self.items.len() >= self.most {
+            self.items.pop_front();
+        }
+        self.items.push_back(item);
+    }
+
+    /// Takes the oldest out.
+    pub fn pop(&mut self) -> Option<T> {
+        self.items.pop_front()
+    }
+
+    /// From the oldest to the newest.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.items.iter()
+    }
+}
+
+const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const LETTERS: [char; 8] = ['_', '.', ',', '-', '=', '+', '*', '#'];
+
+/// A row of `width` characters, one for the highest value of each stretch of time, scaled between the least and the
+/// greatest; in letters where the terminal has no blocks.
+pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else {
+        return String::new();
+    };
+    let width = width.min(points.len());
+    let mut columns: Vec<Option<f64>> = vec![None; width];
+    let step = ((last.at - first.at) / super::number(width as u64)).max(f64::MIN_POSITIVE);
+    for point in points {
+        let column = usize::try_from(super::whole(((point.at - first.at) / step).floor())).unwrap_or(0);
+        if let Some(highest) = columns.get_mut(column.min(width.saturating_sub(1))) {
+            *highest = Some(highest.map_or(point.value, |so_far| so_far.max(point.value)));
+        }
+    }
+    let bottom = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
+    let top = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
+    let marks = if letters { LETTERS } else { BLOCKS };
+    // A difference below a hundredth is no hill.
+    let range = (top - bottom).max(top.abs() / 100.0).max(f64::MIN_POSITIVE);
+    let mut previous = bottom;
+    columns
+        .into_iter()
+        .map(|column| {
+            previous = column.unwrap_or(previous);
+            let level = super::whole((previous - bottom) / range * 7.0);
+            usize::try_from(level).ok().and_then(|level| marks.get(level)).copied().unwrap_or(' ')
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Latest, POINTS, Point, Series, Tally, sparkline, thinned};
+    use crate::watch::number;
+
+    fn points(values: &[u64]) -> Vec<Point> {
+        values.iter().zip(0u64..).map(|(v, n)| Point { at: number(n), value: number(*v) }).collect()
+    }
+
+    #[test]
+    fn a_series_stays_small_and_even() {
+        let mut series = Series::default();
+        for n in 0..1_000_000u64 {
+            series.push(Point { at: number(n), value: 0.0 });
+            assert!(series.points().len() <= POINTS);
+        }
+        let kept = series.points();
+        assert!(kept.len() >= POINTS / 2 - 1, "{}", kept.len());
+        let gaps: Vec<f64> =
+            kept.iter().zip(kept.iter().skip(1)).map(|(earlier, later)| later.at - earlier.at).collect();
+        assert!(gaps.iter().all(|gap| gaps.first() == Some(gap)), "{gaps:?}");
+        assert_eq!(kept.first().map(|point| point.at), Some(0.0));
+        assert!(kept.last().is_some_and(|point| point.at > 980_000.0));
+        assert_eq!(thinned(kept, POINTS).len(), kept.len());
+        assert!((30..=60).contains(&thinned(kept, 60).len()));
+        assert_eq!(thinned(&[], 0), []);
+    }
+
+    #[test]
+    fn percentiles_by_the_nearest_rank() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.percentile(95), None);
+        (1..=20).for_each(|n| tally.add(n));
+        let of = |tally: &Tally, percents: [u64; 4]| percents.map(|percent| tally.percentile(percent));
+        assert_eq!(of(&tally, [0, 50, 95, 100]), [Some(1), Some(10), Some(19), Some(20)]);
+        tally.add(21);
+        assert_eq!((tally.percentile(100), tally.total()), (Some(21), 21));
+    }
+
+    #[test]
+    fn the_latest_few() {
+        let mut latest = Latest::new(2);
+        (0..5).for_each(|n| latest.push(n));
+        assert_eq!(latest.iter().copied().collect::<Vec<i32>>(), [3, 4]);
+        assert_eq!((latest.pop(), latest.pop(), latest.pop()), (Some(3), Some(4), None));
+    }
+
+    #[test]
+    fn sparklines() {
+        assert_eq!(sparkline(&points(&[0, 1, 2, 3, 4, 5, 6, 7]), 8, false), "▁▂▃▄▅▆▇█");
+        assert_eq!(sparkline(&points(&[0, 7, 0, 7]), 2, true), "##");
+        assert_eq!(sparkline(&points(&[100_000, 100_001]), 8, true), "__", "no hill");
+        assert_eq!(sparkline(&points(&[5]), 8, true), "_");
+        assert_eq!(sparkline(&[], 8, true), "");
+        assert_eq!(sparkline(&points(&[1, 2]), 0, true), "");
+    }
+}

@@ -1,0 +1,226 @@
+//! Who is who among a service's processes. Pure.
+//!
+//! With one worker PyPNM serves from its first process. With more, uvicorn (`uvicorn.supervisors.multiprocess`) stays
+//! the parent and starts each worker by multiprocessing's spawn method, which first starts a resource tracker:
+//!
+//! ```text
+//!  python3 /usr/bin/pypnm serve --workers 2                            parent
+//!  ├─ python3 -c from multiprocessing.resource_tracker import main;…   tracker
+//!  ├─ python3 -c from multiprocessing.spawn import spawn_main; …       worker
+//!  │  └─ ping …                                                        other
+//!  └─ python3 -c from multiprocessing.spawn import spawn_main; …       worker
+//! ```
+
+/// What a process is to the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Serves requests; with one worker it is the first process.
+    Worker,
+    /// Watches over the workers and serves none.
+    Parent,
+    /// multiprocessing's resource tracker.
+    Tracker,
+    /// A wrapper's shell, a ping, whatever else there is.
+    Other,
+}
+
+impl Role {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Parent => "parent",
+            Self::Tracker => "tracker",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A process to be told apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its pid.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// Its arguments.
+    pub arguments: &'a [String],
+}
+
+impl Candidate<'_> {
+    fn says(&self, word: &str) -> bool {
+        self.arguments.iter().any(|argument| argument.contains(word))
+    }
+
+    /// Started by multiprocessing's spawn method.
+    pub fn is_spawned(&self) -> bool {
+        self.says("from multiprocessing.spawn import")
+    }
+
+    fn is_tracker(&self) -> bool {
+        self.says("from multiprocessing.resource_tracker import")
+    }
+
+    /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper stands before them.
+    pub fn is_server(&self) -> bool {
+        let name = |argument: &String| argument.rsplit('/').next().unwrap_or_default().to_owned();
+        // The interpreter, its flags, then the script; a shell's `-c` text is one argument and no server.
+        let named = |names: &[&str]| {
+            self.arguments.iter().take(4).any(|argument| names.contains(&name(argument).as_str()))
+        };
+        named(&["uvicorn"])
+            || (named(&["pypnm", "pypnm-cmts"]) && self.arguments.iter().any(|a| a == "serve"))
+    }
+}
+
+/// The role of each process, in the same order.
+pub fn roles(processes: &[Candidate<'_>]) -> Vec<Role> {
+    let main = main_process(processes);
+    let parented = |pid| processes.iter().any(|p| p.parent == pid && (p.is_spawned() || p.is_tracker()));
+    processes
+        .iter()
+        .map(|process| {
+            if Some(process.pid) == main {
+                if parented(process.pid) { Role::Parent } else { Role::Worker }
+            } else if process.is_tracker() {
+                Role::Tracker
+            } else if process.is_spawned() && Some(process.parent) == main {
+                Role::Worker
+            } else {
+                Role::Other
+            }
+        })
+        .collect()
+}
+
+/// The process that serves, or whose children do: the topmost server; else the parent of what multiprocessing
+/// started; else (an unknown program) the topmost of all.
+pub fn main_process(processes: &[Candidate<'_>]) -> Option<u32> {
+    let topmost = |is: &dyn Fn(&Candidate<'_>) -> bool| {
+        let chosen: Vec<&Candidate<'_>> = processes.iter().filter(|process| is(process)).collect();
+        chosen
+            .iter()
+            .filter(|process| !chosen.iter().any(|other| other.pid == process.parent))
+            .map(|process| process.pid)
+            .min()
+    };
+    let ours = |process: &Candidate<'_>| !process.is_spawned() && !process.is_tracker();
+    topmost(&|process| ours(process) && process.is_server())
+        .or_else(|| {
+            topmost(&|process| {
+                ours(process) && processes.iter().any(|p| p.parent == process.pid && p.is_spawned())
+            })
+        })
+        .or_else(|| topmost(&ours))
+}
+
+/// The value of `--flag VALUE` or `--flag=VALUE`; the last one wins.
+pub fn flag<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
+    let mut found = None;
+    for (index, argument) in arguments.iter().enumerate() {
+        if argument == flag {
+            found = arguments.get(index + 1).map(String::as_str);
+        } else if let Some(value) = argument.strip_prefix(flag).and_then(|rest| rest.strip_prefix('=')) {
+            found = Some(value);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Candidate, Role, flag, roles};
+
+    const SPAWN: &str =
+        "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=7, pipe_handle=9)";
+    const TRACKER: &str = "from multiprocessing.resource_tracker import main;main(6)";
+
+    fn told(processes: &[(u32, u32, &[&str])]) -> Vec<Role> {
+        let arguments: Vec<Vec<String>> =
+            processes.iter().map(|(_, _, words)| words.iter().map(|w| (*w).to_owned()).collect()).collect();
+        let candidates: Vec<Candidate<'_>> = processes
+            .iter()
+            .zip(&arguments)
+            .map(|((pid, parent, _), arguments)| Candidate { pid: *pid, parent: *parent, arguments })
+            .collect();
+        roles(&candidates)
+    }
+
+    #[test]
+    fn recorded_pypnm_serve_with_two_workers() {
+        let got = told(&[
+            (13263, 1, &["/v/bin/python3", "/v/bin/pypnm", "serve", "--port", "1", "--workers", "2"]),
+            (13280, 13263, &["/v/bin/python3", "-B", "-c", TRACKER]),
+            (13281, 13263, &["/v/bin/python3", "-B", "-c", SPAWN, "--multiprocessing-fork"]),
+            (13282, 13263, &["/v/bin/python3", "-B", "-c", SPAWN, "--multiprocessing-fork"]),
+            (13300, 13282, &["ping", "-c", "1", "192.0.2.1"]),
+        ]);
+        assert_eq!(got, [Role::Parent, Role::Tracker, Role::Worker, Role::Worker, Role::Other]);
+    }
+
+    #[test]
+    fn recorded_python_m_uvicorn() {
+        let got = told(&[
+            (13271, 1, &["/v/bin/python", "-m", "uvicorn", "pypnm.api.main:app", "--workers", "2"]),
+            (13273, 13271, &["/v/bin/python", "-B", "-c", TRACKER]),
+            (13274, 13271, &["/v/bin/python", "-B", "-c", SPAWN, "--multiprocessing-fork"]),
+        ]);
+        assert_eq!(got, [Role::Parent, Role::Tracker, Role::Worker]);
+    }
+
+    #[test]
+    fn one_worker_is_the_first_process() {
+        assert_eq!(told(&[(1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"])]), [Role::Worker]);
+        let forked = told(&[
+            (1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
+            (9, 1, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
+        ]);
+        assert_eq!(
+            forked,
+            [Role::Worker, Role::Other],
+            "a child between fork and exec looks like its parent"
+        );
+    }
+
+    #[test]
+    fn all_workers_gone_for_a_moment_leaves_the_parent_a_parent() {
+        let got = told(&[
+            (1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
+            (2, 1, &["/v/bin/python3", "-c", TRACKER]),
+        ]);
+        assert_eq!(got, [Role::Parent, Role::Tracker]);
+    }
+
+    #[test]
+    fn a_wrappers_shell_is_not_the_server() {
+        let got = told(&[
+            (1, 0, &["/bin/bash", "./scripts/start-fastapi-service.sh"]),
+            (2, 1, &["/v/bin/python3", "/v/bin/pypnm-cmts", "serve"]),
+            (3, 2, &["/v/bin/python3", "-c", SPAWN]),
+        ]);
+        assert_eq!(got, [Role::Other, Role::Parent, Role::Worker]);
+        assert_eq!(told(&[(1, 0, &["/bin/sh", "-c", "exec pypnm serve"])]), [Role::Worker], "nothing better");
+    }
+
+    #[test]
+    fn a_pool_inside_a_worker_is_no_worker() {
+        let got = told(&[
+            (1, 0, &["python3", "/v/bin/pypnm", "serve"]),
+            (2, 1, &["python3", "-c", SPAWN]),
+            (3, 2, &["python3", "-c", SPAWN]),
+        ]);
+        assert_eq!(got, [Role::Parent, Role::Worker, Role::Other]);
+        assert_eq!(told(&[(5, 1, &["python3", "-c", SPAWN])]), [Role::Other], "an orphan");
+        assert_eq!(told(&[]), []);
+    }
+
+    #[test]
+    fn flags_both_ways() {
+        let words: Vec<String> =
+            ["serve", "--workers=3", "--limit-max-requests", "7", "--port"].map(str::to_owned).to_vec();
+        assert_eq!(flag(&words, "--workers"), Some("3"));
+        assert_eq!(flag(&words, "--limit-max-requests"), Some("7"));
+        assert_eq!(flag(&words, "--port"), None);
+        assert_eq!(flag(&words, "--limit"), None);
+    }
+}
