@@ -25,6 +25,8 @@ PACKAGES = [
 
 # Debian's suite: the systemd in it.
 SUITES = {"bookworm": 252, "trixie": 257, "sid": 262}
+# PyPNM pins a numpy that the Python of unstable is too new for: there it gets the stable release's.
+OLDER_PYTHON = {"sid": ("trixie", "python3.13")}
 
 
 def cache():
@@ -93,26 +95,28 @@ def _mirror():
     return targets[0]
 
 
-def debootstrap(suite, packages, place, variant="minbase"):
-    """A root file system of Debian's `suite` with `packages` at `place`."""
+def debootstrap(suite, packages, place, variant="minbase", also=None):
+    """A root file system of Debian's `suite` with `packages` at `place`; `also`: one more suite to find them in."""
     need("mmdebstrap", "debian-archive-keyring")
     command = ["mmdebstrap", "--quiet", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}"]
     # A frozen mirror's unstable is past its date; what is tested is the systemd in it.
     command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--dpkgopt=force-unsafe-io"]
-    subprocess.run([*command, suite, place, _mirror()], check=True, stdout=sys.stderr)
+    mirror = _mirror()
+    sources = [f"deb {mirror} {name} main" for name in (suite, also) if name]
+    subprocess.run([*command, suite, place, *sources], check=True, stdout=sys.stderr)
 
 
-def _install_pypnm(root):
+def _install_pypnm(root, python):
     """The real PyPNM in /opt/pypnm, from wheels that this machine's pip fetches as it is configured."""
     version = subprocess.run(
-        ["chroot", root, "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        ["chroot", root, python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
         stdout=subprocess.PIPE, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     wheels = root / "tmp/wheels"
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", version]
     subprocess.run([*download, "--dest", wheels, PYPNM], check=True, stdout=sys.stderr)
     for command in (
-        ["python3", "-m", "venv", "/opt/pypnm"],
+        [python, "-m", "venv", "/opt/pypnm"],
         ["/opt/pypnm/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/tmp/wheels", PYPNM],
     ):
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
@@ -126,12 +130,14 @@ def rootfs(suite):
 
     def build(place):
         say(f"making the {suite} root file system (some minutes, once)")
-        debootstrap(suite, PACKAGES, place)
-        _install_pypnm(place)
+        debootstrap(suite, packages, place, also=also)
+        _install_pypnm(place, python)
         # Empty: a machine that boots gives itself an identity, and it is no first boot.
         (place / "etc/machine-id").write_text("")
         (place / "etc/hostname").write_text("pypnm-e2e\n")
 
     if suite not in SUITES:
         raise SystemExit(f"{suite}: expected one of {', '.join(SUITES)}")
-    return cached(f"root-{suite}", ["3", PACKAGES, PYPNM], build)
+    also, python = OLDER_PYTHON.get(suite, (None, "python3"))
+    packages = PACKAGES if also is None else [*PACKAGES, python, f"{python}-venv"]
+    return cached(f"root-{suite}", ["3", packages, PYPNM], build)

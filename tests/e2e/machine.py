@@ -327,12 +327,11 @@ class Machine:
             self.fake("/sys/devices/system/cpu/online", f"{listed}\n")
             # Without an affinity of its own PID 1 may run on all of them.
             if self.affinity is None:
-                status = Path("/proc/self/status").read_text().splitlines()
-                status = [f"Cpus_allowed_list:\t{listed}" if line.startswith("Cpus_allowed_list:") else line for line in status]
-                self.fake("/proc/1/status", "\n".join(status) + "\n")
+                self.fake("/proc/1/status", _init_status(self._pid, listed))
         if memory_kb is not None:
+            known = {"MemTotal:": memory_kb, "MemFree:": memory_kb // 2, "MemAvailable:": memory_kb // 4 * 3}
             lines = Path("/proc/meminfo").read_text().splitlines()
-            lines = [f"MemTotal:       {memory_kb} kB" if line.startswith("MemTotal:") else line for line in lines]
+            lines = [f"{line.split()[0]:<16}{known.get(line.split()[0], 0)} kB" if line.split()[0] in known else line for line in lines]
             self.fake("/proc/meminfo", "\n".join(lines) + "\n")
 
     def fake(self, path, text):
@@ -346,6 +345,13 @@ class Machine:
 
     def _lower(self):
         return ":".join(str(layer) for layer in [*reversed(self.layers), self.root])
+
+
+def _init_status(pid, listed):
+    """PID 1's status with another affinity; its ids as its own namespace counts."""
+    lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
+    inside = {"Name:": "systemd", "Pid:": "1", "Tgid:": "1", "PPid:": "0", "NStgid:": "1", "NSpid:": "1", "Cpus_allowed_list:": listed}
+    return "".join(f"{(key := line.split()[0])}\t{inside[key]}\n" if line.split()[0] in inside else line + "\n" for line in lines)
 
 
 def _cgroup2():

@@ -1,0 +1,150 @@
+"""What a case is, and what cases share: the service's units, PyPNM's answers, its live processes."""
+
+import json
+import re
+import textwrap
+
+from machine import Failure, Machine
+
+VERSIONS = (252, 257, 262)
+GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
+ENV_FILE = "/run/pypnm-sizing/pypnm.service.env"
+GENERATOR = "/usr/lib/systemd/system-generators/pypnm-sizing-generator"
+
+# A unit that knows nothing of us, as an operator writes it after PyPNM's own document.
+FOREIGN = """\
+[Unit]
+Description=PyPNM
+[Service]
+Type=exec
+User=operator
+StateDirectory=pypnm-operator
+WorkingDirectory=/var/lib/pypnm-operator
+Environment=HOME=/var/lib/pypnm-operator
+ExecStart={start}
+Restart=on-failure
+[Install]
+WantedBy=multi-user.target
+"""
+SERVE = "pypnm serve --host 127.0.0.1 --port 8000"
+# kB of MemTotal as such machines report them.
+KB_4G, KB_8G, KB_16G, KB_32G, KB_64G = 4022032, 8144656, 16389412, 32878856, 65857740
+
+CASES = []
+
+
+def case(versions=VERSIONS, fast=(), row=None):
+    """Makes a function a case: it runs on `versions`, on those of `fast` with --fast too. `row`: the matrix's words."""
+
+    def register(function):
+        function.versions, function.fast = tuple(versions), tuple(fast)
+        function.row = row or " ".join(function.__doc__.split())
+        function.group = function.__module__
+        CASES.append(function)
+        return function
+
+    return register
+
+
+class Context:
+    """What a case gets: the version to run on, and machines with the product installed."""
+
+    def __init__(self, version, root, layer, note, disk):
+        self.version, self.root, self.layer, self.note = version, root, layer, note
+        self.disk = disk
+
+    def machine(self, cpus=2, memory_kb=KB_4G, files=None, start=SERVE, **options):
+        """A machine (off) with the product and a foreign unit that starts PyPNM by `start`."""
+        machine = Machine(self.root, layers=[self.layer], **options)
+        machine.__enter__()
+        try:
+            machine.hardware(cpus=cpus, memory_kb=memory_kb)
+            machine.install({"/etc/systemd/system/pypnm.service": FOREIGN.format(start=start), **(files or {})})
+            machine.run("useradd --system --no-create-home operator && systemctl enable --quiet pypnm.service")
+        except BaseException:
+            machine.__exit__()
+            raise
+        return _Entered(machine)
+
+
+class _Entered:
+    """A machine that is made already, for `with`."""
+
+    def __init__(self, machine):
+        self.machine = machine
+
+    def __enter__(self):
+        return self.machine
+
+    def __exit__(self, *_):
+        self.machine.__exit__()
+
+
+def expect(condition, what):
+    """Fails the case with `what` (text, or a function that tells)."""
+    if not condition:
+        raise Failure(what() if callable(what) else str(what))
+
+
+def equal(found, expected, what):
+    """Fails the case where the two differ."""
+    expect(found == expected, f"{what}: expected {expected!r}, found {found!r}")
+
+
+def profile(machine, timeout=90):
+    """What PyPNM says is in effect, once it answers."""
+
+    def ask():
+        done = machine.run(["curl", "-sf", "http://127.0.0.1:8000/pypnm/system/webService/runtimeProfile"], check=False)
+        return done.stdout if done.returncode == 0 else None
+
+    return json.loads(machine.until(ask, "PyPNM to answer", timeout))["profile"]
+
+
+def request(machine):
+    """One more request; whether it was answered."""
+    return machine.run(["curl", "-sf", "-m", "10", "http://127.0.0.1:8000/health"], check=False).returncode == 0
+
+
+def processes(machine):
+    """The service's processes: pid, command line."""
+    group = machine.show("pypnm.service", "ControlGroup")
+    script = f'for p in $(cat /sys/fs/cgroup{group}/cgroup.procs); do echo "$p $(tr "\\0" " " < /proc/$p/cmdline)"; done'
+    lines = machine.run(script).stdout.splitlines()
+    return [(int(pid), command) for pid, _, command in (line.partition(" ") for line in lines)]
+
+
+def workers(machine):
+    """The pids of the live workers: the main process where it serves by itself, else what it spawned."""
+    all_of_it = processes(machine)
+    spawned = [pid for pid, command in all_of_it if "spawn_main" in command]
+    return spawned or [pid for pid, _ in all_of_it]
+
+
+def serves(machine, expected_workers, limit, source="seeded_profile", timeout=120):
+    """PyPNM answers, says this profile is active and from where, and has so many live workers."""
+    said = profile(machine, timeout)
+    found = (said["active_workers"], said["active_limit_max_requests"], said["active_source"])
+    equal(found, (expected_workers, limit, source), "runtimeProfile")
+    machine.until(lambda: len(workers(machine)) == expected_workers, f"{expected_workers} live workers", timeout)
+    return said
+
+
+def generated(machine):
+    """The drop-in's text, '' where there is none."""
+    return machine.run(["cat", GENERATED], check=False).stdout
+
+
+def loaded(machine, unit="pypnm.service"):
+    """The environment that systemd has loaded for the unit."""
+    return dict(re.findall(r"(\S+?)=(\S*)", machine.show(unit, "Environment")))
+
+
+def dropin(*lines):
+    """A drop-in's text from lines of [Service]."""
+    return "[Service]\n" + "".join(f"{line}\n" for line in lines)
+
+
+def indent(text):
+    """For reasons and notes below a case's line."""
+    return textwrap.indent(str(text).rstrip(), "      ")
