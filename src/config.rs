@@ -88,6 +88,8 @@ impl UnitConfig {
 pub struct Config {
     /// The files that were read, in order; later ones win.
     pub files: Vec<String>,
+    /// The last of them that sets a key; comments alone set none.
+    pub last_with_a_key: Option<String>,
     /// `Units=`, never empty.
     units: Option<Set<Vec<String>>>,
     general: UnitConfig,
@@ -169,7 +171,9 @@ fn take_file(root: &Root, path: Cow<'static, str>, config: &mut Config, problems
     match root.bytes(&path) {
         Ok(bytes) => {
             if !bytes.is_empty() {
-                take_text(&path, &bytes, config, problems);
+                if take_text(&path, &bytes, config, problems) {
+                    config.last_with_a_key = Some(path.to_string());
+                }
                 config.files.push(path.into_owned());
             }
             true
@@ -190,9 +194,10 @@ enum Section {
     Unknown,
 }
 
-/// Takes the lines of one file into `config`.
-pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
+/// Takes the lines of one file into `config`. Whether there is a key among them.
+pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     let mut section = Section::None;
+    let mut has_a_key = false;
     for item in items(text) {
         let at = |line, key: &str| Source::key(path.to_owned(), line, key.to_owned());
         match item {
@@ -222,6 +227,7 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
                 };
             }
             Item::Assignment { key, value, line } => {
+                has_a_key = true;
                 let source = at(line, &key);
                 match &section {
                     Section::Unknown => {}
@@ -241,6 +247,7 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
             }
         }
     }
+    has_a_key
 }
 
 /// A reader of values: what it is for, and what it expects in words.

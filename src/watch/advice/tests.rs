@@ -260,7 +260,7 @@ fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
     let text = drop_in(&found, "Sizing", "pypnm.service, 13 min");
     let mut problems = Vec::new();
     let mut config = crate::config::Config::default();
-    crate::config::take_text("/x", text.as_bytes(), &mut config, &mut problems);
+    let _ = crate::config::take_text("/x", text.as_bytes(), &mut config, &mut problems);
     assert!(problems.is_empty(), "{problems:?}\n{text}");
     assert_eq!(config.of("pypnm.service").settings().max_workers, 8, "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");
