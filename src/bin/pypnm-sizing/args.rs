@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Preview(Preview),
     /// Show or write PyPNM's four lines
     Env(Env),
+    /// Wait until the service answers (for ExecStartPost=)
+    Ready(crate::ready::Ready),
     /// Watch the live workers, and say what to set
     Watch(crate::watch::Watch),
 }

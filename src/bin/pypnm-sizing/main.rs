@@ -3,6 +3,7 @@
 mod args;
 mod env;
 mod preview;
+mod ready;
 mod watch;
 
 use std::io::Write as _;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match &options.command {
         Command::Preview(arguments) => preview::run(&root, arguments),
         Command::Env(arguments) => env::run(&root, arguments),
+        Command::Ready(arguments) => ready::run(&root, arguments),
         Command::Watch(arguments) => watch::run(&root, arguments),
     };
     outcome.unwrap_or_else(|message| failed(&message))

@@ -1,0 +1,80 @@
+# Installs what `make build` built, for image builders and distributions. The packages are made from this very target.
+#
+#   make build                       both programs, static (packaging/static)
+#   make install DESTDIR=/image      into an image; directories from pkg-config where it knows systemd's
+#   make uninstall                   what install put there, and nothing else; files under /etc that were edited stay
+#
+# install reloads nothing and enables nothing: that is the package's or the image's business.
+
+DESTDIR ?=
+PREFIX ?= /usr
+# The two programs to install; any build of them will do.
+PROGRAMS ?= target/static/bin
+
+pc = $(or $(shell pkg-config --variable=$(1) systemd 2>/dev/null),$(2))
+
+bindir ?= $(PREFIX)/bin
+datadir ?= $(PREFIX)/share
+mandir ?= $(datadir)/man
+docdir ?= $(datadir)/doc/pypnm-sizing
+sysconfdir ?= /etc
+generatordir ?= $(call pc,systemdsystemgeneratordir,/usr/lib/systemd/system-generators)
+unitdir ?= $(call pc,systemdsystemunitdir,/usr/lib/systemd/system)
+sysusersdir ?= $(call pc,sysusersdir,/usr/lib/sysusers.d)
+bashcompletiondir ?= $(datadir)/bash-completion/completions
+zshcompletiondir ?= $(datadir)/zsh/vendor-completions
+fishcompletiondir ?= $(datadir)/fish/vendor_completions.d
+
+MAN1 := $(wildcard man/*.1)
+MAN5 := $(wildcard man/*.5)
+MAN8 := $(wildcard man/*.8)
+UNITS := $(wildcard systemd/*.service)
+CONFIGURATION := sizing.conf pypnm.env
+DOCS := README.md CHANGELOG.md
+
+INSTALL ?= install
+PUT = $(INSTALL) -D -p -m 0644
+
+.PHONY: all build install uninstall
+all: build
+
+build:
+	packaging/static $(PROGRAMS)
+
+install:
+	@# The generator's drop-in calls the helper by its path.
+	@grep -q -a -F '$(bindir)/pypnm-sizing' $(PROGRAMS)/pypnm-sizing-generator || \
+	    { echo "the generator calls /usr/bin/pypnm-sizing: install with PREFIX=/usr" >&2; exit 1; }
+	@for file in man/pypnm-sizing.1 man/pypnm-sizing-generator.8 man/sizing.conf.5 completions/pypnm-sizing.bash \
+	    completions/_pypnm-sizing completions/pypnm-sizing.fish $(DOCS); do \
+	    [ -e $$file ] || { echo "$$file is missing: this is no whole source tree" >&2; exit 1; }; \
+	done
+	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing $(DESTDIR)$(bindir)/pypnm-sizing
+	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing-generator $(DESTDIR)$(generatordir)/pypnm-sizing-generator
+	for file in $(notdir $(UNITS)); do $(PUT) systemd/$$file $(DESTDIR)$(unitdir)/$$file || exit 1; done
+	$(PUT) systemd/pypnm-sizing.sysusers $(DESTDIR)$(sysusersdir)/pypnm-sizing.conf
+	@# The operator's copy wins, as with a package.
+	for file in $(CONFIGURATION); do \
+	    [ -e $(DESTDIR)$(sysconfdir)/pypnm/$$file ] || \
+	        $(PUT) packaging/$$file $(DESTDIR)$(sysconfdir)/pypnm/$$file || exit 1; done
+	for file in $(MAN1); do $(PUT) $$file $(DESTDIR)$(mandir)/man1/$${file##*/} || exit 1; done
+	for file in $(MAN5); do $(PUT) $$file $(DESTDIR)$(mandir)/man5/$${file##*/} || exit 1; done
+	for file in $(MAN8); do $(PUT) $$file $(DESTDIR)$(mandir)/man8/$${file##*/} || exit 1; done
+	$(PUT) completions/pypnm-sizing.bash $(DESTDIR)$(bashcompletiondir)/pypnm-sizing
+	$(PUT) completions/_pypnm-sizing $(DESTDIR)$(zshcompletiondir)/_pypnm-sizing
+	$(PUT) completions/pypnm-sizing.fish $(DESTDIR)$(fishcompletiondir)/pypnm-sizing.fish
+	for file in $(DOCS) LICENSE; do $(PUT) $$file $(DESTDIR)$(docdir)/$$file || exit 1; done
+	for file in $(CONFIGURATION); do $(PUT) packaging/$$file $(DESTDIR)$(docdir)/examples/$$file || exit 1; done
+
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/pypnm-sizing $(DESTDIR)$(generatordir)/pypnm-sizing-generator \
+	    $(foreach unit,$(notdir $(UNITS)),$(DESTDIR)$(unitdir)/$(unit)) $(DESTDIR)$(sysusersdir)/pypnm-sizing.conf \
+	    $(foreach page,$(notdir $(MAN1)),$(DESTDIR)$(mandir)/man1/$(page)) \
+	    $(foreach page,$(notdir $(MAN5)),$(DESTDIR)$(mandir)/man5/$(page)) \
+	    $(foreach page,$(notdir $(MAN8)),$(DESTDIR)$(mandir)/man8/$(page)) \
+	    $(DESTDIR)$(bashcompletiondir)/pypnm-sizing $(DESTDIR)$(zshcompletiondir)/_pypnm-sizing \
+	    $(DESTDIR)$(fishcompletiondir)/pypnm-sizing.fish
+	for file in $(CONFIGURATION); do \
+	    ! cmp -s packaging/$$file $(DESTDIR)$(sysconfdir)/pypnm/$$file || rm $(DESTDIR)$(sysconfdir)/pypnm/$$file; done
+	[ ! -d $(DESTDIR)$(sysconfdir)/pypnm ] || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(sysconfdir)/pypnm
+	rm -rf $(DESTDIR)$(docdir)

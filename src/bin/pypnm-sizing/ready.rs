@@ -1,0 +1,168 @@
+//! `ready`: waits until the service answers. PyPNM tells systemd nothing, and where every worker dies at its start
+//! its parent stays up and starts another for ever; as `ExecStartPost=` this verb makes that a start that failed.
+//!
+//! It needs no configuration: address and port stand on the command line of the service's main process.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use pypnm_sizing::root::{ReadError, Root};
+
+use crate::{Outcome, remark};
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+/// For one connection, and for its answer. A worker that is busy starting others answers late.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Ready {
+    /// The service's main process [default: $MAINPID, as systemd sets it]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
+    let inherited = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok());
+    let pid = arguments
+        .pid
+        .or_else(inherited)
+        .ok_or("which process? --pid=PID; under systemd, as ExecStartPost=, $MAINPID says it")?;
+    let path = format!("/proc/{pid}/cmdline");
+    let started = Instant::now();
+    let timeout = Duration::from_secs(arguments.timeout);
+    loop {
+        // Read anew each time: systemd may have forked the process but not yet executed the service in it.
+        let words = match root.bytes(&path) {
+            Ok(bytes) => words(&bytes),
+            Err(ReadError::Missing) => {
+                remark(&format!("process {pid} has ended before it answered; its log says why"));
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => return Err(format!("{path}: {error}")),
+        };
+        let at = Address::of(&words);
+        let answer = at.ask();
+        if answer.is_ok() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if started.elapsed() >= timeout {
+            let why = answer.err().map(|error| error.to_string()).unwrap_or_default();
+            remark(&format!(
+                "no answer from http://{}:{}/ in {} s ({why}); the service's log says why",
+                at.host, at.port, arguments.timeout
+            ));
+            return Ok(ExitCode::FAILURE);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn words(cmdline: &[u8]) -> Vec<String> {
+    cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Where the service listens.
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// What the flags of `pypnm serve` and of `uvicorn` say; of a flag given twice the last counts, as for them.
+    fn of(words: &[String]) -> Self {
+        let mut host = "127.0.0.1";
+        let mut port = 8000;
+        let mut words = words.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            let (flag, value) = match word.split_once('=') {
+                Some((flag, value)) => (flag, Some(value)),
+                None => (word, None),
+            };
+            match flag {
+                "--host-all" => host = "127.0.0.1",
+                "--host" => host = value.or_else(|| words.next()).unwrap_or(host),
+                "--port" => {
+                    port = value.or_else(|| words.next()).and_then(|text| text.parse().ok()).unwrap_or(port);
+                }
+                _ => {}
+            }
+        }
+        // Every address of the machine: any of them will do.
+        let host = match host {
+            "" | "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
+            host => host,
+        };
+        Self { host: host.to_owned(), port }
+    }
+
+    /// Asks for the service's health. A worker that says anything, or takes the connection and ends it in good order
+    /// (as one with TLS does), is up; a connection that nobody takes is not.
+    fn ask(&self) -> std::io::Result<()> {
+        let address = (self.host.as_str(), self.port)
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, "no such host"))?;
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let request = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        stream.read(&mut [0; 16]).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(cmdline: &str) -> (String, u16) {
+        let Address { host, port } = Address::of(&words(cmdline.replace(' ', "\0").as_bytes()));
+        (host, port)
+    }
+
+    #[test]
+    fn the_command_line_says_where() {
+        let serve = "/opt/pypnm/bin/python3 /opt/pypnm/bin/pypnm serve";
+        for (flags, host, port) in [
+            ("", "127.0.0.1", 8000),
+            ("--host 10.1.2.3 --port 9000", "10.1.2.3", 9000),
+            ("--host=fe80::1 --port=9000", "fe80::1", 9000),
+            ("--host 0.0.0.0", "127.0.0.1", 8000),
+            ("--host ::", "::1", 8000),
+            ("--host-all", "127.0.0.1", 8000),
+            ("--port 1 --host 10.0.0.1 --port 2", "10.0.0.1", 2),
+            ("--port", "127.0.0.1", 8000),
+            ("--port http", "127.0.0.1", 8000),
+            ("--port 99999", "127.0.0.1", 8000),
+        ] {
+            assert_eq!(address(&format!("{serve} {flags}")), (host.to_owned(), port), "{flags}");
+        }
+    }
+
+    #[test]
+    fn only_an_answer_counts() -> std::io::Result<()> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let at = Address { host: "127.0.0.1".to_owned(), port: listener.local_addr()?.port() };
+        let worker = std::thread::spawn(move || -> std::io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut request = [0; 512];
+            let read = stream.read(&mut request)?;
+            assert!(request.get(..read).is_some_and(|text| text.starts_with(b"GET /health HTTP/1.1\r\n")));
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        });
+        assert!(at.ask().is_ok());
+        assert!(worker.join().is_ok_and(|done| done.is_ok()));
+        // Nobody listens any more.
+        assert!(at.ask().is_err());
+        Ok(())
+    }
+}
