@@ -17,10 +17,10 @@ FOREIGN = """\
 Description=PyPNM
 [Service]
 Type=exec
-User=operator
-StateDirectory=pypnm-operator
-WorkingDirectory=/var/lib/pypnm-operator
-Environment=HOME=/var/lib/pypnm-operator
+User=docsis
+StateDirectory=pypnm-docsis
+WorkingDirectory=/var/lib/pypnm-docsis
+Environment=HOME=/var/lib/pypnm-docsis
 ExecStart={start}
 Restart=on-failure
 [Install]
@@ -60,7 +60,7 @@ class Context:
         try:
             machine.hardware(cpus=cpus, memory_kb=memory_kb)
             machine.install({"/etc/systemd/system/pypnm.service": FOREIGN.format(start=start), **(files or {})})
-            machine.run("useradd --system --no-create-home operator && systemctl enable --quiet pypnm.service")
+            machine.run("useradd --system --no-create-home docsis && systemctl enable --quiet pypnm.service")
         except BaseException:
             machine.__exit__()
             raise
