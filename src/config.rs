@@ -29,6 +29,8 @@ pub const DEFAULT_UNIT: &str = "pypnm.service";
 const MOST_UNITS: usize = 64;
 /// More workers than this are a mistake (the kernel's CPUs end at 8192, PyPNM's use long before).
 const MOST_WORKERS: u32 = 1024;
+/// A file with more faults than this is no configuration file; nor are all of them read by anybody.
+const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the key is skipped";
 
 /// A value somebody set, and where.
@@ -157,11 +159,10 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
         take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
     }
     let units = config.units();
-    for (name, (source, _)) in &config.by_unit {
-        if !units.contains(name) {
-            let expected = "one of the units in Units=";
-            problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
-        }
+    let without_effect = config.by_unit.iter().filter(|(name, _)| !units.contains(name));
+    for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
+        let expected = "one of the units in Units=";
+        problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
     }
     config
 }
@@ -198,8 +199,16 @@ enum Section {
 pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     let mut section = Section::None;
     let mut has_a_key = false;
+    let before = problems.len();
     for item in items(text) {
         let at = |line, key: &str| Source::key(path.to_owned(), line, key.to_owned());
+        if problems.len() - before >= MOST_FAULTS {
+            let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
+                item;
+            let instead = "the rest of the file is skipped".into();
+            problems.push(Problem { source: at(line, ""), kind: Kind::TooManyFaults, instead });
+            return has_a_key;
+        }
         match item {
             Item::Fault { fault, line } => {
                 let rest = fault == Fault::BrokenSection;
@@ -338,7 +347,11 @@ fn assign<T>(
 /// `Units=`: names of services, separated by spaces; each once; an empty value goes back to the default.
 fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Vec<Problem>) {
     let mut units: Vec<String> = Vec::new();
+    let before = problems.len();
     for name in value.split_ascii_whitespace() {
+        if problems.len() - before >= MOST_FAULTS {
+            break;
+        }
         if !is_unit_name(name) || units.len() >= MOST_UNITS {
             let expected = "the name of a service, at most 64 of them";
             problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));

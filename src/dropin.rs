@@ -15,6 +15,9 @@ pub const RUNTIME_DIRECTORY: &str = "/run/pypnm-sizing";
 /// The helper, as packaged.
 pub const HELPER: &str = "/usr/bin/pypnm-sizing";
 
+/// More than this would bury the rest of the file.
+const MOST_WARNINGS: usize = 20;
+
 /// The drop-in of `unit`.
 pub fn text(sizing: &Sizing, unit: &Unit) -> String {
     let mut out = String::with_capacity(2048);
@@ -39,8 +42,12 @@ fn write(out: &mut String, sizing: &Sizing, unit: &Unit) -> std::fmt::Result {
     writeln!(out, "# Memory   {} = {gib} GiB ({})", Gb(bytes), memory_reason(unit))?;
     writeln!(out, "# Workers  {workers}: {}", workers_reason(unit))?;
     writeln!(out, "# Recycle  {limit}: {}", limit_reason(unit))?;
-    for problem in &sizing.problems {
+    for problem in sizing.problems.iter().take(MOST_WARNINGS) {
         writeln!(out, "# Warning  {}", one_line(&problem.to_string()))?;
+    }
+    match sizing.problems.len().saturating_sub(MOST_WARNINGS) {
+        0 => {}
+        more => writeln!(out, "# Warning  and {more} more")?,
     }
 
     // systemd then says itself when the file is newer than the last reload; it shows it as what was loaded, too, so

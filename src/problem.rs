@@ -81,6 +81,8 @@ pub enum Kind {
     },
     /// A line that says nothing.
     Syntax(Fault),
+    /// So many faults before this line that the file can't be what it should be.
+    TooManyFaults,
 }
 
 impl Problem {
@@ -123,6 +125,7 @@ impl fmt::Display for Problem {
             Kind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
             Kind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
             Kind::Syntax(fault) => write!(f, "{fault}")?,
+            Kind::TooManyFaults => f.write_str("too many faults above")?,
         }
         write!(f, "; {}", self.instead)
     }

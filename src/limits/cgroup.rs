@@ -103,9 +103,9 @@ fn mountinfo(root: &Root) -> Result<Vec<u8>, ReadError> {
     failed.map_or(Ok(Vec::new()), Err)
 }
 
-/// Where PID 1 is, in the hierarchy of one controller.
+/// Where PID 1 is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+pub struct Place {
     /// Its directory.
     path: String,
     /// How much of `path` is the outermost directory in sight.
@@ -117,7 +117,7 @@ struct Place {
 
 impl Place {
     /// A controller belongs to one hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
-    fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
+    pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
         let of_v1 = memberships.iter().find(|one| one.has_v1(controller));
         let member = of_v1.or_else(|| memberships.iter().find(|one| one.v1_controllers.is_none()));
         let v1 = match member {
@@ -163,7 +163,7 @@ impl Place {
     }
 
     /// The directories from the outermost in sight to PID 1's.
-    fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
         let below = self.path.get(self.outermost..).unwrap_or_default();
         let ends = below.match_indices('/').map(|(at, _)| at).chain([below.len()]);
         ends.map(|end| self.path.get(..self.outermost + end).unwrap_or_default())
@@ -252,7 +252,7 @@ impl Reader<'_> {
     fn check_own_directory(&mut self, place: &Place, resource: Resource) {
         if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
-            let instead = format!("PID 1 runs in it, so {}", instead(resource));
+            let instead = format!("{MEMBERSHIP} says that PID 1 runs in it, so {}", instead(resource));
             self.problems.push(Problem {
                 source: source.clone(),
                 kind: Kind::Absent,
@@ -325,7 +325,7 @@ impl Reader<'_> {
             let value = if place.v1 {
                 self.quota_v1(level)
             } else {
-                let expected = "QUOTA PERIOD in microseconds above 0, or max";
+                let expected = "QUOTA PERIOD in microseconds, or max";
                 self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
             };
             match value {
@@ -346,7 +346,7 @@ impl Reader<'_> {
             Value::Is(Setting::At(quota)) => quota,
             other => return other,
         };
-        let expected = "a period in microseconds above 0";
+        let expected = "a period of 1000 to 1000000 microseconds";
         let milli = |text: &str| cgroup::milli_cpus(quota, cgroup::period_v1(text)?);
         match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
             Value::Is(milli) => {

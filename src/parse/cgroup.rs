@@ -57,6 +57,9 @@ pub enum Setting {
 const V1_NO_LIMIT: u64 = 1 << 62;
 /// The period where `cpu.max` gives none, in µs.
 const DEFAULT_PERIOD: u64 = 100_000;
+/// What the kernel takes for a period, in µs (`min_cfs_quota_period`, `max_cfs_quota_period`): a number outside is none
+/// that it wrote, and a period cut short would make a quota of hundreds of CPUs.
+const PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 
 /// `memory.max` and `memory.high`: bytes or `max`.
 pub fn memory_v2(text: &str) -> Option<Setting> {
@@ -73,11 +76,10 @@ pub fn memory_v1(text: &str) -> Option<Setting> {
 }
 
 /// `hierarchical_memory_limit` of version 1's `memory.stat`: the least of the cgroup and of all above it, those out of
-/// sight included. No such line: no limit.
+/// sight included. The kernel always writes that line.
 pub fn hierarchical_memory_limit(text: &str) -> Option<Setting> {
     const NAME: &str = "hierarchical_memory_limit";
-    let line = text.lines().find_map(|line| line.strip_prefix(NAME)?.strip_prefix(' '));
-    line.map_or(Some(Setting::Unlimited), memory_v1)
+    memory_v1(text.lines().find_map(|line| line.strip_prefix(NAME)?.strip_prefix(' '))?)
 }
 
 /// `cpu.max`: `QUOTA PERIOD` in µs, `max` for no quota; the period may be left out. In milli-CPUs, rounded down.
@@ -85,7 +87,7 @@ pub fn cpu_v2(text: &str) -> Option<Setting> {
     let mut fields = text.split_ascii_whitespace();
     let quota = fields.next()?;
     let period = fields.next().map_or(Some(DEFAULT_PERIOD), decimal)?;
-    if fields.next().is_some() || period == 0 {
+    if fields.next().is_some() || !PERIODS.contains(&period) {
         return None;
     }
     if quota == "max" {
@@ -102,9 +104,9 @@ pub fn quota_v1(text: &str) -> Option<Setting> {
     }
 }
 
-/// `cpu.cfs_period_us`: µs, never 0.
+/// `cpu.cfs_period_us`: µs.
 pub fn period_v1(text: &str) -> Option<u64> {
-    decimal(text.trim()).filter(|period| *period > 0)
+    decimal(text.trim()).filter(|period| PERIODS.contains(period))
 }
 
 /// A quota within a period, in milli-CPUs, rounded down. `None`: neither may be 0.
@@ -177,7 +179,7 @@ mod tests {
             hierarchical_memory_limit("hierarchical_memory_limit 9223372036854771712"),
             Some(Unlimited)
         );
-        assert_eq!(hierarchical_memory_limit("cache 1\nxhierarchical_memory_limit 5\n"), Some(Unlimited));
+        assert_eq!(hierarchical_memory_limit("cache 1\nxhierarchical_memory_limit 5\n"), None);
         assert_eq!(hierarchical_memory_limit("hierarchical_memory_limit \n"), None);
         assert_eq!(hierarchical_memory_limit("hierarchical_memory_limit x\n"), None);
     }
@@ -192,7 +194,9 @@ mod tests {
             ("1000 100000\n", Some(At(10))),
             ("99999 100000\n", Some(At(999))),
             ("1 1000000\n", Some(At(0))),
-            ("18446744073709551615 1\n", Some(At(u64::MAX))),
+            ("18446744073709551615 1000\n", Some(At(u64::MAX))),
+            ("150000 999\n", None),
+            ("150000 1000001\n", None),
             ("150000 0\n", None),
             ("max 0\n", None),
             ("0 100000\n", None),

@@ -29,10 +29,16 @@ impl CgroupMount<'_> {
 pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
     // The kernel writes a space within a field as \040, so this is the separator and nothing else.
     let mut mounts = Vec::new();
+    let mut done = 0;
     for at in memmem::find_iter(text, b" - cgroup") {
+        // Once a line, whatever its last fields hold.
+        if at < done {
+            continue;
+        }
         let (before, after) = text.split_at(at);
         let start = memrchr(b'\n', before).map_or(0, |newline| newline + 1);
         let end = memchr(b'\n', after).map_or(text.len(), |newline| at + newline);
+        done = end;
         let line = text.get(start..end).and_then(|line| std::str::from_utf8(line).ok());
         mounts.extend(line.and_then(mount));
     }
@@ -137,6 +143,11 @@ mod tests {
         }
         let latin_1 = b"1 2 0:1 / /caf\xe9 rw - ext4 x rw\n31 23 0:27 / /c rw - cgroup2 none rw\n";
         assert_eq!(cgroup_mounts(latin_1).len(), 1, "other lines may hold anything");
+    }
+
+    #[test]
+    fn once_a_line() {
+        assert_eq!(read("1 2 0:3 / /c rw - cgroup2 - cgroup2 - cgroup rw"), ["/ at /c v2"]);
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! What the fuzzers call, and what must hold for any input; tests/corpus.rs replays their corpora through the same.
+
+use std::fmt::Write as _;
+
+use pypnm_sizing::config::{self, Config};
+use pypnm_sizing::limits::cgroup::Place;
+use pypnm_sizing::parse::boolean::boolean;
+use pypnm_sizing::parse::cgroup::{self, Setting};
+use pypnm_sizing::parse::cpu_list::{CpuSet, MAX_CPUS};
+use pypnm_sizing::parse::mountinfo::cgroup_mounts;
+use pypnm_sizing::parse::quantity::{self, Cpus, Gb, Gib, Size};
+use pypnm_sizing::parse::syntax::{Fault, Item, WHITESPACE, items};
+use pypnm_sizing::policy::profile;
+
+/// Takes any input and panics where something does not hold.
+pub(crate) type Target = fn(&[u8]);
+
+/// Every target with its name.
+pub(crate) const ALL: [(&str, Target); 6] = [
+    ("cgroup", cgroup),
+    ("mountinfo", mountinfo),
+    ("unit_syntax", unit_syntax),
+    ("cpu_list", cpu_list),
+    ("sizes", sizes),
+    ("configuration", configuration),
+];
+
+/// `/proc/1/cgroup`, then, after a NUL, `/proc/1/mountinfo`: where PID 1 is; and the same text as the value of a limit.
+pub(crate) fn cgroup(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    for parse in [cgroup::memory_v1, cgroup::memory_v2] {
+        if let Some(Setting::At(bytes)) = parse(text) {
+            assert_eq!(parse(&bytes.to_string()), Some(Setting::At(bytes)));
+        }
+    }
+    let _ = cgroup::hierarchical_memory_limit(text);
+    if let Some(Setting::At(quota)) = cgroup::quota_v1(text) {
+        assert!(quota > 0);
+        let period = cgroup::period_v1(text).unwrap_or(1);
+        let (less, more) =
+            (cgroup::milli_cpus(quota, period), cgroup::milli_cpus(quota.saturating_add(1), period));
+        assert!(less.is_some() && less <= more, "monotone in the quota");
+    }
+    if let Some(Setting::At(milli)) = cgroup::cpu_v2(text) {
+        assert!(text.split_ascii_whitespace().count() <= 2, "{milli}");
+    }
+
+    let (membership, mountinfo) = text.split_once('\0').unwrap_or((text, ""));
+    let Ok(memberships) = cgroup::memberships(membership) else {
+        return;
+    };
+    for member in &memberships {
+        assert!(member.path.starts_with('/'));
+        let line = match member.v1_controllers {
+            Some(controllers) => format!("7:{controllers}:{}", member.path),
+            None => format!("0::{}", member.path),
+        };
+        assert_eq!(cgroup::memberships(&line), Ok(vec![*member]), "written and read back");
+    }
+    let mounts = cgroup_mounts(mountinfo.as_bytes());
+    for controller in ["memory", "cpu", "cpuset"] {
+        let Some(place) = Place::of(controller, &memberships, &mounts) else {
+            assert!(memberships.iter().all(|one| one.v1_controllers.is_some() && !one.has_v1(controller)));
+            continue;
+        };
+        let levels: Vec<&str> = place.levels().collect();
+        assert!(!levels.is_empty() && levels.len() <= membership.len() + 1);
+        for pair in levels.windows(2) {
+            assert!(
+                pair[1].len() > pair[0].len() && pair[1].starts_with(pair[0]),
+                "from the outside in: {levels:?}"
+            );
+        }
+        let (outermost, innermost) = (levels[0], levels[levels.len() - 1]);
+        assert!(outermost.is_empty() || outermost.starts_with('/'));
+        let below = &innermost[outermost.len()..];
+        assert!(!below.split('/').any(|step| step == ".."), "never upwards: {levels:?}");
+    }
+}
+
+/// A mountinfo.
+pub(crate) fn mountinfo(data: &[u8]) {
+    let mounts = cgroup_mounts(data);
+    assert!(mounts.len() <= data.split(|byte| *byte == b'\n').count());
+    let escape = |path: &str| {
+        let mut escaped = String::new();
+        for c in path.chars() {
+            match c {
+                ' ' | '\t' | '\n' | '\\' => write!(escaped, "\\{:03o}", u32::from(c)).unwrap(),
+                c => escaped.push(c),
+            }
+        }
+        escaped
+    };
+    for mount in &mounts {
+        assert!(mount.root.starts_with('/') && mount.point.starts_with('/'));
+        let (root, point) = (escape(&mount.root), escape(&mount.point));
+        let line = match mount.v1_options {
+            Some(options) => format!("1 2 0:3 {root} {point} rw shared:4 - cgroup cgroup {options}\n"),
+            None => format!("1 2 0:3 {root} {point} rw shared:4 - cgroup2 cgroup2 rw\n"),
+        };
+        assert_eq!(cgroup_mounts(line.as_bytes()), std::slice::from_ref(mount), "written and read back");
+    }
+}
+
+/// A unit file or a configuration file: its lines.
+pub(crate) fn unit_syntax(data: &[u8]) {
+    let mut last = 0;
+    let mut ended = false;
+    let mut written = String::from("\n");
+    let mut expected = Vec::new();
+    for item in items(data) {
+        assert!(!ended, "nothing is read after a broken header");
+        let line = match &item {
+            Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. } => *line,
+        };
+        assert!(line > last && line as usize <= data.len(), "lines count upwards");
+        last = line;
+        match item {
+            Item::Fault { fault, .. } => ended = fault == Fault::BrokenSection,
+            Item::Section { name, .. } => {
+                writeln!(written, "[{name}]").unwrap();
+                expected.push((name.into_owned(), None));
+            }
+            Item::Assignment { key, value, .. } => {
+                assert!(!key.is_empty() || !value.is_empty() || data.contains(&b'='));
+                assert_eq!(key, key.trim_matches(WHITESPACE));
+                assert_eq!(value, value.trim_matches(WHITESPACE));
+                // A backslash before trailing space is text, at the end of a line it is not.
+                if value.ends_with('\\') || key.is_empty() {
+                    return;
+                }
+                writeln!(written, "{key}={value}").unwrap();
+                expected.push((key.into_owned(), Some(value.into_owned())));
+            }
+        }
+    }
+    let read_back: Vec<_> = items(written.as_bytes())
+        .map(|item| match item {
+            Item::Section { name, .. } => (name.into_owned(), None),
+            Item::Assignment { key, value, .. } => (key.into_owned(), Some(value.into_owned())),
+            Item::Fault { fault, line } => panic!("{line}: {fault} in {written:?}"),
+        })
+        .collect();
+    assert_eq!(read_back, expected, "written and read back");
+}
+
+/// Two lists of CPUs, separated by a NUL.
+pub(crate) fn cpu_list(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (one, other) = text.split_once('\0').unwrap_or((text, "0-3"));
+    let Some(one) = CpuSet::parse(one) else {
+        return;
+    };
+    assert!(one.count() <= MAX_CPUS);
+    assert_eq!(one.is_empty(), one.count() == 0);
+    let printed = one.to_string();
+    let again = CpuSet::parse(&printed).expect("what is printed is a list");
+    assert_eq!((again.count(), again.to_string()), (one.count(), printed));
+    let Some(other) = CpuSet::parse(other) else {
+        return;
+    };
+    let (mut common, mut all) = (one.clone(), one.clone());
+    common.intersect(&other);
+    all.extend(&other);
+    assert!(common.count() <= one.count().min(other.count()));
+    assert_eq!(common.count() + all.count(), one.count() + other.count());
+}
+
+/// A size, a share, a number of CPUs, a boolean.
+pub(crate) fn sizes(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match quantity::size(text) {
+        Some(Size::Bytes(bytes)) => {
+            assert_eq!(quantity::size(&bytes.to_string()), Some(Size::Bytes(bytes)));
+            for shown in [Gib(bytes).to_string(), Gb(bytes).to_string(), Cpus(bytes).to_string()] {
+                assert!(shown.starts_with(|c: char| c.is_ascii_digit()));
+            }
+        }
+        Some(Size::Permyriad(share)) => {
+            assert!(share <= 10_000);
+            for host in [0, 1, 4 << 30, u64::MAX] {
+                assert!(Size::Permyriad(share).of(host) <= host);
+            }
+            assert_eq!(quantity::permyriad(text), Some(share));
+        }
+        None => {}
+    }
+    if let Some(milli) = quantity::milli_cpus(text) {
+        assert_eq!(quantity::milli_cpus(&Cpus(milli).to_string()), Some(milli), "written and read back");
+    }
+    if let Some(number) = quantity::decimal::<u64>(text) {
+        assert!(text.trim_start_matches('0') == number.to_string().trim_start_matches('0'));
+    }
+    let _ = (boolean(text), quantity::permyriad(text));
+}
+
+/// A configuration file.
+pub(crate) fn configuration(data: &[u8]) {
+    let read = |config: &mut Config| {
+        let mut problems = Vec::new();
+        config::take_text("/etc/pypnm/sizing.conf", data, config, &mut problems);
+        problems
+    };
+    let mut config = Config::default();
+    let problems = read(&mut config);
+    assert!(problems.len() <= data.len());
+    for problem in &problems {
+        let said = problem.to_string();
+        assert!(said.starts_with("/etc/pypnm/sizing.conf:") && !said.contains('\n'), "{said:?}");
+    }
+    let units = config.units();
+    assert!(!units.is_empty() && units.len() <= 64);
+    for unit in &units {
+        assert!(unit.ends_with(".service") && !unit.contains('/') && !unit.starts_with('.'), "{unit:?}");
+        let settings = config.of(unit).settings();
+        assert!((1..=1024).contains(&settings.max_workers));
+        for (cpus, memory) in [(0, 0), (4, 16 << 30), (1024, 64 << 40)] {
+            let profile = profile(cpus, memory, &settings);
+            assert!((1..=1024).contains(&profile.workers));
+        }
+    }
+    let mut twice = config.clone();
+    assert_eq!(read(&mut twice), problems, "read twice, the same is said");
+    assert_eq!(twice, config, "read twice, nothing changes");
+}
