@@ -1,6 +1,7 @@
 //! `env`: PyPNM's four lines. As `ExecStartPre=` of the generated drop-in it writes the file that PyPNM reads, from
 //! the environment that systemd has resolved for this start, so that whatever an operator set there reaches PyPNM.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,6 +28,9 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     }
 }
 
+/// A key of PyPNM's, its sized value, what it takes, and that in words.
+type Key = (&'static str, String, fn(&str) -> bool, &'static str);
+
 /// The four lines: what the environment says where that is sane, else the sized value.
 fn lines(root: &Root, arguments: &Env) -> Result<String, String> {
     let instead = arguments.machine.instead();
@@ -39,7 +43,7 @@ fn lines(root: &Root, arguments: &Env) -> Result<String, String> {
         .or(sizing.units.first())
         .ok_or("sizing is turned off (Enabled=no or pypnm.sizing=no)")?;
     let cpus = unit.capacity.whole_cpus();
-    let keys: [(&str, String, fn(&str) -> bool, &str); 4] = [
+    let keys: [Key; 4] = [
         ("PYPNM_SERVE_CPU_COUNT", cpus.to_string(), is_count, "a whole number from 1"),
         ("PYPNM_SERVE_TOTAL_MEMORY_GIB", Gib(unit.capacity.memory.amount).to_string(), is_gib, "a number"),
         ("PYPNM_SERVE_WORKERS", unit.profile.workers.to_string(), is_count, "a whole number from 1"),
@@ -62,7 +66,8 @@ fn lines(root: &Root, arguments: &Env) -> Result<String, String> {
             }
             _ => sized,
         };
-        text.push_str(&format!("{key}={value}\n"));
+        // Writing into a string can't fail.
+        let _ = writeln!(text, "{key}={value}");
     }
     Ok(text)
 }
