@@ -140,7 +140,8 @@ pub struct Evidence {
     pub free_cpus_when_busy: Tally,
     /// The most bytes the service had while all workers were busy.
     pub most_memory_when_busy: u64,
-    /// The service used all CPUs it may use, or its quota held it back.
+    /// No CPU was left: the service used all it may use, or the better half of them while others had the rest, or its
+    /// quota held it back.
     pub cpu_full: f64,
     /// The service held above nine tenths of the memory it may use.
     pub memory_tight: f64,
@@ -423,8 +424,10 @@ impl Ledger {
             evidence.free_cpus_when_busy.add((free + 250) / 1000);
             evidence.most_memory_when_busy = evidence.most_memory_when_busy.max(memory);
         }
-        if bounds.cpu > 0 && rates.cpu * 100 >= bounds.cpu * 95 || rates.throttled.is_some_and(|t| t >= 10.0)
-        {
+        let used_up = rates.cpu * 100 >= bounds.cpu * 95;
+        let nothing_left = rates.idle.is_some_and(|idle| idle * 100 <= bounds.cpu * 5);
+        let full = used_up || (nothing_left && rates.cpu * 2 >= bounds.cpu);
+        if bounds.cpu > 0 && full || rates.throttled.is_some_and(|throttled| throttled >= 10.0) {
             evidence.cpu_full += seconds;
         }
         if bounds.memory > 0 && memory / 9 * 10 >= bounds.memory {

@@ -142,6 +142,20 @@ fn a_long_gap_is_one_interval() {
 }
 
 #[test]
+fn no_cpu_is_left() {
+    let full = |cpu, idle| {
+        let mut feed = Feed::new(4, 4, 16);
+        (feed.cpu, feed.idle) = (cpu, idle);
+        feed.run(11);
+        super::super::whole(feed.ledger.evidence.cpu_full)
+    };
+    assert_eq!(full(96.0, 100.0), 20, "the service alone");
+    assert_eq!(full(60.0, 100.0), 20, "others have the rest");
+    assert_eq!(full(40.0, 100.0), 0, "others have most");
+    assert_eq!(full(60.0, 1600.0), 0);
+}
+
+#[test]
 fn a_day_of_recycling_workers_stays_small() {
     let mut feed = Feed::new(8, 16, 64);
     feed.cpu = 60.0;
