@@ -1,9 +1,10 @@
 //! The command line: verbs, flags and what they mean, for the parser, the help and the completions alike.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use pypnm_sizing::config::is_unit_name;
+use pypnm_sizing::config::{DEFAULT_UNIT, is_unit_name};
 use pypnm_sizing::parse::quantity::{GB, GIB, Gib, Size, milli_cpus, size};
 use pypnm_sizing::sizing::Instead;
 
@@ -33,9 +34,9 @@ pub(crate) enum Command {
     /// Show or write PyPNM's four lines
     Env(Env),
     /// Wait until the service answers (for ExecStartPost=)
-    Ready(crate::ready::Ready),
+    Ready(Ready),
     /// Watch the live workers, and say what to set
-    Watch(crate::watch::Watch),
+    Watch(Watch),
 }
 
 /// Another machine to try.
@@ -130,6 +131,40 @@ impl Env {
     }
 }
 
+#[derive(Args)]
+pub(crate) struct Ready {
+    /// The service's main process [default: $MAINPID, as systemd sets it]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    /// The unit to watch
+    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
+    pub(crate) unit: String,
+    /// Watch this process and its children instead: a PyPNM started by hand or in a container
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Time between samples: seconds, or with ms, s, min, h
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// Stop after this time (default: at Ctrl-C)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) duration: Option<Duration>,
+    /// One line of JSON a sample, and one at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) write_advice: bool,
+}
+
 fn unit(text: &str) -> Result<String, String> {
     if is_unit_name(text) {
         Ok(text.to_owned())
@@ -181,4 +216,31 @@ fn scaled(text: &str, unit: u64) -> Option<u64> {
     let digits = u32::try_from(fraction.len()).ok()?;
     let part = u128::from(number(fraction)?) * u128::from(unit) / 10u128.checked_pow(digits)?;
     number(whole)?.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
+}
+
+/// Longer than anybody waits, and short enough for arithmetic.
+pub(crate) const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    time(text)
+        .ok()
+        .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
+        .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0), ("s", 1.0), ("m", 60.0)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
+        .unwrap_or((text, 1.0));
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    number
+        .trim_end()
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+        .filter(|time| !time.is_zero() && *time < FOR_EVER)
+        .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
 }
