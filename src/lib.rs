@@ -21,6 +21,8 @@ pub mod log;
 pub mod parse;
 pub mod policy;
 pub mod problem;
+#[cfg(feature = "helper")]
+pub mod pypnm;
 pub mod root;
 pub mod sizing;
 pub mod switch;
