@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,13 +65,13 @@ def detect():
 def serve(cases):
     """Starts PyPNM as each case says, two at a time, and tells what came of it."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda numbered: _serve(numbered[0], **numbered[1]), enumerate(cases)))
+        return list(pool.map(lambda case: _serve(**case), cases))
 
 
-def _serve(number, command, environment, file=None, mode=0o644, directory_mode=0o755, requests=0):
+def _serve(command, environment, file=None, mode=0o644, directory_mode=0o755, requests=0):
     """`file`: the text of the profile, in a file and a directory of those modes, owned by root; PyPNM runs as nobody."""
     user = pwd.getpwnam("nobody")
-    port = 18000 + os.getpid() % 1000 * 10 + number
+    port = _free_port()
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         work, profiles = Path(place, "work"), Path(place, "profiles")
@@ -108,15 +109,25 @@ def _serve(number, command, environment, file=None, mode=0o644, directory_mode=0
     return {"profile": answer, "workers": workers, "status": status, "log": said[-2000:]}
 
 
+def _free_port():
+    """A port that nobody listens on; the next caller gets another one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def _profile(process, port):
-    """What the service says is in effect; None where it ended before it said anything."""
+    """What the service says is in effect, or how it failed to; None where it ended before it said anything."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, OSError, ValueError):
-            url = f"http://127.0.0.1:{port}/pypnm/system/webService/runtimeProfile"
+        url = f"http://127.0.0.1:{port}/pypnm/system/webService/runtimeProfile"
+        try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.load(answer)["profile"]
-        time.sleep(0.1)
+        except urllib.error.HTTPError as error:
+            return {"http_status": error.code}
+        except (OSError, ValueError):
+            time.sleep(0.1)
     return None
 
 
