@@ -5,7 +5,7 @@
 //! ```text
 //!  files under a root   limits            capacity      policy       drop-in      disk
 //!  [root] [parse]    →  [limits]       →  [capacity] →  [policy]  →  [dropin]  →  [write]
-//!                       host, cgroup,     the minimum   the guide    text         one rename
+//!  [units]              host, cgroup,     the minimum   the guide    text         one rename
 //!                       service
 //!  [config] [switch]    the operator's word
 //! ```
@@ -24,6 +24,7 @@ pub mod problem;
 pub mod root;
 pub mod sizing;
 pub mod switch;
+pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;
 pub mod write;
