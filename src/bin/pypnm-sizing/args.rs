@@ -8,9 +8,9 @@ use pypnm_sizing::config::{DEFAULT_UNIT, is_unit_name};
 use pypnm_sizing::parse::quantity::{GB, GIB, Gib, Size, milli_cpus, size};
 use pypnm_sizing::sizing::Instead;
 
-/// Sizes PyPNM's workers to what this machine really grants.
+/// All that stands on it.
 #[derive(Parser)]
-#[command(name = "pypnm-sizing", version, after_help = EXAMPLES, max_term_width = 80)]
+#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 80)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -21,6 +21,7 @@ pub(crate) struct Options {
     pub(crate) command: Option<Command>,
 }
 
+const ABOUT: &str = "Sizes PyPNM's workers to what this machine really grants";
 const EXAMPLES: &str = "\
 Examples:
   pypnm-sizing                              what this machine gets, at a glance

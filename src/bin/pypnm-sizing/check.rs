@@ -189,22 +189,17 @@ fn details(page: &mut Page, judged: &Judged) {
     let (Some(facts), Ok(verdict)) = (&judged.facts, &judged.verdict) else {
         return;
     };
+    let numbers = |numbers: Option<pypnm_sizing::pypnm::Numbers>| {
+        numbers.map_or_else(|| "nothing".to_owned(), |n| sized::brief(n.workers, Some(n.limit_max_requests)))
+    };
     match &facts.sized {
         Ok(sized) => page.row(
             "  fits",
             LABEL,
-            &format!(
-                "{} ({} CPUs, {} GiB)",
-                sized::profile(sized.numbers.workers, sized.numbers.limit_max_requests),
-                sized.cpus,
-                sized.gib
-            ),
+            &format!("{} ({} CPUs, {} GiB)", numbers(Some(sized.numbers)), sized.cpus, sized.gib),
         ),
         Err(why) => page.row("  fits", LABEL, &format!("not sized: {why}")),
     }
-    let numbers = |numbers: Option<pypnm_sizing::pypnm::Numbers>| {
-        numbers.map_or_else(|| "nothing".to_owned(), |n| sized::profile(n.workers, n.limit_max_requests))
-    };
     page.row(
         "  loaded",
         LABEL,
@@ -218,23 +213,13 @@ fn details(page: &mut Page, judged: &Judged) {
         page.row("  due", LABEL, &format!("{}, at its next start", numbers(verdict.due)));
     }
     match (&facts.live, verdict.in_use) {
-        (Live::Is(running), Some(used)) => {
-            let known =
-                |number: Option<i64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-            page.row(
-                "  running",
-                LABEL,
-                &format!(
-                    "{} workers alive; {} asked for, recycled after {}, by {}",
-                    running.workers,
-                    known(used.workers),
-                    known(used.limit_max_requests),
-                    used.by.words()
-                ),
-            );
-        }
-        (Live::Is(running), None) => {
-            page.row("  running", LABEL, &format!("{} workers alive", running.workers));
+        (Live::Is(running), used) => {
+            let alive = sized::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+            let asked = used.and_then(|used| {
+                let profile = sized::brief(used.workers?, used.limit_max_requests);
+                Some(format!("; {profile} {}", used.by.words()))
+            });
+            page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
         }
         (Live::Not | Live::Hidden(_), _) => page.row("  running", LABEL, &facts.loaded.active),
     }

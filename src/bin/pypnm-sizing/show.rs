@@ -7,7 +7,7 @@ use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
 
 use crate::args::Show;
 use crate::page::Page;
-use crate::sized::{chosen, not_sized, profile, settings, turned_off};
+use crate::sized::{Setting, chosen, not_sized, profile, settings, turned_off};
 use crate::{Outcome, answer, generated, json, remark};
 
 /// The width of the labels.
@@ -71,7 +71,9 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
         LABEL,
         &format!("{}: {}", unit.profile.limit_max_requests, dropin::limit_reason(unit)),
     );
-    for setting in settings(&unit.config).iter().filter(|setting| setting.matters()) {
+    // The two lines above name their own keys already.
+    let named = |setting: &&Setting| matches!(setting.key, "Workers" | "LimitMaxRequests");
+    for setting in settings(&unit.config).iter().filter(|one| one.matters() && !named(one)) {
         page.row("  By hand", LABEL, &setting.to_string());
     }
     match loaded {

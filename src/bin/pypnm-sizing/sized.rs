@@ -111,3 +111,13 @@ pub(crate) fn profile(workers: impl Into<i64>, limit: impl Into<i64>) -> String 
         limit => format!("{workers} {number}, {each}recycled after {limit} requests"),
     }
 }
+
+/// `2 workers (limit 2000)`: the same within a sentence.
+pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
+    let number = if workers == 1 { "worker" } else { "workers" };
+    match limit {
+        Some(0) => format!("{workers} {number} (no limit)"),
+        Some(limit) => format!("{workers} {number} (limit {limit})"),
+        None => format!("{workers} {number}"),
+    }
+}

@@ -14,7 +14,7 @@ use pypnm_sizing::pypnm::{self, Numbers, Seeded};
 use pypnm_sizing::watch::role::flag;
 
 use crate::generated::Generated;
-use crate::sized::{place, profile};
+use crate::sized::{brief, place};
 use crate::systemd::Loaded;
 
 /// Environment of units that start uvicorn itself.
@@ -141,12 +141,12 @@ impl By {
     /// For a person.
     pub(crate) fn words(self) -> &'static str {
         match self {
-            Self::Pypnm => "PyPNM's own word",
-            Self::Flag => "flags on its command line",
-            Self::File => "its profile file",
-            Self::Environment => "its environment",
-            Self::Itself => "PyPNM's own sizing",
-            Self::Unknown => "what is not known",
+            Self::Pypnm => "by PyPNM's own word",
+            Self::Flag => "by flags on its command line",
+            Self::File => "by its profile file",
+            Self::Environment => "by its environment",
+            Self::Itself => "by PyPNM's own sizing",
+            Self::Unknown => "counted",
         }
     }
 
@@ -260,11 +260,11 @@ impl Judge<'_> {
         let facts = self.facts;
         if let Some((path, says_something)) = &facts.rival {
             let (topic, what) = if *says_something {
-                ("drop-in-replaced", "replaced by a file of the same name")
+                ("drop-in-replaced", "replaced by")
             } else {
-                ("drop-in-masked", "masked")
+                ("drop-in-masked", "masked by")
             };
-            let text = format!("the generated drop-in is {what}, {path}");
+            let text = format!("the generated drop-in is {what} {path}");
             self.find(topic, Status::Differs, text, Some(&format!("rm {path} && {APPLY}")));
             return false;
         }
@@ -280,7 +280,7 @@ impl Judge<'_> {
                 self.find(
                     "generator-masked",
                     Status::Differs,
-                    format!("the generator is masked, {path}"),
+                    format!("the generator is masked by {path}"),
                     Some(&mend),
                 );
             }
@@ -301,7 +301,7 @@ impl Judge<'_> {
 
     /// Without our drop-in PyPNM counts for itself.
     fn self_sized(&mut self, sized: &Sized) {
-        let text = format!("PyPNM sizes itself; {} would fit", say(sized.numbers));
+        let text = format!("PyPNM is left to size itself; {} fit", say(sized.numbers));
         self.find("sizes-itself", Status::Differs, text, None);
     }
 
@@ -311,8 +311,10 @@ impl Judge<'_> {
         let then = |key| environment.and_then(|environment| environment.get(key)).map_or("?", String::as_str);
         let (cpus, gib) = (then(pypnm::CPU_COUNT), then(pypnm::TOTAL_MEMORY_GIB));
         let same_machine = cpus == sized.cpus.to_string() && is_near(gib, &sized.gib);
-        let change =
-            format!("{cpus} CPUs, {gib} GiB at the last reload, now {} CPUs, {} GiB", sized.cpus, sized.gib);
+        let change = format!(
+            "it may use {} CPUs, {} GiB now, at the last reload it was {cpus} CPUs, {gib} GiB",
+            sized.cpus, sized.gib
+        );
         if due == loaded {
             if !same_machine {
                 self.find("machine-changed", Status::Fits, format!("{change}: the same profile"), None);
@@ -324,7 +326,7 @@ impl Judge<'_> {
         } else {
             ("machine-changed", change)
         };
-        let text = format!("{why}: {} fit, systemd has {}", say(due), say(loaded));
+        let text = format!("{why}: {} fit, {} are loaded", say(due), say(loaded));
         self.find(topic, Status::Differs, text, Some(APPLY));
     }
 
@@ -335,7 +337,7 @@ impl Judge<'_> {
         }
         let keys = self.keys();
         if keys.workers == pypnm::WORKERS {
-            match self.foreign_file() {
+            match self.foreign_file(sized) {
                 Given::Ours => {}
                 Given::Numbers(numbers) => return (numbers, numbers),
                 Given::Nothing => return (sized.own, sized.own),
@@ -352,28 +354,33 @@ impl Judge<'_> {
     }
 
     /// Whether PyPNM is pointed to our file, to the operator's, or to none.
-    fn foreign_file(&mut self) -> Given {
+    fn foreign_file(&mut self, sized: &Sized) -> Given {
         let facts = self.facts;
         let at = facts.assignments.iter().rev().find(|one| one.key == pypnm::ENV_FILE);
         let at = at.map_or_else(String::new, |one| format!(", {}", place(&one.source)));
-        let text = match &facts.foreign_file {
-            None if facts.loaded.environment.contains_key(pypnm::ENV_FILE) => return Given::Ours,
-            None => "an empty Environment= in the unit took PYPNM_SERVE_ENV_FILE= away: PyPNM sizes itself"
-                .to_owned(),
+        let name = pypnm::ENV_FILE;
+        let why = match &facts.foreign_file {
+            None if facts.loaded.environment.contains_key(name) => {
+                if facts.loaded.exec_start_pre.contains("pypnm-sizing") {
+                    return Given::Ours;
+                }
+                "nothing writes the profile for PyPNM: an empty ExecStartPre= in the unit took ours away"
+                    .to_owned()
+            }
+            None => format!("an empty Environment= in the unit took {name}= away"),
             Some((path, Ok(text))) => match pypnm::seeded(text) {
                 Seeded::Taken(numbers) => {
-                    self.find("override", Status::Fits, format!("{}={path}{at}", pypnm::ENV_FILE), None);
+                    self.find("override", Status::Fits, format!("{name}={path}{at}"), None);
                     return Given::Numbers(numbers);
                 }
-                Seeded::Ignored(key) => {
-                    format!("{}={path}{at}: the file has no {key}; PyPNM sizes itself", pypnm::ENV_FILE)
-                }
+                Seeded::Ignored(key) => format!("{name}={path}{at}: the file has no {key}"),
                 Seeded::Crashes(key, value) => {
-                    format!("{}={path}{at}: PyPNM can't start with its {key}={value}", pypnm::ENV_FILE)
+                    format!("{name}={path}{at}: PyPNM can't start with its {key}={value}")
                 }
             },
-            Some((path, Err(why))) => format!("{}={path}{at}: {why}; PyPNM sizes itself", pypnm::ENV_FILE),
+            Some((path, Err(why))) => format!("{name}={path}{at}: {why}"),
         };
+        let text = format!("{why}; PyPNM is left to size itself, {} fit", say(sized.numbers));
         self.find("not-read", Status::Differs, text, None);
         Given::Nothing
     }
@@ -455,9 +462,9 @@ impl Judge<'_> {
             }
         }
         // By itself, it has the right numbers by chance.
-        let by_itself =
-            in_use.by == By::Itself && self.findings.iter().all(|finding| finding.topic != "not-read");
-        let mut restart = (other || by_itself) && self.other_numbers(running, in_use, due);
+        let is_otherwise = other || in_use.by == By::Itself;
+        let said = self.findings.iter().any(|finding| finding.topic == "not-read");
+        let mut restart = is_otherwise && !said && self.other_numbers(running, in_use, due);
         self.alive(running, in_use, &mut restart);
         (Some(in_use), restart)
     }
@@ -465,49 +472,41 @@ impl Judge<'_> {
     /// The running service uses other numbers: why. Whether a restart mends it.
     fn other_numbers(&mut self, running: &Running, in_use: InUse, due: Numbers) -> bool {
         let facts = self.facts;
-        let uses = match (in_use.workers, in_use.limit_max_requests) {
-            (Some(workers), Some(limit)) => profile(workers, limit),
-            (Some(workers), None) => format!("{workers} workers"),
-            _ => "other numbers".to_owned(),
-        };
+        let uses = in_use.workers.map_or_else(
+            || "numbers that are not known".to_owned(),
+            |workers| brief(workers, in_use.limit_max_requests),
+        );
         let mend = format!("systemctl restart {}", facts.unit);
         if in_use.by == By::Itself {
             let knows_file = running.environment.as_ref().is_none_or(|e| e.contains_key(pypnm::ENV_FILE));
-            let writes = facts.loaded.exec_start_pre.contains("pypnm-sizing");
-            let (text, mends) = match (&running.file, knows_file) {
-                (_, false) => ("it was started before it was sized".to_owned(), true),
-                (_, true) if !writes => (
-                    "nothing writes the profile for PyPNM: an empty ExecStartPre= took ours away".to_owned(),
-                    false,
-                ),
-                (Some((path, Err(why))), true) => {
-                    (format!("PyPNM can't read its profile: {path}: {why}"), true)
-                }
-                (Some((path, Ok(text))), true) => (
-                    match pypnm::seeded(text) {
-                        Seeded::Ignored(key) => {
-                            format!("PyPNM passes over its profile: {path} has no {key}")
-                        }
-                        _ => format!("PyPNM does not take its profile from {path}"),
-                    },
-                    true,
-                ),
-                (None, true) => ("PyPNM is given no profile file".to_owned(), true),
+            let text = match (&running.file, knows_file) {
+                (_, false) => "it was started before it was sized".to_owned(),
+                (None, true) => "PyPNM is given no profile file".to_owned(),
+                (Some((path, Err(why))), true) => format!("PyPNM can't read its profile: {path}: {why}"),
+                (Some((path, Ok(text))), true) => match pypnm::seeded(text) {
+                    Seeded::Ignored(key) => format!("PyPNM passes over its profile: {path} has no {key}"),
+                    Seeded::Taken(_) | Seeded::Crashes(..) => {
+                        format!("PyPNM does not take its profile from {path}")
+                    }
+                },
             };
-            let text = format!("{text}; it sizes itself: {uses}, {} would be right", say(due));
-            self.find("not-read", Status::Differs, text, mends.then_some(mend.as_str()));
-            return mends;
+            let text = format!("{text}; it sizes itself: {uses}, {} fit", say(due));
+            self.find("not-read", Status::Differs, text, Some(&mend));
+            return true;
         }
         if !facts.hidden_files.is_empty() {
             let files = facts.hidden_files.join(", ");
-            let text = format!("it runs {uses}, systemd has {}; who is right may stand in {files}", say(due));
+            let text = format!(
+                "it runs {uses}, {} are loaded; {files}, which you may not read, can override that",
+                say(due)
+            );
             self.find("hidden", Status::Unknown, text, Some("run it as root"));
             return false;
         }
         let text = if self.findings.iter().any(|finding| finding.status == Status::Differs) {
             format!("it runs {uses}")
         } else {
-            format!("it still runs {uses}; systemd has {} since", say(due))
+            format!("it runs {uses} from before the last reload; {} fit and are loaded", say(due))
         };
         self.find("not-restarted", Status::Differs, text, Some(&mend));
         true
@@ -571,6 +570,11 @@ fn in_use(running: &Running, sized: &Sized) -> InUse {
         (None, Some(numbers)) => (numbers, By::File),
         (None, None) => (sized.own, By::Itself),
     };
+    let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
+    if by == By::Itself && running.active.is_none() && workers.is_none() && alive != numbers.workers {
+        // It counted otherwise than can be told from here.
+        return InUse { workers: Some(alive), limit_max_requests: limit, by };
+    }
     InUse {
         workers: Some(workers.unwrap_or(numbers.workers)),
         limit_max_requests: Some(limit.unwrap_or(numbers.limit_max_requests)),
@@ -593,5 +597,5 @@ fn is_near(then: &str, now: &str) -> bool {
 }
 
 fn say(numbers: Numbers) -> String {
-    profile(numbers.workers, numbers.limit_max_requests)
+    brief(numbers.workers, Some(numbers.limit_max_requests))
 }
