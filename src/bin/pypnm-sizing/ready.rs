@@ -1,8 +1,10 @@
 //! `ready`: waits until the service answers. PyPNM tells systemd nothing, and where every worker dies at its start
-//! its parent stays up and starts another for ever; as `ExecStartPost=` this verb makes that a start that failed.
+//! its parent stays up and starts another for ever; as `ExecStartPost=` this verb makes that a start that failed, as
+//! soon as it is clear.
 //!
 //! It needs no configuration: address and port stand on the command line of the service's main process.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
@@ -17,6 +19,8 @@ use crate::{Outcome, remark};
 const PAUSE: Duration = Duration::from_millis(250);
 /// For one connection, and for its answer. A worker that is busy starting others answers late.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So often may each worker die before the first one answers.
+const LIVES: usize = 3;
 
 #[derive(Args)]
 pub(crate) struct Ready {
@@ -37,6 +41,7 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     let path = format!("/proc/{pid}/cmdline");
     let started = Instant::now();
     let timeout = Duration::from_secs(arguments.timeout);
+    let mut workers = Workers::default();
     loop {
         // Read anew each time: systemd may have forked the process but not yet executed the service in it.
         let words = match root.bytes(&path) {
@@ -52,6 +57,14 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
         if answer.is_ok() {
             return Ok(ExitCode::SUCCESS);
         }
+        workers.look(&running(root, pid));
+        if workers.die_at_their_start() {
+            remark(&format!(
+                "{} workers have died at their start, and none has answered; the service's log says why",
+                workers.gone()
+            ));
+            return Ok(ExitCode::FAILURE);
+        }
         if started.elapsed() >= timeout {
             let why = answer.err().map(|error| error.to_string()).unwrap_or_default();
             remark(&format!(
@@ -66,6 +79,47 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
 
 fn words(cmdline: &[u8]) -> Vec<String> {
     cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The workers that the main process has at this moment. A kernel that doesn't list children leaves the timeout.
+fn running(root: &Root, main: u32) -> BTreeSet<u32> {
+    let Ok(children) = root.bytes(&format!("/proc/{main}/task/{main}/children")) else {
+        return BTreeSet::new();
+    };
+    String::from_utf8_lossy(&children)
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid| {
+            // uvicorn starts them by Python's multiprocessing, whose other child tracks resources.
+            root.bytes(&format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|cmdline| words(&cmdline).iter().any(|word| word.contains("spawn_main")))
+        })
+        .collect()
+}
+
+/// The workers seen so far.
+#[derive(Default)]
+struct Workers {
+    seen: BTreeSet<u32>,
+    alive: usize,
+    /// The most that there were at one time.
+    most: usize,
+}
+
+impl Workers {
+    fn look(&mut self, running: &BTreeSet<u32>) {
+        self.alive = running.len();
+        self.most = self.most.max(self.alive);
+        self.seen.extend(running);
+    }
+
+    fn gone(&self) -> usize {
+        self.seen.len() - self.alive
+    }
+
+    fn die_at_their_start(&self) -> bool {
+        self.most > 0 && self.gone() >= LIVES * self.most
+    }
 }
 
 /// Where the service listens.
@@ -146,6 +200,24 @@ mod tests {
         ] {
             assert_eq!(address(&format!("{serve} {flags}")), (host.to_owned(), port), "{flags}");
         }
+    }
+
+    #[test]
+    fn workers_that_keep_dying_are_noticed() {
+        let mut workers = Workers::default();
+        workers.look(&BTreeSet::new());
+        assert!(!workers.die_at_their_start());
+        // Two start, one by one.
+        workers.look(&BTreeSet::from([10]));
+        workers.look(&BTreeSet::from([10, 11]));
+        assert_eq!((workers.gone(), workers.die_at_their_start()), (0, false));
+        // Each is replaced, twice; the kernel ran out of memory, say, and now has some.
+        workers.look(&BTreeSet::from([11, 12]));
+        workers.look(&BTreeSet::from([13]));
+        workers.look(&BTreeSet::from([14, 15]));
+        assert_eq!((workers.gone(), workers.die_at_their_start()), (4, false));
+        workers.look(&BTreeSet::from([16, 17]));
+        assert_eq!((workers.gone(), workers.die_at_their_start()), (6, true));
     }
 
     #[test]
