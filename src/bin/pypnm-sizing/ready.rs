@@ -10,9 +10,9 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use pypnm_sizing::root::{ReadError, Root};
 
+use crate::args::Ready;
 use crate::{Outcome, remark};
 
 /// Between two tries.
@@ -21,16 +21,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So often may each worker die before the first one answers.
 const LIVES: usize = 3;
-
-#[derive(Args)]
-pub(crate) struct Ready {
-    /// The service's main process [default: $MAINPID, as systemd sets it]
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Option<u32>,
-    /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
-}
 
 pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     let inherited = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok());

@@ -1,0 +1,70 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_pypnm_sizing_global_optspecs
+    string join \n root= h/help V/version
+end
+
+function __fish_pypnm_sizing_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_pypnm_sizing_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_pypnm_sizing_using_subcommand
+    set -l cmd (__fish_pypnm_sizing_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -s V -l version -d 'Print version'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "preview" -d 'Show the drop-in that the generator would write'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "env" -d 'Show or write PyPNM\'s four lines'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "watch" -d 'Watch the live workers, and say what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l write -d 'Write them to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir of its system.json' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l unit -d 'The unit whose profile it is [default: the first of Units=]' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l print-only -d 'Only show them, whatever else is said'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l pid -d 'The service\'s main process [default: $MAINPID, as systemd sets it]' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l timeout -d 'Give up after so many seconds' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l unit -d 'The unit to watch' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l pid -d 'Watch this process and its children instead: a PyPNM started by hand or in a container' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l interval -d 'Time between samples: seconds, or with ms, s, min, h' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l duration -d 'Stop after this time (default: at Ctrl-C)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l json -d 'One line of JSON a sample, and one at the end'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l write-advice -d 'At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from preview env ready watch help" -f -a "preview" -d 'Show the drop-in that the generator would write'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from preview env ready watch help" -f -a "env" -d 'Show or write PyPNM\'s four lines'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from preview env ready watch help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from preview env ready watch help" -f -a "watch" -d 'Watch the live workers, and say what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from preview env ready watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
