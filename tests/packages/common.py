@@ -59,14 +59,21 @@ class Packages:
 
     def __init__(self, place):
         self.place = Path(place)
+        self.built = {}
 
     def build(self, name, *options, environment=None, tree=TREE):
         """packaging/build into a directory of its own; the deb and the rpm."""
-        output = self.place / name
-        if not output.exists():
-            run(tree / "packaging/build", "--output", output, *options, env=environment)
-        (deb,), (rpm,) = output.glob("*.deb"), output.glob("*.rpm")
-        return deb, rpm
+        if name not in self.built:
+            output = self.place / name
+            try:
+                run(tree / "packaging/build", "--output", output, *options, env=environment)
+                (deb,), (rpm,) = output.glob("*.deb"), output.glob("*.rpm")
+                self.built[name] = (deb, rpm)
+            except Failure as failure:
+                self.built[name] = failure
+        if isinstance(self.built[name], Failure):
+            raise self.built[name]
+        return self.built[name]
 
     @property
     def programs(self):
@@ -116,11 +123,13 @@ def with_cmts(suite):
             download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", version]
             subprocess.run([*download, "--dest", wheels, *CMTS], check=True, stdout=sys.stderr)
             machine.run(["/opt/pypnm/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/tmp/wheels", *CMTS], timeout=600)
-            machine.run("rm -r /tmp/wheels")
+            machine.run("rm -r /tmp/wheels && ln -s /opt/pypnm/bin/pypnm-cmts /usr/local/bin/")
+            # The preparation that pypnm-cmts.service asks for, as it stands there.
+            machine.run(next(line.lstrip("# ") for line in (TREE / "systemd/pypnm-cmts.service").read_text().splitlines() if "StartUp" in line))
             shutil.move(machine.upper, place)
 
     root = images.rootfs(suite)
-    return images.cached(f"cmts-{suite}", ["1", root.name, CMTS], build)
+    return images.cached(f"cmts-{suite}", ["2", root.name, CMTS], build)
 
 
 # systemd runs every generator once at boot and once at each reload.
