@@ -1,6 +1,7 @@
 """What the cases share: the packages built once, machines to install them in, what is on a machine's disk."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,11 @@ class Packages:
         if isinstance(self.built[name], Failure):
             raise self.built[name]
         return self.built[name]
+
+    @property
+    def version(self):
+        """As Cargo.toml has it."""
+        return re.search(r'^version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[1]
 
     @property
     def programs(self):

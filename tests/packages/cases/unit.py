@@ -6,7 +6,7 @@ import struct
 import time
 
 from common import (
-    UNIT, case, computer, equal, expect, health, install, with_cmts, workers,
+    SUITES, UNIT, case, computer, equal, expect, health, install, with_cmts, workers,
 )  # fmt: skip
 
 MAC = "00:11:22:33:44:55"
@@ -68,7 +68,7 @@ def works_without_a_modem(machine):
 @case(versions=(252, 257), fast=(252,))
 def hardened(packages, version):
     """systemd-analyze verify and security; uploads, analyses, downloads and the ping all work as the account pypnm"""
-    with computer(version, layers=[with_cmts({252: "bookworm", 257: "trixie"}[version])]) as m:
+    with computer(version, layers=[with_cmts(SUITES[version])]) as m:
         install(m, packages.deb)
         notes = []
         for unit in (UNIT, "pypnm-cmts.service"):
@@ -95,7 +95,7 @@ def hardened(packages, version):
 @case(versions=(252, 257), fast=(252,))
 def cmts(packages, version):
     """pypnm-cmts.service with its real package, beside pypnm.service: each has half of the machine"""
-    with computer(version, layers=[with_cmts({252: "bookworm", 257: "trixie"}[version])], boot=False) as m:
+    with computer(version, layers=[with_cmts(SUITES[version])], boot=False) as m:
         m.hardware(cpus=4, memory_kb=16389412)
         m.install({"/etc/pypnm/sizing.conf.d/50-both.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n"})
         m.boot()
