@@ -9,6 +9,7 @@ use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitBy, MEMORY_GUARDRAILS, Work
 use pypnm_sizing::pypnm::{Numbers, own_sizing};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
+use pypnm_sizing::units::State;
 
 use crate::args::Show;
 use crate::page::{Ink, Page};
@@ -65,17 +66,40 @@ fn one(page: &mut Page, unit: &Unit, own: &Own) {
     }
     page.heading("Set by hand");
     let settings = settings(&unit.config);
-    if settings.is_empty() {
+    if settings.is_empty() && unit.overrides.list.is_empty() {
         page.row("  ", 2, "nothing");
     }
     for setting in &settings {
         page.row("  ", 2, &setting.to_string());
+    }
+    for one in &unit.overrides.list {
+        page.row("  ", 2, &one.to_string());
     }
     page.heading("PyPNM by itself");
     let (what, why) = own.against(unit);
     page.row("  ", 2, &what);
     for reason in why {
         page.row("  - ", 4, &reason);
+    }
+    page.heading("Unit files read");
+    match &unit.definition {
+        Some(definition) => {
+            let files = definition.fragment.iter().chain(&definition.drop_ins);
+            files.for_each(|file| page.row("  ", 2, file));
+            let state = match definition.state {
+                State::Loaded => None,
+                State::NotFound => Some("there is no unit of this name, or another generator makes it"),
+                State::Masked => Some("the unit is masked: it can't be started"),
+                State::Bad => Some("the unit can't be read"),
+            };
+            if let Some(state) = state {
+                page.row("  ", 2, state);
+            }
+            for source in &definition.unread {
+                page.row("  - ", 4, &format!("{source}: not read, though it may say something"));
+            }
+        }
+        None => page.row("  ", 2, "none"),
     }
 }
 

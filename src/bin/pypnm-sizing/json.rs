@@ -5,6 +5,7 @@
 use pypnm_sizing::capacity::Grant;
 use pypnm_sizing::dropin;
 use pypnm_sizing::limits::{Amount, Limit, Resource};
+use pypnm_sizing::overrides::Effect;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::sizing::{Sizing, Unit};
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::check::{self, Judged, Live, Status};
 use crate::explain::{Own, scope};
 use crate::show::Loaded;
-use crate::sized::{settings, turned_off};
+use crate::sized::{effective, settings, turned_off};
 
 /// The schema's number.
 pub(crate) const SCHEMA: u32 = 1;
@@ -66,10 +67,12 @@ pub(crate) fn explain(sizing: &Sizing, units: &[&Unit], own: &Own) -> String {
                 "differs_because": reasons,
             }),
         );
+        let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
+        value.insert("unit_files".into(), files.map(String::as_str).collect());
         Value::Object(value)
     });
     let mut value = whole("explain", sizing, units.collect());
-    value.insert("files".into(), json!(sizing.config.files));
+    value.insert("configuration_files".into(), json!(sizing.config.files));
     text(&value)
 }
 
@@ -153,10 +156,19 @@ fn common(unit: &Unit) -> Map<String, Value> {
             "limit_max_requests": dropin::limit_reason(unit),
         }),
     );
+    value.insert("in_effect".into(), numbers(Some(effective(unit))));
     let settings = settings(&unit.config).into_iter().map(
         |setting| json!({ "key": setting.key, "value": setting.value, "source": source(&setting.source) }),
     );
     value.insert("settings".into(), settings.collect());
+    let overrides = unit.overrides.list.iter().map(|one| {
+        let given = match &one.effect {
+            Effect::Variable { value, .. } | Effect::Flag { value, .. } | Effect::Restart { value } => Some(value),
+            Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => None,
+        };
+        json!({ "key": one.effect.key(), "value": given, "text": one.to_string(), "source": source(&one.source) })
+    });
+    value.insert("overrides".into(), overrides.collect());
     value
 }
 

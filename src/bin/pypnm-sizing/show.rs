@@ -2,12 +2,15 @@
 
 use pypnm_sizing::dropin;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
+use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
 
 use crate::args::Show;
 use crate::page::Page;
-use crate::sized::{Setting, chosen, not_sized, profile, settings, turned_off};
+use crate::sized::{
+    Setting, brief, chosen, effective, not_sized, override_text, profile, settings, turned_off,
+};
 use crate::{Outcome, answer, generated, json, remark};
 
 /// The width of the labels.
@@ -76,6 +79,9 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
     for setting in settings(&unit.config).iter().filter(|one| one.matters() && !named(one)) {
         page.row("  By hand", LABEL, &setting.to_string());
     }
+    for one in &unit.overrides.list {
+        page.row("  By hand", LABEL, &override_text(one));
+    }
     match loaded {
         Loaded::NotAsked | Loaded::Same => {}
         Loaded::Other(numbers) => page.row(
@@ -94,9 +100,19 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
     }
 }
 
-/// The unit and its profile.
+/// The unit and its profile, as it comes out in the end.
 pub(crate) fn headline(unit: &Unit) -> String {
-    format!("{}: {}", unit.name, profile(unit.profile.workers, unit.profile.limit_max_requests))
+    let sized = Numbers {
+        workers: unit.profile.workers.into(),
+        limit_max_requests: unit.profile.limit_max_requests.into(),
+    };
+    let numbers = effective(unit);
+    let but = if numbers == sized {
+        String::new()
+    } else {
+        format!(", by hand (sized: {})", brief(sized.workers, Some(sized.limit_max_requests)))
+    };
+    format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
 }
 
 /// What the running systemd has loaded for a unit, as far as a look at the generator's output tells.
@@ -106,7 +122,7 @@ pub(crate) enum Loaded {
     /// The same profile.
     Same,
     /// Another one.
-    Other(pypnm_sizing::pypnm::Numbers),
+    Other(Numbers),
     /// None of ours.
     Nothing,
 }

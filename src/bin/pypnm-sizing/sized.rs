@@ -1,8 +1,10 @@
 //! What the verbs say of a sizing in the same words: which units, why none, what was set by hand, a profile in a line.
 
 use pypnm_sizing::config::UnitConfig;
+use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::{Cpus, Gib, Size};
 use pypnm_sizing::problem::Source;
+use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::sizing::{Sizing, Unit};
 
 /// The units to speak of: all that are sized, or the one that was asked for.
@@ -119,5 +121,65 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
         Some(0) => format!("{workers} {number} (no limit)"),
         Some(limit) => format!("{workers} {number} (limit {limit})"),
         None => format!("{workers} {number}"),
+    }
+}
+
+/// Environment of units that start uvicorn itself.
+pub(crate) const UVICORN_WORKERS: &str = "UVICORN_WORKERS";
+pub(crate) const UVICORN_LIMIT: &str = "UVICORN_LIMIT_MAX_REQUESTS";
+
+/// What counts for the program that the unit starts: a flag before a variable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) workers: [&'static str; 2],
+    pub(crate) limit: [&'static str; 2],
+}
+
+pub(crate) const OF_PYPNM: Keys = Keys {
+    workers: ["--workers", pypnm::WORKERS],
+    limit: ["--limit-max-requests", pypnm::LIMIT_MAX_REQUESTS],
+};
+pub(crate) const OF_UVICORN: Keys =
+    Keys { workers: ["--workers", UVICORN_WORKERS], limit: ["--limit-max-requests", UVICORN_LIMIT] };
+
+impl Keys {
+    /// Of a process.
+    pub(crate) fn of_arguments(arguments: &[String]) -> Self {
+        Self::of_words(&arguments.iter().map(String::as_str).collect::<Vec<&str>>())
+    }
+
+    /// Of a command line in a unit.
+    pub(crate) fn of_command(command: &str) -> Self {
+        Self::of_words(&command.split_ascii_whitespace().collect::<Vec<&str>>())
+    }
+
+    /// uvicorn's own, unless PyPNM's `serve` is among the words.
+    fn of_words(words: &[&str]) -> Self {
+        let is_uvicorn = words.iter().any(|word| word.rsplit('/').next() == Some("uvicorn"));
+        if is_uvicorn && !words.contains(&"serve") { OF_UVICORN } else { OF_PYPNM }
+    }
+}
+
+/// What a unit gets in the end: sized, or what its own files say instead.
+pub(crate) fn effective(unit: &Unit) -> Numbers {
+    let command = unit.definition.iter().flat_map(|unit| unit.of("ExecStart")).next_back();
+    let keys = command.map_or(OF_PYPNM, |command| Keys::of_command(&command.value));
+    let profile = &unit.profile;
+    Numbers {
+        workers: unit.overrides.number(keys.workers, 1, profile.workers).value.into(),
+        limit_max_requests: unit.overrides.number(keys.limit, 0, profile.limit_max_requests).value.into(),
+    }
+}
+
+/// An override in a few words.
+pub(crate) fn override_text(one: &Override) -> String {
+    let at = place(&one.source);
+    match &one.effect {
+        Effect::Variable { key, value } => format!("{key}={value}, {at}"),
+        Effect::Flag { flag, value } => format!("{flag} {value}, {at}"),
+        Effect::Restart { value } => format!("Restart={value}, {at}"),
+        Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => {
+            one.to_string()
+        }
     }
 }

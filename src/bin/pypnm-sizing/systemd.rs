@@ -135,7 +135,7 @@ fn parse(said: &str) -> Loaded {
 }
 
 /// Words as `systemctl show` quotes them: `A=1 "B=two words" $'C=\t'`; of the escapes only `\\` and `\"` matter here.
-pub(crate) fn words(text: &str) -> Vec<String> {
+fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 
 use pypnm_sizing::dropin;
 use pypnm_sizing::parse::quantity::Gib;
-use pypnm_sizing::parse::syntax::{Item, items};
-use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Instead, Sizing, Unit};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
-use super::verdict::{Assignment, Facts, Generator, Live, Running, Sized};
+use super::verdict::{Facts, Generator, Live, Running, Sized};
 use crate::explain::Own;
 use crate::systemd::{self, Loaded, Trouble};
 use crate::{generated, sized};
@@ -43,7 +41,8 @@ const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sy
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, Trouble> {
     let loaded = systemd::show(name)?;
     let generated = generated::read(root, name).ok().flatten();
-    let (assignments, hidden_files) = assignments(root, name, &loaded);
+    let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
+    let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
     let sized = match sizing.units.iter().find(|unit| unit.name == name) {
         Some(unit) => Ok(of_unit(root, unit)),
         None => Err(sized::turned_off(sizing)
@@ -63,7 +62,6 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         generator: generator(root),
         rival: rival(root, name),
         generated,
-        assignments,
         hidden_files,
         foreign_file,
         live,
@@ -81,6 +79,7 @@ fn of_unit(root: &Root, unit: &Unit) -> Sized {
         cpus: unit.capacity.whole_cpus(),
         gib: Gib(unit.capacity.memory.amount).to_string(),
         by_hand: settings.map(|setting| setting.to_string()).collect(),
+        overrides: unit.overrides.clone(),
         own: Own::of(root, &Instead::default()).numbers,
     }
 }
@@ -115,51 +114,6 @@ fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
             Ok(bytes) => Some((path, !bytes.is_empty())),
         }
     })
-}
-
-/// Who sets the variables that count: the unit and its drop-ins as systemd has them, ours left out, then the
-/// environment files; and the environment files that may not be read.
-fn assignments(root: &Root, unit: &str, loaded: &Loaded) -> (Vec<Assignment>, Vec<String>) {
-    let ours = generated::path(unit);
-    let mut found = Vec::new();
-    for path in [&loaded.fragment].into_iter().chain(&loaded.drop_ins).filter(|path| **path != ours) {
-        let Ok(bytes) = root.bytes(path) else {
-            continue;
-        };
-        for item in items(&bytes) {
-            let Item::Assignment { key, value, line } = item else {
-                continue;
-            };
-            if key == "Environment" {
-                let pairs = systemd::words(&value);
-                found.extend(
-                    pairs
-                        .iter()
-                        .filter_map(|word| assignment(word, Source::key(path.clone(), line, ""), false)),
-                );
-            }
-        }
-    }
-    let mut hidden = Vec::new();
-    for path in &loaded.environment_files {
-        match root.text(path) {
-            Ok(text) => {
-                let lines = (1..).zip(text.lines());
-                found.extend(lines.filter_map(|(line, text)| {
-                    assignment(text.trim(), Source::key(path.clone(), line, ""), true)
-                }));
-            }
-            Err(ReadError::Missing) => {}
-            Err(_) => hidden.push(path.clone()),
-        }
-    }
-    (found, hidden)
-}
-
-fn assignment(word: &str, source: Source, from_file: bool) -> Option<Assignment> {
-    let (key, value) = word.split_once('=')?;
-    let value = value.trim().trim_matches(['"', '\'']).to_owned();
-    Some(Assignment { key: key.trim().to_owned(), value, source, from_file })
 }
 
 /// The processes of a unit's cgroup.

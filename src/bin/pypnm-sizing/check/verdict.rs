@@ -9,17 +9,14 @@
 
 use std::collections::BTreeMap;
 
-use pypnm_sizing::problem::Source;
+use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, Seeded};
 use pypnm_sizing::watch::role::flag;
 
 use crate::generated::Generated;
-use crate::sized::{brief, place};
+use crate::sized::{Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place};
 use crate::systemd::Loaded;
 
-/// Environment of units that start uvicorn itself.
-const UVICORN_WORKERS: &str = "UVICORN_WORKERS";
-const UVICORN_LIMIT: &str = "UVICORN_LIMIT_MAX_REQUESTS";
 const APPLY: &str = "pypnm-sizing apply";
 
 /// All that is known of one unit.
@@ -33,8 +30,6 @@ pub(crate) struct Facts {
     pub(crate) loaded: Loaded,
     /// A file of the drop-in's name that systemd prefers to the generated one, and whether it says anything.
     pub(crate) rival: Option<(String, bool)>,
-    /// Who sets what in the unit's own files and in its environment files; later ones win.
-    pub(crate) assignments: Vec<Assignment>,
     /// Environment files that the caller may not read.
     pub(crate) hidden_files: Vec<String>,
     /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
@@ -50,6 +45,8 @@ pub(crate) struct Sized {
     pub(crate) gib: String,
     /// The operator's keys in sizing.conf(5) that decided.
     pub(crate) by_hand: Vec<String>,
+    /// What the unit's files set instead of the drop-in.
+    pub(crate) overrides: Overrides,
     /// What PyPNM would take for itself.
     pub(crate) own: Numbers,
 }
@@ -62,16 +59,6 @@ pub(crate) enum Generator {
     /// By an empty file or a link to /dev/null, here.
     Masked(String),
     NotExecutable(String),
-}
-
-/// One `KEY=VALUE` of an environment, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Assignment {
-    pub(crate) key: String,
-    pub(crate) value: String,
-    pub(crate) source: Source,
-    /// From an `EnvironmentFile=`, which systemd reads at each start and shows nowhere.
-    pub(crate) from_file: bool,
 }
 
 /// The service's processes.
@@ -210,13 +197,6 @@ enum Given {
     Nothing,
 }
 
-/// The two keys that count for the program that the unit starts.
-#[derive(Clone, Copy)]
-struct Keys {
-    workers: &'static str,
-    limit: &'static str,
-}
-
 /// Judges one unit.
 pub(crate) fn verdict(facts: &Facts) -> Verdict {
     let mut judge = Judge { facts, findings: Vec::new() };
@@ -301,7 +281,7 @@ impl Judge<'_> {
 
     /// Without our drop-in PyPNM counts for itself.
     fn self_sized(&mut self, sized: &Sized) {
-        let text = format!("PyPNM is left to size itself; {} fit", say(sized.numbers));
+        let text = format!("PyPNM is left to size itself; right: {}", say(sized.numbers));
         self.find("sizes-itself", Status::Differs, text, None);
     }
 
@@ -326,7 +306,7 @@ impl Judge<'_> {
         } else {
             ("machine-changed", change)
         };
-        let text = format!("{why}: {} fit, {} are loaded", say(due), say(loaded));
+        let text = format!("{why}; due: {}, loaded: {}", say(due), say(loaded));
         self.find(topic, Status::Differs, text, Some(APPLY));
     }
 
@@ -336,7 +316,7 @@ impl Judge<'_> {
             self.find("set-by-hand", Status::Fits, setting.clone(), None);
         }
         let keys = self.keys();
-        if keys.workers == pypnm::WORKERS {
+        if keys == OF_PYPNM {
             match self.foreign_file(sized) {
                 Given::Ours => {}
                 Given::Numbers(numbers) => return (numbers, numbers),
@@ -344,19 +324,62 @@ impl Judge<'_> {
             }
         }
         let generated = self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(sized.numbers);
-        let workers = self.overridden(keys.workers, 1);
-        let limit = self.overridden(keys.limit, 0);
-        let over = |numbers: Numbers| Numbers {
-            workers: workers.unwrap_or(numbers.workers),
-            limit_max_requests: limit.unwrap_or(numbers.limit_max_requests),
+        let numbers = [
+            self.of_keys(sized, keys.workers, 1, sized.numbers.workers, generated.workers),
+            self.of_keys(
+                sized,
+                keys.limit,
+                0,
+                sized.numbers.limit_max_requests,
+                generated.limit_max_requests,
+            ),
+        ];
+        let [(workers, loaded_workers), (limit, loaded_limit)] = numbers;
+        (
+            Numbers { workers, limit_max_requests: limit },
+            Numbers { workers: loaded_workers, limit_max_requests: loaded_limit },
+        )
+    }
+
+    /// One number, after a reload and without one.
+    fn of_keys(
+        &mut self,
+        sized: &Sized,
+        keys: [&'static str; 2],
+        least: u32,
+        fits: i64,
+        generated: i64,
+    ) -> (i64, i64) {
+        let number = |value: &str| value.parse::<u32>().ok().filter(|value| *value >= least).map(i64::from);
+        for one in keys.into_iter().filter_map(|key| sized.overrides.of(key)) {
+            let text = override_text(one);
+            let text = match &one.effect {
+                Effect::Variable { value, .. } if number(value).is_none() => {
+                    format!("{text}, is no whole number from {least}: the sized one is used")
+                }
+                _ => text,
+            };
+            self.find("override", Status::Fits, text, None);
+        }
+        let none = u32::MAX;
+        let effective = sized.overrides.number(keys, least, none);
+        let due = if effective.set_by.is_some() { i64::from(effective.value) } else { fits };
+        // Flags, and what stands in an environment file, need no reload.
+        let at_start = |one: &Override| {
+            matches!(one.effect, Effect::Flag { .. })
+                || self.facts.loaded.environment_files.iter().any(|file| *file == one.source.file)
         };
-        (over(sized.numbers), over(generated))
+        if effective.set_by.is_some_and(at_start) {
+            return (due, due);
+        }
+        let loaded = keys.into_iter().find_map(|key| self.facts.loaded.environment.get(key));
+        (due, loaded.and_then(|value| number(value)).unwrap_or(generated))
     }
 
     /// Whether PyPNM is pointed to our file, to the operator's, or to none.
     fn foreign_file(&mut self, sized: &Sized) -> Given {
         let facts = self.facts;
-        let at = facts.assignments.iter().rev().find(|one| one.key == pypnm::ENV_FILE);
+        let at = sized.overrides.of(pypnm::ENV_FILE);
         let at = at.map_or_else(String::new, |one| format!(", {}", place(&one.source)));
         let name = pypnm::ENV_FILE;
         let why = match &facts.foreign_file {
@@ -380,48 +403,17 @@ impl Judge<'_> {
             },
             Some((path, Err(why))) => format!("{name}={path}{at}: {why}"),
         };
-        let text = format!("{why}; PyPNM is left to size itself, {} fit", say(sized.numbers));
+        let text = format!("{why}; PyPNM is left to size itself; right: {}", say(sized.numbers));
         self.find("not-read", Status::Differs, text, None);
         Given::Nothing
     }
 
+    /// By what runs, else by what would be started.
     fn keys(&self) -> Keys {
-        let is_uvicorn = match &self.facts.live {
-            Live::Is(running) => is_uvicorn(&running.arguments),
-            Live::Not | Live::Hidden(_) => {
-                let start = &self.facts.loaded.exec_start;
-                start.contains("uvicorn") && !start.contains(" serve")
-            }
-        };
-        if is_uvicorn {
-            Keys { workers: UVICORN_WORKERS, limit: UVICORN_LIMIT }
-        } else {
-            Keys { workers: pypnm::WORKERS, limit: pypnm::LIMIT_MAX_REQUESTS }
+        match &self.facts.live {
+            Live::Is(running) => Keys::of_arguments(&running.arguments),
+            Live::Not | Live::Hidden(_) => Keys::of_command(&self.facts.loaded.exec_start),
         }
-    }
-
-    /// The operator's value of a key, where it is one that PyPNM can bear.
-    fn overridden(&mut self, key: &'static str, least: i64) -> Option<i64> {
-        let facts = self.facts;
-        let ours = facts.generated.as_ref().and_then(|generated| generated.environment.get(key));
-        let from_file = facts.assignments.iter().rev().find(|one| one.from_file && one.key == key);
-        let merged = facts.loaded.environment.get(key);
-        let (value, at) = match (from_file, merged) {
-            (Some(one), _) => (one.value.as_str(), Some(&one.source)),
-            (None, Some(value)) if Some(value) != ours => {
-                let one = facts.assignments.iter().rev().find(|one| one.key == key && one.value == *value);
-                (value.as_str(), one.map(|one| &one.source))
-            }
-            _ => return None,
-        };
-        let at = at.map_or_else(String::new, |source| format!(", {}", place(source)));
-        let number = value.parse::<u32>().ok().map(i64::from).filter(|number| *number >= least);
-        let text = match number {
-            Some(_) => format!("{key}={value}{at}"),
-            None => format!("{key}={value}{at}, is no whole number from {least}: the sized one is used"),
-        };
-        self.find("override", Status::Fits, text, None);
-        number
     }
 
     /// What the live processes use against what is due. Second: whether a restart mends it.
@@ -441,24 +433,29 @@ impl Judge<'_> {
         };
         let in_use = in_use(running, sized);
 
-        // Flags that stand in the unit are the operator's; a wrapper's come from the profile of its start.
-        let by_operator = |name: &str| {
-            flag(&running.arguments, name).is_some()
-                && (facts.loaded.exec_start.contains(name) || facts.loaded.exec_start.contains('$'))
+        // A flag that came with the profile that is due stays with the next start: whoever starts PyPNM sets it.
+        let given =
+            running.file.as_ref().and_then(|(_, text)| text.as_ref().ok()).map(|text| pypnm::seeded(text));
+        let given = |of: fn(&Numbers) -> i64| match &given {
+            Some(Seeded::Taken(numbers)) => of(numbers) == of(&due),
+            _ => false,
         };
         let mut other = false;
-        for (name, used, due) in [
-            ("--workers", in_use.workers, due.workers),
-            ("--limit-max-requests", in_use.limit_max_requests, due.limit_max_requests),
+        for (name, used, due, given) in [
+            ("--workers", in_use.workers, due.workers, given(|numbers| numbers.workers)),
+            (
+                "--limit-max-requests",
+                in_use.limit_max_requests,
+                due.limit_max_requests,
+                given(|numbers| numbers.limit_max_requests),
+            ),
         ] {
-            if used.is_none_or(|used| used == due) {
-                continue;
-            }
-            if by_operator(name) {
-                let value = flag(&running.arguments, name).unwrap_or_default();
-                self.find("override", Status::Fits, format!("{name} {value} on its command line"), None);
-            } else {
-                other = true;
+            match flag(&running.arguments, name) {
+                _ if used.is_none_or(|used| used == due) => {}
+                Some(value) if given || facts.loaded.exec_start.contains(name) => {
+                    self.find("override", Status::Fits, format!("{name} {value} on its command line"), None);
+                }
+                _ => other = true,
             }
         }
         // By itself, it has the right numbers by chance.
@@ -490,14 +487,14 @@ impl Judge<'_> {
                     }
                 },
             };
-            let text = format!("{text}; it sizes itself: {uses}, {} fit", say(due));
+            let text = format!("{text}; it sizes itself: {uses}; right: {}", say(due));
             self.find("not-read", Status::Differs, text, Some(&mend));
             return true;
         }
         if !facts.hidden_files.is_empty() {
             let files = facts.hidden_files.join(", ");
             let text = format!(
-                "it runs {uses}, {} are loaded; {files}, which you may not read, can override that",
+                "it runs {uses}, loaded: {}; {files}, which you may not read, can override that",
                 say(due)
             );
             self.find("hidden", Status::Unknown, text, Some("run it as root"));
@@ -506,7 +503,7 @@ impl Judge<'_> {
         let text = if self.findings.iter().any(|finding| finding.status == Status::Differs) {
             format!("it runs {uses}")
         } else {
-            format!("it runs {uses} from before the last reload; {} fit and are loaded", say(due))
+            format!("it runs {uses} from before the last reload; due and loaded: {}", say(due))
         };
         self.find("not-restarted", Status::Differs, text, Some(&mend));
         true
@@ -540,7 +537,7 @@ impl Judge<'_> {
 fn in_use(running: &Running, sized: &Sized) -> InUse {
     let number = |name| flag(&running.arguments, name).and_then(|value| value.parse::<i64>().ok());
     let (workers, limit) = (number("--workers"), number("--limit-max-requests"));
-    if is_uvicorn(&running.arguments) {
+    if Keys::of_arguments(&running.arguments) == OF_UVICORN {
         let environment = running.environment.as_ref();
         let of = |key| environment.and_then(|e| e.get(key)).and_then(|value| value.parse::<i64>().ok());
         let alive = i64::try_from(running.workers).ok();
@@ -580,12 +577,6 @@ fn in_use(running: &Running, sized: &Sized) -> InUse {
         limit_max_requests: Some(limit.unwrap_or(numbers.limit_max_requests)),
         by,
     }
-}
-
-/// Whether the arguments are uvicorn's own rather than PyPNM's.
-fn is_uvicorn(arguments: &[String]) -> bool {
-    !arguments.iter().any(|argument| argument == "serve")
-        && arguments.iter().any(|argument| argument.rsplit('/').next() == Some("uvicorn"))
 }
 
 /// Within 5 %: MemTotal is never quite the same from boot to boot.
