@@ -485,7 +485,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__watch)
-            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --duration --json --write-advice --root --help"
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --evidence --duration --json --write-advice --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -516,6 +516,10 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --evidence)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

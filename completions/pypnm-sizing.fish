@@ -96,6 +96,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memo
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l unit -d 'The unit to watch' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l pid -d 'Watch this process and its children instead: a PyPNM started by hand or in a container' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l interval -d 'Time between samples: seconds, or with ms, s, min, h' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l evidence -d 'Time watched before anything is advised; a fifth of it at full load proves demand' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l duration -d 'Stop after this time (default: at Ctrl-C)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l json -d 'One line of JSON a sample, and one at the end'

@@ -278,6 +278,9 @@ pub(crate) struct Watch {
     /// Time between samples: seconds, or with ms, s, min, h
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
+    /// Time watched before anything is advised; a fifth of it at full load proves demand
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
+    pub(crate) evidence: Duration,
     /// Stop after this time (default: at Ctrl-C)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
@@ -350,6 +353,13 @@ fn interval(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
         .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
+}
+
+fn evidence(text: &str) -> Result<Duration, String> {
+    time(text)
+        .ok()
+        .filter(|time| *time >= Duration::from_secs(10))
+        .ok_or_else(|| "expected a time of 10s or more, such as 10min".to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {
