@@ -1,6 +1,8 @@
 //! Amounts: sizes in bytes, shares, CPU time in milli-CPUs, plain numbers; and how they are written for a person.
 //! All of it integer arithmetic: parts that don't fit are rejected, never wrapped.
 
+use std::cmp::Ordering;
+
 /// Bytes in a gigabyte, as the guide means it ("GB in the guide is 10⁹ bytes").
 pub const GB: u64 = 1_000_000_000;
 /// Bytes in a gibibyte, PyPNM's and systemd's unit.
@@ -58,7 +60,43 @@ pub fn permyriad(text: &str) -> Option<u32> {
         (Some(one), 10) if one.len() == 1 => decimal::<u32>(one)?,
         _ => return None,
     };
-    decimal::<u32>(whole)?.checked_mul(scale)?.checked_add(fraction)
+    // What systemd keeps it in.
+    let most = i32::MAX.unsigned_abs();
+    integer(whole)?.checked_mul(scale)?.checked_add(fraction).filter(|sum| *sum <= most)
+}
+
+/// A whole number ≥ 0 as systemd reads one (`safe_atou()`): white space and a sign before it, and C's prefixes: `0x` for
+/// base 16, `0` for base 8; and `0o`, `0b`.
+pub fn integer(text: &str) -> Option<u32> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
+    let of = |digits: &str, radix: u32| -> Option<u32> {
+        let (negative, digits) = match digits.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, digits.strip_prefix('+').unwrap_or(digits)),
+        };
+        let valid = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+        let number = valid.then(|| u32::from_str_radix(digits, radix).ok()).flatten()?;
+        (!negative || number == 0).then_some(number)
+    };
+    let prefixed = |prefixes: [&str; 2]| prefixes.into_iter().find_map(|prefix| text.strip_prefix(prefix));
+    if let Some(digits) = prefixed(["0b", "0B"]) {
+        return of(digits, 2);
+    }
+    if let Some(digits) = prefixed(["0o", "0O"]) {
+        return of(digits, 8);
+    }
+    let sign = text.len() - text.trim_start_matches(['+', '-']).len();
+    let (sign, digits) = text.split_at_checked(sign).filter(|(sign, _)| sign.len() <= 1)?;
+    let radix = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => 16,
+        [b'0', _, ..] => 8,
+        _ => 10,
+    };
+    let digits = if radix == 16 { digits.get(2..)? } else { digits };
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    of(&format!("{sign}{digits}"), radix)
 }
 
 /// Bytes after `parse_size(…, 1024)`.
@@ -72,6 +110,7 @@ fn bytes(text: &str) -> Option<u64> {
         return None;
     }
     while !rest.is_empty() {
+        rest = rest.strip_prefix('+').unwrap_or(rest);
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (whole, after) = rest.split_at(digits);
         let whole: u64 = decimal(whole)?;
@@ -87,8 +126,10 @@ fn bytes(text: &str) -> Option<u64> {
         // Units fall from part to part: "1G 512M" is a size, "512M 1G" is not.
         let (at, (suffix, shift)) =
             UNITS.iter().enumerate().skip(first_unit).find(|(_, (suffix, _))| after.starts_with(suffix))?;
-        let whole = whole.checked_mul(1u64.checked_shl(*shift)?)?;
-        total = total.checked_add(whole)?.checked_add(fraction_of(fraction, *shift))?;
+        let fraction = fraction_of(fraction, *shift);
+        // As systemd has it: a fraction must leave room for a whole one.
+        whole.checked_add(u64::from(fraction > 0)).filter(|most| *most <= u64::MAX >> *shift)?;
+        total = total.checked_add(whole << *shift)?.checked_add(fraction)?;
         first_unit = at + 1;
         rest = after.get(suffix.len()..)?.trim_start();
     }
@@ -125,12 +166,18 @@ pub fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 /// Bytes as PyPNM writes `PYPNM_SERVE_TOTAL_MEMORY_GIB`: GiB as Python prints a float rounded to two decimals
-/// (`8.0`, `15.63`). Half a hundredth is rounded up.
+/// (`8.0`, `15.63`). Python rounds half a hundredth, which a whole number of bytes can be, to the even side.
 pub struct Gib(pub u64);
 
 impl std::fmt::Display for Gib {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let hundredths = (u128::from(self.0) * 100 + u128::from(GIB / 2)) / u128::from(GIB);
+        let (exact, gib) = (u128::from(self.0) * 100, u128::from(GIB));
+        let rounded_down = exact / gib;
+        let hundredths = match (exact % gib).cmp(&(gib / 2)) {
+            Ordering::Less => rounded_down,
+            Ordering::Equal => rounded_down + rounded_down % 2,
+            Ordering::Greater => rounded_down + 1,
+        };
         let (whole, hundredths) = (hundredths / 100, hundredths % 100);
         if hundredths % 10 == 0 {
             write!(f, "{whole}.{}", hundredths / 10)
@@ -166,7 +213,7 @@ impl std::fmt::Display for Gb {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpus, GIB, Gb, Gib, Size, milli_cpus, permyriad, size};
+    use super::{Cpus, GIB, Gb, Gib, Size, integer, milli_cpus, permyriad, size};
 
     #[test]
     fn sizes_as_systemd_reads_them() {
@@ -182,6 +229,7 @@ mod tests {
             ("100B", b(100)),
             ("15E", b(15 << 60)),
             ("3.", b(3)),
+            ("+1K", b(1024)),
             ("50%", Some(Size::Permyriad(5000))),
             ("12.55%", Some(Size::Permyriad(1255))),
             ("100%", Some(Size::Permyriad(10_000))),
@@ -197,7 +245,8 @@ mod tests {
             "G",
             ".5G",
             "-1",
-            "+1",
+            "+",
+            "15.5E",
             "1g",
             "1KB",
             "512M 1G",
@@ -226,6 +275,27 @@ mod tests {
     }
 
     #[test]
+    fn integers_as_systemd_reads_them() {
+        for (text, number) in [
+            ("0", 0),
+            ("10", 10),
+            ("+7", 7),
+            (" 7", 7),
+            ("-0", 0),
+            ("0x1f", 31),
+            ("010", 8),
+            ("0b11", 3),
+            ("0o17", 15),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(integer(text), Some(number), "{text:?}");
+        }
+        for text in ["", "+", "-1", "08", "0x", "1 ", "1e3", "++1", "0x-1", "0b2", "4294967296"] {
+            assert_eq!(integer(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn cpus_in_thousandths() {
         for (text, milli) in [("0", 0), ("2", 2000), ("1.5", 1500), ("0.125", 125), ("1024", 1_024_000)] {
             assert_eq!(milli_cpus(text), Some(milli), "{text:?}");
@@ -242,6 +312,11 @@ mod tests {
         assert_eq!(Gib(GIB / 2).to_string(), "0.5");
         assert_eq!(Gib(GIB / 100 + GIB).to_string(), "1.01");
         assert_eq!(Gib(0).to_string(), "0.0");
+        // Python: round(3.125, 2) is 3.12, round(3.375, 2) is 3.38.
+        assert_eq!(Gib(3200 << 20).to_string(), "3.12");
+        assert_eq!(Gib(3456 << 20).to_string(), "3.38");
+        assert_eq!(Gib((3200 << 20) + 1).to_string(), "3.13");
+        assert_eq!(Gib(15 * GIB + GIB / 8 * 5).to_string(), "15.62");
         assert_eq!(Cpus(1500).to_string(), "1.5");
         assert_eq!(Cpus(16_000).to_string(), "16");
         assert_eq!(Cpus(1).to_string(), "0.001");

@@ -11,53 +11,24 @@ mod terminal;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use clap::Args;
-use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Sizing, Unit, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
 use pypnm_sizing::watch::ledger::{Bounds, Ledger};
 
-use crate::args::Machine;
+use crate::args::{FOR_EVER, Watch};
 use crate::{Outcome, remark};
 use cost::{Cost, cpu_seconds};
 use find::Target;
 use read::Reader;
 use show::Context;
-use terminal::{Events, FOR_EVER, Screen, Woken};
+use terminal::{Events, Screen, Woken};
 
 /// The part of one CPU that reckoning growth and findings may take.
 const RECKONING_BUDGET: f64 = 0.002;
-
-#[derive(Args)]
-pub(crate) struct Watch {
-    #[command(flatten)]
-    machine: Machine,
-    /// The unit to watch
-    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
-    unit: String,
-    /// Watch this process and its children instead: a PyPNM started by hand or in a container
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
-    interval: Duration,
-    /// Time watched before anything is advised; a fifth of it at full load proves demand
-    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
-    evidence: Duration,
-    /// Stop after this time (default: at Ctrl-C)
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    duration: Option<Duration>,
-    /// One line of JSON a sample, and one at the end
-    #[arg(long)]
-    json: bool,
-    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
-    #[arg(long, conflicts_with = "json")]
-    write_advice: bool,
-}
 
 /// How samples are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -300,35 +271,4 @@ fn speaks_utf8() -> bool {
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
     let locale = locale.to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    time(text)
-        .ok()
-        .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
-        .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
-}
-
-fn evidence(text: &str) -> Result<Duration, String> {
-    time(text)
-        .ok()
-        .filter(|time| *time >= Duration::from_secs(10))
-        .ok_or_else(|| "expected a time of 10s or more, such as 10min".to_owned())
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0), ("s", 1.0), ("m", 60.0)];
-    let (number, unit) = units
-        .iter()
-        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
-        .unwrap_or((text, 1.0));
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    number
-        .trim_end()
-        .parse::<f64>()
-        .ok()
-        .filter(|_| plain)
-        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
-        .filter(|time| !time.is_zero() && *time < FOR_EVER)
-        .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -168,6 +168,3 @@ fn put(text: &str) {
     // A terminal that has gone away needs nothing put back.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
-
-/// A moment later than this is never waited for.
-pub(super) const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
