@@ -17,6 +17,8 @@ pub const ENOUGH: f64 = 600.0;
 const WINDOWS: f64 = 10.0;
 /// A worker that lived for fewer seconds than PyPNM needs to start has not served its limit.
 const SHORT_LIFE: f64 = 10.0;
+/// A service that goes within so many seconds of replacing a worker was being stopped already.
+const STOPPING: f64 = 10.0;
 /// A worker younger than this, in seconds, has not warmed up.
 const WARM_UP: f64 = 60.0;
 /// Ended lives of which the growth is kept, and the points of each.
@@ -217,6 +219,8 @@ pub struct Ledger {
     ages: Latest<f64>,
     /// Ages of workers that went and have not been replaced yet.
     gone: Latest<f64>,
+    /// When workers were last replaced.
+    replaced_at: Latest<f64>,
     ended: Latest<Vec<Point>>,
 }
 
@@ -242,6 +246,7 @@ impl Ledger {
             short_lives: 0,
             ages: Latest::new(AGES),
             gone: Latest::new(AGES),
+            replaced_at: Latest::new(AGES),
             ended: Latest::new(LIVES),
         }
     }
@@ -309,6 +314,9 @@ impl Ledger {
         }
         self.began.get_or_insert(sample.at);
         let main = main_of(&sample);
+        if main != self.main {
+            self.taken_back(sample.at);
+        }
         self.lives_that_ended(&sample, main);
         let same_main = main == self.main;
         self.restarted(&sample, main);
@@ -321,7 +329,7 @@ impl Ledger {
                     life.on(process, sample.at, elapsed)
                 } else {
                     if same_main {
-                        self.replaced();
+                        self.replaced(sample.at);
                     }
                     Life::new(process, sample.at, !first || process.age < WARM_UP)
                 };
@@ -396,12 +404,24 @@ impl Ledger {
     }
 
     /// A new worker under the same parent: where one went before, it takes its place.
-    fn replaced(&mut self) {
+    fn replaced(&mut self, at: f64) {
         if let Some(age) = self.gone.pop() {
             self.recycles += 1;
             self.ages.push(age);
             self.short_lives += u64::from(age < SHORT_LIFE);
+            self.replaced_at.push(at);
         }
+    }
+
+    /// systemd stops a service with a signal to all its processes, and a parent that hears it a moment after its workers
+    /// first replaces them. Those were no recycles.
+    fn taken_back(&mut self, at: f64) {
+        while self.replaced_at.pop_newest().is_some_and(|replaced| at - replaced < STOPPING) {
+            let was_short = self.ages.pop_newest().is_some_and(|age| age < SHORT_LIFE);
+            self.recycles = self.recycles.saturating_sub(1);
+            self.short_lives = self.short_lives.saturating_sub(u64::from(was_short));
+        }
+        self.replaced_at = Latest::new(AGES);
     }
 
     /// Adds the last interval to the evidence.
