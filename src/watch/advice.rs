@@ -330,8 +330,11 @@ fn more(ledger: &Ledger, setup: &Setup) -> Finding {
     let proof = PROOF * ledger.enough();
     if evidence.all_busy < proof || evidence.free_cpus_when_busy.total() < FEWEST_BUSY {
         let full = evidence.cpu_full >= proof;
-        let why =
-            if full { ": the CPUs are full, more workers would only wait" } else { ": no demand for more" };
+        let why = if full {
+            ": the CPUs are full, more workers would only wait"
+        } else {
+            ": that proves no demand for more"
+        };
         return remark(format!("{busy}{why}"));
     }
     // Free in nine of ten of those samples.
