@@ -116,13 +116,13 @@ fn resource(page: &mut Page, unit: &Unit, resource: Resource) {
     }
     let widest = limits().map(|(_, limit)| amount(limit).chars().count()).max().unwrap_or(0);
     for (index, limit) in limits() {
-        let label = format!("{:<widest$}  {:<9}  ", amount(limit), scope(limit.scope));
-        let mark = if grant.binding == Some(index) { "  > " } else { "    " };
-        let text = format!("{label}{}", source(limit));
-        if grant.binding == Some(index) {
-            page.marked(mark, 4, &text, Ink::Bold);
+        let binds = grant.binding == Some(index);
+        let mark = if binds { ">" } else { " " };
+        let label = format!("  {mark} {:<widest$}  {:<9}  ", amount(limit), scope(limit.scope));
+        if binds {
+            page.marked(&label, 0, &source(limit), Ink::Bold);
         } else {
-            page.row(mark, 4, &text);
+            page.row(&label, 0, &source(limit));
         }
     }
     page.row("  = ", 4, &left(unit, grant, resource));

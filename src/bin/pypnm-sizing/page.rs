@@ -39,8 +39,8 @@ impl Page {
         self.line(label, width, text, None);
     }
 
-    /// As [`Page::row`], with the label, a word of ours, set off.
-    pub(crate) fn marked(&mut self, label: &'static str, width: usize, text: &str, ink: Ink) {
+    /// As [`Page::row`], with the label, words of ours, set off.
+    pub(crate) fn marked(&mut self, label: &str, width: usize, text: &str, ink: Ink) {
         let before = self.text.len();
         self.line(label, width, text, None);
         let painted = self.painted(label, ink);

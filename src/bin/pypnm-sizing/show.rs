@@ -110,7 +110,7 @@ pub(crate) fn headline(unit: &Unit) -> String {
     let but = if numbers == sized {
         String::new()
     } else {
-        format!(", by hand (sized: {})", brief(sized.workers, Some(sized.limit_max_requests)))
+        format!(", by hand; sized: {}", brief(sized.workers, Some(sized.limit_max_requests)))
     };
     format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
 }
