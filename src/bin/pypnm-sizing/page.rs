@@ -5,6 +5,9 @@ use std::io::IsTerminal;
 /// What a terminal has at least.
 const COLUMNS: usize = 80;
 
+/// What a text is indented by whose words don't fit beside its label.
+const INDENT: usize = 8;
+
 /// How a word is set off on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ink {
@@ -56,13 +59,23 @@ impl Page {
     }
 
     fn line(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
-        let label = printable(label);
-        let indent = label.chars().count().max(width);
+        let (label, text) = (printable(label), printable(text));
+        let written = label.chars().count();
+        let longest = text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+        let mut indent = written.max(width);
         self.text.push_str(&label);
-        self.text.extend(std::iter::repeat_n(' ', indent - label.chars().count()));
-        for (number, line) in
-            wrapped(&printable(text), COLUMNS - 1 - indent.min(COLUMNS / 2)).iter().enumerate()
-        {
+        if indent + longest < COLUMNS {
+            self.text.extend(std::iter::repeat_n(' ', indent - written));
+        } else {
+            // A long path gets a line of its own.
+            indent = indent.min(INDENT);
+            self.text.truncate(self.text.trim_end_matches(' ').len());
+            if written > 0 {
+                self.text.push('\n');
+            }
+            self.text.extend(std::iter::repeat_n(' ', indent));
+        }
+        for (number, line) in wrapped(&text, COLUMNS - 1 - indent).iter().enumerate() {
             if number > 0 {
                 self.text.extend(std::iter::repeat_n(' ', indent));
             }
@@ -143,6 +156,13 @@ mod tests {
         page.row("  CPUs", 8, &"word ".repeat(20));
         assert!(page.text.lines().all(|line| line.len() < 80), "{}", page.text);
         assert_eq!(page.text.lines().nth(1).map(|line| line.get(..9)), Some(Some("        w")));
+        let path = format!("/{}", "x".repeat(65));
+        page.row("  > 3.5 GB  container  ", 0, &format!("{path} it is"));
+        assert!(
+            page.text.ends_with(&format!("\n  > 3.5 GB  container\n        {path}\n        it is\n")),
+            "{}",
+            page.text
+        );
         page.row("", 0, "a\x1b[31mb");
         assert!(page.into_text().ends_with("a?[31mb\n"));
     }
