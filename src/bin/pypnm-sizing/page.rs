@@ -159,7 +159,7 @@ mod tests {
         let path = format!("/{}", "x".repeat(65));
         page.row("  > 3.5 GB  container  ", 0, &format!("{path} it is"));
         assert!(
-            page.text.ends_with(&format!("\n  > 3.5 GB  container\n        {path}\n        it is\n")),
+            page.text.ends_with(&format!("\n  > 3.5 GB  container\n        {path} it\n        is\n")),
             "{}",
             page.text
         );
