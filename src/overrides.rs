@@ -187,8 +187,8 @@ pub fn hide(unit: &mut Unit) {
 }
 
 /// A variable of the service's environment.
+#[derive(Default)]
 struct Variable {
-    key: String,
     value: String,
     /// `None`: the drop-in's.
     source: Option<Source>,
@@ -270,7 +270,7 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
 }
 
 /// The flags among the commands' words, the last of each.
-fn flags(commands: &[Command<'_>], environment: &Environment, list: &mut Vec<Override>) {
+fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec<Override>) {
     for flag in ["--workers", "--limit-max-requests"] {
         let mut found: Option<(String, Source)> = None;
         for command in commands {
@@ -293,38 +293,35 @@ fn flags(commands: &[Command<'_>], environment: &Environment, list: &mut Vec<Ove
 }
 
 /// The service's environment, as far as it is asked for: the drop-in's variables, and those that its command uses.
-struct Environment {
-    wanted: Vec<String>,
-    variables: Vec<Variable>,
+struct Environment<'a> {
+    variables: Vec<(&'a str, Option<Variable>)>,
     /// Where `Environment=` was reset last, after the drop-in.
     reset: Option<Source>,
     /// What `UnsetEnvironment=` took away.
     unset: Vec<(String, Source)>,
 }
 
-impl Environment {
-    fn new(commands: &[Command<'_>]) -> Self {
-        let mut wanted: Vec<String> = VARIABLES.iter().map(|key| (*key).to_owned()).collect();
+impl<'a> Environment<'a> {
+    fn new(commands: &'a [Command<'_>]) -> Self {
+        let mut variables: Vec<_> = VARIABLES.into_iter().map(|key| (key, None)).collect();
         for word in commands.iter().filter(|command| command.expands).flat_map(|command| &command.words) {
             for piece in word.split('$').skip(1) {
                 let piece = piece.strip_prefix('{').unwrap_or(piece);
                 let end = piece.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
-                wanted.extend(piece.get(..end).filter(|name| !name.is_empty()).map(str::to_owned));
+                variables.extend(piece.get(..end).map(|name| (name, None)));
             }
         }
-        Self { wanted, variables: Vec::new(), reset: None, unset: Vec::new() }
+        Self { variables, reset: None, unset: Vec::new() }
     }
 
     fn of(&self, key: &str) -> Option<&Variable> {
-        self.variables.iter().find(|variable| variable.key == key)
+        self.variables.iter().find(|(name, _)| *name == key)?.1.as_ref()
     }
 
-    fn set(&mut self, key: &str, value: &str, source: Option<Source>) {
-        if !self.wanted.iter().any(|wanted| wanted == key) {
-            return;
+    fn set(&mut self, key: &str, value: &str, source: impl FnOnce() -> Option<Source>) {
+        if let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) {
+            *variable = Some(Variable { value: value.to_owned(), source: source() });
         }
-        self.variables.retain(|variable| variable.key != key);
-        self.variables.push(Variable { key: key.to_owned(), value: value.to_owned(), source });
     }
 
     /// `Environment=` of all files, with the drop-in's own `ours` in its place.
@@ -338,7 +335,7 @@ impl Environment {
                 self.set_ours(ours.take());
             }
             if assignment.value.is_empty() {
-                self.variables.clear();
+                self.variables.iter_mut().for_each(|(_, variable)| *variable = None);
                 self.reset = ours.is_none().then(|| assignment.source.clone());
                 continue;
             }
@@ -348,7 +345,7 @@ impl Environment {
                     continue;
                 };
                 if let Some((key, value)) = word.split_once('=') {
-                    self.set(key, value, Some(assignment.source.clone()));
+                    self.set(key, value, || Some(assignment.source.clone()));
                 }
             }
         }
@@ -357,7 +354,7 @@ impl Environment {
 
     fn set_ours(&mut self, ours: Option<&[&str]>) {
         for key in ours.unwrap_or_default() {
-            self.set(key, "", None);
+            self.set(key, "", || None);
         }
     }
 
@@ -393,8 +390,8 @@ impl Environment {
             match root.bytes(&path) {
                 Ok(text) => {
                     for variable in environment::variables(&text) {
-                        let source = Source::key(path.clone(), variable.line, variable.key.clone());
-                        self.set(&variable.key, &variable.value, Some(source));
+                        let source = || Some(Source::key(path.clone(), variable.line, variable.key.clone()));
+                        self.set(&variable.key, &variable.value, source);
                     }
                 }
                 Err(ReadError::Missing) => {}
@@ -422,15 +419,17 @@ impl Environment {
                 Some((key, value)) => (key, Some(value)),
                 None => (word.as_str(), None),
             };
-            // The drop-in's own values are not known here, so one of them is never taken for that value.
-            let matches = |variable: &Variable| {
-                variable.key == key
-                    && value.is_none_or(|value| variable.source.is_some() && variable.value == value)
+            let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) else {
+                continue;
             };
-            if value.is_none() || self.variables.iter().any(matches) {
+            // The drop-in's own values are not known here, so one of them is never taken for that value.
+            let has = |variable: &Variable| {
+                value.is_none_or(|value| variable.source.is_some() && variable.value == value)
+            };
+            if variable.as_ref().is_some_and(has) {
+                *variable = None;
                 self.unset.push((key.to_owned(), source));
             }
-            self.variables.retain(|variable| !matches(variable));
         }
     }
 

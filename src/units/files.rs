@@ -37,19 +37,28 @@ pub struct Index<'a> {
     /// In the order of the directories.
     entries: Vec<Entry>,
     /// Their names, one after the other.
-    names: String,
+    names: Vec<u8>,
     /// `/lib` is the same as `/usr/lib`.
     merged_usr: bool,
     /// Directories that are there and can't be read.
     unread: Vec<Source>,
 }
 
+/// Small, for there are hundreds, and few are looked at twice.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    start: usize,
-    end: usize,
-    directory: &'static str,
+    /// Where its name begins.
+    start: u32,
+    length: u16,
+    /// Its place in [`DIRECTORIES`].
+    directory: u8,
     what: What,
+}
+
+impl Entry {
+    fn directory(self) -> &'static str {
+        DIRECTORIES.get(usize::from(self.directory)).copied().unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,43 +83,15 @@ impl<'a> Index<'a> {
         let mut index = Self {
             root,
             entries: Vec::with_capacity(256),
-            names: String::with_capacity(8 << 10),
+            names: Vec::with_capacity(8 << 10),
             merged_usr: root.link("/lib").is_some(),
             unread: Vec::new(),
         };
-        for directory in DIRECTORIES {
+        for (number, directory) in (0..).zip(DIRECTORIES) {
             if directory == SPLIT_USR && index.merged_usr {
                 continue;
             }
-            let (entries, names) = (&mut index.entries, &mut index.names);
-            let listed = root.each_entry(directory, |name, file_type| {
-                let of_a_unit = name.ends_with(b".service") || name.ends_with(b".slice");
-                let of_drop_ins = name.strip_suffix(b".d").is_some_and(|name| {
-                    name.ends_with(b".service")
-                        || name.ends_with(b".slice")
-                        || name == b"service"
-                        || name == b"slice"
-                });
-                let what = match file_type {
-                    FileType::RegularFile if of_a_unit => What::File,
-                    FileType::Directory if of_drop_ins => What::Directory,
-                    FileType::Symlink if of_a_unit || of_drop_ins => What::Link,
-                    FileType::Unknown if of_a_unit || of_drop_ins => {
-                        let path = format!("{directory}/{}", String::from_utf8_lossy(name));
-                        match (root.link(&path), of_a_unit) {
-                            (Some(_), _) => What::Link,
-                            (None, true) => What::File,
-                            (None, false) => What::Directory,
-                        }
-                    }
-                    _ => return,
-                };
-                if let Ok(name) = std::str::from_utf8(name) {
-                    let start = names.len();
-                    names.push_str(name);
-                    entries.push(Entry { start, end: names.len(), directory, what });
-                }
-            });
+            let listed = root.each_entry(directory, |name, file_type| index.add(number, name, file_type));
             match listed {
                 Ok(()) | Err(ReadError::Missing) => {}
                 Err(error) => {
@@ -122,17 +103,64 @@ impl<'a> Index<'a> {
         index
     }
 
+    /// Takes one name of a directory, if it has to do with services or slices.
+    fn add(&mut self, directory: u8, name: &[u8], file_type: FileType) {
+        // Most names are told by their last letter.
+        let of_type = |name: &[u8], dot: &[u8]| match name.last() {
+            Some(b'e') => name
+                .strip_suffix(b"service")
+                .or(name.strip_suffix(b"slice"))
+                .is_some_and(|n| n.ends_with(dot)),
+            _ => false,
+        };
+        let (of_a_unit, of_drop_ins) = match name.last() {
+            Some(b'e') => (of_type(name, b"."), false),
+            Some(b'd') => {
+                let name = name.strip_suffix(b".d");
+                (
+                    false,
+                    name.is_some_and(|name| of_type(name, b".") || name == b"service" || name == b"slice"),
+                )
+            }
+            _ => return,
+        };
+        let what = match file_type {
+            FileType::RegularFile if of_a_unit => What::File,
+            FileType::Directory if of_drop_ins => What::Directory,
+            FileType::Symlink if of_a_unit || of_drop_ins => What::Link,
+            FileType::Unknown if of_a_unit || of_drop_ins => {
+                let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
+                let path = format!("{directory}/{}", String::from_utf8_lossy(name));
+                match (self.root.link(&path), of_a_unit) {
+                    (Some(_), _) => What::Link,
+                    (None, true) => What::File,
+                    (None, false) => What::Directory,
+                }
+            }
+            _ => return,
+        };
+        // No name of a file is longer than 255 bytes, and no directory has more than 100,000 that are looked at.
+        if let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(name.len())) {
+            self.names.extend_from_slice(name);
+            self.entries.push(Entry { start, length, directory, what });
+        }
+    }
+
+    fn name_bytes(&self, entry: Entry) -> &[u8] {
+        let start = entry.start as usize;
+        self.names.get(start..start + usize::from(entry.length)).unwrap_or_default()
+    }
+
+    /// Empty where it is not UTF-8, which no unit's name is.
     fn name(&self, entry: Entry) -> &str {
-        self.names.get(entry.start..entry.end).unwrap_or_default()
+        std::str::from_utf8(self.name_bytes(entry)).unwrap_or_default()
     }
 
     /// The entries of that name, the strongest directory's first.
     fn named<'n>(&'n self, name: &'n str) -> impl Iterator<Item = Entry> + 'n {
-        let names = self.names.as_bytes();
-        self.entries.iter().copied().filter(move |entry| {
-            entry.end - entry.start == name.len()
-                && names.get(entry.start..entry.end) == Some(name.as_bytes())
-        })
+        let same_length = move |entry: &Entry| usize::from(entry.length) == name.len();
+        let entries = self.entries.iter().copied().filter(same_length);
+        entries.filter(move |entry| self.name_bytes(*entry) == name.as_bytes())
     }
 
     /// Loads the unit that goes by `name`; `None` where that is no name of a service or slice. Of a template, what all its
@@ -215,11 +243,11 @@ impl<'a> Index<'a> {
     fn id(&self, name: &str) -> Option<Id> {
         self.named(name).find_map(|entry| match entry.what {
             What::Directory => None,
-            What::File => Some(Id::File(format!("{}/{name}", entry.directory))),
+            What::File => Some(Id::File(format!("{}/{name}", entry.directory()))),
             What::Link => {
-                let path = format!("{}/{name}", entry.directory);
+                let path = format!("{}/{name}", entry.directory());
                 let target = self.root.link(&path)?;
-                match self.alias_target(entry.directory, &target) {
+                match self.alias_target(entry.directory(), &target) {
                     None => Some(Id::File(path)),
                     // Where it is no good alias, a weaker directory's entry counts.
                     Some(target) => may_alias(name, &target).then_some(Id::Alias(target)),
@@ -321,14 +349,16 @@ impl<'a> Index<'a> {
     ) -> Vec<String> {
         let mut places: Vec<(&'static str, String)> = Vec::new();
         let mut add = |names: &[String]| {
-            for directory in DIRECTORIES {
-                for name in names {
-                    let name = format!("{name}.d");
-                    let place = self.named(&name).find(|entry| entry.directory == directory);
-                    if place.is_some() {
-                        places.push((directory, name));
-                    }
-                }
+            let from = places.len();
+            for name in names {
+                let name = format!("{name}.d");
+                places.extend(self.named(&name).map(|entry| (entry.directory(), name.clone())));
+            }
+            // Directory by directory; stable, so that the names stay in their order.
+            let rank =
+                |(directory, _): &(&str, String)| DIRECTORIES.iter().position(|known| known == directory);
+            if let Some(added) = places.get_mut(from..).filter(|added| added.len() > 1) {
+                added.sort_by_key(rank);
             }
         };
         add(&id.with_drop_ins());
