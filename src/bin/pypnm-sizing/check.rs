@@ -2,6 +2,8 @@
 //! monitoring; status 0, 1 and 2 for "fits", "does not" and "can't tell".
 
 mod facts;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::process::ExitCode;
