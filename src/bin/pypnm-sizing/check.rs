@@ -184,7 +184,7 @@ fn line(page: &mut Page, judged: &Judged, problems: &[Problem]) {
         number => format!("; {number} problems with what was read, see --verbose"),
     };
     let (word, ink) = word(judged.status());
-    page.one_line(word, ink, &format!(": {}{problems}", summary(judged)));
+    page.one_line(word, ink, &format!("{}{problems}", summary(judged)));
 }
 
 fn details(page: &mut Page, judged: &Judged) {

@@ -9,7 +9,7 @@ use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
 use crate::args::Show;
 use crate::page::Page;
 use crate::sized::{
-    Setting, brief, chosen, effective, not_sized, override_text, profile, settings, turned_off,
+    Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
 use crate::{Outcome, answer, generated, json, remark};
 
@@ -81,6 +81,9 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
     }
     for one in &unit.overrides.list {
         page.row("  By hand", LABEL, &override_text(one));
+    }
+    if let Some(state) = unit.definition.as_ref().and_then(state) {
+        page.row("  Unit", LABEL, state);
     }
     match loaded {
         Loaded::NotAsked | Loaded::Same => {}

@@ -34,8 +34,6 @@ const STRONGER: [&str; 8] = [
     "/run/systemd/system",
     "/run/systemd/system.attached",
 ];
-/// Where systemd keeps its cgroups: version 2, hybrid, version 1.
-const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 
 /// Gathers what there is to know of `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, Trouble> {
@@ -118,12 +116,7 @@ fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
 
 /// The processes of a unit's cgroup.
 fn processes(root: &Root, cgroup: &str) -> Vec<(u32, u32, Vec<String>)> {
-    // The root cgroup is everybody's.
-    let hierarchies = HIERARCHIES.iter().filter(|_| cgroup.len() > 1);
-    let lists = hierarchies.filter_map(|place| root.text(&format!("{place}{cgroup}/cgroup.procs")).ok());
-    let pids = lists.map(|list| list.lines().filter_map(|pid| pid.parse::<u32>().ok()).collect::<Vec<u32>>());
-    let pids = pids.into_iter().find(|pids| !pids.is_empty()).unwrap_or_default();
-    pids.into_iter().filter_map(|pid| process(root, pid)).collect()
+    systemd::processes(root, cgroup).into_iter().filter_map(|pid| process(root, pid)).collect()
 }
 
 fn candidates(processes: &[(u32, u32, Vec<String>)]) -> Vec<Candidate<'_>> {
