@@ -258,7 +258,9 @@ pub(crate) fn unit(data: &[u8]) {
     let mut next = || parts.next().unwrap_or_default();
     let (whole, file, drop_in, variables) = (String::from_utf8_lossy(next()), next(), next(), next());
     for variable in environment::variables(variables) {
-        assert!(!variable.key.contains(['=', '\n', '\r']) && variable.line as usize <= variables.len());
+        // Only the first byte of a name may be a '='.
+        assert!(!variable.key.chars().skip(1).any(|c| c == '=') && !variable.key.contains(['\n', '\r']));
+        assert!(variable.line as usize <= variables.len());
     }
     assert_eq!(unescape(&escape(&whole)).as_deref(), Some(&*whole));
     let name = Name::parse(&whole).or_else(|| Name::parse("a-b@c.service")).expect("a name");

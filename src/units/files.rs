@@ -167,10 +167,8 @@ impl<'a> Index<'a> {
     /// instances have in common.
     pub fn load(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Unit> {
         let asked = Name::parse(name)?;
-        let fragment = match self.follow(name) {
-            Ok(None) => asked.template().map_or(Ok(None), |template| self.follow(&template)),
-            other => other,
-        };
+        let of_template = || asked.template().and_then(|template| self.follow(&template));
+        let fragment = self.follow(name).or_else(of_template);
         let mut unit = Unit {
             name: name.to_owned(),
             aliases: Vec::new(),
@@ -180,21 +178,16 @@ impl<'a> Index<'a> {
             assignments: Vec::with_capacity(16),
             unread: self.unread.clone(),
         };
-        match fragment {
-            Err(()) => unit.state = State::Bad,
-            Ok(None) => {}
-            Ok(Some(path)) => {
-                let base = path.rsplit('/').next().unwrap_or_default();
-                if let Some(base) = Name::parse(base) {
-                    unit.name = match (base.kind(), asked.instance) {
-                        (Kind::Template, Some(instance)) => base.with_instance(instance),
-                        _ => base.whole.to_owned(),
-                    };
-                }
-                unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
-                if unit.state != State::NotFound {
-                    unit.fragment = Some(path);
-                }
+        if let Some(path) = fragment {
+            if let Some(base) = Name::parse(base_of(&path)) {
+                unit.name = match (base.kind(), asked.instance) {
+                    (Kind::Template, Some(instance)) => base.with_instance(instance),
+                    _ => base.whole.to_owned(),
+                };
+            }
+            unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            if unit.state != State::NotFound {
+                unit.fragment = Some(path);
             }
         }
         if asked.unit_type == Type::Slice {
@@ -212,16 +205,15 @@ impl<'a> Index<'a> {
             unit.aliases.push(name.to_owned());
         }
         for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
-            let state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
-            if state != State::NotFound {
-                unit.drop_ins.push(path);
-            }
+            // One that can't be read to its end says what it said until there; so it does for systemd.
+            take_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            unit.drop_ins.push(path);
         }
         Some(unit)
     }
 
-    /// The file of a name. `Ok(None)`: it has none; an error: it leads to itself.
-    fn follow(&self, name: &str) -> Result<Option<String>, ()> {
+    /// The file of a name; `None`: it has none, or leads to itself.
+    fn follow(&self, name: &str) -> Option<String> {
         let mut id = name.to_owned();
         for hop in 0..MOST_ALIASES {
             // An alias of an instance leads to the template where the instance has no file.
@@ -230,13 +222,12 @@ impl<'a> Index<'a> {
                 None if hop > 0 => template().and_then(|template| self.id(&template)),
                 other => other,
             };
-            match found {
-                None => return Ok(None),
-                Some(Id::File(path)) => return Ok(Some(path)),
-                Some(Id::Alias(next)) => id = next,
+            match found? {
+                Id::File(path) => return Some(path),
+                Id::Alias(next) => id = next,
             }
         }
-        Err(())
+        None
     }
 
     /// What a name stands for in the strongest directory that has it.
@@ -321,11 +312,11 @@ impl<'a> Index<'a> {
                 continue;
             }
             // It must lead to this very file, and an instance's own link must not lead elsewhere.
-            let Ok(Some(path)) = self.follow(name) else {
+            let Some(path) = self.follow(name) else {
                 continue;
             };
-            let elsewhere = alias != name
-                && matches!(self.follow(&alias), Ok(Some(other)) if Some(base_of(&other)) != fragment.map(base_of));
+            let other = |path: String| Some(base_of(&path)) != fragment.map(base_of);
+            let elsewhere = alias != name && self.follow(&alias).is_some_and(other);
             let target = Name::parse(base_of(&path)).map(|target| match (target.kind(), parsed.instance) {
                 (Kind::Template, Some(instance)) => target.with_instance(instance),
                 _ => target.whole.to_owned(),
@@ -396,7 +387,8 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Takes what one file says into `unit`; an empty one is `Masked`, one that is not there `NotFound`.
+/// Takes what one file says into `unit`; an empty one is `Masked`, one that is not there `NotFound`, one that is not read
+/// to its end `Bad`.
 fn take_file(
     root: &Root,
     path: &str,
@@ -407,8 +399,8 @@ fn take_file(
     match root.bytes(path) {
         Ok(bytes) if bytes.is_empty() => State::Masked,
         Ok(bytes) => {
-            take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
-            State::Loaded
+            let whole = take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
+            if whole { State::Loaded } else { State::Bad }
         }
         Err(ReadError::Missing) => State::NotFound,
         Err(error) => {
@@ -419,14 +411,15 @@ fn take_file(
     }
 }
 
-/// Takes the assignments of one file's text, in sections of that type. Of its faults the first is reported: systemd itself reports them all.
+/// Takes the assignments of one file's text, in sections of that type; whether it could be read to its end. Of its faults
+/// the first is reported, and the one that ends it: systemd itself reports them all.
 pub fn take_text(
     path: &str,
     text: &[u8],
     unit_type: Type,
     assignments: &mut Vec<Assignment>,
     problems: &mut Vec<Problem>,
-) {
+) -> bool {
     let mut inside = false;
     let mut told = false;
     for item in items(text) {
@@ -440,7 +433,8 @@ pub fn take_text(
             }
             Item::Assignment { .. } => {}
             Item::Fault { fault, line } => {
-                let rest = fault == Fault::BrokenSection;
+                // As `parse_line()` and its caller have it.
+                let rest = matches!(fault, Fault::BrokenSection | Fault::NotUtf8);
                 if rest || !told {
                     let instead =
                         if rest { "systemd skips the rest of the file" } else { "systemd skips the line" };
@@ -452,9 +446,13 @@ pub fn take_text(
                     });
                 }
                 told = true;
+                if rest {
+                    return false;
+                }
             }
         }
     }
+    true
 }
 
 /// The last step of a path.
