@@ -179,14 +179,9 @@ impl<'a> Index<'a> {
             unread: self.unread.clone(),
         };
         if let Some(path) = fragment {
-            if let Some(base) = Name::parse(base_of(&path)) {
-                unit.name = match (base.kind(), asked.instance) {
-                    (Kind::Template, Some(instance)) => base.with_instance(instance),
-                    _ => base.whole.to_owned(),
-                };
-            }
             unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
             if unit.state != State::NotFound {
+                unit.name = name_of_file(&path, &asked);
                 unit.fragment = Some(path);
             }
         }
@@ -196,6 +191,12 @@ impl<'a> Index<'a> {
             if unit.state == State::NotFound || perpetual {
                 unit.state = State::Loaded;
             }
+        }
+        let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
+        if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
+            // The other name is no more than an alias then.
+            unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
+            unit.aliases.retain(|alias| alias != name);
         }
         let id = unit.name.clone();
         let id = Name::parse(&id).unwrap_or(asked);
@@ -317,11 +318,7 @@ impl<'a> Index<'a> {
             };
             let other = |path: String| Some(base_of(&path)) != fragment.map(base_of);
             let elsewhere = alias != name && self.follow(&alias).is_some_and(other);
-            let target = Name::parse(base_of(&path)).map(|target| match (target.kind(), parsed.instance) {
-                (Kind::Template, Some(instance)) => target.with_instance(instance),
-                _ => target.whole.to_owned(),
-            });
-            if target.as_deref() == Some(id.whole) && !elsewhere {
+            if name_of_file(&path, &parsed) == id.whole && !elsewhere {
                 aliases.push(alias);
             }
         }
@@ -453,6 +450,15 @@ pub fn take_text(
         }
     }
     true
+}
+
+/// The name of the unit that was asked for by one name, from the name of its file.
+fn name_of_file(path: &str, asked: &Name<'_>) -> String {
+    match (Name::parse(base_of(path)), asked.instance) {
+        (Some(base), Some(instance)) if base.kind() == Kind::Template => base.with_instance(instance),
+        (Some(base), _) => base.whole.to_owned(),
+        (None, _) => asked.whole.to_owned(),
+    }
 }
 
 /// The last step of a path.
