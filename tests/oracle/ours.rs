@@ -7,8 +7,7 @@
 
 use std::path::Path;
 
-use pypnm_sizing::limits::service::{Affinity, Said, limits, settings};
-use pypnm_sizing::limits::{Amount, Scope};
+use pypnm_sizing::limits::service::{Cpus, Said, numa_cpus, settings};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State};
@@ -28,17 +27,10 @@ fn main() {
         let settings = settings(&unit, Some(memory), &mut problems);
         let bytes = |said: &Option<Said<u64>>| said.as_ref().map(|said| said.value);
         let list = |set: &CpuSet| set.iter().collect::<Vec<u32>>();
-        let affinity = settings.cpu_affinity.as_ref().map(|said| match &said.value {
-            Affinity::Cpus(set) => list(set),
-            Affinity::Numa(_) => {
-                let limits = limits(&root, &settings, Scope::Service, &mut problems);
-                let of_affinity = limits.iter().rev().find(|limit| limit.source == said.source);
-                match of_affinity.map(|limit| &limit.amount) {
-                    Some(Amount::Cpus(set)) => list(set),
-                    _ => Vec::new(),
-                }
-            }
-        });
+        let old = |said: &Option<Said<Cpus>>| said.as_ref().map(|said| list(&said.value.until_257));
+        let new = |said: &Option<Said<Cpus>>| said.as_ref().map(|said| list(&said.value.from_258));
+        let nodes = settings.numa_affinity.as_ref();
+        let numa = nodes.and_then(|said| numa_cpus(&root, &said.value, &mut problems)).map(|set| list(&set));
         let state = match unit.state {
             State::Loaded => "loaded",
             State::NotFound => "not-found",
@@ -57,8 +49,11 @@ fn main() {
                 "MemoryHigh": bytes(&settings.memory_high),
                 "MemoryLimit": bytes(&settings.memory_limit),
                 "CPUQuotaPerSecUSec": settings.cpu_quota.as_ref().map(|said| u64::from(said.value) * 100),
-                "AllowedCPUs": settings.allowed_cpus.as_ref().map(|said| list(&said.value)),
-                "CPUAffinity": affinity,
+                "AllowedCPUs": old(&settings.allowed_cpus),
+                "CPUAffinity": old(&settings.cpu_affinity),
+                "AllowedCPUs from 258": new(&settings.allowed_cpus),
+                "CPUAffinity from 258": new(&settings.cpu_affinity),
+                "CPUAffinity=numa": numa,
                 "Slice": settings.slice,
             })
         );
