@@ -334,7 +334,7 @@ impl Reader<'_> {
         let mut slice = Some(self.name.default_slice());
         for assignment in self.unit.of("Slice") {
             match specifier::expand_name(&assignment.value, &self.name) {
-                Ok(name) if is_loadable_slice(&name) => slice = Some(name),
+                Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
                     self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
                     self.settings.unknown.push((Resource::Memory, assignment.source.clone()));

@@ -34,8 +34,10 @@ const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
 #[derive(Debug)]
 pub struct Index<'a> {
     root: &'a Root,
-    /// In the order of the directories.
-    entries: Vec<Entry>,
+    /// Units, in the order of the directories.
+    units: Vec<Entry>,
+    /// Directories of drop-ins, in the same order.
+    drop_ins: Vec<Entry>,
     /// Their names, one after the other.
     names: Vec<u8>,
     /// `/lib` is the same as `/usr/lib`.
@@ -64,9 +66,9 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     File,
-    /// To a file or to a directory.
     Link,
-    Directory,
+    /// A directory, or a link to one.
+    DropIns,
 }
 
 /// What a name stands for.
@@ -82,7 +84,8 @@ impl<'a> Index<'a> {
     pub fn read(root: &'a Root, problems: &mut Vec<Problem>) -> Self {
         let mut index = Self {
             root,
-            entries: Vec::with_capacity(256),
+            units: Vec::with_capacity(256),
+            drop_ins: Vec::with_capacity(16),
             names: Vec::with_capacity(8 << 10),
             merged_usr: root.link("/lib").is_some(),
             unread: Vec::new(),
@@ -105,44 +108,31 @@ impl<'a> Index<'a> {
 
     /// Takes one name of a directory, if it has to do with services or slices.
     fn add(&mut self, directory: u8, name: &[u8], file_type: FileType) {
-        // Most names are told by their last letter.
-        let of_type = |name: &[u8], dot: &[u8]| match name.last() {
-            Some(b'e') => name
-                .strip_suffix(b"service")
-                .or(name.strip_suffix(b"slice"))
-                .is_some_and(|n| n.ends_with(dot)),
-            _ => false,
-        };
-        let (of_a_unit, of_drop_ins) = match name.last() {
-            Some(b'e') => (of_type(name, b"."), false),
-            Some(b'd') => {
-                let name = name.strip_suffix(b".d");
-                (
-                    false,
-                    name.is_some_and(|name| of_type(name, b".") || name == b"service" || name == b"slice"),
-                )
-            }
-            _ => return,
-        };
+        let of_a_unit = name.ends_with(b".service") || name.ends_with(b".slice");
+        let of_drop_ins = !of_a_unit
+            && name.strip_suffix(b".d").is_some_and(|name| {
+                name.ends_with(b".service")
+                    || name.ends_with(b".slice")
+                    || name == b"service"
+                    || name == b"slice"
+            });
         let what = match file_type {
             FileType::RegularFile if of_a_unit => What::File,
-            FileType::Directory if of_drop_ins => What::Directory,
-            FileType::Symlink if of_a_unit || of_drop_ins => What::Link,
-            FileType::Unknown if of_a_unit || of_drop_ins => {
+            FileType::Symlink if of_a_unit => What::Link,
+            FileType::Directory | FileType::Symlink if of_drop_ins => What::DropIns,
+            FileType::Unknown if of_drop_ins => What::DropIns,
+            FileType::Unknown if of_a_unit => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
                 let path = format!("{directory}/{}", String::from_utf8_lossy(name));
-                match (self.root.link(&path), of_a_unit) {
-                    (Some(_), _) => What::Link,
-                    (None, true) => What::File,
-                    (None, false) => What::Directory,
-                }
+                if self.root.link(&path).is_some() { What::Link } else { What::File }
             }
             _ => return,
         };
         // No name of a file is longer than 255 bytes, and no directory has more than 100,000 that are looked at.
         if let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(name.len())) {
             self.names.extend_from_slice(name);
-            self.entries.push(Entry { start, length, directory, what });
+            let entries = if what == What::DropIns { &mut self.drop_ins } else { &mut self.units };
+            entries.push(Entry { start, length, directory, what });
         }
     }
 
@@ -156,10 +146,10 @@ impl<'a> Index<'a> {
         std::str::from_utf8(self.name_bytes(entry)).unwrap_or_default()
     }
 
-    /// The entries of that name, the strongest directory's first.
-    fn named<'n>(&'n self, name: &'n str) -> impl Iterator<Item = Entry> + 'n {
+    /// Those of `entries` with that name, the strongest directory's first.
+    fn named<'n>(&'n self, entries: &'n [Entry], name: &'n str) -> impl Iterator<Item = Entry> + 'n {
         let same_length = move |entry: &Entry| usize::from(entry.length) == name.len();
-        let entries = self.entries.iter().copied().filter(same_length);
+        let entries = entries.iter().copied().filter(same_length);
         entries.filter(move |entry| self.name_bytes(*entry) == name.as_bytes())
     }
 
@@ -233,8 +223,8 @@ impl<'a> Index<'a> {
 
     /// What a name stands for in the strongest directory that has it.
     fn id(&self, name: &str) -> Option<Id> {
-        self.named(name).find_map(|entry| match entry.what {
-            What::Directory => None,
+        self.named(&self.units, name).find_map(|entry| match entry.what {
+            What::DropIns => None,
             What::File => Some(Id::File(format!("{}/{name}", entry.directory()))),
             What::Link => {
                 let path = format!("{}/{name}", entry.directory());
@@ -280,15 +270,14 @@ impl<'a> Index<'a> {
         }
         let suffix = format!(".{}", id.unit_type.word());
         let own = id.with_drop_ins();
-        let others: Vec<Name<'_>> = (self.entries.iter())
-            .filter(|entry| entry.what != What::File)
+        let others: Vec<Name<'_>> = (self.drop_ins.iter())
             .filter_map(|entry| Name::parse(self.name(*entry).strip_suffix(".d")?))
             .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.whole))
             .collect();
         if others.is_empty() {
             return aliases;
         }
-        for entry in self.entries.iter().filter(|entry| entry.what == What::Link) {
+        for entry in self.units.iter().filter(|entry| entry.what == What::Link) {
             let name = self.name(*entry);
             if !name.ends_with(&suffix) || !others.iter().any(|other| name.starts_with(other.prefix)) {
                 continue;
@@ -339,8 +328,16 @@ impl<'a> Index<'a> {
         let mut add = |names: &[String]| {
             let from = places.len();
             for name in names {
-                let name = format!("{name}.d");
-                places.extend(self.named(&name).map(|entry| (entry.directory(), name.clone())));
+                let of_name = |entry: &&Entry| {
+                    usize::from(entry.length) == name.len() + 2
+                        && self.name_bytes(**entry).starts_with(name.as_bytes())
+                };
+                places.extend(
+                    self.drop_ins
+                        .iter()
+                        .filter(of_name)
+                        .map(|entry| (entry.directory(), format!("{name}.d"))),
+                );
             }
             // Directory by directory; stable, so that the names stay in their order.
             let rank =
