@@ -5,6 +5,7 @@
 //! replaced by it, and is no override. All this is data; `explain` and `check` print it, and the generator asks it how
 //! many workers there will be in the end.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::dropin::{NAME, VARIABLES};
@@ -256,14 +257,14 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
             continue;
         }
         let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-        let expand = |word: &String| match &name {
-            Some(name) => specifier::expand(word, name).unwrap_or_else(|_| word.clone()),
-            None => word.clone(),
+        let expand = |word: String| match name.as_ref().map(|name| specifier::expand(&word, name)) {
+            Some(Ok(Cow::Owned(expanded))) => expanded,
+            _ => word,
         };
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
-        let words = words.iter().map(expand).collect();
+        let words = words.into_iter().map(expand).collect();
         commands.push(Command { words, expands, source: &assignment.source });
     }
     commands
@@ -459,7 +460,7 @@ impl<'a> Environment<'a> {
         let mut all = Vec::new();
         for word in &command.words {
             let plain = || (word.clone(), command.source.clone());
-            if !command.expands || !word.contains('$') {
+            if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
                 all.push(plain());
                 continue;
             }

@@ -60,25 +60,37 @@ impl std::fmt::Display for Fault {
 
 /// What the lines of `text` say, in order; comments and empty lines say nothing.
 pub fn items(text: &[u8]) -> Items<'_> {
-    Items { rest: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), line: 0, ended: false }
+    let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    // Mostly all of it is UTF-8, and no line has to be looked at again.
+    Items { rest, valid: std::str::from_utf8(rest).ok(), line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
 pub struct Items<'a> {
     rest: &'a [u8],
+    /// The same as text, where all of it is.
+    valid: Option<&'a str>,
     line: u32,
     ended: bool,
+}
+
+/// One line, and as text where that is known already.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    bytes: &'a [u8],
+    valid: Option<&'a str>,
 }
 
 impl<'a> Items<'a> {
     /// The next line without its end. `\n`, `\r` and NUL end a line; different ones in a row are one end
     /// (`read_line_full()`).
-    fn next_line(&mut self) -> Option<&'a [u8]> {
+    fn next_line(&mut self) -> Option<Line<'a>> {
         if self.rest.is_empty() {
             return None;
         }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
         let (line, mut rest) = self.rest.split_at(end);
+        let valid = self.valid.and_then(|valid| valid.get(..end));
         let mut seen = [None; 3];
         while let Some((first, after)) = rest.split_first() {
             let slot = match first {
@@ -93,9 +105,10 @@ impl<'a> Items<'a> {
             }
             rest = after;
         }
+        self.valid = self.valid.and_then(|valid| valid.get(self.rest.len() - rest.len()..));
         self.rest = rest;
         self.line = self.line.saturating_add(1);
-        Some(line)
+        Some(Line { bytes: line, valid })
     }
 }
 
@@ -106,20 +119,20 @@ impl<'a> Iterator for Items<'a> {
         // A continued line is the only one that is copied.
         let mut continued: Option<Vec<u8>> = None;
         while !self.ended {
-            let text: Cow<'a, [u8]> = match (self.next_line(), continued.take()) {
+            let (text, valid): (Cow<'a, [u8]>, _) = match (self.next_line(), continued.take()) {
                 (None, None) => return None,
                 // The last line ends in a backslash.
-                (None, Some(so_far)) => Cow::Owned(so_far),
+                (None, Some(so_far)) => (Cow::Owned(so_far), None),
                 (Some(line), so_far) => {
-                    if line.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
+                    if line.bytes.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
                         continued = so_far;
                         continue;
                     }
-                    let mut text = match so_far {
-                        None => Cow::Borrowed(line),
+                    let (mut text, valid) = match so_far {
+                        None => (Cow::Borrowed(line.bytes), line.valid),
                         Some(mut so_far) => {
-                            so_far.extend_from_slice(line);
-                            Cow::Owned(so_far)
+                            so_far.extend_from_slice(line.bytes);
+                            (Cow::Owned(so_far), None)
                         }
                     };
                     // An odd number of backslashes at the end: the newline is escaped.
@@ -131,10 +144,10 @@ impl<'a> Iterator for Items<'a> {
                         continued = Some(text.into_owned());
                         continue;
                     }
-                    text
+                    (text, valid)
                 }
             };
-            if let Some(item) = self.item(text) {
+            if let Some(item) = self.item(text, valid) {
                 return Some(item);
             }
         }
@@ -144,11 +157,12 @@ impl<'a> Iterator for Items<'a> {
 
 impl<'a> Items<'a> {
     /// What one whole line says; `None`: nothing.
-    fn item(&mut self, text: Cow<'a, [u8]>) -> Option<Item<'a>> {
+    fn item(&mut self, text: Cow<'a, [u8]>, valid: Option<&'a str>) -> Option<Item<'a>> {
         let line = self.line;
-        let text = match text {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-            Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+        let text = match (text, valid) {
+            (_, Some(valid)) => Some(Cow::Borrowed(valid)),
+            (Cow::Borrowed(bytes), None) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+            (Cow::Owned(bytes), None) => String::from_utf8(bytes).ok().map(Cow::Owned),
         };
         let Some(text) = text else {
             return Some(Item::Fault { fault: Fault::NotUtf8, line });

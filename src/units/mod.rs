@@ -49,7 +49,7 @@ pub enum State {
     NotFound,
     /// Its file is empty or a link to /dev/null: it can't be started.
     Masked,
-    /// Its file can't be read, or its names go round in a circle.
+    /// Its file can't be read to its end: it can't be started.
     Bad,
 }
 
