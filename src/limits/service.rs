@@ -196,8 +196,19 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
+        self.bad_but(assignment, expected, SKIPPED);
+    }
+
+    fn bad_but(&mut self, assignment: &Assignment, expected: &'static str, instead: &'static str) {
         let source = assignment.source.clone();
-        self.problems.push(Problem::bad_value(source, &assignment.value, expected, SKIPPED));
+        self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+    }
+
+    /// A value that systemd can tell, but not from here.
+    fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
+        self.bad_but(assignment, "a value whose specifiers can be told here", "taking the least");
+        let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
+        self.settings.unknown.extend(unknown);
     }
 
     /// `config_parse_memory_limit()`
@@ -268,7 +279,7 @@ impl Reader<'_> {
         let value = match specifier::expand(&assignment.value, &self.name) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
-                self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
+                self.unknown(assignment, &[Resource::Cpu]);
                 return false;
             }
             Err(Unexpanded::NoSuch) => {
@@ -282,7 +293,8 @@ impl Reader<'_> {
         };
         let valid = list.valid;
         if !valid {
-            self.bad(assignment, "a list of CPUs");
+            let instead = "systemd skips the line, from version 258 on only what is wrong in it";
+            self.bad_but(assignment, "a list of CPUs", instead);
         }
         let mut cpus = said.take().map(|said| said.value).unwrap_or_default();
         if valid && list.words == 0 {
@@ -336,8 +348,7 @@ impl Reader<'_> {
             match specifier::expand_name(&assignment.value, &self.name) {
                 Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
-                    self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
-                    self.settings.unknown.push((Resource::Memory, assignment.source.clone()));
+                    self.unknown(assignment, &[Resource::Cpu, Resource::Memory]);
                     slice = None;
                 }
                 Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),

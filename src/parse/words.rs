@@ -59,7 +59,6 @@ impl Words<'_> {
             word.extend_from_slice(rest.get(..run).unwrap_or_default().as_bytes());
             at += run;
             match rest.as_bytes().get(run) {
-                None => ended = true,
                 Some(b'\\') => {
                     let after = rest.get(run + 1..).unwrap_or_default();
                     let taken =
@@ -70,7 +69,8 @@ impl Words<'_> {
                     quote = if quote.is_some() { None } else { Some(char::from(*mark)) };
                     at += 1;
                 }
-                Some(_) => ended = true,
+                // The end, or a separator.
+                _ => ended = true,
             }
         }
         self.rest = self.rest.get(at..).unwrap_or_default();

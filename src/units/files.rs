@@ -119,8 +119,7 @@ impl<'a> Index<'a> {
         let what = match file_type {
             FileType::RegularFile if of_a_unit => What::File,
             FileType::Symlink if of_a_unit => What::Link,
-            FileType::Directory | FileType::Symlink if of_drop_ins => What::DropIns,
-            FileType::Unknown if of_drop_ins => What::DropIns,
+            FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins => What::DropIns,
             FileType::Unknown if of_a_unit => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
                 let path = format!("{directory}/{}", String::from_utf8_lossy(name));
