@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM counts CPUs and memory itself."));
     }
     for unit in &units {
-        one(&mut page, unit, &loaded(unit));
+        one(&mut page, unit, &loaded(unit), instead != Instead::default());
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -57,7 +57,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     }
 }
 
-fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
+fn one(page: &mut Page, unit: &Unit, loaded: &Loaded, is_tried: bool) {
     page.heading(&headline(unit));
     page.row("", 0, "");
     let capacity = &unit.capacity;
@@ -82,7 +82,9 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
     for one in &unit.overrides.list {
         page.row("  By hand", LABEL, &override_text(one));
     }
-    if let Some(state) = unit.definition.as_ref().and_then(state) {
+    // Of a machine to try nobody expects that it has one.
+    let here = unit.definition.as_ref().filter(|_| !is_tried);
+    if let Some(state) = here.and_then(state) {
         page.row("  Unit", LABEL, state);
     }
     match loaded {
