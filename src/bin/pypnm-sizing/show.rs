@@ -136,7 +136,11 @@ fn loaded(root: &Root, instead: &Instead, unit: &Unit) -> Loaded {
     if *instead != Instead::default() || !root.has_directory(BOOTED) {
         return Loaded::NotAsked;
     }
-    match generated::read(root, &unit.name).ok().flatten().and_then(|generated| generated.numbers()) {
+    match generated::read(root, &unit.name, &unit.name)
+        .ok()
+        .flatten()
+        .and_then(|generated| generated.numbers())
+    {
         None => Loaded::Nothing,
         Some(numbers)
             if numbers.workers == i64::from(unit.profile.workers)

@@ -296,6 +296,23 @@ def not_running(e2e):
 
 
 @case()
+def an_instance(e2e):
+    """check and apply: an instance of a template that is sized"""
+    with e2e.machine(cpus=2, memory_kb=KB_4G, files={CONF: "[Sizing]\nUnits=pypnm@.service\n"}) as m:
+        m.run("systemctl disable --quiet pypnm.service; mv /etc/systemd/system/pypnm.service /etc/systemd/system/pypnm@.service")
+        m.boot()
+        m.systemctl("start", "pypnm@1.service")
+        profile(m)
+        status, said, _ = helper(m, "check")
+        equal((status, "--unit=pypnm@NAME.service" in said), (2, True), said)
+        status, said, _ = helper(m, "check --unit pypnm@1.service")
+        equal((status, said), (0, "OK: pypnm@1.service: 1 worker, recycled after 1000 requests, on 2 CPUs, 3.84 GiB\n"), "check")
+        m.hardware(cpus=4, memory_kb=KB_8G)
+        status, said, error = helper(m, "apply --unit pypnm@1.service")
+        equal((status, error, "OK: pypnm@1.service: 2 workers, each recycled after 2000" in said), (0, "", True), said)
+
+
+@case()
 def a_restart_that_fails(e2e):
     """apply: a service that does not come up again is an error with the place to look, not a wait for ever"""
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:

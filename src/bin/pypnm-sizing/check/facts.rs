@@ -38,10 +38,15 @@ const STRONGER: [&str; 8] = [
 /// Gathers what there is to know of `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, Trouble> {
     let loaded = systemd::show(name)?;
-    let generated = generated::read(root, name).ok().flatten();
+    // An instance lives by its template's drop-in.
+    let template =
+        name.split_once('@').map_or_else(|| name.to_owned(), |(stem, _)| format!("{stem}@.service"));
+    let unit = [name, &template].iter().find_map(|name| sizing.units.iter().find(|unit| unit.name == **name));
+    let of = unit.map_or(name, |unit| unit.name.as_str());
+    let generated = generated::read(root, of, name).ok().flatten();
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
-    let sized = match sizing.units.iter().find(|unit| unit.name == name) {
+    let sized = match unit {
         Some(unit) => Ok(of_unit(root, unit)),
         None => Err(sized::turned_off(sizing)
             .or_else(|| sized::not_sized(sizing, name))
@@ -58,7 +63,8 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         unit: name.to_owned(),
         sized,
         generator: generator(root),
-        rival: rival(root, name),
+        drop_in: generated::path(of),
+        rival: rival(root, of),
         generated,
         hidden_files,
         foreign_file,

@@ -53,6 +53,7 @@ fn well() -> Facts {
             overrides: Overrides::default(),
             own: numbers(2, 1000),
         }),
+        drop_in: generated::path(UNIT),
         generated: Some(Generated { environment: environment.clone() }),
         generator: Generator::Installed,
         loaded: Loaded {
