@@ -271,7 +271,10 @@ fn wait(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>, Errno> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Loaded, Trouble, loaded, trouble, words};
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::{Loaded, Trouble, loaded, trouble, wait, words};
 
     fn parse(said: &str) -> Loaded {
         let lines = said.lines().filter_map(|line| line.split_once('='));
@@ -300,6 +303,18 @@ mod tests {
     fn quoted_words() {
         assert_eq!(words(r#"A=1 "B=a \"b\" \\" $'C=x y'  D="#), ["A=1", r#"B=a "b" \"#, "C=x y", "D="]);
         assert_eq!(words(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_child_is_waited_for_longer_than_its_time() -> std::io::Result<()> {
+        let mut child = Command::new("sleep").arg("60").spawn()?;
+        let started = Instant::now();
+        assert_eq!(wait(&mut child, Duration::from_millis(50)), Ok(None));
+        assert!(started.elapsed() < Duration::from_secs(30));
+        child.kill()?;
+        let ended = wait(&mut child, Duration::from_secs(30));
+        assert!(ended.is_ok_and(|status| status.is_some_and(|status| !status.success())));
+        Ok(())
     }
 
     #[test]
