@@ -250,7 +250,7 @@ def started_before_it_was_sized(e2e):
 
 @case()
 def ways_of_starting(e2e):
-    """check and apply: uvicorn itself, a wrapper that passes flags, the packaged unit"""
+    """check and apply: uvicorn itself, a wrapper that passes flags"""
     uvicorn = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app --host 127.0.0.1 --port 8000"
     wrapper = f"#!/bin/bash\n. {ENV_FILE}\npypnm serve --port 8000 --workers $PYPNM_SERVE_WORKERS --limit-max-requests $PYPNM_SERVE_LIMIT_MAX_REQUESTS\n"
     starts = {"uvicorn": uvicorn, "wrapper": "/usr/local/bin/wrapper"}
@@ -272,6 +272,26 @@ def ways_of_starting(e2e):
 
 
 @case()
+def packaged_unit(e2e):
+    """check and apply: the packaged pypnm.service, flags in /etc/pypnm/pypnm.env"""
+    with e2e.machine(cpus=2, memory_kb=KB_8G) as m:
+        user(m)
+        m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
+        m.boot()
+        serves(m, 2, 1000)
+        everybody(m, 0, "2 workers, each recycled after 1000 requests")
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        status, said, error = helper(m, "apply")
+        equal((status, error, "OK: pypnm.service: 4 workers" in said), (0, "", True), said)
+        m.run("echo 'PYPNM_OPTIONS=--workers 1' >> /etc/pypnm/pypnm.env")
+        check(m, 1, "it runs 4 workers", topic="not-restarted")
+        status, said, error = helper(m, "apply")
+        equal((status, error, "set by hand: --workers 1, /etc/pypnm/pypnm.env:" in said), (0, "", True), said)
+        equal(len(workers(m)), 1, "live workers")
+        everybody(m, 0, "--workers 1, /etc/pypnm/pypnm.env:")
+
+
+@case()
 def not_running(e2e):
     """check and apply: stopped, failed, unknown, masked; nothing is started"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
@@ -289,7 +309,7 @@ def not_running(e2e):
         equal(helper(m, "check --unit nope.service", "bob")[0], 2, "check of an unknown unit")
         status, said, error = helper(m, "apply --unit nope.service")
         equal((status, "no such unit" in error), (2, True), error)
-        m.run("rm /etc/systemd/system/pypnm.service && systemctl daemon-reload")
+        m.run("rm -f /etc/systemd/system/pypnm.service /usr/lib/systemd/system/pypnm.service; systemctl daemon-reload")
         check(m, 2, "no such unit", user="bob")
         m.run("systemctl mask pypnm.service")
         check(m, 2, "masked", user="bob")
