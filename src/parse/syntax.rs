@@ -62,7 +62,8 @@ impl std::fmt::Display for Fault {
 pub fn items(text: &[u8]) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // Mostly all of it is UTF-8, and no line has to be looked at again.
-    Items { rest, valid: std::str::from_utf8(rest).ok(), line: 0, ended: false }
+    let valid = std::str::from_utf8(rest).ok();
+    Items { rest, valid, plain: memchr::memchr2(b'\r', 0, rest).is_none(), line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
@@ -70,6 +71,8 @@ pub struct Items<'a> {
     rest: &'a [u8],
     /// The same as text, where all of it is.
     valid: Option<&'a str>,
+    /// `\n` is the only end of a line in it.
+    plain: bool,
     line: u32,
     ended: bool,
 }
@@ -88,10 +91,13 @@ impl<'a> Items<'a> {
         if self.rest.is_empty() {
             return None;
         }
+        if self.plain {
+            return Some(self.take(memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len()), 1));
+        }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
-        let (line, mut rest) = self.rest.split_at(end);
-        let valid = self.valid.and_then(|valid| valid.get(..end));
+        let mut rest = self.rest.get(end..).unwrap_or_default();
         let mut seen = [None; 3];
+        let mut ends = 0;
         while let Some((first, after)) = rest.split_first() {
             let slot = match first {
                 b'\n' => 0,
@@ -103,12 +109,21 @@ impl<'a> Items<'a> {
                 Some(mark @ None) => *mark = Some(()),
                 _ => break,
             }
+            ends += 1;
             rest = after;
         }
-        self.valid = self.valid.and_then(|valid| valid.get(self.rest.len() - rest.len()..));
-        self.rest = rest;
+        Some(self.take(end, ends))
+    }
+
+    /// The next `length` bytes as a line, and `ends` more that end it.
+    fn take(&mut self, length: usize, ends: usize) -> Line<'a> {
+        let (bytes, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
+        let rest_from = length.saturating_add(ends).min(self.rest.len());
+        let line = Line { bytes, valid: self.valid.and_then(|valid| valid.get(..length)) };
+        self.rest = rest.get(ends..).unwrap_or_default();
+        self.valid = self.valid.and_then(|valid| valid.get(rest_from..));
         self.line = self.line.saturating_add(1);
-        Some(Line { bytes: line, valid })
+        line
     }
 }
 

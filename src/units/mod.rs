@@ -15,7 +15,7 @@ pub mod specifier;
 pub use files::{DIRECTORIES, Index, take_text};
 
 use crate::problem::Source;
-use crate::units::name::Type;
+use crate::units::name::{Name, Type};
 
 /// The settings that are read, of services and of slices alike where they have them.
 pub const KEYS: [&str; 19] = [
@@ -69,6 +69,8 @@ pub struct Assignment {
 pub struct Unit {
     /// Its name (`Id`): that of its file, which may differ from the name that was asked for.
     pub name: String,
+    /// The name that was asked for: systemd reads the unit's own file under the name by which it came to it first.
+    pub asked: String,
     /// The other names by which it goes.
     pub aliases: Vec<String>,
     /// What became of it.
@@ -87,6 +89,12 @@ impl Unit {
     /// The assignments of one key, in order.
     pub fn of<'a>(&'a self, key: &'a str) -> impl DoubleEndedIterator<Item = &'a Assignment> {
         self.assignments.iter().filter(move |assignment| assignment.key == key)
+    }
+
+    /// The name under which systemd reads an assignment: what its specifiers stand for.
+    pub fn name_at(&self, assignment: &Assignment) -> Option<Name<'_>> {
+        let of_own_file = self.fragment.as_deref() == Some(&*assignment.source.file);
+        Name::parse(if of_own_file { &self.asked } else { &self.name })
     }
 
     /// The type, from its name.
