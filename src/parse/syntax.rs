@@ -63,7 +63,9 @@ pub fn items(text: &[u8]) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // Mostly all of it is UTF-8, and no line has to be looked at again.
     let valid = std::str::from_utf8(rest).ok();
-    Items { rest, valid, plain: memchr::memchr2(b'\r', 0, rest).is_none(), line: 0, ended: false }
+    let plain = memchr::memchr2(b'\r', 0, rest).is_none();
+    let newlines = plain.then(|| memchr::memchr_iter(b'\n', rest));
+    Items { rest, valid, newlines, done: 0, line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
@@ -71,8 +73,10 @@ pub struct Items<'a> {
     rest: &'a [u8],
     /// The same as text, where all of it is.
     valid: Option<&'a str>,
-    /// `\n` is the only end of a line in it.
-    plain: bool,
+    /// Where lines end, where `\n` is all that ends one.
+    newlines: Option<memchr::Memchr<'a>>,
+    /// How much of the text is done.
+    done: usize,
     line: u32,
     ended: bool,
 }
@@ -91,8 +95,9 @@ impl<'a> Items<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        if self.plain {
-            return Some(self.take(memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len()), 1));
+        if let Some(newlines) = &mut self.newlines {
+            let length = newlines.next().map_or(self.rest.len(), |at| at - self.done);
+            return Some(self.take(length, 1));
         }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
         let mut rest = self.rest.get(end..).unwrap_or_default();
@@ -122,6 +127,7 @@ impl<'a> Items<'a> {
         let line = Line { bytes, valid: self.valid.and_then(|valid| valid.get(..length)) };
         self.rest = rest.get(ends..).unwrap_or_default();
         self.valid = self.valid.and_then(|valid| valid.get(rest_from..));
+        self.done += rest_from;
         self.line = self.line.saturating_add(1);
         line
     }
@@ -151,8 +157,8 @@ impl<'a> Iterator for Items<'a> {
                         }
                     };
                     // An odd number of backslashes at the end: the newline is escaped.
-                    let backslashes = text.iter().rev().take_while(|b| **b == b'\\').count();
-                    if backslashes % 2 == 1 {
+                    let backslashes = || text.iter().rev().take_while(|b| **b == b'\\').count();
+                    if text.last() == Some(&b'\\') && backslashes() % 2 == 1 {
                         if let Some(last) = text.to_mut().last_mut() {
                             *last = b' ';
                         }
@@ -193,7 +199,8 @@ impl<'a> Items<'a> {
             };
             return Some(Item::Section { name: part(&text, name), line });
         }
-        let equals = memchr::memchr(b'=', stripped.as_bytes());
+        // Keys are short: a look at each byte is cheaper than a call.
+        let equals = stripped.bytes().position(|byte| byte == b'=');
         Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
             None => Item::Fault { fault: Fault::MissingEquals, line },
             Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },

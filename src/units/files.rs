@@ -6,7 +6,7 @@ use crate::parse::syntax::{Fault, Item, items};
 use crate::problem::{Kind as ProblemKind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
-use crate::units::{Assignment, KEYS, State, Unit};
+use crate::units::{Assignment, State, Unit, known};
 
 /// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
 pub const DIRECTORIES: [&str; 10] = [
@@ -425,7 +425,7 @@ pub fn take_text(
         match item {
             Item::Section { name, .. } => inside = name == unit_type.section(),
             Item::Assignment { key, value, line } if inside => {
-                if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
+                if let Some(key) = known(&key) {
                     let source = Source::key(path.to_owned(), line, key);
                     assignments.push(Assignment { key, value: value.into_owned(), source });
                 }

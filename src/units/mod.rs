@@ -17,8 +17,23 @@ pub use files::{DIRECTORIES, Index, take_text};
 use crate::problem::Source;
 use crate::units::name::{Name, Type};
 
-/// The settings that are read, of services and of slices alike where they have them.
-pub const KEYS: [&str; 19] = [
+/// The keys as a list, and told by a comparison or two: there are a hundred others in a unit.
+macro_rules! keys {
+    ($($key:literal),+ $(,)?) => {
+        /// The settings that are read, of services and of slices alike where they have them.
+        pub const KEYS: &[&str] = &[$($key),+];
+
+        /// The one of [`KEYS`] that `key` is.
+        fn known(key: &str) -> Option<&'static str> {
+            match key {
+                $($key => Some($key),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+keys! {
     "Slice",
     "MemoryMax",
     "MemoryHigh",
@@ -30,7 +45,6 @@ pub const KEYS: [&str; 19] = [
     "AllowedCPUs",
     "CPUAffinity",
     "NUMAMask",
-    "NUMAPolicy",
     "Environment",
     "EnvironmentFile",
     "PassEnvironment",
@@ -38,7 +52,7 @@ pub const KEYS: [&str; 19] = [
     "ExecStart",
     "ExecStartPre",
     "Restart",
-];
+}
 
 /// What became of a unit (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
