@@ -60,12 +60,18 @@ impl std::fmt::Display for Fault {
 
 /// What the lines of `text` say, in order; comments and empty lines say nothing.
 pub fn items(text: &[u8]) -> Items<'_> {
+    items_that(text, |_| true)
+}
+
+/// The same without the lines, except for section headers, that `may_count` says no to; it gets them with what space there
+/// is before the key. A fault in such a line says nothing either.
+pub fn items_that(text: &[u8], may_count: fn(&[u8]) -> bool) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // Mostly all of it is UTF-8, and no line has to be looked at again.
     let valid = std::str::from_utf8(rest).ok();
     let plain = memchr::memchr2(b'\r', 0, rest).is_none();
     let newlines = plain.then(|| memchr::memchr_iter(b'\n', rest));
-    Items { rest, valid, newlines, done: 0, line: 0, ended: false }
+    Items { rest, valid, may_count, newlines, done: 0, line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
@@ -73,6 +79,7 @@ pub struct Items<'a> {
     rest: &'a [u8],
     /// The same as text, where all of it is.
     valid: Option<&'a str>,
+    may_count: fn(&[u8]) -> bool,
     /// Where lines end, where `\n` is all that ends one.
     newlines: Option<memchr::Memchr<'a>>,
     /// How much of the text is done.
@@ -144,6 +151,15 @@ impl<'a> Iterator for Items<'a> {
                 (None, None) => return None,
                 // The last line ends in a backslash.
                 (None, Some(so_far)) => (Cow::Owned(so_far), None),
+                // One that is whole and text, as nearly all are.
+                (Some(line), None)
+                    if line.valid.is_some()
+                        && line.bytes.last() != Some(&b'\\')
+                        && line.bytes.first() != Some(&b'[')
+                        && !(self.may_count)(line.bytes) =>
+                {
+                    continue;
+                }
                 (Some(line), so_far) => {
                     if line.bytes.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
                         continued = so_far;

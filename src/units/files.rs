@@ -2,11 +2,11 @@
 
 use rustix::fs::FileType;
 
-use crate::parse::syntax::{Fault, Item, items};
+use crate::parse::syntax::{Fault, Item, items_that};
 use crate::problem::{Kind as ProblemKind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
-use crate::units::{Assignment, State, Unit, known};
+use crate::units::{Assignment, State, Unit, known, may_be_known};
 
 /// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
 pub const DIRECTORIES: [&str; 10] = [
@@ -421,7 +421,7 @@ pub fn take_text(
 ) -> bool {
     let mut inside = false;
     let mut told = false;
-    for item in items(text) {
+    for item in items_that(text, may_be_known) {
         match item {
             Item::Section { name, .. } => inside = name == unit_type.section(),
             Item::Assignment { key, value, line } if inside => {

@@ -54,6 +54,17 @@ keys! {
     "Restart",
 }
 
+/// Whether a line may be about one of [`KEYS`], by its first letters. False only for what is a plain line of a key that is
+/// none of them; with space before it, or no key at all, it may be.
+fn may_be_known(line: &[u8]) -> bool {
+    match line {
+        [a, b, ..] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
+            matches!(&[*a, *b], b"Sl" | b"Me" | b"CP" | b"Al" | b"NU" | b"En" | b"Pa" | b"Un" | b"Ex" | b"Re")
+        }
+        _ => true,
+    }
+}
+
 /// What became of a unit (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -114,5 +125,18 @@ impl Unit {
     /// The type, from its name.
     pub fn unit_type(&self) -> Type {
         if self.name.ends_with(".slice") { Type::Slice } else { Type::Service }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, may_be_known};
+
+    #[test]
+    fn the_first_letters_of_all_keys() {
+        for key in KEYS {
+            assert!(may_be_known(key.as_bytes()), "{key}");
+        }
+        assert!(!may_be_known(b"ProtectSystem=strict") && may_be_known(b" ProtectSystem=strict"));
     }
 }
