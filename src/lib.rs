@@ -22,6 +22,8 @@ pub mod overrides;
 pub mod parse;
 pub mod policy;
 pub mod problem;
+#[cfg(feature = "helper")]
+pub mod pypnm;
 pub mod root;
 pub mod sizing;
 pub mod switch;

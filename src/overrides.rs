@@ -133,8 +133,8 @@ impl Overrides {
             || ends(uvicorn_workers, uvicorn_limit)
     }
 
-    /// The first of `keys` with a valid number.
-    fn number(&self, keys: [&str; 2], least: u32, sized: u32) -> Effective<'_> {
+    /// The first of `keys` with a valid number, `least` or more; else the sized one.
+    pub fn number(&self, keys: [&str; 2], least: u32, sized: u32) -> Effective<'_> {
         let set = keys.into_iter().find_map(|key| {
             let one = self.of(key)?;
             let (Effect::Variable { value, .. } | Effect::Flag { value, .. }) = &one.effect else {

@@ -62,6 +62,7 @@ fn meminfo(kb: u64) -> String {
 
 /// What both kinds of machine have.
 fn everywhere() -> Vec<Entry> {
+    const PYPNM: &str = "[Service]\nEnvironmentFile=/etc/pypnm/pypnm.env\nExecStart=pypnm serve $OPTIONS\n";
     use Kind::{Aside, MayLackIt, Needed, Operator, UnitFile};
     const PYPNM: &str = "[Service]\nEnvironmentFile=/etc/pypnm/pypnm.env\nExecStart=pypnm serve $OPTIONS\n";
     let status =
