@@ -284,6 +284,7 @@ pub(crate) fn unit(data: &[u8]) {
     );
     let mut unit = Unit {
         name: name.whole.to_owned(),
+        asked: name.whole.to_owned(),
         aliases: Vec::new(),
         state: State::Loaded,
         fragment: Some(FILE.to_owned()),

@@ -195,6 +195,10 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn name_at(&self, assignment: &Assignment) -> Name<'_> {
+        self.unit.name_at(assignment).unwrap_or(self.name)
+    }
+
     fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
         self.bad_but(assignment, expected, SKIPPED);
     }
@@ -276,7 +280,7 @@ impl Reader<'_> {
     /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back. Whether all
     /// versions take it.
     fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Said<Cpus>>) -> bool {
-        let value = match specifier::expand(&assignment.value, &self.name) {
+        let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
                 self.unknown(assignment, &[Resource::Cpu]);
@@ -345,7 +349,7 @@ impl Reader<'_> {
     fn slice(&mut self) -> Option<String> {
         let mut slice = Some(self.name.default_slice());
         for assignment in self.unit.of("Slice") {
-            match specifier::expand_name(&assignment.value, &self.name) {
+            match specifier::expand_name(&assignment.value, &self.name_at(assignment)) {
                 Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
                     self.unknown(assignment, &[Resource::Cpu, Resource::Memory]);

@@ -60,9 +60,18 @@ impl std::fmt::Display for Fault {
 
 /// What the lines of `text` say, in order; comments and empty lines say nothing.
 pub fn items(text: &[u8]) -> Items<'_> {
+    items_that(text, |_| true)
+}
+
+/// The same without the lines, except for section headers, that `may_count` says no to; it gets them with what space there
+/// is before the key. A fault in such a line says nothing either.
+pub fn items_that(text: &[u8], may_count: fn(&[u8]) -> bool) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // Mostly all of it is UTF-8, and no line has to be looked at again.
-    Items { rest, valid: std::str::from_utf8(rest).ok(), line: 0, ended: false }
+    let valid = std::str::from_utf8(rest).ok();
+    let plain = memchr::memchr2(b'\r', 0, rest).is_none();
+    let newlines = plain.then(|| memchr::memchr_iter(b'\n', rest));
+    Items { rest, valid, may_count, newlines, done: 0, line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
@@ -70,6 +79,11 @@ pub struct Items<'a> {
     rest: &'a [u8],
     /// The same as text, where all of it is.
     valid: Option<&'a str>,
+    may_count: fn(&[u8]) -> bool,
+    /// Where lines end, where `\n` is all that ends one.
+    newlines: Option<memchr::Memchr<'a>>,
+    /// How much of the text is done.
+    done: usize,
     line: u32,
     ended: bool,
 }
@@ -88,10 +102,14 @@ impl<'a> Items<'a> {
         if self.rest.is_empty() {
             return None;
         }
+        if let Some(newlines) = &mut self.newlines {
+            let length = newlines.next().map_or(self.rest.len(), |at| at - self.done);
+            return Some(self.take(length, 1));
+        }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
-        let (line, mut rest) = self.rest.split_at(end);
-        let valid = self.valid.and_then(|valid| valid.get(..end));
+        let mut rest = self.rest.get(end..).unwrap_or_default();
         let mut seen = [None; 3];
+        let mut ends = 0;
         while let Some((first, after)) = rest.split_first() {
             let slot = match first {
                 b'\n' => 0,
@@ -103,12 +121,22 @@ impl<'a> Items<'a> {
                 Some(mark @ None) => *mark = Some(()),
                 _ => break,
             }
+            ends += 1;
             rest = after;
         }
-        self.valid = self.valid.and_then(|valid| valid.get(self.rest.len() - rest.len()..));
-        self.rest = rest;
+        Some(self.take(end, ends))
+    }
+
+    /// The next `length` bytes as a line, and `ends` more that end it.
+    fn take(&mut self, length: usize, ends: usize) -> Line<'a> {
+        let (bytes, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
+        let rest_from = length.saturating_add(ends).min(self.rest.len());
+        let line = Line { bytes, valid: self.valid.and_then(|valid| valid.get(..length)) };
+        self.rest = rest.get(ends..).unwrap_or_default();
+        self.valid = self.valid.and_then(|valid| valid.get(rest_from..));
+        self.done += rest_from;
         self.line = self.line.saturating_add(1);
-        Some(Line { bytes: line, valid })
+        line
     }
 }
 
@@ -123,6 +151,15 @@ impl<'a> Iterator for Items<'a> {
                 (None, None) => return None,
                 // The last line ends in a backslash.
                 (None, Some(so_far)) => (Cow::Owned(so_far), None),
+                // One that is whole and text, as nearly all are.
+                (Some(line), None)
+                    if line.valid.is_some()
+                        && line.bytes.last() != Some(&b'\\')
+                        && line.bytes.first() != Some(&b'[')
+                        && !(self.may_count)(line.bytes) =>
+                {
+                    continue;
+                }
                 (Some(line), so_far) => {
                     if line.bytes.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
                         continued = so_far;
@@ -136,8 +173,8 @@ impl<'a> Iterator for Items<'a> {
                         }
                     };
                     // An odd number of backslashes at the end: the newline is escaped.
-                    let backslashes = text.iter().rev().take_while(|b| **b == b'\\').count();
-                    if backslashes % 2 == 1 {
+                    let backslashes = || text.iter().rev().take_while(|b| **b == b'\\').count();
+                    if text.last() == Some(&b'\\') && backslashes() % 2 == 1 {
                         if let Some(last) = text.to_mut().last_mut() {
                             *last = b' ';
                         }
@@ -178,7 +215,8 @@ impl<'a> Items<'a> {
             };
             return Some(Item::Section { name: part(&text, name), line });
         }
-        let equals = memchr::memchr(b'=', stripped.as_bytes());
+        // Keys are short: a look at each byte is cheaper than a call.
+        let equals = stripped.bytes().position(|byte| byte == b'=');
         Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
             None => Item::Fault { fault: Fault::MissingEquals, line },
             Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },

@@ -43,19 +43,21 @@ impl Words<'_> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let mut word = Vec::new();
+        let mut word = Vec::with_capacity(32);
+        let bit = |c: char| 1u128 << (c as u32 & 127);
+        let stops = self.separators.iter().fold(bit('"') | bit('\'') | bit('\\'), |all, c| all | bit(*c));
         let mut quote = None;
         let mut at = 0;
         let mut ended = false;
         while !ended {
             let rest = self.rest.get(at..).unwrap_or_default();
             // What ends a run of text: a quote, a backslash, a separator outside of quotes.
-            let ends = |c: char| match quote {
-                Some(mark) => c == mark || c == '\\',
-                None => matches!(c, '"' | '\'' | '\\') || self.separators.contains(&c),
+            let ends = match quote {
+                Some(mark) => bit(mark) | bit('\\'),
+                None => stops,
             };
-            let run =
-                rest.bytes().position(|byte| byte.is_ascii() && ends(char::from(byte))).unwrap_or(rest.len());
+            let stops_run = |byte: u8| byte.is_ascii() && ends >> byte & 1 == 1;
+            let run = rest.bytes().position(stops_run).unwrap_or(rest.len());
             word.extend_from_slice(rest.get(..run).unwrap_or_default().as_bytes());
             at += run;
             match rest.as_bytes().get(run) {
