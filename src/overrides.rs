@@ -5,6 +5,7 @@
 //! replaced by it, and is no override. All this is data; `explain` and `check` print it, and the generator asks it how
 //! many workers there will be in the end.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::dropin::{NAME, VARIABLES};
@@ -14,7 +15,6 @@ use crate::parse::syntax::WHITESPACE;
 use crate::parse::words::words_up_to_fault;
 use crate::problem::{Kind, Problem, Source};
 use crate::root::{ReadError, Root};
-use crate::units::name::Name;
 use crate::units::{Assignment, Unit, specifier};
 
 /// One thing that the operator set, and that holds instead of what the drop-in says.
@@ -187,8 +187,8 @@ pub fn hide(unit: &mut Unit) {
 }
 
 /// A variable of the service's environment.
+#[derive(Default)]
 struct Variable {
-    key: String,
     value: String,
     /// `None`: the drop-in's.
     source: Option<Source>,
@@ -249,106 +249,97 @@ struct Command<'a> {
 /// The commands of `ExecStart=` in effect.
 fn commands(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
-    let name = Name::parse(&unit.name);
     for assignment in unit.of("ExecStart") {
+        let name = unit.name_at(assignment);
         if assignment.value.is_empty() {
             commands.clear();
             continue;
         }
         let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-        let expand = |word: &String| match &name {
-            Some(name) => specifier::expand(word, name).unwrap_or_else(|_| word.clone()),
-            None => word.clone(),
+        let expand = |word: String| match name.as_ref().map(|name| specifier::expand(&word, name)) {
+            Some(Ok(Cow::Owned(expanded))) => expanded,
+            _ => word,
         };
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
-        let words = words.iter().map(expand).collect();
+        let words = words.into_iter().map(expand).collect();
         commands.push(Command { words, expands, source: &assignment.source });
     }
     commands
 }
 
 /// The flags among the commands' words, the last of each.
-fn flags(commands: &[Command<'_>], environment: &Environment, list: &mut Vec<Override>) {
+fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec<Override>) {
+    let words: Vec<_> = commands.iter().flat_map(|command| environment.expand(command)).collect();
     for flag in ["--workers", "--limit-max-requests"] {
         let mut found: Option<(String, Source)> = None;
-        for command in commands {
-            let words = environment.expand(command);
-            for (at, (word, source)) in words.iter().enumerate() {
-                match word.strip_prefix(flag) {
-                    Some("") => {
-                        found = words.get(at + 1).map(|(value, _)| (value.clone(), source.clone())).or(found);
-                    }
-                    Some(rest) => {
-                        found =
-                            rest.strip_prefix('=').map(|value| (value.to_owned(), source.clone())).or(found);
-                    }
-                    None => {}
-                }
-            }
+        for (at, (word, source)) in words.iter().enumerate() {
+            let value = match word.strip_prefix(flag) {
+                Some("") => words.get(at + 1).map(|(value, _)| value.as_ref()),
+                Some(rest) => rest.strip_prefix('='),
+                None => None,
+            };
+            found = value.map(|value| (value.to_owned(), (*source).clone())).or(found);
         }
         list.extend(found.map(|(value, source)| Override { source, effect: Effect::Flag { flag, value } }));
     }
 }
 
 /// The service's environment, as far as it is asked for: the drop-in's variables, and those that its command uses.
-struct Environment {
-    wanted: Vec<String>,
-    variables: Vec<Variable>,
+struct Environment<'a> {
+    variables: Vec<(&'a str, Option<Variable>)>,
     /// Where `Environment=` was reset last, after the drop-in.
     reset: Option<Source>,
     /// What `UnsetEnvironment=` took away.
     unset: Vec<(String, Source)>,
 }
 
-impl Environment {
-    fn new(commands: &[Command<'_>]) -> Self {
-        let mut wanted: Vec<String> = VARIABLES.iter().map(|key| (*key).to_owned()).collect();
+impl<'a> Environment<'a> {
+    fn new(commands: &'a [Command<'_>]) -> Self {
+        let mut variables: Vec<_> = VARIABLES.into_iter().map(|key| (key, None)).collect();
         for word in commands.iter().filter(|command| command.expands).flat_map(|command| &command.words) {
             for piece in word.split('$').skip(1) {
                 let piece = piece.strip_prefix('{').unwrap_or(piece);
                 let end = piece.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
-                wanted.extend(piece.get(..end).filter(|name| !name.is_empty()).map(str::to_owned));
+                variables.extend(piece.get(..end).map(|name| (name, None)));
             }
         }
-        Self { wanted, variables: Vec::new(), reset: None, unset: Vec::new() }
+        Self { variables, reset: None, unset: Vec::new() }
     }
 
     fn of(&self, key: &str) -> Option<&Variable> {
-        self.variables.iter().find(|variable| variable.key == key)
+        self.variables.iter().find(|(name, _)| *name == key)?.1.as_ref()
     }
 
-    fn set(&mut self, key: &str, value: &str, source: Option<Source>) {
-        if !self.wanted.iter().any(|wanted| wanted == key) {
-            return;
+    fn set(&mut self, key: &str, value: &str, source: impl FnOnce() -> Option<Source>) {
+        if let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) {
+            *variable = Some(Variable { value: value.to_owned(), source: source() });
         }
-        self.variables.retain(|variable| variable.key != key);
-        self.variables.push(Variable { key: key.to_owned(), value: value.to_owned(), source });
     }
 
     /// `Environment=` of all files, with the drop-in's own `ours` in its place.
     fn assign(&mut self, unit: &Unit, ours: &[&str]) {
-        let Some(name) = Name::parse(&unit.name) else {
-            return;
-        };
         let mut ours = Some(ours);
         for assignment in unit.of("Environment") {
             if place(unit, &assignment.source.file) != Place::Before {
                 self.set_ours(ours.take());
             }
             if assignment.value.is_empty() {
-                self.variables.clear();
+                self.variables.iter_mut().for_each(|(_, variable)| *variable = None);
                 self.reset = ours.is_none().then(|| assignment.source.clone());
                 continue;
             }
+            let Some(name) = unit.name_at(assignment) else {
+                continue;
+            };
             let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
             for word in words {
                 let Ok(word) = specifier::expand(&word, &name) else {
                     continue;
                 };
                 if let Some((key, value)) = word.split_once('=') {
-                    self.set(key, value, Some(assignment.source.clone()));
+                    self.set(key, value, || Some(assignment.source.clone()));
                 }
             }
         }
@@ -357,22 +348,22 @@ impl Environment {
 
     fn set_ours(&mut self, ours: Option<&[&str]>) {
         for key in ours.unwrap_or_default() {
-            self.set(key, "", None);
+            self.set(key, "", || None);
         }
     }
 
     /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
     fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
         const NOT_READ: &str = "what it would set is not known";
-        let Some(name) = Name::parse(&unit.name) else {
-            return;
-        };
         let mut files: Vec<(String, &Assignment)> = Vec::new();
         for assignment in unit.of("EnvironmentFile") {
             if assignment.value.is_empty() {
                 files.clear();
                 continue;
             }
+            let Some(name) = unit.name_at(assignment) else {
+                continue;
+            };
             let Ok(path) = specifier::expand(&assignment.value, &name) else {
                 let expected = "a path whose specifiers are known here";
                 let source = assignment.source.clone();
@@ -393,8 +384,8 @@ impl Environment {
             match root.bytes(&path) {
                 Ok(text) => {
                     for variable in environment::variables(&text) {
-                        let source = Source::key(path.clone(), variable.line, variable.key.clone());
-                        self.set(&variable.key, &variable.value, Some(source));
+                        let source = || Some(Source::key(path.clone(), variable.line, variable.key.clone()));
+                        self.set(&variable.key, &variable.value, source);
                     }
                 }
                 Err(ReadError::Missing) => {}
@@ -422,15 +413,17 @@ impl Environment {
                 Some((key, value)) => (key, Some(value)),
                 None => (word.as_str(), None),
             };
-            // The drop-in's own values are not known here, so one of them is never taken for that value.
-            let matches = |variable: &Variable| {
-                variable.key == key
-                    && value.is_none_or(|value| variable.source.is_some() && variable.value == value)
+            let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) else {
+                continue;
             };
-            if value.is_none() || self.variables.iter().any(matches) {
+            // The drop-in's own values are not known here, so one of them is never taken for that value.
+            let has = |variable: &Variable| {
+                value.is_none_or(|value| variable.source.is_some() && variable.value == value)
+            };
+            if variable.as_ref().is_some_and(has) {
+                *variable = None;
                 self.unset.push((key.to_owned(), source));
             }
-            self.variables.retain(|variable| !matches(variable));
         }
     }
 
@@ -456,11 +449,11 @@ impl Environment {
 
     /// The words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone becomes
     /// words, `${NAME}` stays within its word. Each with where it stands.
-    fn expand(&self, command: &Command<'_>) -> Vec<(String, Source)> {
-        let mut all = Vec::new();
+    fn expand<'e>(&'e self, command: &'e Command<'_>) -> Vec<(Cow<'e, str>, &'e Source)> {
+        let mut all = Vec::with_capacity(command.words.len());
         for word in &command.words {
-            let plain = || (word.clone(), command.source.clone());
-            if !command.expands || !word.contains('$') {
+            let plain = || (Cow::Borrowed(word.as_str()), command.source);
+            if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
                 all.push(plain());
                 continue;
             }
@@ -468,7 +461,7 @@ impl Environment {
                 if let Some(variable) = self.of(name) {
                     let source = variable.source.as_ref().unwrap_or(command.source);
                     let (words, _) = words_up_to_fault(&variable.value, &WHITESPACE, true);
-                    all.extend(words.into_iter().map(|word| (word, source.clone())));
+                    all.extend(words.into_iter().map(|word| (Cow::Owned(word), source)));
                 }
                 continue;
             }
@@ -481,7 +474,7 @@ impl Environment {
                 rest = behind;
             }
             text.push_str(rest);
-            all.push((text, command.source.clone()));
+            all.push((Cow::Owned(text), command.source));
         }
         all
     }

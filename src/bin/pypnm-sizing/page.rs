@@ -5,6 +5,9 @@ use std::io::IsTerminal;
 /// What a terminal has at least.
 const COLUMNS: usize = 80;
 
+/// What a text is indented by whose words don't fit beside its label.
+const INDENT: usize = 8;
+
 /// How a word is set off on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ink {
@@ -18,12 +21,15 @@ pub(crate) enum Ink {
 pub(crate) struct Page {
     text: String,
     colours: bool,
+    /// A person reads it, no program.
+    terminal: bool,
 }
 
 impl Page {
     /// An answer for stdout.
     pub(crate) fn new() -> Self {
-        Self { text: String::new(), colours: colours(&std::io::stdout()) }
+        let stdout = std::io::stdout();
+        Self { text: String::new(), colours: colours(&stdout), terminal: stdout.is_terminal() }
     }
 
     /// A heading, an empty line before it where there is something above.
@@ -39,30 +45,42 @@ impl Page {
         self.line(label, width, text, None);
     }
 
-    /// As [`Page::row`], with the label, a word of ours, set off.
-    pub(crate) fn marked(&mut self, label: &'static str, width: usize, text: &str, ink: Ink) {
+    /// As [`Page::row`], with the label, words of ours, set off.
+    pub(crate) fn marked(&mut self, label: &str, width: usize, text: &str, ink: Ink) {
         let before = self.text.len();
         self.line(label, width, text, None);
         let painted = self.painted(label, ink);
         self.text.replace_range(before..before + label.len(), &painted);
     }
 
-    /// A word set off and a text, in one line however long.
+    /// A word set off and a text: in one line however long, but on a terminal.
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
-        let word = self.painted(word, ink);
-        self.text.push_str(&word);
-        self.text.push_str(&printable(text));
+        let whole = format!("{word}: {}", printable(text));
+        let columns = if self.terminal { COLUMNS - 3 } else { usize::MAX };
+        let lines = wrapped(&whole, columns).join("\n  ");
+        self.text.push_str(&self.painted(word, ink));
+        self.text.push_str(lines.get(word.len()..).unwrap_or_default());
         self.text.push('\n');
     }
 
     fn line(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
-        let label = printable(label);
-        let indent = label.chars().count().max(width);
+        let (label, text) = (printable(label), printable(text));
+        let written = label.chars().count();
+        let longest = text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+        let mut indent = written.max(width);
         self.text.push_str(&label);
-        self.text.extend(std::iter::repeat_n(' ', indent - label.chars().count()));
-        for (number, line) in
-            wrapped(&printable(text), COLUMNS - 1 - indent.min(COLUMNS / 2)).iter().enumerate()
-        {
+        if indent + longest < COLUMNS {
+            self.text.extend(std::iter::repeat_n(' ', indent - written));
+        } else {
+            // A long path gets a line of its own.
+            indent = indent.min(INDENT);
+            self.text.truncate(self.text.trim_end_matches(' ').len());
+            if written > 0 {
+                self.text.push('\n');
+            }
+            self.text.extend(std::iter::repeat_n(' ', indent));
+        }
+        for (number, line) in wrapped(&text, COLUMNS - 1 - indent).iter().enumerate() {
             if number > 0 {
                 self.text.extend(std::iter::repeat_n(' ', indent));
             }
@@ -139,10 +157,17 @@ mod tests {
 
     #[test]
     fn rows_hang_and_escapes_do_not_pass() {
-        let mut page = Page { text: String::new(), colours: false };
+        let mut page = Page { text: String::new(), colours: false, terminal: false };
         page.row("  CPUs", 8, &"word ".repeat(20));
         assert!(page.text.lines().all(|line| line.len() < 80), "{}", page.text);
         assert_eq!(page.text.lines().nth(1).map(|line| line.get(..9)), Some(Some("        w")));
+        let path = format!("/{}", "x".repeat(65));
+        page.row("  > 3.5 GB  container  ", 0, &format!("{path} it is"));
+        assert!(
+            page.text.ends_with(&format!("\n  > 3.5 GB  container\n        {path} it\n        is\n")),
+            "{}",
+            page.text
+        );
         page.row("", 0, "a\x1b[31mb");
         assert!(page.into_text().ends_with("a?[31mb\n"));
     }
