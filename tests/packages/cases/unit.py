@@ -165,8 +165,9 @@ def overridden(packages, version):
         equal(ask(m, "/health", port=81)[0], 200, "the answer after it was killed")
 
         edit = "[Service]\nEnvironment=PYPNM_SERVE_WORKERS=3\nExecStart=\nExecStart=/opt/pypnm/bin/pypnm serve --port 9000\n"
-        # It wants a terminal and an editor.
-        m.install({"/tmp/edit": edit, "/usr/local/bin/editor": ('#!/bin/sh\ncat /tmp/edit >"$1"\n', 0o755)})
+        # It wants a terminal, and an editor that writes between its two comments.
+        editor = "#!/bin/sh\nfor file; do :; done\nexec sed -i '/^### Anything between here/r /tmp/edit' \"$file\"\n"
+        m.install({"/tmp/edit": edit, "/usr/local/bin/editor": (editor, 0o755)})
         m.run(["script", "-qec", "EDITOR=/usr/local/bin/editor systemctl edit pypnm.service", "/dev/null"])
         m.systemctl("restart", UNIT)
         equal(ask(m, "/health", port=9000)[0], 200, "the answer on the port of the edited unit")
