@@ -16,8 +16,17 @@ _pypnm__sizing() {
             ",$1")
                 cmd="pypnm__sizing"
                 ;;
+            pypnm__sizing,apply)
+                cmd="pypnm__sizing__subcmd__apply"
+                ;;
+            pypnm__sizing,check)
+                cmd="pypnm__sizing__subcmd__check"
+                ;;
             pypnm__sizing,env)
                 cmd="pypnm__sizing__subcmd__env"
+                ;;
+            pypnm__sizing,explain)
+                cmd="pypnm__sizing__subcmd__explain"
                 ;;
             pypnm__sizing,help)
                 cmd="pypnm__sizing__subcmd__help"
@@ -28,11 +37,23 @@ _pypnm__sizing() {
             pypnm__sizing,ready)
                 cmd="pypnm__sizing__subcmd__ready"
                 ;;
+            pypnm__sizing,show)
+                cmd="pypnm__sizing__subcmd__show"
+                ;;
             pypnm__sizing,watch)
                 cmd="pypnm__sizing__subcmd__watch"
                 ;;
+            pypnm__sizing__subcmd__help,apply)
+                cmd="pypnm__sizing__subcmd__help__subcmd__apply"
+                ;;
+            pypnm__sizing__subcmd__help,check)
+                cmd="pypnm__sizing__subcmd__help__subcmd__check"
+                ;;
             pypnm__sizing__subcmd__help,env)
                 cmd="pypnm__sizing__subcmd__help__subcmd__env"
+                ;;
+            pypnm__sizing__subcmd__help,explain)
+                cmd="pypnm__sizing__subcmd__help__subcmd__explain"
                 ;;
             pypnm__sizing__subcmd__help,help)
                 cmd="pypnm__sizing__subcmd__help__subcmd__help"
@@ -42,6 +63,9 @@ _pypnm__sizing() {
                 ;;
             pypnm__sizing__subcmd__help,ready)
                 cmd="pypnm__sizing__subcmd__help__subcmd__ready"
+                ;;
+            pypnm__sizing__subcmd__help,show)
+                cmd="pypnm__sizing__subcmd__help__subcmd__show"
                 ;;
             pypnm__sizing__subcmd__help,watch)
                 cmd="pypnm__sizing__subcmd__help__subcmd__watch"
@@ -53,12 +77,80 @@ _pypnm__sizing() {
 
     case "${cmd}" in
         pypnm__sizing)
-            opts="-h -V --root --help --version preview env ready watch help"
+            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env check apply ready watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-gib)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__apply)
+            opts="-n -h --unit --dry-run --no-restart --timeout --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__check)
+            opts="-v -h --unit --verbose --json --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -112,8 +204,46 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__explain)
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --json --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-gib)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__help)
-            opts="preview env ready watch help"
+            opts="show explain preview env check apply ready watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -126,7 +256,49 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__help__subcmd__apply)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__help__subcmd__env)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -182,6 +354,20 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__help__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -197,7 +383,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__preview)
-            opts="-h --cpus --cpu-count --memory --memory-gib --root --help"
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,6 +402,10 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --memory-gib)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -256,8 +446,46 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__show)
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --json --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-gib)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__watch)
-            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --duration --json --write-advice --root --help"
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --evidence --duration --json --write-advice --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -288,6 +516,10 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --evidence)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -28,40 +28,61 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
         .pid
         .or_else(inherited)
         .ok_or("which process? --pid=PID; under systemd, as ExecStartPost=, $MAINPID says it")?;
-    let path = format!("/proc/{pid}/cmdline");
+    match wait(root, &mut || Some(pid), Duration::from_secs(arguments.timeout))? {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(why) => {
+            remark(&format!("{why}; the service's log says why"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Waits until the process that `server` names answers. Inner error: it did not.
+///
+/// `server` is asked anew each time; `None`: there is none yet.
+pub(crate) fn wait(
+    root: &Root,
+    server: &mut dyn FnMut() -> Option<u32>,
+    timeout: Duration,
+) -> Result<Result<(), String>, String> {
     let started = Instant::now();
-    let timeout = Duration::from_secs(arguments.timeout);
+    let mut looked_at = None;
     let mut workers = Workers::default();
     loop {
-        // Read anew each time: systemd may have forked the process but not yet executed the service in it.
-        let words = match root.bytes(&path) {
-            Ok(bytes) => words(&bytes),
-            Err(ReadError::Missing) => {
-                remark(&format!("process {pid} has ended before it answered; its log says why"));
-                return Ok(ExitCode::FAILURE);
+        let why = match server() {
+            None => "no process serves".to_owned(),
+            Some(pid) => {
+                let path = format!("/proc/{pid}/cmdline");
+                // Read anew each time: systemd may have forked the process but not yet executed the service in it.
+                let words = match root.bytes(&path) {
+                    Ok(bytes) => words(&bytes),
+                    Err(ReadError::Missing) => {
+                        return Ok(Err(format!("process {pid} has ended before it answered")));
+                    }
+                    Err(error) => return Err(format!("{path}: {error}")),
+                };
+                let at = Address::of(&words);
+                let error = match at.ask() {
+                    Ok(()) => return Ok(Ok(())),
+                    Err(error) => error,
+                };
+                // Of another main process the workers are others.
+                if looked_at != Some(pid) {
+                    looked_at = Some(pid);
+                    workers = Workers::default();
+                }
+                workers.look(&running(root, pid));
+                if workers.die_at_their_start() {
+                    let gone = workers.gone();
+                    return Ok(Err(format!(
+                        "{gone} workers have died at their start, and none has answered"
+                    )));
+                }
+                format!("http://{}:{}/: {error}", at.host, at.port)
             }
-            Err(error) => return Err(format!("{path}: {error}")),
         };
-        let at = Address::of(&words);
-        let answer = at.ask();
-        if answer.is_ok() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        workers.look(&running(root, pid));
-        if workers.die_at_their_start() {
-            remark(&format!(
-                "{} workers have died at their start, and none has answered; the service's log says why",
-                workers.gone()
-            ));
-            return Ok(ExitCode::FAILURE);
-        }
         if started.elapsed() >= timeout {
-            let why = answer.err().map(|error| error.to_string()).unwrap_or_default();
-            remark(&format!(
-                "no answer from http://{}:{}/ in {} s ({why}); the service's log says why",
-                at.host, at.port, arguments.timeout
-            ));
-            return Ok(ExitCode::FAILURE);
+            return Ok(Err(format!("no answer in {} s ({why})", timeout.as_secs())));
         }
         std::thread::sleep(PAUSE);
     }

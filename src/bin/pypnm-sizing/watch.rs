@@ -4,6 +4,7 @@
 mod cost;
 mod find;
 mod json;
+mod place;
 mod read;
 mod show;
 mod terminal;
@@ -12,6 +13,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Sizing, Unit, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
@@ -67,8 +69,9 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         name: target.name(),
         target,
         style,
+        counts_live: root.is_machine(),
         reader: Reader::new()?,
-        ledger: Ledger::new(bounds(unit)),
+        ledger: Ledger::new(Bounds::default(), arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
         reckon_at: 0.0,
         began: Instant::now(),
@@ -85,6 +88,8 @@ struct Watching<'a> {
     name: String,
     target: Target,
     style: Style,
+    /// Whether what the live process is granted counts; below another root a machine is stated instead.
+    counts_live: bool,
     reader: Reader,
     ledger: Ledger,
     findings: Vec<Finding>,
@@ -106,6 +111,8 @@ impl Watching<'_> {
             let Some(sample) = self.reader.sample(&mut self.target, at) else {
                 return Ok(End::Gone);
             };
+            let bounds = Bounds { cpu: self.bound(Resource::Cpu).0, memory: self.bound(Resource::Memory).0 };
+            self.ledger.rebound(bounds);
             self.ledger.take(sample);
             self.reckon(at);
             if !self.show() {
@@ -146,18 +153,38 @@ impl Watching<'_> {
         self.reckon_at = at + cost.seconds() / RECKONING_BUDGET;
     }
 
+    /// How much of a resource the service may use (0: not known), and what says so: as it is sized, or less where the
+    /// live process is granted less.
+    fn bound(&self, resource: Resource) -> (u64, String) {
+        let instead = self.arguments.machine.instead();
+        let (sized, stated) = match resource {
+            Resource::Cpu => (self.unit.map(|unit| unit.capacity.cpu), instead.cpu.is_some()),
+            Resource::Memory => (self.unit.map(|unit| unit.capacity.memory), instead.memory.is_some()),
+        };
+        let sized = sized.filter(|grant| grant.amount > 0);
+        let live = self.reader.place.least(resource).filter(|_| self.counts_live && !stated);
+        match (sized, live) {
+            (Some(sized), Some(live)) if live.amount < sized.amount => (live.amount, live.source.clone()),
+            (None, Some(live)) => (live.amount, live.source.clone()),
+            (Some(sized), _) => {
+                let limit = self.unit.zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
+                (sized.amount, limit.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string()))
+            }
+            (None, None) => (0, "not known".to_owned()),
+        }
+    }
+
     fn setup(&self) -> Option<Setup> {
         self.unit.map(|unit| Setup {
-            cpus: unit.capacity.whole_cpus(),
-            memory: unit.capacity.memory.amount,
+            cpus: (self.ledger.bounds().cpu / 1000).max(1),
+            memory: self.ledger.bounds().memory,
             settings: unit.config.settings(),
             limit_max_requests: self.reader.limit_max_requests,
         })
     }
 
     fn with_context<T>(&self, colours: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
-        let binding = self.unit.and_then(|unit| unit.limits.get(unit.capacity.memory.binding?));
-        let source = binding.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string());
+        let (_, source) = self.bound(Resource::Memory);
         let watched = self.began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         use_it(&Context {
             name: &self.name,
@@ -226,13 +253,6 @@ fn section(sizing: &Sizing, unit: Option<&Unit>) -> String {
         Some(unit) if sizing.units.len() > 1 => unit.name.clone(),
         _ => "Sizing".to_owned(),
     }
-}
-
-fn bounds(unit: Option<&Unit>) -> Bounds {
-    unit.map_or_else(Bounds::default, |unit| Bounds {
-        cpu: unit.capacity.cpu.amount,
-        memory: unit.capacity.memory.amount,
-    })
 }
 
 /// Writes a line to stdout. Whether somebody reads it.

@@ -37,6 +37,8 @@ impl Events {
         read.set_nonblocking(true)?;
         let (end, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The second one ends us at once, should we be stuck in a write that nobody reads. Its place is first.
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&end))?;
             signal_hook::flag::register(signal, Arc::clone(&end))?;
         }
         signal_hook::flag::register(SIGTSTP, Arc::clone(&stop))?;
