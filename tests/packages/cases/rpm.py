@@ -15,7 +15,7 @@ def life(packages, version):
         with counted(m, 1, "the installation"):
             said = install(m, packages.rpm_before)
         last = said.strip().splitlines()[-1]
-        expect(last.startswith("pypnm.service: workers 2, recycled after 1000 requests"), f"it said: {said}")
+        expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"it said: {said}")
         equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
         equal(m.systemctl("is-enabled", "pypnm-cmts.service", check=False), "disabled", "pypnm-cmts.service is")
         equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
