@@ -124,6 +124,11 @@ def digests(pair):
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in pair]
 
 
+def of_the_sources():
+    """The SOURCE_DATE_EPOCH that the first build takes."""
+    return os.environ.get("SOURCE_DATE_EPOCH") or run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+
+
 def copy_of_the_tree(place):
     """The sources elsewhere, under another umask and with other times."""
     place.mkdir(mode=0o700)
@@ -139,7 +144,7 @@ def copy_of_the_tree(place):
 @case()
 def packed_twice(packages):
     """The same programs packed from another directory, at another time, in another time zone: the same to the bit"""
-    epoch = run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+    epoch = of_the_sources()
     first = digests((packages.deb, packages.rpm))
     with tempfile.TemporaryDirectory() as place:
         tree = copy_of_the_tree(Path(place) / "elsewhere")
@@ -153,7 +158,7 @@ def packed_twice(packages):
 @case(fast=())
 def built_twice(packages):
     """Everything built from nothing in another directory: the same to the bit"""
-    epoch = run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+    epoch = of_the_sources()
     first = digests((packages.deb, packages.rpm))
     with tempfile.TemporaryDirectory() as place:
         tree = copy_of_the_tree(Path(place) / "a-longer-name-than-the-first")

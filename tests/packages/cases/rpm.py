@@ -61,7 +61,7 @@ def own_unit(packages, version):
         equal((m.systemctl("is-enabled", UNIT), m.show(UNIT, "MainPID")), ("enabled", main), "the operator's unit after the erasure")
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 257), fast=())
 def image(packages, version):
     """Into an image, in a chroot without systemd: not a word, and sized at the first boot"""
     with computer(version, layers=[with_rpm(SUITES[version])], boot=False) as m:
