@@ -50,8 +50,14 @@ def same_files(found, expected, what):
 def lintian(packages):
     """lintian --pedantic -EI finds nothing to say about the deb (this machine's lintian)"""
     run(TREE / "tests/need", "lintian")
-    equal(run("lintian", "--allow-root", "--pedantic", "-EI", packages.deb).strip(), "", "lintian")
-    return run("lintian", "--version").strip()
+    command = ["lintian", "--allow-root", "--pedantic", "-EI"]
+    version = run("lintian", "--version")
+    if "+deb12" in version:
+        # Bookworm's asks every service for an init.d script. Trixie's has dropped that, and calls an override of what it
+        # does not know an error, which nothing overrides: one package can't have it said on one and be clean on the other.
+        command += ["--suppress-tags", "package-supports-alternative-init-but-no-init.d-script"]
+    equal(run(*command, packages.deb).strip(), "", "lintian")
+    return version.strip()
 
 
 @case(fast=())
