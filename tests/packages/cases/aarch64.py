@@ -1,6 +1,7 @@
 """The packages for aarch64: made on x86_64, and their programs run by qemu's emulation of the other processor."""
 
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -107,3 +108,95 @@ def packed(packages):
                 files.pop(GENERATOR)
                 files.pop(HELPER)
             same_files(found, expected, f"{foreign.name}: files other than the programs")
+
+
+def computer():
+    """A kernel and a root file system in memory, of trixie for arm64: no more than systemd and what a shell script wants."""
+
+    def build(place):
+        root = place / "root"
+        place.mkdir()
+        packages = ["base-files", "base-passwd", "coreutils", "dash", "linux-image-arm64", "mount", "systemd", "systemd-sysv"]
+        images.debootstrap("trixie", packages, root, variant="extract", architecture="arm64")
+        (kernel,) = (root / "boot").glob("vmlinuz-*")
+        kernel.rename(place / "vmlinuz")
+        # What the maintainer scripts would have made.
+        for name in ("passwd", "group"):
+            shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
+        (root / "etc/machine-id").write_text("")
+        (root / "init").symlink_to("usr/lib/systemd/systemd")
+        # The disk is memory.
+        for name in ("boot", "usr/lib/modules", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        archive(root, place / "initrd")
+        shutil.rmtree(root)
+
+    return images.cached("arm64-trixie", ["1"], build)
+
+
+def archive(tree, path):
+    """The tree as the kernel takes it."""
+    with path.open("ab") as out:
+        command = "find . | cpio --create --format=newc --owner=0:0 --quiet"
+        subprocess.run(["sh", "-c", command], cwd=tree, stdout=out, check=True)
+
+
+LOOK_UNIT = """[Unit]
+DefaultDependencies=no
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /look
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
+"""
+
+# The terminal's own sequences are on the line before.
+LOOK = """
+echo
+say() { echo "== $1"; shift; "$@" | cat; }
+say machine uname -m
+say systemd systemctl --version
+say drop-in cat /run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf
+say loaded systemctl show pypnm.service --property=DropInPaths,Environment
+say show pypnm-sizing show
+say check pypnm-sizing check
+say env pypnm-sizing env --unit pypnm.service
+echo "== end"
+"""
+
+
+@case(fast=())
+def boots(packages):
+    """A whole aarch64 boots: its systemd runs the generator and loads the drop-in; show, check and env say the same"""
+    run(TREE / "tests/need", "qemu-system-arm", "cpio")
+    made = computer()
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        shutil.copy(made / "initrd", place)
+        product = unpacked(packages.aarch64[0], place / "product")
+        (product / "etc/systemd/system").mkdir(parents=True)
+        (product / "etc/systemd/system/look.service").write_text(LOOK_UNIT)
+        (product / "look").write_text(LOOK)
+        archive(product, place / "initrd")
+        kernel = "console=ttyAMA0 quiet rdinit=/init systemd.unit=look.service systemd.show_status=no systemd.log_target=null"
+        console = run(
+            "qemu-system-aarch64", "-M", "virt", "-cpu", "max", "-smp", "2", "-m", "7G", "-nodefaults", "-no-reboot", "-display", "none",
+            "-serial", "stdio", "-kernel", made / "vmlinuz", "-initrd", place / "initrd", "-append", kernel,
+            stdin=subprocess.DEVNULL, timeout=400,
+        )  # fmt: skip
+    console = console.replace("\r", "")
+    said = dict(re.findall(r"^== (\S+)\n(.*?)(?=^== )", console, re.M | re.S))
+    expect(set(said) == {"machine", "systemd", "drop-in", "loaded", "show", "check", "env"}, console)
+    equal(said["machine"], "aarch64\n", "the machine")
+    workers = "PYPNM_SERVE_WORKERS=2"
+    expect(f"\nEnvironment={workers}\n" in said["drop-in"] and "# CPUs     2 (/sys/" in said["drop-in"], said["drop-in"])
+    expect("DropInPaths=/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf\n" in said["loaded"], said["loaded"])
+    expect(f" {workers} " in said["loaded"], said["loaded"])
+    expect(said["show"].startswith("pypnm.service: 2 workers, "), said["show"])
+    expect(said["check"].startswith("OK: pypnm.service: 2 workers, "), said["check"])
+    expect(f"{workers}\n" in said["env"], said["env"])
+    return said["systemd"].splitlines()[0]
