@@ -62,6 +62,11 @@ pub enum Effect {
     NoHandOver,
     /// A file of the drop-in's own name in a stronger directory: systemd reads that one instead.
     Replaced,
+    /// A file of `EnvironmentFile=` that was not looked at: it may set any of the variables.
+    NotRead {
+        /// Its path, or the pattern for several.
+        path: String,
+    },
 }
 
 impl Effect {
@@ -70,7 +75,7 @@ impl Effect {
         match self {
             Self::Variable { key, .. } | Self::Unset { key } | Self::Passed { key } => Some(key),
             Self::Flag { flag, .. } => Some(flag),
-            Self::Restart { .. } | Self::NoHandOver | Self::Replaced => None,
+            Self::Restart { .. } | Self::NoHandOver | Self::Replaced | Self::NotRead { .. } => None,
         }
     }
 }
@@ -87,6 +92,7 @@ impl fmt::Display for Override {
             Effect::Restart { value } => write!(f, "Restart={value} is in effect"),
             Effect::NoHandOver => f.write_str("the hand-over to PyPNM is taken away: it sizes itself"),
             Effect::Replaced => f.write_str("is read instead of the generated drop-in"),
+            Effect::NotRead { path } => write!(f, "{path} was not looked at, and may set anything"),
         }
     }
 }
@@ -96,6 +102,8 @@ impl fmt::Display for Override {
 pub struct Overrides {
     /// In the order: the drop-in as a whole, variables, flags, the rest.
     pub list: Vec<Override>,
+    /// There are environment files that a generator can't look at, whatever this reader could.
+    has_late_files: bool,
 }
 
 /// A number in effect, and who set it where that was not the sizing.
@@ -123,13 +131,15 @@ impl Overrides {
         self.number(["--limit-max-requests", "PYPNM_SERVE_LIMIT_MAX_REQUESTS"], 0, sized)
     }
 
-    /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn.
+    /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn. A file that
+    /// is there too late for the generator may say so as well; the same answer for whoever asks.
     pub fn one_worker_ends(&self, sized_workers: u32, sized_limit: u32) -> bool {
         let ends = |workers: Effective<'_>, limit: Effective<'_>| workers.value == 1 && limit.value > 0;
         let uvicorn_workers = self.number(["--workers", "UVICORN_WORKERS"], 1, sized_workers);
         let uvicorn_limit =
             self.number(["--limit-max-requests", "UVICORN_LIMIT_MAX_REQUESTS"], 0, sized_limit);
-        ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
+        self.has_late_files
+            || ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
             || ends(uvicorn_workers, uvicorn_limit)
     }
 
@@ -186,6 +196,16 @@ pub fn hide(unit: &mut Unit) {
     }
 }
 
+/// What makes a path of `EnvironmentFile=` a pattern for several files.
+const PATTERN: [char; 3] = ['*', '?', '['];
+
+/// Whether a generator may open a file: what lies elsewhere may not be mounted yet, or its mount may wait for the very
+/// reload that waits for the generator (systemd.generator(7), "Notes about writing generators").
+fn is_there_early(path: &str) -> bool {
+    let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
+    inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
+}
+
 /// A variable of the service's environment.
 #[derive(Default)]
 struct Variable {
@@ -219,7 +239,8 @@ pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides 
     }
     flags(&commands, &environment, &mut list);
     rest(unit, &mut list);
-    Overrides { list }
+    list.append(&mut environment.not_read);
+    Overrides { list, has_late_files: environment.has_late_files }
 }
 
 /// `Restart=` and `ExecStartPre=`.
@@ -293,6 +314,10 @@ struct Environment<'a> {
     reset: Option<Source>,
     /// What `UnsetEnvironment=` took away.
     unset: Vec<(String, Source)>,
+    /// Files that were not looked at.
+    not_read: Vec<Override>,
+    /// There are files that a generator can't look at.
+    has_late_files: bool,
 }
 
 impl<'a> Environment<'a> {
@@ -305,7 +330,7 @@ impl<'a> Environment<'a> {
                 variables.extend(piece.get(..end).map(|name| (name, None)));
             }
         }
-        Self { variables, reset: None, unset: Vec::new() }
+        Self { variables, reset: None, unset: Vec::new(), not_read: Vec::new(), has_late_files: false }
     }
 
     fn of(&self, key: &str) -> Option<&Variable> {
@@ -354,8 +379,8 @@ impl<'a> Environment<'a> {
 
     /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
     fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
-        const NOT_READ: &str = "what it would set is not known";
-        let mut files: Vec<(String, &Assignment)> = Vec::new();
+        // Without a path: its specifiers are not known here.
+        let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
         for assignment in unit.of("EnvironmentFile") {
             if assignment.value.is_empty() {
                 files.clear();
@@ -364,23 +389,21 @@ impl<'a> Environment<'a> {
             let Some(name) = unit.name_at(assignment) else {
                 continue;
             };
-            let Ok(path) = specifier::expand(&assignment.value, &name) else {
-                let expected = "a path whose specifiers are known here";
-                let source = assignment.source.clone();
-                problems.push(Problem::bad_value(source, &assignment.value, expected, NOT_READ));
-                continue;
-            };
-            let path = path.strip_prefix('-').unwrap_or(&path);
-            if path.starts_with('/') {
-                files.push((path.to_owned(), assignment));
+            let path = assignment.value.strip_prefix('-').unwrap_or(&assignment.value);
+            if path.starts_with(['/', '%']) {
+                files.push((specifier::expand(path, &name).ok().map(Into::into), assignment));
             }
         }
         for (path, assignment) in files {
-            if path.contains(['*', '?', '[']) {
-                let source = assignment.source.clone();
-                problems.push(Problem::bad_value(source, &path, "the path of one file", NOT_READ));
+            let is_early = path.as_deref().is_some_and(is_there_early);
+            self.has_late_files |= !is_early;
+            let path = path.filter(|path| !path.contains(PATTERN) && (is_early || !root.is_early()));
+            let Some(path) = path else {
+                let path = assignment.value.trim_start_matches('-').to_owned();
+                let effect = Effect::NotRead { path };
+                self.not_read.push(Override { source: assignment.source.clone(), effect });
                 continue;
-            }
+            };
             match root.bytes(&path) {
                 Ok(text) => {
                     for variable in environment::variables(&text) {
@@ -392,7 +415,7 @@ impl<'a> Environment<'a> {
                 Err(error) => problems.push(Problem {
                     source: Source::file(path),
                     kind: Kind::Unreadable(error),
-                    instead: NOT_READ.into(),
+                    instead: "what it would set is not known".into(),
                 }),
             }
         }
