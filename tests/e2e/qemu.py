@@ -205,7 +205,7 @@ class Guest(Within):
         with open(self.dir / "qemu.log", "wb") as log:
             # It takes all CPUs it gets: whatever else this machine does goes first.
             self._process = subprocess.Popen(
-                ["nice", "-n", "10", "setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                ["nice", "-n", "8", "setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "TMPDIR": str(self.dir)},
             )  # fmt: skip
         self._monitor = Monitor(self.dir / "qmp", self)
