@@ -1,28 +1,37 @@
 //! What the fuzzers call, and what must hold for any input; tests/corpus.rs replays their corpora through the same.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use pypnm_sizing::config::{self, Config};
 use pypnm_sizing::limits::cgroup::Place;
+use pypnm_sizing::limits::{Amount, Scope, service};
+use pypnm_sizing::overrides::{self, Effect};
 use pypnm_sizing::parse::boolean::boolean;
 use pypnm_sizing::parse::cgroup::{self, Setting};
 use pypnm_sizing::parse::cpu_list::{CpuSet, MAX_CPUS};
+use pypnm_sizing::parse::environment;
 use pypnm_sizing::parse::mountinfo::cgroup_mounts;
 use pypnm_sizing::parse::quantity::{self, Cpus, Gb, Gib, Size};
 use pypnm_sizing::parse::syntax::{Fault, Item, WHITESPACE, items};
 use pypnm_sizing::policy::profile;
+use pypnm_sizing::problem::Source;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::units::name::{Name, escape, is_slice, parent_slice, unescape};
+use pypnm_sizing::units::{Assignment, KEYS, State, Unit, take_text};
 
 /// Takes any input and panics where something does not hold.
 pub(crate) type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub(crate) const ALL: [(&str, Target); 6] = [
+pub(crate) const ALL: [(&str, Target); 7] = [
     ("cgroup", cgroup),
     ("mountinfo", mountinfo),
     ("unit_syntax", unit_syntax),
     ("cpu_list", cpu_list),
     ("sizes", sizes),
     ("configuration", configuration),
+    ("unit", unit),
 ];
 
 /// `/proc/1/cgroup`, then, after a NUL, `/proc/1/mountinfo`: where PID 1 is; and the same text as the value of a limit.
@@ -153,6 +162,12 @@ pub(crate) fn cpu_list(data: &[u8]) {
         return;
     };
     let (one, other) = text.split_once('\0').unwrap_or((text, "0-3"));
+    if let Some(setting) = CpuSet::parse_setting(one) {
+        let printed = setting.to_string();
+        assert_eq!(CpuSet::parse(&printed).map(|set| set.to_string()), Some(printed));
+        assert_eq!(setting.iter().count(), setting.count() as usize);
+        assert!(setting.iter().is_sorted() && setting.iter().all(|cpu| cpu < MAX_CPUS));
+    }
     let Some(one) = CpuSet::parse(one) else {
         return;
     };
@@ -198,6 +213,10 @@ pub(crate) fn sizes(data: &[u8]) {
     if let Some(number) = quantity::decimal::<u64>(text) {
         assert!(text.trim_start_matches('0') == number.to_string().trim_start_matches('0'));
     }
+    if let Some(number) = quantity::integer(text) {
+        assert_eq!(quantity::integer(&number.to_string()), Some(number));
+        assert_eq!(quantity::integer(&format!("{number:#x}")), Some(number));
+    }
     let _ = (boolean(text), quantity::permyriad(text));
 }
 
@@ -229,4 +248,83 @@ pub(crate) fn configuration(data: &[u8]) {
     let mut twice = config.clone();
     assert_eq!(read(&mut twice), problems, "read twice, the same is said");
     assert_eq!(twice, config, "read twice, nothing changes");
+}
+
+/// A unit: its name, its file, a drop-in, an environment file, separated by NULs; what it limits and overrides.
+pub(crate) fn unit(data: &[u8]) {
+    const FILE: &str = "/etc/systemd/system/x.service";
+    const DROP_IN: &str = "/etc/systemd/system/x.service.d/50.conf";
+    let mut parts = data.splitn(4, |byte| *byte == 0);
+    let mut next = || parts.next().unwrap_or_default();
+    let (whole, file, drop_in, variables) = (String::from_utf8_lossy(next()), next(), next(), next());
+    for variable in environment::variables(variables) {
+        assert!(!variable.key.contains(['=', '\n', '\r']) && variable.line as usize <= variables.len());
+    }
+    assert_eq!(unescape(&escape(&whole)).as_deref(), Some(&*whole));
+    let name = Name::parse(&whole).or_else(|| Name::parse("a-b@c.service")).expect("a name");
+    let dropped = name.with_drop_ins();
+    assert_eq!(dropped[0], name.whole);
+    assert!(dropped.iter().all(|other| Name::parse(other).is_some_and(|o| o.unit_type == name.unit_type)));
+    assert!(is_slice(&name.default_slice()) || name.prefix.len() > 200 || name.prefix.starts_with('.'));
+
+    let mut problems = Vec::new();
+    let mut assignments = Vec::new();
+    take_text(FILE, file, name.unit_type, &mut assignments, &mut problems);
+    take_text(DROP_IN, drop_in, name.unit_type, &mut assignments, &mut problems);
+    assert!(problems.len() <= 4, "the first fault, and the one that ends the file");
+    assert!(
+        assignments
+            .iter()
+            .all(|one| KEYS.contains(&one.key) && one.value == one.value.trim_matches(WHITESPACE))
+    );
+    let mut unit = Unit {
+        name: name.whole.to_owned(),
+        aliases: Vec::new(),
+        state: State::Loaded,
+        fragment: Some(FILE.to_owned()),
+        drop_ins: vec![DROP_IN.to_owned()],
+        assignments,
+        unread: Vec::new(),
+    };
+    let root = Root::below(Path::new("/proc/self/fdinfo")).expect("a directory without these files");
+    for memory in [None, Some(16 << 30)] {
+        let settings = service::settings(&unit, memory, &mut problems);
+        for said in
+            [&settings.memory_max, &settings.memory_high, &settings.memory_limit].into_iter().flatten()
+        {
+            assert!(said.value > 0 && said.value < u64::MAX);
+        }
+        let mut slice = settings.slice.clone();
+        let mut steps = 0;
+        while let Some(inner) = slice {
+            assert!(Name::parse(&inner).is_some());
+            slice = parent_slice(&inner);
+            steps += 1;
+        }
+        assert!(steps <= 256);
+        for limit in service::limits(&root, &settings, Scope::Service, &mut problems) {
+            match limit.amount {
+                Amount::Cpus(set) => assert!(!set.is_empty()),
+                Amount::Memory(bytes) => assert!(bytes > 0),
+                Amount::CpuTime(_) | Amount::Unknown(_) => {}
+            }
+        }
+    }
+    let overrides = overrides::read(&root, &unit, &mut problems);
+    assert!(overrides.list.len() <= 1 + 7 + 2 + 2);
+    for one in &overrides.list {
+        assert!(one.source.file.starts_with('/') && one.effect != Effect::Replaced);
+    }
+    assert!(overrides.workers(2).value >= 1);
+
+    for (key, value) in
+        [("MemoryMax", ""), ("CPUQuota", ""), ("AllowedCPUs", ""), ("CPUAffinity", ""), ("MemoryHigh", "1G")]
+    {
+        let source = Source::key(DROP_IN, 9999, key);
+        unit.assignments.push(Assignment { key, value: value.to_owned(), source });
+    }
+    let settings = service::settings(&unit, None, &mut problems);
+    assert!(settings.memory_max.is_none() && settings.cpu_quota.is_none() && settings.allowed_cpus.is_none());
+    assert!(settings.cpu_affinity.is_none(), "an empty assignment resets");
+    assert_eq!(settings.memory_high.map(|said| said.value), Some(1 << 30), "the last one wins");
 }

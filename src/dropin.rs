@@ -10,6 +10,16 @@ use crate::sizing::{Sizing, Unit};
 
 /// The file's name in `<unit>.d`: a low number, so that an operator's `override.conf` and any 20-…99- file win.
 pub const NAME: &str = "10-pypnm-sizing.conf";
+/// What the drop-in sets in the service's environment.
+pub const VARIABLES: [&str; 7] = [
+    "PYPNM_SERVE_CPU_COUNT",
+    "PYPNM_SERVE_TOTAL_MEMORY_GIB",
+    "PYPNM_SERVE_WORKERS",
+    "PYPNM_SERVE_LIMIT_MAX_REQUESTS",
+    "UVICORN_WORKERS",
+    "UVICORN_LIMIT_MAX_REQUESTS",
+    "PYPNM_SERVE_ENV_FILE",
+];
 /// Where the helper writes the file that PyPNM reads, `<unit>.env` (PyPNM takes nothing from its environment).
 pub const RUNTIME_DIRECTORY: &str = "/run/pypnm-sizing";
 /// The helper, as packaged.
@@ -73,7 +83,8 @@ fn write(out: &mut String, sizing: &Sizing, unit: &Unit) -> std::fmt::Result {
     let file = env_file(&unit.name);
     writeln!(out, "Environment=PYPNM_SERVE_ENV_FILE={file}")?;
     writeln!(out, "ExecStartPre=-+{HELPER} env --unit %n --write {file}")?;
-    if workers == 1 && limit > 0 {
+    // What counts is the number in the end: an operator's own one may be another.
+    if unit.overrides.one_worker_ends(workers, limit) {
         out.push_str("# One worker at its limit ends the whole service, with status 0.\nRestart=always\n");
     }
     writeln!(

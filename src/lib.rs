@@ -5,9 +5,9 @@
 //! ```text
 //!  files under a root   limits            capacity      policy       drop-in      disk
 //!  [root] [parse]    →  [limits]       →  [capacity] →  [policy]  →  [dropin]  →  [write]
-//!                       host, cgroup,     the minimum   the guide    text         one rename
+//!  [units]              host, cgroup,     the minimum   the guide    text         one rename
 //!                       service
-//!  [config] [switch]    the operator's word
+//!  [config] [switch] [overrides]    the operator's word
 //! ```
 //!
 //! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only.
@@ -18,12 +18,16 @@ pub mod config;
 pub mod dropin;
 pub mod limits;
 pub mod log;
+pub mod overrides;
 pub mod parse;
 pub mod policy;
 pub mod problem;
+#[cfg(feature = "helper")]
+pub mod pypnm;
 pub mod root;
 pub mod sizing;
 pub mod switch;
+pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;
 pub mod write;

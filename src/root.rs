@@ -157,28 +157,48 @@ impl Root {
 
     /// The names in a directory, in no order.
     pub fn entries(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
-        let dir = self.open(path, OFlags::DIRECTORY)?;
-        let mut buffer = [MaybeUninit::uninit(); 8192];
-        let mut iterator = RawDir::new(&dir, &mut buffer);
         let mut entries = Vec::new();
-        while let Some(entry) = iterator.next() {
-            let entry = entry?;
-            let link = matches!(entry.file_type(), FileType::Symlink | FileType::Unknown);
-            if let Ok(name) = entry.file_name().to_str()
-                && name != "."
-                && name != ".."
-            {
+        self.each_entry(path, |name, file_type| {
+            if let Ok(name) = std::str::from_utf8(name) {
+                let link = matches!(file_type, FileType::Symlink | FileType::Unknown);
                 entries.push(Entry { name: name.to_owned(), link });
             }
-            if entries.len() > MAX_ENTRIES {
+        })?;
+        Ok(entries)
+    }
+
+    /// Calls `visit` for each name in a directory, in no order, with what it is (`Unknown` where the file system doesn't tell).
+    pub fn each_entry(&self, path: &str, mut visit: impl FnMut(&[u8], FileType)) -> Result<(), ReadError> {
+        let dir = self.open(path, OFlags::DIRECTORY)?;
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut iterator = RawDir::new(&dir, &mut buffer);
+        let mut seen = 0;
+        while let Some(entry) = iterator.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                visit(name, entry.file_type());
+            }
+            seen += 1;
+            if seen > MAX_ENTRIES {
                 return Err(ReadError::TooLarge);
             }
         }
-        Ok(entries)
+        Ok(())
+    }
+
+    /// What tells a directory from every other, by whatever path it is reached; `None`: there is none.
+    pub fn identity(&self, path: &str) -> Option<(u64, u64)> {
+        let directory = self.open(path, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+        let stat = rustix::fs::fstat(&directory).ok()?;
+        Some((stat.st_dev, stat.st_ino))
     }
 
     /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.
     pub fn link(&self, path: &str) -> Option<String> {
+        if self.below.is_none() {
+            return rustix::fs::readlink(path, Vec::new()).ok()?.into_string().ok();
+        }
         // The link itself, not what it points to; an empty path reads the link behind the descriptor.
         let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
         rustix::fs::readlinkat(&link, c"", Vec::new()).ok()?.into_string().ok()

@@ -1,13 +1,17 @@
 //! The one way from the files to the profile, for the generator and for every verb of the helper.
 
+use std::collections::BTreeMap;
+
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
-use crate::limits::{Amount, Limit, Scope, cgroup, host};
+use crate::limits::{Amount, Limit, Scope, cgroup, host, service};
+use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
 use crate::policy::{Profile, profile};
 use crate::problem::{Problem, Source};
 use crate::root::Root;
 use crate::switch;
+use crate::units::{self, Index, name::parent_slice};
 
 /// Another machine to try: what is given stands for all that was found of the host and its container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,12 @@ pub struct Unit {
     pub name: String,
     /// The configuration that holds for it.
     pub config: UnitConfig,
+    /// Its unit files; `None` where its name is none of a service.
+    pub definition: Option<units::Unit>,
+    /// The slices around it, from the outermost.
+    pub slices: Vec<String>,
+    /// What others set instead of the drop-in.
+    pub overrides: Overrides,
     /// Every limit found, from the outside in.
     pub limits: Vec<Limit>,
     /// Their minimum.
@@ -78,13 +88,20 @@ pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Siz
 
     let names = sizing.config.units();
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
+    let mut services = services(root, &names, physical_memory, &mut sizing.problems);
     for name in names {
         let config = sizing.config.of(&name);
         if !config.is_enabled() {
             continue;
         }
-        let limits: Vec<Limit> =
+        let service = services.of.remove(&name).unwrap_or_default();
+        let mut limits: Vec<Limit> =
             machine.iter().map(|limit| Limit { shared_by: sharing, ..limit.clone() }).collect();
+        if service.replaces_affinity && limits.iter().any(is_cpuset) {
+            limits.retain(|limit| limit.source.file != host::PID_1_STATUS);
+        }
+        limits.extend(service.slices.iter().flat_map(|slice| services.limits_of(slice)));
+        limits.extend(service.limits);
         let reserve = Reserve {
             cpu: config.reserve_cpus.as_ref().map_or(0, |set| set.value) / u64::from(sharing),
             memory: config
@@ -95,9 +112,98 @@ pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Siz
         };
         let capacity = capacity(&limits, reserve);
         let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.settings());
-        sizing.units.push(Unit { name, config, limits, capacity, profile });
+        sizing.units.push(Unit {
+            name,
+            config,
+            definition: service.definition,
+            slices: service.slices,
+            overrides: service.overrides,
+            limits,
+            capacity,
+            profile,
+        });
     }
     sizing
+}
+
+/// Whether a limit is the kernel's own word on the CPUs of the container. Where that can be seen, PID 1's affinity only
+/// says what processes inherit, and `CPUAffinity=` of a service replaces it; where not, the affinity may be all that
+/// shows of a cpuset further out, and both count.
+fn is_cpuset(limit: &Limit) -> bool {
+    limit.scope == Scope::Container && matches!(limit.amount, Amount::Cpus(_))
+}
+
+/// What the unit files say of one service.
+#[derive(Default)]
+struct Service {
+    definition: Option<units::Unit>,
+    overrides: Overrides,
+    /// From the outermost to its own.
+    slices: Vec<String>,
+    limits: Vec<Limit>,
+    /// It has an affinity of its own.
+    replaces_affinity: bool,
+}
+
+/// All services and the slices around them; a slice of several is read once.
+#[derive(Default)]
+struct Services {
+    of: BTreeMap<String, Service>,
+    /// How many of the services live in it, and its limits.
+    slices: BTreeMap<String, (u32, Vec<Limit>)>,
+}
+
+/// Reads the unit files of the services `names` and of their slices.
+fn services(
+    root: &Root,
+    names: &[String],
+    physical_memory: Option<u64>,
+    problems: &mut Vec<Problem>,
+) -> Services {
+    let index = Index::read(root, problems);
+    let mut all = Services::default();
+    for name in names {
+        let Some(mut unit) = index.load(name, problems) else {
+            continue;
+        };
+        overrides::hide(&mut unit);
+        let settings = service::settings(&unit, physical_memory, problems);
+        let mut slices = Vec::new();
+        let mut next = settings.slice.clone();
+        while let Some(slice) = next {
+            let (services, _) = all.slices.entry(slice.clone()).or_insert_with(|| {
+                let limits = index.load(&slice, problems).map(|unit| {
+                    let settings = service::settings(&unit, physical_memory, problems);
+                    service::limits(root, &settings, Scope::Slice, problems)
+                });
+                (0, limits.unwrap_or_default())
+            });
+            *services += 1;
+            next = parent_slice(&slice);
+            slices.push(slice);
+        }
+        slices.reverse();
+        let service = Service {
+            overrides: overrides::read(root, &unit, problems),
+            slices,
+            limits: service::limits(root, &settings, Scope::Service, problems),
+            replaces_affinity: settings.cpu_affinity.is_some(),
+            definition: Some(unit),
+        };
+        all.of.insert(name.clone(), service);
+    }
+    all
+}
+
+impl Services {
+    /// The limits of one slice, shared by all the services in it.
+    fn limits_of(&self, slice: &str) -> Vec<Limit> {
+        let (shared_by, limits) = match self.slices.get(slice) {
+            Some((services, limits)) => (*services, limits.as_slice()),
+            None => (1, [].as_slice()),
+        };
+        limits.iter().map(|limit| Limit { shared_by, ..limit.clone() }).collect()
+    }
 }
 
 /// The machine's limits, with the ones of a machine to try in their place.

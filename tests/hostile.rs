@@ -34,6 +34,8 @@ enum Kind {
     MayLackIt,
     /// The operator's word: spoilt, it is reported and skipped.
     Operator,
+    /// As `Operator`, and what is no file is no unit either: systemd looks past it.
+    UnitFile,
     /// It says nothing about sizes.
     Aside,
 }
@@ -60,10 +62,12 @@ fn meminfo(kb: u64) -> String {
 
 /// What both kinds of machine have.
 fn everywhere() -> Vec<Entry> {
-    use Kind::{Aside, MayLackIt, Needed, Operator};
+    use Kind::{Aside, MayLackIt, Needed, Operator, UnitFile};
     let status =
         |cpus: &str| format!("Name:\tsystemd\nPid:\t1\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n");
     let conf = |n: u32| format!("[Sizing]\nMaxWorkers={n}\n");
+    const PYPNM: &str = "[Service]\nEnvironmentFile=/etc/pypnm/pypnm.env\nExecStart=pypnm serve $OPTIONS\n";
+    let unit = format!("{PYPNM}MemoryMax=7G\n");
     vec![
         entry(Needed, "/sys/devices/system/cpu/online", "0-7\n", "0-1\n"),
         entry(MayLackIt, "/proc/1/status", status("0-7"), status("2-3")),
@@ -71,6 +75,20 @@ fn everywhere() -> Vec<Entry> {
         entry(Aside, "/proc/cmdline", "ro quiet\n", "ro quiet pypnm.sizing=yes\n"),
         entry(Operator, "/etc/pypnm/sizing.conf", conf(8), conf(2)),
         entry(Operator, "/etc/pypnm/sizing.conf.d/50.conf", "[Sizing]\nReserveCPUs=0\n", conf(2)),
+        entry(UnitFile, "/etc/systemd/system/pypnm.service", PYPNM, unit),
+        entry(
+            Operator,
+            "/etc/systemd/system/pypnm.service.d/50.conf",
+            "[Service]\nMemoryHigh=infinity\n",
+            "[Service]\nMemoryMax=7G\n",
+        ),
+        entry(
+            Operator,
+            "/etc/systemd/system/system.slice.d/50.conf",
+            "[Slice]\nCPUQuota=\n",
+            "[Slice]\nCPUQuota=200%\n",
+        ),
+        entry(Aside, "/etc/pypnm/pypnm.env", "OPTIONS=\n", "OPTIONS=--workers 3\n"),
     ]
 }
 
@@ -245,6 +263,9 @@ const UNREADABLE: [&str; 6] = [
     "100 MB behind what it should be",
 ];
 
+/// The ways that leave no file.
+const NO_FILE: [&str; 3] = ["a directory", "a loop of links", "a socket"];
+
 /// A way to spoil a file.
 type Spoil = fn(&Path, &str);
 
@@ -298,13 +319,13 @@ fn spoil_everything(entries: &[Entry]) {
             let (got, got_limit) = run.profile.unwrap_or_else(|| panic!("{what}: no drop-in"));
 
             let says_nothing = match entry.kind {
-                Kind::Needed | Kind::Operator => false,
+                Kind::Needed | Kind::Operator | Kind::UnitFile => false,
                 Kind::Limit | Kind::Aside => matches!(way, "missing" | "a link to nowhere"),
                 Kind::MayLackIt => !UNREADABLE.contains(&way),
                 // The lines are right for /proc/1/cgroup, only not true.
                 Kind::MayBeEmpty => SAYS_NOTHING.contains(&way) || way == "many good lines of another file",
             };
-            if !says_nothing && entry.kind != Kind::Operator {
+            if !says_nothing && !matches!(entry.kind, Kind::Operator | Kind::UnitFile) {
                 assert!(
                     got <= workers,
                     "{what}: {got} workers, {workers} with the file whole: {}",
@@ -319,7 +340,9 @@ fn spoil_everything(entries: &[Entry]) {
                     run.stderr
                 );
             }
-            if entry.kind == Kind::Operator && UNREADABLE.contains(&way) {
+            let no_unit = entry.kind == Kind::UnitFile && NO_FILE.contains(&way);
+            if matches!(entry.kind, Kind::Operator | Kind::UnitFile) && UNREADABLE.contains(&way) && !no_unit
+            {
                 assert!(run.stderr.contains(entry.path), "{what}: skipped, and not said: {}", run.stderr);
             }
         }
@@ -341,6 +364,9 @@ fn every_directory_is_something_else() {
     for directory in [
         "/etc/pypnm/sizing.conf.d",
         "/etc/pypnm",
+        "/etc/systemd/system",
+        "/etc/systemd/system/pypnm.service.d",
+        "/etc/systemd/system/system.slice.d",
         "/etc",
         "/run",
         "/usr",
@@ -464,6 +490,9 @@ fn no_file_is_forgotten() {
             || ["/etc/initrd-release", "/run/systemd/container"].contains(&path)
             || path.ends_with("/cpuset/ct1")
             || path.starts_with("/sys/fs/cgroup/cpuset/cpuset.")
+            || pypnm_sizing::units::DIRECTORIES.contains(&path)
+            || path == "/lib"
+            || path.ends_with(".d") && path.starts_with("/etc/systemd/system/")
     };
     let unknown: Vec<_> =
         opened.keys().filter(|path| !known.contains(path.as_str()) && !others(path)).collect();

@@ -11,7 +11,7 @@ use crate::root::{ReadError, Root};
 /// Kernel, Documentation/admin-guide/cputopology.rst: the CPUs that are online, not those possible or present.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// proc_pid_status(5): `Cpus_allowed_list`, what `CPUAffinity=` of systemd-system.conf(5) or isolcpus leave.
-const PID_1_STATUS: &str = "/proc/1/status";
+pub const PID_1_STATUS: &str = "/proc/1/status";
 /// proc_meminfo(5).
 const MEMINFO: &str = "/proc/meminfo";
 

@@ -1,10 +1,11 @@
 //! Limits as data: which resource, how much, and where it says so. One module a family:
-//! [`host`] (the machine), [`cgroup`] (its container).
+//! [`host`] (the machine), [`cgroup`] (its container), [`service`] (the unit and its slices).
 //!
 //! Collecting is all that happens here; [`crate::capacity`] takes the minimum.
 
 pub mod cgroup;
 pub mod host;
+pub mod service;
 
 use crate::parse::cpu_list::CpuSet;
 use crate::problem::Source;

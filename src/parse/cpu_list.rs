@@ -1,6 +1,9 @@
 //! Sets of CPUs and the two ways they are written: the kernel's list format (`0-3,8`,
 //! cpuset(7) "List format") and systemd's (`AllowedCPUs=`, `CPUAffinity=`: spaces as well).
 
+use crate::parse::quantity::integer;
+use crate::parse::words::words;
+
 /// The kernel's own ceiling (`CONFIG_NR_CPUS` of x86 goes to 8192): an index at or above it is an error.
 pub const MAX_CPUS: u32 = 8192;
 
@@ -28,6 +31,15 @@ impl CpuSet {
     /// True when it holds no CPU.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|w| *w == 0)
+    }
+
+    /// The CPUs in it, rising.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let bits = |(at, word): (usize, &u64)| {
+            let (base, word) = (u32::try_from(at).unwrap_or(u32::MAX).saturating_mul(64), *word);
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| base.saturating_add(bit))
+        };
+        self.words.iter().enumerate().flat_map(bits)
     }
 
     /// Keeps the CPUs that `other` has too.
@@ -63,6 +75,23 @@ impl CpuSet {
             let high = (to - base).min(63);
             *word |= (u64::MAX >> (63 - high)) & (u64::MAX << low);
         }
+    }
+
+    /// A list as systemd reads it (`parse_cpu_set_full()`): words with quotes, commas as well as spaces, numbers as in C.
+    /// A range from high to low is empty. `None`: the whole list is ignored.
+    pub fn parse_setting(text: &str) -> Option<Self> {
+        let mut set = Self::default();
+        for item in words(text, &[' ', '\t', '\n', '\r', ','], false)? {
+            let (from, to) = item.split_once('-').unwrap_or((&item, &item));
+            let (from, to) = (integer(from)?, integer(to)?);
+            if from <= to {
+                if to >= MAX_CPUS {
+                    return None;
+                }
+                set.insert_range(from, to);
+            }
+        }
+        Some(set)
     }
 
     /// A list as the kernel prints it: single numbers and ranges, commas; an empty text is the empty set.
@@ -158,6 +187,29 @@ mod tests {
             "\u{661}",
         ] {
             assert_eq!(CpuSet::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lists_as_systemd_reads_them() {
+        let list = |text: &str| CpuSet::parse_setting(text).map(|set| set.to_string());
+        for (text, expected) in [
+            ("0-3", Some("0-3")),
+            ("0 2\t4,6", Some("0,2,4,6")),
+            ("\"1 \" '2'", None),
+            ("'1' \"2\"", Some("1-2")),
+            ("3-1", Some("")),
+            ("3-1 5", Some("5")),
+            ("0x4 010", Some("4,8")),
+            ("", Some("")),
+            ("8191", Some("8191")),
+            ("8192", None),
+            ("1-", None),
+            ("-1", None),
+            ("1-2-3", None),
+            ("a", None),
+        ] {
+            assert_eq!(list(text).as_deref(), expected, "{text:?}");
         }
     }
 

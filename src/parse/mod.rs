@@ -3,6 +3,8 @@
 pub mod boolean;
 pub mod cgroup;
 pub mod cpu_list;
+pub mod environment;
 pub mod mountinfo;
 pub mod quantity;
 pub mod syntax;
+pub mod words;

@@ -58,7 +58,43 @@ pub fn permyriad(text: &str) -> Option<u32> {
         (Some(one), 10) if one.len() == 1 => decimal::<u32>(one)?,
         _ => return None,
     };
-    decimal::<u32>(whole)?.checked_mul(scale)?.checked_add(fraction)
+    // What systemd keeps it in.
+    let most = i32::MAX.unsigned_abs();
+    integer(whole)?.checked_mul(scale)?.checked_add(fraction).filter(|sum| *sum <= most)
+}
+
+/// A whole number ≥ 0 as systemd reads one (`safe_atou()`): white space and a sign before it, and C's prefixes: `0x` for
+/// base 16, `0` for base 8; and `0o`, `0b`.
+pub fn integer(text: &str) -> Option<u32> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
+    let of = |digits: &str, radix: u32| -> Option<u32> {
+        let (negative, digits) = match digits.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, digits.strip_prefix('+').unwrap_or(digits)),
+        };
+        let valid = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+        let number = valid.then(|| u32::from_str_radix(digits, radix).ok()).flatten()?;
+        (!negative || number == 0).then_some(number)
+    };
+    let prefixed = |prefixes: [&str; 2]| prefixes.into_iter().find_map(|prefix| text.strip_prefix(prefix));
+    if let Some(digits) = prefixed(["0b", "0B"]) {
+        return of(digits, 2);
+    }
+    if let Some(digits) = prefixed(["0o", "0O"]) {
+        return of(digits, 8);
+    }
+    let sign = text.len() - text.trim_start_matches(['+', '-']).len();
+    let (sign, digits) = text.split_at_checked(sign).filter(|(sign, _)| sign.len() <= 1)?;
+    let radix = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => 16,
+        [b'0', _, ..] => 8,
+        _ => 10,
+    };
+    let digits = if radix == 16 { digits.get(2..)? } else { digits };
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    of(&format!("{sign}{digits}"), radix)
 }
 
 /// Bytes after `parse_size(…, 1024)`.
@@ -72,6 +108,7 @@ fn bytes(text: &str) -> Option<u64> {
         return None;
     }
     while !rest.is_empty() {
+        rest = rest.strip_prefix('+').unwrap_or(rest);
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (whole, after) = rest.split_at(digits);
         let whole: u64 = decimal(whole)?;
@@ -87,8 +124,10 @@ fn bytes(text: &str) -> Option<u64> {
         // Units fall from part to part: "1G 512M" is a size, "512M 1G" is not.
         let (at, (suffix, shift)) =
             UNITS.iter().enumerate().skip(first_unit).find(|(_, (suffix, _))| after.starts_with(suffix))?;
-        let whole = whole.checked_mul(1u64.checked_shl(*shift)?)?;
-        total = total.checked_add(whole)?.checked_add(fraction_of(fraction, *shift))?;
+        let fraction = fraction_of(fraction, *shift);
+        // As systemd has it: a fraction must leave room for a whole one.
+        whole.checked_add(u64::from(fraction > 0)).filter(|most| *most <= u64::MAX >> *shift)?;
+        total = total.checked_add(whole << *shift)?.checked_add(fraction)?;
         first_unit = at + 1;
         rest = after.get(suffix.len()..)?.trim_start();
     }
@@ -166,7 +205,7 @@ impl std::fmt::Display for Gb {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpus, GIB, Gb, Gib, Size, milli_cpus, permyriad, size};
+    use super::{Cpus, GIB, Gb, Gib, Size, integer, milli_cpus, permyriad, size};
 
     #[test]
     fn sizes_as_systemd_reads_them() {
@@ -182,6 +221,7 @@ mod tests {
             ("100B", b(100)),
             ("15E", b(15 << 60)),
             ("3.", b(3)),
+            ("+1K", b(1024)),
             ("50%", Some(Size::Permyriad(5000))),
             ("12.55%", Some(Size::Permyriad(1255))),
             ("100%", Some(Size::Permyriad(10_000))),
@@ -197,7 +237,8 @@ mod tests {
             "G",
             ".5G",
             "-1",
-            "+1",
+            "+",
+            "15.5E",
             "1g",
             "1KB",
             "512M 1G",
@@ -223,6 +264,27 @@ mod tests {
         assert_eq!(Size::Permyriad(2500).of(8 * GIB), 2 * GIB);
         assert_eq!(permyriad("42949672.96%"), None);
         assert_eq!(permyriad("400%"), Some(40_000));
+    }
+
+    #[test]
+    fn integers_as_systemd_reads_them() {
+        for (text, number) in [
+            ("0", 0),
+            ("10", 10),
+            ("+7", 7),
+            (" 7", 7),
+            ("-0", 0),
+            ("0x1f", 31),
+            ("010", 8),
+            ("0b11", 3),
+            ("0o17", 15),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(integer(text), Some(number), "{text:?}");
+        }
+        for text in ["", "+", "-1", "08", "0x", "1 ", "1e3", "++1", "0x-1", "0b2", "4294967296"] {
+            assert_eq!(integer(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl<'a> Items<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let end = self.rest.iter().position(|b| matches!(b, b'\n' | b'\r' | 0)).unwrap_or(self.rest.len());
+        let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
         let (line, mut rest) = self.rest.split_at(end);
         let mut seen = [None; 3];
         while let Some((first, after)) = rest.split_first() {
@@ -153,7 +153,7 @@ impl<'a> Items<'a> {
         let Some(text) = text else {
             return Some(Item::Fault { fault: Fault::NotUtf8, line });
         };
-        let stripped = text.trim_matches(WHITESPACE);
+        let stripped = strip(&text);
         if stripped.is_empty() {
             return None;
         }
@@ -164,16 +164,26 @@ impl<'a> Items<'a> {
             };
             return Some(Item::Section { name: part(&text, name), line });
         }
-        Some(match stripped.split_once('=') {
+        let equals = memchr::memchr(b'=', stripped.as_bytes());
+        Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
             None => Item::Fault { fault: Fault::MissingEquals, line },
             Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },
             Some((key, value)) => Item::Assignment {
-                key: part(&text, key.trim_matches(WHITESPACE)),
-                value: part(&text, value.trim_matches(WHITESPACE)),
+                key: part(&text, strip(key)),
+                value: part(&text, strip(value.get(1..).unwrap_or_default())),
                 line,
             },
         })
     }
+}
+
+/// Without [`WHITESPACE`] around it.
+fn strip(text: &str) -> &str {
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(|byte| !space(byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !space(byte)).map_or(start, |last| last + 1);
+    text.get(start..end).unwrap_or_default()
 }
 
 /// systemd's `WHITESPACE`; Unicode spaces are text.

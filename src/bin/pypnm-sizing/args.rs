@@ -7,15 +7,30 @@ use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::parse::quantity::{GB, GIB, Size, milli_cpus, size};
 use pypnm_sizing::sizing::Instead;
 
-/// Sizes PyPNM's workers to what this machine really grants.
+/// All that stands on it.
 #[derive(Parser)]
-#[command(name = "pypnm-sizing", version, about)]
+#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 80)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
+    // Of `show`, the verb where none is given.
+    #[command(flatten)]
+    pub(crate) show: Show,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
+
+const ABOUT: &str = "Sizes PyPNM's workers to what this machine really grants";
+const EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing                              what this machine gets, at a glance
+  pypnm-sizing explain                      every limit, and the guide's steps
+  pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
+  pypnm-sizing check && echo it still fits  for scripts, cron and Nagios
+  pypnm-sizing apply --dry-run              what a reload and a restart would do
+
+Without a verb it shows. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
+see sizing.conf(5), pypnm-sizing(1).";
 
 /// For every verb.
 #[derive(Args)]
@@ -28,15 +43,72 @@ pub(crate) struct Common {
 /// The verbs.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Show the drop-in that the generator would write
+    /// What this machine gets, at a glance (the default)
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(Show),
+    /// Every limit found, the one that binds, the guide's steps, what was set by hand
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Show),
+    /// The drop-in that the generator would write
+    #[command(after_help = PREVIEW_EXAMPLES)]
     Preview(Preview),
-    /// Show or write PyPNM's four lines
+    /// PyPNM's four lines, shown or written
     Env(Env),
+    /// Whether what systemd has loaded, and what runs, still fits the machine
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
+    /// Reload, and restart the service if its profile changed
+    #[command(after_help = APPLY_EXAMPLES)]
+    Apply(Apply),
     /// Wait until the service answers (for ExecStartPost=)
     Ready(crate::ready::Ready),
     /// Watch the live workers, and say what to set
     Watch(crate::watch::Watch),
 }
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing show
+  pypnm-sizing show --cpus 4 --memory 8GB      the guide's balanced node
+  pypnm-sizing show --json | jq '.units[0].workers'";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing explain
+  pypnm-sizing explain --unit pypnm-cmts.service
+  pypnm-sizing explain --memory-gib 15.63      with another machine's memory
+  pypnm-sizing explain --root /mnt/image       for an image that is mounted there";
+
+const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing preview                         nothing is written anywhere
+  pypnm-sizing preview --cpus 16 --memory 64GB
+  systemctl cat pypnm.service                  what systemd has loaded, to compare";
+
+const CHECK_EXAMPLES: &str = "\
+Status:
+  0  it fits; an operator's own numbers fit as well, and are named
+  1  it does not: the line says what differs, and the command that mends it
+  2  it could not be told: no systemd here, no such unit, no permission
+
+Examples:
+  pypnm-sizing check                           one line, as Nagios wants it
+  pypnm-sizing check --verbose
+  pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
+
+const APPLY_EXAMPLES: &str = "\
+It asks systemd to reload, restarts the service only where its workers or its
+recycle limit changed, waits until it answers and checks. A service that does
+not run is not started. Needs the rights that systemctl needs.
+
+Status:
+  0  done, or nothing to do     1  it was done and still does not fit
+  2  it could not be done
+
+Examples:
+  pypnm-sizing apply --dry-run                 what would happen
+  sudo pypnm-sizing apply
+  sudo pypnm-sizing apply --no-restart         the numbers count from its next start on";
 
 /// Another machine to try.
 #[derive(Args)]
@@ -64,10 +136,62 @@ impl Machine {
     }
 }
 
+/// Of `show` and `explain`.
+#[derive(Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// For programs: one JSON object (described in json.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Show {
+    /// Whether any of its flags was given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.json || self.unit.is_some() || self.machine.instead() != Instead::default()
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Preview {
     #[command(flatten)]
     pub(crate) machine: Machine,
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Check {
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Say what was compared
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) verbose: bool,
+    /// For programs: one JSON object (described in json.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Apply {
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Say what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Reload only; the service takes its new profile at its next start
+    #[arg(long)]
+    pub(crate) no_restart: bool,
+    /// Give up waiting for the service after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Args)]

@@ -1,16 +1,26 @@
 //! The helper's `main`: what a person types, one module a verb. Sizing itself is the library's.
 
+mod apply;
 mod args;
+mod check;
 mod env;
+mod explain;
+mod generated;
+mod json;
+mod page;
 mod preview;
 mod ready;
+mod show;
+mod sized;
+mod systemd;
 mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use args::{Command, Options};
-use clap::Parser as _;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use pypnm_sizing::root::Root;
 
 /// What a verb ends with: a status, or a message for stderr and status 2.
@@ -18,6 +28,10 @@ type Outcome = Result<ExitCode, String>;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.command.is_some() && options.show.is_given() {
+        let message = "flags of a verb stand behind it: pypnm-sizing VERB --cpus N";
+        Options::command().error(ErrorKind::ArgumentConflict, message).exit();
+    }
     let root = match Root::at(options.common.root.as_deref().map(AsRef::as_ref)) {
         Ok(root) => root,
         Err(error) => {
@@ -25,10 +39,15 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match &options.command {
-        Command::Preview(arguments) => preview::run(&root, arguments),
-        Command::Env(arguments) => env::run(&root, arguments),
-        Command::Ready(arguments) => ready::run(&root, arguments),
-        Command::Watch(arguments) => watch::run(&root, arguments),
+        None => show::run(&root, &options.show),
+        Some(Command::Show(arguments)) => show::run(&root, arguments),
+        Some(Command::Explain(arguments)) => explain::run(&root, arguments),
+        Some(Command::Preview(arguments)) => preview::run(&root, arguments),
+        Some(Command::Env(arguments)) => env::run(&root, arguments),
+        Some(Command::Check(arguments)) => check::run(&root, arguments),
+        Some(Command::Apply(arguments)) => apply::run(&root, arguments),
+        Some(Command::Ready(arguments)) => ready::run(&root, arguments),
+        Some(Command::Watch(arguments)) => watch::run(&root, arguments),
     };
     outcome.unwrap_or_else(|message| failed(&message))
 }

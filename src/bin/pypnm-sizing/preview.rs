@@ -5,14 +5,23 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::size;
 
 use crate::args::Preview;
+use crate::sized::{chosen, turned_off};
 use crate::{Outcome, answer, remark};
 
 pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
     let sizing = size(root, None, &arguments.machine.instead());
     sizing.problems.iter().for_each(|problem| remark(problem));
-    if sizing.units.is_empty() {
-        remark(&"sizing is turned off: the generator would write nothing");
+    let units = chosen(&sizing, arguments.unit.as_deref())?;
+    if let Some(why) = turned_off(&sizing) {
+        remark(&format!("{why}: the generator would write nothing"));
     }
-    let texts: Vec<String> = sizing.units.iter().map(|unit| dropin::text(&sizing, unit)).collect();
+    let texts: Vec<String> = units
+        .iter()
+        .map(|unit| {
+            let text = dropin::text(&sizing, unit);
+            // One is as it would be on the disk; of several, which is which must be said.
+            if units.len() > 1 { format!("# {}.d/{}\n{text}", unit.name, dropin::NAME) } else { text }
+        })
+        .collect();
     answer(&texts.join("\n"))
 }

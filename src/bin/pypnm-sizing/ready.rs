@@ -34,31 +34,46 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
         .pid
         .or_else(inherited)
         .ok_or("which process? --pid=PID; under systemd, as ExecStartPost=, $MAINPID says it")?;
-    let path = format!("/proc/{pid}/cmdline");
-    let started = Instant::now();
-    let timeout = Duration::from_secs(arguments.timeout);
-    loop {
-        // Read anew each time: systemd may have forked the process but not yet executed the service in it.
-        let words = match root.bytes(&path) {
-            Ok(bytes) => words(&bytes),
-            Err(ReadError::Missing) => {
-                remark(&format!("process {pid} has ended before it answered; its log says why"));
-                return Ok(ExitCode::FAILURE);
-            }
-            Err(error) => return Err(format!("{path}: {error}")),
-        };
-        let at = Address::of(&words);
-        let answer = at.ask();
-        if answer.is_ok() {
-            return Ok(ExitCode::SUCCESS);
+    match wait(root, &mut || Some(pid), Duration::from_secs(arguments.timeout))? {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(why) => {
+            remark(&format!("{why}; the service's log says why"));
+            Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Waits until the process that `server` names answers. Inner error: it did not.
+///
+/// `server` is asked anew each time; `None`: there is none yet.
+pub(crate) fn wait(
+    root: &Root,
+    server: &mut dyn FnMut() -> Option<u32>,
+    timeout: Duration,
+) -> Result<Result<(), String>, String> {
+    let started = Instant::now();
+    loop {
+        let why = match server() {
+            None => "no process serves".to_owned(),
+            Some(pid) => {
+                let path = format!("/proc/{pid}/cmdline");
+                // Read anew each time: systemd may have forked the process but not yet executed the service in it.
+                let words = match root.bytes(&path) {
+                    Ok(bytes) => words(&bytes),
+                    Err(ReadError::Missing) => {
+                        return Ok(Err(format!("process {pid} has ended before it answered")));
+                    }
+                    Err(error) => return Err(format!("{path}: {error}")),
+                };
+                let at = Address::of(&words);
+                match at.ask() {
+                    Ok(()) => return Ok(Ok(())),
+                    Err(error) => format!("http://{}:{}/: {error}", at.host, at.port),
+                }
+            }
+        };
         if started.elapsed() >= timeout {
-            let why = answer.err().map(|error| error.to_string()).unwrap_or_default();
-            remark(&format!(
-                "no answer from http://{}:{}/ in {} s ({why}); the service's log says why",
-                at.host, at.port, arguments.timeout
-            ));
-            return Ok(ExitCode::FAILURE);
+            return Ok(Err(format!("no answer in {} s ({why})", timeout.as_secs())));
         }
         std::thread::sleep(PAUSE);
     }

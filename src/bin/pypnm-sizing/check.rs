@@ -1,0 +1,230 @@
+//! `check`: whether what systemd has loaded, and what really runs, still fits the machine. One line a unit for
+//! monitoring; status 0, 1 and 2 for "fits", "does not" and "can't tell".
+
+mod facts;
+mod verdict;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pypnm_sizing::problem::Problem;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Instead, Sizing, size};
+
+use crate::args::Check;
+use crate::page::{Ink, Page};
+use crate::systemd::Trouble;
+use crate::{Outcome, answer, json, sized};
+use facts::gather;
+pub(crate) use facts::server;
+use verdict::verdict;
+pub(crate) use verdict::{Facts, Live, Status, Verdict};
+
+/// The width of the labels of details.
+const LABEL: usize = 11;
+/// A worker that ends at its limit is replaced within a second or so; only what stays is a finding.
+const LOOKS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(700);
+
+/// One unit judged, or why that was not possible.
+pub(crate) struct Judged {
+    pub(crate) unit: String,
+    pub(crate) facts: Option<Facts>,
+    pub(crate) verdict: Result<Verdict, String>,
+}
+
+impl Judged {
+    pub(crate) fn status(&self) -> Status {
+        self.verdict.as_ref().map_or(Status::Unknown, Verdict::status)
+    }
+}
+
+pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
+    if !root.is_machine() {
+        return Err("check asks the running systemd; a machine below --root has none".to_owned());
+    }
+    let sizing = size(root, None, &Instead::default());
+    let judged: Vec<Judged> =
+        names(&sizing, arguments.unit.as_deref()).iter().map(|name| judge(root, &sizing, name)).collect();
+    let text = if arguments.json {
+        json::check(&sizing, &judged, status(&judged))
+    } else {
+        let mut page = Page::new();
+        for one in &judged {
+            line(&mut page, one, &sizing.problems);
+            if arguments.verbose {
+                details(&mut page, one);
+            }
+        }
+        if arguments.verbose {
+            for problem in &sizing.problems {
+                page.row("  problem  ", 11, &problem.to_string());
+            }
+        }
+        page.into_text()
+    };
+    answer(&text).map(|_| ExitCode::from(status(&judged)))
+}
+
+/// The units to judge: those of the configuration, or the one that was asked for.
+pub(crate) fn names(sizing: &Sizing, asked: Option<&str>) -> Vec<String> {
+    asked.map_or_else(|| sizing.config.units(), |asked| vec![asked.to_owned()])
+}
+
+/// Judges one unit; looks again where only a worker seems to be missing.
+pub(crate) fn judge(root: &Root, sizing: &Sizing, name: &str) -> Judged {
+    let mut judged = judge_once(root, sizing, name);
+    for _ in 1..LOOKS {
+        let leading = judged.verdict.as_ref().ok().and_then(Verdict::leading);
+        if leading.is_none_or(|finding| finding.topic != "workers-missing") {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        judged = judge_once(root, sizing, name);
+    }
+    judged
+}
+
+fn judge_once(root: &Root, sizing: &Sizing, name: &str) -> Judged {
+    let unit = name.to_owned();
+    let facts = match gather(root, sizing, name) {
+        Ok(facts) => facts,
+        Err(trouble) => {
+            let hint = match trouble {
+                Trouble::NoSystemctl | Trouble::NotRunning(_) => {
+                    "; without it, 'pypnm-sizing env --write FILE' hands PyPNM its profile"
+                }
+                _ => "",
+            };
+            return Judged { unit, facts: None, verdict: Err(format!("{trouble}{hint}")) };
+        }
+    };
+    let verdict = match facts.loaded.load.as_str() {
+        "loaded" => Ok(verdict(&facts)),
+        "not-found" => Err("systemd knows no such unit".to_owned()),
+        "masked" => Err("the unit is masked".to_owned()),
+        other => Err(format!("systemd could not load the unit ({other})")),
+    };
+    Judged { unit, facts: Some(facts), verdict }
+}
+
+/// The worst of all, as a status for the shell.
+pub(crate) fn status(judged: &[Judged]) -> u8 {
+    let any = |status| judged.iter().any(|one| one.status() == status);
+    match (any(Status::Differs), any(Status::Unknown)) {
+        (true, _) => 1,
+        (_, true) => 2,
+        _ => 0,
+    }
+}
+
+/// The words that monitoring knows.
+pub(crate) fn word(status: Status) -> (&'static str, Ink) {
+    match status {
+        Status::Fits => ("OK", Ink::Green),
+        Status::Differs => ("WARNING", Ink::Yellow),
+        Status::Unknown => ("UNKNOWN", Ink::Red),
+    }
+}
+
+/// What the line says behind the word.
+pub(crate) fn summary(judged: &Judged) -> String {
+    let verdict = match &judged.verdict {
+        Ok(verdict) => verdict,
+        Err(why) => return format!("{}: {why}", judged.unit),
+    };
+    let name = &verdict.unit;
+    if let Some(finding) = verdict.leading() {
+        // Each on its own says half: both why there is no drop-in and what PyPNM does instead.
+        let also = verdict.findings.iter().find(|other| other.topic == "sizes-itself" && *other != finding);
+        let also = also.map_or_else(String::new, |other| format!("; {}", other.text));
+        let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!("; mend: {mend}"));
+        return format!("{name}: {}{also}{mend}", finding.text);
+    }
+    let mut parts = Vec::new();
+    if let (Some(due), Some(Ok(sized))) =
+        (verdict.due, judged.facts.as_ref().map(|facts| facts.sized.as_ref()))
+    {
+        let profile = match verdict.in_use {
+            Some(used) => (
+                used.workers.unwrap_or(due.workers),
+                used.limit_max_requests.unwrap_or(due.limit_max_requests),
+            ),
+            None => (due.workers, due.limit_max_requests),
+        };
+        parts.push(format!(
+            "{}, on {} CPUs, {} GiB",
+            sized::profile(profile.0, profile.1),
+            sized.cpus,
+            sized.gib
+        ));
+    }
+    let by_hand: Vec<&str> = verdict
+        .findings
+        .iter()
+        .filter(|finding| matches!(finding.topic, "override" | "set-by-hand"))
+        .map(|finding| finding.text.as_str())
+        .collect();
+    if !by_hand.is_empty() {
+        parts.push(format!("set by hand: {}", by_hand.join("; ")));
+    }
+    let rest =
+        verdict.findings.iter().filter(|finding| matches!(finding.topic, "turned-off" | "not-running"));
+    parts.extend(rest.map(|finding| finding.text.clone()));
+    format!("{name}: {}", parts.join("; "))
+}
+
+/// The one line; longer than a terminal if it must be, since monitoring reads one.
+fn line(page: &mut Page, judged: &Judged, problems: &[Problem]) {
+    let problems = match problems.len() {
+        0 => String::new(),
+        1 => "; 1 problem with what was read, see --verbose".to_owned(),
+        number => format!("; {number} problems with what was read, see --verbose"),
+    };
+    let (word, ink) = word(judged.status());
+    page.one_line(word, ink, &format!(": {}{problems}", summary(judged)));
+}
+
+fn details(page: &mut Page, judged: &Judged) {
+    let (Some(facts), Ok(verdict)) = (&judged.facts, &judged.verdict) else {
+        return;
+    };
+    let numbers = |numbers: Option<pypnm_sizing::pypnm::Numbers>| {
+        numbers.map_or_else(|| "nothing".to_owned(), |n| sized::brief(n.workers, Some(n.limit_max_requests)))
+    };
+    match &facts.sized {
+        Ok(sized) => page.row(
+            "  fits",
+            LABEL,
+            &format!("{} ({} CPUs, {} GiB)", numbers(Some(sized.numbers)), sized.cpus, sized.gib),
+        ),
+        Err(why) => page.row("  fits", LABEL, &format!("not sized: {why}")),
+    }
+    page.row(
+        "  loaded",
+        LABEL,
+        &format!(
+            "{} ({})",
+            numbers(facts.generated.as_ref().and_then(crate::generated::Generated::numbers)),
+            crate::generated::path(&facts.unit)
+        ),
+    );
+    if verdict.due.is_some() {
+        page.row("  due", LABEL, &format!("{}, at its next start", numbers(verdict.due)));
+    }
+    match (&facts.live, verdict.in_use) {
+        (Live::Is(running), used) => {
+            let alive = sized::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+            let asked = used.and_then(|used| {
+                let profile = sized::brief(used.workers?, used.limit_max_requests);
+                Some(format!("; {profile} {}", used.by.words()))
+            });
+            page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
+        }
+        (Live::Not | Live::Hidden(_), _) => page.row("  running", LABEL, &facts.loaded.active),
+    }
+    for finding in &verdict.findings {
+        let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!("; mend: {mend}"));
+        page.row("  -", LABEL, &format!("{}{mend}", finding.text));
+    }
+}

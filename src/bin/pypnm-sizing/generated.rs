@@ -1,0 +1,60 @@
+//! What the generator wrote at the last boot or reload: the drop-in that systemd has loaded since. Anybody may read it.
+
+use std::collections::BTreeMap;
+
+use pypnm_sizing::dropin;
+use pypnm_sizing::parse::syntax::{Item, items};
+use pypnm_sizing::pypnm;
+use pypnm_sizing::root::{ReadError, Root};
+
+/// systemd.unit(5): the directory of generators' output for the system manager.
+const DIRECTORY: &str = "/run/systemd/generator";
+
+/// The generated drop-in of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generated {
+    /// Its `Environment=`.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+/// Where the drop-in of `unit` is.
+pub(crate) fn path(unit: &str) -> String {
+    format!("{DIRECTORY}/{unit}.d/{}", dropin::NAME)
+}
+
+/// The drop-in of `unit` as it lies there. `None`: there is none.
+pub(crate) fn read(root: &Root, unit: &str) -> Result<Option<Generated>, ReadError> {
+    match root.bytes(&path(unit)) {
+        Ok(text) => Ok(Some(Generated { environment: environment(&text) })),
+        Err(ReadError::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ours is plain: one assignment a line, no quotes.
+fn environment(text: &[u8]) -> BTreeMap<String, String> {
+    items(text)
+        .filter_map(|item| match item {
+            Item::Assignment { key, value, .. } if key == "Environment" => {
+                value.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+impl Generated {
+    /// Workers and recycle limit.
+    pub(crate) fn numbers(&self) -> Option<pypnm::Numbers> {
+        numbers(&self.environment)
+    }
+}
+
+/// Workers and recycle limit, as an environment has them.
+pub(crate) fn numbers(environment: &BTreeMap<String, String>) -> Option<pypnm::Numbers> {
+    let number = |key| environment.get(key).and_then(|value| pypnm::integer(value));
+    Some(pypnm::Numbers {
+        workers: number(pypnm::WORKERS)?,
+        limit_max_requests: number(pypnm::LIMIT_MAX_REQUESTS)?,
+    })
+}

@@ -1,0 +1,328 @@
+//! The service's own limits and those of the slices around it, from what their units say. Files are read by
+//! [`crate::units`]; only the CPUs of NUMA nodes are looked up here.
+//!
+//! A value means what it means to systemd (src/core/load-fragment.c): the last valid one wins, an empty one resets, lists
+//! of CPUs add up. Where systemd's versions differ, or what they do can't be seen from here, the smaller limit counts:
+//!
+//! - `MemoryLimit=` is gone in 258, with cgroup version 1. It counts wherever it would in 257: where nothing of the newer
+//!   settings (`MemoryMax=` …) is said in the same unit.
+//! - Limits of the root slice (`-.slice`) are read and shown by systemd but written nowhere. Who sets one means it.
+//! - `Startup…=` settings hold while the system starts, and are left out.
+//! - A percentage is of what systemd's `physical_memory()` says, in whole pages; without knowing it, the least.
+
+use crate::limits::{Amount, Limit, Resource, Scope};
+use crate::parse::cpu_list::CpuSet;
+use crate::parse::quantity::{Size, permyriad, size};
+use crate::problem::{Problem, Source};
+use crate::root::Root;
+use crate::units::name::{Kind, Name, Type};
+use crate::units::specifier::{self, Unexpanded};
+use crate::units::{Assignment, Unit};
+
+const SKIPPED: &str = "systemd skips the line";
+/// The kernel says which CPUs a NUMA node has (Documentation/ABI/stable/sysfs-devices-node).
+const NODES: &str = "/sys/devices/system/node";
+/// The smallest page of any machine: percentages are rounded down to pages.
+const PAGE: u64 = 4096;
+
+/// A value that the last valid assignment gave, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said<T> {
+    /// The value.
+    pub value: T,
+    /// Where.
+    pub source: Source,
+}
+
+/// Which CPUs `CPUAffinity=` grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// These.
+    Cpus(CpuSet),
+    /// Those of the nodes of `NUMAMask=`; `None`: of all of them.
+    Numa(Option<CpuSet>),
+}
+
+/// What a unit says about its resources. `None`: nothing, or `infinity`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `MemoryMax=` in bytes.
+    pub memory_max: Option<Said<u64>>,
+    /// `MemoryHigh=` in bytes.
+    pub memory_high: Option<Said<u64>>,
+    /// `MemoryLimit=` in bytes, whether it counts or not.
+    pub memory_limit: Option<Said<u64>>,
+    /// Whether another setting of memory makes `MemoryLimit=` ineffective.
+    pub memory_limit_ignored: bool,
+    /// `CPUQuota=` in hundredths of a percent of one CPU.
+    pub cpu_quota: Option<Said<u32>>,
+    /// `AllowedCPUs=`
+    pub allowed_cpus: Option<Said<CpuSet>>,
+    /// `CPUAffinity=`
+    pub cpu_affinity: Option<Said<Affinity>>,
+    /// `Slice=`, or the default; `None` for a slice, and where it can't be told.
+    pub slice: Option<String>,
+    /// Settings whose value can't be told, and files that can't be read.
+    pub unknown: Vec<(Resource, Source)>,
+}
+
+/// What `unit` says. `physical_memory`: what percentages are of. Pure.
+pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Problem>) -> Settings {
+    let mut settings = Settings::default();
+    for source in &unit.unread {
+        settings.unknown.push((Resource::Cpu, source.clone()));
+        settings.unknown.push((Resource::Memory, source.clone()));
+    }
+    let Some(name) = Name::parse(&unit.name) else {
+        return settings;
+    };
+    let mut reader = Reader { unit, name, physical_memory, settings: &mut settings, problems };
+    let memory_max = reader.memory("MemoryMax");
+    let memory_high = reader.memory("MemoryHigh");
+    let memory_limit = reader.memory("MemoryLimit");
+    let others = ["MemoryMin", "MemoryLow", "MemorySwapMax"].map(|key| reader.memory(key).is_some());
+    let cpu_quota = reader.cpu_quota();
+    let allowed_cpus = reader.allowed_cpus();
+    let (cpu_affinity, slice) = match name.unit_type {
+        Type::Service => (reader.affinity(), reader.slice()),
+        Type::Slice => (None, None),
+    };
+    settings.memory_limit_ignored =
+        memory_max.is_some() || memory_high.is_some() || others.into_iter().any(|said| said);
+    settings.memory_max = memory_max;
+    settings.memory_high = memory_high;
+    settings.memory_limit = memory_limit;
+    settings.cpu_quota = cpu_quota;
+    settings.allowed_cpus = allowed_cpus;
+    settings.cpu_affinity = cpu_affinity;
+    settings.slice = slice;
+    settings
+}
+
+/// The limits that follow from `settings`, in `scope`.
+pub fn limits(root: &Root, settings: &Settings, scope: Scope, problems: &mut Vec<Problem>) -> Vec<Limit> {
+    let mut limits = Vec::new();
+    let mut push = |amount: Amount, source: &Source| {
+        limits.push(Limit { scope, amount, source: source.clone(), shared_by: 1 });
+    };
+    for (resource, source) in &settings.unknown {
+        push(Amount::Unknown(*resource), source);
+    }
+    for said in settings.memory_max.iter().chain(&settings.memory_high) {
+        push(Amount::Memory(said.value), &said.source);
+    }
+    if let Some(said) = settings.memory_limit.as_ref().filter(|_| !settings.memory_limit_ignored) {
+        push(Amount::Memory(said.value), &said.source);
+    }
+    if let Some(said) = &settings.cpu_quota {
+        push(Amount::CpuTime(u64::from(said.value) / 10), &said.source);
+    }
+    if let Some(said) = &settings.allowed_cpus {
+        push(Amount::Cpus(said.value.clone()), &said.source);
+    }
+    if let Some(said) = &settings.cpu_affinity {
+        match &said.value {
+            Affinity::Cpus(set) => push(Amount::Cpus(set.clone()), &said.source),
+            Affinity::Numa(mask) => match numa_cpus(root, mask.as_ref(), problems) {
+                Some(set) if set.is_empty() => {}
+                Some(set) => push(Amount::Cpus(set), &said.source),
+                None => push(Amount::Unknown(Resource::Cpu), &said.source),
+            },
+        }
+    }
+    limits
+}
+
+/// The CPUs of the NUMA nodes in `mask`. `None`: they can't be told.
+fn numa_cpus(root: &Root, mask: Option<&CpuSet>, problems: &mut Vec<Problem>) -> Option<CpuSet> {
+    const INSTEAD: &str = "counting on 1 CPU";
+    let mut cpus = CpuSet::default();
+    let all;
+    let mask = if let Some(mask) = mask {
+        mask
+    } else {
+        let path = format!("{NODES}/online");
+        all = root.text(&path).ok().and_then(|text| CpuSet::parse(&text))?;
+        &all
+    };
+    for node in mask.iter() {
+        let path = format!("{NODES}/node{node}/cpulist");
+        let text = match root.text(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.push(Problem::unreadable(path, error, INSTEAD));
+                return None;
+            }
+        };
+        let Some(of_node) = CpuSet::parse(&text) else {
+            problems.push(Problem::bad_value(Source::file(path), text.trim(), "a list of CPUs", INSTEAD));
+            return None;
+        };
+        cpus.extend(&of_node);
+    }
+    Some(cpus)
+}
+
+struct Reader<'a> {
+    unit: &'a Unit,
+    name: Name<'a>,
+    physical_memory: Option<u64>,
+    settings: &'a mut Settings,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
+        let source = assignment.source.clone();
+        self.problems.push(Problem::bad_value(source, &assignment.value, expected, SKIPPED));
+    }
+
+    /// `config_parse_memory_limit()`
+    fn memory(&mut self, key: &'static str) -> Option<Said<u64>> {
+        let mut said = None;
+        for assignment in self.unit.of(key) {
+            let source = || assignment.source.clone();
+            let value = match (assignment.value.as_str(), self.physical_memory) {
+                ("" | "infinity", _) => {
+                    said = None;
+                    continue;
+                }
+                (text, Some(memory)) => size(text).map(|size| match size {
+                    Size::Permyriad(10_000) => Some(memory),
+                    share @ Size::Permyriad(_) => Some(share.of(memory / PAGE) * PAGE),
+                    Size::Bytes(bytes) => Some(bytes),
+                }),
+                (text, None) => size(text).map(|size| match size {
+                    Size::Permyriad(_) => None,
+                    Size::Bytes(bytes) => Some(bytes),
+                }),
+            };
+            // No limit can be 0, except where it says that something else is off.
+            let zero = ["MemoryMin", "MemoryLow", "MemorySwapMax"].contains(&key);
+            match value {
+                Some(None) => {
+                    self.settings.unknown.push((Resource::Memory, source()));
+                    said = None;
+                }
+                Some(Some(0)) if zero => {
+                    said = (key == "MemorySwapMax").then(|| Said { value: 0, source: source() });
+                }
+                Some(Some(bytes)) if bytes > 0 && bytes < u64::MAX => {
+                    said = Some(Said { value: bytes, source: source() });
+                }
+                _ => self
+                    .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
+            }
+        }
+        said
+    }
+
+    /// `config_parse_cpu_quota()`
+    fn cpu_quota(&mut self) -> Option<Said<u32>> {
+        let mut said = None;
+        for assignment in self.unit.of("CPUQuota") {
+            match permyriad(&assignment.value).filter(|share| *share > 0) {
+                _ if assignment.value.is_empty() => said = None,
+                Some(value) => said = Some(Said { value, source: assignment.source.clone() }),
+                None => self.bad(assignment, "a percentage above 0"),
+            }
+        }
+        said
+    }
+
+    /// `config_parse_allowed_cpuset()`
+    fn allowed_cpus(&mut self) -> Option<Said<CpuSet>> {
+        let mut said = None;
+        for assignment in self.unit.of("AllowedCPUs") {
+            self.add_cpus(assignment, &mut said);
+        }
+        // An empty set is written as an empty list, which restricts nothing.
+        said.filter(|said| !said.value.is_empty())
+    }
+
+    /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back
+    /// (`parse_cpu_set_extend()`). Whether it was taken at all.
+    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Said<CpuSet>>) -> bool {
+        let value = match specifier::expand(&assignment.value, &self.name) {
+            Ok(value) => value,
+            Err(Unexpanded::Unknown) => {
+                self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
+                return false;
+            }
+            Err(Unexpanded::NoSuch) => {
+                self.bad(assignment, "a list of CPUs with known specifiers");
+                return false;
+            }
+        };
+        match CpuSet::parse_setting(&value) {
+            None => {
+                self.bad(assignment, "a list of CPUs");
+                return false;
+            }
+            Some(_) if value.trim_matches([' ', '\t', '\n', '\r', ',']).is_empty() => *said = None,
+            Some(set) => match said {
+                Some(said) => {
+                    said.value.extend(&set);
+                    said.source = assignment.source.clone();
+                }
+                None => *said = Some(Said { value: set, source: assignment.source.clone() }),
+            },
+        }
+        true
+    }
+
+    /// `config_parse_exec_cpu_affinity()`
+    fn affinity(&mut self) -> Option<Said<Affinity>> {
+        let mut said = None;
+        let mut numa = None;
+        for assignment in self.unit.of("CPUAffinity") {
+            if assignment.value == "numa" {
+                numa = Some(assignment.source.clone());
+                said = None;
+            } else if self.add_cpus(assignment, &mut said) {
+                numa = None;
+            }
+        }
+        if let Some(source) = numa {
+            return Some(Said { value: Affinity::Numa(self.numa_mask()), source });
+        }
+        said.filter(|said| !said.value.is_empty())
+            .map(|said| Said { value: Affinity::Cpus(said.value), source: said.source })
+    }
+
+    /// `NUMAMask=`: a list of nodes, or `all`; nothing is said: no node, so no CPU.
+    fn numa_mask(&mut self) -> Option<CpuSet> {
+        let mut said: Option<Said<CpuSet>> = None;
+        let mut all = false;
+        for assignment in self.unit.of("NUMAMask") {
+            if assignment.value == "all" {
+                all = true;
+            } else if self.add_cpus(assignment, &mut said) {
+                all = false;
+            }
+        }
+        if all { None } else { Some(said.map(|said| said.value).unwrap_or_default()) }
+    }
+
+    /// `config_parse_unit_slice()`, else the default.
+    fn slice(&mut self) -> Option<String> {
+        let mut slice = Some(self.name.default_slice());
+        for assignment in self.unit.of("Slice") {
+            match specifier::expand_name(&assignment.value, &self.name) {
+                Ok(name) if is_loadable_slice(&name) => slice = Some(name),
+                Err(Unexpanded::Unknown) => {
+                    self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
+                    self.settings.unknown.push((Resource::Memory, assignment.source.clone()));
+                    slice = None;
+                }
+                Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),
+            }
+        }
+        slice
+    }
+}
+
+/// Whether systemd would load a slice of that name.
+fn is_loadable_slice(name: &str) -> bool {
+    Name::parse(name).is_some_and(|name| name.unit_type == Type::Slice && name.kind() == Kind::Plain)
+}

@@ -1,0 +1,487 @@
+//! What the operator's units do to the generated drop-in: which of its values others replace, and what goes past it.
+//!
+//! The drop-in sets variables, so an `Environment=` that systemd reads after it wins, as does any `EnvironmentFile=`, and
+//! flags of `ExecStart=` win over both. What stands in the unit's own file or in a drop-in that sorts before it is
+//! replaced by it, and is no override. All this is data; `explain` and `check` print it, and the generator asks it how
+//! many workers there will be in the end.
+
+use std::fmt;
+
+use crate::dropin::{NAME, VARIABLES};
+use crate::parse::environment;
+use crate::parse::quantity::decimal;
+use crate::parse::syntax::WHITESPACE;
+use crate::parse::words::words_up_to_fault;
+use crate::problem::{Kind, Problem, Source};
+use crate::root::{ReadError, Root};
+use crate::units::name::Name;
+use crate::units::{Assignment, Unit, specifier};
+
+/// One thing that the operator set, and that holds instead of what the drop-in says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// Where it stands.
+    pub source: Source,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// What an override does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// One of the drop-in's variables ([`VARIABLES`]) gets this value.
+    Variable {
+        /// Its name.
+        key: &'static str,
+        /// The value in effect.
+        value: String,
+    },
+    /// One of the drop-in's variables is taken away: by an empty `Environment=`, or by `UnsetEnvironment=`.
+    Unset {
+        /// Its name.
+        key: &'static str,
+    },
+    /// One of the drop-in's variables is taken away, and then taken over from PID 1's environment if it is there.
+    Passed {
+        /// Its name.
+        key: &'static str,
+    },
+    /// The command line has a flag, which PyPNM and uvicorn take over their environment.
+    Flag {
+        /// `--workers` or `--limit-max-requests`
+        flag: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// `Restart=` is not `always` any more, whatever the drop-in says.
+    Restart {
+        /// The value in effect.
+        value: String,
+    },
+    /// `ExecStartPre=` is reset, so nobody writes the file that PyPNM takes its profile from: PyPNM sizes itself.
+    NoHandOver,
+    /// A file of the drop-in's own name in a stronger directory: systemd reads that one instead.
+    Replaced,
+}
+
+impl Effect {
+    /// The variable or flag that it is about.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Variable { key, .. } | Self::Unset { key } | Self::Passed { key } => Some(key),
+            Self::Flag { flag, .. } => Some(flag),
+            Self::Restart { .. } | Self::NoHandOver | Self::Replaced => None,
+        }
+    }
+}
+
+/// `file:line: key: what it does`
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.source)?;
+        match &self.effect {
+            Effect::Variable { key, value } => write!(f, "{key}={value} is in effect"),
+            Effect::Unset { key } => write!(f, "{key} is taken away"),
+            Effect::Passed { key } => write!(f, "{key} is taken from PID 1's environment"),
+            Effect::Flag { flag, value } => write!(f, "{flag} {value} on the command line is in effect"),
+            Effect::Restart { value } => write!(f, "Restart={value} is in effect"),
+            Effect::NoHandOver => f.write_str("the hand-over to PyPNM is taken away: it sizes itself"),
+            Effect::Replaced => f.write_str("is read instead of the generated drop-in"),
+        }
+    }
+}
+
+/// All overrides of one unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// In the order: the drop-in as a whole, variables, flags, the rest.
+    pub list: Vec<Override>,
+}
+
+/// A number in effect, and who set it where that was not the sizing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effective<'a> {
+    /// The number.
+    pub value: u32,
+    /// `None`: the sized one.
+    pub set_by: Option<&'a Override>,
+}
+
+impl Overrides {
+    /// What holds for a variable or a flag instead of the drop-in's.
+    pub fn of(&self, key: &str) -> Option<&Override> {
+        self.list.iter().find(|one| one.effect.key() == Some(key))
+    }
+
+    /// The workers that `pypnm serve` will have. A value that is none is replaced by the sized one, as `env --write` does.
+    pub fn workers(&self, sized: u32) -> Effective<'_> {
+        self.number(["--workers", "PYPNM_SERVE_WORKERS"], 1, sized)
+    }
+
+    /// The recycle limit that `pypnm serve` will have; 0: never.
+    pub fn limit_max_requests(&self, sized: u32) -> Effective<'_> {
+        self.number(["--limit-max-requests", "PYPNM_SERVE_LIMIT_MAX_REQUESTS"], 0, sized)
+    }
+
+    /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn.
+    pub fn one_worker_ends(&self, sized_workers: u32, sized_limit: u32) -> bool {
+        let ends = |workers: Effective<'_>, limit: Effective<'_>| workers.value == 1 && limit.value > 0;
+        let uvicorn_workers = self.number(["--workers", "UVICORN_WORKERS"], 1, sized_workers);
+        let uvicorn_limit =
+            self.number(["--limit-max-requests", "UVICORN_LIMIT_MAX_REQUESTS"], 0, sized_limit);
+        ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
+            || ends(uvicorn_workers, uvicorn_limit)
+    }
+
+    /// The first of `keys` with a valid number, `least` or more; else the sized one.
+    pub fn number(&self, keys: [&str; 2], least: u32, sized: u32) -> Effective<'_> {
+        let set = keys.into_iter().find_map(|key| {
+            let one = self.of(key)?;
+            let (Effect::Variable { value, .. } | Effect::Flag { value, .. }) = &one.effect else {
+                return None;
+            };
+            let value = decimal::<u32>(value).filter(|value| *value >= least)?;
+            Some(Effective { value, set_by: Some(one) })
+        });
+        set.unwrap_or(Effective { value: sized, set_by: None })
+    }
+}
+
+/// Where a file of the unit stands to the generated drop-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Before,
+    /// Of the same name, in a stronger directory.
+    Instead,
+    /// Of the same name, in a weaker one: never read.
+    Hidden,
+    After,
+}
+
+/// The place of one of `unit`'s files. Drop-ins of all directories are read in the order of their names; of one name the
+/// strongest directory's is read, and the generators' comes before /usr and before drop-ins for the whole type.
+fn place(unit: &Unit, file: &str) -> Place {
+    if unit.fragment.as_deref() == Some(file) {
+        return Place::Before;
+    }
+    let (directory, name) = file.rsplit_once('/').unwrap_or_default();
+    match name.cmp(NAME) {
+        std::cmp::Ordering::Less => Place::Before,
+        std::cmp::Ordering::Greater => Place::After,
+        std::cmp::Ordering::Equal => {
+            let of_type = directory.ends_with("/service.d");
+            let weaker = ["/usr/", "/lib/"].iter().any(|weaker| directory.starts_with(weaker));
+            if of_type || weaker { Place::Hidden } else { Place::Instead }
+        }
+    }
+}
+
+/// Takes away what `unit` has from a file that the generated drop-in will hide.
+pub fn hide(unit: &mut Unit) {
+    let hidden = |unit: &Unit, file: &str| place(unit, file) == Place::Hidden;
+    if let Some(at) = unit.drop_ins.iter().position(|file| hidden(unit, file)) {
+        let file = unit.drop_ins.remove(at);
+        unit.assignments.retain(|assignment| assignment.source.file != file);
+        unit.unread.retain(|source| source.file != file);
+    }
+}
+
+/// A variable of the service's environment.
+#[derive(Default)]
+struct Variable {
+    value: String,
+    /// `None`: the drop-in's.
+    source: Option<Source>,
+}
+
+/// Finds the overrides among what `unit` says; reads its environment files below `root`.
+pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides {
+    let mut list = Vec::new();
+    let replaced = unit.drop_ins.iter().find(|file| place(unit, file) == Place::Instead);
+    if let Some(file) = replaced {
+        list.push(Override { source: Source::file(file.clone()), effect: Effect::Replaced });
+    }
+    let commands = commands(unit);
+    let mut environment = Environment::new(&commands);
+    let ours = if replaced.is_none() { VARIABLES.as_slice() } else { &[] };
+    environment.assign(unit, ours);
+    environment.read_files(root, unit, problems);
+    environment.unset(unit);
+    for key in VARIABLES {
+        let effect = match environment.of(key) {
+            Some(Variable { source: None, .. }) => continue,
+            Some(Variable { source: Some(source), value, .. }) => {
+                Some((source.clone(), Effect::Variable { key, value: value.clone() }))
+            }
+            None => environment.passed_or_unset(unit, key),
+        };
+        list.extend(effect.map(|(source, effect)| Override { source, effect }));
+    }
+    flags(&commands, &environment, &mut list);
+    rest(unit, &mut list);
+    Overrides { list }
+}
+
+/// `Restart=` and `ExecStartPre=`.
+fn rest(unit: &Unit, list: &mut Vec<Override>) {
+    const RESTART: [&str; 7] =
+        ["no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"];
+    let after = |assignment: &&Assignment| place(unit, &assignment.source.file) == Place::After;
+    let restart = unit.of("Restart").rfind(|assignment| RESTART.contains(&assignment.value.as_str()));
+    if let Some(restart) = restart.filter(after).filter(|restart| restart.value != "always") {
+        let effect = Effect::Restart { value: restart.value.clone() };
+        list.push(Override { source: restart.source.clone(), effect });
+    }
+    let reset = unit.of("ExecStartPre").filter(after).rfind(|assignment| assignment.value.is_empty());
+    if let Some(reset) = reset {
+        list.push(Override { source: reset.source.clone(), effect: Effect::NoHandOver });
+    }
+}
+
+/// A command of `ExecStart=`.
+struct Command<'a> {
+    words: Vec<String>,
+    /// Variables are replaced (no `:` before the path).
+    expands: bool,
+    source: &'a Source,
+}
+
+/// The commands of `ExecStart=` in effect.
+fn commands(unit: &Unit) -> Vec<Command<'_>> {
+    let mut commands = Vec::new();
+    let name = Name::parse(&unit.name);
+    for assignment in unit.of("ExecStart") {
+        if assignment.value.is_empty() {
+            commands.clear();
+            continue;
+        }
+        let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
+        let expand = |word: &String| match &name {
+            Some(name) => specifier::expand(word, name).unwrap_or_else(|_| word.clone()),
+            None => word.clone(),
+        };
+        let prefix =
+            words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
+        let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
+        let words = words.iter().map(expand).collect();
+        commands.push(Command { words, expands, source: &assignment.source });
+    }
+    commands
+}
+
+/// The flags among the commands' words, the last of each.
+fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec<Override>) {
+    for flag in ["--workers", "--limit-max-requests"] {
+        let mut found: Option<(String, Source)> = None;
+        for command in commands {
+            let words = environment.expand(command);
+            for (at, (word, source)) in words.iter().enumerate() {
+                match word.strip_prefix(flag) {
+                    Some("") => {
+                        found = words.get(at + 1).map(|(value, _)| (value.clone(), source.clone())).or(found);
+                    }
+                    Some(rest) => {
+                        found =
+                            rest.strip_prefix('=').map(|value| (value.to_owned(), source.clone())).or(found);
+                    }
+                    None => {}
+                }
+            }
+        }
+        list.extend(found.map(|(value, source)| Override { source, effect: Effect::Flag { flag, value } }));
+    }
+}
+
+/// The service's environment, as far as it is asked for: the drop-in's variables, and those that its command uses.
+struct Environment<'a> {
+    variables: Vec<(&'a str, Option<Variable>)>,
+    /// Where `Environment=` was reset last, after the drop-in.
+    reset: Option<Source>,
+    /// What `UnsetEnvironment=` took away.
+    unset: Vec<(String, Source)>,
+}
+
+impl<'a> Environment<'a> {
+    fn new(commands: &'a [Command<'_>]) -> Self {
+        let mut variables: Vec<_> = VARIABLES.into_iter().map(|key| (key, None)).collect();
+        for word in commands.iter().filter(|command| command.expands).flat_map(|command| &command.words) {
+            for piece in word.split('$').skip(1) {
+                let piece = piece.strip_prefix('{').unwrap_or(piece);
+                let end = piece.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+                variables.extend(piece.get(..end).map(|name| (name, None)));
+            }
+        }
+        Self { variables, reset: None, unset: Vec::new() }
+    }
+
+    fn of(&self, key: &str) -> Option<&Variable> {
+        self.variables.iter().find(|(name, _)| *name == key)?.1.as_ref()
+    }
+
+    fn set(&mut self, key: &str, value: &str, source: impl FnOnce() -> Option<Source>) {
+        if let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) {
+            *variable = Some(Variable { value: value.to_owned(), source: source() });
+        }
+    }
+
+    /// `Environment=` of all files, with the drop-in's own `ours` in its place.
+    fn assign(&mut self, unit: &Unit, ours: &[&str]) {
+        let Some(name) = Name::parse(&unit.name) else {
+            return;
+        };
+        let mut ours = Some(ours);
+        for assignment in unit.of("Environment") {
+            if place(unit, &assignment.source.file) != Place::Before {
+                self.set_ours(ours.take());
+            }
+            if assignment.value.is_empty() {
+                self.variables.iter_mut().for_each(|(_, variable)| *variable = None);
+                self.reset = ours.is_none().then(|| assignment.source.clone());
+                continue;
+            }
+            let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
+            for word in words {
+                let Ok(word) = specifier::expand(&word, &name) else {
+                    continue;
+                };
+                if let Some((key, value)) = word.split_once('=') {
+                    self.set(key, value, || Some(assignment.source.clone()));
+                }
+            }
+        }
+        self.set_ours(ours.take());
+    }
+
+    fn set_ours(&mut self, ours: Option<&[&str]>) {
+        for key in ours.unwrap_or_default() {
+            self.set(key, "", || None);
+        }
+    }
+
+    /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
+    fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
+        const NOT_READ: &str = "what it would set is not known";
+        let Some(name) = Name::parse(&unit.name) else {
+            return;
+        };
+        let mut files: Vec<(String, &Assignment)> = Vec::new();
+        for assignment in unit.of("EnvironmentFile") {
+            if assignment.value.is_empty() {
+                files.clear();
+                continue;
+            }
+            let Ok(path) = specifier::expand(&assignment.value, &name) else {
+                let expected = "a path whose specifiers are known here";
+                let source = assignment.source.clone();
+                problems.push(Problem::bad_value(source, &assignment.value, expected, NOT_READ));
+                continue;
+            };
+            let path = path.strip_prefix('-').unwrap_or(&path);
+            if path.starts_with('/') {
+                files.push((path.to_owned(), assignment));
+            }
+        }
+        for (path, assignment) in files {
+            if path.contains(['*', '?', '[']) {
+                let source = assignment.source.clone();
+                problems.push(Problem::bad_value(source, &path, "the path of one file", NOT_READ));
+                continue;
+            }
+            match root.bytes(&path) {
+                Ok(text) => {
+                    for variable in environment::variables(&text) {
+                        let source = || Some(Source::key(path.clone(), variable.line, variable.key.clone()));
+                        self.set(&variable.key, &variable.value, source);
+                    }
+                }
+                Err(ReadError::Missing) => {}
+                Err(error) => problems.push(Problem {
+                    source: Source::file(path),
+                    kind: Kind::Unreadable(error),
+                    instead: NOT_READ.into(),
+                }),
+            }
+        }
+    }
+
+    /// `UnsetEnvironment=`: names, or names with the one value that is taken away.
+    fn unset(&mut self, unit: &Unit) {
+        let mut taken: Vec<(String, Source)> = Vec::new();
+        for assignment in unit.of("UnsetEnvironment") {
+            if assignment.value.is_empty() {
+                taken.clear();
+            }
+            let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
+            taken.extend(words.into_iter().map(|word| (word, assignment.source.clone())));
+        }
+        for (word, source) in taken {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (word.as_str(), None),
+            };
+            let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) else {
+                continue;
+            };
+            // The drop-in's own values are not known here, so one of them is never taken for that value.
+            let has = |variable: &Variable| {
+                value.is_none_or(|value| variable.source.is_some() && variable.value == value)
+            };
+            if variable.as_ref().is_some_and(has) {
+                *variable = None;
+                self.unset.push((key.to_owned(), source));
+            }
+        }
+    }
+
+    /// Why a variable of the drop-in is not there.
+    fn passed_or_unset(&self, unit: &Unit, key: &'static str) -> Option<(Source, Effect)> {
+        if let Some((_, source)) = self.unset.iter().rfind(|(unset, _)| unset == key) {
+            return Some((source.clone(), Effect::Unset { key }));
+        }
+        let mut passed = None;
+        for assignment in unit.of("PassEnvironment") {
+            if assignment.value.is_empty() {
+                passed = None;
+            } else if assignment.value.split_ascii_whitespace().any(|name| name == key) {
+                passed = Some(assignment.source.clone());
+            }
+        }
+        match (passed, &self.reset) {
+            (Some(source), _) => Some((source, Effect::Passed { key })),
+            (None, Some(source)) => Some((source.clone(), Effect::Unset { key })),
+            (None, None) => None,
+        }
+    }
+
+    /// The words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone becomes
+    /// words, `${NAME}` stays within its word. Each with where it stands.
+    fn expand(&self, command: &Command<'_>) -> Vec<(String, Source)> {
+        let mut all = Vec::new();
+        for word in &command.words {
+            let plain = || (word.clone(), command.source.clone());
+            if !command.expands || !word.contains('$') {
+                all.push(plain());
+                continue;
+            }
+            if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with(['{', '$'])) {
+                if let Some(variable) = self.of(name) {
+                    let source = variable.source.as_ref().unwrap_or(command.source);
+                    let (words, _) = words_up_to_fault(&variable.value, &WHITESPACE, true);
+                    all.extend(words.into_iter().map(|word| (word, source.clone())));
+                }
+                continue;
+            }
+            let mut text = String::new();
+            let mut rest = word.as_str();
+            while let Some((before, after)) = rest.split_once("${") {
+                text.push_str(before);
+                let (name, behind) = after.split_once('}').unwrap_or((after, ""));
+                text.push_str(self.of(name).map_or("", |variable| &variable.value));
+                rest = behind;
+            }
+            text.push_str(rest);
+            all.push((text, command.source.clone()));
+        }
+        all
+    }
+}

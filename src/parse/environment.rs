@@ -1,0 +1,150 @@
+//! The syntax of an `EnvironmentFile=` (systemd.exec(5)), to the letter of `parse_env_file_internal()`.
+
+/// One assignment of such a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// The name; any text, valid or not.
+    pub key: String,
+    /// The value, unquoted.
+    pub value: String,
+    /// The line on which the assignment begins.
+    pub line: u32,
+}
+
+#[derive(Clone, Copy)]
+enum In {
+    Start,
+    Key,
+    BeforeValue,
+    Value,
+    ValueEscape,
+    Single,
+    Double,
+    DoubleEscape,
+    Comment,
+    CommentEscape,
+}
+
+/// The assignments of `text`, in order; the first NUL ends it.
+pub fn variables(text: &[u8]) -> Vec<Variable> {
+    let mut reader = Reader { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1 };
+    let mut state = In::Start;
+    let mut line = 1;
+    for byte in text.iter().copied().take_while(|byte| *byte != 0) {
+        state = reader.step(state, byte, line);
+        if byte == b'\n' {
+            line += 1;
+        }
+    }
+    match state {
+        In::Start | In::Key | In::Comment | In::CommentEscape => {}
+        In::Value => reader.push_trimmed(),
+        _ => reader.push(),
+    }
+    reader.all
+}
+
+struct Reader {
+    all: Vec<Variable>,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    /// How much of the value is no white space that may be at its end.
+    kept: usize,
+    begun: u32,
+}
+
+impl Reader {
+    fn step(&mut self, state: In, byte: u8, line: u32) -> In {
+        let newline = matches!(byte, b'\n' | b'\r');
+        let space = newline || matches!(byte, b' ' | b'\t');
+        match state {
+            In::Start if matches!(byte, b'#' | b';') => return In::Comment,
+            In::Start if space => return In::Start,
+            In::Start => {
+                self.key.clear();
+                self.key.push(byte);
+                self.begun = line;
+                return In::Key;
+            }
+            In::Key if newline => return In::Start,
+            In::Key if byte == b'=' => return In::BeforeValue,
+            In::Key => self.key.push(byte),
+            In::BeforeValue if newline => {
+                self.push();
+                return In::Start;
+            }
+            In::BeforeValue if byte == b'\'' => return In::Single,
+            In::BeforeValue if byte == b'"' => return In::Double,
+            In::BeforeValue | In::Value if byte == b'\\' => return In::ValueEscape,
+            In::BeforeValue if space => {}
+            In::Value if newline => {
+                self.push_trimmed();
+                return In::Start;
+            }
+            In::BeforeValue | In::Value => {
+                self.value.push(byte);
+                if !space {
+                    self.kept = self.value.len();
+                }
+                return In::Value;
+            }
+            In::ValueEscape => {
+                if !newline {
+                    self.value.push(byte);
+                }
+                self.kept = self.value.len();
+                return In::Value;
+            }
+            In::Single if byte == b'\'' => return In::BeforeValue,
+            In::Double if byte == b'"' => return In::BeforeValue,
+            In::Double if byte == b'\\' => return In::DoubleEscape,
+            In::Single | In::Double => self.value.push(byte),
+            In::DoubleEscape => {
+                if matches!(byte, b'"' | b'\\' | b'`' | b'$') {
+                    self.value.push(byte);
+                } else if byte != b'\n' {
+                    self.value.extend([b'\\', byte]);
+                }
+                return In::Double;
+            }
+            In::Comment if byte == b'\\' => return In::CommentEscape,
+            In::Comment if newline => return In::Start,
+            In::Comment | In::CommentEscape => return In::Comment,
+        }
+        state
+    }
+
+    /// Ends an assignment whose value doesn't end in quotes.
+    fn push_trimmed(&mut self) {
+        self.value.truncate(self.kept);
+        self.push();
+    }
+
+    /// Ends an assignment. systemd takes no file with a name or a value that is not UTF-8; here that variable is left out.
+    fn push(&mut self) {
+        if let (Ok(key), Ok(value)) = (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
+            let key = key.trim_end_matches([' ', '\t']).to_owned();
+            self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
+        }
+        self.value.clear();
+        self.kept = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::variables;
+
+    fn read(text: &str) -> Vec<String> {
+        variables(text.as_bytes()).into_iter().map(|v| format!("{} {}={}", v.line, v.key, v.value)).collect()
+    }
+
+    #[test]
+    fn as_systemd_reads_them() {
+        assert_eq!(read("A=1\n# c\n;c\n\n B = 2 x \nC="), ["1 A=1", "5 B=2 x", "6 C="]);
+        assert_eq!(read("A='1 2'\"3\\\"\\q\"4\nB=a\\\nb\nC=\\ x"), ["1 A=1 23\"\\q4", "2 B=ab", "4 C= x"]);
+        assert_eq!(read("# goes on \\\nA=1\nB=2"), ["3 B=2"], "a comment goes on");
+        assert_eq!(read("junk\nA=1\0B=2"), ["2 A=1"]);
+        assert_eq!(read("export A=1\nA=\"1\n2\"\n"), ["1 export A=1", "2 A=1\n2"]);
+    }
+}

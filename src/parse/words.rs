@@ -1,0 +1,135 @@
+//! Words of a setting's value as systemd splits them (`extract_first_word()`): quotes, escapes, separators.
+
+/// The words of `text`, without their quotes. `None`: the quotes or, with `escapes`, an escape sequence are broken.
+///
+/// `separators` part words, several count as one. With `escapes` a backslash begins one of C's escape sequences
+/// (systemd.syntax(7), "Quoting"); without, it stands for the character after it.
+pub fn words(text: &str, separators: &[char], escapes: bool) -> Option<Vec<String>> {
+    let mut all = Vec::new();
+    let mut words = Words { rest: text, separators, escapes };
+    while let Some(word) = words.next_word().ok()? {
+        all.push(word);
+    }
+    Some(all)
+}
+
+/// The words before the first broken one, for who takes them one by one; and whether there was none.
+pub fn words_up_to_fault(text: &str, separators: &[char], escapes: bool) -> (Vec<String>, bool) {
+    let mut all = Vec::new();
+    let mut words = Words { rest: text, separators, escapes };
+    loop {
+        match words.next_word() {
+            Ok(Some(word)) => all.push(word),
+            Ok(None) => return (all, true),
+            Err(Broken) => return (all, false),
+        }
+    }
+}
+
+struct Words<'a> {
+    rest: &'a str,
+    separators: &'a [char],
+    escapes: bool,
+}
+
+/// Its quotes or escapes are.
+struct Broken;
+
+impl Words<'_> {
+    /// The next word; `None`: there are no more.
+    fn next_word(&mut self) -> Result<Option<String>, Broken> {
+        self.rest = self.rest.trim_start_matches(self.separators);
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let mut word = Vec::new();
+        let mut quote = None;
+        let mut characters = self.rest.char_indices();
+        let mut end = self.rest.len();
+        while let Some((at, character)) = characters.next() {
+            match (quote, character) {
+                (_, '\\') => {
+                    let after = self.rest.get(at + 1..).unwrap_or_default();
+                    let taken =
+                        if self.escapes { unescape(after, &mut word) } else { literal(after, &mut word) };
+                    let taken = taken.ok_or(Broken)?;
+                    let next = at + 1 + taken;
+                    characters = self.rest.char_indices();
+                    while characters.offset() < next && characters.next().is_some() {}
+                }
+                (Some(mark), _) if character == mark => quote = None,
+                (None, '"' | '\'') => quote = Some(character),
+                (None, _) if self.separators.contains(&character) => {
+                    end = at;
+                    break;
+                }
+                _ => word.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        self.rest = self.rest.get(end..).unwrap_or_default();
+        if quote.is_some() { Err(Broken) } else { String::from_utf8(word).map(Some).map_err(|_| Broken) }
+    }
+}
+
+/// The character after a backslash as it is; how many bytes it has.
+fn literal(after: &str, word: &mut Vec<u8>) -> Option<usize> {
+    let character = after.chars().next()?;
+    word.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    Some(character.len_utf8())
+}
+
+/// One of C's escape sequences after its backslash (`cunescape_one()`); how many bytes it has.
+fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
+    let first = after.chars().next()?;
+    let digits = |from: usize, count: usize, radix: u32| -> Option<u32> {
+        let digits = after.get(from..from + count)?;
+        let valid = digits.chars().all(|digit| digit.is_digit(radix));
+        valid.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
+    };
+    let mut byte = |byte: u8, taken: usize| {
+        word.push(byte);
+        Some(taken)
+    };
+    match first {
+        'a' => byte(7, 1),
+        'b' => byte(8, 1),
+        'f' => byte(12, 1),
+        'n' => byte(b'\n', 1),
+        'r' => byte(b'\r', 1),
+        't' => byte(b'\t', 1),
+        'v' => byte(11, 1),
+        's' => byte(b' ', 1),
+        '\\' | '"' | '\'' => byte(first as u8, 1),
+        'x' => byte(u8::try_from(digits(1, 2, 16)?).ok().filter(|byte| *byte > 0)?, 3),
+        '0'..='7' => byte(u8::try_from(digits(0, 3, 8)?).ok().filter(|byte| *byte > 0)?, 3),
+        'u' | 'U' => {
+            let count = if first == 'u' { 4 } else { 8 };
+            let character = char::from_u32(digits(1, count, 16)?).filter(|character| *character != '\0')?;
+            word.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            Some(1 + count)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{words, words_up_to_fault};
+    use crate::parse::syntax::WHITESPACE;
+
+    #[test]
+    fn as_systemd_splits_them() {
+        let list = |text: &str, escapes| words(text, &WHITESPACE, escapes);
+        let some = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(list(" a  b\tc ", true), some(&["a", "b", "c"]));
+        assert_eq!(list("\"A=1 2\" 'B=\"3\"' C='4'5", true), some(&["A=1 2", "B=\"3\"", "C=45"]));
+        assert_eq!(list("a\\tb \\x41\\101\\u00e4", true), some(&["a\tb", "AA\u{e4}"]));
+        assert_eq!(list("\\a\\\\ \\\u{e4}", false), some(&["a\\", "\u{e4}"]));
+        assert_eq!(list("''", true), some(&[""]));
+        assert_eq!(list("", true), some(&[]));
+        for broken in ["\"a", "'", "a\\", "\\q", "\\x4", "\\x00", "\\xff"] {
+            assert_eq!(list(broken, true), None, "{broken}");
+        }
+        assert_eq!(words_up_to_fault("a b \"c", &WHITESPACE, true), (vec!["a".into(), "b".into()], false));
+    }
+}

@@ -1,0 +1,159 @@
+//! PyPNM's own table and its profile file, as data: `pypnm/support/worker_profile.py` of pypnm-docsis 1.6.4.0, pure.
+//!
+//! Nothing here decides anything. `explain` says where PyPNM, left alone, would have decided otherwise, and `check`
+//! what PyPNM makes of the file that it was given; `tests/pypnm` runs both against the real package.
+
+use std::collections::BTreeMap;
+
+use crate::parse::quantity::GIB;
+
+/// The keys of the profile file, in PyPNM's order.
+pub const KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
+/// Whole CPUs.
+pub const CPU_COUNT: &str = "PYPNM_SERVE_CPU_COUNT";
+/// GiB with decimals.
+pub const TOTAL_MEMORY_GIB: &str = "PYPNM_SERVE_TOTAL_MEMORY_GIB";
+/// Workers to start.
+pub const WORKERS: &str = "PYPNM_SERVE_WORKERS";
+/// Requests after which a worker is recycled.
+pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
+/// In the environment: the path of the profile file.
+pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
+
+/// The two numbers that PyPNM starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Workers.
+    pub workers: i64,
+    /// Requests after which a worker is recycled; 0: never.
+    pub limit_max_requests: i64,
+}
+
+/// What PyPNM takes for itself on a machine with so many CPUs online and so many bytes of memory
+/// (`build_worker_profile()`). Its guardrails are in GiB (2³⁰), the guide's in GB; it sees no cgroup and no affinity.
+pub fn own_sizing(cpus: u64, memory: u64) -> Numbers {
+    let cpu_target = cpus.clamp(1, 4);
+    let memory_target = match memory {
+        _ if memory < 6 * GIB => 1,
+        _ if memory < 12 * GIB => 2,
+        _ => 4,
+    };
+    let limit_max_requests = match memory {
+        _ if memory < 12 * GIB => 1000,
+        _ if memory >= 64 * GIB && cpus >= 8 => 4000,
+        _ => 2000,
+    };
+    Numbers { workers: i64::try_from(cpu_target.min(memory_target)).unwrap_or(1), limit_max_requests }
+}
+
+/// What PyPNM makes of a profile file (`load_seeded_profile()`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seeded {
+    /// It takes the two numbers.
+    Taken(Numbers),
+    /// It passes over the whole file for want of this key, and sizes itself.
+    Ignored(&'static str),
+    /// It ends with a traceback over this key's value.
+    Crashes(&'static str, String),
+}
+
+/// Reads a profile file as PyPNM does.
+pub fn seeded(text: &str) -> Seeded {
+    let mut values = BTreeMap::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        if let Some((key, value)) = line.split_once('=') {
+            values.insert(key.trim(), value.trim());
+        }
+    }
+    let value = |key| values.get(key).copied().unwrap_or_default();
+    // PyPNM's order: a bad value ends it before a missing key could.
+    let mut numbers = [0, 0];
+    for (number, key) in numbers.iter_mut().zip([WORKERS, LIMIT_MAX_REQUESTS]) {
+        match integer(value(key)) {
+            Some(read) => *number = read,
+            None if value(key).is_empty() => {}
+            None => return Seeded::Crashes(key, value(key).to_owned()),
+        }
+    }
+    for (key, reads) in [
+        (CPU_COUNT, integer(value(CPU_COUNT)).is_some()),
+        (TOTAL_MEMORY_GIB, is_float(value(TOTAL_MEMORY_GIB))),
+    ] {
+        if !reads && !value(key).is_empty() {
+            return Seeded::Crashes(key, value(key).to_owned());
+        }
+    }
+    match KEYS.into_iter().find(|key| value(key).is_empty()) {
+        Some(missing) => Seeded::Ignored(missing),
+        None => Seeded::Taken(Numbers { workers: numbers[0], limit_max_requests: numbers[1] }),
+    }
+}
+
+/// Python's `int()`: a sign, digits, single underscores between them.
+pub fn integer(text: &str) -> Option<i64> {
+    without_underscores(text)?.parse().ok()
+}
+
+/// Python's `float()`.
+fn is_float(text: &str) -> bool {
+    without_underscores(text).is_some_and(|text| text.parse::<f64>().is_ok())
+}
+
+fn without_underscores(text: &str) -> Option<String> {
+    let ends = text.starts_with('_') || text.ends_with('_') || text.contains("__");
+    (!ends).then(|| text.replace('_', ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        CPU_COUNT, GIB, LIMIT_MAX_REQUESTS, Numbers, Seeded, TOTAL_MEMORY_GIB, WORKERS, own_sizing, seeded,
+    };
+
+    fn own(cpus: u64, memory: u64) -> (i64, i64) {
+        let Numbers { workers, limit_max_requests } = own_sizing(cpus, memory);
+        (workers, limit_max_requests)
+    }
+
+    #[test]
+    fn its_table() {
+        for (cpus, gib, numbers) in [
+            (2, 4, (1, 1000)),
+            (2, 8, (2, 1000)),
+            (4, 8, (2, 1000)),
+            (4, 16, (4, 2000)),
+            (8, 32, (4, 2000)),
+            (16, 64, (4, 4000)),
+            (7, 64, (4, 2000)),
+            (1, 64, (1, 2000)),
+            (0, 0, (1, 1000)),
+        ] {
+            assert_eq!(own(cpus, gib * GIB), numbers, "{cpus} CPUs, {gib} GiB");
+        }
+        assert_eq!(own(16, 64 * GIB - 1), (4, 2000));
+        assert_eq!(own(4, 6 * GIB - 1), (1, 1000));
+        assert_eq!(own(4, 12 * GIB - 1), (2, 1000));
+        assert_eq!(own(u64::MAX, u64::MAX), (4, 4000));
+    }
+
+    fn file(cpus: &str, gib: &str, workers: &str, limit: &str) -> String {
+        format!(
+            "{CPU_COUNT}={cpus}\n{TOTAL_MEMORY_GIB}={gib}\n{WORKERS}={workers}\n{LIMIT_MAX_REQUESTS}={limit}\n"
+        )
+    }
+
+    #[test]
+    fn its_file() {
+        let taken = |workers, limit_max_requests| Seeded::Taken(Numbers { workers, limit_max_requests });
+        assert_eq!(seeded(&file("4", "7.77", "2", "2000")), taken(2, 2000));
+        assert_eq!(seeded(&format!("# a\n{}", file("4", "8", " 2 ", "0"))), taken(2, 0));
+        assert_eq!(seeded(&(file("4", "8", "1", "1") + &file("4", "8", "1_0", "+5"))), taken(10, 5));
+        assert_eq!(seeded(""), Seeded::Ignored(CPU_COUNT));
+        assert_eq!(seeded(&file("4", "8", "", "2000")), Seeded::Ignored(WORKERS));
+        assert_eq!(seeded(&format!("export {}", file("4", "8", "2", "2"))), Seeded::Ignored(CPU_COUNT));
+        for bad in ["\"2\"", "2.0", "abc", "2 # two", "_2", "1__0"] {
+            assert_eq!(seeded(&file("4", "8", bad, "2")), Seeded::Crashes(WORKERS, bad.to_owned()));
+        }
+        assert_eq!(seeded(&file("4", "8G", "2", "2")), Seeded::Crashes(TOTAL_MEMORY_GIB, "8G".to_owned()));
+    }
+}

@@ -1,0 +1,494 @@
+//! Which files make a unit, and what stands in them: one listing of each directory of units, then only the files that count.
+
+use rustix::fs::FileType;
+
+use crate::parse::syntax::{Fault, Item, items};
+use crate::problem::{Kind as ProblemKind, Problem, Source};
+use crate::root::{ReadError, Root};
+use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
+use crate::units::{Assignment, KEYS, State, Unit};
+
+/// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
+pub const DIRECTORIES: [&str; 10] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    SPLIT_USR,
+];
+/// Only where `/lib` is no link to `/usr/lib`.
+const SPLIT_USR: &str = "/lib/systemd/system";
+/// A link into one of these is an alias all the same, whether the generator has written its target yet or not.
+const GENERATORS: [&str; 3] =
+    ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
+/// Names that lead to other names (systemd's `FOLLOW_MAX`).
+const MOST_ALIASES: usize = 8;
+const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
+
+/// What lies in the directories of units, as far as services and slices go.
+#[derive(Debug)]
+pub struct Index<'a> {
+    root: &'a Root,
+    /// In the order of the directories.
+    entries: Vec<Entry>,
+    /// Their names, one after the other.
+    names: Vec<u8>,
+    /// `/lib` is the same as `/usr/lib`.
+    merged_usr: bool,
+    /// Directories that are there and can't be read.
+    unread: Vec<Source>,
+}
+
+/// Small, for there are hundreds, and few are looked at twice.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Where its name begins.
+    start: u32,
+    length: u16,
+    /// Its place in [`DIRECTORIES`].
+    directory: u8,
+    what: What,
+}
+
+impl Entry {
+    fn directory(self) -> &'static str {
+        DIRECTORIES.get(usize::from(self.directory)).copied().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    File,
+    /// To a file or to a directory.
+    Link,
+    Directory,
+}
+
+/// What a name stands for.
+enum Id {
+    /// A file, or a link to one elsewhere.
+    File(String),
+    /// Another name.
+    Alias(String),
+}
+
+impl<'a> Index<'a> {
+    /// Lists the directories of units below `root`.
+    pub fn read(root: &'a Root, problems: &mut Vec<Problem>) -> Self {
+        let mut index = Self {
+            root,
+            entries: Vec::with_capacity(256),
+            names: Vec::with_capacity(8 << 10),
+            merged_usr: root.link("/lib").is_some(),
+            unread: Vec::new(),
+        };
+        for (number, directory) in (0..).zip(DIRECTORIES) {
+            if directory == SPLIT_USR && index.merged_usr {
+                continue;
+            }
+            let listed = root.each_entry(directory, |name, file_type| index.add(number, name, file_type));
+            match listed {
+                Ok(()) | Err(ReadError::Missing) => {}
+                Err(error) => {
+                    problems.push(Problem::unreadable(directory, error, SKIPPED_FILE));
+                    index.unread.push(Source::file(directory));
+                }
+            }
+        }
+        index
+    }
+
+    /// Takes one name of a directory, if it has to do with services or slices.
+    fn add(&mut self, directory: u8, name: &[u8], file_type: FileType) {
+        // Most names are told by their last letter.
+        let of_type = |name: &[u8], dot: &[u8]| match name.last() {
+            Some(b'e') => name
+                .strip_suffix(b"service")
+                .or(name.strip_suffix(b"slice"))
+                .is_some_and(|n| n.ends_with(dot)),
+            _ => false,
+        };
+        let (of_a_unit, of_drop_ins) = match name.last() {
+            Some(b'e') => (of_type(name, b"."), false),
+            Some(b'd') => {
+                let name = name.strip_suffix(b".d");
+                (
+                    false,
+                    name.is_some_and(|name| of_type(name, b".") || name == b"service" || name == b"slice"),
+                )
+            }
+            _ => return,
+        };
+        let what = match file_type {
+            FileType::RegularFile if of_a_unit => What::File,
+            FileType::Directory if of_drop_ins => What::Directory,
+            FileType::Symlink if of_a_unit || of_drop_ins => What::Link,
+            FileType::Unknown if of_a_unit || of_drop_ins => {
+                let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
+                let path = format!("{directory}/{}", String::from_utf8_lossy(name));
+                match (self.root.link(&path), of_a_unit) {
+                    (Some(_), _) => What::Link,
+                    (None, true) => What::File,
+                    (None, false) => What::Directory,
+                }
+            }
+            _ => return,
+        };
+        // No name of a file is longer than 255 bytes, and no directory has more than 100,000 that are looked at.
+        if let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(name.len())) {
+            self.names.extend_from_slice(name);
+            self.entries.push(Entry { start, length, directory, what });
+        }
+    }
+
+    fn name_bytes(&self, entry: Entry) -> &[u8] {
+        let start = entry.start as usize;
+        self.names.get(start..start + usize::from(entry.length)).unwrap_or_default()
+    }
+
+    /// Empty where it is not UTF-8, which no unit's name is.
+    fn name(&self, entry: Entry) -> &str {
+        std::str::from_utf8(self.name_bytes(entry)).unwrap_or_default()
+    }
+
+    /// The entries of that name, the strongest directory's first.
+    fn named<'n>(&'n self, name: &'n str) -> impl Iterator<Item = Entry> + 'n {
+        let same_length = move |entry: &Entry| usize::from(entry.length) == name.len();
+        let entries = self.entries.iter().copied().filter(same_length);
+        entries.filter(move |entry| self.name_bytes(*entry) == name.as_bytes())
+    }
+
+    /// Loads the unit that goes by `name`; `None` where that is no name of a service or slice. Of a template, what all its
+    /// instances have in common.
+    pub fn load(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Unit> {
+        let asked = Name::parse(name)?;
+        let fragment = match self.follow(name) {
+            Ok(None) => asked.template().map_or(Ok(None), |template| self.follow(&template)),
+            other => other,
+        };
+        let mut unit = Unit {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            state: State::NotFound,
+            fragment: None,
+            drop_ins: Vec::new(),
+            assignments: Vec::with_capacity(16),
+            unread: self.unread.clone(),
+        };
+        match fragment {
+            Err(()) => unit.state = State::Bad,
+            Ok(None) => {}
+            Ok(Some(path)) => {
+                let base = path.rsplit('/').next().unwrap_or_default();
+                if let Some(base) = Name::parse(base) {
+                    unit.name = match (base.kind(), asked.instance) {
+                        (Kind::Template, Some(instance)) => base.with_instance(instance),
+                        _ => base.whole.to_owned(),
+                    };
+                }
+                unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
+                if unit.state != State::NotFound {
+                    unit.fragment = Some(path);
+                }
+            }
+        }
+        if asked.unit_type == Type::Slice {
+            // A slice needs no file, and those two are always there.
+            let perpetual = unit.state == State::Masked && [ROOT_SLICE, SYSTEM_SLICE].contains(&name);
+            if unit.state == State::NotFound || perpetual {
+                unit.state = State::Loaded;
+            }
+        }
+        let id = unit.name.clone();
+        let id = Name::parse(&id).unwrap_or(asked);
+        if unit.state == State::Loaded && asked.unit_type == Type::Service {
+            unit.aliases = self.aliases(&asked, &id, unit.fragment.as_deref());
+        } else if asked.whole != id.whole {
+            unit.aliases.push(name.to_owned());
+        }
+        for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
+            let state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            if state != State::NotFound {
+                unit.drop_ins.push(path);
+            }
+        }
+        Some(unit)
+    }
+
+    /// The file of a name. `Ok(None)`: it has none; an error: it leads to itself.
+    fn follow(&self, name: &str) -> Result<Option<String>, ()> {
+        let mut id = name.to_owned();
+        for hop in 0..MOST_ALIASES {
+            // An alias of an instance leads to the template where the instance has no file.
+            let template = || Name::parse(&id).and_then(|id| id.template());
+            let found = match self.id(&id) {
+                None if hop > 0 => template().and_then(|template| self.id(&template)),
+                other => other,
+            };
+            match found {
+                None => return Ok(None),
+                Some(Id::File(path)) => return Ok(Some(path)),
+                Some(Id::Alias(next)) => id = next,
+            }
+        }
+        Err(())
+    }
+
+    /// What a name stands for in the strongest directory that has it.
+    fn id(&self, name: &str) -> Option<Id> {
+        self.named(name).find_map(|entry| match entry.what {
+            What::Directory => None,
+            What::File => Some(Id::File(format!("{}/{name}", entry.directory()))),
+            What::Link => {
+                let path = format!("{}/{name}", entry.directory());
+                let target = self.root.link(&path)?;
+                match self.alias_target(entry.directory(), &target) {
+                    None => Some(Id::File(path)),
+                    // Where it is no good alias, a weaker directory's entry counts.
+                    Some(target) => may_alias(name, &target).then_some(Id::Alias(target)),
+                }
+            }
+        })
+    }
+
+    /// The name that a link stands for, if it leads to a directory of units; one that leads elsewhere is the unit's
+    /// own file, which only lies there (or it leads to /dev/null).
+    fn alias_target(&self, directory: &str, target: &str) -> Option<String> {
+        let absolute = if target.starts_with('/') {
+            simplify(target)
+        } else {
+            simplify(&format!("{directory}/{target}"))
+        };
+        if absolute == "/dev/null" {
+            return None;
+        }
+        let (parent, base) = absolute.rsplit_once('/')?;
+        let known = DIRECTORIES.iter().chain(&GENERATORS);
+        let lexically = known.into_iter().any(|known| {
+            parent.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        let inside = lexically || {
+            // A directory of units may itself be a link.
+            let parent = self.root.identity(parent);
+            parent.is_some() && DIRECTORIES.iter().any(|known| self.root.identity(known) == parent)
+        };
+        inside.then(|| base.to_owned())
+    }
+
+    /// The other names of the unit `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
+    fn aliases(&self, asked: &Name<'_>, id: &Name<'_>, fragment: Option<&str>) -> Vec<String> {
+        let mut aliases = Vec::new();
+        if asked.whole != id.whole {
+            aliases.push(asked.whole.to_owned());
+        }
+        let suffix = format!(".{}", id.unit_type.word());
+        let own = id.with_drop_ins();
+        let others: Vec<Name<'_>> = (self.entries.iter())
+            .filter(|entry| entry.what != What::File)
+            .filter_map(|entry| Name::parse(self.name(*entry).strip_suffix(".d")?))
+            .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.whole))
+            .collect();
+        if others.is_empty() {
+            return aliases;
+        }
+        for entry in self.entries.iter().filter(|entry| entry.what == What::Link) {
+            let name = self.name(*entry);
+            if !name.ends_with(&suffix) || !others.iter().any(|other| name.starts_with(other.prefix)) {
+                continue;
+            }
+            let Some(link) = Name::parse(name) else {
+                continue;
+            };
+            // A template's link is an alias of each instance.
+            let alias = match (link.kind(), id.instance) {
+                (Kind::Template, Some(instance)) => link.with_instance(instance),
+                (Kind::Template, None) => continue,
+                _ => name.to_owned(),
+            };
+            let Some(parsed) = Name::parse(&alias) else {
+                continue;
+            };
+            let dropped = parsed.with_drop_ins();
+            if alias == id.whole
+                || aliases.contains(&alias)
+                || !others.iter().any(|other| dropped.iter().any(|name| name == other.whole))
+            {
+                continue;
+            }
+            // It must lead to this very file, and an instance's own link must not lead elsewhere.
+            let Ok(Some(path)) = self.follow(name) else {
+                continue;
+            };
+            let elsewhere = alias != name
+                && matches!(self.follow(&alias), Ok(Some(other)) if Some(base_of(&other)) != fragment.map(base_of));
+            let target = Name::parse(base_of(&path)).map(|target| match (target.kind(), parsed.instance) {
+                (Kind::Template, Some(instance)) => target.with_instance(instance),
+                _ => target.whole.to_owned(),
+            });
+            if target.as_deref() == Some(id.whole) && !elsewhere {
+                aliases.push(alias);
+            }
+        }
+        aliases.sort_unstable();
+        aliases
+    }
+
+    /// The unit's drop-ins, sorted by their names; of the same name the strongest directory's
+    /// (`unit_file_find_dropin_paths()`). systemd takes the aliases in no certain order, here they are sorted.
+    fn drop_ins(
+        &self,
+        id: &Name<'_>,
+        aliases: &[String],
+        problems: &mut Vec<Problem>,
+        unread: &mut Vec<Source>,
+    ) -> Vec<String> {
+        let mut places: Vec<(&'static str, String)> = Vec::new();
+        let mut add = |names: &[String]| {
+            let from = places.len();
+            for name in names {
+                let name = format!("{name}.d");
+                places.extend(self.named(&name).map(|entry| (entry.directory(), name.clone())));
+            }
+            // Directory by directory; stable, so that the names stay in their order.
+            let rank =
+                |(directory, _): &(&str, String)| DIRECTORIES.iter().position(|known| known == directory);
+            if let Some(added) = places.get_mut(from..).filter(|added| added.len() > 1) {
+                added.sort_by_key(rank);
+            }
+        };
+        add(&id.with_drop_ins());
+        for alias in aliases.iter().filter_map(|alias| Name::parse(alias)) {
+            add(&alias.with_drop_ins());
+        }
+        add(&[id.unit_type.word().to_owned()]);
+
+        // (name of the file, number of its place)
+        let mut files: Vec<(String, usize)> = Vec::new();
+        for (number, (directory, name)) in places.iter().enumerate() {
+            let path = format!("{directory}/{name}");
+            let listed = self.root.each_entry(&path, |name, _| {
+                if name.ends_with(b".conf")
+                    && !name.starts_with(b".")
+                    && let Ok(name) = std::str::from_utf8(name)
+                {
+                    files.push((name.to_owned(), number));
+                }
+            });
+            match listed {
+                Ok(()) | Err(ReadError::Missing) => {}
+                Err(error) => {
+                    unread.push(Source::file(path.clone()));
+                    problems.push(Problem::unreadable(path, error, SKIPPED_FILE));
+                }
+            }
+        }
+        files.sort_unstable();
+        files.dedup_by(|later, earlier| later.0 == earlier.0);
+        let path = |(file, place): (String, usize)| {
+            places.get(place).map(|(directory, name)| format!("{directory}/{name}/{file}"))
+        };
+        files.into_iter().filter_map(path).collect()
+    }
+}
+
+/// Takes what one file says into `unit`; an empty one is `Masked`, one that is not there `NotFound`.
+fn take_file(
+    root: &Root,
+    path: &str,
+    unit_type: Type,
+    unit: &mut Unit,
+    problems: &mut Vec<Problem>,
+) -> State {
+    match root.bytes(path) {
+        Ok(bytes) if bytes.is_empty() => State::Masked,
+        Ok(bytes) => {
+            take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
+            State::Loaded
+        }
+        Err(ReadError::Missing) => State::NotFound,
+        Err(error) => {
+            unit.unread.push(Source::file(path.to_owned()));
+            problems.push(Problem::unreadable(path.to_owned(), error, SKIPPED_FILE));
+            State::Bad
+        }
+    }
+}
+
+/// Takes the assignments of one file's text, in sections of that type. Of its faults the first is reported: systemd itself reports them all.
+pub fn take_text(
+    path: &str,
+    text: &[u8],
+    unit_type: Type,
+    assignments: &mut Vec<Assignment>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut inside = false;
+    let mut told = false;
+    for item in items(text) {
+        match item {
+            Item::Section { name, .. } => inside = name == unit_type.section(),
+            Item::Assignment { key, value, line } if inside => {
+                if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
+                    let source = Source::key(path.to_owned(), line, key);
+                    assignments.push(Assignment { key, value: value.into_owned(), source });
+                }
+            }
+            Item::Assignment { .. } => {}
+            Item::Fault { fault, line } => {
+                let rest = fault == Fault::BrokenSection;
+                if rest || !told {
+                    let instead =
+                        if rest { "systemd skips the rest of the file" } else { "systemd skips the line" };
+                    let source = Source::key(path.to_owned(), line, "");
+                    problems.push(Problem {
+                        source,
+                        kind: ProblemKind::Syntax(fault),
+                        instead: instead.into(),
+                    });
+                }
+                told = true;
+            }
+        }
+    }
+}
+
+/// The last step of a path.
+fn base_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether a link of the first name may stand for a unit of the second (`unit_validate_alias_symlink_or_warn()`).
+fn may_alias(link: &str, target: &str) -> bool {
+    let (Some(link), Some(target)) = (Name::parse(link), Name::parse(target)) else {
+        return false;
+    };
+    let kinds = match (link.kind(), target.kind()) {
+        (Kind::Instance, Kind::Template) => true,
+        (Kind::Instance, Kind::Instance) => link.instance == target.instance,
+        (link, target) => link == target,
+    };
+    kinds
+        && link.whole != target.whole
+        && link.unit_type == Type::Service
+        && target.unit_type == Type::Service
+}
+
+/// A path without `.`, `..` and doubled slashes.
+fn simplify(path: &str) -> String {
+    let mut steps: Vec<&str> = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => {
+                steps.pop();
+            }
+            step => steps.push(step),
+        }
+    }
+    format!("/{}", steps.join("/"))
+}

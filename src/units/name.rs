@@ -1,0 +1,269 @@
+//! Names of units, after systemd.unit(5) and systemd's src/basic/unit-name.c: what is a name, which directories of
+//! drop-ins belong to it, which slice it is put into. Pure.
+
+/// The types of which units are read; both may have drop-ins for the whole type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `.service`
+    Service,
+    /// `.slice`
+    Slice,
+}
+
+impl Type {
+    /// Its word: `service` has `service.d` for all services.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Slice => "slice",
+        }
+    }
+
+    /// The section of its settings.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::Slice => "Slice",
+        }
+    }
+}
+
+/// What kind of name it is (`UnitNameFlags`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `a.service`
+    Plain,
+    /// `a@b.service`
+    Instance,
+    /// `a@.service`
+    Template,
+}
+
+/// A valid name, in its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// All of it.
+    pub whole: &'a str,
+    /// Before the first `@`, else before the type.
+    pub prefix: &'a str,
+    /// Between the `@` and the type; empty for a template.
+    pub instance: Option<&'a str>,
+    /// The type.
+    pub unit_type: Type,
+}
+
+impl<'a> Name<'a> {
+    /// The parts of a valid name of a service or slice; `None` for all else.
+    pub fn parse(whole: &'a str) -> Option<Self> {
+        let (stem, unit_type) = if let Some(stem) = whole.strip_suffix(".service") {
+            (stem, Type::Service)
+        } else {
+            (whole.strip_suffix(".slice")?, Type::Slice)
+        };
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+        if stem.is_empty() || stem.starts_with('@') || whole.len() > 255 || !stem.bytes().all(allowed) {
+            return None;
+        }
+        let (prefix, instance) = match stem.split_once('@') {
+            Some((prefix, instance)) => (prefix, Some(instance)),
+            None => (stem, None),
+        };
+        Some(Self { whole, prefix, instance, unit_type })
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> Kind {
+        match self.instance {
+            None => Kind::Plain,
+            Some("") => Kind::Template,
+            Some(_) => Kind::Instance,
+        }
+    }
+
+    /// The template of an instance.
+    pub fn template(&self) -> Option<String> {
+        (self.kind() == Kind::Instance).then(|| self.with_instance(""))
+    }
+
+    /// The same with another instance.
+    pub fn with_instance(&self, instance: &str) -> String {
+        format!("{}@{instance}.{}", self.prefix, self.unit_type.word())
+    }
+
+    /// Prefix and instance: all but the type.
+    pub fn stem(&self) -> &'a str {
+        self.whole.get(..self.whole.len() - self.unit_type.word().len() - 1).unwrap_or_default()
+    }
+
+    /// Whose `.d` directories belong to the unit, the most specific first, within one directory of units: its own
+    /// name, its template's, those of its dashed prefixes (`unit_file_find_dirs()`). That of the type comes after all.
+    pub fn with_drop_ins(&self) -> Vec<String> {
+        let mut names = Vec::with_capacity(4);
+        self.add_with_drop_ins(&mut names);
+        names
+    }
+
+    fn add_with_drop_ins(&self, names: &mut Vec<String>) {
+        if names.iter().any(|known| known == self.whole) {
+            return;
+        }
+        names.push(self.whole.to_owned());
+        if let Some(template) = self.template()
+            && let Some(template) = Name::parse(&template)
+        {
+            template.add_with_drop_ins(names);
+        }
+        // One trailing dash is no prefix of its own.
+        let prefix = self.prefix.strip_suffix('-').unwrap_or(self.prefix);
+        let Some(dash) = prefix.rfind('-').filter(|dash| *dash > 0) else {
+            return;
+        };
+        let prefix = self.prefix.get(..=dash).unwrap_or_default();
+        let shorter = match self.instance.filter(|instance| !instance.is_empty()) {
+            Some(instance) => format!("{prefix}@{instance}.{}", self.unit_type.word()),
+            None => format!("{prefix}.{}", self.unit_type.word()),
+        };
+        if let Some(shorter) = Name::parse(&shorter) {
+            shorter.add_with_drop_ins(names);
+        }
+    }
+
+    /// The slice of a service whose unit names none (`unit_set_default_slice()`): instances have one a template.
+    pub fn default_slice(&self) -> String {
+        match self.kind() {
+            Kind::Instance | Kind::Template => format!("system-{}.slice", escape(self.prefix)),
+            Kind::Plain => SYSTEM_SLICE.to_owned(),
+        }
+    }
+}
+
+/// Where services live.
+pub const SYSTEM_SLICE: &str = "system.slice";
+/// Where all live.
+pub const ROOT_SLICE: &str = "-.slice";
+
+/// The slice around a slice (`slice_build_parent_slice()`); `None`: the root has none, or it is no valid slice.
+pub fn parent_slice(slice: &str) -> Option<String> {
+    if slice == ROOT_SLICE || !is_slice(slice) {
+        return None;
+    }
+    Some(match slice.rsplit_once('-') {
+        Some((parent, _)) => format!("{parent}.slice"),
+        None => ROOT_SLICE.to_owned(),
+    })
+}
+
+/// Whether it is the name of a slice: dashes are the steps of its path (`slice_name_is_valid()`).
+pub fn is_slice(name: &str) -> bool {
+    let Some(parsed) = Name::parse(name) else {
+        return false;
+    };
+    let steps = || parsed.prefix.split('-').all(|step| !step.is_empty());
+    parsed.unit_type == Type::Slice && parsed.kind() == Kind::Plain && (name == ROOT_SLICE || steps())
+}
+
+/// Text for a part of a name (`unit_name_escape()`).
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'/' => out.push('-'),
+            b'.' if at == 0 => out.push_str("\\x2e"),
+            b':' | b'_' | b'.' => out.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => {
+                out.push_str("\\x");
+                for digit in [byte >> 4, byte & 15] {
+                    out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The reverse of [`escape`]; `None`: it is no such text, or the result is none.
+pub fn unescape(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        out.push(match first {
+            b'-' => b'/',
+            b'\\' => {
+                let (code, after) = after.strip_prefix(b"x")?.split_at_checked(2)?;
+                rest = after;
+                let code = std::str::from_utf8(code).ok()?;
+                let digits = code.bytes().all(|b| b.is_ascii_hexdigit());
+                digits.then(|| u8::from_str_radix(code, 16).ok()).flatten()?
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Name, escape, is_slice, parent_slice, unescape};
+
+    fn drop_ins(name: &str) -> Vec<String> {
+        Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default()
+    }
+
+    #[test]
+    fn names_and_their_parts() {
+        for (name, kind) in [
+            ("a.service", Kind::Plain),
+            ("a@.service", Kind::Template),
+            ("a@b.service", Kind::Instance),
+            ("a@b@c.service", Kind::Instance),
+            ("-.slice", Kind::Plain),
+            (".a.service", Kind::Plain),
+        ] {
+            assert_eq!(Name::parse(name).map(|name| name.kind()), Some(kind), "{name}");
+        }
+        for name in
+            ["", ".service", "@a.service", "a b.service", "a/b.service", "a.socket", "a", "\u{e4}.service"]
+        {
+            assert_eq!(Name::parse(name), None, "{name}");
+        }
+        assert_eq!(Name::parse(&format!("{}.service", "a".repeat(248))), None, "too long");
+    }
+
+    #[test]
+    fn directories_of_drop_ins() {
+        assert_eq!(drop_ins("pypnm.service"), ["pypnm.service"]);
+        assert_eq!(drop_ins("a-b-c.service"), ["a-b-c.service", "a-b-.service", "a-.service"]);
+        assert_eq!(
+            drop_ins("a-b@i.service"),
+            ["a-b@i.service", "a-b@.service", "a-.service", "a-@i.service", "a-@.service"]
+        );
+        assert_eq!(drop_ins("a--b.service"), ["a--b.service", "a--.service", "a-.service"]);
+        assert_eq!(drop_ins("-a.service"), ["-a.service"]);
+        assert_eq!(drop_ins("-.slice"), ["-.slice"]);
+    }
+
+    #[test]
+    fn slices_up_to_the_root() {
+        assert_eq!(parent_slice("a-b.slice").as_deref(), Some("a.slice"));
+        assert_eq!(parent_slice("a.slice").as_deref(), Some("-.slice"));
+        assert_eq!(parent_slice("-.slice"), None);
+        for name in ["-a.slice", "a-.slice", "a--b.slice", "a@b.slice", "a.service", ""] {
+            assert!(!is_slice(name), "{name}");
+        }
+        let slice = |name: &str| Name::parse(name).map(|name| name.default_slice()).unwrap_or_default();
+        assert_eq!(slice("a.service"), "system.slice");
+        assert_eq!(slice("a-b@c.service"), "system-a\\x2db.slice");
+    }
+
+    #[test]
+    fn what_is_escaped_is_read_back() {
+        for text in ["a-b/c", ".x.y", "a b\u{e4}", "", "\\x"] {
+            assert_eq!(unescape(&escape(text)).as_deref(), Some(text));
+        }
+        for text in ["\\x2", "\\y41", "\\x+1", "\\xff"] {
+            assert_eq!(unescape(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Specifiers in the values of settings (systemd.unit(5), "Specifiers"): those that follow from the unit's name, and
+//! those that are the same on every system. Pure.
+
+use crate::units::name::{Kind, Name, unescape};
+
+/// Why `text` can't be expanded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unexpanded {
+    /// It depends on what isn't read here: the host's name, its kernel, credentials …
+    Unknown,
+    /// There is no such specifier: systemd skips the whole setting.
+    NoSuch,
+}
+
+/// `text` with its specifiers replaced for the unit `name`.
+pub fn expand(text: &str, name: &Name<'_>) -> Result<String, Unexpanded> {
+    expand_among(text, name, &|_| true)
+}
+
+/// The same where the result is the name of a unit (`Slice=`): fewer specifiers are allowed there.
+pub fn expand_name(text: &str, name: &Name<'_>) -> Result<String, Unexpanded> {
+    expand_among(text, name, &|letter| "ijnNpaAbBHlqmMovwWgGuU".contains(letter))
+}
+
+fn expand_among(text: &str, name: &Name<'_>, allowed: &dyn Fn(char) -> bool) -> Result<String, Unexpanded> {
+    if !text.contains('%') {
+        return Ok(text.to_owned());
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            out.push(character);
+            continue;
+        }
+        match characters.next() {
+            None | Some('%') => out.push('%'),
+            // Letters and digits are kept for specifiers, all else is text (`POSSIBLE_SPECIFIERS`).
+            Some(letter) if !letter.is_ascii_alphanumeric() => {
+                out.push('%');
+                out.push(letter);
+            }
+            Some(letter) if !allowed(letter) => return Err(Unexpanded::NoSuch),
+            Some(letter) => out.push_str(&value(letter, name)?),
+        }
+    }
+    Ok(out)
+}
+
+/// What one specifier stands for, in the system's manager.
+fn value(letter: char, name: &Name<'_>) -> Result<String, Unexpanded> {
+    let instance = name.instance.unwrap_or_default();
+    let unescaped = |text: &str| unescape(text).ok_or(Unexpanded::NoSuch);
+    let last = name.prefix.rsplit('-').next().unwrap_or_default();
+    Ok(match letter {
+        'n' => name.whole,
+        'N' => name.stem(),
+        'p' => name.prefix,
+        'i' => instance,
+        'j' => last,
+        'P' => return unescaped(name.prefix),
+        'I' => return unescaped(instance),
+        'J' => return unescaped(last),
+        'f' => {
+            let path = unescaped(if name.kind() == Kind::Plain { name.prefix } else { instance })?;
+            return Ok(if path.starts_with('/') { path } else { format!("/{path}") });
+        }
+        'C' => "/var/cache",
+        'E' => "/etc",
+        'L' => "/var/log",
+        'S' => "/var/lib",
+        't' => "/run",
+        'T' => "/tmp",
+        'V' => "/var/tmp",
+        'g' | 'u' => "root",
+        'G' | 'U' => "0",
+        'h' => "/root",
+        _ if "aAbBdHlqmMovwWsyYcrRD".contains(letter) => return Err(Unexpanded::Unknown),
+        _ => return Err(Unexpanded::NoSuch),
+    }
+    .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Unexpanded, expand, expand_name};
+    use crate::units::name::Name;
+
+    #[test]
+    fn of_names() {
+        let of = |text: &str, name: &str| Name::parse(name).map(|name| expand(text, &name));
+        for (text, expected) in [
+            ("plain", Ok("plain")),
+            ("100%", Ok("100%")),
+            ("a%%b", Ok("a%b")),
+            ("%n %N", Ok("a-b@c\\x2dd.service a-b@c\\x2dd")),
+            ("%p %P %j", Ok("a-b a/b b")),
+            ("%i %I %f", Ok("c\\x2dd c-d /c-d")),
+            ("%S/x", Ok("/var/lib/x")),
+            ("50% ", Ok("50% ")),
+            ("%-", Ok("%-")),
+            ("%H", Err(Unexpanded::Unknown)),
+            ("%Q", Err(Unexpanded::NoSuch)),
+        ] {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(of(text, "a-b@c\\x2dd.service"), Some(expected), "{text}");
+        }
+        assert_eq!(of("x%iy", "a.service"), Some(Ok("xy".to_owned())));
+        let slice = |text: &str| Name::parse("a@b.service").map(|name| expand_name(text, &name));
+        assert_eq!(slice("x-%i.slice"), Some(Ok("x-b.slice".to_owned())));
+        assert_eq!(slice("x-%I.slice"), Some(Err(Unexpanded::NoSuch)));
+        assert_eq!(slice("x-%m.slice"), Some(Err(Unexpanded::Unknown)));
+    }
+}

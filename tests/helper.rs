@@ -1,0 +1,262 @@
+//! Golden answers of the helper: the built program over made-up machines.
+//!
+//! A case is a directory `tests/helper/cases/<case>/` with
+//!
+//! - `arguments`: the command line, separated by spaces; `{fixtures}` and `{roots}` stand for tests/fixtures and
+//!   tests/helper/roots;
+//! - `stdout`, `stderr`: what must be said, byte for byte; no such file: nothing;
+//! - `status`: the exit status; no such file: 0.
+//!
+//! `BLESS=1 cargo test --test helper` writes them anew: read the diff before it is committed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use similar::TextDiff;
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+fn helper() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pypnm-sizing"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &str) -> Output {
+    let place = |name: &str| tests().join(name).to_str().unwrap().to_owned();
+    let arguments =
+        arguments.replace("{fixtures}", &place("fixtures")).replace("{roots}", &place("helper/roots"));
+    helper().args(arguments.split_whitespace()).output().unwrap()
+}
+
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn cases() -> Vec<(String, PathBuf)> {
+    let directory = tests().join("helper/cases");
+    names(&directory).into_iter().map(|name| (name.clone(), directory.join(name))).collect()
+}
+
+#[test]
+fn golden_answers() {
+    let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
+    let mut wrong = String::new();
+    for (name, directory) in cases() {
+        let arguments = fs::read_to_string(directory.join("arguments")).unwrap();
+        let done = run(&arguments);
+        let status = done.status.code().expect("no signal");
+        let status = if status == 0 { String::new() } else { format!("{status}\n") };
+        let said = [
+            ("stdout", String::from_utf8(done.stdout).unwrap()),
+            ("stderr", String::from_utf8(done.stderr).unwrap()),
+            ("status", status),
+        ];
+        for (file, written) in said {
+            let path = directory.join(file);
+            if bless {
+                let _ = fs::remove_file(&path);
+                if !written.is_empty() {
+                    fs::write(&path, &written).unwrap();
+                }
+            }
+            let expected = fs::read_to_string(&path).unwrap_or_default();
+            if expected != written {
+                let diff = TextDiff::from_lines(&expected, &written);
+                let diff = diff.unified_diff().context_radius(2).header("expected", "written").to_string();
+                writeln!(wrong, "── {name}: {file}\n{diff}").unwrap();
+            }
+        }
+        for file in names(&directory) {
+            assert!(
+                ["arguments", "stdout", "stderr", "status"].contains(&file.as_str()),
+                "{name}: {file} is no part"
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}\nBLESS=1 takes what is written now for right\n");
+}
+
+#[test]
+fn nothing_is_wider_than_80_columns() {
+    for (name, directory) in cases() {
+        let text = fs::read_to_string(directory.join("stdout")).unwrap_or_default();
+        // JSON and unit files are for programs.
+        if text.starts_with('{') || name.starts_with("preview") {
+            continue;
+        }
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+        }
+    }
+}
+
+/// What the helper shows is what the generator writes: over every machine of the guide, and the operator's.
+#[test]
+fn preview_is_what_the_generator_writes() {
+    for group in ["rows", "config"] {
+        for name in names(&tests().join("fixtures").join(group)) {
+            let case = tests().join("fixtures").join(group).join(&name);
+            let expected = fs::read_to_string(case.join("drop-in.conf")).unwrap_or_default();
+            let root = case.join("root");
+            let done =
+                helper().args(["preview", "--unit", "pypnm.service", "--root"]).arg(&root).output().unwrap();
+            // A unit that is not sized is an error where it is asked for by name.
+            if !expected.is_empty() {
+                assert_eq!(String::from_utf8(done.stdout).unwrap(), expected, "{group}/{name}");
+            } else {
+                assert_eq!((done.stdout.len(), done.status.code()), (0, Some(2)), "{group}/{name}");
+            }
+        }
+    }
+}
+
+/// `show` and `explain` say the same numbers, as text and as JSON, on every made-up machine.
+#[test]
+fn one_answer_in_every_form() {
+    for group in ["rows", "config", "situations"] {
+        for name in names(&tests().join("fixtures").join(group)) {
+            let root = tests().join("fixtures").join(group).join(&name).join("root");
+            let say = |arguments: &[&str]| {
+                let done = helper().args(arguments).arg("--root").arg(&root).output().unwrap();
+                assert_eq!(done.status.code(), Some(0), "{group}/{name}: {arguments:?}");
+                String::from_utf8(done.stdout).unwrap()
+            };
+            let (show, explain) = (say(&["show"]), say(&["explain"]));
+            let of = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
+            let (show_json, explain_json) = (of(say(&["show", "--json"])), of(say(&["explain", "--json"])));
+            for (brief, whole) in
+                show_json["units"].as_array().unwrap().iter().zip(explain_json["units"].as_array().unwrap())
+            {
+                for key in [
+                    "unit",
+                    "workers",
+                    "limit_max_requests",
+                    "cpu_milli",
+                    "memory_bytes",
+                    "in_effect",
+                    "reasons",
+                ] {
+                    assert_eq!(brief[key], whole[key], "{group}/{name}: {key}");
+                }
+                let effect = &brief["in_effect"];
+                let head = format!(
+                    "{}: {} worker{}, ",
+                    brief["unit"].as_str().unwrap(),
+                    effect["workers"],
+                    if effect["workers"] == 1 { "" } else { "s" }
+                );
+                assert!(show.contains(&head) && explain.contains(&head), "{group}/{name}: {head}\n{show}");
+                // The limit that binds is the least of its kind, less what is kept back.
+                for (kind, amount) in [("cpu", &brief["cpu_milli"]), ("memory", &brief["memory_bytes"])] {
+                    let limits = whole["limits"].as_array().unwrap().iter();
+                    let binding: Vec<&Value> =
+                        limits.filter(|limit| limit["resource"] == kind && limit["binds"] == true).collect();
+                    assert!(binding.len() <= 1, "{group}/{name}");
+                    if let [limit] = binding[..] {
+                        let granted =
+                            limit["amount"].as_u64().unwrap_or(0) / limit["shared_by"].as_u64().unwrap();
+                        assert!(amount.as_u64().unwrap() <= granted, "{group}/{name}: {kind}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The documented schema: every field of the golden objects is described, and nothing else is.
+#[test]
+fn the_schema_is_documented() {
+    fn fields(value: &Value, into: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(object) => {
+                for (key, value) in object {
+                    into.insert(key.clone());
+                    fields(value, into);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| fields(value, into)),
+            _ => {}
+        }
+    }
+    let text = fs::read_to_string(tests().join("../docs/json.md")).unwrap();
+    let documented: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split_once('`'))
+        .flat_map(|(path, _)| path.split('.').map(|word| word.trim_end_matches("[]").to_owned()))
+        .collect();
+    let mut used = BTreeSet::new();
+    for (_, directory) in cases() {
+        let text = fs::read_to_string(directory.join("stdout")).unwrap_or_default();
+        if text.starts_with('{') {
+            fields(&serde_json::from_str(&text).unwrap(), &mut used);
+        }
+    }
+    // Where no systemd runs, `check` still answers with its object.
+    let check = helper().args(["check", "--json"]).output().unwrap();
+    let check: Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!((&check["schema"], &check["verb"]), (&Value::from(1), &Value::from("check")));
+    fields(&check, &mut used);
+    let missing: Vec<&String> = used.difference(&documented).collect();
+    assert!(missing.is_empty(), "docs/json.md lacks {missing:?}");
+    // What only a running service has; tests/e2e/cases/helper.py sees it there.
+    let live = ["workers_alive", "by", "topic", "text", "mend", "findings"];
+    let unused: Vec<&String> =
+        documented.difference(&used).filter(|field| !live.contains(&field.as_str())).collect();
+    assert!(unused.is_empty(), "docs/json.md describes {unused:?}, which no answer has");
+}
+
+#[test]
+fn every_help_teaches_within_80_columns() {
+    for verb in ["", "show", "explain", "preview", "check", "apply"] {
+        let done = helper().args(verb.split_whitespace()).arg("--help").output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(done.status.success() && text.contains("Examples:\n  pypnm-sizing"), "{verb}:\n{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{verb}: {line}");
+        }
+    }
+}
+
+/// A reader that has gone away is no error and no remark.
+#[test]
+fn a_broken_pipe_is_quiet() {
+    for verb in ["show", "explain", "explain --json", "preview", "check"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let done = helper().args(verb.split_whitespace()).stdout(writer).output().unwrap();
+        assert!(done.stderr.is_empty(), "{verb}: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(matches!(done.status.code(), Some(0..=2)), "{verb}: {:?}", done.status);
+    }
+}
+
+/// Bold and colours on a terminal, and only there; never with NO_COLOR, never on a dumb one.
+#[test]
+fn colours_on_a_terminal_only() {
+    let on_a_terminal = |environment: &[(&str, &str)]| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("{} show", env!("CARGO_BIN_EXE_pypnm-sizing")), "/dev/null"]);
+        command.env_remove("NO_COLOR").env("TERM", "xterm").envs(environment.iter().copied());
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    assert!(on_a_terminal(&[]).contains("\x1b[1m"));
+    assert!(on_a_terminal(&[("NO_COLOR", "")]).contains("\x1b[1m"), "empty counts as not set");
+    assert!(!on_a_terminal(&[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!on_a_terminal(&[("TERM", "dumb")]).contains('\x1b'));
+    let piped = helper().arg("show").env("TERM", "xterm").output().unwrap();
+    assert!(!piped.stdout.contains(&0x1b));
+}
