@@ -21,6 +21,7 @@ sysconfdir ?= /etc
 generatordir ?= $(call pc,systemdsystemgeneratordir,/usr/lib/systemd/system-generators)
 unitdir ?= $(call pc,systemdsystemunitdir,/usr/lib/systemd/system)
 sysusersdir ?= $(call pc,sysusersdir,/usr/lib/sysusers.d)
+presetdir ?= $(call pc,systemdsystempresetdir,/usr/lib/systemd/system-preset)
 bashcompletiondir ?= $(datadir)/bash-completion/completions
 zshcompletiondir ?= $(datadir)/zsh/vendor-completions
 fishcompletiondir ?= $(datadir)/fish/vendor_completions.d
@@ -29,7 +30,7 @@ MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 MAN8 := $(wildcard man/*.8)
 UNITS := $(wildcard systemd/*.service)
-CONFIGURATION := sizing.conf pypnm.env
+CONFIGURATION := sizing.conf pypnm.env pypnm-cmts.env
 DOCS := README.md CHANGELOG.md
 
 INSTALL ?= install
@@ -53,6 +54,7 @@ install:
 	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing-generator $(DESTDIR)$(generatordir)/pypnm-sizing-generator
 	for file in $(notdir $(UNITS)); do $(PUT) systemd/$$file $(DESTDIR)$(unitdir)/$$file || exit 1; done
 	$(PUT) systemd/pypnm-sizing.sysusers $(DESTDIR)$(sysusersdir)/pypnm-sizing.conf
+	$(PUT) systemd/pypnm-sizing.preset $(DESTDIR)$(presetdir)/50-pypnm-sizing.preset
 	@# The operator's copy wins, as with a package.
 	for file in $(CONFIGURATION); do \
 	    [ -e $(DESTDIR)$(sysconfdir)/pypnm/$$file ] || \
@@ -69,6 +71,7 @@ install:
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/pypnm-sizing $(DESTDIR)$(generatordir)/pypnm-sizing-generator \
 	    $(foreach unit,$(notdir $(UNITS)),$(DESTDIR)$(unitdir)/$(unit)) $(DESTDIR)$(sysusersdir)/pypnm-sizing.conf \
+	    $(DESTDIR)$(presetdir)/50-pypnm-sizing.preset \
 	    $(foreach page,$(notdir $(MAN1)),$(DESTDIR)$(mandir)/man1/$(page)) \
 	    $(foreach page,$(notdir $(MAN5)),$(DESTDIR)$(mandir)/man5/$(page)) \
 	    $(foreach page,$(notdir $(MAN8)),$(DESTDIR)$(mandir)/man8/$(page)) \

@@ -367,7 +367,7 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
 }
 
 /// The name of a service (systemd.unit(5)): never a path, so it is safe to make a file name of.
-fn is_unit_name(name: &str) -> bool {
+pub fn is_unit_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
     name.len() <= 255
         && name.strip_suffix(".service").is_some_and(|stem| {

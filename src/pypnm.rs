@@ -20,6 +20,10 @@ pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
 /// In the environment: the path of the profile file.
 pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
 
+/// Where Python's `splitlines()` ends a line.
+const LINE_ENDS: [char; 10] =
+    ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+
 /// The two numbers that PyPNM starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
@@ -60,7 +64,7 @@ pub enum Seeded {
 /// Reads a profile file as PyPNM does.
 pub fn seeded(text: &str) -> Seeded {
     let mut values = BTreeMap::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+    for line in text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#')) {
         if let Some((key, value)) = line.split_once('=') {
             values.insert(key.trim(), value.trim());
         }

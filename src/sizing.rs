@@ -67,6 +67,11 @@ impl Sizing {
 ///
 /// `virtualization`: systemd's word for where it runs (`SYSTEMD_VIRTUALIZATION`), where the caller has it.
 pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Sizing {
+    size_also(root, virtualization, instead, None)
+}
+
+/// As [`size`], and one unit more that was asked for by name, as though it stood in `Units=`.
+pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, also: Option<&str>) -> Sizing {
     let mut problems = Vec::new();
     let switch = switch::read(root, virtualization, &mut problems);
     let config = config::read(root, &mut problems);
@@ -86,7 +91,12 @@ pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Siz
         (None, total, _) => total,
     };
 
-    let names = sizing.config.units();
+    let mut names = sizing.config.units();
+    if let Some(also) = also
+        && !names.iter().any(|name| name == also)
+    {
+        names.push(also.to_owned());
+    }
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
     let mut services = services(root, &names, physical_memory, &mut sizing.problems);
     for name in names {

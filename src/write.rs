@@ -28,17 +28,7 @@ impl std::error::Error for WriteError {}
 
 /// Writes `text` to `dir/name`, whole or not at all. `dir` is made where it is missing, its parent is not.
 pub fn replace(dir: &Path, name: &str, text: &str) -> Result<(), WriteError> {
-    let failed = |doing, path: &Path, errno: rustix::io::Errno| WriteError {
-        doing,
-        path: path.to_owned(),
-        error: errno.into(),
-    };
-    let dir_mode = Mode::from_raw_mode(0o755);
-    match rustix::fs::mkdir(dir, dir_mode) {
-        Ok(()) => rustix::fs::chmod(dir, dir_mode).map_err(|e| failed("open up", dir, e))?,
-        Err(rustix::io::Errno::EXIST) => {}
-        Err(errno) => return Err(failed("make the directory", dir, errno)),
-    }
+    make_directory(dir)?;
     let path = dir.join(name);
     // A leading dot and no ".conf": systemd never takes it for a drop-in, should we be killed before the rename.
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
@@ -52,10 +42,43 @@ pub fn replace(dir: &Path, name: &str, text: &str) -> Result<(), WriteError> {
     written
 }
 
+/// Makes `dir` and whatever is missing above it.
+pub fn make_directories(dir: &Path) -> Result<(), WriteError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => make_directories(parent)?,
+        _ => {}
+    }
+    make_directory(dir)
+}
+
+/// Makes `dir` where it is missing; one that is there keeps its mode.
+fn make_directory(dir: &Path) -> Result<(), WriteError> {
+    let mode = Mode::from_raw_mode(0o755);
+    match rustix::fs::mkdir(dir, mode) {
+        Ok(()) => rustix::fs::chmod(dir, mode).map_err(|e| failed("open up", dir, e)),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(failed("make the directory", dir, errno)),
+    }
+}
+
+fn failed(doing: &'static str, path: &Path, errno: rustix::io::Errno) -> WriteError {
+    WriteError { doing, path: path.to_owned(), error: errno.into() }
+}
+
 fn write_new(path: &Path, text: &str) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(0o644);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, mode)?;
+    // A new file of our own, never one that somebody laid there: what is left of a killed run goes first.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, mode) {
+        Err(rustix::io::Errno::EXIST) => {
+            rustix::fs::unlink(path)?;
+            rustix::fs::open(path, flags, mode)?
+        }
+        opened => opened?,
+    };
     rustix::fs::fchmod(&file, mode)?;
     let mut rest = text.as_bytes();
     while !rest.is_empty() {

@@ -42,6 +42,11 @@ impl CpuSet {
         self.words.iter().enumerate().flat_map(bits)
     }
 
+    /// Whether it holds this CPU.
+    pub fn contains(&self, cpu: u32) -> bool {
+        self.words.get((cpu / 64) as usize).is_some_and(|word| word >> (cpu % 64) & 1 == 1)
+    }
+
     /// Keeps the CPUs that `other` has too.
     pub fn intersect(&mut self, other: &Self) {
         self.words.truncate(other.words.len());
@@ -169,6 +174,14 @@ mod tests {
         ] {
             assert_eq!(set(text).count(), count, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_in_a_set() {
+        let some = set("1,63-64,8191");
+        let inside = [1, 63, 64, 8191].iter().all(|cpu| some.contains(*cpu));
+        let outside = [0, 2, 62, 65, 8190, 8192, u32::MAX].iter().any(|cpu| some.contains(*cpu));
+        assert_eq!((inside, outside, CpuSet::default().contains(0)), (true, false, false));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Amounts: sizes in bytes, shares, CPU time in milli-CPUs, plain numbers; and how they are written for a person.
 //! All of it integer arithmetic: parts that don't fit are rejected, never wrapped.
 
+use std::cmp::Ordering;
+
 /// Bytes in a gigabyte, as the guide means it ("GB in the guide is 10⁹ bytes").
 pub const GB: u64 = 1_000_000_000;
 /// Bytes in a gibibyte, PyPNM's and systemd's unit.
@@ -164,12 +166,18 @@ pub fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 /// Bytes as PyPNM writes `PYPNM_SERVE_TOTAL_MEMORY_GIB`: GiB as Python prints a float rounded to two decimals
-/// (`8.0`, `15.63`). Half a hundredth is rounded up.
+/// (`8.0`, `15.63`). Python rounds half a hundredth, which a whole number of bytes can be, to the even side.
 pub struct Gib(pub u64);
 
 impl std::fmt::Display for Gib {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let hundredths = (u128::from(self.0) * 100 + u128::from(GIB / 2)) / u128::from(GIB);
+        let (exact, gib) = (u128::from(self.0) * 100, u128::from(GIB));
+        let rounded_down = exact / gib;
+        let hundredths = match (exact % gib).cmp(&(gib / 2)) {
+            Ordering::Less => rounded_down,
+            Ordering::Equal => rounded_down + rounded_down % 2,
+            Ordering::Greater => rounded_down + 1,
+        };
         let (whole, hundredths) = (hundredths / 100, hundredths % 100);
         if hundredths % 10 == 0 {
             write!(f, "{whole}.{}", hundredths / 10)
@@ -304,6 +312,11 @@ mod tests {
         assert_eq!(Gib(GIB / 2).to_string(), "0.5");
         assert_eq!(Gib(GIB / 100 + GIB).to_string(), "1.01");
         assert_eq!(Gib(0).to_string(), "0.0");
+        // Python: round(3.125, 2) is 3.12, round(3.375, 2) is 3.38.
+        assert_eq!(Gib(3200 << 20).to_string(), "3.12");
+        assert_eq!(Gib(3456 << 20).to_string(), "3.38");
+        assert_eq!(Gib((3200 << 20) + 1).to_string(), "3.13");
+        assert_eq!(Gib(15 * GIB + GIB / 8 * 5).to_string(), "15.62");
         assert_eq!(Cpus(1500).to_string(), "1.5");
         assert_eq!(Cpus(16_000).to_string(), "16");
         assert_eq!(Cpus(1).to_string(), "0.001");

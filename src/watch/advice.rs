@@ -9,10 +9,12 @@ use super::ledger::{BUSY_PERCENT, Ledger};
 use super::slope::Slope;
 use super::{MIB, number, whole};
 
-/// Samples without which nothing is advised at all: ten minutes at two seconds.
-pub const FEWEST_SAMPLES: u64 = 300;
-/// Samples with all workers busy that prove demand: two minutes at two seconds.
-pub const FEWEST_BUSY: u64 = 60;
+/// Samples without which nothing is advised at all, however long they took.
+const FEWEST_SAMPLES: u64 = 30;
+/// This part of the time that makes evidence proves demand, or pressure: by default two minutes.
+const PROOF: f64 = 0.2;
+/// Samples with all workers busy without which nothing is proven, however long they took.
+const FEWEST_BUSY: u64 = 10;
 /// Windows whose peaks make a percentile.
 pub const FEWEST_PEAKS: u64 = 10;
 /// A worker may grow by a quarter of what it began with before it is recycled.
@@ -116,10 +118,16 @@ pub fn findings(ledger: &Ledger, setup: Option<&Setup>) -> Vec<Finding> {
         ));
         return found;
     };
-    let samples = ledger.evidence.samples;
-    if samples < FEWEST_SAMPLES {
-        let reason = format!("too little evidence yet: {samples} of {FEWEST_SAMPLES} samples");
-        found.push(Finding::remark(Topic::Evidence, reason));
+    let (samples, seconds) = (ledger.evidence.samples, ledger.evidence.seconds);
+    let missing = if seconds < ledger.enough() {
+        Some(format!("{} of {}", duration(seconds), duration(ledger.enough())))
+    } else if samples < FEWEST_SAMPLES {
+        Some(format!("{samples} of {FEWEST_SAMPLES} samples"))
+    } else {
+        None
+    };
+    if let Some(missing) = missing {
+        found.push(Finding::remark(Topic::Evidence, format!("too little evidence yet: {missing}")));
         return found;
     }
     found.push(growth(ledger, setup));
@@ -259,20 +267,20 @@ fn memory_per_worker(ledger: &Ledger, setup: &Setup) -> Finding {
 fn fewer(ledger: &Ledger, setup: &Setup) -> Option<Finding> {
     let evidence = &ledger.evidence;
     let live = u32::try_from(ledger.workers.len()).unwrap_or(u32::MAX);
-    let of_samples = |count: u64| format!("{} % of the samples", count * 100 / evidence.samples.max(1));
-    let often = |count: u64| count >= FEWEST_BUSY && count * 10 >= evidence.samples;
+    let of_time = |seconds| part(seconds, evidence.seconds);
+    let often = |seconds| seconds >= PROOF * ledger.enough() && seconds * 10.0 >= evidence.seconds;
     let less = live.saturating_sub(1);
     let reason = if evidence.oom_kills > 0 {
         format!("the kernel killed {} processes of the service for want of memory", evidence.oom_kills)
     } else if often(evidence.memory_stalled) {
-        format!("tasks waited for memory in {}", of_samples(evidence.memory_stalled))
+        format!("tasks waited for memory in {}", of_time(evidence.memory_stalled))
     } else if often(evidence.memory_tight) {
-        format!("it held over 90 % of its {} in {}", gib(setup.memory), of_samples(evidence.memory_tight))
+        format!("it held over 90 % of its {} in {}", gib(setup.memory), of_time(evidence.memory_tight))
     } else if often(evidence.cpu_full) && u64::from(live) > setup.cpus {
         let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
         let reason = format!(
             "{live} workers on {cpus} CPUs used them wholly in {}: the others only wait",
-            of_samples(evidence.cpu_full)
+            of_time(evidence.cpu_full)
         );
         return Some(with_cap(setup, cpus, live, &reason));
     } else {
@@ -302,12 +310,11 @@ fn more(ledger: &Ledger, setup: &Setup) -> Finding {
     let evidence = &ledger.evidence;
     let live = u32::try_from(ledger.workers.len()).unwrap_or(u32::MAX).max(1);
     let all = if live == 1 { "the worker was".to_owned() } else { format!("all {live} workers were") };
-    let busy = format!(
-        "{all} busy (≥ {BUSY_PERCENT} % of a CPU) in {} of {} samples",
-        evidence.all_busy, evidence.samples
-    );
-    if evidence.all_busy < FEWEST_BUSY {
-        let full = evidence.cpu_full >= FEWEST_BUSY;
+    let busy =
+        format!("{all} busy (≥ {BUSY_PERCENT} % of a CPU) in {}", part(evidence.all_busy, evidence.seconds));
+    let proof = PROOF * ledger.enough();
+    if evidence.all_busy < proof || evidence.free_cpus_when_busy.total() < FEWEST_BUSY {
+        let full = evidence.cpu_full >= proof;
         let why =
             if full { ": the CPUs are full, more workers would only wait" } else { ": no demand for more" };
         return remark(format!("{busy}{why}"));
@@ -351,6 +358,11 @@ fn more(ledger: &Ledger, setup: &Setup) -> Finding {
 
 fn workers(count: u32) -> String {
     if count == 1 { "1 worker".into() } else { format!("{count} workers") }
+}
+
+/// `80 % of 13 min`.
+fn part(seconds: f64, of: f64) -> String {
+    format!("{:.0} % of {}", seconds * 100.0 / of.max(f64::MIN_POSITIVE), duration(of))
 }
 
 /// A slope an hour with its uncertainty: `+1.2 MiB/h (0.9 to 1.5)`.

@@ -1,6 +1,6 @@
 //! A service made of numbers, for the tests: what its processes do is said here, and it is sampled like a real one.
 
-use super::ledger::{Bounds, Ledger, Process, Sample, Shares};
+use super::ledger::{Bounds, ENOUGH, Ledger, Process, Sample, Shares};
 use super::role::Role;
 use super::{MIB, number, whole};
 
@@ -31,7 +31,7 @@ impl Feed {
     /// So many workers on so many CPUs and GiB, all at rest.
     pub(super) fn new(workers: u32, cpus: u64, gib: u64) -> Self {
         let mut feed = Self {
-            ledger: Ledger::new(Bounds { cpu: cpus * 1000, memory: gib << 30 }),
+            ledger: Ledger::new(Bounds { cpu: cpus * 1000, memory: gib << 30 }, ENOUGH),
             interval: 2.0,
             cpu: 0.1,
             growth: 0.0,
@@ -40,7 +40,7 @@ impl Feed {
             life: 0.0,
             oom_kills: 0,
             sample: Sample {
-                host_idle_ms: Some(0),
+                idle_ms: Some(0),
                 memory_stall_us: Some(0),
                 oom_kills: Some(0),
                 ..Sample::default()
@@ -76,7 +76,7 @@ impl Feed {
             self.sample.at += self.interval;
             let at = self.sample.at;
             let counter = |counter: &mut Option<u64>, by: f64| *counter = counter.map(|c| c + whole(by));
-            counter(&mut self.sample.host_idle_ms, self.idle * self.interval);
+            counter(&mut self.sample.idle_ms, self.idle * self.interval);
             counter(&mut self.sample.memory_stall_us, self.memory_stall * self.interval * 10_000.0);
             self.sample.oom_kills = Some(self.oom_kills);
             let ended: Vec<bool> = self.born.iter().map(|b| self.life > 0.0 && at - b >= self.life).collect();

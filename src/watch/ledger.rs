@@ -11,8 +11,10 @@ use super::{MIB, number};
 pub const BUSY_PERCENT: f64 = 70.0;
 /// A worker below this share of one CPU, in percent, does no work worth measuring its memory by.
 const ACTIVE_PERCENT: f64 = 2.0;
-/// Samples whose peak counts as one: a minute at two seconds.
-pub const WINDOW: u32 = 30;
+/// Time that makes evidence unless somebody says otherwise, in seconds: ten minutes.
+pub const ENOUGH: f64 = 600.0;
+/// The peak of each such part of it counts as one: by default a minute's.
+const WINDOWS: f64 = 10.0;
 /// A worker that lived for fewer seconds than PyPNM needs to start has not served its limit.
 const SHORT_LIFE: f64 = 10.0;
 /// A worker younger than this, in seconds, has not warmed up.
@@ -60,8 +62,8 @@ pub struct Sample {
     pub at: f64,
     /// The service's processes.
     pub processes: Vec<Process>,
-    /// Idle milliseconds of all the host's CPUs.
-    pub host_idle_ms: Option<u64>,
+    /// Idle milliseconds of the CPUs that the service may run on, added up.
+    pub idle_ms: Option<u64>,
     /// Microseconds in which some task waited for memory (PSI).
     pub memory_stall_us: Option<u64>,
     /// Microseconds in which some task waited for a CPU (PSI).
@@ -108,7 +110,6 @@ pub struct Life {
 
 #[derive(Clone, Debug, Default)]
 struct Window {
-    samples: u32,
     peak: u64,
     cpu_ms_before: u64,
     began: f64,
@@ -126,23 +127,25 @@ pub struct Companion {
     shared: u64,
 }
 
-/// Counts of samples, and what else advice rests on.
+/// What advice rests on; times are in seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
     /// Samples with a worker whose CPU is known.
     pub samples: u64,
+    /// The time they stand for.
+    pub seconds: f64,
     /// Of these: all workers busy.
-    pub all_busy: u64,
+    pub all_busy: f64,
     /// Whole CPUs free for the service while all workers were busy.
     pub free_cpus_when_busy: Tally,
-    /// The most MiB the service had while all workers were busy.
+    /// The most bytes the service had while all workers were busy.
     pub most_memory_when_busy: u64,
     /// The service used all CPUs it may use, or its quota held it back.
-    pub cpu_full: u64,
+    pub cpu_full: f64,
     /// The service held above nine tenths of the memory it may use.
-    pub memory_tight: u64,
+    pub memory_tight: f64,
     /// Tasks waited for memory a tenth of the time or more.
-    pub memory_stalled: u64,
+    pub memory_stalled: f64,
     /// Processes killed for want of memory while watched.
     pub oom_kills: u64,
     /// Peaks in MiB of workers at work, one a window.
@@ -158,8 +161,8 @@ pub struct Evidence {
 pub struct Rates {
     /// Milli-CPUs that the service used.
     pub cpu: u64,
-    /// Milli-CPUs of the host that nobody used.
-    pub host_idle: Option<u64>,
+    /// Milli-CPUs among those it may run on that nobody used.
+    pub idle: Option<u64>,
     /// Percent of the time in which some task waited for memory.
     pub memory_stall: Option<f64>,
     /// Percent of the time in which some task waited for a CPU.
@@ -183,6 +186,7 @@ pub struct Growth {
 #[derive(Debug)]
 pub struct Ledger {
     bounds: Bounds,
+    enough: f64,
     began: Option<f64>,
     last: Option<Sample>,
     main: Option<(u32, u64)>,
@@ -216,10 +220,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty one.
-    pub fn new(bounds: Bounds) -> Self {
+    /// An empty one; `enough` is the time in seconds that makes evidence.
+    pub fn new(bounds: Bounds, enough: f64) -> Self {
         Self {
             bounds,
+            enough,
             began: None,
             last: None,
             main: None,
@@ -243,6 +248,16 @@ impl Ledger {
     /// What the service may use.
     pub fn bounds(&self) -> Bounds {
         self.bounds
+    }
+
+    /// From now on it may use this much.
+    pub fn rebound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// The time in seconds that makes evidence.
+    pub fn enough(&self) -> f64 {
+        self.enough
     }
 
     /// Seconds from the first sample to the last.
@@ -318,7 +333,7 @@ impl Ledger {
         self.workers.sort_by_key(|life| (life.now.started, life.now.pid));
         self.companions.sort_by_key(|other| (other.now.role, other.now.pid));
         for life in &mut self.workers {
-            life.window_closes(sample.at, &mut self.evidence);
+            life.window_closes(sample.at, self.enough / WINDOWS, &mut self.evidence);
         }
         if !self.workers.is_empty() {
             let memory = self.memory_now();
@@ -397,25 +412,26 @@ impl Ledger {
         let memory = self.memory_now();
         let (bounds, rates, evidence) = (self.bounds, self.rates, &mut self.evidence);
         evidence.samples += 1;
+        evidence.seconds += seconds;
         evidence.worker_seconds += seconds * number(known.len() as u64);
         evidence.worker_cpu_ms += super::whole(known.iter().sum::<f64>() * seconds * 10.0);
         if known.len() == self.workers.len() && known.iter().all(|cpu| *cpu >= BUSY_PERCENT) {
             let free = bounds.cpu.saturating_sub(rates.cpu);
-            let free = rates.host_idle.map_or(free, |idle| free.min(idle));
-            evidence.all_busy += 1;
+            let free = rates.idle.map_or(free, |idle| free.min(idle));
+            evidence.all_busy += seconds;
             // A CPU that is free three quarters of the time has room for a busy worker.
             evidence.free_cpus_when_busy.add((free + 250) / 1000);
             evidence.most_memory_when_busy = evidence.most_memory_when_busy.max(memory);
         }
         if bounds.cpu > 0 && rates.cpu * 100 >= bounds.cpu * 95 || rates.throttled.is_some_and(|t| t >= 10.0)
         {
-            evidence.cpu_full += 1;
+            evidence.cpu_full += seconds;
         }
         if bounds.memory > 0 && memory / 9 * 10 >= bounds.memory {
-            evidence.memory_tight += 1;
+            evidence.memory_tight += seconds;
         }
         if rates.memory_stall.is_some_and(|stall| stall >= 10.0) {
-            evidence.memory_stalled += 1;
+            evidence.memory_stalled += seconds;
         }
     }
 
@@ -473,7 +489,6 @@ impl Life {
             self.shares = Some(shares);
         }
         self.history.push(Point { at, value: number(process.rss) });
-        self.window.samples += 1;
         self.window.peak = self.window.peak.max(process.rss.saturating_sub(self.shared));
         // A peak between two samples: the kernel's mark has risen.
         if let (Some(before), Some(now)) = (peak_before, process.peak)
@@ -484,8 +499,8 @@ impl Life {
         self.now = process.clone();
     }
 
-    fn window_closes(&mut self, at: f64, evidence: &mut Evidence) {
-        if self.window.samples < WINDOW {
+    fn window_closes(&mut self, at: f64, length: f64, evidence: &mut Evidence) {
+        if at - self.window.began < length {
             return;
         }
         if percent(self.window.cpu_ms_before, self.now.cpu_ms, at - self.window.began) >= ACTIVE_PERCENT {
@@ -555,7 +570,7 @@ fn rates(last: &Sample, now: &Sample, seconds: f64, workers: &[Life], companions
         + companions.iter().filter_map(|other| other.cpu).sum::<f64>();
     Rates {
         cpu: super::whole(cpu * 10.0),
-        host_idle: rise(last.host_idle_ms, now.host_idle_ms).map(|ms| super::whole(number(ms) / seconds)),
+        idle: rise(last.idle_ms, now.idle_ms).map(|ms| super::whole(number(ms) / seconds)),
         memory_stall: of_time(last.memory_stall_us, now.memory_stall_us),
         cpu_stall: of_time(last.cpu_stall_us, now.cpu_stall_us),
         throttled: of_time(last.throttled_us, now.throttled_us),

@@ -1,32 +1,26 @@
 //! `ready`: waits until the service answers. PyPNM tells systemd nothing, and where every worker dies at its start
-//! its parent stays up and starts another for ever; as `ExecStartPost=` this verb makes that a start that failed.
+//! its parent stays up and starts another for ever; as `ExecStartPost=` this verb makes that a start that failed, as
+//! soon as it is clear.
 //!
 //! It needs no configuration: address and port stand on the command line of the service's main process.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use pypnm_sizing::root::{ReadError, Root};
 
+use crate::args::Ready;
 use crate::{Outcome, remark};
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
 /// For one connection, and for its answer. A worker that is busy starting others answers late.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-#[derive(Args)]
-pub(crate) struct Ready {
-    /// The service's main process [default: $MAINPID, as systemd sets it]
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Option<u32>,
-    /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
-}
+/// So often may each worker die before the first one answers.
+const LIVES: usize = 3;
 
 pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     let inherited = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok());
@@ -52,6 +46,8 @@ pub(crate) fn wait(
     timeout: Duration,
 ) -> Result<Result<(), String>, String> {
     let started = Instant::now();
+    let mut looked_at = None;
+    let mut workers = Workers::default();
     loop {
         let why = match server() {
             None => "no process serves".to_owned(),
@@ -66,10 +62,23 @@ pub(crate) fn wait(
                     Err(error) => return Err(format!("{path}: {error}")),
                 };
                 let at = Address::of(&words);
-                match at.ask() {
+                let error = match at.ask() {
                     Ok(()) => return Ok(Ok(())),
-                    Err(error) => format!("http://{}:{}/: {error}", at.host, at.port),
+                    Err(error) => error,
+                };
+                // Of another main process the workers are others.
+                if looked_at != Some(pid) {
+                    looked_at = Some(pid);
+                    workers = Workers::default();
                 }
+                workers.look(&running(root, pid));
+                if workers.die_at_their_start() {
+                    let gone = workers.gone();
+                    return Ok(Err(format!(
+                        "{gone} workers have died at their start, and none has answered"
+                    )));
+                }
+                format!("http://{}:{}/: {error}", at.host, at.port)
             }
         };
         if started.elapsed() >= timeout {
@@ -81,6 +90,47 @@ pub(crate) fn wait(
 
 fn words(cmdline: &[u8]) -> Vec<String> {
     cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The workers that the main process has at this moment. A kernel that doesn't list children leaves the timeout.
+fn running(root: &Root, main: u32) -> BTreeSet<u32> {
+    let Ok(children) = root.bytes(&format!("/proc/{main}/task/{main}/children")) else {
+        return BTreeSet::new();
+    };
+    String::from_utf8_lossy(&children)
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid| {
+            // uvicorn starts them by Python's multiprocessing, whose other child tracks resources.
+            root.bytes(&format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|cmdline| words(&cmdline).iter().any(|word| word.contains("spawn_main")))
+        })
+        .collect()
+}
+
+/// The workers seen so far.
+#[derive(Default)]
+struct Workers {
+    seen: BTreeSet<u32>,
+    alive: usize,
+    /// The most that there were at one time.
+    most: usize,
+}
+
+impl Workers {
+    fn look(&mut self, running: &BTreeSet<u32>) {
+        self.alive = running.len();
+        self.most = self.most.max(self.alive);
+        self.seen.extend(running);
+    }
+
+    fn gone(&self) -> usize {
+        self.seen.len() - self.alive
+    }
+
+    fn die_at_their_start(&self) -> bool {
+        self.most > 0 && self.gone() >= LIVES * self.most
+    }
 }
 
 /// Where the service listens.
@@ -161,6 +211,24 @@ mod tests {
         ] {
             assert_eq!(address(&format!("{serve} {flags}")), (host.to_owned(), port), "{flags}");
         }
+    }
+
+    #[test]
+    fn workers_that_keep_dying_are_noticed() {
+        let mut workers = Workers::default();
+        workers.look(&BTreeSet::new());
+        assert!(!workers.die_at_their_start());
+        // Two start, one by one.
+        workers.look(&BTreeSet::from([10]));
+        workers.look(&BTreeSet::from([10, 11]));
+        assert_eq!((workers.gone(), workers.die_at_their_start()), (0, false));
+        // Each is replaced, twice; the kernel ran out of memory, say, and now has some.
+        workers.look(&BTreeSet::from([11, 12]));
+        workers.look(&BTreeSet::from([13]));
+        workers.look(&BTreeSet::from([14, 15]));
+        assert_eq!((workers.gone(), workers.die_at_their_start()), (4, false));
+        workers.look(&BTreeSet::from([16, 17]));
+        assert_eq!((workers.gone(), workers.die_at_their_start()), (6, true));
     }
 
     #[test]

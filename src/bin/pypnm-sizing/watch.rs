@@ -4,55 +4,31 @@
 mod cost;
 mod find;
 mod json;
+mod place;
 mod read;
 mod show;
 mod terminal;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use clap::Args;
-use pypnm_sizing::config::DEFAULT_UNIT;
+use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Sizing, Unit, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
 use pypnm_sizing::watch::ledger::{Bounds, Ledger};
 
-use crate::args::Machine;
+use crate::args::{FOR_EVER, Watch};
 use crate::{Outcome, remark};
 use cost::{Cost, cpu_seconds};
 use find::Target;
 use read::Reader;
 use show::Context;
-use terminal::{Events, FOR_EVER, Screen, Woken};
+use terminal::{Events, Screen, Woken};
 
 /// The part of one CPU that reckoning growth and findings may take.
 const RECKONING_BUDGET: f64 = 0.002;
-
-#[derive(Args)]
-pub(crate) struct Watch {
-    #[command(flatten)]
-    machine: Machine,
-    /// The unit to watch
-    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
-    unit: String,
-    /// Watch this process and its children instead: a PyPNM started by hand or in a container
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
-    interval: Duration,
-    /// Stop after this time (default: at Ctrl-C)
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    duration: Option<Duration>,
-    /// One line of JSON a sample, and one at the end
-    #[arg(long)]
-    json: bool,
-    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
-    #[arg(long, conflicts_with = "json")]
-    write_advice: bool,
-}
 
 /// How samples are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,8 +69,9 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         name: target.name(),
         target,
         style,
+        counts_live: root.is_machine(),
         reader: Reader::new()?,
-        ledger: Ledger::new(bounds(unit)),
+        ledger: Ledger::new(Bounds::default(), arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
         reckon_at: 0.0,
         began: Instant::now(),
@@ -111,6 +88,8 @@ struct Watching<'a> {
     name: String,
     target: Target,
     style: Style,
+    /// Whether what the live process is granted counts; below another root a machine is stated instead.
+    counts_live: bool,
     reader: Reader,
     ledger: Ledger,
     findings: Vec<Finding>,
@@ -132,6 +111,8 @@ impl Watching<'_> {
             let Some(sample) = self.reader.sample(&mut self.target, at) else {
                 return Ok(End::Gone);
             };
+            let bounds = Bounds { cpu: self.bound(Resource::Cpu).0, memory: self.bound(Resource::Memory).0 };
+            self.ledger.rebound(bounds);
             self.ledger.take(sample);
             self.reckon(at);
             if !self.show() {
@@ -172,18 +153,38 @@ impl Watching<'_> {
         self.reckon_at = at + cost.seconds() / RECKONING_BUDGET;
     }
 
+    /// How much of a resource the service may use (0: not known), and what says so: as it is sized, or less where the
+    /// live process is granted less.
+    fn bound(&self, resource: Resource) -> (u64, String) {
+        let instead = self.arguments.machine.instead();
+        let (sized, stated) = match resource {
+            Resource::Cpu => (self.unit.map(|unit| unit.capacity.cpu), instead.cpu.is_some()),
+            Resource::Memory => (self.unit.map(|unit| unit.capacity.memory), instead.memory.is_some()),
+        };
+        let sized = sized.filter(|grant| grant.amount > 0);
+        let live = self.reader.place.least(resource).filter(|_| self.counts_live && !stated);
+        match (sized, live) {
+            (Some(sized), Some(live)) if live.amount < sized.amount => (live.amount, live.source.clone()),
+            (None, Some(live)) => (live.amount, live.source.clone()),
+            (Some(sized), _) => {
+                let limit = self.unit.zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
+                (sized.amount, limit.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string()))
+            }
+            (None, None) => (0, "not known".to_owned()),
+        }
+    }
+
     fn setup(&self) -> Option<Setup> {
         self.unit.map(|unit| Setup {
-            cpus: unit.capacity.whole_cpus(),
-            memory: unit.capacity.memory.amount,
+            cpus: (self.ledger.bounds().cpu / 1000).max(1),
+            memory: self.ledger.bounds().memory,
             settings: unit.config.settings(),
             limit_max_requests: self.reader.limit_max_requests,
         })
     }
 
     fn with_context<T>(&self, colours: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
-        let binding = self.unit.and_then(|unit| unit.limits.get(unit.capacity.memory.binding?));
-        let source = binding.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string());
+        let (_, source) = self.bound(Resource::Memory);
         let watched = self.began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         use_it(&Context {
             name: &self.name,
@@ -254,13 +255,6 @@ fn section(sizing: &Sizing, unit: Option<&Unit>) -> String {
     }
 }
 
-fn bounds(unit: Option<&Unit>) -> Bounds {
-    unit.map_or_else(Bounds::default, |unit| Bounds {
-        cpu: unit.capacity.cpu.amount,
-        memory: unit.capacity.memory.amount,
-    })
-}
-
 /// Writes a line to stdout. Whether somebody reads it.
 fn say(line: &str) -> bool {
     let mut stdout = io::stdout().lock();
@@ -277,28 +271,4 @@ fn speaks_utf8() -> bool {
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
     let locale = locale.to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    time(text)
-        .ok()
-        .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
-        .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0), ("s", 1.0), ("m", 60.0)];
-    let (number, unit) = units
-        .iter()
-        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
-        .unwrap_or((text, 1.0));
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    number
-        .trim_end()
-        .parse::<f64>()
-        .ok()
-        .filter(|_| plain)
-        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
-        .filter(|time| !time.is_zero() && *time < FOR_EVER)
-        .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
 }

@@ -1,5 +1,5 @@
 use super::super::feed::Feed;
-use super::super::ledger::{Bounds, Ledger};
+use super::super::ledger::{Bounds, ENOUGH, Ledger};
 use super::super::{MIB, number};
 use super::{Finding, Setup, Topic, drop_in, findings, wrapped};
 use crate::policy::Settings;
@@ -34,7 +34,7 @@ fn too_little_evidence_says_so() {
     feed.run(200);
     let found = findings(&feed.ledger, Some(&setup(8, 32)));
     assert!(lines(&found).is_empty());
-    assert_eq!(reason(&found, Topic::Evidence), "too little evidence yet: 199 of 300 samples");
+    assert_eq!(reason(&found, Topic::Evidence), "too little evidence yet: 6 min of 10 min");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn four_saturated_workers_with_room_prove_demand() {
     let found = findings(&feed.ledger, Some(&setup(16, 64)));
     assert_eq!(lines(&found), ["MaxWorkers=8"]);
     let why = reason(&found, Topic::Workers);
-    assert!(why.starts_with("all 4 workers were busy (≥ 70 % of a CPU) in 399 of 399 samples"), "{why}");
+    assert!(why.starts_with("all 4 workers were busy (≥ 70 % of a CPU) in 100 % of 13 min"), "{why}");
     assert!(
         why.contains("12 CPUs and 63.4 GiB stayed free") && why.contains("this gives 8 workers"),
         "{why}"
@@ -80,7 +80,7 @@ fn the_same_load_on_a_full_machine_does_not() {
     feed.cpu = 95.0;
     feed.idle = 12_000.0;
     feed.growth = 0.0;
-    feed.ledger = Ledger::new(Bounds { cpu: 16_000, memory: 800 * MIB });
+    feed.ledger = Ledger::new(Bounds { cpu: 16_000, memory: 800 * MIB }, ENOUGH);
     feed.run(400);
     let full = Setup { memory: 800 * MIB, ..setup(16, 1) };
     let found = findings(&feed.ledger, Some(&full));

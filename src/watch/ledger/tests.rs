@@ -1,7 +1,7 @@
 use super::super::feed::Feed;
 use super::super::role::Role;
 use super::super::{MIB, number};
-use super::{Bounds, Ledger, Process, Sample, Shares};
+use super::{Bounds, ENOUGH, Ledger, Process, Sample, Shares};
 
 #[test]
 fn memory_cpu_and_rates() {
@@ -13,12 +13,12 @@ fn memory_cpu_and_rates() {
     let ledger = &feed.ledger;
     assert_eq!((ledger.workers.len(), ledger.companions.len()), (4, 1));
     assert_eq!(ledger.rates.cpu, 2000);
-    assert_eq!(ledger.rates.host_idle, Some(5900));
+    assert_eq!(ledger.rates.idle, Some(5900));
     assert_eq!(ledger.rates.memory_stall, Some(25.0));
     // 4 × 150 MiB of shares, and the parent's 40.
     assert!((640 * MIB..641 * MIB).contains(&ledger.memory_now()), "{}", ledger.memory_now());
     assert!(ledger.has_shares());
-    assert_eq!((ledger.evidence.samples, ledger.evidence.all_busy), (9, 0));
+    assert_eq!((ledger.evidence.samples, super::super::whole(ledger.evidence.seconds)), (9, 18));
     assert!((ledger.mean_worker_cpu() - 50.0).abs() < 0.1, "{}", ledger.mean_worker_cpu());
 }
 
@@ -60,7 +60,7 @@ fn one_worker_is_recycled_by_an_automatic_restart() {
 
 #[test]
 fn a_worker_that_went_without_a_successor_is_no_recycle_and_the_end_is_none_either() {
-    let mut ledger = Ledger::new(Bounds::default());
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
     let sample = |at: f64, pids: &[u32]| Sample {
         at,
         processes: pids
@@ -83,7 +83,7 @@ fn a_worker_that_went_without_a_successor_is_no_recycle_and_the_end_is_none_eith
 
 #[test]
 fn the_first_process_becomes_a_parent_without_counting() {
-    let mut ledger = Ledger::new(Bounds::default());
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
     let at = |at, processes| Sample { at, processes, ..Sample::default() };
     ledger.take(at(1.0, vec![one(1, Role::Worker)]));
     ledger.take(at(2.0, vec![one(1, Role::Parent), one(2, Role::Tracker), one(3, Role::Worker)]));
@@ -93,11 +93,11 @@ fn the_first_process_becomes_a_parent_without_counting() {
 
 #[test]
 fn peaks_between_samples_count_by_the_kernels_mark() {
-    let mut ledger = Ledger::new(Bounds::default());
-    for n in 0..60u32 {
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
+    for n in 0..=120u32 {
         let mut worker = one(2, Role::Worker);
         worker.cpu_ms = u64::from(n) * 500;
-        worker.peak = Some(if n < 40 { 200 * MIB } else { 600 * MIB });
+        worker.peak = Some(if n < 80 { 200 * MIB } else { 600 * MIB });
         ledger.take(Sample { at: f64::from(n), processes: vec![worker], ..Sample::default() });
     }
     assert_eq!(ledger.evidence.peaks.total(), 2);
@@ -107,7 +107,7 @@ fn peaks_between_samples_count_by_the_kernels_mark() {
 
 #[test]
 fn without_shares_resident_bytes_count() {
-    let mut ledger = Ledger::new(Bounds::default());
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
     let mut worker = one(2, Role::Worker);
     worker.shares = None;
     ledger.take(Sample { at: 0.0, processes: vec![worker], ..Sample::default() });
@@ -164,7 +164,7 @@ fn a_day_of_recycling_workers_stays_small() {
 #[test]
 fn a_single_step_is_not_growth() {
     // One heavy request takes a worker up, and it stays there.
-    let mut ledger = Ledger::new(Bounds::default());
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
     for n in 0..400u32 {
         let mut worker = one(2, Role::Worker);
         worker.rss = (if n < 230 { 240 } else { 470 }) * MIB + u64::from(n % 7) * 4096;
@@ -176,7 +176,7 @@ fn a_single_step_is_not_growth() {
 #[test]
 fn growth_that_levels_off_is_not_a_leak() {
     // A cache that fills: fast at first, then no more.
-    let mut ledger = Ledger::new(Bounds::default());
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
     for n in 0..400u32 {
         let mut worker = one(2, Role::Worker);
         let filled = 1.0 - (-f64::from(n) / 60.0).exp();

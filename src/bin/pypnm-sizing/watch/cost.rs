@@ -1,4 +1,4 @@
-//! What the watch itself costs.
+//! What the watch itself costs, and the kernel's clocks.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -21,8 +21,17 @@ impl Cost {
 }
 
 /// CPU seconds of this process since it started.
-#[expect(clippy::cast_precision_loss, reason = "seconds and nanoseconds of one process")]
 pub(super) fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    seconds(ClockId::ProcessCPUTime)
+}
+
+/// Seconds since the machine booted, time asleep included; what sets the calendar doesn't move it.
+pub(super) fn seconds_since_boot() -> f64 {
+    seconds(ClockId::Boottime)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds and nanoseconds since a boot")]
+fn seconds(clock: ClockId) -> f64 {
+    let time = clock_gettime(clock);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -17,7 +17,20 @@ pub(super) enum Target {
     /// A unit of systemd, with what systemd last said of it.
     Unit(Unit),
     /// A process and its descendants.
-    Tree(u32),
+    Tree(Tree),
+}
+
+/// A process, with the descendants last seen.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pid: u32,
+    seen: Vec<u32>,
+}
+
+impl Tree {
+    fn of(pid: u32) -> Self {
+        Self { pid, seen: Vec::new() }
+    }
 }
 
 /// A unit, as `systemctl show` tells it.
@@ -106,7 +119,7 @@ impl Target {
         match servers()?.as_slice() {
             [] => Err(format!("{why_not}, and no process here looks like a PyPNM; --pid=PID names one")),
             [only] => Ok((
-                Self::Tree(*only),
+                Self::Tree(Tree::of(*only)),
                 Some(format!("{why_not}; watching process {only}, found by its command line")),
             )),
             several => {
@@ -130,18 +143,18 @@ impl Target {
         let is_worker = Candidate { pid, parent, arguments: &arguments }.is_spawned();
         if is_worker && parent > 1 {
             return Ok((
-                Self::Tree(parent),
+                Self::Tree(Tree::of(parent)),
                 Some(format!("{pid} is a worker; watching its parent {parent}")),
             ));
         }
-        Ok((Self::Tree(pid), None))
+        Ok((Self::Tree(Tree::of(pid)), None))
     }
 
     /// The name to show.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Unit(unit) => unit.name.clone(),
-            Self::Tree(pid) => format!("process {pid}"),
+            Self::Tree(tree) => format!("process {}", tree.pid),
         }
     }
 
@@ -156,9 +169,14 @@ impl Target {
     /// The pids of this moment. `None`: the process is gone for good; empty: the service is down for now.
     pub(super) fn pids(&mut self, machine: &Root) -> Option<Vec<u32>> {
         match self {
-            Self::Tree(pid) => {
-                let pids = tree(machine, *pid);
-                (!pids.is_empty()).then_some(pids)
+            Self::Tree(Tree { pid, seen }) => {
+                let mut pids = tree(machine, *pid);
+                if pids.is_empty() {
+                    return None;
+                }
+                overlooked(machine, seen, &mut pids);
+                seen.clone_from(&pids);
+                Some(pids)
             }
             Self::Unit(unit) => {
                 let pids = unit.processes(machine);
@@ -194,6 +212,47 @@ fn tree(machine: &Root, pid: u32) -> Vec<u32> {
         }
     }
     pids
+}
+
+/// Adds the descendants seen before that are still there: a list of children may lack some while others of them end
+/// (proc_pid_task_children in proc(5)).
+fn overlooked(machine: &Root, seen: &[u32], pids: &mut Vec<u32>) {
+    loop {
+        let before = pids.len();
+        for pid in seen {
+            let is_ours = |stat: Stat| pids.contains(&stat.parent);
+            if !pids.contains(pid) && Stat::of(machine, *pid).is_some_and(is_ours) {
+                pids.push(*pid);
+            }
+        }
+        if pids.len() == before {
+            return;
+        }
+    }
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// Its parent.
+    pub(super) parent: u32,
+    /// When it started, in hundredths of a second since the boot (USER_HZ is 100 wherever systemd runs). Unlike
+    /// seconds of the calendar it never changes while the process lives.
+    pub(super) started: u64,
+}
+
+impl Stat {
+    pub(super) fn of(machine: &Root, pid: u32) -> Option<Self> {
+        // A name may be no UTF-8, and may hold anything.
+        let bytes = machine.bytes(&format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (_, after_the_name) = text.rsplit_once(") ")?;
+        let mut fields = after_the_name.split_ascii_whitespace();
+        Some(Self { parent: fields.nth(1)?.parse().ok()?, started: fields.nth(17)?.parse().ok()? })
+    }
 }
 
 enum Gone {
@@ -290,4 +349,71 @@ pub(super) fn main_of(processes: &[(u32, u32, Vec<String>)]) -> Option<u32> {
         .map(|(pid, parent, arguments)| Candidate { pid: *pid, parent: *parent, arguments })
         .collect();
     main_process(&candidates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Root, Stat, Unit, overlooked};
+
+    fn put(dir: &tempfile::TempDir, path: &str, text: &str) {
+        let path = dir.path().join(path.trim_start_matches('/'));
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(&path, text)).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn machine() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let root = Root::below(dir.path()).unwrap_or_else(|error| panic!("{error}"));
+        (dir, root)
+    }
+
+    #[test]
+    fn a_units_processes_in_every_version_of_cgroups() {
+        let unit = Unit { cgroup: "/system.slice/pypnm.service".to_owned(), ..Unit::default() };
+        for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
+            let (dir, root) = machine();
+            assert!(unit.processes(&root).is_empty(), "down");
+            put(&dir, &format!("{hierarchy}/system.slice/pypnm.service/cgroup.procs"), "7\n9\n");
+            put(&dir, &format!("{hierarchy}/system.slice/pypnm.service/inner/cgroup.procs"), "11\njunk\n");
+            assert_eq!(unit.processes(&root), [7, 9, 11], "{hierarchy}");
+        }
+        let (dir, root) = machine();
+        put(&dir, "/sys/fs/cgroup/cgroup.procs", "1\n2\n");
+        for cgroup in ["", "/"] {
+            let unit = Unit { cgroup: cgroup.to_owned(), ..Unit::default() };
+            assert!(unit.processes(&root).is_empty(), "the root cgroup is everybody's");
+        }
+    }
+
+    #[test]
+    fn children_that_a_list_lacks_are_found_again() {
+        let (dir, root) = machine();
+        let stat = |pid: u32, parent: u32| {
+            let fields = format!("{pid} (x) S {parent} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 77\n");
+            put(&dir, &format!("/proc/{pid}/stat"), &fields);
+        };
+        stat(5, 1);
+        stat(6, 5);
+        stat(7, 6);
+        stat(8, 99);
+        let mut pids = vec![5];
+        // 7 hangs on 6; 8 is another's by now, 9 is gone.
+        overlooked(&root, &[5, 7, 6, 8, 9], &mut pids);
+        assert_eq!(pids, [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_recorded_stat_whatever_the_name() {
+        let of = |name: &str| {
+            format!(
+                "3197 ({name}) S 3196 3197 3196 0 -1 4194304 9523 6052 0 0 61 13 2 1 20 0 1 0 61834 8052736 441 \
+                 18446744073709551615 1 1 0 0 0 0 65536 3686404 1266761467 1 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+            )
+        };
+        for name in ["bash", "a) R 1 2 3", ") S (", ""] {
+            assert_eq!(Stat::parse(&of(name)), Some(Stat { parent: 3196, started: 61_834 }), "{name}");
+        }
+        assert_eq!(Stat::parse("3197 (bash) S 3196 1"), None);
+        assert_eq!(Stat::parse(""), None);
+    }
 }

@@ -1,5 +1,52 @@
-//! The ledger for programs: one line of JSON a sample, and one at the end. Bytes, milli-CPUs, seconds, percent; what
-//! could not be read is null. The schema's number rises when a field changes its meaning or goes.
+//! The ledger for programs: one line of JSON a sample, and one at the end. Every line is an object that stands for itself.
+//!
+//! Units are in the name or these: bytes, milli-CPUs (1000: one CPU all the time), seconds on a clock that never jumps,
+//! percent. What could not be read, or is not known yet, is null; a limit of 0 is not known. New fields may come at any
+//! time; the number of the schema rises when a field changes its meaning or goes.
+//!
+//! In every line: `schema` (1), `type` (`sample` or `summary`), `unix_seconds` (the calendar's time, which may be set at any
+//! moment), `seconds` since the first sample, `service` (the unit, or `process PID`), `workers` (how many live now; 0: the service is down), `memory_peak` (the most of `memory` so far),
+//! `memory_limit` and `memory_limit_source` (the limit that binds, and what says so), `oom_kills` (processes that the
+//! kernel killed in the service's cgroup, while watched), `recycles` (workers replaced under the same parent, or with one
+//! worker by systemd's automatic restart), `restarts` (of the service, otherwise), `limit_max_requests` (in effect; 0:
+//! never), `cost_percent` (of one CPU that watching takes).
+//!
+//! A sample has these besides:
+//!
+//! | field | |
+//! |---|---|
+//! | `memory` | of all processes together: shares (PSS), or resident bytes where those can't be read |
+//! | `memory_is` | `pss` or `rss` |
+//! | `cgroup_memory`, `cgroup_memory_peak` | charged to the service's cgroup, page cache included |
+//! | `cpu_milli`, `cpu_milli_limit` | used since the sample before; may be used |
+//! | `idle_milli` | used by nobody, of the CPUs that the service may run on |
+//! | `pressure_memory_percent`, `pressure_cpu_percent` | of the time since the sample before in which some task waited (PSI) |
+//! | `throttled_percent` | of that time for which the CPU quota held the service back |
+//! | `processes` | the workers, the oldest first, then the others |
+//!
+//! A process: `pid`; `role`: `worker`, `parent`, `tracker` (multiprocessing's) or `other`; `age_seconds`; `rss`, `pss`,
+//! `uss` (what it alone holds), the latter two as last read; `peak_rss` (the kernel's high-water mark, workers only);
+//! `cpu_percent` of one CPU since the sample before; `growth_per_hour` (workers only): `bytes`, and `low` and `high`, the
+//! bounds of its 95 % confidence interval.
+//!
+//! The summary has these besides:
+//!
+//! | field | |
+//! |---|---|
+//! | `samples`, `evidence_seconds` | with live workers, and the time they stand for |
+//! | `enough_seconds` | the time that makes evidence (`--evidence=`) |
+//! | `all_busy_seconds` | of these: every worker used 70 % of a CPU or more |
+//! | `cpu_full_seconds` | the service used all CPUs it may use, or its quota held it back |
+//! | `memory_tight_seconds` | it held over nine tenths of `memory_limit` |
+//! | `memory_stalled_seconds` | tasks waited for memory a tenth of the time or more |
+//! | `mean_worker_cpu_percent` | of one CPU, a worker |
+//! | `peaks`, `peak_95_mib` | how many peaks of workers at work were measured, and what 95 % of them don't exceed, in MiB |
+//! | `growth_per_hour`, `growth_goes_on` | all workers' together; whether it lasts, as a leak does and a filled cache doesn't |
+//! | `recycle_age_seconds` | the median age at recycling |
+//! | `short_lives` | workers that died within ten seconds of their start |
+//! | `findings` | each with `topic` (`evidence`, `growth`, `memory-per-worker`, `workers`, `crashes`), `line` (what to set in sizing.conf, or null) and `reason` |
+
+use std::time::SystemTime;
 
 use pypnm_sizing::watch::advice::Finding;
 use pypnm_sizing::watch::ledger::{Ledger, Process, Shares};
@@ -22,6 +69,7 @@ pub(super) fn sample(ledger: &Ledger, context: &Context<'_>) -> String {
     json!({
         "schema": SCHEMA,
         "type": "sample",
+        "unix_seconds": unix_seconds(),
         "seconds": ledger.watched(),
         "service": context.name,
         "processes": workers.chain(others).collect::<Vec<Value>>(),
@@ -30,11 +78,12 @@ pub(super) fn sample(ledger: &Ledger, context: &Context<'_>) -> String {
         "memory_is": if ledger.has_shares() { "pss" } else { "rss" },
         "memory_peak": ledger.memory_peak,
         "memory_limit": ledger.bounds().memory,
+        "memory_limit_source": context.memory_source,
         "cgroup_memory": last.and_then(|sample| sample.cgroup_memory),
         "cgroup_memory_peak": last.and_then(|sample| sample.cgroup_peak),
         "cpu_milli": ledger.rates.cpu,
         "cpu_milli_limit": ledger.bounds().cpu,
-        "host_idle_milli": ledger.rates.host_idle,
+        "idle_milli": ledger.rates.idle,
         "pressure_memory_percent": ledger.rates.memory_stall,
         "pressure_cpu_percent": ledger.rates.cpu_stall,
         "throttled_percent": ledger.rates.throttled,
@@ -54,18 +103,24 @@ pub(super) fn summary(ledger: &Ledger, context: &Context<'_>) -> String {
     json!({
         "schema": SCHEMA,
         "type": "summary",
+        "unix_seconds": unix_seconds(),
         "seconds": ledger.watched(),
         "service": context.name,
         "samples": evidence.samples,
         "workers": ledger.workers.len(),
         "memory_peak": ledger.memory_peak,
         "memory_limit": ledger.bounds().memory,
+        "memory_limit_source": context.memory_source,
         "peaks": evidence.peaks.total(),
         "peak_95_mib": evidence.peaks.percentile(95),
         "growth_per_hour": growth(found.as_ref().map(|growth| &growth.all)),
         "growth_goes_on": found.map(|growth| growth.goes_on),
-        "all_busy_samples": evidence.all_busy,
-        "cpu_full_samples": evidence.cpu_full,
+        "evidence_seconds": evidence.seconds,
+        "enough_seconds": ledger.enough(),
+        "all_busy_seconds": evidence.all_busy,
+        "cpu_full_seconds": evidence.cpu_full,
+        "memory_tight_seconds": evidence.memory_tight,
+        "memory_stalled_seconds": evidence.memory_stalled,
         "mean_worker_cpu_percent": ledger.mean_worker_cpu(),
         "oom_kills": evidence.oom_kills,
         "recycles": ledger.recycles,
@@ -77,6 +132,12 @@ pub(super) fn summary(ledger: &Ledger, context: &Context<'_>) -> String {
         "cost_percent": context.cost,
     })
     .to_string()
+}
+
+/// The calendar's time, to the millisecond; null before 1970.
+fn unix_seconds() -> Option<f64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some((now.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 fn process(process: &Process, shares: Option<Shares>, cpu: Option<f64>, growth: &Value) -> Value {

@@ -9,8 +9,9 @@ use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::role::{Candidate, Role, flag, roles};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
-use super::cost::Cost;
-use super::find::{Target, arguments, main_of, processes};
+use super::cost::{Cost, seconds_since_boot};
+use super::find::{Stat, Target, arguments, main_of, processes};
+use super::place::{Place, value_of};
 
 /// The part of one CPU that reading shares may take.
 const SHARES_BUDGET: f64 = 0.004;
@@ -26,8 +27,8 @@ pub(super) struct Reader {
     pub(super) limit_max_requests: Option<u32>,
     /// The process for which that was found out.
     main: Option<u32>,
-    /// The directory of the service's cgroup.
-    cgroup: Option<String>,
+    /// Where that process is.
+    pub(super) place: Place,
 }
 
 impl Reader {
@@ -39,7 +40,7 @@ impl Reader {
             no_shares: None,
             limit_max_requests: None,
             main: None,
-            cgroup: None,
+            place: Place::default(),
         })
     }
 
@@ -73,38 +74,45 @@ impl Reader {
             .collect();
         let roles = roles(&candidates);
 
+        let since_boot = seconds_since_boot();
         let with_shares = at >= self.next_shares;
         let mut cost = Cost::default();
         let mut no_shares = None;
         let mut processes = Vec::with_capacity(alive.len());
         for (process, role) in alive.iter().zip(roles) {
             let pid = process.pid().as_u32();
+            // sysinfo reckons start and age by the calendar, which may be set at any moment.
+            let Some(Stat { started, .. }) = Stat::of(&self.machine, pid) else { continue };
             let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
             if role == Role::Worker
                 && let Some(Err(error)) = &shares
-                && *error != ReadError::Missing
+                // Not one that ended in the meantime.
+                && Stat::of(&self.machine, pid).is_some_and(|stat| stat.started == started)
             {
                 no_shares = Some(*error);
             }
             processes.push(Process {
                 pid,
-                started: process.start_time(),
+                started,
                 role,
-                age: number(process.run_time()),
+                age: (since_boot - number(started) / 100.0).max(0.0),
                 rss: process.memory(),
                 shares: shares.and_then(Result::ok),
                 peak: if role == Role::Worker { peak(&self.machine, pid) } else { None },
                 cpu_ms: process.accumulated_cpu_time(),
             });
         }
+        let main = main_of(&told);
+        // While it is down what held last still holds.
+        if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
+            self.place = cost.of(|| Place::of(&self.machine, pid));
+        }
         if with_shares {
             self.no_shares = no_shares;
             self.next_shares = at + cost.seconds() / SHARES_BUDGET;
         }
-        let main = main_of(&told);
         if main != self.main {
             self.main = main;
-            self.cgroup = main.and_then(|pid| cgroup_of(&self.machine, pid));
             let arguments =
                 told.iter().find(|(pid, _, _)| Some(*pid) == main).map(|(_, _, arguments)| arguments);
             self.limit_max_requests = match (main, arguments) {
@@ -112,62 +120,11 @@ impl Reader {
                 _ => None,
             };
         }
-        let mut sample = Sample {
-            at,
-            processes,
-            host_idle_ms: host_idle(&self.machine),
-            automatic_restarts: target.automatic_restarts(),
-            ..Sample::default()
-        };
-        self.cgroup_figures(&mut sample);
+        let mut sample =
+            Sample { at, processes, automatic_restarts: target.automatic_restarts(), ..Sample::default() };
+        self.place.counters(&self.machine, &mut sample);
         Some(sample)
     }
-
-    /// What the service's cgroup tells, else the host's pressure.
-    fn cgroup_figures(&self, sample: &mut Sample) {
-        let text = |path: String| self.machine.text(&path).ok();
-        let dir = self.cgroup.as_deref();
-        // In a container the root is the container's, and has files; on a machine it has none of these.
-        let in_v2 = |file: &str| text(format!("/sys/fs/cgroup{}/{file}", dir?));
-        // The root of version 1 has files, and they are the machine's.
-        let below = dir.filter(|dir| !dir.is_empty());
-        let in_v1 =
-            |controller: &str, file: &str| text(format!("/sys/fs/cgroup/{controller}{}/{file}", below?));
-        let stall = |pressure: Option<String>| pressure.as_deref().and_then(stalled);
-        sample.memory_stall_us =
-            stall(in_v2("memory.pressure")).or_else(|| stall(text("/proc/pressure/memory".to_owned())));
-        sample.cpu_stall_us =
-            stall(in_v2("cpu.pressure")).or_else(|| stall(text("/proc/pressure/cpu".to_owned())));
-        let keyed = |text: Option<String>, key: &str| text.as_deref().and_then(|text| value_of(text, key));
-        sample.throttled_us = keyed(in_v2("cpu.stat"), "throttled_usec")
-            .or_else(|| keyed(in_v1("cpu", "cpu.stat"), "throttled_time").map(|ns| ns / 1000));
-        sample.oom_kills = keyed(in_v2("memory.events"), "oom_kill")
-            .or_else(|| keyed(in_v1("memory", "memory.oom_control"), "oom_kill"));
-        let amount = |text: Option<String>| text.and_then(|text| text.trim_end().parse::<u64>().ok());
-        sample.cgroup_memory =
-            amount(in_v2("memory.current")).or_else(|| amount(in_v1("memory", "memory.usage_in_bytes")));
-        sample.cgroup_peak =
-            amount(in_v2("memory.peak")).or_else(|| amount(in_v1("memory", "memory.max_usage_in_bytes")));
-    }
-}
-
-/// The cgroup of a process as its version 2 line names it, without a final slash; systemd keeps the paths of all
-/// hierarchies alike.
-fn cgroup_of(machine: &Root, pid: u32) -> Option<String> {
-    let text = machine.text(&format!("/proc/{pid}/cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(|path| path.trim_end_matches('/').to_owned())
-}
-
-/// PSI: microseconds in which some task waited.
-fn stalled(pressure: &str) -> Option<u64> {
-    let some = pressure.lines().find(|line| line.starts_with("some "))?;
-    some.split_ascii_whitespace().find_map(|word| word.strip_prefix("total="))?.parse().ok()
-}
-
-/// The number after `key` at the beginning of a line.
-fn value_of(text: &str, key: &str) -> Option<u64> {
-    let mut words = text.lines().filter_map(|line| line.split_once([' ', ':', '\t']));
-    words.find(|(name, _)| *name == key)?.1.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// A value in kB of a file of proc(5), in bytes.
@@ -183,15 +140,6 @@ fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
 
 fn peak(machine: &Root, pid: u32) -> Option<u64> {
     kb(&machine.text(&format!("/proc/{pid}/status")).ok()?, "VmHWM")
-}
-
-/// Milliseconds for which the host's CPUs were idle, added up (proc_stat(5): in hundredths of a second).
-fn host_idle(machine: &Root) -> Option<u64> {
-    let text = machine.text("/proc/stat").ok()?;
-    let mut fields = text.lines().next()?.split_ascii_whitespace().skip(4);
-    let idle: u64 = fields.next()?.parse().ok()?;
-    let waiting: u64 = fields.next()?.parse().ok()?;
-    idle.checked_add(waiting)?.checked_mul(10)
 }
 
 /// The recycle limit that a server was started with: its flag, else what its way of starting reads. 0: never.
@@ -219,14 +167,10 @@ fn limit_in_effect(machine: &Root, pid: u32, arguments: &[String]) -> Option<u32
 
 #[cfg(test)]
 mod tests {
-    use super::{kb, stalled, value_of};
+    use super::kb;
 
     #[test]
     fn figures_of_recorded_files() {
-        let psi = "some avg10=30.44 avg60=10.34 avg300=2.47 total=18839947\nfull avg10=0.00 total=7\n";
-        assert_eq!(stalled(psi), Some(18_839_947));
-        assert_eq!(stalled(""), None);
-        assert_eq!(value_of("usage_usec 5\nthrottled_usec 12\n", "throttled_usec"), Some(12));
         let rollup = "55f0-7ffd ---p 00000000 00:00 0   [rollup]\nRss:   237052 kB\nPss_Dirty: 1 kB\nPss:    178493 kB\n";
         assert_eq!(kb(rollup, "Pss"), Some(178_493 << 10));
         assert_eq!(kb(rollup, "Uss"), None);

@@ -69,22 +69,51 @@ pub(super) fn screen(ledger: &Ledger, context: &Context<'_>, columns: usize, row
         ),
     );
     overview(&mut out, ledger, context, columns);
-    out.add(Style::Plain, String::new());
-    table(&mut out, ledger, columns);
-    out.add(Style::Plain, String::new());
-    advice(&mut out, context.findings, columns);
+    let above = out.lines.len();
     if let Some(why) = &context.no_shares {
         out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
     }
     let cost = format!("watching costs {:.2} % of a CPU; q or Ctrl-C ends with a summary", context.cost);
-    let last = (Style::Plain, cost);
+    out.add(Style::Plain, cost);
+    let mut below = out.lines.split_off(above);
+    out.add(Style::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
+    out.add(Style::Bold, heading(columns));
+    let mut found = Lines { lines: Vec::new() };
+    let to_set = advice(&mut found, context.findings, columns);
 
-    // The last row stays, whatever must go above it.
-    let room = rows.saturating_sub(1);
-    out.lines.truncate(room);
-    out.lines.push(last);
+    // Where all doesn't fit, the remarks below the lines to set make room first, down to one, then the processes,
+    // then what is above and below.
+    let mut room = rows.saturating_sub(out.lines.len() + below.len());
+    let processes = table(ledger, columns);
+    let least = found.lines.len().min(to_set + 1);
+    let for_advice = room.saturating_sub(processes.len() + 1).clamp(least, found.lines.len().max(least));
+    found.lines.truncate(for_advice.min(room));
+    room -= found.lines.len();
+    out.lines.extend(fitting(processes, room));
+    room = rows.saturating_sub(out.lines.len() + found.lines.len() + below.len());
+    if room > 0 {
+        out.add(Style::Plain, String::new());
+    }
+    out.lines.append(&mut found.lines);
+    out.lines.truncate(rows.saturating_sub(below.len()));
+    out.lines.append(&mut below);
     out.lines.truncate(rows.max(1));
-    out.lines.into_iter().map(|(style, line)| painted(style, &cut(&line, columns), context.colours)).collect()
+    out.lines
+        .into_iter()
+        .map(|(style, line)| painted(style, &cut(&spelled(line, context.letters), columns), context.colours))
+        .collect()
+}
+
+/// As many of the processes as there is room for, workers first; how many more there are.
+fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Style, String)> {
+    if processes.len() > room {
+        let more = processes.len() - room.saturating_sub(1);
+        processes.truncate(room.saturating_sub(1));
+        if room > 0 {
+            processes.push(format!("    and {more} more"));
+        }
+    }
+    processes.into_iter().map(|line| (Style::Plain, line)).collect()
 }
 
 /// Memory, CPU, pressure, recycles.
@@ -97,10 +126,15 @@ fn overview(out: &mut Lines, ledger: &Ledger, context: &Context<'_>, columns: us
         let _ = write!(line, " of {} ({share:.0} %)", gib(bounds.memory));
     }
     let _ = write!(line, ", peak {}", mib(ledger.memory_peak));
-    if bounds.memory > 0 {
-        let _ = write!(line, "  limit: {}", context.memory_source);
+    let limit = format!("limit: {}", context.memory_source);
+    let fits = bounds.memory > 0 && line.chars().count() + 2 + limit.chars().count() <= columns;
+    if fits {
+        let _ = write!(line, "  {limit}");
     }
     out.add(Style::Plain, line);
+    if bounds.memory > 0 && !fits {
+        out.add(Style::Plain, format!("          {limit}"));
+    }
     let points = ledger.memory.points();
     let spark = sparkline(points, columns.saturating_sub(10).min(60), context.letters);
     if points.len() > 1 {
@@ -128,8 +162,8 @@ fn cpu_line(ledger: &Ledger) -> String {
     if ledger.bounds().cpu > 0 {
         let _ = write!(line, " of {} CPUs", cpus(ledger.bounds().cpu));
     }
-    if let Some(idle) = rates.host_idle {
-        let _ = write!(line, ", {:.2} idle on the host", cpus(idle));
+    if let Some(idle) = rates.idle {
+        let _ = write!(line, ", {:.2} idle", cpus(idle));
     }
     line
 }
@@ -165,9 +199,8 @@ const COLUMNS: [(&str, usize, u8); 9] = [
     ("AGE", 10, 5),
 ];
 
-/// The processes.
-fn table(out: &mut Lines, ledger: &Ledger, columns: usize) {
-    // What doesn't fit goes, the least important first.
+/// The columns shown, by their places; what doesn't fit goes, the least important first.
+fn shown(columns: usize) -> Vec<(usize, usize)> {
     let mut shown: Vec<(usize, usize, u8)> =
         COLUMNS.iter().enumerate().map(|(index, (_, width, rank))| (index, *width, *rank)).collect();
     while shown.iter().map(|(_, width, _)| width).sum::<usize>() > columns {
@@ -176,21 +209,26 @@ fn table(out: &mut Lines, ledger: &Ledger, columns: usize) {
         };
         shown.retain(|(_, _, rank)| *rank != least);
     }
-    let row = |cells: [String; 9]| -> String {
-        shown
-            .iter()
-            .filter_map(|(index, width, _)| cells.get(*index).map(|cell| format!("{cell:>width$}")))
-            .collect()
-    };
-    out.add(Style::Bold, row(COLUMNS.map(|(heading, _, _)| heading.to_owned())));
-    for life in &ledger.workers {
+    shown.into_iter().map(|(index, width, _)| (index, width)).collect()
+}
+
+fn row(columns: usize, cells: &[String; 9]) -> String {
+    let cell = |(index, width)| cells.get(index).map(|cell| format!("{cell:>width$}"));
+    shown(columns).into_iter().filter_map(cell).collect()
+}
+
+fn heading(columns: usize) -> String {
+    row(columns, &COLUMNS.map(|(heading, _, _)| heading.to_owned()))
+}
+
+/// The processes, a line each: the workers, then the others.
+fn table(ledger: &Ledger, columns: usize) -> Vec<String> {
+    let workers = ledger.workers.iter().map(|life| {
         let growth = life.growth.as_ref().filter(|_| ledger.evidence.samples >= 30);
-        out.add(Style::Plain, row(cells(&life.now, life.shares, growth, life.cpu)));
-    }
-    for other in &ledger.companions {
-        out.add(Style::Plain, row(cells(&other.now, other.shares, None, other.cpu)));
-    }
-    out.add(Style::Plain, "sizes and growth in MiB".to_owned());
+        cells(&life.now, life.shares, growth, life.cpu)
+    });
+    let others = ledger.companions.iter().map(|other| cells(&other.now, other.shares, None, other.cpu));
+    workers.chain(others).map(|cells| row(columns, &cells)).collect()
 }
 
 fn cells(process: &Process, shares: Option<Shares>, growth: Option<&Slope>, cpu: Option<f64>) -> [String; 9] {
@@ -232,8 +270,8 @@ fn age(seconds: f64) -> String {
     }
 }
 
-/// What to set, and what else was found.
-fn advice(out: &mut Lines, findings: &[Finding], columns: usize) {
+/// What to set, and what else was found; the number of lines down to the last one to set.
+fn advice(out: &mut Lines, findings: &[Finding], columns: usize) -> usize {
     let width = columns.saturating_sub(4).max(10);
     let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
     let heading = if set.peek().is_some() { "to set in sizing.conf" } else { "nothing to do" };
@@ -244,12 +282,14 @@ fn advice(out: &mut Lines, findings: &[Finding], columns: usize) {
             out.add(Style::Plain, format!("    {line}"));
         }
     }
+    let to_set = out.lines.len();
     for finding in findings.iter().filter(|finding| finding.line.is_none()) {
         for (index, line) in wrapped(&finding.reason, width).into_iter().enumerate() {
             let mark = if index == 0 { "- " } else { "  " };
             out.add(Style::Plain, format!("  {mark}{line}"));
         }
     }
+    to_set
 }
 
 /// A line for a sample where no screen can be drawn.
@@ -307,8 +347,26 @@ pub(super) fn summary(ledger: &Ledger, context: &Context<'_>) -> String {
     out.add(Style::Plain, format!("watching cost {:.2} % of a CPU", context.cost));
     let mut text = String::new();
     for (style, line) in out.lines {
-        text.push_str(&painted(style, &line, context.colours));
+        text.push_str(&painted(style, &spelled(line, context.letters), context.colours));
         text.push('\n');
+    }
+    text
+}
+
+/// The text in ASCII where the terminal has nothing else.
+fn spelled(line: String, letters: bool) -> String {
+    if !letters || line.is_ascii() {
+        return line;
+    }
+    let mut text = String::with_capacity(line.len());
+    for character in line.chars() {
+        match character {
+            '≥' => text.push_str(">="),
+            '≤' => text.push_str("<="),
+            '±' => text.push_str("+-"),
+            other if other.is_ascii() => text.push(other),
+            _ => text.push('?'),
+        }
     }
     text
 }

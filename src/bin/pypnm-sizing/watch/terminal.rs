@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -37,6 +37,8 @@ impl Events {
         read.set_nonblocking(true)?;
         let (end, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The second one ends us at once, should we be stuck in a write that nobody reads. Its place is first.
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&end))?;
             signal_hook::flag::register(signal, Arc::clone(&end))?;
         }
         signal_hook::flag::register(SIGTSTP, Arc::clone(&stop))?;
@@ -166,6 +168,3 @@ fn put(text: &str) {
     // A terminal that has gone away needs nothing put back.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
-
-/// A moment later than this is never waited for.
-pub(super) const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);

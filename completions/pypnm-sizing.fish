@@ -1,0 +1,113 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_pypnm_sizing_global_optspecs
+    string join \n root= cpus= cpu-count= memory= memory-gib= unit= json h/help V/version
+end
+
+function __fish_pypnm_sizing_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_pypnm_sizing_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_pypnm_sizing_using_subcommand
+    set -l cmd (__fish_pypnm_sizing_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -s V -l version -d 'Print version'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "show" -d 'What this machine gets, at a glance (the default)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "explain" -d 'Every limit found, the one that binds, the guide\'s steps, what was set by hand'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "preview" -d 'The drop-in that the generator would write'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "env" -d 'PyPNM\'s four lines, shown or written'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "check" -d 'Whether what systemd has loaded, and what runs, still fits the machine'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "apply" -d 'Reload, and restart the service if its profile changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "watch" -d 'Watch the live workers, and say what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l write -d 'Write them to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir of its system.json' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l unit -d 'The unit whose profile it is [default: the first of Units=]' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l print-only -d 'Only show them, whatever else is said'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -s v -l verbose -d 'Say what was compared'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l timeout -d 'Give up waiting for the service after so many seconds' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -s n -l dry-run -d 'Say what would be done, and do nothing'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l no-restart -d 'Reload only; the service takes its new profile at its next start'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l pid -d 'The service\'s main process [default: $MAINPID, as systemd sets it]' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l timeout -d 'Give up after so many seconds' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l cpus -d 'Try a machine with N CPUs' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memory-gib -d 'Try a machine with X GiB of memory' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l unit -d 'The unit to watch' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l pid -d 'Watch this process and its children instead: a PyPNM started by hand or in a container' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l interval -d 'Time between samples: seconds, or with ms, s, min, h' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l evidence -d 'Time watched before anything is advised; a fifth of it at full load proves demand' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l duration -d 'Stop after this time (default: at Ctrl-C)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l json -d 'One line of JSON a sample, and one at the end'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l write-advice -d 'At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "show" -d 'What this machine gets, at a glance (the default)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "explain" -d 'Every limit found, the one that binds, the guide\'s steps, what was set by hand'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "preview" -d 'The drop-in that the generator would write'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "env" -d 'PyPNM\'s four lines, shown or written'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "check" -d 'Whether what systemd has loaded, and what runs, still fits the machine'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "apply" -d 'Reload, and restart the service if its profile changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "watch" -d 'Watch the live workers, and say what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

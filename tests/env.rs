@@ -1,0 +1,469 @@
+//! `pypnm-sizing env`, as its callers meet it: systemd's ExecStartPre=, a container's entry point, an installer in the place
+//! of PyPNM's own script, a person.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const KEYS: [&str; 4] = [
+    "PYPNM_SERVE_CPU_COUNT",
+    "PYPNM_SERVE_TOTAL_MEMORY_GIB",
+    "PYPNM_SERVE_WORKERS",
+    "PYPNM_SERVE_LIMIT_MAX_REQUESTS",
+];
+/// What makes the environment's word complete.
+const RESOLVED: [(&str, &str); 4] = [
+    ("PYPNM_SERVE_CPU_COUNT", "12"),
+    ("PYPNM_SERVE_TOTAL_MEMORY_GIB", "47.5"),
+    ("PYPNM_SERVE_WORKERS", "3"),
+    ("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "1500"),
+];
+
+/// The helper with an environment of its own.
+fn env(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pypnm-sizing"));
+    command.arg("env").args(arguments).env_clear().envs(variables.iter().copied());
+    command.output().unwrap()
+}
+
+/// The same through a shell, for what only a shell can set; `$P` is the helper.
+fn sh(script: &str, arguments: &[&str]) -> Output {
+    Command::new("bash")
+        .args(["-euc", script, "bash"])
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("P", env!("CARGO_BIN_EXE_pypnm-sizing"))
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("ended by itself")
+}
+
+fn four(values: [&str; 4]) -> String {
+    let lines: Vec<_> = KEYS.iter().zip(values).map(|(key, value)| format!("{key}={value}\n")).collect();
+    lines.concat()
+}
+
+/// Asserts what any success of `--write` must leave: the mode, one name for the file, nothing else beside it.
+fn assert_whole(file: &Path, text: &str) {
+    let there = fs::symlink_metadata(file).unwrap();
+    assert!(there.is_file());
+    assert_eq!((there.permissions().mode() & 0o7777, there.nlink()), (0o644, 1));
+    assert_eq!(fs::read_to_string(file).unwrap(), text);
+    let beside: Vec<_> =
+        fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(beside, [file.file_name().unwrap()]);
+}
+
+/// A machine of 4 CPUs and 16 GB below a directory, with this sizing.conf.
+fn machine(configuration: &str) -> TempDir {
+    let root = TempDir::new().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    put("sys/devices/system/cpu/online", "0-3\n");
+    put("proc/meminfo", "MemTotal:       16389412 kB\nHugetlb:               0 kB\n");
+    put("proc/1/status", "Name:\tsystemd\nCpus_allowed_list:\t0-3\n");
+    put("etc/pypnm/sizing.conf", configuration);
+    root
+}
+
+fn root_flag(root: &TempDir) -> String {
+    format!("--root={}", root.path().display())
+}
+
+#[test]
+fn it_shows_the_four_lines_of_a_machine_below_a_root() {
+    let root = machine("");
+    let shown = env(&[&root_flag(&root)], &RESOLVED);
+    assert_eq!(
+        stdout(&shown),
+        four(["4", "15.63", "4", "2000"]),
+        "this process's environment is not that machine's"
+    );
+    assert_eq!((stderr(&shown), status(&shown)), ("", 0));
+}
+
+#[test]
+fn another_machine_in_everybodys_words() {
+    for arguments in [
+        &["--cpus", "4", "--memory", "16GiB"][..],
+        &["--cpus", "4", "--memory", "16G"],
+        &["--cpu-count", "4", "--memory-gib", "16", "--print-only"],
+        &["--cpu-count=4", "--memory-gib=16.0", "--print-only", "--write", "/nowhere/at/all"],
+    ] {
+        let shown = env(arguments, &RESOLVED);
+        assert_eq!(stdout(&shown), four(["4", "16.0", "4", "2000"]), "{arguments:?}");
+        assert_eq!((stderr(&shown), status(&shown)), ("", 0));
+    }
+}
+
+/// As Python prints `round(float(text), 2)`; tests/pypnm/run compares with the real PyPNM over many more.
+#[test]
+fn memory_is_written_as_pypnm_writes_it() {
+    for (text, written) in [
+        ("8", "8.0"),
+        ("15.63", "15.63"),
+        ("0.5", "0.5"),
+        ("3.125", "3.12"),
+        ("3.375", "3.38"),
+        ("2.675", "2.67"),
+        ("8.005", "8.01"),
+        ("15.630779266357422", "15.63"),
+        ("7.6299999999999999", "7.63"),
+    ] {
+        let shown = env(&["--memory-gib", text, "--print-only"], &[]);
+        assert!(stdout(&shown).contains(&format!("_GIB={written}\n")), "{text}: {}", stdout(&shown));
+    }
+    for text in ["", "0", "-8", "8 ", "8,5", "1e1", "nan", "inf", ".5", "99999999999999"] {
+        let refused = env(&["--memory-gib", text, "--print-only"], &[]);
+        assert_eq!((stdout(&refused), status(&refused)), ("", 2), "{text:?}");
+    }
+}
+
+#[test]
+fn exec_start_pre_takes_what_systemd_resolved() {
+    let dir = TempDir::new().unwrap();
+    // The directory is missing at the first start of a boot.
+    let file = dir.path().join("pypnm-sizing/pypnm.service.env");
+    let path = file.to_str().unwrap();
+    for _ in 0..2 {
+        let written = env(&["--unit", "pypnm.service", "--write", path], &RESOLVED);
+        assert_eq!((stdout(&written), stderr(&written), status(&written)), ("", "", 0));
+        assert_whole(&file, &four(["12", "47.5", "3", "1500"]));
+    }
+}
+
+#[test]
+fn what_pypnm_would_crash_on_is_replaced_and_named() {
+    let sized: Vec<String> =
+        stdout(&env(&[], &[])).lines().map(|line| line.split_once('=').unwrap().1.to_owned()).collect();
+    for (at, insane) in [
+        (0, "0"),
+        (0, "2.0"),
+        (0, "-1"),
+        (1, "lots"),
+        (1, "16,5"),
+        (1, "1e3"),
+        (1, "nan"),
+        (1, "-1"),
+        (1, "1.2.3"),
+        (2, "abc"),
+        (2, "2.0"),
+        (2, "0"),
+        (2, ""),
+        (2, " 3"),
+        (2, "\"3\""),
+        (2, "3 # three"),
+        (2, "3\nPYPNM_SERVE_WORKERS=5"),
+        (2, "$(reboot)"),
+        (2, "99999999999"),
+        (3, "-1"),
+        (3, "never"),
+    ] {
+        let mut variables = RESOLVED;
+        variables[at].1 = insane;
+        let shown = env(&[], &variables);
+        let mut expected = RESOLVED.map(|(_, value)| value);
+        expected[at] = &sized[at];
+        assert_eq!(stdout(&shown), four(expected), "{insane:?}");
+        let said = stderr(&shown);
+        assert_eq!(said.lines().count(), 1, "{said:?}");
+        assert!(said.contains(&format!("the environment: {}: '", KEYS[at])), "{said}");
+        assert!(said.contains(&format!("the sized {} is used", sized[at])), "{said}");
+        assert_eq!(status(&shown), 0);
+    }
+    let sane = env(&[], &[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "0"), ("PYPNM_SERVE_TOTAL_MEMORY_GIB", "8")]);
+    assert_eq!(stderr(&sane), "");
+    assert!(stdout(&sane).contains("_REQUESTS=0\n") && stdout(&sane).contains("_GIB=8\n"), "{sane:?}");
+    // Not even text: a shell can set that, Rust's `envs(&str)` can't.
+    let binary = sh("PYPNM_SERVE_WORKERS=$'\\xff' \"$P\" env", &[]);
+    assert!(stderr(&binary).contains("PYPNM_SERVE_WORKERS"), "{binary:?}");
+    assert!(stdout(&binary).contains(&format!("_WORKERS={}\n", sized[2])));
+}
+
+#[test]
+fn uvicorns_own_variables_are_uvicorns() {
+    let plain = env(&[], &[]);
+    let with =
+        env(&[], &[("UVICORN_WORKERS", "6"), ("WEB_CONCURRENCY", "5"), ("UVICORN_LIMIT_MAX_REQUESTS", "7")]);
+    assert_eq!((stdout(&with), stderr(&with)), (stdout(&plain), ""));
+}
+
+#[test]
+fn the_modes_do_not_depend_on_the_umask() {
+    let dir = TempDir::new().unwrap();
+    for umask in ["0077", "0027", "0777", "0000"] {
+        let file = dir.path().join(umask).join("below/pypnm.env");
+        let done = sh(
+            "umask $1; \"$P\" env --cpus 4 --memory 16GiB --write \"$2\"",
+            &[umask, file.to_str().unwrap()],
+        );
+        assert_eq!((stderr(&done), status(&done)), ("", 0), "{umask}");
+        assert_whole(&file, &four(["4", "16.0", "4", "2000"]));
+        for made in [file.parent().unwrap(), &dir.path().join(umask)] {
+            assert_eq!(
+                fs::metadata(made).unwrap().permissions().mode() & 0o7777,
+                0o755,
+                "{umask} {}",
+                made.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn one_file_is_right_for_bash_and_for_environment_file() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("p.env");
+    let path = file.to_str().unwrap();
+    env(&["--write", path], &RESOLVED);
+    let sourced = sh("set -a; source \"$1\"; env | grep ^PYPNM_ | sort", &[path]);
+    let mut lines: Vec<_> = RESOLVED.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    lines.sort();
+    assert_eq!(stdout(&sourced).lines().collect::<Vec<_>>(), lines);
+    // systemd.exec(5), EnvironmentFile=: what needs no unquoting reads the same everywhere.
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.ends_with('\n') && text.lines().count() == 4);
+    assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_=.\n".contains(&b)), "{text}");
+}
+
+#[test]
+fn a_link_is_replaced_and_what_it_points_to_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
+    let (file, precious) = (dir.path().join("p.env"), other.path().join("precious"));
+    fs::write(&precious, "precious").unwrap();
+    symlink(&precious, &file).unwrap();
+    let done = env(&["--write", file.to_str().unwrap()], &RESOLVED);
+    assert_eq!((stderr(&done), status(&done)), ("", 0));
+    assert_whole(&file, &four(["12", "47.5", "3", "1500"]));
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+#[test]
+fn a_second_name_of_the_file_keeps_the_old_text() {
+    let dir = TempDir::new().unwrap();
+    let other = TempDir::new_in(dir.path().parent().unwrap()).unwrap();
+    let (file, second) = (dir.path().join("p.env"), other.path().join("second"));
+    fs::write(&file, "old").unwrap();
+    fs::hard_link(&file, &second).unwrap();
+    env(&["--write", file.to_str().unwrap()], &RESOLVED);
+    assert_eq!(fs::read_to_string(&second).unwrap(), "old", "replaced by a rename, not written into");
+    assert_whole(&file, &four(["12", "47.5", "3", "1500"]));
+}
+
+#[test]
+fn what_is_no_file_is_left_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in ["/dev/null", "/dev/stdout", "/", "..", dir.path().to_str().unwrap(), pipe.to_str().unwrap()]
+    {
+        let before = fs::symlink_metadata(path).unwrap();
+        let refused = env(&["--write", path], &RESOLVED);
+        assert_eq!(status(&refused), 2, "{path}: {refused:?}");
+        assert!(stderr(&refused).contains("expected a file"), "{path}: {}", stderr(&refused));
+        let after = fs::symlink_metadata(path).unwrap();
+        assert_eq!((before.ino(), before.file_type()), (after.ino(), after.file_type()), "{path}");
+    }
+}
+
+/// `-`: the service starts all the same, so a file of an earlier start must not stay.
+#[test]
+fn where_writing_fails_the_stale_file_goes() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("p.env");
+    fs::write(&file, four(["1", "1.0", "1", "1"])).unwrap();
+    // No byte may be written: ENOSPC and EIO take the same way. SIGXFSZ would end it first.
+    let full = sh("trap '' XFSZ; ulimit -f 0; exec \"$P\" env --write \"$1\"", &[file.to_str().unwrap()]);
+    assert_eq!(status(&full), 2, "{full:?}");
+    assert!(
+        stderr(&full).contains("can't write") && stderr(&full).contains("removed the old file"),
+        "{full:?}"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "neither the old file nor half of a new one");
+    let no_directory = env(&["--write", "/proc/version/p.env"], &RESOLVED);
+    assert_eq!(status(&no_directory), 2);
+    assert!(stderr(&no_directory).contains("Not a directory"), "{no_directory:?}");
+}
+
+/// A directory that nobody can write to keeps the stale file: that is said. A mount is read-only for root as well.
+#[test]
+fn a_stale_file_that_can_not_be_removed_is_named() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let script = r#"mount -t tmpfs none "$1"; mkdir "$1/d"; echo old >"$1/d/p.env"; mount -o remount,ro "$1"
+        status=0; "$P" env --write "$1/d/p.env" || status=$?; cat "$1/d/p.env"; exit $status"#;
+    let tried = Command::new("unshare")
+        .args(["--map-root-user", "--user", "--mount", "--", "bash", "-euc", script, "bash", path])
+        .env("P", env!("CARGO_BIN_EXE_pypnm-sizing"))
+        .output()
+        .unwrap();
+    assert_eq!((stdout(&tried), status(&tried)), ("old\n", 2), "{tried:?}");
+    assert!(stderr(&tried).contains("p.env, which is out of date, can't be removed: Read-only"), "{tried:?}");
+}
+
+#[test]
+fn turned_off_means_that_pypnm_sizes_itself() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("p.env");
+    for (configuration, unit) in
+        [("[Sizing]\nEnabled=no\n", "pypnm.service"), ("[x.service]\nEnabled=no\n", "x.service")]
+    {
+        let root = machine(&format!("{configuration}[Sizing]\nUnits=pypnm.service x.service\n"));
+        fs::write(&file, "old").unwrap();
+        let path = file.to_str().unwrap();
+        let off = env(&[&root_flag(&root), "--unit", unit, "--write", path], &RESOLVED);
+        assert_eq!((stdout(&off), status(&off)), ("", 0));
+        assert!(
+            stderr(&off).contains("turned off") && stderr(&off).contains("removed the old file"),
+            "{off:?}"
+        );
+        assert!(!file.exists());
+        let shown = env(&[&root_flag(&root), "--unit", unit], &RESOLVED);
+        assert_eq!((stdout(&shown), status(&shown)), ("", 0));
+        assert!(stderr(&shown).contains("turned off"), "{shown:?}");
+    }
+}
+
+#[test]
+fn a_unit_asked_for_by_name_is_sized_by_its_own_settings() {
+    let root = machine(
+        "[Sizing]\nUnits=a.service b.service\nWorkers=2\n[b.service]\nWorkers=3\n[c.service]\nWorkers=5\n",
+    );
+    let workers = |arguments: &[&str]| {
+        let flag = root_flag(&root);
+        let shown = env(&[&[flag.as_str()], arguments].concat(), &[]);
+        stdout(&shown).lines().nth(2).unwrap_or_default().to_owned()
+    };
+    assert_eq!(workers(&[]), "PYPNM_SERVE_WORKERS=2", "the first of Units=");
+    assert_eq!(workers(&["--unit", "b.service"]), "PYPNM_SERVE_WORKERS=3");
+    // Its drop-in is still loaded though Units= no longer has it: not another unit's profile.
+    assert_eq!(workers(&["--unit", "c.service"]), "PYPNM_SERVE_WORKERS=5");
+    for name in ["../x.service", "x", "", "x.timer"] {
+        assert_eq!(status(&env(&["--unit", name], &[])), 2, "{name:?}");
+    }
+}
+
+#[test]
+fn nothing_readable_is_the_careful_baseline() {
+    let root = TempDir::new().unwrap();
+    let shown = env(&[&root_flag(&root)], &[]);
+    assert_eq!(stdout(&shown), four(["1", "0.0", "1", "1000"]));
+    assert!(stderr(&shown).contains("/proc/meminfo"), "{shown:?}");
+    assert_eq!(status(&shown), 0);
+}
+
+/// The directory that `pypnm serve` would be started in.
+struct Installed {
+    dir: TempDir,
+}
+
+impl Installed {
+    fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let path = self.dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A virtual environment as pip makes it, in `name`.
+    fn environment(&self, name: &str, system_json: &str) {
+        self.put(&format!("{name}/lib/python3.11/site-packages/pypnm/settings/system.json"), system_json);
+        self.put(&format!("{name}/bin/pypnm"), "#!/bin/sh\n");
+    }
+
+    fn env(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pypnm-sizing"));
+        command.arg("env").args(arguments).env_clear().envs(variables.iter().copied());
+        command.current_dir(self.dir.path()).output().unwrap()
+    }
+
+    fn path(&self, path: &str) -> String {
+        self.dir.path().canonicalize().unwrap().join(path).to_str().unwrap().to_owned()
+    }
+}
+
+fn runtime_dir(dir: &str) -> String {
+    format!("{{\"PnmFileRetrieval\": {{\"runtime_dir\": \"{dir}\"}}}}")
+}
+
+const SEED: [&str; 4] = ["--cpu-count", "8", "--memory-gib", "16"];
+
+/// As PyPNM's own script: it writes where system.json says, seen from the working directory.
+#[test]
+fn it_writes_where_pypnm_looks() {
+    let here = Installed::new();
+    here.environment("venv", &runtime_dir("var/run-here"));
+    here.environment("other", &runtime_dir(&here.path("absolute")));
+    here.environment("silent", "{}");
+    here.environment("blank", &runtime_dir(" "));
+    fs::create_dir(here.path("bin")).unwrap();
+    symlink("../other/bin/pypnm", here.path("bin/pypnm")).unwrap();
+    for (variable, value, file) in [
+        ("VIRTUAL_ENV", here.path("venv"), "var/run-here/pypnm-serve.env"),
+        ("PATH", here.path("venv/bin"), "var/run-here/pypnm-serve.env"),
+        ("PATH", here.path("bin"), "absolute/pypnm-serve.env"),
+        ("VIRTUAL_ENV", here.path("silent"), ".data/runtime/pypnm-serve.env"),
+        ("VIRTUAL_ENV", here.path("blank"), ".data/runtime/pypnm-serve.env"),
+        ("PYPNM_SERVE_ENV_FILE", here.path("told/x.env"), "told/x.env"),
+    ] {
+        for arguments in [&SEED[..], &["--cpus", "8", "--memory", "16GiB", "--write"]] {
+            let done = here.env(arguments, &[(variable, &value)]);
+            assert_eq!(status(&done), 0, "{done:?}");
+            assert_eq!(stdout(&done), four(["8", "16.0", "4", "2000"]));
+            assert_eq!(stderr(&done), format!("pypnm-sizing: wrote {}\n", here.path(file)));
+            assert_whole(Path::new(&here.path(file)), stdout(&done));
+            fs::remove_file(here.path(file)).unwrap();
+        }
+    }
+    // A source checkout's own settings come first, since `pypnm serve` runs what lies in src.
+    here.put("src/pypnm/settings/system.json", &runtime_dir("checkout"));
+    let done = here.env(&SEED, &[("VIRTUAL_ENV", &here.path("venv"))]);
+    assert!(Path::new(&here.path("checkout/pypnm-serve.env")).is_file(), "{done:?}");
+}
+
+#[test]
+fn or_says_why_it_can_not() {
+    let here = Installed::new();
+    let done = here.env(&SEED, &[("PATH", "/nowhere")]);
+    if Path::new("/opt/pypnm").exists() {
+        assert_eq!(status(&done), 0);
+    } else {
+        assert_eq!((status(&done), stdout(&done)), (2, four(["8", "16.0", "4", "2000"]).as_str()));
+        assert!(
+            stderr(&done).contains("not written: ") && stderr(&done).contains("--write PATH"),
+            "{done:?}"
+        );
+    }
+    here.environment("broken", "{\"PnmFileRetrieval\": ");
+    let done = here.env(&["--write"], &[("VIRTUAL_ENV", &here.path("broken"))]);
+    assert_eq!(status(&done), 2);
+    assert!(stderr(&done).contains("system.json: EOF") && stderr(&done).contains("--write PATH"), "{done:?}");
+    let root = machine("");
+    let done = here.env(&["--write", &root_flag(&root)], &[("PYPNM_SERVE_ENV_FILE", &here.path("x.env"))]);
+    assert_eq!(status(&done), 2);
+    assert!(!Path::new(&here.path("x.env")).exists(), "another machine's numbers are not this one's");
+    assert!(stderr(&done).contains("--root"), "{done:?}");
+}

@@ -1,0 +1,144 @@
+"""The deb's whole life in a real root file system, under a real systemd."""
+
+from common import (
+    GENERATED, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, reloads, same_disk, workers,
+)  # fmt: skip
+
+# An operator's own service of the same name, with nothing of ours in it.
+OWN = """\
+[Unit]
+Description=The operator's own
+[Service]
+Type=exec
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+SITE = "[Sizing]\nMaxWorkers=6\n"
+
+
+@case(versions=(252, 257), fast=(252,))
+def life(packages, version):
+    """Install, boot, upgrade, remove, install again, purge: reloads, enablement, the service, configuration, the disk"""
+    with computer(version) as m:
+        before = disk(m)
+        with counted(m, 1, "the installation"):
+            said = install(m, packages.deb_before)
+        last = said.strip().splitlines()[-1]
+        expect(last.startswith("pypnm.service: workers 2, recycled after 1000 requests"), f"the last line: {last}")
+        equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
+        equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
+        expect(m.exists(GENERATED), "no drop-in after the installation")
+        equal(m.systemctl("is-enabled", "pypnm-cmts.service", check=False), "disabled", "pypnm-cmts.service is")
+        equal(m.systemctl("--failed", "--no-legend"), "", "failed units")
+
+        m.reboot()
+        m.wait(UNIT)
+        health(m)
+        equal(workers(m), 2, "workers after the boot")
+        main = m.show(UNIT, "MainPID")
+        m.install({"/etc/pypnm/sizing.conf": SITE, "/etc/pypnm/sizing.conf.d/50-site.conf": "[Sizing]\nReserveCPUs=0\n"})
+        m.systemctl("disable", UNIT)
+        with counted(m, 1, "the upgrade"):
+            install(m, packages.deb)
+        equal(m.show(UNIT, "MainPID"), main, "the main process across the upgrade")
+        equal(m.show(UNIT, "ActiveState"), "active", "the service across the upgrade is")
+        equal(m.systemctl("is-enabled", UNIT, check=False), "disabled", "what the operator disabled is")
+        equal(m.read("/etc/pypnm/sizing.conf"), SITE, "the operator's configuration")
+        with counted(m, 1, "installing the same once more"):
+            install(m, packages.deb)
+        equal(m.show(UNIT, "MainPID"), main, "the main process")
+        m.systemctl("enable", UNIT)
+
+        with counted(m, 1, "the removal"):
+            m.run("dpkg --remove pypnm-sizing")
+        equal(m.show(UNIT, "LoadState"), "not-found", "the removed unit is")
+        equal(m.show(UNIT, "ActiveState"), "inactive", "the removed service is")
+        expect(not m.exists(GENERATED) and not m.exists("/run/pypnm-sizing"), "something of it is left in /run")
+        equal(m.read("/etc/pypnm/sizing.conf"), SITE, "the configuration after the removal")
+        equal(m.run("pgrep -u pypnm", check=False).stdout, "", "processes of the service")
+
+        with counted(m, 1, "installing it again"):
+            install(m, packages.deb)
+        equal(m.systemctl("is-enabled", UNIT), "enabled", "what was enabled when it was removed is")
+        m.systemctl("start", UNIT)
+        equal(m.read("/etc/pypnm/sizing.conf"), SITE, "the configuration after the second installation")
+
+        with counted(m, 1, "the purge of an installed package"):
+            said = m.run("dpkg --purge pypnm-sizing").stdout
+        expect("kept, with the account that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
+        expect(m.run("find /var/lib/pypnm -name '*.log'").stdout, "PyPNM's data did not survive the purge")
+        m.run("rm -r /var/lib/pypnm && userdel pypnm")
+        same_disk(m, before, "after the purge")
+
+
+@case(versions=(252, 257), fast=(252,))
+def unused(packages, version):
+    """Installed and purged without a start: nothing is left, the account included"""
+    with computer(version) as m:
+        before = disk(m)
+        install(m, packages.deb)
+        equal(m.run("getent passwd pypnm | cut -d : -f 6").stdout.strip(), "/var/lib/pypnm", "the account's home")
+        expect(m.exists(WANTS), "it is not enabled")
+        m.run("dpkg --remove pypnm-sizing")
+        with counted(m, 0, "the purge of a removed package"):
+            m.run("dpkg --purge pypnm-sizing")
+        same_disk(m, before, "after the purge")
+
+
+@case(versions=(252, 257), fast=(252,))
+def own_unit(packages, version):
+    """An operator's own pypnm.service, running: sized, but never enabled, stopped, restarted or disabled by the package"""
+    files = {f"/etc/systemd/system/{name}": OWN for name in (UNIT, "pypnm-cmts.service")}
+    with computer(version, files=files) as m:
+        m.systemctl("start", UNIT, "pypnm-cmts.service")
+        mains = [m.show(unit, "MainPID") for unit in (UNIT, "pypnm-cmts.service")]
+        install(m, packages.deb_before)
+        equal(m.systemctl("is-enabled", UNIT, check=False), "disabled", "the operator's unit is")
+        expect(GENERATED in m.show(UNIT, "DropInPaths"), "it is not sized")
+        install(m, packages.deb)
+        m.systemctl("enable", UNIT, "pypnm-cmts.service")
+        m.run("dpkg --purge pypnm-sizing")
+        equal([m.systemctl("is-enabled", unit) for unit in (UNIT, "pypnm-cmts.service")], ["enabled"] * 2, "after the purge they are")
+        equal([m.show(unit, "MainPID") for unit in (UNIT, "pypnm-cmts.service")], mains, "their main processes")
+
+
+@case(versions=(252, 257), fast=(252,))
+def masked(packages, version):
+    """What the operator masked stays masked, through install, upgrade and removal"""
+    with computer(version) as m:
+        m.systemctl("mask", UNIT)
+        install(m, packages.deb_before)
+        expect(not m.exists(WANTS), "a masked unit was enabled")
+        install(m, packages.deb)
+        m.run("dpkg --purge pypnm-sizing")
+        equal(m.systemctl("is-enabled", UNIT, check=False), "masked", "after the purge it is")
+
+
+@case(versions=(252, 257), fast=(252,))
+def image(packages, version):
+    """Into an image, in a chroot without systemd and from outside: no word of it, and sized at the first boot"""
+    with computer(version, boot=False) as m:
+        said = install(m, packages.deb)
+        # dpkg's own lines begin thus; nothing else is said.
+        expected = ("Selecting", "(Reading", "Preparing", "Unpacking", "Setting up", "Creating group", "Creating user")
+        odd = [line for line in said.splitlines() if line and not line.startswith(expected)]
+        equal(odd, [], "said besides dpkg's own lines")
+        expect(m.run(f"test -L {WANTS}", check=False).returncode == 0, "it is not enabled")
+        expect(not m.exists("/run/pypnm-sizing") and not m.exists("/run/generators-run"), "something ran")
+
+        # From outside, by dpkg's --root: an empty file system with its accounts.
+        m.run("mkdir -p /image/var/lib/dpkg/info /image/var/lib/dpkg/updates /image/etc /image/usr/lib/systemd/system"
+              " && touch /image/var/lib/dpkg/status && cp /etc/passwd /etc/group /image/etc && sed -i /pypnm/d /image/etc/passwd /image/etc/group")  # fmt: skip
+        m.copy(packages.deb, "/tmp/product.deb")
+        m.run("dpkg --root=/image --force-script-chrootless --force-depends --install /tmp/product.deb 2>&1")
+        expect(m.run(f"test -L /image{WANTS}", check=False).returncode == 0, "it is not enabled in the image")
+        expect("PyPNM service" in m.read("/image/etc/passwd"), "the image has no account")
+        m.run("dpkg --root=/image --force-script-chrootless --purge pypnm-sizing 2>&1")
+        expect(m.run(f"test -L /image{WANTS}", check=False).returncode == 1, "it is enabled in the image after the purge")
+
+        m.boot()
+        equal(reloads(m), 0, "reloads at the first boot")
+        m.wait(UNIT)
+        health(m)
+        equal(workers(m), 2, "workers at the first boot")

@@ -1,0 +1,170 @@
+"""What is in the packages, as files: the distributions' own checkers, make install, the same bits twice."""
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common import Machine, TREE, case, equal, expect, images, run
+
+# In the deb alone: Debian's own places for changelog, licence and what its checker need not say.
+DEB_ONLY = {
+    "usr/share/doc/pypnm-sizing/changelog.Debian.gz", "usr/share/doc/pypnm-sizing/copyright", "usr/share/lintian/overrides/pypnm-sizing",
+}  # fmt: skip
+
+
+def unpacked(package, place):
+    """The files of a package, below `place`."""
+    place.mkdir()
+    if package.suffix == ".deb":
+        run("dpkg-deb", "--extract", package, place)
+    else:
+        with subprocess.Popen(["rpm2cpio", package], stdout=subprocess.PIPE) as archive:
+            run("cpio", "--extract", "--quiet", "--make-directories", "--directory", place, stdin=archive.stdout)
+    return place
+
+
+def listed(tree):
+    """Each file's path, mode and content; that of a compressed one without the compression, under its own name."""
+    found = {}
+    for path in sorted(tree.rglob("*")):
+        if path.is_file():
+            name, data = str(path.relative_to(tree)), path.read_bytes()
+            if name.endswith(".gz") and name not in DEB_ONLY:
+                name, data = name.removesuffix(".gz"), gzip.decompress(data)
+            found[name] = (oct(path.stat().st_mode & 0o7777), hashlib.sha256(data).hexdigest())
+    return found
+
+
+def same_files(found, expected, what):
+    """Fails the case with what differs."""
+    differ = sorted(f"{name} {said}" for name, said in set(found.items()) ^ set(expected.items()))
+    equal(differ, [], f"{what} differ in")
+
+
+@case()
+def lintian(packages):
+    """lintian --pedantic -EI finds nothing to say about the deb (this machine's lintian)"""
+    run(TREE / "tests/need", "lintian")
+    equal(run("lintian", "--allow-root", "--pedantic", "-EI", packages.deb).strip(), "", "lintian")
+    return run("lintian", "--version").strip()
+
+
+@case(fast=())
+def lintian_trixie(packages):
+    """lintian --pedantic -EI finds nothing to say about the deb (trixie's lintian)"""
+
+    def build(place):
+        images.debootstrap("trixie", ["lintian"], place, variant="apt")
+
+    root = images.cached("lintian-trixie", ["1"], build)
+    with Machine(root) as machine:
+        machine.copy(packages.deb, "/tmp/product.deb")
+        equal(machine.run("lintian --allow-root --pedantic -EI /tmp/product.deb 2>&1", check=False, timeout=300).stdout.strip(), "", "lintian")
+        return machine.run("lintian --version").stdout.strip()
+
+
+@case()
+def rpmlint(packages):
+    """rpmlint finds neither an error nor a warning in the rpm"""
+    run(TREE / "tests/need", "rpmlint")
+    said = run("rpmlint", "--config", TREE / "packaging/rpm/rpmlint.toml", packages.rpm)
+    expect("0 errors, 0 warnings" in said, said)
+
+
+@case()
+def contents(packages):
+    """Both packages have the files of make install, with the same modes and contents; uninstall takes them all away"""
+    run(TREE / "tests/need", "rpm", "cpio", "pkgconf")
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        image = place / "image"
+        # pkg-config of a distribution may name the same directories below /lib, a link to /usr/lib.
+        where = [f"{name}dir=/usr/lib/systemd/system{end}" for name, end in (("generator", "-generators"), ("unit", ""), ("preset", "-preset"))]
+        make = ["make", "-s", "-C", TREE, f"DESTDIR={image}", f"PROGRAMS={packages.programs}", *where]
+        run(*make, "install")
+        expected = listed(image)
+        expect(len(expected) > 15, f"make install put only {sorted(expected)}")
+
+        doc = "usr/share/doc/pypnm-sizing"
+        deb = listed(unpacked(packages.deb, place / "deb"))
+        named = {f"{doc}/changelog": f"{doc}/CHANGELOG.md"}
+        same_files({named.get(name, name): said for name, said in deb.items() if name not in DEB_ONLY},
+                   {name: said for name, said in expected.items() if name != f"{doc}/LICENSE"}, "the deb's files")  # fmt: skip
+        equal(DEB_ONLY - set(deb), set(), "the deb lacks")
+
+        rpm = listed(unpacked(packages.rpm, place / "rpm"))
+        named = {
+            "usr/share/licenses/pypnm-sizing/LICENSE": f"{doc}/LICENSE",
+            "usr/share/zsh/site-functions/_pypnm-sizing": "usr/share/zsh/vendor-completions/_pypnm-sizing",
+        }
+        same_files({named.get(name, name): said for name, said in rpm.items()}, expected, "the rpm's files")
+
+        # Static, and for the units' paths: nothing of this machine.
+        for name in ("usr/bin/pypnm-sizing", "usr/lib/systemd/system-generators/pypnm-sizing-generator"):
+            data = (place / "deb" / name).read_bytes()
+            expect(b"/lib64/ld-linux" not in data and b"/lib/ld-musl" not in data, f"{name} is not static")
+            paths = set(re.findall(rb"/(?:root|home|work|tmp)/[\w./-]+", data))
+            equal(paths, set(), f"paths of the building machine in {name}")
+
+        # The operator's file stays where it was edited; a second installation doesn't replace it.
+        edited = image / "etc/pypnm/sizing.conf"
+        edited.write_text("[Sizing]\nMaxWorkers=6\n")
+        run(*make, "install")
+        equal(edited.read_text(), "[Sizing]\nMaxWorkers=6\n", "the edited configuration")
+        run(*make, "uninstall")
+        equal(list(listed(image)), ["etc/pypnm/sizing.conf"], "left by make uninstall")
+
+
+def digests(pair):
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in pair]
+
+
+def copy_of_the_tree(place):
+    """The sources elsewhere, under another umask and with other times."""
+    place.mkdir(mode=0o700)
+    names = run("git", "-C", TREE, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in names:
+        if name and (TREE / name).exists():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(TREE / name, place / name)
+            shutil.copymode(TREE / name, place / name)
+    return place
+
+
+@case()
+def packed_twice(packages):
+    """The same programs packed from another directory, at another time, in another time zone: the same to the bit"""
+    epoch = run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+    first = digests((packages.deb, packages.rpm))
+    with tempfile.TemporaryDirectory() as place:
+        tree = copy_of_the_tree(Path(place) / "elsewhere")
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8", "HOME": place}
+        second = packages.build("again", "--programs", packages.programs, environment=environment, tree=tree)
+        equal(digests(second), first, "the packages' SHA-256")
+        third = packages.build("later", "--programs", packages.programs, environment={**environment, "SOURCE_DATE_EPOCH": "1700000000"})
+        expect(digests(third) != first, "SOURCE_DATE_EPOCH changes nothing")
+
+
+@case(fast=())
+def built_twice(packages):
+    """Everything built from nothing in another directory: the same to the bit"""
+    epoch = run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+    first = digests((packages.deb, packages.rpm))
+    with tempfile.TemporaryDirectory() as place:
+        tree = copy_of_the_tree(Path(place) / "a-longer-name-than-the-first")
+        second = packages.build("anew", environment={**os.environ, "SOURCE_DATE_EPOCH": epoch}, tree=tree)
+        equal(digests(second), first, "the packages' SHA-256")
+
+
+@case()
+def unchanged(packages):
+    """packaging/build builds nothing again where nothing has changed"""
+    programs = [packages.programs / name for name in ("pypnm-sizing", "pypnm-sizing-generator")]
+    before = [path.stat().st_mtime_ns for path in programs]
+    packages.build("unchanged")
+    equal([path.stat().st_mtime_ns for path in programs], before, "times of the programs")

@@ -1,0 +1,76 @@
+"""The rpm's whole life: Debian's rpm in a real root file system, under a real systemd."""
+
+from common import (
+    GENERATED, SUITES, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, same_disk, with_rpm, workers,
+)  # fmt: skip
+from deb import OWN, SITE
+
+
+@case(versions=(252, 257), fast=(252,))
+def life(packages, version):
+    """Install, start, upgrade, erase: reloads, enablement, the service, configuration, the disk"""
+    with computer(version, layers=[with_rpm(SUITES[version])]) as m:
+        m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
+        before = disk(m)
+        with counted(m, 1, "the installation"):
+            said = install(m, packages.rpm_before)
+        last = said.strip().splitlines()[-1]
+        expect(last.startswith("pypnm.service: workers 2, recycled after 1000 requests"), f"it said: {said}")
+        equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
+        equal(m.systemctl("is-enabled", "pypnm-cmts.service", check=False), "disabled", "pypnm-cmts.service is")
+        equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
+        expect(m.exists(GENERATED), "no drop-in after the installation")
+        m.systemctl("start", UNIT)
+        health(m)
+        equal(workers(m), 2, "workers")
+        main = m.show(UNIT, "MainPID")
+
+        m.install({"/etc/pypnm/sizing.conf": SITE})
+        m.systemctl("disable", UNIT)
+        with counted(m, 1, "the upgrade"):
+            install(m, packages.rpm)
+        equal(m.run("rpm -q --queryformat '%{VERSION}' pypnm-sizing").stdout, packages.version, "the installed version")
+        equal((m.show(UNIT, "MainPID"), m.show(UNIT, "ActiveState")), (main, "active"), "the service across the upgrade")
+        equal(m.systemctl("is-enabled", UNIT, check=False), "disabled", "what the operator disabled is")
+        equal(m.read("/etc/pypnm/sizing.conf"), SITE, "the operator's configuration")
+        equal(m.run("rpm --verify --nodeps pypnm-sizing", check=False).stdout.split(), ["S.5....T.", "c", "/etc/pypnm/sizing.conf"], "verified")
+        m.systemctl("enable", UNIT)
+
+        with counted(m, 1, "the erasure"):
+            m.run("rpm --erase pypnm-sizing")
+        equal((m.show(UNIT, "LoadState"), m.show(UNIT, "ActiveState")), ("not-found", "inactive"), "the erased service is")
+        expect(not m.exists(GENERATED) and not m.exists("/run/pypnm-sizing"), "something of it is left in /run")
+        equal(m.run("pgrep -u pypnm", check=False).stdout, "", "processes of the service")
+        # rpm keeps what was edited under another name; data and account are the operator's.
+        equal(m.read("/etc/pypnm/sizing.conf.rpmsave"), SITE, "the operator's configuration after the erasure")
+        m.run("rm -r /etc/pypnm /var/lib/pypnm && userdel pypnm")
+        same_disk(m, before, "after the erasure")
+
+
+@case(versions=(252, 257), fast=(252,))
+def own_unit(packages, version):
+    """An operator's own pypnm.service, running: never enabled, stopped, restarted or disabled by the package"""
+    with computer(version, layers=[with_rpm(SUITES[version])], files={f"/etc/systemd/system/{UNIT}": OWN}) as m:
+        m.systemctl("start", UNIT)
+        main = m.show(UNIT, "MainPID")
+        install(m, packages.rpm_before)
+        equal(m.systemctl("is-enabled", UNIT, check=False), "disabled", "the operator's unit is")
+        install(m, packages.rpm)
+        m.systemctl("enable", UNIT)
+        m.run("rpm --erase pypnm-sizing")
+        equal((m.systemctl("is-enabled", UNIT), m.show(UNIT, "MainPID")), ("enabled", main), "the operator's unit after the erasure")
+
+
+@case(versions=(252, 257), fast=(252,))
+def image(packages, version):
+    """Into an image, in a chroot without systemd: not a word, and sized at the first boot"""
+    with computer(version, layers=[with_rpm(SUITES[version])], boot=False) as m:
+        said = install(m, packages.rpm)
+        # Debian's rpm has a word to say about being used at all.
+        odd = [line for line in said.splitlines() if line and not line.startswith(("Creating group", "Creating user", "rpm: "))]
+        equal(odd, [], "said")
+        expect(m.run(f"test -L {WANTS}", check=False).returncode == 0, "it is not enabled")
+        m.boot()
+        m.wait(UNIT)
+        health(m)
+        equal(workers(m), 2, "workers at the first boot")

@@ -1,0 +1,211 @@
+"""What the cases share: the packages built once, machines to install them in, what is on a machine's disk."""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TREE / "tests/e2e"))
+
+import images  # noqa: E402
+from machine import Failure, Machine  # noqa: E402
+
+SUITES = {252: "bookworm", 257: "trixie"}
+UNIT = "pypnm.service"
+WANTS = "/etc/systemd/system/multi-user.target.wants/pypnm.service"
+GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
+# The version before, for upgrades.
+BEFORE = "0.0.1"
+# PyPNM-CMTS as its documentation has it installed; the second is missing among its dependencies.
+CMTS = ["pypnm-docsis-cmts==0.3.14.0", "httpx<0.28"]
+
+CASES = []
+
+
+def case(versions=(None,), fast=(None,)):
+    """Makes a function a case: it runs on the systemds `versions` (None: on none), on those of `fast` with --fast too."""
+
+    def register(function):
+        function.versions, function.fast = versions, fast
+        CASES.append(function)
+        return function
+
+    return register
+
+
+def expect(condition, what):
+    """Fails the case with `what`."""
+    if not condition:
+        raise Failure(what)
+
+
+def equal(found, expected, what):
+    """Fails the case where the two differ."""
+    expect(found == expected, f"{what}: expected {expected!r}, found {found!r}")
+
+
+def run(*command, **options):
+    """Runs a command on this machine; its stdout. Fails the case with all that it said."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
+    if done.returncode:
+        raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+class Packages:
+    """The packages, of this version and of one before, built when the first case wants them."""
+
+    def __init__(self, place):
+        self.place = Path(place)
+        self.built = {}
+
+    def build(self, name, *options, environment=None, tree=TREE):
+        """packaging/build into a directory of its own; the deb and the rpm."""
+        if name not in self.built:
+            output = self.place / name
+            try:
+                run(tree / "packaging/build", "--output", output, *options, env=environment)
+                (deb,), (rpm,) = output.glob("*.deb"), output.glob("*.rpm")
+                self.built[name] = (deb, rpm)
+            except Failure as failure:
+                self.built[name] = failure
+        if isinstance(self.built[name], Failure):
+            raise self.built[name]
+        return self.built[name]
+
+    @property
+    def version(self):
+        """As Cargo.toml has it."""
+        return re.search(r'^version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[1]
+
+    @property
+    def programs(self):
+        """The programs in them."""
+        self.build("now")
+        return TREE / "target/static/bin"
+
+    @property
+    def deb(self):
+        return self.build("now")[0]
+
+    @property
+    def rpm(self):
+        return self.build("now")[1]
+
+    @property
+    def deb_before(self):
+        return self.build("before", "--programs", self.programs, "--version", BEFORE)[0]
+
+    @property
+    def rpm_before(self):
+        return self.build("before", "--programs", self.programs, "--version", BEFORE)[1]
+
+
+def with_rpm(suite):
+    """What installing rpm changes in the root file system of `suite`, as a layer."""
+
+    def build(place):
+        images.say(f"installing rpm into {suite} (once)")
+        with Machine(root) as machine:
+            machine.run("apt-get update -q && apt-get install -y -q --no-install-recommends rpm && apt-get clean", timeout=600)
+            machine.run("rm -rf /var/lib/apt/lists")
+            shutil.move(machine.upper, place)
+
+    root = images.rootfs(suite)
+    return images.cached(f"rpm-{suite}", ["1", root.name], build)
+
+
+def with_cmts(suite):
+    """What installing PyPNM-CMTS beside PyPNM changes in the root file system of `suite`, as a layer."""
+
+    def build(place):
+        images.say(f"installing PyPNM-CMTS into {suite} (once)")
+        with Machine(root) as machine:
+            version = machine.run("/opt/pypnm/bin/python -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").stdout.strip()
+            wheels = machine.upper / "tmp/wheels"
+            download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", version]
+            subprocess.run([*download, "--dest", wheels, *CMTS], check=True, stdout=sys.stderr)
+            machine.run(["/opt/pypnm/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/tmp/wheels", *CMTS], timeout=600)
+            machine.run("rm -r /tmp/wheels && ln -s /opt/pypnm/bin/pypnm-cmts /usr/local/bin/")
+            # The preparation that pypnm-cmts.service asks for, as it stands there.
+            machine.run(next(line.lstrip("# ") for line in (TREE / "systemd/pypnm-cmts.service").read_text().splitlines() if "StartUp" in line))
+            shutil.move(machine.upper, place)
+
+    root = images.rootfs(suite)
+    return images.cached(f"cmts-{suite}", ["2", root.name, CMTS], build)
+
+
+# systemd runs every generator once at boot and once at each reload.
+COUNTER = "#!/bin/sh\necho >>/run/generators-run\n"
+
+
+def reloads(machine):
+    """How often systemd has read its configuration since the machine was booted."""
+    return int(machine.run("wc -l </run/generators-run").stdout) - 1
+
+
+@contextlib.contextmanager
+def counted(machine, number, what):
+    """Fails the case where `what` makes systemd reload other than `number` times."""
+    before = reloads(machine)
+    yield
+    equal(reloads(machine) - before, number, f"reloads by {what}")
+
+
+@contextlib.contextmanager
+def computer(version, layers=(), boot=True, files=None):
+    """A machine without the packages: 2 CPUs, 8 GB, PyPNM in /opt/pypnm, reloads counted."""
+    with Machine(images.rootfs(SUITES[version]), layers=layers) as machine:
+        machine.hardware(cpus=2, memory_kb=8144656)
+        machine.install({"/etc/systemd/system-generators/count": (COUNTER, 0o755), **(files or {})})
+        if boot:
+            machine.boot()
+        yield machine
+
+
+def install(machine, package, check=True):
+    """Installs or upgrades; what was said."""
+    place = f"/tmp/{package.name}"
+    machine.copy(package, place)
+    command = "dpkg --install" if package.suffix == ".deb" else "rpm --upgrade --nodeps"
+    done = machine.run(f"{command} {place} 2>&1; status=$?; rm {place}; exit $status", check=check)
+    return done.stdout
+
+
+# Written by whatever runs, not by a package: logs, states, caches, backups of the accounts' files.
+VOLATILE = [
+    "/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/cache", "/var/lib/dpkg", "/var/lib/rpm",
+    "/var/lib/systemd", "/var/lib/private", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock",
+    "/root",
+]  # fmt: skip
+
+
+def disk(machine):
+    """All that is on the machine's disk: type, mode, owner, path and target of each file, and what stands in those of /etc."""
+    pruned = " -o ".join(f"-path {path}" for path in VOLATILE)
+    found = machine.run(f"find / -xdev \\( {pruned} \\) -prune -o -printf '%y %m %u:%g %p %l\\n'").stdout
+    text = machine.run("find /etc -xdev -type f ! -name '*-' ! -name .pwd.lock -exec sha256sum {} +").stdout
+    # Directories of systemd's for the machine's own states come and go.
+    return set(found.splitlines()) | set(text.splitlines())
+
+
+def same_disk(machine, before, what):
+    """Fails the case where the disk is not as it was."""
+    after = disk(machine)
+    left, gone = sorted(after - before), sorted(before - after)
+    expect(not left and not gone, f"{what}: left over {left}, gone {gone}")
+
+
+def health(machine, port=8000, timeout=60):
+    """Waits until the service answers."""
+    machine.until(lambda: machine.run(f"curl -sf -m 5 http://127.0.0.1:{port}/health", check=False).returncode == 0, "an answer", timeout)
+
+
+def workers(machine, unit=UNIT):
+    """How many workers live: what the main process spawned, or itself."""
+    group = machine.show(unit, "ControlGroup")
+    lines = machine.run(f"for p in $(cat /sys/fs/cgroup{group}/cgroup.procs); do tr '\\0' ' ' </proc/$p/cmdline; echo; done").stdout
+    return max(1, sum("spawn_main" in line for line in lines.splitlines()))

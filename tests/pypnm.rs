@@ -1,0 +1,30 @@
+//! Our reading of PyPNM's profile file against the list of files that the real PyPNM was asked about: tests/pypnm/run holds
+//! PyPNM itself against the same list.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use pypnm_sizing::pypnm::{Seeded, seeded};
+use serde_json::Value;
+
+#[test]
+fn a_file_is_read_as_pypnm_reads_it() {
+    let files: serde_json::Map<String, Value> =
+        serde_json::from_str(include_str!("pypnm/files.json")).unwrap();
+    assert!(files.len() > 30, "{}", files.len());
+    let mut wrong = Vec::new();
+    for (name, file) in &files {
+        let found = seeded(file[0].as_str().unwrap());
+        let expected = &file[1];
+        let alike = match &found {
+            Seeded::Taken(numbers) => {
+                expected[2].as_i64() == Some(numbers.workers)
+                    && expected[3].as_i64() == Some(numbers.limit_max_requests)
+            }
+            Seeded::Ignored(_) => expected.is_null(),
+            Seeded::Crashes(..) => expected == "ValueError",
+        };
+        if !alike {
+            wrong.push(format!("a file {name}: {found:?}, PyPNM: {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
