@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use pypnm_sizing::parse::quantity::{Gib, decimal};
 use pypnm_sizing::problem::{Problem, Source};
+use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Unit, size_also};
 use pypnm_sizing::write;
@@ -66,15 +67,10 @@ type Key = (&'static str, String, fn(&str) -> bool, &'static str);
 fn lines(unit: &Unit, resolved: bool) -> String {
     let cpus = unit.capacity.whole_cpus();
     let keys: [Key; 4] = [
-        ("PYPNM_SERVE_CPU_COUNT", cpus.to_string(), is_count, "a whole number from 1"),
-        ("PYPNM_SERVE_TOTAL_MEMORY_GIB", Gib(unit.capacity.memory.amount).to_string(), is_gib, "a number"),
-        ("PYPNM_SERVE_WORKERS", unit.profile.workers.to_string(), is_count, "a whole number from 1"),
-        (
-            "PYPNM_SERVE_LIMIT_MAX_REQUESTS",
-            unit.profile.limit_max_requests.to_string(),
-            is_limit,
-            "a whole number from 0",
-        ),
+        (CPU_COUNT, cpus.to_string(), is_count, "a whole number from 1"),
+        (TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string(), is_gib, "a number"),
+        (WORKERS, unit.profile.workers.to_string(), is_count, "a whole number from 1"),
+        (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string(), is_limit, "a whole number from 0"),
     ];
     let mut text = String::new();
     for (key, sized, is_sane, expected) in keys {

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pypnm_sizing::pypnm::ENV_FILE;
 use pypnm_sizing::root::{ReadError, Root};
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ const PACKAGED: &str = "/opt/pypnm";
 
 /// The profile file, as PyPNM names it: relative to its working directory, where system.json says it so.
 pub(crate) fn profile_file() -> Result<PathBuf, String> {
-    if let Some(file) = std::env::var_os("PYPNM_SERVE_ENV_FILE").filter(|file| !file.is_empty()) {
+    if let Some(file) = std::env::var_os(ENV_FILE).filter(|file| !file.is_empty()) {
         return Ok(file.into());
     }
     let machine = Root::machine();
