@@ -40,9 +40,13 @@ MACHINE = "q35,smm=off,graphics=off,vmport=off,hpet=off,sata=off,smbus=off,i8042
 # The x86-64-v2 that today's Python packages are compiled for.
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+rdrand"
 KERNEL_WORDS = (
-    "console=ttyS0,115200 root=/dev/nvme0n1 rw rootfstype=ext4 panic=-1 quiet mitigations=off audit=0 nokaslr "
+    "console=ttyS0,115200 root=PARTUUID=70797065-01 rootwait rw rootfstype=ext4 panic=-1 quiet mitigations=off audit=0 nokaslr "
     "no_timer_check tsc=reliable cryptomgr.notests random.trust_cpu=on systemd.show_status=no"
 )
+
+
+# Where the disk's partition begins.
+PARTITION = 1 << 20
 
 
 def kernel(suite):
@@ -93,7 +97,7 @@ def disk(suite):
     """An ext4 image of the suite's root file system, with what guests need."""
     root = images.rootfs(suite)
     modules = kernel(KERNELS[suite]) / "modules"
-    recipe = ["1", root.name, modules.parent.name, sorted((path.name, path.read_bytes()) for path in GUEST.iterdir())]
+    recipe = ["2", root.name, modules.parent.name, sorted((path.name, path.read_bytes()) for path in GUEST.iterdir())]
 
     def build(place):
         images.say(f"making the {suite} disk (once)")
@@ -117,13 +121,20 @@ def disk(suite):
                 mkdir {extra}.root
                 mount -t overlay overlay -o lowerdir={extra}:{root} {extra}.root
                 size=$(du -sxm {root} | cut -f1)
-                mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -E lazy_itable_init=1 -m 0 \\
+                mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -E lazy_itable_init=1,offset={PARTITION} -m 0 \\
                     -d {extra}.root {place} $((size * 5 / 4 + 200))M >/dev/null
             """
             try:
                 subprocess.run(["unshare", "--mount", "sh", "-ec", script], check=True)
             finally:
                 shutil.rmtree(f"{extra}.root", ignore_errors=True)
+            with open(place, "r+b") as image:
+                sectors = (os.path.getsize(place) - PARTITION) // 512
+                # An MBR: the signature that PARTUUID= names, and one partition of type Linux.
+                image.seek(0x1B8)
+                image.write(struct.pack("<IxxBBBBBBBBII", 0x70797065, 0, 0, 0, 0, 0x83, 0, 0, 0, PARTITION // 512, sectors))
+                image.seek(0x1FE)
+                image.write(b"\x55\xaa")
 
     return images.cached(f"disk-{suite}", recipe, build)
 
@@ -164,9 +175,12 @@ class Guest(Within):
         """Boots with further kernel `words`, and waits until systemd has started all it wants to start."""
         self._start(words, target)
         deadline = time.monotonic() + timeout
-        self._line = Line(self.dir / "agent", self, deadline)
+        # Both before either is waited for: what is said before somebody listens is lost.
+        self._line = Line(self.dir / "agent", self)
         if self.container:
-            self.outside = Line(self.dir / "outside", self, deadline)
+            self.outside = Line(self.dir / "outside", self)
+            self.outside.ready(deadline)
+        self._line.ready(deadline)
         while (state := self.run("systemctl is-system-running", check=False).stdout.strip()) not in ("running", "degraded"):
             if time.monotonic() > deadline:
                 raise Failure(f"did not boot in {timeout} s ({state}):\n{self.console()}")
@@ -194,10 +208,9 @@ class Guest(Within):
             "-qmp", f"unix:{self.dir}/qmp,server=on,wait=off",
             "-kernel", str(kernel(KERNELS[self.suite]) / "vmlinux"),
             "-append", " ".join([KERNEL_WORDS, self.words, *words, "init=/usr/lib/e2e/init", "--", *init]),
-            # Two namespaces of one controller: two controllers are found in any order.
-            "-device", "nvme,id=nvme,serial=e2e",
-            "-drive", f"file={disk(self.suite)},if=none,id=root,format=raw,snapshot=on", "-device", "nvme-ns,drive=root,bus=nvme,nsid=1",
-            "-drive", f"file={files},if=none,id=files,format=raw,snapshot=on", "-device", "nvme-ns,drive=files,bus=nvme,nsid=2",
+            # The kernel finds them in any order: it looks for the one with a partition, guest/init for the one without.
+            "-drive", f"file={disk(self.suite)},if=none,id=root,format=raw,snapshot=on", "-device", "nvme,serial=root,drive=root",
+            "-drive", f"file={files},if=none,id=files,format=raw,snapshot=on", "-device", "nvme,serial=files,drive=files",
             *self.devices,
         ]  # fmt: skip
         for name in ("agent", "outside"):
@@ -255,12 +268,14 @@ class Guest(Within):
 class Line(Within):
     """The agent at the other end of a serial line."""
 
-    def __init__(self, path, guest, deadline):
-        self.guest = guest
+    def __init__(self, path, guest):
+        self.path, self.guest = path, guest
         self.socket = _connect(path, guest)
         self.buffer = b""
-        # It says so once it listens; that is long after QEMU has made the socket, so it is not lost.
-        self._answer(deadline, "the guest's agent")
+
+    def ready(self, deadline):
+        """Waits until the agent says that it listens."""
+        self._answer(deadline, f"the {self.path.name} to listen")
 
     def close(self):
         """Hangs up."""
