@@ -218,7 +218,7 @@ class Guest(Within):
         with open(self.dir / "qemu.log", "wb") as log:
             # It takes all CPUs it gets: whatever else this machine does goes first.
             self._process = subprocess.Popen(
-                ["nice", "-n", "8", "setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                ["nice", "-n", "5", "setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "TMPDIR": str(self.dir)},
             )  # fmt: skip
         self._monitor = Monitor(self.dir / "qmp", self)
@@ -235,6 +235,7 @@ class Guest(Within):
             content, mode = content if isinstance(content, tuple) else (content, 0o644)
             place = tree / path.lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
             if mode is None:
                 place.symlink_to(content)
                 continue
