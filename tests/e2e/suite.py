@@ -157,11 +157,6 @@ def loaded(machine, unit="pypnm.service"):
     return dict(re.findall(r"(\S+?)=(\S*)", machine.show(unit, "Environment")))
 
 
-def verbs(machine):
-    """The verbs of the installed helper."""
-    return set(re.findall(r"^  ([a-z]+)  ", machine.run("pypnm-sizing --help").stdout, re.MULTILINE))
-
-
 def written(machine):
     """What the file says that PyPNM reads: keys and values."""
     return dict(re.findall(r"^(\w+)=(.*)$", machine.read(ENV_FILE), re.MULTILINE))

@@ -349,6 +349,7 @@ APPARMOR = f"""
 profile pypnm-sizing-generator {GENERATOR} {{
   capability dac_override,
   {GENERATOR} mr,
+  ptrace (read),
   /proc/1/** r,
   /proc/cmdline r,
   /etc/** r,

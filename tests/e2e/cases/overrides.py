@@ -54,12 +54,14 @@ def dropin_in_run(e2e):
 
 @case()
 def unit_of_its_own(e2e):
-    """`Environment=` in the operator's unit itself: the generated drop-in comes after it, so sizing wins, visibly"""
+    """`Environment=` in the operator's unit itself, which the generated drop-in comes after: sizing wins, as documented, and `explain` shows it"""
     unit = FOREIGN.format(start=SERVE).replace("ExecStart=", "Environment=PYPNM_SERVE_WORKERS=2\nExecStart=")
     with e2e.machine(files={"/etc/systemd/system/pypnm.service": unit}) as m:
         m.boot()
         serves(m, 1, 1000)
         expect(GENERATED in m.show("pypnm.service", "DropInPaths"), "systemd shows the drop-in")
+        said = m.run("pypnm-sizing explain").stdout
+        expect("/etc/systemd/system/pypnm.service:" in said, f"explain does not name the unit's own value:\n{said}")
 
 
 @case(fast=(252,))
