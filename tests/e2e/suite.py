@@ -31,6 +31,27 @@ WantedBy=multi-user.target
 # Where PyPNM itself would take minutes to start, as under emulation, and is not what is looked at.
 IDLE = "/bin/sleep infinity"
 SERVE = "pypnm serve --host 127.0.0.1 --port 8000"
+# A stand-in for PyPNM where its imports would take minutes, as under emulation: reads the profile where PyPNM does, has as
+# many workers, started as Python starts them, and answers at /health.
+STAND_IN = "/usr/bin/python3 /usr/lib/e2e-stand-in.py"
+STAND_IN_FILES = {"/usr/lib/e2e-stand-in.py": """\
+import http.server, multiprocessing, os, time
+
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+if __name__ == "__main__":
+    with open(os.environ["PYPNM_SERVE_ENV_FILE"]) as file:
+        profile = dict(line.strip().split("=") for line in file if "=" in line and not line.startswith("#"))
+    count = int(profile["PYPNM_SERVE_WORKERS"])
+    if count > 1:
+        context = multiprocessing.get_context("spawn")
+        for _ in range(count):
+            context.Process(target=time.sleep, args=(1e6,), daemon=True).start()
+    http.server.HTTPServer(("127.0.0.1", 8000), Health).serve_forever()
+"""}
 # kB of MemTotal as such machines report them.
 KB_4G, KB_8G, KB_16G, KB_32G, KB_64G = 4022032, 8144656, 16389412, 32878856, 65857740
 
@@ -77,6 +98,7 @@ class Context:
             unit: FOREIGN.format(start=start),
             "/etc/systemd/system/multi-user.target.wants/pypnm.service": (unit, None),
             "/etc/sysusers.d/docsis.conf": "u docsis - - /nonexistent\n",
+            **STAND_IN_FILES,
             **(files or {}),
         }
         return Guest(suite, cpus, memory, layers=[self.layer], files=files, **options)

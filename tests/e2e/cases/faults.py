@@ -424,7 +424,7 @@ def crashkernel(e2e):
 @case(versions=(252,))
 def clock_in_1970(e2e):
     """The clock in 1970, at boot (QEMU's, until systemd moves it) and at a reload and a start: sized"""
-    with e2e.guest(2, "4G", start=IDLE, devices=["-rtc", "base=1970-01-01T00:01:00"]) as m:
+    with e2e.guest(2, "4G", start=suite.STAND_IN, devices=["-rtc", "base=1970-01-01T00:01:00"]) as m:
         m.boot()
         sized(m, 1, 1000)
         m.run("date -s @100")
