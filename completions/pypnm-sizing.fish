@@ -30,7 +30,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l cpu-count -d 
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l memory -d 'Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l memory-gib -d 'Try a machine with X GiB of memory' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l unit -d 'Only this unit (default: every unit that is sized)' -r
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -l json -d 'For programs: one JSON object, see pypnm-sizing(1)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -s V -l version -d 'Print version'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "show" -d 'What this machine gets, at a glance (the default)'
@@ -48,7 +48,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l memor
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l memory-gib -d 'Try a machine with X GiB of memory' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l unit -d 'Only this unit (default: every unit that is sized)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -l json -d 'For programs: one JSON object, see pypnm-sizing(1)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand show" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l cpus -d 'Try a machine with N CPUs' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
@@ -56,7 +56,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l me
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l memory-gib -d 'Try a machine with X GiB of memory' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l unit -d 'Only this unit (default: every unit that is sized)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -l json -d 'For programs: one JSON object, see pypnm-sizing(1)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l cpus -d 'Try a machine with N CPUs' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand preview" -l cpu-count -d 'The same, by the name that PyPNM\'s own script gives it' -r
@@ -77,7 +77,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -s h -l h
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l unit -d 'Only this unit (default: every unit that is sized)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -s v -l verbose -d 'Say what was compared'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l json -d 'For programs: one JSON object (described in json.md)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l json -d 'For programs: one JSON object, see pypnm-sizing(1)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l unit -d 'Only this unit (default: every unit that is sized)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l timeout -d 'Give up waiting for the service after so many seconds' -r

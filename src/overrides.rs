@@ -5,6 +5,7 @@
 //! replaced by it, and is no override. All this is data; `explain` and `check` print it, and the generator asks it how
 //! many workers there will be in the end.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::dropin::{NAME, VARIABLES};
@@ -14,7 +15,6 @@ use crate::parse::syntax::WHITESPACE;
 use crate::parse::words::words_up_to_fault;
 use crate::problem::{Kind, Problem, Source};
 use crate::root::{ReadError, Root};
-use crate::units::name::Name;
 use crate::units::{Assignment, Unit, specifier};
 
 /// One thing that the operator set, and that holds instead of what the drop-in says.
@@ -249,21 +249,21 @@ struct Command<'a> {
 /// The commands of `ExecStart=` in effect.
 fn commands(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
-    let name = Name::parse(&unit.name);
     for assignment in unit.of("ExecStart") {
+        let name = unit.name_at(assignment);
         if assignment.value.is_empty() {
             commands.clear();
             continue;
         }
         let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-        let expand = |word: &String| match &name {
-            Some(name) => specifier::expand(word, name).unwrap_or_else(|_| word.clone()),
-            None => word.clone(),
+        let expand = |word: String| match name.as_ref().map(|name| specifier::expand(&word, name)) {
+            Some(Ok(Cow::Owned(expanded))) => expanded,
+            _ => word,
         };
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
-        let words = words.iter().map(expand).collect();
+        let words = words.into_iter().map(expand).collect();
         commands.push(Command { words, expands, source: &assignment.source });
     }
     commands
@@ -271,22 +271,16 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
 
 /// The flags among the commands' words, the last of each.
 fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec<Override>) {
+    let words: Vec<_> = commands.iter().flat_map(|command| environment.expand(command)).collect();
     for flag in ["--workers", "--limit-max-requests"] {
         let mut found: Option<(String, Source)> = None;
-        for command in commands {
-            let words = environment.expand(command);
-            for (at, (word, source)) in words.iter().enumerate() {
-                match word.strip_prefix(flag) {
-                    Some("") => {
-                        found = words.get(at + 1).map(|(value, _)| (value.clone(), source.clone())).or(found);
-                    }
-                    Some(rest) => {
-                        found =
-                            rest.strip_prefix('=').map(|value| (value.to_owned(), source.clone())).or(found);
-                    }
-                    None => {}
-                }
-            }
+        for (at, (word, source)) in words.iter().enumerate() {
+            let value = match word.strip_prefix(flag) {
+                Some("") => words.get(at + 1).map(|(value, _)| value.as_ref()),
+                Some(rest) => rest.strip_prefix('='),
+                None => None,
+            };
+            found = value.map(|value| (value.to_owned(), (*source).clone())).or(found);
         }
         list.extend(found.map(|(value, source)| Override { source, effect: Effect::Flag { flag, value } }));
     }
@@ -326,9 +320,6 @@ impl<'a> Environment<'a> {
 
     /// `Environment=` of all files, with the drop-in's own `ours` in its place.
     fn assign(&mut self, unit: &Unit, ours: &[&str]) {
-        let Some(name) = Name::parse(&unit.name) else {
-            return;
-        };
         let mut ours = Some(ours);
         for assignment in unit.of("Environment") {
             if place(unit, &assignment.source.file) != Place::Before {
@@ -339,6 +330,9 @@ impl<'a> Environment<'a> {
                 self.reset = ours.is_none().then(|| assignment.source.clone());
                 continue;
             }
+            let Some(name) = unit.name_at(assignment) else {
+                continue;
+            };
             let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
             for word in words {
                 let Ok(word) = specifier::expand(&word, &name) else {
@@ -361,15 +355,15 @@ impl<'a> Environment<'a> {
     /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
     fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
         const NOT_READ: &str = "what it would set is not known";
-        let Some(name) = Name::parse(&unit.name) else {
-            return;
-        };
         let mut files: Vec<(String, &Assignment)> = Vec::new();
         for assignment in unit.of("EnvironmentFile") {
             if assignment.value.is_empty() {
                 files.clear();
                 continue;
             }
+            let Some(name) = unit.name_at(assignment) else {
+                continue;
+            };
             let Ok(path) = specifier::expand(&assignment.value, &name) else {
                 let expected = "a path whose specifiers are known here";
                 let source = assignment.source.clone();
@@ -455,11 +449,11 @@ impl<'a> Environment<'a> {
 
     /// The words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone becomes
     /// words, `${NAME}` stays within its word. Each with where it stands.
-    fn expand(&self, command: &Command<'_>) -> Vec<(String, Source)> {
-        let mut all = Vec::new();
+    fn expand<'e>(&'e self, command: &'e Command<'_>) -> Vec<(Cow<'e, str>, &'e Source)> {
+        let mut all = Vec::with_capacity(command.words.len());
         for word in &command.words {
-            let plain = || (word.clone(), command.source.clone());
-            if !command.expands || !word.contains('$') {
+            let plain = || (Cow::Borrowed(word.as_str()), command.source);
+            if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
                 all.push(plain());
                 continue;
             }
@@ -467,7 +461,7 @@ impl<'a> Environment<'a> {
                 if let Some(variable) = self.of(name) {
                     let source = variable.source.as_ref().unwrap_or(command.source);
                     let (words, _) = words_up_to_fault(&variable.value, &WHITESPACE, true);
-                    all.extend(words.into_iter().map(|word| (word, source.clone())));
+                    all.extend(words.into_iter().map(|word| (Cow::Owned(word), source)));
                 }
                 continue;
             }
@@ -480,7 +474,7 @@ impl<'a> Environment<'a> {
                 rest = behind;
             }
             text.push_str(rest);
-            all.push((text, command.source.clone()));
+            all.push((Cow::Owned(text), command.source));
         }
         all
     }

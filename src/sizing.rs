@@ -197,7 +197,7 @@ fn services(
             overrides: overrides::read(root, &unit, problems),
             slices,
             limits: service::limits(root, &settings, Scope::Service, problems),
-            replaces_affinity: settings.cpu_affinity.is_some(),
+            replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
             definition: Some(unit),
         };
         all.of.insert(name.clone(), service);

@@ -46,6 +46,7 @@ groups! {
     the_situations = "situations",
     the_switch = "switch",
     the_configuration = "config",
+    the_units = "units",
 }
 
 fn fixtures() -> PathBuf {

@@ -62,7 +62,6 @@ fn meminfo(kb: u64) -> String {
 
 /// What both kinds of machine have.
 fn everywhere() -> Vec<Entry> {
-    const PYPNM: &str = "[Service]\nEnvironmentFile=/etc/pypnm/pypnm.env\nExecStart=pypnm serve $OPTIONS\n";
     use Kind::{Aside, MayLackIt, Needed, Operator, UnitFile};
     let status =
         |cpus: &str| format!("Name:\tsystemd\nPid:\t1\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n");

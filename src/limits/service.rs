@@ -8,6 +8,8 @@
 //!   settings (`MemoryMax=` …) is said in the same unit.
 //! - Limits of the root slice (`-.slice`) are read and shown by systemd but written nowhere. Who sets one means it.
 //! - `Startup…=` settings hold while the system starts, and are left out.
+//! - A list of CPUs with an invalid word counts for nothing until 257 (`parse_cpu_set_extend()`), from 258 on its valid words
+//!   count (`config_parse_cpu_set()`). What both grant counts.
 //! - A percentage is of what systemd's `physical_memory()` says, in whole pages; without knowing it, the least.
 
 use crate::limits::{Amount, Limit, Resource, Scope};
@@ -34,13 +36,35 @@ pub struct Said<T> {
     pub source: Source,
 }
 
-/// Which CPUs `CPUAffinity=` grants.
+/// A list of CPUs in both readings. Not both are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cpus {
+    /// As systemd reads it until 257; empty: it restricts nothing.
+    pub until_257: CpuSet,
+    /// As systemd reads it from 258 on.
+    pub from_258: CpuSet,
+}
+
+impl Cpus {
+    /// The CPUs that it grants whoever reads it.
+    pub fn granted(&self) -> CpuSet {
+        let mut common = self.until_257.clone();
+        match (self.until_257.is_empty(), self.from_258.is_empty()) {
+            (true, _) => return self.from_258.clone(),
+            (_, true) => {}
+            (false, false) => common.intersect(&self.from_258),
+        }
+        common
+    }
+}
+
+/// The NUMA nodes whose CPUs `CPUAffinity=numa` grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Affinity {
-    /// These.
-    Cpus(CpuSet),
-    /// Those of the nodes of `NUMAMask=`; `None`: of all of them.
-    Numa(Option<CpuSet>),
+pub enum Nodes {
+    /// `NUMAMask=all`
+    All,
+    /// Those of `NUMAMask=`; without them no CPU, and no restriction either.
+    Some(CpuSet),
 }
 
 /// What a unit says about its resources. `None`: nothing, or `infinity`.
@@ -57,9 +81,11 @@ pub struct Settings {
     /// `CPUQuota=` in hundredths of a percent of one CPU.
     pub cpu_quota: Option<Said<u32>>,
     /// `AllowedCPUs=`
-    pub allowed_cpus: Option<Said<CpuSet>>,
-    /// `CPUAffinity=`
-    pub cpu_affinity: Option<Said<Affinity>>,
+    pub allowed_cpus: Option<Said<Cpus>>,
+    /// `CPUAffinity=` with a list.
+    pub cpu_affinity: Option<Said<Cpus>>,
+    /// `CPUAffinity=numa`
+    pub numa_affinity: Option<Said<Nodes>>,
     /// `Slice=`, or the default; `None` for a slice, and where it can't be told.
     pub slice: Option<String>,
     /// Settings whose value can't be told, and files that can't be read.
@@ -83,9 +109,9 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
     let others = ["MemoryMin", "MemoryLow", "MemorySwapMax"].map(|key| reader.memory(key).is_some());
     let cpu_quota = reader.cpu_quota();
     let allowed_cpus = reader.allowed_cpus();
-    let (cpu_affinity, slice) = match name.unit_type {
+    let ((cpu_affinity, numa_affinity), slice) = match name.unit_type {
         Type::Service => (reader.affinity(), reader.slice()),
-        Type::Slice => (None, None),
+        Type::Slice => ((None, None), None),
     };
     settings.memory_limit_ignored =
         memory_max.is_some() || memory_high.is_some() || others.into_iter().any(|said| said);
@@ -95,6 +121,7 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
     settings.cpu_quota = cpu_quota;
     settings.allowed_cpus = allowed_cpus;
     settings.cpu_affinity = cpu_affinity;
+    settings.numa_affinity = numa_affinity;
     settings.slice = slice;
     settings
 }
@@ -117,35 +144,31 @@ pub fn limits(root: &Root, settings: &Settings, scope: Scope, problems: &mut Vec
     if let Some(said) = &settings.cpu_quota {
         push(Amount::CpuTime(u64::from(said.value) / 10), &said.source);
     }
-    if let Some(said) = &settings.allowed_cpus {
-        push(Amount::Cpus(said.value.clone()), &said.source);
+    for said in settings.allowed_cpus.iter().chain(&settings.cpu_affinity) {
+        push(Amount::Cpus(said.value.granted()), &said.source);
     }
-    if let Some(said) = &settings.cpu_affinity {
-        match &said.value {
-            Affinity::Cpus(set) => push(Amount::Cpus(set.clone()), &said.source),
-            Affinity::Numa(mask) => match numa_cpus(root, mask.as_ref(), problems) {
-                Some(set) if set.is_empty() => {}
-                Some(set) => push(Amount::Cpus(set), &said.source),
-                None => push(Amount::Unknown(Resource::Cpu), &said.source),
-            },
+    if let Some(said) = &settings.numa_affinity {
+        match numa_cpus(root, &said.value, problems) {
+            Some(set) if set.is_empty() => {}
+            Some(set) => push(Amount::Cpus(set), &said.source),
+            None => push(Amount::Unknown(Resource::Cpu), &said.source),
         }
     }
     limits
 }
 
-/// The CPUs of the NUMA nodes in `mask`. `None`: they can't be told.
-fn numa_cpus(root: &Root, mask: Option<&CpuSet>, problems: &mut Vec<Problem>) -> Option<CpuSet> {
+/// The CPUs of NUMA nodes. `None`: they can't be told.
+pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Option<CpuSet> {
     const INSTEAD: &str = "counting on 1 CPU";
     let mut cpus = CpuSet::default();
-    let all;
-    let mask = if let Some(mask) = mask {
-        mask
-    } else {
-        let path = format!("{NODES}/online");
-        all = root.text(&path).ok().and_then(|text| CpuSet::parse(&text))?;
-        &all
+    let nodes = match nodes {
+        Nodes::Some(nodes) => nodes.clone(),
+        Nodes::All => {
+            let path = format!("{NODES}/online");
+            root.text(&path).ok().and_then(|text| CpuSet::parse(&text))?
+        }
     };
-    for node in mask.iter() {
+    for node in nodes.iter() {
         let path = format!("{NODES}/node{node}/cpulist");
         let text = match root.text(&path) {
             Ok(text) => text,
@@ -172,9 +195,24 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn name_at(&self, assignment: &Assignment) -> Name<'_> {
+        self.unit.name_at(assignment).unwrap_or(self.name)
+    }
+
     fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
+        self.bad_but(assignment, expected, SKIPPED);
+    }
+
+    fn bad_but(&mut self, assignment: &Assignment, expected: &'static str, instead: &'static str) {
         let source = assignment.source.clone();
-        self.problems.push(Problem::bad_value(source, &assignment.value, expected, SKIPPED));
+        self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+    }
+
+    /// A value that systemd can tell, but not from here.
+    fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
+        self.bad_but(assignment, "a value whose specifiers can be told here", "taking the least");
+        let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
+        self.settings.unknown.extend(unknown);
     }
 
     /// `config_parse_memory_limit()`
@@ -231,22 +269,21 @@ impl Reader<'_> {
     }
 
     /// `config_parse_allowed_cpuset()`
-    fn allowed_cpus(&mut self) -> Option<Said<CpuSet>> {
+    fn allowed_cpus(&mut self) -> Option<Said<Cpus>> {
         let mut said = None;
         for assignment in self.unit.of("AllowedCPUs") {
             self.add_cpus(assignment, &mut said);
         }
-        // An empty set is written as an empty list, which restricts nothing.
-        said.filter(|said| !said.value.is_empty())
+        said.filter(restricts)
     }
 
-    /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back
-    /// (`parse_cpu_set_extend()`). Whether it was taken at all.
-    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Said<CpuSet>>) -> bool {
-        let value = match specifier::expand(&assignment.value, &self.name) {
+    /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back. Whether all
+    /// versions take it.
+    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Said<Cpus>>) -> bool {
+        let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
-                self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
+                self.unknown(assignment, &[Resource::Cpu]);
                 return false;
             }
             Err(Unexpanded::NoSuch) => {
@@ -254,25 +291,32 @@ impl Reader<'_> {
                 return false;
             }
         };
-        match CpuSet::parse_setting(&value) {
-            None => {
-                self.bad(assignment, "a list of CPUs");
-                return false;
-            }
-            Some(_) if value.trim_matches([' ', '\t', '\n', '\r', ',']).is_empty() => *said = None,
-            Some(set) => match said {
-                Some(said) => {
-                    said.value.extend(&set);
-                    said.source = assignment.source.clone();
-                }
-                None => *said = Some(Said { value: set, source: assignment.source.clone() }),
-            },
+        let Some(list) = CpuSet::parse_setting(&value) else {
+            self.bad(assignment, "a list of CPUs");
+            return false;
+        };
+        let valid = list.valid;
+        if !valid {
+            let instead = "systemd skips the line, from version 258 on only what is wrong in it";
+            self.bad_but(assignment, "a list of CPUs", instead);
         }
-        true
+        let mut cpus = said.take().map(|said| said.value).unwrap_or_default();
+        if valid && list.words == 0 {
+            cpus.until_257 = CpuSet::default();
+        } else if valid {
+            cpus.until_257.extend(&list.set);
+        }
+        if value.is_empty() {
+            cpus.from_258 = CpuSet::default();
+        } else {
+            cpus.from_258.extend(&list.set);
+        }
+        *said = Some(Said { value: cpus, source: assignment.source.clone() });
+        valid
     }
 
-    /// `config_parse_exec_cpu_affinity()`
-    fn affinity(&mut self) -> Option<Said<Affinity>> {
+    /// `config_parse_exec_cpu_affinity()`: a list, or the nodes; both, where versions differ on which.
+    fn affinity(&mut self) -> (Option<Said<Cpus>>, Option<Said<Nodes>>) {
         let mut said = None;
         let mut numa = None;
         for assignment in self.unit.of("CPUAffinity") {
@@ -283,16 +327,13 @@ impl Reader<'_> {
                 numa = None;
             }
         }
-        if let Some(source) = numa {
-            return Some(Said { value: Affinity::Numa(self.numa_mask()), source });
-        }
-        said.filter(|said| !said.value.is_empty())
-            .map(|said| Said { value: Affinity::Cpus(said.value), source: said.source })
+        let numa = numa.map(|source| Said { value: self.numa_mask(), source });
+        (said.filter(restricts), numa)
     }
 
-    /// `NUMAMask=`: a list of nodes, or `all`; nothing is said: no node, so no CPU.
-    fn numa_mask(&mut self) -> Option<CpuSet> {
-        let mut said: Option<Said<CpuSet>> = None;
+    /// `NUMAMask=`. An invalid one is ignored; from 258 on it seems to take back earlier ones, which would grant more.
+    fn numa_mask(&mut self) -> Nodes {
+        let mut said: Option<Said<Cpus>> = None;
         let mut all = false;
         for assignment in self.unit.of("NUMAMask") {
             if assignment.value == "all" {
@@ -301,18 +342,17 @@ impl Reader<'_> {
                 all = false;
             }
         }
-        if all { None } else { Some(said.map(|said| said.value).unwrap_or_default()) }
+        if all { Nodes::All } else { Nodes::Some(said.map(|said| said.value.granted()).unwrap_or_default()) }
     }
 
     /// `config_parse_unit_slice()`, else the default.
     fn slice(&mut self) -> Option<String> {
         let mut slice = Some(self.name.default_slice());
         for assignment in self.unit.of("Slice") {
-            match specifier::expand_name(&assignment.value, &self.name) {
-                Ok(name) if is_loadable_slice(&name) => slice = Some(name),
+            match specifier::expand_name(&assignment.value, &self.name_at(assignment)) {
+                Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
-                    self.settings.unknown.push((Resource::Cpu, assignment.source.clone()));
-                    self.settings.unknown.push((Resource::Memory, assignment.source.clone()));
+                    self.unknown(assignment, &[Resource::Cpu, Resource::Memory]);
                     slice = None;
                 }
                 Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),
@@ -320,6 +360,11 @@ impl Reader<'_> {
         }
         slice
     }
+}
+
+/// Whether a list has CPUs: an empty one is written as an empty list, which restricts nothing.
+fn restricts(said: &Said<Cpus>) -> bool {
+    !said.value.until_257.is_empty() || !said.value.from_258.is_empty()
 }
 
 /// Whether systemd would load a slice of that name.

@@ -1,6 +1,9 @@
 //! What cgroup files say: `/proc/PID/cgroup` (cgroups(7)) and the values of limits (kernel,
 //! Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst, Documentation/scheduler/sched-bwc.rst).
 
+use memchr::{memchr, memmem};
+
+use crate::parse::mountinfo::lists;
 use crate::parse::quantity::decimal;
 
 /// One line of `/proc/PID/cgroup`: where the process is in one hierarchy.
@@ -15,7 +18,7 @@ pub struct Membership<'a> {
 impl Membership<'_> {
     /// Whether it is in a hierarchy of version 1 with this controller.
     pub fn has_v1(&self, controller: &str) -> bool {
-        self.v1_controllers.is_some_and(|all| all.split(',').any(|one| one == controller))
+        self.v1_controllers.is_some_and(|all| lists(all, controller))
     }
 }
 
@@ -29,8 +32,11 @@ pub fn memberships(text: &str) -> Result<Vec<Membership<'_>>, (u32, &str)> {
 }
 
 fn membership(line: &str) -> Option<Membership<'_>> {
-    let (hierarchy, rest) = line.split_once(':')?;
-    let (controllers, path) = rest.split_once(':')?;
+    let split = |text: &'_ str| memchr(b':', text.as_bytes());
+    let (hierarchy, rest) = line.split_at_checked(split(line)?)?;
+    let rest = rest.get(1..)?;
+    let (controllers, path) = rest.split_at_checked(split(rest)?)?;
+    let path = path.get(1..)?;
     let hierarchy: u32 = decimal(hierarchy)?;
     if !path.starts_with('/') {
         return None;
@@ -78,8 +84,11 @@ pub fn memory_v1(text: &str) -> Option<Setting> {
 /// `hierarchical_memory_limit` of version 1's `memory.stat`: the least of the cgroup and of all above it, those out of
 /// sight included. The kernel always writes that line.
 pub fn hierarchical_memory_limit(text: &str) -> Option<Setting> {
-    const NAME: &str = "hierarchical_memory_limit";
-    memory_v1(text.lines().find_map(|line| line.strip_prefix(NAME)?.strip_prefix(' '))?)
+    const NAME: &str = "hierarchical_memory_limit ";
+    let begins_a_line =
+        |at: &usize| at.checked_sub(1).is_none_or(|before| text.as_bytes().get(before) == Some(&b'\n'));
+    let at = memmem::find_iter(text.as_bytes(), NAME).find(begins_a_line)?;
+    memory_v1(text.get(at + NAME.len()..)?.lines().next()?)
 }
 
 /// `cpu.max`: `QUOTA PERIOD` in µs, `max` for no quota; the period may be left out. In milli-CPUs, rounded down.

@@ -7,6 +7,19 @@ use crate::parse::words::words;
 /// The kernel's own ceiling (`CONFIG_NR_CPUS` of x86 goes to 8192): an index at or above it is an error.
 pub const MAX_CPUS: u32 = 8192;
 
+const SEPARATORS: [char; 5] = [' ', '\t', '\n', '\r', ','];
+
+/// What a list of CPUs in a setting of systemd says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The CPUs of its valid words; a range from high to low is valid and has none.
+    pub set: CpuSet,
+    /// How many words it has.
+    pub words: usize,
+    /// Whether all of them are valid.
+    pub valid: bool,
+}
+
 /// A set of CPU indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuSet {
@@ -82,21 +95,20 @@ impl CpuSet {
         }
     }
 
-    /// A list as systemd reads it (`parse_cpu_set_full()`): words with quotes, commas as well as spaces, numbers as in C.
-    /// A range from high to low is empty. `None`: the whole list is ignored.
-    pub fn parse_setting(text: &str) -> Option<Self> {
-        let mut set = Self::default();
-        for item in words(text, &[' ', '\t', '\n', '\r', ','], false)? {
-            let (from, to) = item.split_once('-').unwrap_or((&item, &item));
-            let (from, to) = (integer(from)?, integer(to)?);
-            if from <= to {
-                if to >= MAX_CPUS {
-                    return None;
-                }
-                set.insert_range(from, to);
+    /// A list as systemd reads it: words with quotes, commas as well as spaces, numbers as in C. `None`: the quotes are
+    /// broken, and the whole list is ignored.
+    pub fn parse_setting(text: &str) -> Option<Setting> {
+        let words = words(text, &SEPARATORS, false)?;
+        let mut setting = Setting { set: Self::default(), words: words.len(), valid: true };
+        for item in &words {
+            let (from, to) = item.split_once('-').unwrap_or((item, item));
+            match (integer(from), integer(to)) {
+                (Some(from), Some(to)) if from > to => {}
+                (Some(from), Some(to)) if to < MAX_CPUS => setting.set.insert_range(from, to),
+                _ => setting.valid = false,
             }
         }
-        Some(set)
+        Some(setting)
     }
 
     /// A list as the kernel prints it: single numbers and ranges, commas; an empty text is the empty set.
@@ -205,24 +217,31 @@ mod tests {
 
     #[test]
     fn lists_as_systemd_reads_them() {
-        let list = |text: &str| CpuSet::parse_setting(text).map(|set| set.to_string());
+        let list = |text: &str| {
+            CpuSet::parse_setting(text).map(|list| (list.set.to_string(), list.words, list.valid))
+        };
         for (text, expected) in [
-            ("0-3", Some("0-3")),
-            ("0 2\t4,6", Some("0,2,4,6")),
-            ("\"1 \" '2'", None),
-            ("'1' \"2\"", Some("1-2")),
-            ("3-1", Some("")),
-            ("3-1 5", Some("5")),
-            ("0x4 010", Some("4,8")),
-            ("", Some("")),
-            ("8191", Some("8191")),
-            ("8192", None),
-            ("1-", None),
-            ("-1", None),
-            ("1-2-3", None),
-            ("a", None),
+            ("0-3", Some(("0-3", 1, true))),
+            ("0 2\t4,6", Some(("0,2,4,6", 4, true))),
+            ("\"1 \" '2'", Some(("2", 2, false))),
+            ("'1' \"2\"", Some(("1-2", 2, true))),
+            ("3-1", Some(("", 1, true))),
+            ("3-1 5", Some(("5", 2, true))),
+            ("0x4 010", Some(("4,8", 2, true))),
+            ("", Some(("", 0, true))),
+            (",", Some(("", 0, true))),
+            ("8191", Some(("8191", 1, true))),
+            ("8192", Some(("", 1, false))),
+            ("2 - 3", Some(("2-3", 3, false))),
+            ("1-", Some(("", 1, false))),
+            ("-1", Some(("", 1, false))),
+            ("1-2-3", Some(("", 1, false))),
+            ("a", Some(("", 1, false))),
+            ("'1", None),
+            ("1\\", None),
         ] {
-            assert_eq!(list(text).as_deref(), expected, "{text:?}");
+            let expected = expected.map(|(set, words, valid)| (set.to_owned(), words, valid));
+            assert_eq!(list(text), expected, "{text:?}");
         }
     }
 

@@ -21,8 +21,13 @@ pub struct CgroupMount<'a> {
 impl CgroupMount<'_> {
     /// Whether it is a hierarchy of version 1 with this controller (`cpu,cpuacct` joins two of them).
     pub fn has_v1(&self, controller: &str) -> bool {
-        self.v1_options.is_some_and(|options| options.split(',').any(|option| option == controller))
+        self.v1_options.is_some_and(|options| lists(options, controller))
     }
+}
+
+/// Whether a list with commas has an item.
+pub(crate) fn lists(list: &str, item: &str) -> bool {
+    list.len() >= item.len() && list.as_bytes().split(|byte| *byte == b',').any(|one| one == item.as_bytes())
 }
 
 /// The mounted hierarchies, in the order of the file. Lines that are cut off or no UTF-8 are left out.
@@ -47,7 +52,13 @@ pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
 
 /// One line; `None`: not of a cgroup file system, or not whole.
 fn mount(line: &str) -> Option<CgroupMount<'_>> {
-    let mut fields = line.split(' ');
+    let mut rest = Some(line);
+    let mut fields = std::iter::from_fn(|| {
+        let line = rest?;
+        let end = memchr(b' ', line.as_bytes());
+        rest = end.and_then(|end| line.get(end + 1..));
+        line.get(..end.unwrap_or(line.len()))
+    });
     // The mount's number, its parent's, the device.
     let root = fields.nth(3)?;
     let point = fields.next()?;
@@ -68,7 +79,7 @@ fn unescape(field: &str) -> Option<Cow<'_, str>> {
     if !field.starts_with('/') {
         return None;
     }
-    if !field.contains('\\') {
+    if memchr(b'\\', field.as_bytes()).is_none() {
         return Some(Cow::Borrowed(field));
     }
     let mut bytes = Vec::with_capacity(field.len());

@@ -60,26 +60,56 @@ impl std::fmt::Display for Fault {
 
 /// What the lines of `text` say, in order; comments and empty lines say nothing.
 pub fn items(text: &[u8]) -> Items<'_> {
-    Items { rest: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), line: 0, ended: false }
+    items_that(text, |_| true)
+}
+
+/// The same without the lines, except for section headers, that `may_count` says no to; it gets them with what space there
+/// is before the key. A fault in such a line says nothing either.
+pub fn items_that(text: &[u8], may_count: fn(&[u8]) -> bool) -> Items<'_> {
+    let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    // Mostly all of it is UTF-8, and no line has to be looked at again.
+    let valid = std::str::from_utf8(rest).ok();
+    let plain = memchr::memchr2(b'\r', 0, rest).is_none();
+    let newlines = plain.then(|| memchr::memchr_iter(b'\n', rest));
+    Items { rest, valid, may_count, newlines, done: 0, line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
 pub struct Items<'a> {
     rest: &'a [u8],
+    /// The same as text, where all of it is.
+    valid: Option<&'a str>,
+    may_count: fn(&[u8]) -> bool,
+    /// Where lines end, where `\n` is all that ends one.
+    newlines: Option<memchr::Memchr<'a>>,
+    /// How much of the text is done.
+    done: usize,
     line: u32,
     ended: bool,
+}
+
+/// One line, and as text where that is known already.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    bytes: &'a [u8],
+    valid: Option<&'a str>,
 }
 
 impl<'a> Items<'a> {
     /// The next line without its end. `\n`, `\r` and NUL end a line; different ones in a row are one end
     /// (`read_line_full()`).
-    fn next_line(&mut self) -> Option<&'a [u8]> {
+    fn next_line(&mut self) -> Option<Line<'a>> {
         if self.rest.is_empty() {
             return None;
         }
+        if let Some(newlines) = &mut self.newlines {
+            let length = newlines.next().map_or(self.rest.len(), |at| at - self.done);
+            return Some(self.take(length, 1));
+        }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
-        let (line, mut rest) = self.rest.split_at(end);
+        let mut rest = self.rest.get(end..).unwrap_or_default();
         let mut seen = [None; 3];
+        let mut ends = 0;
         while let Some((first, after)) = rest.split_first() {
             let slot = match first {
                 b'\n' => 0,
@@ -91,11 +121,22 @@ impl<'a> Items<'a> {
                 Some(mark @ None) => *mark = Some(()),
                 _ => break,
             }
+            ends += 1;
             rest = after;
         }
-        self.rest = rest;
+        Some(self.take(end, ends))
+    }
+
+    /// The next `length` bytes as a line, and `ends` more that end it.
+    fn take(&mut self, length: usize, ends: usize) -> Line<'a> {
+        let (bytes, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
+        let rest_from = length.saturating_add(ends).min(self.rest.len());
+        let line = Line { bytes, valid: self.valid.and_then(|valid| valid.get(..length)) };
+        self.rest = rest.get(ends..).unwrap_or_default();
+        self.valid = self.valid.and_then(|valid| valid.get(rest_from..));
+        self.done += rest_from;
         self.line = self.line.saturating_add(1);
-        Some(line)
+        line
     }
 }
 
@@ -106,35 +147,44 @@ impl<'a> Iterator for Items<'a> {
         // A continued line is the only one that is copied.
         let mut continued: Option<Vec<u8>> = None;
         while !self.ended {
-            let text: Cow<'a, [u8]> = match (self.next_line(), continued.take()) {
+            let (text, valid): (Cow<'a, [u8]>, _) = match (self.next_line(), continued.take()) {
                 (None, None) => return None,
                 // The last line ends in a backslash.
-                (None, Some(so_far)) => Cow::Owned(so_far),
+                (None, Some(so_far)) => (Cow::Owned(so_far), None),
+                // One that is whole and text, as nearly all are.
+                (Some(line), None)
+                    if line.valid.is_some()
+                        && line.bytes.last() != Some(&b'\\')
+                        && line.bytes.first() != Some(&b'[')
+                        && !(self.may_count)(line.bytes) =>
+                {
+                    continue;
+                }
                 (Some(line), so_far) => {
-                    if line.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
+                    if line.bytes.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
                         continued = so_far;
                         continue;
                     }
-                    let mut text = match so_far {
-                        None => Cow::Borrowed(line),
+                    let (mut text, valid) = match so_far {
+                        None => (Cow::Borrowed(line.bytes), line.valid),
                         Some(mut so_far) => {
-                            so_far.extend_from_slice(line);
-                            Cow::Owned(so_far)
+                            so_far.extend_from_slice(line.bytes);
+                            (Cow::Owned(so_far), None)
                         }
                     };
                     // An odd number of backslashes at the end: the newline is escaped.
-                    let backslashes = text.iter().rev().take_while(|b| **b == b'\\').count();
-                    if backslashes % 2 == 1 {
+                    let backslashes = || text.iter().rev().take_while(|b| **b == b'\\').count();
+                    if text.last() == Some(&b'\\') && backslashes() % 2 == 1 {
                         if let Some(last) = text.to_mut().last_mut() {
                             *last = b' ';
                         }
                         continued = Some(text.into_owned());
                         continue;
                     }
-                    text
+                    (text, valid)
                 }
             };
-            if let Some(item) = self.item(text) {
+            if let Some(item) = self.item(text, valid) {
                 return Some(item);
             }
         }
@@ -144,11 +194,12 @@ impl<'a> Iterator for Items<'a> {
 
 impl<'a> Items<'a> {
     /// What one whole line says; `None`: nothing.
-    fn item(&mut self, text: Cow<'a, [u8]>) -> Option<Item<'a>> {
+    fn item(&mut self, text: Cow<'a, [u8]>, valid: Option<&'a str>) -> Option<Item<'a>> {
         let line = self.line;
-        let text = match text {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-            Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+        let text = match (text, valid) {
+            (_, Some(valid)) => Some(Cow::Borrowed(valid)),
+            (Cow::Borrowed(bytes), None) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+            (Cow::Owned(bytes), None) => String::from_utf8(bytes).ok().map(Cow::Owned),
         };
         let Some(text) = text else {
             return Some(Item::Fault { fault: Fault::NotUtf8, line });
@@ -164,7 +215,8 @@ impl<'a> Items<'a> {
             };
             return Some(Item::Section { name: part(&text, name), line });
         }
-        let equals = memchr::memchr(b'=', stripped.as_bytes());
+        // Keys are short: a look at each byte is cheaper than a call.
+        let equals = stripped.bytes().position(|byte| byte == b'=');
         Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
             None => Item::Fault { fault: Fault::MissingEquals, line },
             Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },

@@ -28,6 +28,7 @@ pub fn words_up_to_fault(text: &str, separators: &[char], escapes: bool) -> (Vec
 
 struct Words<'a> {
     rest: &'a str,
+    /// All of them ASCII.
     separators: &'a [char],
     escapes: bool,
 }
@@ -42,31 +43,39 @@ impl Words<'_> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let mut word = Vec::new();
+        let mut word = Vec::with_capacity(32);
+        let bit = |c: char| 1u128 << (c as u32 & 127);
+        let stops = self.separators.iter().fold(bit('"') | bit('\'') | bit('\\'), |all, c| all | bit(*c));
         let mut quote = None;
-        let mut characters = self.rest.char_indices();
-        let mut end = self.rest.len();
-        while let Some((at, character)) = characters.next() {
-            match (quote, character) {
-                (_, '\\') => {
-                    let after = self.rest.get(at + 1..).unwrap_or_default();
+        let mut at = 0;
+        let mut ended = false;
+        while !ended {
+            let rest = self.rest.get(at..).unwrap_or_default();
+            // What ends a run of text: a quote, a backslash, a separator outside of quotes.
+            let ends = match quote {
+                Some(mark) => bit(mark) | bit('\\'),
+                None => stops,
+            };
+            let stops_run = |byte: u8| byte.is_ascii() && ends >> byte & 1 == 1;
+            let run = rest.bytes().position(stops_run).unwrap_or(rest.len());
+            word.extend_from_slice(rest.get(..run).unwrap_or_default().as_bytes());
+            at += run;
+            match rest.as_bytes().get(run) {
+                Some(b'\\') => {
+                    let after = rest.get(run + 1..).unwrap_or_default();
                     let taken =
                         if self.escapes { unescape(after, &mut word) } else { literal(after, &mut word) };
-                    let taken = taken.ok_or(Broken)?;
-                    let next = at + 1 + taken;
-                    characters = self.rest.char_indices();
-                    while characters.offset() < next && characters.next().is_some() {}
+                    at += 1 + taken.ok_or(Broken)?;
                 }
-                (Some(mark), _) if character == mark => quote = None,
-                (None, '"' | '\'') => quote = Some(character),
-                (None, _) if self.separators.contains(&character) => {
-                    end = at;
-                    break;
+                Some(mark @ (b'"' | b'\'')) => {
+                    quote = if quote.is_some() { None } else { Some(char::from(*mark)) };
+                    at += 1;
                 }
-                _ => word.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+                // The end, or a separator.
+                _ => ended = true,
             }
         }
-        self.rest = self.rest.get(end..).unwrap_or_default();
+        self.rest = self.rest.get(at..).unwrap_or_default();
         if quote.is_some() { Err(Broken) } else { String::from_utf8(word).map(Some).map_err(|_| Broken) }
     }
 }

@@ -2,11 +2,11 @@
 
 use rustix::fs::FileType;
 
-use crate::parse::syntax::{Fault, Item, items};
+use crate::parse::syntax::{Fault, Item, items_that};
 use crate::problem::{Kind as ProblemKind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
-use crate::units::{Assignment, KEYS, State, Unit};
+use crate::units::{Assignment, State, Unit, known, may_be_known};
 
 /// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
 pub const DIRECTORIES: [&str; 10] = [
@@ -34,8 +34,10 @@ const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
 #[derive(Debug)]
 pub struct Index<'a> {
     root: &'a Root,
-    /// In the order of the directories.
-    entries: Vec<Entry>,
+    /// Units, in the order of the directories.
+    units: Vec<Entry>,
+    /// Directories of drop-ins, in the same order.
+    drop_ins: Vec<Entry>,
     /// Their names, one after the other.
     names: Vec<u8>,
     /// `/lib` is the same as `/usr/lib`.
@@ -64,9 +66,9 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     File,
-    /// To a file or to a directory.
     Link,
-    Directory,
+    /// A directory, or a link to one.
+    DropIns,
 }
 
 /// What a name stands for.
@@ -82,7 +84,8 @@ impl<'a> Index<'a> {
     pub fn read(root: &'a Root, problems: &mut Vec<Problem>) -> Self {
         let mut index = Self {
             root,
-            entries: Vec::with_capacity(256),
+            units: Vec::with_capacity(256),
+            drop_ins: Vec::with_capacity(16),
             names: Vec::with_capacity(8 << 10),
             merged_usr: root.link("/lib").is_some(),
             unread: Vec::new(),
@@ -105,44 +108,35 @@ impl<'a> Index<'a> {
 
     /// Takes one name of a directory, if it has to do with services or slices.
     fn add(&mut self, directory: u8, name: &[u8], file_type: FileType) {
-        // Most names are told by their last letter.
-        let of_type = |name: &[u8], dot: &[u8]| match name.last() {
-            Some(b'e') => name
-                .strip_suffix(b"service")
-                .or(name.strip_suffix(b"slice"))
-                .is_some_and(|n| n.ends_with(dot)),
-            _ => false,
+        // Written so that most names are told by a byte or two.
+        let of_type = |name: &[u8]| {
+            matches!(
+                name,
+                [.., b'.', b's', b'e', b'r', b'v', b'i', b'c', b'e']
+                    | [.., b'.', b's', b'l', b'i', b'c', b'e']
+            )
         };
-        let (of_a_unit, of_drop_ins) = match name.last() {
-            Some(b'e') => (of_type(name, b"."), false),
-            Some(b'd') => {
-                let name = name.strip_suffix(b".d");
-                (
-                    false,
-                    name.is_some_and(|name| of_type(name, b".") || name == b"service" || name == b"slice"),
-                )
-            }
+        let (of_a_unit, of_drop_ins) = match name {
+            [.., b'e'] => (of_type(name), false),
+            [name @ .., b'.', b'd'] => (false, of_type(name) || name == b"service" || name == b"slice"),
             _ => return,
         };
         let what = match file_type {
             FileType::RegularFile if of_a_unit => What::File,
-            FileType::Directory if of_drop_ins => What::Directory,
-            FileType::Symlink if of_a_unit || of_drop_ins => What::Link,
-            FileType::Unknown if of_a_unit || of_drop_ins => {
+            FileType::Symlink if of_a_unit => What::Link,
+            FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins => What::DropIns,
+            FileType::Unknown if of_a_unit => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
                 let path = format!("{directory}/{}", String::from_utf8_lossy(name));
-                match (self.root.link(&path), of_a_unit) {
-                    (Some(_), _) => What::Link,
-                    (None, true) => What::File,
-                    (None, false) => What::Directory,
-                }
+                if self.root.link(&path).is_some() { What::Link } else { What::File }
             }
             _ => return,
         };
         // No name of a file is longer than 255 bytes, and no directory has more than 100,000 that are looked at.
         if let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(name.len())) {
             self.names.extend_from_slice(name);
-            self.entries.push(Entry { start, length, directory, what });
+            let entries = if what == What::DropIns { &mut self.drop_ins } else { &mut self.units };
+            entries.push(Entry { start, length, directory, what });
         }
     }
 
@@ -156,10 +150,10 @@ impl<'a> Index<'a> {
         std::str::from_utf8(self.name_bytes(entry)).unwrap_or_default()
     }
 
-    /// The entries of that name, the strongest directory's first.
-    fn named<'n>(&'n self, name: &'n str) -> impl Iterator<Item = Entry> + 'n {
+    /// Those of `entries` with that name, the strongest directory's first.
+    fn named<'n>(&'n self, entries: &'n [Entry], name: &'n str) -> impl Iterator<Item = Entry> + 'n {
         let same_length = move |entry: &Entry| usize::from(entry.length) == name.len();
-        let entries = self.entries.iter().copied().filter(same_length);
+        let entries = entries.iter().copied().filter(same_length);
         entries.filter(move |entry| self.name_bytes(*entry) == name.as_bytes())
     }
 
@@ -167,12 +161,11 @@ impl<'a> Index<'a> {
     /// instances have in common.
     pub fn load(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Unit> {
         let asked = Name::parse(name)?;
-        let fragment = match self.follow(name) {
-            Ok(None) => asked.template().map_or(Ok(None), |template| self.follow(&template)),
-            other => other,
-        };
+        let of_template = || asked.template().and_then(|template| self.follow(&template));
+        let fragment = self.follow(name).or_else(of_template);
         let mut unit = Unit {
             name: name.to_owned(),
+            asked: name.to_owned(),
             aliases: Vec::new(),
             state: State::NotFound,
             fragment: None,
@@ -180,21 +173,11 @@ impl<'a> Index<'a> {
             assignments: Vec::with_capacity(16),
             unread: self.unread.clone(),
         };
-        match fragment {
-            Err(()) => unit.state = State::Bad,
-            Ok(None) => {}
-            Ok(Some(path)) => {
-                let base = path.rsplit('/').next().unwrap_or_default();
-                if let Some(base) = Name::parse(base) {
-                    unit.name = match (base.kind(), asked.instance) {
-                        (Kind::Template, Some(instance)) => base.with_instance(instance),
-                        _ => base.whole.to_owned(),
-                    };
-                }
-                unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
-                if unit.state != State::NotFound {
-                    unit.fragment = Some(path);
-                }
+        if let Some(path) = fragment {
+            unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            if unit.state != State::NotFound {
+                unit.name = name_of_file(&path, &asked);
+                unit.fragment = Some(path);
             }
         }
         if asked.unit_type == Type::Slice {
@@ -204,6 +187,12 @@ impl<'a> Index<'a> {
                 unit.state = State::Loaded;
             }
         }
+        let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
+        if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
+            // The other name is no more than an alias then.
+            unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
+            unit.aliases.retain(|alias| alias != name);
+        }
         let id = unit.name.clone();
         let id = Name::parse(&id).unwrap_or(asked);
         if unit.state == State::Loaded && asked.unit_type == Type::Service {
@@ -212,16 +201,15 @@ impl<'a> Index<'a> {
             unit.aliases.push(name.to_owned());
         }
         for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
-            let state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
-            if state != State::NotFound {
-                unit.drop_ins.push(path);
-            }
+            // One that can't be read to its end says what it said until there; so it does for systemd.
+            take_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            unit.drop_ins.push(path);
         }
         Some(unit)
     }
 
-    /// The file of a name. `Ok(None)`: it has none; an error: it leads to itself.
-    fn follow(&self, name: &str) -> Result<Option<String>, ()> {
+    /// The file of a name; `None`: it has none, or leads to itself.
+    fn follow(&self, name: &str) -> Option<String> {
         let mut id = name.to_owned();
         for hop in 0..MOST_ALIASES {
             // An alias of an instance leads to the template where the instance has no file.
@@ -230,19 +218,18 @@ impl<'a> Index<'a> {
                 None if hop > 0 => template().and_then(|template| self.id(&template)),
                 other => other,
             };
-            match found {
-                None => return Ok(None),
-                Some(Id::File(path)) => return Ok(Some(path)),
-                Some(Id::Alias(next)) => id = next,
+            match found? {
+                Id::File(path) => return Some(path),
+                Id::Alias(next) => id = next,
             }
         }
-        Err(())
+        None
     }
 
     /// What a name stands for in the strongest directory that has it.
     fn id(&self, name: &str) -> Option<Id> {
-        self.named(name).find_map(|entry| match entry.what {
-            What::Directory => None,
+        self.named(&self.units, name).find_map(|entry| match entry.what {
+            What::DropIns => None,
             What::File => Some(Id::File(format!("{}/{name}", entry.directory()))),
             What::Link => {
                 let path = format!("{}/{name}", entry.directory());
@@ -288,15 +275,14 @@ impl<'a> Index<'a> {
         }
         let suffix = format!(".{}", id.unit_type.word());
         let own = id.with_drop_ins();
-        let others: Vec<Name<'_>> = (self.entries.iter())
-            .filter(|entry| entry.what != What::File)
+        let others: Vec<Name<'_>> = (self.drop_ins.iter())
             .filter_map(|entry| Name::parse(self.name(*entry).strip_suffix(".d")?))
             .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.whole))
             .collect();
         if others.is_empty() {
             return aliases;
         }
-        for entry in self.entries.iter().filter(|entry| entry.what == What::Link) {
+        for entry in self.units.iter().filter(|entry| entry.what == What::Link) {
             let name = self.name(*entry);
             if !name.ends_with(&suffix) || !others.iter().any(|other| name.starts_with(other.prefix)) {
                 continue;
@@ -321,16 +307,12 @@ impl<'a> Index<'a> {
                 continue;
             }
             // It must lead to this very file, and an instance's own link must not lead elsewhere.
-            let Ok(Some(path)) = self.follow(name) else {
+            let Some(path) = self.follow(name) else {
                 continue;
             };
-            let elsewhere = alias != name
-                && matches!(self.follow(&alias), Ok(Some(other)) if Some(base_of(&other)) != fragment.map(base_of));
-            let target = Name::parse(base_of(&path)).map(|target| match (target.kind(), parsed.instance) {
-                (Kind::Template, Some(instance)) => target.with_instance(instance),
-                _ => target.whole.to_owned(),
-            });
-            if target.as_deref() == Some(id.whole) && !elsewhere {
+            let other = |path: String| Some(base_of(&path)) != fragment.map(base_of);
+            let elsewhere = alias != name && self.follow(&alias).is_some_and(other);
+            if name_of_file(&path, &parsed) == id.whole && !elsewhere {
                 aliases.push(alias);
             }
         }
@@ -351,8 +333,16 @@ impl<'a> Index<'a> {
         let mut add = |names: &[String]| {
             let from = places.len();
             for name in names {
-                let name = format!("{name}.d");
-                places.extend(self.named(&name).map(|entry| (entry.directory(), name.clone())));
+                let of_name = |entry: &&Entry| {
+                    usize::from(entry.length) == name.len() + 2
+                        && self.name_bytes(**entry).starts_with(name.as_bytes())
+                };
+                places.extend(
+                    self.drop_ins
+                        .iter()
+                        .filter(of_name)
+                        .map(|entry| (entry.directory(), format!("{name}.d"))),
+                );
             }
             // Directory by directory; stable, so that the names stay in their order.
             let rank =
@@ -396,7 +386,8 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Takes what one file says into `unit`; an empty one is `Masked`, one that is not there `NotFound`.
+/// Takes what one file says into `unit`; an empty one is `Masked`, one that is not there `NotFound`, one that is not read
+/// to its end `Bad`.
 fn take_file(
     root: &Root,
     path: &str,
@@ -407,8 +398,8 @@ fn take_file(
     match root.bytes(path) {
         Ok(bytes) if bytes.is_empty() => State::Masked,
         Ok(bytes) => {
-            take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
-            State::Loaded
+            let whole = take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
+            if whole { State::Loaded } else { State::Bad }
         }
         Err(ReadError::Missing) => State::NotFound,
         Err(error) => {
@@ -419,28 +410,30 @@ fn take_file(
     }
 }
 
-/// Takes the assignments of one file's text, in sections of that type. Of its faults the first is reported: systemd itself reports them all.
+/// Takes the assignments of one file's text, in sections of that type; whether it could be read to its end. Of its faults
+/// the first is reported, and the one that ends it: systemd itself reports them all.
 pub fn take_text(
     path: &str,
     text: &[u8],
     unit_type: Type,
     assignments: &mut Vec<Assignment>,
     problems: &mut Vec<Problem>,
-) {
+) -> bool {
     let mut inside = false;
     let mut told = false;
-    for item in items(text) {
+    for item in items_that(text, may_be_known) {
         match item {
             Item::Section { name, .. } => inside = name == unit_type.section(),
             Item::Assignment { key, value, line } if inside => {
-                if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
+                if let Some(key) = known(&key) {
                     let source = Source::key(path.to_owned(), line, key);
                     assignments.push(Assignment { key, value: value.into_owned(), source });
                 }
             }
             Item::Assignment { .. } => {}
             Item::Fault { fault, line } => {
-                let rest = fault == Fault::BrokenSection;
+                // As `parse_line()` and its caller have it.
+                let rest = matches!(fault, Fault::BrokenSection | Fault::NotUtf8);
                 if rest || !told {
                     let instead =
                         if rest { "systemd skips the rest of the file" } else { "systemd skips the line" };
@@ -452,8 +445,21 @@ pub fn take_text(
                     });
                 }
                 told = true;
+                if rest {
+                    return false;
+                }
             }
         }
+    }
+    true
+}
+
+/// The name of the unit that was asked for by one name, from the name of its file.
+fn name_of_file(path: &str, asked: &Name<'_>) -> String {
+    match (Name::parse(base_of(path)), asked.instance) {
+        (Some(base), Some(instance)) if base.kind() == Kind::Template => base.with_instance(instance),
+        (Some(base), _) => base.whole.to_owned(),
+        (None, _) => asked.whole.to_owned(),
     }
 }
 

@@ -15,10 +15,25 @@ pub mod specifier;
 pub use files::{DIRECTORIES, Index, take_text};
 
 use crate::problem::Source;
-use crate::units::name::Type;
+use crate::units::name::{Name, Type};
 
-/// The settings that are read, of services and of slices alike where they have them.
-pub const KEYS: [&str; 19] = [
+/// The keys as a list, and told by a comparison or two: there are a hundred others in a unit.
+macro_rules! keys {
+    ($($key:literal),+ $(,)?) => {
+        /// The settings that are read, of services and of slices alike where they have them.
+        pub const KEYS: &[&str] = &[$($key),+];
+
+        /// The one of [`KEYS`] that `key` is.
+        fn known(key: &str) -> Option<&'static str> {
+            match key {
+                $($key => Some($key),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+keys! {
     "Slice",
     "MemoryMax",
     "MemoryHigh",
@@ -30,7 +45,6 @@ pub const KEYS: [&str; 19] = [
     "AllowedCPUs",
     "CPUAffinity",
     "NUMAMask",
-    "NUMAPolicy",
     "Environment",
     "EnvironmentFile",
     "PassEnvironment",
@@ -38,7 +52,18 @@ pub const KEYS: [&str; 19] = [
     "ExecStart",
     "ExecStartPre",
     "Restart",
-];
+}
+
+/// Whether a line may be about one of [`KEYS`], by its first letters. False only for what is a plain line of a key that is
+/// none of them; with space before it, or no key at all, it may be.
+fn may_be_known(line: &[u8]) -> bool {
+    match line {
+        [a, b, ..] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
+            matches!(&[*a, *b], b"Sl" | b"Me" | b"CP" | b"Al" | b"NU" | b"En" | b"Pa" | b"Un" | b"Ex" | b"Re")
+        }
+        _ => true,
+    }
+}
 
 /// What became of a unit (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +74,7 @@ pub enum State {
     NotFound,
     /// Its file is empty or a link to /dev/null: it can't be started.
     Masked,
-    /// Its file can't be read, or its names go round in a circle.
+    /// Its file can't be read to its end: it can't be started.
     Bad,
 }
 
@@ -69,6 +94,8 @@ pub struct Assignment {
 pub struct Unit {
     /// Its name (`Id`): that of its file, which may differ from the name that was asked for.
     pub name: String,
+    /// The name that was asked for: systemd reads the unit's own file under the name by which it came to it first.
+    pub asked: String,
     /// The other names by which it goes.
     pub aliases: Vec<String>,
     /// What became of it.
@@ -89,8 +116,27 @@ impl Unit {
         self.assignments.iter().filter(move |assignment| assignment.key == key)
     }
 
+    /// The name under which systemd reads an assignment: what its specifiers stand for.
+    pub fn name_at(&self, assignment: &Assignment) -> Option<Name<'_>> {
+        let of_own_file = self.fragment.as_deref() == Some(&*assignment.source.file);
+        Name::parse(if of_own_file { &self.asked } else { &self.name })
+    }
+
     /// The type, from its name.
     pub fn unit_type(&self) -> Type {
         if self.name.ends_with(".slice") { Type::Slice } else { Type::Service }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, may_be_known};
+
+    #[test]
+    fn the_first_letters_of_all_keys() {
+        for key in KEYS {
+            assert!(may_be_known(key.as_bytes()), "{key}");
+        }
+        assert!(!may_be_known(b"ProtectSystem=strict") && may_be_known(b" ProtectSystem=strict"));
     }
 }

@@ -1,6 +1,8 @@
 //! Specifiers in the values of settings (systemd.unit(5), "Specifiers"): those that follow from the unit's name, and
 //! those that are the same on every system. Pure.
 
+use std::borrow::Cow;
+
 use crate::units::name::{Kind, Name, unescape};
 
 /// Why `text` can't be expanded.
@@ -13,18 +15,22 @@ pub enum Unexpanded {
 }
 
 /// `text` with its specifiers replaced for the unit `name`.
-pub fn expand(text: &str, name: &Name<'_>) -> Result<String, Unexpanded> {
+pub fn expand<'t>(text: &'t str, name: &Name<'_>) -> Result<Cow<'t, str>, Unexpanded> {
     expand_among(text, name, &|_| true)
 }
 
 /// The same where the result is the name of a unit (`Slice=`): fewer specifiers are allowed there.
-pub fn expand_name(text: &str, name: &Name<'_>) -> Result<String, Unexpanded> {
+pub fn expand_name<'t>(text: &'t str, name: &Name<'_>) -> Result<Cow<'t, str>, Unexpanded> {
     expand_among(text, name, &|letter| "ijnNpaAbBHlqmMovwWgGuU".contains(letter))
 }
 
-fn expand_among(text: &str, name: &Name<'_>, allowed: &dyn Fn(char) -> bool) -> Result<String, Unexpanded> {
-    if !text.contains('%') {
-        return Ok(text.to_owned());
+fn expand_among<'t>(
+    text: &'t str,
+    name: &Name<'_>,
+    allowed: &dyn Fn(char) -> bool,
+) -> Result<Cow<'t, str>, Unexpanded> {
+    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(text));
     }
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -44,7 +50,7 @@ fn expand_among(text: &str, name: &Name<'_>, allowed: &dyn Fn(char) -> bool) -> 
             Some(letter) => out.push_str(&value(letter, name)?),
         }
     }
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 /// What one specifier stands for, in the system's manager.
@@ -83,12 +89,15 @@ fn value(letter: char, name: &Name<'_>) -> Result<String, Unexpanded> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::{Unexpanded, expand, expand_name};
     use crate::units::name::Name;
 
     #[test]
     fn of_names() {
-        let of = |text: &str, name: &str| Name::parse(name).map(|name| expand(text, &name));
+        let of =
+            |text: &str, name: &str| Name::parse(name).map(|name| expand(text, &name).map(Cow::into_owned));
         for (text, expected) in [
             ("plain", Ok("plain")),
             ("100%", Ok("100%")),
@@ -105,9 +114,10 @@ mod tests {
             let expected = expected.map(str::to_owned);
             assert_eq!(of(text, "a-b@c\\x2dd.service"), Some(expected), "{text}");
         }
-        assert_eq!(of("x%iy", "a.service"), Some(Ok("xy".to_owned())));
-        let slice = |text: &str| Name::parse("a@b.service").map(|name| expand_name(text, &name));
-        assert_eq!(slice("x-%i.slice"), Some(Ok("x-b.slice".to_owned())));
+        assert_eq!(of("x%iy", "a.service"), Some(Ok("xy".into())));
+        let slice =
+            |text: &str| Name::parse("a@b.service").map(|name| expand_name(text, &name).map(Cow::into_owned));
+        assert_eq!(slice("x-%i.slice"), Some(Ok("x-b.slice".into())));
         assert_eq!(slice("x-%I.slice"), Some(Err(Unexpanded::NoSuch)));
         assert_eq!(slice("x-%m.slice"), Some(Err(Unexpanded::Unknown)));
     }

@@ -23,6 +23,9 @@ const GROWTH_ALLOWED: f64 = 0.25;
 const SLOW: f64 = 7.0 * 86_400.0;
 /// The recycle limit below which a worker is hardly up before it goes again.
 const LEAST_LIMIT: u32 = 100;
+/// What is sized so already and isn't so in the running service.
+const NOT_IN_EFFECT: &str =
+    ": it takes effect at a restart, unless something overrides it (pypnm-sizing explain)";
 /// Measured memory is rounded up to this, in MiB.
 const STEP: u64 = 16;
 
@@ -202,6 +205,13 @@ fn growth(ledger: &Ledger, setup: &Setup) -> Finding {
 
 /// The line that makes `lower` the recycle limit: the guide's word where that does it.
 fn limited(setup: &Setup, lower: u32, reason: &str) -> Finding {
+    let sized = setup.profile().limit_max_requests;
+    if (1..=lower).contains(&sized) {
+        return Finding::remark(
+            Topic::Growth,
+            format!("{reason}; the profile has {sized} already{NOT_IN_EFFECT}"),
+        );
+    }
     let investigated = setup.with(|settings| settings.investigate_memory_creep = true).limit_max_requests;
     let is_news = setup.profile().limit_max_requests != investigated;
     let line = if investigated == lower && is_news {
@@ -279,7 +289,7 @@ fn fewer(ledger: &Ledger, setup: &Setup) -> Option<Finding> {
     } else if often(evidence.cpu_full) && u64::from(live) > setup.cpus {
         let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
         let reason = format!(
-            "{live} workers on {cpus} CPUs used them wholly in {}: the others only wait",
+            "no CPU was left in {}: {live} workers on {cpus} CPUs only wait for each other",
             of_time(evidence.cpu_full)
         );
         return Some(with_cap(setup, cpus, live, &reason));
@@ -295,6 +305,11 @@ fn fewer(ledger: &Ledger, setup: &Setup) -> Option<Finding> {
 
 /// `MaxWorkers=` lowered, or `Workers=` where the operator has set that.
 fn with_cap(setup: &Setup, cap: u32, live: u32, reason: &str) -> Finding {
+    let sized = setup.profile().workers;
+    if sized <= cap {
+        let reason = format!("{reason}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized));
+        return Finding::remark(Topic::Workers, reason);
+    }
     let capped = setup.with(|settings| settings.max_workers = cap).workers;
     let (set, then) = if capped < live && setup.settings.workers.is_none() {
         (format!("MaxWorkers={cap}"), capped)
@@ -315,8 +330,11 @@ fn more(ledger: &Ledger, setup: &Setup) -> Finding {
     let proof = PROOF * ledger.enough();
     if evidence.all_busy < proof || evidence.free_cpus_when_busy.total() < FEWEST_BUSY {
         let full = evidence.cpu_full >= proof;
-        let why =
-            if full { ": the CPUs are full, more workers would only wait" } else { ": no demand for more" };
+        let why = if full {
+            ": the CPUs are full, more workers would only wait"
+        } else {
+            ": that proves no demand for more"
+        };
         return remark(format!("{busy}{why}"));
     }
     // Free in nine of ten of those samples.
@@ -329,6 +347,10 @@ fn more(ledger: &Ledger, setup: &Setup) -> Finding {
     let room = u32::try_from(free.min(by_memory)).unwrap_or(u32::MAX);
     if room == 0 {
         return remark(format!("{told}: no room for another worker"));
+    }
+    let sized = setup.profile().workers;
+    if sized > live {
+        return remark(format!("{told}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)));
     }
     let most = MEMORY_GUARDRAILS.iter().map(|(_, workers)| *workers).max().unwrap_or(live);
     // At most double at a time: the next watch can say more.

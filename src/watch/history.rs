@@ -115,6 +115,11 @@ impl<T> Latest<T> {
         self.items.pop_front()
     }
 
+    /// Takes the newest out.
+    pub fn pop_newest(&mut self) -> Option<T> {
+        self.items.pop_back()
+    }
+
     /// From the oldest to the newest.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.items.iter()
@@ -200,6 +205,8 @@ mod tests {
         (0..5).for_each(|n| latest.push(n));
         assert_eq!(latest.iter().copied().collect::<Vec<i32>>(), [3, 4]);
         assert_eq!((latest.pop(), latest.pop(), latest.pop()), (Some(3), Some(4), None));
+        (5..8).for_each(|n| latest.push(n));
+        assert_eq!((latest.pop_newest(), latest.pop_newest(), latest.pop_newest()), (Some(7), Some(6), None));
     }
 
     #[test]

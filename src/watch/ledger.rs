@@ -17,6 +17,8 @@ pub const ENOUGH: f64 = 600.0;
 const WINDOWS: f64 = 10.0;
 /// A worker that lived for fewer seconds than PyPNM needs to start has not served its limit.
 const SHORT_LIFE: f64 = 10.0;
+/// A service that goes within so many seconds of replacing a worker was being stopped already.
+const STOPPING: f64 = 10.0;
 /// A worker younger than this, in seconds, has not warmed up.
 const WARM_UP: f64 = 60.0;
 /// Ended lives of which the growth is kept, and the points of each.
@@ -140,7 +142,8 @@ pub struct Evidence {
     pub free_cpus_when_busy: Tally,
     /// The most bytes the service had while all workers were busy.
     pub most_memory_when_busy: u64,
-    /// The service used all CPUs it may use, or its quota held it back.
+    /// No CPU was left: the service used all it may use, or the better half of them while others had the rest, or its
+    /// quota held it back.
     pub cpu_full: f64,
     /// The service held above nine tenths of the memory it may use.
     pub memory_tight: f64,
@@ -216,6 +219,8 @@ pub struct Ledger {
     ages: Latest<f64>,
     /// Ages of workers that went and have not been replaced yet.
     gone: Latest<f64>,
+    /// When workers were last replaced.
+    replaced_at: Latest<f64>,
     ended: Latest<Vec<Point>>,
 }
 
@@ -241,6 +246,7 @@ impl Ledger {
             short_lives: 0,
             ages: Latest::new(AGES),
             gone: Latest::new(AGES),
+            replaced_at: Latest::new(AGES),
             ended: Latest::new(LIVES),
         }
     }
@@ -308,6 +314,9 @@ impl Ledger {
         }
         self.began.get_or_insert(sample.at);
         let main = main_of(&sample);
+        if main != self.main {
+            self.taken_back(sample.at);
+        }
         self.lives_that_ended(&sample, main);
         let same_main = main == self.main;
         self.restarted(&sample, main);
@@ -320,7 +329,7 @@ impl Ledger {
                     life.on(process, sample.at, elapsed)
                 } else {
                     if same_main {
-                        self.replaced();
+                        self.replaced(sample.at);
                     }
                     Life::new(process, sample.at, !first || process.age < WARM_UP)
                 };
@@ -395,12 +404,24 @@ impl Ledger {
     }
 
     /// A new worker under the same parent: where one went before, it takes its place.
-    fn replaced(&mut self) {
+    fn replaced(&mut self, at: f64) {
         if let Some(age) = self.gone.pop() {
             self.recycles += 1;
             self.ages.push(age);
             self.short_lives += u64::from(age < SHORT_LIFE);
+            self.replaced_at.push(at);
         }
+    }
+
+    /// systemd stops a service with a signal to all its processes, and a parent that hears it a moment after its workers
+    /// first replaces them. Those were no recycles.
+    fn taken_back(&mut self, at: f64) {
+        while self.replaced_at.pop_newest().is_some_and(|replaced| at - replaced < STOPPING) {
+            let was_short = self.ages.pop_newest().is_some_and(|age| age < SHORT_LIFE);
+            self.recycles = self.recycles.saturating_sub(1);
+            self.short_lives = self.short_lives.saturating_sub(u64::from(was_short));
+        }
+        self.replaced_at = Latest::new(AGES);
     }
 
     /// Adds the last interval to the evidence.
@@ -423,8 +444,10 @@ impl Ledger {
             evidence.free_cpus_when_busy.add((free + 250) / 1000);
             evidence.most_memory_when_busy = evidence.most_memory_when_busy.max(memory);
         }
-        if bounds.cpu > 0 && rates.cpu * 100 >= bounds.cpu * 95 || rates.throttled.is_some_and(|t| t >= 10.0)
-        {
+        let used_up = rates.cpu * 100 >= bounds.cpu * 95;
+        let nothing_left = rates.idle.is_some_and(|idle| idle * 100 <= bounds.cpu * 5);
+        let full = used_up || (nothing_left && rates.cpu * 2 >= bounds.cpu);
+        if bounds.cpu > 0 && full || rates.throttled.is_some_and(|throttled| throttled >= 10.0) {
             evidence.cpu_full += seconds;
         }
         if bounds.memory > 0 && memory / 9 * 10 >= bounds.memory {

@@ -16,6 +16,8 @@ pub mod slope;
 
 #[cfg(test)]
 mod feed;
+#[cfg(test)]
+mod recorded;
 
 /// A mebibyte.
 pub const MIB: u64 = 1 << 20;

@@ -76,7 +76,7 @@ fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> Result<bo
     }
     let (word, ink) = check::word(judged.status());
     let mut page = Page::new();
-    page.one_line(word, ink, &format!(": {}", check::summary(&judged)));
+    page.one_line(word, ink, &check::summary(&judged));
     answer(&page.into_text())?;
     Ok(judged.status() == Status::Fits)
 }

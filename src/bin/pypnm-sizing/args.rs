@@ -156,7 +156,7 @@ pub(crate) struct Show {
     /// Only this unit (default: every unit that is sized)
     #[arg(long, value_name = "UNIT")]
     pub(crate) unit: Option<String>,
-    /// For programs: one JSON object (described in json.md)
+    /// For programs: one JSON object, see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -185,7 +185,7 @@ pub(crate) struct Check {
     /// Say what was compared
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) verbose: bool,
-    /// For programs: one JSON object (described in json.md)
+    /// For programs: one JSON object, see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -2,6 +2,8 @@
 //! monitoring; status 0, 1 and 2 for "fits", "does not" and "can't tell".
 
 mod facts;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::process::ExitCode;
@@ -87,6 +89,10 @@ pub(crate) fn judge(root: &Root, sizing: &Sizing, name: &str) -> Judged {
 
 fn judge_once(root: &Root, sizing: &Sizing, name: &str) -> Judged {
     let unit = name.to_owned();
+    if let Some((stem, _)) = name.split_once("@.") {
+        let why = format!("it is a template; name an instance, --unit={stem}@NAME.service");
+        return Judged { unit, facts: None, verdict: Err(why) };
+    }
     let facts = match gather(root, sizing, name) {
         Ok(facts) => facts,
         Err(trouble) => {
@@ -182,7 +188,7 @@ fn line(page: &mut Page, judged: &Judged, problems: &[Problem]) {
         number => format!("; {number} problems with what was read, see --verbose"),
     };
     let (word, ink) = word(judged.status());
-    page.one_line(word, ink, &format!(": {}{problems}", summary(judged)));
+    page.one_line(word, ink, &format!("{}{problems}", summary(judged)));
 }
 
 fn details(page: &mut Page, judged: &Judged) {
@@ -206,7 +212,7 @@ fn details(page: &mut Page, judged: &Judged) {
         &format!(
             "{} ({})",
             numbers(facts.generated.as_ref().and_then(crate::generated::Generated::numbers)),
-            crate::generated::path(&facts.unit)
+            facts.drop_in
         ),
     );
     if verdict.due.is_some() {

@@ -9,11 +9,10 @@ use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitBy, MEMORY_GUARDRAILS, Work
 use pypnm_sizing::pypnm::{Numbers, own_sizing};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
-use pypnm_sizing::units::State;
 
 use crate::args::Show;
 use crate::page::{Ink, Page};
-use crate::sized::{chosen, place, profile, settings, turned_off};
+use crate::sized::{chosen, place, profile, settings, state, turned_off};
 use crate::{Outcome, answer, json, show};
 
 /// The guide's words for each of its memory guardrails.
@@ -86,12 +85,7 @@ fn one(page: &mut Page, unit: &Unit, own: &Own) {
         Some(definition) => {
             let files = definition.fragment.iter().chain(&definition.drop_ins);
             files.for_each(|file| page.row("  ", 2, file));
-            let state = match definition.state {
-                State::Loaded => None,
-                State::NotFound => Some("there is no unit of this name, or another generator makes it"),
-                State::Masked => Some("the unit is masked: it can't be started"),
-                State::Bad => Some("the unit can't be read"),
-            };
+            let state = state(definition);
             if let Some(state) = state {
                 page.row("  ", 2, state);
             }

@@ -22,21 +22,21 @@ pub(crate) fn path(unit: &str) -> String {
     format!("{DIRECTORY}/{unit}.d/{}", dropin::NAME)
 }
 
-/// The drop-in of `unit` as it lies there. `None`: there is none.
-pub(crate) fn read(root: &Root, unit: &str) -> Result<Option<Generated>, ReadError> {
+/// The drop-in of `unit` as it lies there, for itself or, of a template, for an instance. `None`: there is none.
+pub(crate) fn read(root: &Root, unit: &str, instance: &str) -> Result<Option<Generated>, ReadError> {
     match root.bytes(&path(unit)) {
-        Ok(text) => Ok(Some(Generated { environment: environment(&text) })),
+        Ok(text) => Ok(Some(Generated { environment: environment(&text, instance) })),
         Err(ReadError::Missing) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Ours is plain: one assignment a line, no quotes.
-fn environment(text: &[u8]) -> BTreeMap<String, String> {
+/// Ours is plain: one assignment a line, no quotes, of the specifiers only the unit's name.
+fn environment(text: &[u8], unit: &str) -> BTreeMap<String, String> {
     items(text)
         .filter_map(|item| match item {
             Item::Assignment { key, value, .. } if key == "Environment" => {
-                value.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
+                value.split_once('=').map(|(key, value)| (key.to_owned(), value.replace("%n", unit)))
             }
             _ => None,
         })

@@ -21,12 +21,15 @@ pub(crate) enum Ink {
 pub(crate) struct Page {
     text: String,
     colours: bool,
+    /// A person reads it, no program.
+    terminal: bool,
 }
 
 impl Page {
     /// An answer for stdout.
     pub(crate) fn new() -> Self {
-        Self { text: String::new(), colours: colours(&std::io::stdout()) }
+        let stdout = std::io::stdout();
+        Self { text: String::new(), colours: colours(&stdout), terminal: stdout.is_terminal() }
     }
 
     /// A heading, an empty line before it where there is something above.
@@ -50,11 +53,13 @@ impl Page {
         self.text.replace_range(before..before + label.len(), &painted);
     }
 
-    /// A word set off and a text, in one line however long.
+    /// A word set off and a text: in one line however long, but on a terminal.
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
-        let word = self.painted(word, ink);
-        self.text.push_str(&word);
-        self.text.push_str(&printable(text));
+        let whole = format!("{word}: {}", printable(text));
+        let columns = if self.terminal { COLUMNS - 3 } else { usize::MAX };
+        let lines = wrapped(&whole, columns).join("\n  ");
+        self.text.push_str(&self.painted(word, ink));
+        self.text.push_str(lines.get(word.len()..).unwrap_or_default());
         self.text.push('\n');
     }
 
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn rows_hang_and_escapes_do_not_pass() {
-        let mut page = Page { text: String::new(), colours: false };
+        let mut page = Page { text: String::new(), colours: false, terminal: false };
         page.row("  CPUs", 8, &"word ".repeat(20));
         assert!(page.text.lines().all(|line| line.len() < 80), "{}", page.text);
         assert_eq!(page.text.lines().nth(1).map(|line| line.get(..9)), Some(Some("        w")));

@@ -9,7 +9,7 @@ use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
 use crate::args::Show;
 use crate::page::Page;
 use crate::sized::{
-    Setting, brief, chosen, effective, not_sized, override_text, profile, settings, turned_off,
+    Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
 use crate::{Outcome, answer, generated, json, remark};
 
@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM counts CPUs and memory itself."));
     }
     for unit in &units {
-        one(&mut page, unit, &loaded(unit));
+        one(&mut page, unit, &loaded(unit), instead != Instead::default());
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -57,7 +57,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     }
 }
 
-fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
+fn one(page: &mut Page, unit: &Unit, loaded: &Loaded, is_tried: bool) {
     page.heading(&headline(unit));
     page.row("", 0, "");
     let capacity = &unit.capacity;
@@ -81,6 +81,11 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded) {
     }
     for one in &unit.overrides.list {
         page.row("  By hand", LABEL, &override_text(one));
+    }
+    // Of a machine to try nobody expects that it has one.
+    let here = unit.definition.as_ref().filter(|_| !is_tried);
+    if let Some(state) = here.and_then(state) {
+        page.row("  Unit", LABEL, state);
     }
     match loaded {
         Loaded::NotAsked | Loaded::Same => {}
@@ -131,7 +136,11 @@ fn loaded(root: &Root, instead: &Instead, unit: &Unit) -> Loaded {
     if *instead != Instead::default() || !root.has_directory(BOOTED) {
         return Loaded::NotAsked;
     }
-    match generated::read(root, &unit.name).ok().flatten().and_then(|generated| generated.numbers()) {
+    match generated::read(root, &unit.name, &unit.name)
+        .ok()
+        .flatten()
+        .and_then(|generated| generated.numbers())
+    {
         None => Loaded::Nothing,
         Some(numbers)
             if numbers.workers == i64::from(unit.profile.workers)

@@ -6,6 +6,7 @@ use pypnm_sizing::parse::quantity::{Cpus, Gib, Size};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::sizing::{Sizing, Unit};
+use pypnm_sizing::units::{self, State};
 
 /// The units to speak of: all that are sized, or the one that was asked for.
 pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Result<Vec<&'a Unit>, String> {
@@ -181,5 +182,15 @@ pub(crate) fn override_text(one: &Override) -> String {
         Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => {
             one.to_string()
         }
+    }
+}
+
+/// What is the matter with a unit's files; `None`: nothing.
+pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
+    match definition.state {
+        State::Loaded => None,
+        State::NotFound => Some("there is none of this name, or another generator makes it"),
+        State::Masked => Some("it is masked, and can't be started"),
+        State::Bad => Some("its file can't be read"),
     }
 }

@@ -4,6 +4,8 @@
 //! PID 1 by its private socket where no bus runs (containers, rescue mode), is there wherever systemd is, and costs
 //! the static helper no crate. Its `show` output is documented as stable ("systemctl show" is "intended for computers").
 //!
+//! It also knows where systemd keeps a unit's cgroup, and so the unit's processes.
+//!
 //! No child is waited for longer than its time; what it said becomes a message for a person.
 
 use std::collections::BTreeMap;
@@ -13,9 +15,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use pypnm_sizing::root::Root;
 use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
+/// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
+const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
+/// More processes than this are no PyPNM.
+const MOST: usize = 4096;
 /// For an answer from a manager that is up.
 const TO_ANSWER: Duration = Duration::from_secs(10);
 /// For a reload: systemd gives its generators 90 s.
@@ -83,15 +90,21 @@ pub(crate) struct Loaded {
     pub(crate) cgroup: String,
 }
 
-const PROPERTIES: &str = "--property=LoadState,ActiveState,FragmentPath,DropInPaths,Environment,EnvironmentFiles,\
+const PROPERTIES: &str = "LoadState,ActiveState,FragmentPath,DropInPaths,Environment,EnvironmentFiles,\
                           ExecStartPre,ExecStart,MainPID,ControlGroup";
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the state `not-found`.
 pub(crate) fn show(unit: &str) -> Result<Loaded, Trouble> {
-    let said = run("show", &[PROPERTIES, "--", unit], TO_ANSWER)?;
-    let loaded = parse(&said);
+    properties(unit, PROPERTIES).map(loaded)
+}
+
+/// Properties of a unit, named with commas between them; of some there are several.
+pub(crate) fn properties(unit: &str, names: &str) -> Result<Vec<(String, String)>, Trouble> {
+    let said = run("show", &[&format!("--property={names}"), "--", unit], TO_ANSWER)?;
+    let lines = said.lines().filter_map(|line| line.split_once('='));
+    let properties: Vec<_> = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // In a chroot systemctl ignores what it is asked, with status 0.
-    if loaded.load.is_empty() { Err(Trouble::NotRunning(String::new())) } else { Ok(loaded) }
+    if properties.is_empty() { Err(Trouble::NotRunning(String::new())) } else { Ok(properties) }
 }
 
 /// Has systemd run its generators and read its units anew.
@@ -105,33 +118,62 @@ pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), Trouble> {
     run("try-restart", &["--", unit], time).map(drop)
 }
 
-fn parse(said: &str) -> Loaded {
+fn loaded(properties: Vec<(String, String)>) -> Loaded {
     let mut loaded = Loaded::default();
-    for (key, value) in said.lines().filter_map(|line| line.split_once('=')) {
-        match key {
-            "LoadState" => value.clone_into(&mut loaded.load),
-            "ActiveState" => value.clone_into(&mut loaded.active),
-            "FragmentPath" => value.clone_into(&mut loaded.fragment),
+    for (key, value) in properties {
+        match key.as_str() {
+            "LoadState" => loaded.load = value,
+            "ActiveState" => loaded.active = value,
+            "FragmentPath" => loaded.fragment = value,
             "DropInPaths" => {
                 loaded.drop_ins = value.split(' ').filter(|p| !p.is_empty()).map(str::to_owned).collect();
             }
             "Environment" => {
-                let words = words(value);
+                let words = words(&value);
                 let pairs = words.iter().filter_map(|word| word.split_once('='));
                 loaded.environment = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
             }
             "EnvironmentFiles" => {
-                let path = value.rsplit_once(" (ignore_errors=").map_or(value, |(path, _)| path);
+                let path = value.rsplit_once(" (ignore_errors=").map_or(value.as_str(), |(path, _)| path);
                 loaded.environment_files.push(path.to_owned());
             }
             "ExecStart" => loaded.exec_start = format!("{}{value}\n", loaded.exec_start),
             "ExecStartPre" => loaded.exec_start_pre = format!("{}{value}\n", loaded.exec_start_pre),
             "MainPID" => loaded.main = value.parse().unwrap_or(0),
-            "ControlGroup" => value.clone_into(&mut loaded.cgroup),
+            "ControlGroup" => loaded.cgroup = value,
             _ => {}
         }
     }
     loaded
+}
+
+/// All processes of a unit's cgroup and of those below. Empty: it is down.
+pub(crate) fn processes(machine: &Root, cgroup: &str) -> Vec<u32> {
+    let mut pids = Vec::new();
+    // The root cgroup is everybody's.
+    if cgroup.len() > 1 {
+        for hierarchy in HIERARCHIES {
+            if pids.is_empty() {
+                processes_below(machine, &format!("{hierarchy}{cgroup}"), 0, &mut pids);
+            }
+        }
+    }
+    pids
+}
+
+/// The processes of a cgroup and of those below it.
+fn processes_below(machine: &Root, dir: &str, depth: u32, pids: &mut Vec<u32>) {
+    if let Ok(text) = machine.text(&format!("{dir}/cgroup.procs")) {
+        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(MOST));
+    }
+    // A service without Delegate= has no cgroups below; a container's engine may make some.
+    if depth < 4
+        && let Ok(entries) = machine.entries(dir)
+    {
+        for entry in entries.iter().filter(|entry| !entry.name.contains('.') && !entry.link) {
+            processes_below(machine, &format!("{dir}/{}", entry.name), depth + 1, pids);
+        }
+    }
 }
 
 /// Words as `systemctl show` quotes them: `A=1 "B=two words" $'C=\t'`; of the escapes only `\\` and `\"` matter here.
@@ -229,7 +271,15 @@ fn wait(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>, Errno> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Trouble, parse, trouble, words};
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::{Loaded, Trouble, loaded, trouble, wait, words};
+
+    fn parse(said: &str) -> Loaded {
+        let lines = said.lines().filter_map(|line| line.split_once('='));
+        loaded(lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
 
     #[test]
     fn recorded_show_of_systemd_252() {
@@ -253,6 +303,18 @@ mod tests {
     fn quoted_words() {
         assert_eq!(words(r#"A=1 "B=a \"b\" \\" $'C=x y'  D="#), ["A=1", r#"B=a "b" \"#, "C=x y", "D="]);
         assert_eq!(words(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_child_is_waited_for_longer_than_its_time() -> std::io::Result<()> {
+        let mut child = Command::new("sleep").arg("60").spawn()?;
+        let started = Instant::now();
+        assert_eq!(wait(&mut child, Duration::from_millis(50)), Ok(None));
+        assert!(started.elapsed() < Duration::from_secs(30));
+        child.kill()?;
+        let ended = wait(&mut child, Duration::from_secs(30));
+        assert!(ended.is_ok_and(|status| status.is_some_and(|status| !status.success())));
+        Ok(())
     }
 
     #[test]

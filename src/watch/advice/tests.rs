@@ -237,6 +237,34 @@ fn more_workers_than_cpus_only_wait() {
 }
 
 #[test]
+fn what_the_profile_has_already_is_no_line_to_set() {
+    // Four run on two CPUs by flags of their own: sized are two.
+    let mut feed = Feed::new(4, 2, 24);
+    feed.cpu = 50.0;
+    feed.idle = 0.0;
+    feed.run(400);
+    let found = findings(&feed.ledger, Some(&setup(2, 24)));
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(
+        reason(&found, Topic::Workers)
+            .contains("the profile gives 2 workers already: it takes effect at a restart")
+    );
+    // Two run, not restarted since the machine has grown: sized are four.
+    let feed = busy(2, 8, 32, 6000.0);
+    let found = findings(&feed.ledger, Some(&setup(8, 32)));
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("the profile gives 4 workers already"), "{found:?}");
+    // The lower limit is configured and not in effect yet.
+    let mut feed = Feed::new(4, 8, 32);
+    feed.growth = number(30 * MIB) / 3600.0;
+    feed.run(2000);
+    let creep = Settings { investigate_memory_creep: true, ..Settings::default() };
+    let found = findings(&feed.ledger, Some(&Setup { settings: creep, ..setup(8, 32) }));
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(reason(&found, Topic::Growth).contains("the profile has 1000 already"), "{found:?}");
+}
+
+#[test]
 fn a_crash_loop_is_named() {
     let mut feed = Feed::new(2, 4, 8);
     feed.life = 5.0;

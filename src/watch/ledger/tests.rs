@@ -46,6 +46,36 @@ fn a_restart_of_the_service_is_no_recycle() {
 }
 
 #[test]
+fn workers_replaced_by_a_parent_that_is_being_stopped_are_no_recycles() {
+    let mut ledger = Ledger::new(Bounds::default(), ENOUGH);
+    let sample = |at: f64, parent: u32, workers: &[u32]| Sample {
+        at,
+        processes: std::iter::once(one(parent, Role::Parent))
+            .chain(workers.iter().map(|pid| one(*pid, Role::Worker)))
+            .collect(),
+        ..Sample::default()
+    };
+    ledger.take(sample(1.0, 1, &[2, 3]));
+    // A true one, long before.
+    ledger.take(sample(2.0, 1, &[2, 4]));
+    ledger.take(sample(60.0, 1, &[2, 4]));
+    // All get the signal; the parent hears it last, having replaced both.
+    ledger.take(sample(61.0, 1, &[]));
+    ledger.take(sample(61.2, 1, &[5, 6]));
+    assert_eq!(ledger.recycles, 3, "so far it looks like two more");
+    ledger.take(sample(61.4, 1, &[]));
+    ledger.take(Sample { at: 61.6, ..Sample::default() });
+    assert_eq!((ledger.recycles, ledger.ages.iter().count()), (1, 1));
+    ledger.take(sample(70.0, 11, &[12, 13]));
+    assert_eq!((ledger.recycles, ledger.restarts, ledger.short_lives), (1, 1, 0));
+    // And at once, without a moment in which it is down.
+    ledger.take(sample(90.0, 11, &[12]));
+    ledger.take(sample(90.2, 11, &[12, 14]));
+    ledger.take(sample(91.0, 21, &[22, 23]));
+    assert_eq!((ledger.recycles, ledger.restarts), (1, 2));
+}
+
+#[test]
 fn one_worker_is_recycled_by_an_automatic_restart() {
     let mut feed = Feed::new(1, 2, 4).single();
     feed.run(50);
@@ -74,10 +104,10 @@ fn a_worker_that_went_without_a_successor_is_no_recycle_and_the_end_is_none_eith
     assert_eq!(ledger.recycles, 0);
     ledger.take(sample(3.0, &[1, 2, 4]));
     assert_eq!(ledger.recycles, 1);
-    ledger.take(sample(4.0, &[1]));
-    ledger.take(sample(5.0, &[]));
+    ledger.take(sample(34.0, &[1]));
+    ledger.take(sample(35.0, &[]));
     assert_eq!((ledger.recycles, ledger.workers.len(), ledger.memory_now()), (1, 0, 0));
-    ledger.take(sample(6.0, &[1, 7, 8, 9]));
+    ledger.take(sample(36.0, &[1, 7, 8, 9]));
     assert_eq!(ledger.recycles, 3, "two came back under the same parent, one is more than there were");
 }
 
@@ -139,6 +169,20 @@ fn a_long_gap_is_one_interval() {
     feed.cpu = 40.0;
     feed.run(1);
     assert_eq!(feed.ledger.rates.cpu, 800);
+}
+
+#[test]
+fn no_cpu_is_left() {
+    let full = |cpu, idle| {
+        let mut feed = Feed::new(4, 4, 16);
+        (feed.cpu, feed.idle) = (cpu, idle);
+        feed.run(11);
+        super::super::whole(feed.ledger.evidence.cpu_full)
+    };
+    assert_eq!(full(96.0, 100.0), 20, "the service alone");
+    assert_eq!(full(60.0, 100.0), 20, "others have the rest");
+    assert_eq!(full(40.0, 100.0), 0, "others have most");
+    assert_eq!(full(60.0, 1600.0), 0);
 }
 
 #[test]

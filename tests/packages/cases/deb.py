@@ -25,7 +25,7 @@ def life(packages, version):
         with counted(m, 1, "the installation"):
             said = install(m, packages.deb_before)
         last = said.strip().splitlines()[-1]
-        expect(last.startswith("pypnm.service: workers 2, recycled after 1000 requests"), f"the last line: {last}")
+        expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"the last line: {last}")
         equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
         equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
         expect(m.exists(GENERATED), "no drop-in after the installation")

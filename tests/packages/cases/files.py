@@ -50,8 +50,14 @@ def same_files(found, expected, what):
 def lintian(packages):
     """lintian --pedantic -EI finds nothing to say about the deb (this machine's lintian)"""
     run(TREE / "tests/need", "lintian")
-    equal(run("lintian", "--allow-root", "--pedantic", "-EI", packages.deb).strip(), "", "lintian")
-    return run("lintian", "--version").strip()
+    command = ["lintian", "--allow-root", "--pedantic", "-EI"]
+    version = run("lintian", "--version")
+    if "+deb12" in version:
+        # Bookworm's asks every service for an init.d script. Trixie's has dropped that, and calls an override of what it
+        # does not know an error, which nothing overrides: one package can't have it said on one and be clean on the other.
+        command += ["--suppress-tags", "package-supports-alternative-init-but-no-init.d-script"]
+    equal(run(*command, packages.deb).strip(), "", "lintian")
+    return version.strip()
 
 
 @case(fast=())
@@ -124,6 +130,11 @@ def digests(pair):
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in pair]
 
 
+def of_the_sources():
+    """The SOURCE_DATE_EPOCH that the first build takes."""
+    return os.environ.get("SOURCE_DATE_EPOCH") or run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+
+
 def copy_of_the_tree(place):
     """The sources elsewhere, under another umask and with other times."""
     place.mkdir(mode=0o700)
@@ -139,7 +150,7 @@ def copy_of_the_tree(place):
 @case()
 def packed_twice(packages):
     """The same programs packed from another directory, at another time, in another time zone: the same to the bit"""
-    epoch = run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+    epoch = of_the_sources()
     first = digests((packages.deb, packages.rpm))
     with tempfile.TemporaryDirectory() as place:
         tree = copy_of_the_tree(Path(place) / "elsewhere")
@@ -153,7 +164,7 @@ def packed_twice(packages):
 @case(fast=())
 def built_twice(packages):
     """Everything built from nothing in another directory: the same to the bit"""
-    epoch = run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
+    epoch = of_the_sources()
     first = digests((packages.deb, packages.rpm))
     with tempfile.TemporaryDirectory() as place:
         tree = copy_of_the_tree(Path(place) / "a-longer-name-than-the-first")

@@ -34,16 +34,19 @@ const STRONGER: [&str; 8] = [
     "/run/systemd/system",
     "/run/systemd/system.attached",
 ];
-/// Where systemd keeps its cgroups: version 2, hybrid, version 1.
-const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 
 /// Gathers what there is to know of `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, Trouble> {
     let loaded = systemd::show(name)?;
-    let generated = generated::read(root, name).ok().flatten();
+    // An instance lives by its template's drop-in.
+    let template =
+        name.split_once('@').map_or_else(|| name.to_owned(), |(stem, _)| format!("{stem}@.service"));
+    let unit = [name, &template].iter().find_map(|name| sizing.units.iter().find(|unit| unit.name == **name));
+    let of = unit.map_or(name, |unit| unit.name.as_str());
+    let generated = generated::read(root, of, name).ok().flatten();
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
-    let sized = match sizing.units.iter().find(|unit| unit.name == name) {
+    let sized = match unit {
         Some(unit) => Ok(of_unit(root, unit)),
         None => Err(sized::turned_off(sizing)
             .or_else(|| sized::not_sized(sizing, name))
@@ -60,7 +63,8 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         unit: name.to_owned(),
         sized,
         generator: generator(root),
-        rival: rival(root, name),
+        drop_in: generated::path(of),
+        rival: rival(root, of),
         generated,
         hidden_files,
         foreign_file,
@@ -118,12 +122,7 @@ fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
 
 /// The processes of a unit's cgroup.
 fn processes(root: &Root, cgroup: &str) -> Vec<(u32, u32, Vec<String>)> {
-    // The root cgroup is everybody's.
-    let hierarchies = HIERARCHIES.iter().filter(|_| cgroup.len() > 1);
-    let lists = hierarchies.filter_map(|place| root.text(&format!("{place}{cgroup}/cgroup.procs")).ok());
-    let pids = lists.map(|list| list.lines().filter_map(|pid| pid.parse::<u32>().ok()).collect::<Vec<u32>>());
-    let pids = pids.into_iter().find(|pids| !pids.is_empty()).unwrap_or_default();
-    pids.into_iter().filter_map(|pid| process(root, pid)).collect()
+    systemd::processes(root, cgroup).into_iter().filter_map(|pid| process(root, pid)).collect()
 }
 
 fn candidates(processes: &[(u32, u32, Vec<String>)]) -> Vec<Candidate<'_>> {

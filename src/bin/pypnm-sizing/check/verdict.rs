@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub(crate) unit: String,
     /// What fits the machine now. `Err`: it is not sized, and why.
     pub(crate) sized: Result<Sized, String>,
+    /// The generated drop-in's path, and what it says where it is there.
+    pub(crate) drop_in: String,
     pub(crate) generated: Option<Generated>,
     pub(crate) generator: Generator,
     pub(crate) loaded: Loaded,
@@ -270,7 +272,7 @@ impl Judge<'_> {
                 self.find("generator-masked", Status::Differs, text, Some(&mend));
             }
         }
-        let is_loaded = facts.loaded.drop_ins.contains(&crate::generated::path(&facts.unit));
+        let is_loaded = facts.loaded.drop_ins.contains(&facts.drop_in);
         if !is_loaded && self.findings.is_empty() {
             let text = "systemd has no profile for it: the generator has not run since it was installed or turned \
                         on, or failed (journalctl -k -g pypnm-sizing)";

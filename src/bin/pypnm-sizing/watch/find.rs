@@ -1,13 +1,11 @@
 //! Which processes are watched: those of a unit's cgroup, or a process and its descendants.
 
-use std::process::{Command, Stdio};
-
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::{Candidate, main_process};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
-/// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
-const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
+use crate::systemd;
+
 /// More processes than this are no PyPNM.
 const MOST: usize = 4096;
 
@@ -48,20 +46,16 @@ pub(super) struct Unit {
 impl Unit {
     /// Asks systemd. `None`: no systemd answers here.
     fn ask(name: &str) -> Option<Self> {
-        let output = Command::new("systemctl")
-            .args(["show", "--property=LoadState,ActiveState,ControlGroup,MainPID,NRestarts", "--", name])
-            .stdin(Stdio::null())
-            .output()
-            .ok()
-            .filter(|output| output.status.success())?;
+        let properties =
+            systemd::properties(name, "LoadState,ActiveState,ControlGroup,MainPID,NRestarts").ok()?;
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            match line.split_once('=') {
-                Some(("LoadState", value)) => value.clone_into(&mut unit.load),
-                Some(("ActiveState", value)) => value.clone_into(&mut unit.active),
-                Some(("ControlGroup", value)) => value.clone_into(&mut unit.cgroup),
-                Some(("MainPID", value)) => unit.main = value.parse().unwrap_or(0),
-                Some(("NRestarts", value)) => unit.automatic_restarts = value.parse().ok(),
+        for (property, value) in properties {
+            match property.as_str() {
+                "LoadState" => unit.load = value,
+                "ActiveState" => unit.active = value,
+                "ControlGroup" => unit.cgroup = value,
+                "MainPID" => unit.main = value.parse().unwrap_or(0),
+                "NRestarts" => unit.automatic_restarts = value.parse().ok(),
                 _ => {}
             }
         }
@@ -70,31 +64,7 @@ impl Unit {
 
     /// All processes of its cgroup and of those below. Empty: it is down.
     fn processes(&self, machine: &Root) -> Vec<u32> {
-        let mut pids = Vec::new();
-        // The root cgroup is everybody's.
-        if self.cgroup.len() > 1 {
-            for hierarchy in HIERARCHIES {
-                if pids.is_empty() {
-                    processes_below(machine, &format!("{hierarchy}{}", self.cgroup), 0, &mut pids);
-                }
-            }
-        }
-        pids
-    }
-}
-
-/// The processes of a cgroup and of those below it.
-fn processes_below(machine: &Root, dir: &str, depth: u32, pids: &mut Vec<u32>) {
-    if let Ok(text) = machine.text(&format!("{dir}/cgroup.procs")) {
-        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(MOST));
-    }
-    // A service without Delegate= has no cgroups below; a container's engine may make some.
-    if depth < 4
-        && let Ok(entries) = machine.entries(dir)
-    {
-        for entry in entries.iter().filter(|entry| !entry.name.contains('.') && !entry.link) {
-            processes_below(machine, &format!("{dir}/{}", entry.name), depth + 1, pids);
-        }
+        systemd::processes(machine, &self.cgroup)
     }
 }
 

@@ -36,7 +36,7 @@
 //! | `samples`, `evidence_seconds` | with live workers, and the time they stand for |
 //! | `enough_seconds` | the time that makes evidence (`--evidence=`) |
 //! | `all_busy_seconds` | of these: every worker used 70 % of a CPU or more |
-//! | `cpu_full_seconds` | the service used all CPUs it may use, or its quota held it back |
+//! | `cpu_full_seconds` | no CPU was left: the service used all, or most of them and others the rest, or its quota held it back |
 //! | `memory_tight_seconds` | it held over nine tenths of `memory_limit` |
 //! | `memory_stalled_seconds` | tasks waited for memory a tenth of the time or more |
 //! | `mean_worker_cpu_percent` | of one CPU, a worker |

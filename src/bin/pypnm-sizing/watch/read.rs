@@ -81,7 +81,7 @@ impl Reader {
         let mut processes = Vec::with_capacity(alive.len());
         for (process, role) in alive.iter().zip(roles) {
             let pid = process.pid().as_u32();
-            // sysinfo reckons start and age by the calendar, which may be set at any moment.
+            // sysinfo's are whole seconds: too coarse for a name, and for a worker that dies young.
             let Some(Stat { started, .. }) = Stat::of(&self.machine, pid) else { continue };
             let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
             if role == Role::Worker

@@ -76,25 +76,26 @@ pub(super) fn screen(ledger: &Ledger, context: &Context<'_>, columns: usize, row
     let cost = format!("watching costs {:.2} % of a CPU; q or Ctrl-C ends with a summary", context.cost);
     out.add(Style::Plain, cost);
     let mut below = out.lines.split_off(above);
-    out.add(Style::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
-    out.add(Style::Bold, heading(columns));
-    let mut found = Lines { lines: Vec::new() };
-    let to_set = advice(&mut found, context.findings, columns);
-
-    // Where all doesn't fit, the remarks below the lines to set make room first, down to one, then the processes,
-    // then what is above and below.
-    let mut room = rows.saturating_sub(out.lines.len() + below.len());
-    let processes = table(ledger, columns);
-    let least = found.lines.len().min(to_set + 1);
-    let for_advice = room.saturating_sub(processes.len() + 1).clamp(least, found.lines.len().max(least));
-    found.lines.truncate(for_advice.min(room));
-    room -= found.lines.len();
-    out.lines.extend(fitting(processes, room));
-    room = rows.saturating_sub(out.lines.len() + found.lines.len() + below.len());
-    if room > 0 {
-        out.add(Style::Plain, String::new());
+    let mut table = Lines { lines: Vec::new() };
+    if rows > 15 {
+        table.add(Style::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
     }
-    out.lines.append(&mut found.lines);
+    table.add(Style::Bold, heading(columns));
+
+    // Where all doesn't fit, remarks make room first, then processes; what is to be set stays.
+    let room = rows.saturating_sub(out.lines.len() + below.len());
+    let processes = processes(ledger, columns);
+    let (to_set, remarks) = advice(context.findings, columns);
+    let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
+    let found = with_remarks(to_set, remarks, wanted);
+    let left = room.saturating_sub(table.lines.len() + found.lines.len());
+    table.lines.extend(fitting(processes, left));
+    if table.lines.len() + found.lines.len() < room {
+        table.add(Style::Plain, String::new());
+    }
+    out.lines.append(&mut table.lines);
+    out.lines.truncate(rows.saturating_sub(below.len() + found.lines.len()));
+    out.lines.extend(found.lines);
     out.lines.truncate(rows.saturating_sub(below.len()));
     out.lines.append(&mut below);
     out.lines.truncate(rows.max(1));
@@ -102,6 +103,24 @@ pub(super) fn screen(ledger: &Ledger, context: &Context<'_>, columns: usize, row
         .into_iter()
         .map(|(style, line)| painted(style, &cut(&spelled(line, context.letters), columns), context.colours))
         .collect()
+}
+
+/// What is to be set, and as many whole remarks as fit into `most` lines; how many are left for the summary.
+fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lines {
+    let count = remarks.len();
+    for (index, remark) in remarks.into_iter().enumerate() {
+        let is_last = index + 1 == count;
+        if found.lines.len() + remark.len() + usize::from(!is_last) > most {
+            found.add(Style::Plain, format!("  - {} in the summary", remarks_left(count - index)));
+            break;
+        }
+        found.lines.extend(remark.into_iter().map(|line| (Style::Plain, line)));
+    }
+    found
+}
+
+fn remarks_left(count: usize) -> String {
+    if count == 1 { "1 remark".to_owned() } else { format!("{count} remarks") }
 }
 
 /// As many of the processes as there is room for, workers first; how many more there are.
@@ -127,18 +146,23 @@ fn overview(out: &mut Lines, ledger: &Ledger, context: &Context<'_>, columns: us
     }
     let _ = write!(line, ", peak {}", mib(ledger.memory_peak));
     let limit = format!("limit: {}", context.memory_source);
-    let fits = bounds.memory > 0 && line.chars().count() + 2 + limit.chars().count() <= columns;
-    if fits {
+    let points = ledger.memory.points();
+    let fits = line.chars().count() + 2 + limit.chars().count() <= columns;
+    let all = columns.saturating_sub(10).min(60);
+    // Beside the history, which is a little shorter then, or above it.
+    let beside = columns.saturating_sub(12 + limit.chars().count());
+    if bounds.memory > 0 && fits {
         let _ = write!(line, "  {limit}");
     }
     out.add(Style::Plain, line);
-    if bounds.memory > 0 && !fits {
+    let history = |width| sparkline(points, width, context.letters);
+    if bounds.memory == 0 || fits {
+        out.add(Style::Plain, format!("          {}", history(all)));
+    } else if beside >= 8 {
+        out.add(Style::Plain, format!("          {}  {limit}", history(all.min(beside))));
+    } else {
         out.add(Style::Plain, format!("          {limit}"));
-    }
-    let points = ledger.memory.points();
-    let spark = sparkline(points, columns.saturating_sub(10).min(60), context.letters);
-    if points.len() > 1 {
-        out.add(Style::Plain, format!("          {spark}"));
+        out.add(Style::Plain, format!("          {}", history(all)));
     }
     out.add(Style::Plain, cpu_line(ledger));
     let rates = ledger.rates;
@@ -222,7 +246,7 @@ fn heading(columns: usize) -> String {
 }
 
 /// The processes, a line each: the workers, then the others.
-fn table(ledger: &Ledger, columns: usize) -> Vec<String> {
+fn processes(ledger: &Ledger, columns: usize) -> Vec<String> {
     let workers = ledger.workers.iter().map(|life| {
         let growth = life.growth.as_ref().filter(|_| ledger.evidence.samples >= 30);
         cells(&life.now, life.shares, growth, life.cpu)
@@ -270,9 +294,10 @@ fn age(seconds: f64) -> String {
     }
 }
 
-/// What to set, and what else was found; the number of lines down to the last one to set.
-fn advice(out: &mut Lines, findings: &[Finding], columns: usize) -> usize {
+/// What to set, below its heading; and what else was found, the lines of each remark by themselves.
+fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
+    let mut out = Lines { lines: Vec::new() };
     let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
     let heading = if set.peek().is_some() { "to set in sizing.conf" } else { "nothing to do" };
     out.add(Style::Bold, heading.to_owned());
@@ -282,14 +307,15 @@ fn advice(out: &mut Lines, findings: &[Finding], columns: usize) -> usize {
             out.add(Style::Plain, format!("    {line}"));
         }
     }
-    let to_set = out.lines.len();
-    for finding in findings.iter().filter(|finding| finding.line.is_none()) {
-        for (index, line) in wrapped(&finding.reason, width).into_iter().enumerate() {
-            let mark = if index == 0 { "- " } else { "  " };
-            out.add(Style::Plain, format!("  {mark}{line}"));
-        }
-    }
-    to_set
+    let remarks = findings.iter().filter(|finding| finding.line.is_none()).map(|finding| {
+        let marks = std::iter::once("- ").chain(std::iter::repeat("  "));
+        wrapped(&finding.reason, width)
+            .iter()
+            .zip(marks)
+            .map(|(line, mark)| format!("  {mark}{line}"))
+            .collect()
+    });
+    (out, remarks.collect())
 }
 
 /// A line for a sample where no screen can be drawn.
@@ -340,7 +366,8 @@ pub(super) fn summary(ledger: &Ledger, context: &Context<'_>) -> String {
         format!("CPU       {:.1} % of a CPU a worker on average", ledger.mean_worker_cpu()),
     );
     out.add(Style::Plain, recycle_line(ledger, context));
-    advice(&mut out, context.findings, 80);
+    let (to_set, remarks) = advice(context.findings, 80);
+    out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     if let Some(why) = &context.no_shares {
         out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
     }
@@ -384,4 +411,102 @@ fn painted(style: Style, line: &str, colours: bool) -> String {
         Style::Plain => return line.to_owned(),
     };
     if colours { format!("\x1b[{code}m{line}\x1b[0m") } else { line.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Context, Finding, Ledger, MIB, Process, screen};
+    use pypnm_sizing::watch::advice::Topic;
+    use pypnm_sizing::watch::ledger::{Bounds, ENOUGH, Sample, Shares};
+    use pypnm_sizing::watch::role::Role;
+
+    fn ledger(workers: u32) -> Ledger {
+        let mut ledger = Ledger::new(Bounds { cpu: 2000, memory: 8 << 30 }, ENOUGH);
+        for at in 1..50u32 {
+            let process = |pid| Process {
+                pid,
+                started: 1,
+                role: if pid == 1 { Role::Parent } else { Role::Worker },
+                age: f64::from(at),
+                rss: 235 * MIB,
+                shares: Some(Shares { pss: 170 * MIB, uss: 162 * MIB }),
+                peak: Some(235 * MIB),
+                cpu_ms: u64::from(at) * 900,
+            };
+            let processes = (1..=workers + 1).map(process).collect();
+            ledger.take(Sample { at: f64::from(at), processes, ..Sample::default() });
+        }
+        ledger.reckon_growth();
+        ledger
+    }
+
+    fn context(findings: &[Finding]) -> Context<'_> {
+        Context {
+            name: "pypnm.service",
+            interval: 2.0,
+            memory_source: "/sys/fs/cgroup/system.slice/pypnm.service/memory.max",
+            limit_max_requests: Some(2000),
+            findings,
+            no_shares: None,
+            cost: 0.42,
+            letters: false,
+            colours: false,
+        }
+    }
+
+    fn finding(line: Option<&str>, word: &str) -> Finding {
+        Finding {
+            topic: Topic::Workers,
+            line: line.map(str::to_owned),
+            reason: format!("{word} ").repeat(30),
+        }
+    }
+
+    #[test]
+    fn a_screen_of_any_size() {
+        let ledger = ledger(8);
+        let findings = [finding(Some("MaxWorkers=6"), "set ≥"), finding(None, "one"), finding(None, "two")];
+        let context = context(&findings);
+        for columns in 1..140 {
+            for rows in 1..50 {
+                let shown = screen(&ledger, &context, columns, rows);
+                assert!(shown.len() <= rows, "{columns}×{rows}: {} lines", shown.len());
+                let widest = shown.iter().map(|line| line.chars().count()).max();
+                assert!(widest <= Some(columns), "{columns}×{rows}: {widest:?} columns");
+                let has = |text: &str| shown.iter().any(|line| line.contains(text));
+                if columns >= 60 && rows >= 12 {
+                    assert!(
+                        has("MaxWorkers=6") && has("watching costs 0.42 %"),
+                        "{columns}×{rows}: {shown:#?}"
+                    );
+                    assert!(columns < 72 || has("memory.max"), "{columns}×{rows}: {shown:#?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn eighty_by_twenty_four() {
+        let all = ledger(8);
+        let findings = [finding(None, "one"), finding(None, "two"), finding(None, "three")];
+        let shown = screen(&all, &context(&findings), 80, 24);
+        assert_eq!(shown.iter().filter(|line| line.contains(" worker ")).count(), 8, "{shown:#?}");
+        assert!(shown.iter().any(|line| line == "  - 2 remarks in the summary"), "{shown:#?}");
+        assert!(!shown.iter().any(|line| line.contains("two")), "whole remarks only: {shown:#?}");
+        // More workers than rows.
+        let shown = screen(&ledger(40), &context(&findings), 80, 24);
+        assert!(
+            shown.iter().any(|line| line.starts_with("    and ") && line.ends_with(" more")),
+            "{shown:#?}"
+        );
+        assert!(shown.iter().any(|line| line == "nothing to do"), "{shown:#?}");
+    }
+
+    #[test]
+    fn ascii_alone_where_the_terminal_has_nothing_else() {
+        let findings = [finding(Some("MaxWorkers=6"), "≥ ≤ ± ü")];
+        let context = Context { letters: true, ..context(&findings) };
+        let shown = screen(&ledger(2), &context, 80, 24).join("\n");
+        assert!(shown.is_ascii() && shown.contains(">= <= +- ?"), "{shown}");
+    }
 }

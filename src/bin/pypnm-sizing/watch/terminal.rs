@@ -149,8 +149,13 @@ impl Screen {
     /// Draws all lines in one write over the old ones, so that nothing flickers.
     pub(super) fn draw(lines: &[String]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
-        text.push_str(&lines.join("\x1b[K\r\n"));
-        text.push_str("\x1b[K\x1b[J");
+        for (index, line) in lines.iter().enumerate() {
+            // What was there goes first: after a line as wide as the screen the cursor stands on its last character.
+            let is_last = index + 1 == lines.len();
+            text.push_str(if is_last { "\x1b[J" } else { "\x1b[K" });
+            text.push_str(line);
+            text.push_str(if is_last { "" } else { "\r\n" });
+        }
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
         stdout.flush()

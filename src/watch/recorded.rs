@@ -1,0 +1,119 @@
+//! What the real PyPNM did under load, replayed: `tests/watch/run --record` keeps it in recorded/.
+
+use super::advice::{Finding, Setup, Topic, findings};
+use super::ledger::{Bounds, Ledger, Process, Sample, Shares};
+use super::role::Role;
+use super::{MIB, number};
+use crate::policy::Settings;
+
+fn samples(recording: &str) -> Vec<Sample> {
+    let samples: Vec<Sample> =
+        recording.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect();
+    assert_eq!(samples.len() + 1, recording.lines().count(), "every line is understood");
+    samples
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let mut fields = line.split('\t');
+    Some(Sample {
+        at: fields.next()?.parse().ok()?,
+        idle_ms: fields.next()?.parse().ok(),
+        memory_stall_us: fields.next()?.parse().ok(),
+        processes: fields.map(process).collect::<Option<_>>()?,
+        ..Sample::default()
+    })
+}
+
+fn process(field: &str) -> Option<Process> {
+    let words: Vec<&str> = field.split(' ').collect();
+    let [pid, role, age, rss, pss, cpu_ms] = words.as_slice() else { return None };
+    let roles = [Role::Worker, Role::Parent, Role::Tracker, Role::Other];
+    let pss = pss.parse::<u64>().ok()? << 10;
+    Some(Process {
+        pid: pid.parse().ok()?,
+        started: 1,
+        role: roles.into_iter().find(|one| one.word() == *role)?,
+        age: age.parse().ok()?,
+        rss: rss.parse::<u64>().ok()? << 10,
+        shares: Some(Shares { pss, uss: pss }),
+        peak: None,
+        cpu_ms: cpu_ms.parse().ok()?,
+    })
+}
+
+/// So many CPUs and GiB, and ten seconds of evidence.
+fn replayed(samples: Vec<Sample>, cpus: u64, gib: u64) -> Ledger {
+    let mut ledger = Ledger::new(Bounds { cpu: cpus * 1000, memory: gib << 30 }, 10.0);
+    for sample in samples {
+        ledger.take(sample);
+    }
+    ledger
+}
+
+/// The lines to set about `topic`, and why.
+fn told(ledger: &Ledger, settings: Settings, topic: Topic) -> (Vec<String>, String) {
+    let bounds = ledger.bounds();
+    let setup =
+        Setup { cpus: bounds.cpu / 1000, memory: bounds.memory, settings, limit_max_requests: Some(2000) };
+    let found = findings(ledger, Some(&setup));
+    let about: Vec<&Finding> = found.iter().filter(|finding| finding.topic == topic).collect();
+    let lines = about.iter().filter_map(|finding| finding.line.clone()).collect();
+    (lines, about.iter().map(|finding| finding.reason.as_str()).collect())
+}
+
+#[test]
+fn a_leak() {
+    let ledger = replayed(samples(include_str!("recorded/leak.tsv")), 8, 32);
+    let truth = number(2 * MIB);
+    let growth = ledger.growth().map(|growth| (growth.all, growth.goes_on));
+    assert!(
+        growth.is_some_and(|(all, goes_on)| {
+            goes_on && all.low <= truth && truth <= all.high && (all.per_second / truth - 1.0).abs() < 0.1
+        }),
+        "{growth:?}"
+    );
+    assert_eq!(told(&ledger, Settings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
+}
+
+#[test]
+fn recycles() {
+    let recording = include_str!("recorded/recycles.tsv");
+    let ledger = replayed(samples(recording), 2, 8);
+    let died = recording.split(' ').zip(recording.split(' ').skip(1)).find(|(_, next)| *next == "recycled");
+    assert_eq!(died.map(|(count, _)| count), Some(ledger.recycles.to_string().as_str()));
+    assert_eq!((ledger.restarts, ledger.workers.len()), (0, 2));
+}
+
+#[test]
+fn four_saturated_workers_on_a_full_machine() {
+    let ledger = replayed(samples(include_str!("recorded/full.tsv")), 2, 64);
+    let (lines, why) = told(&ledger, Settings { workers: Some(4), ..Settings::default() }, Topic::Workers);
+    assert_eq!(lines, ["Workers=2"], "{why}");
+    assert!(why.contains("4 workers on 2 CPUs only wait for each other"), "{why}");
+}
+
+/// Four of the recorded worker, so many CPUs of which so many milli-CPUs stay idle.
+fn fourfold(cpus: u64, idle: u64) -> Ledger {
+    let four = |sample: Sample| {
+        let worker = sample.processes.iter().find(|process| process.role == Role::Worker).cloned();
+        let parent =
+            worker.clone().map(|process| Process { pid: 1, role: Role::Parent, cpu_ms: 0, ..process });
+        let workers = (0..4).filter_map(|n| worker.clone().map(|process| Process { pid: 10 + n, ..process }));
+        Sample {
+            processes: parent.into_iter().chain(workers).collect(),
+            idle_ms: Some(super::whole(sample.at * number(idle))),
+            ..sample
+        }
+    };
+    let samples = samples(include_str!("recorded/saturated.tsv"));
+    replayed(samples.into_iter().map(four).collect(), cpus, 64)
+}
+
+#[test]
+fn four_of_a_saturated_worker_with_and_without_room() {
+    let (lines, why) = told(&fourfold(16, 12_000), Settings::default(), Topic::Workers);
+    assert_eq!(lines, ["MaxWorkers=8"], "{why}");
+    assert!(why.contains("concurrency demand is proven"), "{why}");
+    let (lines, why) = told(&fourfold(16, 300), Settings::default(), Topic::Workers);
+    assert!(lines.is_empty() && why.contains("no room for another worker"), "{lines:?} {why}");
+}

@@ -1,0 +1,372 @@
+"""The helper on a running systemd: every state that `check` tells apart, and what `apply` does about it."""
+
+import json
+
+from suite import (
+    ENV_FILE, GENERATOR, KB_4G, KB_8G, KB_16G, case, dropin, equal, expect, generated, profile, serves, workers,
+)  # fmt: skip
+
+OVERRIDE = "/etc/systemd/system/pypnm.service.d/override.conf"
+OWN_NAME = "/etc/systemd/system/pypnm.service.d/10-pypnm-sizing.conf"
+CONF = "/etc/pypnm/sizing.conf"
+STATUS = {0: "OK: ", 1: "WARNING: ", 2: "UNKNOWN: "}
+
+
+def helper(m, arguments, user=None):
+    """Runs the helper, as `user` or as root: its status, stdout and stderr."""
+    command = ["pypnm-sizing", *arguments.split()]
+    done = m.run(["runuser", "-u", user, "--", *command] if user else command, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def check(m, status, *words, topic=None, user=None):
+    """What `check` says: one line with `words`, this status; in JSON the same, with a finding of `topic`."""
+    got, line, error = helper(m, "check", user)
+    equal((got, error), (status, ""), f"check's status and stderr, with {line!r}")
+    equal((line.startswith(STATUS[status]), line.count("\n")), (True, 1), f"one line that begins with {STATUS[status]!r}: {line!r}")
+    for word in words:
+        expect(word in line, f"{word!r} is not in {line!r}")
+    got, text, _ = helper(m, "check --json", user)
+    said = json.loads(text)
+    equal((got, said["status"], said["schema"]), (status, status, 1), "check --json")
+    if topic:
+        topics = [finding["topic"] for finding in said["units"][0]["findings"]]
+        expect(topic in topics, f"no {topic} among {topics}")
+    got, text, _ = helper(m, "check --verbose", user)
+    equal((got, text.startswith(line)), (status, True), "check --verbose")
+    return said["units"][0]
+
+
+def everybody(m, status, *words, topic=None):
+    """`check` as root and as an unprivileged user."""
+    check(m, status, *words, topic=topic)
+    return check(m, status, *words, topic=topic, user="bob")
+
+
+def restarted(m):
+    m.systemctl("daemon-reload")
+    m.systemctl("restart", "pypnm.service")
+    profile(m)
+
+
+def user(m):
+    m.run("useradd --create-home bob")
+
+
+@case(fast=(252,))
+def changed_hardware(e2e):
+    """check and apply: fits; new hardware; reloaded but not restarted; dry-run, no-restart, restart"""
+    with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
+        user(m)
+        m.boot()
+        serves(m, 1, 1000)
+        said = everybody(m, 0, "1 worker, recycled after 1000 requests", "2 CPUs, 3.84 GiB")
+        equal(said["running"]["workers_alive"], 1, "live workers")
+        main = m.show("pypnm.service", "MainPID")
+
+        status, said, _ = helper(m, "apply")
+        equal((status, "has not changed, not restarted" in said), (0, True), f"apply without a change: {said}")
+        status, said, error = helper(m, "apply", "bob")
+        equal((status, said, "not permitted" in error, error.count("\n")), (2, "", True, 1), f"apply of an unprivileged user: {error}")
+
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        everybody(m, 1, "it may use 4 CPUs, 15.63 GiB now", "mend: pypnm-sizing apply", topic="machine-changed")
+        status, said, _ = helper(m, "show", "bob")
+        expect("Loaded   1 worker, recycled after 1000 requests" in said, said)
+        status, said, _ = helper(m, "apply --dry-run", "bob")
+        equal((status, "would be restarted" in said), (0, True), f"apply --dry-run: {said}")
+        expect("PYPNM_SERVE_WORKERS=1" in generated(m), "the dry run reloaded")
+        status, said, _ = helper(m, "apply --no-restart")
+        equal((status, "not restarted, as asked" in said), (0, True), f"apply --no-restart: {said}")
+        expect("PYPNM_SERVE_WORKERS=4" in generated(m), "it did not reload")
+        equal(m.show("pypnm.service", "MainPID"), main, "the main process, which nobody restarted")
+        everybody(m, 1, "it runs 1 worker (limit 1000) from before the last reload", "systemctl restart pypnm.service", topic="not-restarted")
+
+        status, said, error = helper(m, "apply")
+        equal((status, error), (0, ""), f"apply: {said}{error}")
+        equal(len(workers(m)), 4, "live workers once apply has ended")
+        expect("answers after" in said and "\nOK: pypnm.service: 4 workers, each recycled after 2000" in said, said)
+        serves(m, 4, 2000)
+        everybody(m, 0, "4 workers, each recycled after 2000 requests")
+
+        # MemTotal is never quite the same from boot to boot.
+        m.hardware(memory_kb=KB_16G - 300000)
+        equal(everybody(m, 0)["findings"], [], "findings after a jitter of 2 %")
+        m.hardware(memory_kb=KB_16G + 2000000)
+        everybody(m, 0, topic="machine-changed")
+
+
+@case(fast=(252,))
+def drop_in_and_generator(e2e):
+    """check: the drop-in masked or replaced, the generator masked, not executable, gone, turned off, not run yet"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        user(m)
+        m.boot()
+        serves(m, 2, 2000)
+        m.run(f"mkdir -p {OWN_NAME.rpartition('/')[0]} && ln -s /dev/null {OWN_NAME}")
+        m.systemctl("daemon-reload")
+        everybody(m, 1, f"masked by {OWN_NAME}", "size itself", f"rm {OWN_NAME}", topic="drop-in-masked")
+        m.run(f"rm {OWN_NAME}")
+        m.install({OWN_NAME: dropin("Environment=A=1")})
+        m.systemctl("daemon-reload")
+        everybody(m, 1, f"replaced by {OWN_NAME}", topic="drop-in-replaced")
+        m.run(f"rm {OWN_NAME}")
+        m.systemctl("daemon-reload")
+        everybody(m, 0)
+
+        mask = "/etc/systemd/system-generators/pypnm-sizing-generator"
+        m.run(f"mkdir -p /etc/systemd/system-generators && ln -s /dev/null {mask}")
+        everybody(m, 1, f"masked by {mask}", topic="generator-masked")
+        m.systemctl("daemon-reload")
+        everybody(m, 1, f"masked by {mask}", "size itself", topic="generator-masked")
+        m.run(f"rm {mask}; mv {GENERATOR} /root/generator")
+        everybody(m, 1, "not installed", topic="generator-missing")
+        m.run(f"cp /root/generator {GENERATOR}; chmod -x {GENERATOR}")
+        everybody(m, 1, f"chmod +x {GENERATOR}", topic="generator-masked")
+        m.run(f"chmod +x {GENERATOR}")
+        everybody(m, 1, "has not run", "mend: pypnm-sizing apply", topic="not-generated")
+        status, said, _ = helper(m, "apply --dry-run")
+        expect("would be restarted: it has no profile yet" in said, said)
+        m.systemctl("daemon-reload")
+        everybody(m, 0)
+
+        m.install({CONF: "[Sizing]\nEnabled=no\n"})
+        everybody(m, 1, f"Enabled=no, {CONF}:2", topic="turned-off")
+        m.systemctl("daemon-reload")
+        everybody(m, 0, f"Enabled=no, {CONF}:2", topic="turned-off")
+        m.install({CONF: "[Sizing]\nWorker=3\nMaxWorkers=none\n"})
+        m.systemctl("daemon-reload")
+        everybody(m, 0, "2 problems with what was read")
+        status, said, _ = helper(m, "check --verbose", "bob")
+        expect("did you mean" in said and f"{CONF}:3: MaxWorkers" in said, said)
+
+
+@case()
+def switched_off_at_boot(e2e):
+    """check: pypnm.sizing=no at this boot"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        user(m)
+        m.boot("pypnm.sizing=no")
+        profile(m)
+        everybody(m, 0, "turned off by pypnm.sizing=", topic="turned-off")
+
+
+@case()
+def overrides(e2e):
+    """check: the operator's word, in every place where it can stand, is fine and named; apply leaves it alone"""
+    files = {
+        "/root/secret.env": ("PYPNM_SERVE_WORKERS=3\n", 0o600),
+        "/etc/open.env": "# ours\nPYPNM_SERVE_LIMIT_MAX_REQUESTS=77\nOPTIONS=--workers 1\n",
+        "/etc/own.env": "PYPNM_SERVE_CPU_COUNT=4\nPYPNM_SERVE_TOTAL_MEMORY_GIB=7\nPYPNM_SERVE_WORKERS=1\nPYPNM_SERVE_LIMIT_MAX_REQUESTS=5000\n",
+    }
+    with e2e.machine(cpus=4, memory_kb=KB_8G, files=files) as m:
+        user(m)
+        m.boot()
+        serves(m, 2, 2000)
+        m.install({OVERRIDE: dropin("Environment=PYPNM_SERVE_WORKERS=3")})
+        everybody(m, 1, "the configuration has changed", "due: 3 workers", topic="configuration-changed")
+        status, said, _ = helper(m, "apply")
+        equal((status, f"set by hand: PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2" in said), (0, True), said)
+        serves(m, 3, 2000)
+        everybody(m, 0, f"PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2", topic="override")
+        # The machine may change as it likes.
+        m.hardware(cpus=8)
+        everybody(m, 0, topic="override")
+        m.hardware(cpus=4)
+
+        m.install({OVERRIDE: dropin("EnvironmentFile=/root/secret.env")})
+        restarted(m)
+        check(m, 0, "PYPNM_SERVE_WORKERS=3, /root/secret.env:1", topic="override")
+        check(m, 2, "/root/secret.env, which you may not read", topic="hidden", user="bob")
+
+        m.install({OVERRIDE: dropin("EnvironmentFile=/etc/open.env", "ExecStart=", "ExecStart=pypnm serve $OPTIONS")})
+        restarted(m)
+        everybody(m, 0, "--workers 1, /etc/open.env:3", "LIMIT_MAX_REQUESTS=77, /etc/open.env:2", topic="override")
+
+        m.install({OVERRIDE: dropin("Environment=PYPNM_SERVE_ENV_FILE=/etc/own.env")})
+        restarted(m)
+        serves(m, 1, 5000)
+        everybody(m, 0, "1 worker, recycled after 5000", "PYPNM_SERVE_ENV_FILE=/etc/own.env", topic="override")
+
+        m.install({OVERRIDE: dropin("Environment=PYPNM_SERVE_WORKERS=lots")})
+        restarted(m)
+        everybody(m, 0, "PYPNM_SERVE_WORKERS=lots", "the sized one is used", topic="override")
+
+        m.run(f"rm {OVERRIDE}")
+        m.install({CONF: "[Sizing]\nWorkers=1\n"})
+        status, said, _ = helper(m, "apply")
+        equal((status, f"set by hand: Workers=1, {CONF}:2" in said), (0, True), said)
+        serves(m, 1, 2000)
+        everybody(m, 0, f"Workers=1, {CONF}:2", topic="set-by-hand")
+
+
+@case()
+def not_read(e2e):
+    """check: PyPNM does not take its profile: no file, a broken one, nobody who writes it, no word of it"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        user(m)
+        m.boot()
+        serves(m, 2, 2000)
+        m.install({OVERRIDE: dropin("Environment=PYPNM_SERVE_ENV_FILE=/etc/none.env")})
+        restarted(m)
+        everybody(m, 1, "/etc/none.env", "no such file", topic="not-read")
+        m.install({OVERRIDE: dropin("Environment=PYPNM_SERVE_ENV_FILE=/etc/half.env"), "/etc/half.env": "PYPNM_SERVE_WORKERS=2\n"})
+        restarted(m)
+        everybody(m, 1, "has no PYPNM_SERVE_CPU_COUNT", topic="not-read")
+        m.install({OVERRIDE: dropin("ExecStartPre=")})
+        restarted(m)
+        everybody(m, 1, "nothing writes the profile", topic="not-read")
+        m.install({OVERRIDE: dropin("Environment=")})
+        restarted(m)
+        everybody(m, 1, "took PYPNM_SERVE_ENV_FILE= away", topic="not-read")
+        m.run(f"rm {OVERRIDE}")
+        restarted(m)
+        serves(m, 2, 2000)
+        everybody(m, 0)
+        # Somebody's tmp cleaner: what runs has it still, and a restart writes it anew.
+        m.run(f"rm {ENV_FILE}")
+        check(m, 1, "can't read its profile", "systemctl restart pypnm.service", topic="not-read", user="bob")
+        status, said, _ = helper(m, "apply")
+        equal(status, 0, said)
+        everybody(m, 0)
+
+
+@case()
+def started_before_it_was_sized(e2e):
+    """apply after the package came to a service that runs: it is restarted with its first profile"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        user(m)
+        m.run(f"mv {GENERATOR} /root/generator")
+        m.boot()
+        profile(m)
+        m.run(f"mv /root/generator {GENERATOR}")
+        m.systemctl("daemon-reload")
+        check(m, 1, "it was started before it was sized", "systemctl restart", topic="not-read")
+        status, said, error = helper(m, "apply")
+        equal((status, error), (0, ""), said)
+        serves(m, 2, 2000)
+        everybody(m, 0)
+
+
+@case()
+def ways_of_starting(e2e):
+    """check and apply: uvicorn itself, a wrapper that passes flags"""
+    uvicorn = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app --host 127.0.0.1 --port 8000"
+    wrapper = f"#!/bin/bash\n. {ENV_FILE}\npypnm serve --port 8000 --workers $PYPNM_SERVE_WORKERS --limit-max-requests $PYPNM_SERVE_LIMIT_MAX_REQUESTS\n"
+    starts = {"uvicorn": uvicorn, "wrapper": "/usr/local/bin/wrapper"}
+    for name, start in starts.items():
+        files = {"/usr/local/bin/wrapper": (wrapper, 0o755)}
+        with e2e.machine(cpus=2, memory_kb=KB_8G, start=start, files=files) as m:
+            user(m)
+            m.boot()
+            m.until(lambda: len(workers(m)) == 2, "2 live workers")
+            profile(m)
+            everybody(m, 0, "2 workers")
+            m.hardware(cpus=4, memory_kb=KB_16G)
+            m.systemctl("daemon-reload")
+            everybody(m, 1, "it runs 2 workers", topic="not-restarted")
+            status, said, error = helper(m, "apply")
+            equal((status, error), (0, ""), f"{name}: {said}")
+            everybody(m, 0, "4 workers")
+            equal(len(workers(m)), 4, f"live workers by {name}")
+
+
+@case()
+def packaged_unit(e2e):
+    """check and apply: the packaged pypnm.service, flags in /etc/pypnm/pypnm.env"""
+    with e2e.machine(cpus=2, memory_kb=KB_8G) as m:
+        user(m)
+        m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
+        m.boot()
+        serves(m, 2, 1000)
+        everybody(m, 0, "2 workers, each recycled after 1000 requests")
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        status, said, error = helper(m, "apply")
+        equal((status, error, "OK: pypnm.service: 4 workers" in said), (0, "", True), said)
+        m.run("echo 'PYPNM_OPTIONS=--workers 1' >> /etc/pypnm/pypnm.env")
+        check(m, 1, "it runs 4 workers", topic="not-restarted")
+        status, said, error = helper(m, "apply")
+        equal((status, error, "set by hand: --workers 1, /etc/pypnm/pypnm.env:" in said), (0, "", True), said)
+        equal(len(workers(m)), 1, "live workers")
+        everybody(m, 0, "--workers 1, /etc/pypnm/pypnm.env:")
+
+
+@case()
+def not_running(e2e):
+    """check and apply: stopped, failed, unknown, masked; nothing is started"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        user(m)
+        m.run("systemctl disable --quiet pypnm.service")
+        m.boot()
+        everybody(m, 0, "it does not run (inactive)", topic="not-running")
+        status, said, _ = helper(m, "apply")
+        equal((status, "is not started" in said, m.show("pypnm.service", "ActiveState")), (0, True, "inactive"), said)
+        m.install({OVERRIDE: dropin("ExecStart=", "ExecStart=/bin/false")})
+        m.systemctl("daemon-reload")
+        m.systemctl("start", "pypnm.service", check=False)
+        m.until(lambda: m.show("pypnm.service", "ActiveState") == "failed", "the service to fail")
+        everybody(m, 0, "it does not run (failed)", topic="not-running")
+        equal(helper(m, "check --unit nope.service", "bob")[0], 2, "check of an unknown unit")
+        status, said, error = helper(m, "apply --unit nope.service")
+        equal((status, "no such unit" in error), (2, True), error)
+        m.run("rm -f /etc/systemd/system/pypnm.service /usr/lib/systemd/system/pypnm.service; systemctl daemon-reload")
+        check(m, 2, "no such unit", user="bob")
+        m.run("systemctl mask pypnm.service")
+        check(m, 2, "masked", user="bob")
+
+
+@case()
+def an_instance(e2e):
+    """check and apply: an instance of a template that is sized"""
+    with e2e.machine(cpus=2, memory_kb=KB_4G, files={CONF: "[Sizing]\nUnits=pypnm@.service\n"}) as m:
+        m.run("systemctl disable --quiet pypnm.service; mv /etc/systemd/system/pypnm.service /etc/systemd/system/pypnm@.service")
+        m.boot()
+        m.systemctl("start", "pypnm@1.service")
+        profile(m)
+        status, said, _ = helper(m, "check")
+        equal((status, "--unit=pypnm@NAME.service" in said), (2, True), said)
+        status, said, _ = helper(m, "check --unit pypnm@1.service")
+        equal((status, said), (0, "OK: pypnm@1.service: 1 worker, recycled after 1000 requests, on 2 CPUs, 3.84 GiB\n"), "check")
+        m.hardware(cpus=4, memory_kb=KB_8G)
+        status, said, error = helper(m, "apply --unit pypnm@1.service")
+        equal((status, error, "OK: pypnm@1.service: 2 workers, each recycled after 2000" in said), (0, "", True), said)
+
+
+@case()
+def a_restart_that_fails(e2e):
+    """apply: a service that does not come up again is an error with the place to look, not a wait for ever"""
+    with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
+        m.boot()
+        serves(m, 1, 1000)
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        m.install({OVERRIDE: dropin("ExecStart=", "ExecStart=/bin/sleep 1000")})
+        status, said, error = helper(m, "apply --timeout 5")
+        equal((status, "no answer in" in error, "journalctl -u pypnm.service" in error), (1, True, True), said + error)
+
+
+@case(versions=(252,))
+def hidden_processes(e2e):
+    """check: /proc mounted with hidepid= can't be judged by an unprivileged user"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        user(m)
+        m.boot()
+        serves(m, 2, 2000)
+        m.run("mount -o remount,hidepid=2 /proc")
+        check(m, 2, "hidden from you", "as root", topic="hidden", user="bob")
+        check(m, 0)
+
+
+@case(versions=(252,))
+def without_systemd(e2e):
+    """show, check and apply in a container where no systemd runs: answers and messages, no traces"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        m.start("/bin/sleep", "1000")
+        for command, status in {"": 0, "show": 0, "explain": 0, "preview": 0, "check": 2, "apply": 2, "apply -n": 2}.items():
+            got, said, error = helper(m, command, "nobody")
+            equal(got, status, f"{command}: {said}{error}")
+            expect("panicked" not in error, error)
+        line = helper(m, "check")[1]
+        expect(line.startswith("UNKNOWN: pypnm.service: no systemd runs here") and "env --write" in line, line)
+        m.run("mv /usr/bin/systemctl /root/; mv /bin/systemctl /root/ 2>/dev/null; true")
+        line = helper(m, "check")[1]
+        expect("no systemctl here" in line, line)

@@ -1,0 +1,61 @@
+//! What the library makes of units, a JSON object a line, for tests/oracle/run to compare with systemd's own word.
+//!
+//! ours MEMORY_BYTES UNIT…
+//!
+//! It reads the machine it runs on, as the generator does; MEMORY_BYTES is what percentages are of.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use pypnm_sizing::limits::service::{Cpus, Said, numa_cpus, settings};
+use pypnm_sizing::parse::cpu_list::CpuSet;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::units::{Index, State};
+use serde_json::json;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let memory: u64 = arguments.next().expect("MEMORY_BYTES").parse().expect("bytes");
+    let root = Root::at(Some(Path::new("/").as_os_str())).unwrap();
+    let mut problems = Vec::new();
+    let index = Index::read(&root, &mut problems);
+    for name in arguments {
+        let Some(unit) = index.load(&name, &mut problems) else {
+            println!("{}", json!({ "asked": name, "state": "no unit" }));
+            continue;
+        };
+        let settings = settings(&unit, Some(memory), &mut problems);
+        let bytes = |said: &Option<Said<u64>>| said.as_ref().map(|said| said.value);
+        let list = |set: &CpuSet| set.iter().collect::<Vec<u32>>();
+        let old = |said: &Option<Said<Cpus>>| said.as_ref().map(|said| list(&said.value.until_257));
+        let new = |said: &Option<Said<Cpus>>| said.as_ref().map(|said| list(&said.value.from_258));
+        let nodes = settings.numa_affinity.as_ref();
+        let numa = nodes.and_then(|said| numa_cpus(&root, &said.value, &mut problems)).map(|set| list(&set));
+        let state = match unit.state {
+            State::Loaded => "loaded",
+            State::NotFound => "not-found",
+            State::Masked => "masked",
+            State::Bad => "error",
+        };
+        println!(
+            "{}",
+            json!({
+                "asked": name,
+                "id": unit.name,
+                "state": state,
+                "fragment": unit.fragment,
+                "drop_ins": unit.drop_ins,
+                "MemoryMax": bytes(&settings.memory_max),
+                "MemoryHigh": bytes(&settings.memory_high),
+                "MemoryLimit": bytes(&settings.memory_limit),
+                "CPUQuotaPerSecUSec": settings.cpu_quota.as_ref().map(|said| u64::from(said.value) * 100),
+                "AllowedCPUs": old(&settings.allowed_cpus),
+                "CPUAffinity": old(&settings.cpu_affinity),
+                "AllowedCPUs from 258": new(&settings.allowed_cpus),
+                "CPUAffinity from 258": new(&settings.cpu_affinity),
+                "CPUAffinity=numa": numa,
+                "Slice": settings.slice,
+            })
+        );
+    }
+}
