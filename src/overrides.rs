@@ -1,9 +1,10 @@
 //! What the operator's units do to the generated drop-in: which of its values others replace, and what goes past it.
 //!
 //! The drop-in sets variables, so an `Environment=` that systemd reads after it wins, as does any `EnvironmentFile=`, and
-//! flags of `ExecStart=` win over both. What stands in the unit's own file or in a drop-in that sorts before it is
-//! replaced by it, and is no override. All this is data; `explain` and `check` print it, and the generator asks it how
-//! many workers there will be in the end.
+//! flags of `ExecStart=` win over both. What the operator's own unit says, or a drop-in that sorts before ours, would be
+//! replaced; the drop-in repeats it instead ([`Overrides::left_alone`]). A package's unit, below /usr, is replaced, and so
+//! is what sizing.conf(5) decides. All this is data; `explain` and `check` print it, and the generator asks it how many
+//! workers there will be in the end.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -102,6 +103,8 @@ impl fmt::Display for Override {
 pub struct Overrides {
     /// In the order: the drop-in as a whole, variables, flags, the rest.
     pub list: Vec<Override>,
+    /// What the operator's files before the drop-in say, which it must not replace: variable, value, where.
+    left_alone: Vec<(&'static str, String, Source)>,
     /// There are environment files that a generator can't look at, whatever this reader could.
     has_late_files: bool,
 }
@@ -119,6 +122,14 @@ impl Overrides {
     /// What holds for a variable or a flag instead of the drop-in's.
     pub fn of(&self, key: &str) -> Option<&Override> {
         self.list.iter().find(|one| one.effect.key() == Some(key))
+    }
+
+    /// The value that the drop-in has for a variable because the operator's own unit has it, and where that stands.
+    pub fn left_alone(&self, key: &str) -> Option<(&str, &Source)> {
+        self.left_alone
+            .iter()
+            .find(|(name, ..)| *name == key)
+            .map(|(_, value, source)| (value.as_str(), source))
     }
 
     /// The workers that `pypnm serve` will have. A value that is none is replaced by the sized one, as `env --write` does.
@@ -214,8 +225,31 @@ struct Variable {
     source: Option<Source>,
 }
 
-/// Finds the overrides among what `unit` says; reads its environment files below `root`.
-pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides {
+/// Whether a value can be handed to PyPNM or uvicorn as it is; neither gets over one that can't.
+fn is_sane(key: &str, value: &str) -> bool {
+    match key {
+        "PYPNM_SERVE_LIMIT_MAX_REQUESTS" => decimal::<u32>(value).is_some(),
+        "PYPNM_SERVE_TOTAL_MEMORY_GIB" => {
+            let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+            decimal::<u64>(whole).is_some() && decimal::<u64>(fraction).is_some()
+        }
+        // Nothing in it that a unit file would have to quote.
+        "PYPNM_SERVE_ENV_FILE" => {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:@+,".contains(&b);
+            value.starts_with('/') && value.bytes().all(plain)
+        }
+        _ => decimal::<u32>(value).is_some_and(|number| number >= 1),
+    }
+}
+
+/// Whether a file is the operator's, not a package's.
+fn is_by_hand(file: &str) -> bool {
+    !["/usr/lib/", "/lib/"].iter().any(|packaged| file.starts_with(packaged))
+}
+
+/// Finds the overrides among what `unit` says; reads its environment files below `root`. `decided`: the variables that
+/// sizing.conf(5) decides.
+pub fn read(root: &Root, unit: &Unit, decided: &[&str], problems: &mut Vec<Problem>) -> Overrides {
     let mut list = Vec::new();
     let replaced = unit.drop_ins.iter().find(|file| place(unit, file) == Place::Instead);
     if let Some(file) = replaced {
@@ -224,7 +258,7 @@ pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides 
     let commands = commands(unit);
     let mut environment = Environment::new(&commands);
     let ours = if replaced.is_none() { VARIABLES.as_slice() } else { &[] };
-    environment.assign(unit, ours);
+    environment.assign(unit, ours, decided, problems);
     environment.read_files(root, unit, problems);
     environment.unset(unit);
     for key in VARIABLES {
@@ -240,7 +274,8 @@ pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides 
     flags(&commands, &environment, &mut list);
     rest(unit, &mut list);
     list.append(&mut environment.not_read);
-    Overrides { list, has_late_files: environment.has_late_files }
+    let Environment { left_alone, has_late_files, .. } = environment;
+    Overrides { list, left_alone, has_late_files }
 }
 
 /// `Restart=` and `ExecStartPre=`.
@@ -314,6 +349,8 @@ struct Environment<'a> {
     reset: Option<Source>,
     /// What `UnsetEnvironment=` took away.
     unset: Vec<(String, Source)>,
+    /// What the drop-in must not replace.
+    left_alone: Vec<(&'static str, String, Source)>,
     /// Files that were not looked at.
     not_read: Vec<Override>,
     /// There are files that a generator can't look at.
@@ -330,7 +367,14 @@ impl<'a> Environment<'a> {
                 variables.extend(piece.get(..end).map(|name| (name, None)));
             }
         }
-        Self { variables, reset: None, unset: Vec::new(), not_read: Vec::new(), has_late_files: false }
+        Self {
+            variables,
+            reset: None,
+            unset: Vec::new(),
+            left_alone: Vec::new(),
+            not_read: Vec::new(),
+            has_late_files: false,
+        }
     }
 
     fn of(&self, key: &str) -> Option<&Variable> {
@@ -344,11 +388,11 @@ impl<'a> Environment<'a> {
     }
 
     /// `Environment=` of all files, with the drop-in's own `ours` in its place.
-    fn assign(&mut self, unit: &Unit, ours: &[&str]) {
+    fn assign(&mut self, unit: &Unit, ours: &[&'static str], decided: &[&str], problems: &mut Vec<Problem>) {
         let mut ours = Some(ours);
         for assignment in unit.of("Environment") {
             if place(unit, &assignment.source.file) != Place::Before {
-                self.set_ours(ours.take());
+                self.set_ours(ours.take(), decided, problems);
             }
             if assignment.value.is_empty() {
                 self.variables.iter_mut().for_each(|(_, variable)| *variable = None);
@@ -368,11 +412,23 @@ impl<'a> Environment<'a> {
                 }
             }
         }
-        self.set_ours(ours.take());
+        self.set_ours(ours.take(), decided, problems);
     }
 
-    fn set_ours(&mut self, ours: Option<&[&str]>) {
+    /// The drop-in's place has come: what the operator said before it stays, all else is replaced.
+    fn set_ours(&mut self, ours: Option<&[&'static str]>, decided: &[&str], problems: &mut Vec<Problem>) {
         for key in ours.unwrap_or_default() {
+            let said = self.of(key).filter(|said| !said.value.is_empty() && !decided.contains(key));
+            let source = said.and_then(|said| said.source.clone()).filter(|source| is_by_hand(&source.file));
+            if let (Some(said), Some(source)) = (said, source) {
+                if is_sane(key, &said.value) {
+                    self.left_alone.push((key, said.value.clone(), source));
+                    continue;
+                }
+                let source = Source { key: (*key).into(), ..source };
+                let expected = "a value that PyPNM can take";
+                problems.push(Problem::bad_value(source, &said.value, expected, "the sized one is used"));
+            }
             self.set(key, "", || None);
         }
     }
