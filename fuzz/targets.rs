@@ -315,7 +315,7 @@ pub(crate) fn unit(data: &[u8]) {
             }
         }
     }
-    let overrides = overrides::read(&root, &unit, &mut problems);
+    let overrides = overrides::read(&root, &unit, &[], &mut problems);
     assert!(overrides.list.len() <= 1 + 7 + 2 + 2);
     for one in &overrides.list {
         assert!(one.source.file.starts_with('/') && one.effect != Effect::Replaced);

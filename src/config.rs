@@ -79,6 +79,18 @@ impl UnitConfig {
         }
     }
 
+    /// The variables of the drop-in whose value it decides.
+    pub fn decided(&self) -> Vec<&'static str> {
+        let mut decided = Vec::new();
+        if self.workers.as_ref().is_some_and(|set| set.value.is_some()) {
+            decided.extend(["PYPNM_SERVE_WORKERS", "UVICORN_WORKERS"]);
+        }
+        if self.limit_max_requests.as_ref().is_some_and(|set| set.value.is_some()) {
+            decided.extend(["PYPNM_SERVE_LIMIT_MAX_REQUESTS", "UVICORN_LIMIT_MAX_REQUESTS"]);
+        }
+        decided
+    }
+
     /// Whether the unit is sized at all.
     pub fn is_enabled(&self) -> bool {
         self.enabled.as_ref().is_none_or(|set| set.value)

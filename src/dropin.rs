@@ -66,22 +66,22 @@ fn write(out: &mut String, sizing: &Sizing, unit: &Unit) -> std::fmt::Result {
         writeln!(out, "\n[Unit]\nSourcePath={}", file.replace('%', "%%"))?;
     }
     out.push_str("\n[Service]\n");
-    writeln!(out, "Environment=PYPNM_SERVE_CPU_COUNT={cpus}")?;
-    writeln!(out, "Environment=PYPNM_SERVE_TOTAL_MEMORY_GIB={gib}")?;
-    writeln!(out, "Environment=PYPNM_SERVE_WORKERS={workers}")?;
-    writeln!(out, "Environment=PYPNM_SERVE_LIMIT_MAX_REQUESTS={limit}")?;
+    set(out, unit, "PYPNM_SERVE_CPU_COUNT", &cpus)?;
+    set(out, unit, "PYPNM_SERVE_TOTAL_MEMORY_GIB", &gib)?;
+    set(out, unit, "PYPNM_SERVE_WORKERS", &workers)?;
+    set(out, unit, "PYPNM_SERVE_LIMIT_MAX_REQUESTS", &limit)?;
     out.push_str("# For units that start uvicorn itself, which knows none of the above.\n");
-    writeln!(out, "Environment=UVICORN_WORKERS={workers}")?;
-    if limit > 0 {
+    set(out, unit, "UVICORN_WORKERS", &workers)?;
+    if limit > 0 || unit.overrides.left_alone("UVICORN_LIMIT_MAX_REQUESTS").is_some() {
         // uvicorn takes 0 for "end after no request at all".
-        writeln!(out, "Environment=UVICORN_LIMIT_MAX_REQUESTS={limit}")?;
+        set(out, unit, "UVICORN_LIMIT_MAX_REQUESTS", &limit)?;
     }
     out.push_str(
         "# PyPNM takes its profile from a file only; written at each start from the lines\n\
          # above, or from what overrides them.\n",
     );
     let file = env_file(&unit.name);
-    writeln!(out, "Environment=PYPNM_SERVE_ENV_FILE={file}")?;
+    set(out, unit, "PYPNM_SERVE_ENV_FILE", &file)?;
     writeln!(out, "ExecStartPre=-+{HELPER} env --unit %n --write {file}")?;
     // What counts is the number in the end: an operator's own one may be another.
     if unit.overrides.one_worker_ends(workers, limit) {
@@ -94,6 +94,17 @@ fn write(out: &mut String, sizing: &Sizing, unit: &Unit) -> std::fmt::Result {
          # Environment=PYPNM_SERVE_WORKERS=N below [Service].",
         unit.name
     )
+}
+
+/// One variable: the sized value, or what the operator's own unit says, which this drop-in comes after.
+fn set(out: &mut String, unit: &Unit, key: &str, sized: &dyn std::fmt::Display) -> std::fmt::Result {
+    match unit.overrides.left_alone(key) {
+        None => writeln!(out, "Environment={key}={sized}"),
+        Some((value, source)) => {
+            let place = Source { key: "".into(), ..source.clone() };
+            writeln!(out, "# By hand, {}:\nEnvironment={key}={value}", one_line(&place.to_string()))
+        }
+    }
 }
 
 /// The path of the file for PyPNM, as a unit file writes it: `%n` is the name of the unit, of an instance its own.

@@ -1,9 +1,10 @@
 //! What the operator's units do to the generated drop-in: which of its values others replace, and what goes past it.
 //!
 //! The drop-in sets variables, so an `Environment=` that systemd reads after it wins, as does any `EnvironmentFile=`, and
-//! flags of `ExecStart=` win over both. What stands in the unit's own file or in a drop-in that sorts before it is
-//! replaced by it, and is no override. All this is data; `explain` and `check` print it, and the generator asks it how
-//! many workers there will be in the end.
+//! flags of `ExecStart=` win over both. What the operator's own unit says, or a drop-in that sorts before ours, would be
+//! replaced; the drop-in repeats it instead ([`Overrides::left_alone`]). A package's unit, below /usr, is replaced, and so
+//! is what sizing.conf(5) decides. All this is data; `explain` and `check` print it, and the generator asks it how many
+//! workers there will be in the end.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -62,6 +63,11 @@ pub enum Effect {
     NoHandOver,
     /// A file of the drop-in's own name in a stronger directory: systemd reads that one instead.
     Replaced,
+    /// A file of `EnvironmentFile=` that was not looked at: it may set any of the variables.
+    NotRead {
+        /// Its path, or the pattern for several.
+        path: String,
+    },
 }
 
 impl Effect {
@@ -70,7 +76,7 @@ impl Effect {
         match self {
             Self::Variable { key, .. } | Self::Unset { key } | Self::Passed { key } => Some(key),
             Self::Flag { flag, .. } => Some(flag),
-            Self::Restart { .. } | Self::NoHandOver | Self::Replaced => None,
+            Self::Restart { .. } | Self::NoHandOver | Self::Replaced | Self::NotRead { .. } => None,
         }
     }
 }
@@ -87,6 +93,7 @@ impl fmt::Display for Override {
             Effect::Restart { value } => write!(f, "Restart={value} is in effect"),
             Effect::NoHandOver => f.write_str("the hand-over to PyPNM is taken away: it sizes itself"),
             Effect::Replaced => f.write_str("is read instead of the generated drop-in"),
+            Effect::NotRead { path } => write!(f, "{path} was not looked at, and may set anything"),
         }
     }
 }
@@ -96,6 +103,10 @@ impl fmt::Display for Override {
 pub struct Overrides {
     /// In the order: the drop-in as a whole, variables, flags, the rest.
     pub list: Vec<Override>,
+    /// What the operator's files before the drop-in say, which it must not replace: variable, value, where.
+    left_alone: Vec<(&'static str, String, Source)>,
+    /// There are environment files that a generator can't look at, whatever this reader could.
+    has_late_files: bool,
 }
 
 /// A number in effect, and who set it where that was not the sizing.
@@ -113,6 +124,14 @@ impl Overrides {
         self.list.iter().find(|one| one.effect.key() == Some(key))
     }
 
+    /// The value that the drop-in has for a variable because the operator's own unit has it, and where that stands.
+    pub fn left_alone(&self, key: &str) -> Option<(&str, &Source)> {
+        self.left_alone
+            .iter()
+            .find(|(name, ..)| *name == key)
+            .map(|(_, value, source)| (value.as_str(), source))
+    }
+
     /// The workers that `pypnm serve` will have. A value that is none is replaced by the sized one, as `env --write` does.
     pub fn workers(&self, sized: u32) -> Effective<'_> {
         self.number(["--workers", "PYPNM_SERVE_WORKERS"], 1, sized)
@@ -123,13 +142,15 @@ impl Overrides {
         self.number(["--limit-max-requests", "PYPNM_SERVE_LIMIT_MAX_REQUESTS"], 0, sized)
     }
 
-    /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn.
+    /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn. A file that
+    /// is there too late for the generator may say so as well; the same answer for whoever asks.
     pub fn one_worker_ends(&self, sized_workers: u32, sized_limit: u32) -> bool {
         let ends = |workers: Effective<'_>, limit: Effective<'_>| workers.value == 1 && limit.value > 0;
         let uvicorn_workers = self.number(["--workers", "UVICORN_WORKERS"], 1, sized_workers);
         let uvicorn_limit =
             self.number(["--limit-max-requests", "UVICORN_LIMIT_MAX_REQUESTS"], 0, sized_limit);
-        ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
+        self.has_late_files
+            || ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
             || ends(uvicorn_workers, uvicorn_limit)
     }
 
@@ -186,6 +207,16 @@ pub fn hide(unit: &mut Unit) {
     }
 }
 
+/// What makes a path of `EnvironmentFile=` a pattern for several files.
+const PATTERN: [char; 3] = ['*', '?', '['];
+
+/// Whether a generator may open a file: what lies elsewhere may not be mounted yet, or its mount may wait for the very
+/// reload that waits for the generator (systemd.generator(7), "Notes about writing generators").
+fn is_there_early(path: &str) -> bool {
+    let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
+    inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
+}
+
 /// A variable of the service's environment.
 #[derive(Default)]
 struct Variable {
@@ -194,8 +225,31 @@ struct Variable {
     source: Option<Source>,
 }
 
-/// Finds the overrides among what `unit` says; reads its environment files below `root`.
-pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides {
+/// Whether a value can be handed to PyPNM or uvicorn as it is; neither gets over one that can't.
+fn is_sane(key: &str, value: &str) -> bool {
+    match key {
+        "PYPNM_SERVE_LIMIT_MAX_REQUESTS" => decimal::<u32>(value).is_some(),
+        "PYPNM_SERVE_TOTAL_MEMORY_GIB" => {
+            let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+            decimal::<u64>(whole).is_some() && decimal::<u64>(fraction).is_some()
+        }
+        // Nothing in it that a unit file would have to quote.
+        "PYPNM_SERVE_ENV_FILE" => {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:@+,".contains(&b);
+            value.starts_with('/') && value.bytes().all(plain)
+        }
+        _ => decimal::<u32>(value).is_some_and(|number| number >= 1),
+    }
+}
+
+/// Whether a file is the operator's, not a package's.
+fn is_by_hand(file: &str) -> bool {
+    !["/usr/lib/", "/lib/"].iter().any(|packaged| file.starts_with(packaged))
+}
+
+/// Finds the overrides among what `unit` says; reads its environment files below `root`. `decided`: the variables that
+/// sizing.conf(5) decides.
+pub fn read(root: &Root, unit: &Unit, decided: &[&str], problems: &mut Vec<Problem>) -> Overrides {
     let mut list = Vec::new();
     let replaced = unit.drop_ins.iter().find(|file| place(unit, file) == Place::Instead);
     if let Some(file) = replaced {
@@ -204,7 +258,7 @@ pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides 
     let commands = commands(unit);
     let mut environment = Environment::new(&commands);
     let ours = if replaced.is_none() { VARIABLES.as_slice() } else { &[] };
-    environment.assign(unit, ours);
+    environment.assign(unit, ours, decided, problems);
     environment.read_files(root, unit, problems);
     environment.unset(unit);
     for key in VARIABLES {
@@ -219,7 +273,9 @@ pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides 
     }
     flags(&commands, &environment, &mut list);
     rest(unit, &mut list);
-    Overrides { list }
+    list.append(&mut environment.not_read);
+    let Environment { left_alone, has_late_files, .. } = environment;
+    Overrides { list, left_alone, has_late_files }
 }
 
 /// `Restart=` and `ExecStartPre=`.
@@ -293,6 +349,12 @@ struct Environment<'a> {
     reset: Option<Source>,
     /// What `UnsetEnvironment=` took away.
     unset: Vec<(String, Source)>,
+    /// What the drop-in must not replace.
+    left_alone: Vec<(&'static str, String, Source)>,
+    /// Files that were not looked at.
+    not_read: Vec<Override>,
+    /// There are files that a generator can't look at.
+    has_late_files: bool,
 }
 
 impl<'a> Environment<'a> {
@@ -305,7 +367,14 @@ impl<'a> Environment<'a> {
                 variables.extend(piece.get(..end).map(|name| (name, None)));
             }
         }
-        Self { variables, reset: None, unset: Vec::new() }
+        Self {
+            variables,
+            reset: None,
+            unset: Vec::new(),
+            left_alone: Vec::new(),
+            not_read: Vec::new(),
+            has_late_files: false,
+        }
     }
 
     fn of(&self, key: &str) -> Option<&Variable> {
@@ -319,11 +388,11 @@ impl<'a> Environment<'a> {
     }
 
     /// `Environment=` of all files, with the drop-in's own `ours` in its place.
-    fn assign(&mut self, unit: &Unit, ours: &[&str]) {
+    fn assign(&mut self, unit: &Unit, ours: &[&'static str], decided: &[&str], problems: &mut Vec<Problem>) {
         let mut ours = Some(ours);
         for assignment in unit.of("Environment") {
             if place(unit, &assignment.source.file) != Place::Before {
-                self.set_ours(ours.take());
+                self.set_ours(ours.take(), decided, problems);
             }
             if assignment.value.is_empty() {
                 self.variables.iter_mut().for_each(|(_, variable)| *variable = None);
@@ -343,19 +412,31 @@ impl<'a> Environment<'a> {
                 }
             }
         }
-        self.set_ours(ours.take());
+        self.set_ours(ours.take(), decided, problems);
     }
 
-    fn set_ours(&mut self, ours: Option<&[&str]>) {
+    /// The drop-in's place has come: what the operator said before it stays, all else is replaced.
+    fn set_ours(&mut self, ours: Option<&[&'static str]>, decided: &[&str], problems: &mut Vec<Problem>) {
         for key in ours.unwrap_or_default() {
+            let said = self.of(key).filter(|said| !said.value.is_empty() && !decided.contains(key));
+            let source = said.and_then(|said| said.source.clone()).filter(|source| is_by_hand(&source.file));
+            if let (Some(said), Some(source)) = (said, source) {
+                if is_sane(key, &said.value) {
+                    self.left_alone.push((key, said.value.clone(), source));
+                    continue;
+                }
+                let source = Source { key: (*key).into(), ..source };
+                let expected = "a value that PyPNM can take";
+                problems.push(Problem::bad_value(source, &said.value, expected, "the sized one is used"));
+            }
             self.set(key, "", || None);
         }
     }
 
     /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
     fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
-        const NOT_READ: &str = "what it would set is not known";
-        let mut files: Vec<(String, &Assignment)> = Vec::new();
+        // Without a path: its specifiers are not known here.
+        let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
         for assignment in unit.of("EnvironmentFile") {
             if assignment.value.is_empty() {
                 files.clear();
@@ -364,23 +445,21 @@ impl<'a> Environment<'a> {
             let Some(name) = unit.name_at(assignment) else {
                 continue;
             };
-            let Ok(path) = specifier::expand(&assignment.value, &name) else {
-                let expected = "a path whose specifiers are known here";
-                let source = assignment.source.clone();
-                problems.push(Problem::bad_value(source, &assignment.value, expected, NOT_READ));
-                continue;
-            };
-            let path = path.strip_prefix('-').unwrap_or(&path);
-            if path.starts_with('/') {
-                files.push((path.to_owned(), assignment));
+            let path = assignment.value.strip_prefix('-').unwrap_or(&assignment.value);
+            if path.starts_with(['/', '%']) {
+                files.push((specifier::expand(path, &name).ok().map(Into::into), assignment));
             }
         }
         for (path, assignment) in files {
-            if path.contains(['*', '?', '[']) {
-                let source = assignment.source.clone();
-                problems.push(Problem::bad_value(source, &path, "the path of one file", NOT_READ));
+            let is_early = path.as_deref().is_some_and(is_there_early);
+            self.has_late_files |= !is_early;
+            let path = path.filter(|path| !path.contains(PATTERN) && (is_early || !root.is_early()));
+            let Some(path) = path else {
+                let path = assignment.value.trim_start_matches('-').to_owned();
+                let effect = Effect::NotRead { path };
+                self.not_read.push(Override { source: assignment.source.clone(), effect });
                 continue;
-            }
+            };
             match root.bytes(&path) {
                 Ok(text) => {
                     for variable in environment::variables(&text) {
@@ -392,7 +471,7 @@ impl<'a> Environment<'a> {
                 Err(error) => problems.push(Problem {
                     source: Source::file(path),
                     kind: Kind::Unreadable(error),
-                    instead: NOT_READ.into(),
+                    instead: "what it would set is not known".into(),
                 }),
             }
         }

@@ -25,6 +25,8 @@ const MAX_ENTRIES: usize = 100_000;
 pub struct Root {
     /// `None`: the running machine.
     below: Option<OwnedFd>,
+    /// The reader is a generator.
+    early: bool,
 }
 
 /// Why a file could not be read.
@@ -76,13 +78,13 @@ pub struct Entry {
 impl Root {
     /// The running machine.
     pub fn machine() -> Self {
-        Self { below: None }
+        Self { below: None, early: false }
     }
 
     /// A directory that stands for a machine.
     pub fn below(dir: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { below: Some(rustix::fs::open(dir, flags, Mode::empty())?) })
+        Ok(Self { below: Some(rustix::fs::open(dir, flags, Mode::empty())?), early: false })
     }
 
     /// The running machine for an empty or absent `dir` or `/`, else [`Root::below`] it.
@@ -92,6 +94,17 @@ impl Root {
             Some(dir) if dir.is_empty() || dir == "/" => Ok(Self::machine()),
             Some(dir) => Self::below(Path::new(dir)),
         }
+    }
+
+    /// The same for a generator, which runs before most is mounted, while PID 1 waits for it.
+    #[must_use]
+    pub fn for_a_generator(self) -> Self {
+        Self { early: true, ..self }
+    }
+
+    /// Whether the reader is a generator: /etc, /run, /usr and the kernel's file systems are all that it may count on.
+    pub fn is_early(&self) -> bool {
+        self.early
     }
 
     /// Whether this is the running machine.

@@ -98,7 +98,7 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
         names.push(also.to_owned());
     }
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
-    let mut services = services(root, &names, physical_memory, &mut sizing.problems);
+    let mut services = services(root, &names, &sizing.config, physical_memory, &mut sizing.problems);
     for name in names {
         let config = sizing.config.of(&name);
         if !config.is_enabled() {
@@ -167,6 +167,7 @@ struct Services {
 fn services(
     root: &Root,
     names: &[String],
+    config: &Config,
     physical_memory: Option<u64>,
     problems: &mut Vec<Problem>,
 ) -> Services {
@@ -194,7 +195,7 @@ fn services(
         }
         slices.reverse();
         let service = Service {
-            overrides: overrides::read(root, &unit, problems),
+            overrides: overrides::read(root, &unit, &config.of(name).decided(), problems),
             slices,
             limits: service::limits(root, &settings, Scope::Service, problems),
             replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),

@@ -63,6 +63,7 @@ fn meminfo(kb: u64) -> String {
 /// What both kinds of machine have.
 fn everywhere() -> Vec<Entry> {
     use Kind::{Aside, MayLackIt, Needed, Operator, UnitFile};
+    const PYPNM: &str = "[Service]\nEnvironmentFile=/etc/pypnm/pypnm.env\nExecStart=pypnm serve $OPTIONS\n";
     let status =
         |cpus: &str| format!("Name:\tsystemd\nPid:\t1\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n");
     let conf = |n: u32| format!("[Sizing]\nMaxWorkers={n}\n");

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     };
     let root = std::env::var_os("PYPNM_SIZING_ROOT");
     let root = match Root::at(root.as_deref()) {
-        Ok(root) => root,
+        Ok(root) => root.for_a_generator(),
         Err(error) => {
             return fail(&format!("PYPNM_SIZING_ROOT={}: {error}", display(root.as_deref())));
         }

@@ -19,12 +19,13 @@ exception and on SIGTERM, SIGHUP, SIGINT alike; should Python itself be killed, 
 next one sweeps what is left. Knows nothing of the product. Needs root and util-linux; no systemd on the host, no KVM.
 
 The network is a fresh one with `lo` up. The cgroup tree is version 2, without controllers where the host gives them to
-version 1. There is no /dev/kmsg unless `kmsg=True` lends the host's (then every machine sees the same kernel log).
+version 1. There is no /dev/kmsg unless `kmsg=True` gives the machine one of its own, which `kernel_log()` reads.
 """
 
 import contextlib
 import io
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -66,13 +67,14 @@ mount -t tmpfs -o mode=755,nosuid{run_options} tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/pts dev/shm dev/mqueue
-for n in null zero full random urandom tty {kmsg}; do : > dev/$n; mount --bind /dev/$n dev/$n; done
+for n in null zero full random urandom tty; do : > dev/$n; mount --bind /dev/$n dev/$n; done
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx; ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
 mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys
 : > dev/console; mount --bind {dir}/console dev/console
+[ ! -e {dir}/kmsg ] || {{ : > dev/kmsg; mount --bind {dir}/kmsg dev/kmsg; }}
 {fakes}
 hostname pypnm-e2e
 mkdir -p .old; pivot_root . .old; cd /
@@ -88,13 +90,94 @@ class Failure(Exception):
     """A command in the machine, or the machine itself, did not do what was expected."""
 
 
-class Machine:
+class Within:
+    """What one does in a machine that runs, whatever runs it; `run` is the machine's own."""
+
+    def run(self, command, check=True, timeout=120, input=None):
+        """Runs `command` (a string: by sh -c; else its words): its status, stdout and stderr."""
+        raise NotImplementedError
+
+    def console(self):
+        """What was written to the machine's console."""
+        raise NotImplementedError
+
+    def systemctl(self, *arguments, check=True, timeout=120):
+        """systemctl's stdout, stripped."""
+        return self.run(["systemctl", "--no-pager", *arguments], check=check, timeout=timeout).stdout.strip()
+
+    def show(self, unit, prop):
+        """One property of a unit."""
+        return self.systemctl("show", "--value", "-p", prop, unit)
+
+    def wait(self, unit, state="active", timeout=60):
+        """Waits until the unit's ActiveState is `state`."""
+        return self.until(lambda: self.show(unit, "ActiveState") == state, f"{unit} to be {state}", timeout)
+
+    def until(self, test, what, timeout=60, pause=0.1):
+        """Waits until `test()` is true, and returns what it returned."""
+        deadline = time.monotonic() + timeout
+        while True:
+            value = test()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                raise Failure(f"waited {timeout} s for {what}\n{self.journal('-n', '40')}")
+            time.sleep(pause)
+
+    def journal(self, *arguments):
+        """What the machine's journal says."""
+        return self.run(["journalctl", "--no-pager", "-o", "short-monotonic", *arguments], check=False).stdout
+
+    def install(self, files):
+        """Writes files: a path and its text or bytes, or (text or bytes, mode). Missing directories are made."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path, content in files.items():
+                content, mode = content if isinstance(content, tuple) else (content, 0o644)
+                data = content.encode() if isinstance(content, str) else content
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.size, entry.mode, entry.mtime = len(data), mode, int(time.time())
+                tar.addfile(entry, io.BytesIO(data))
+        self._extract(archive.getvalue())
+
+    def copy(self, source, path, mode=0o644):
+        """Copies a file of the host's."""
+        self.install({path: (Path(source).read_bytes(), mode)})
+
+    def copy_tree(self, source):
+        """Copies all below `source` to the machine's root, owned by root."""
+
+        def owned(entry):
+            entry.uid = entry.gid = 0
+            entry.uname = entry.gname = "root"
+            return entry
+
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for entry in sorted(Path(source).iterdir()):
+                tar.add(entry, entry.name, filter=owned)
+        self._extract(archive.getvalue())
+
+    def _extract(self, archive):
+        self.run(["tar", "-x", "--no-overwrite-dir", "--keep-directory-symlink", "-C", "/"], input=archive)
+
+    def read(self, path):
+        """A file's text."""
+        return self.run(["cat", path]).stdout
+
+    def exists(self, path):
+        """Whether there is something at `path`."""
+        return self.run(["test", "-e", path], check=False).returncode == 0
+
+
+class Machine(Within):
     """See the module. `layers`: further read-only trees above `root`, the lowest first."""
 
     def __init__(self, root, layers=(), kmsg=False, run_options="", environment=None, affinity=None):
         self.root = Path(root)
         self.layers = [Path(layer) for layer in layers]
         self.kmsg = kmsg
+        self._kmsg = None
         self.run_options = run_options
         self.environment = {"PATH": "/usr/sbin:/usr/bin", "container": "e2e", "TERM": "dumb", "LANG": "C.UTF-8", **(environment or {})}
         self.affinity = affinity
@@ -107,8 +190,8 @@ class Machine:
     # Life
 
     def __enter__(self):
-        _sweep()
-        _end_on_signals()
+        sweep()
+        end_on_signals()
         self.dir = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}."))
         for name in ("upper", "work", "root", "fakes"):
             (self.dir / name).mkdir()
@@ -116,12 +199,19 @@ class Machine:
         self.dir.chmod(0o755)
         (self.dir / "upper").chmod(0o755)
         (self.dir / "console").touch()
+        if self.kmsg:
+            os.mkfifo(self.dir / "kmsg", 0o644)
+            self._kmsg = os.open(self.dir / "kmsg", os.O_RDONLY | os.O_NONBLOCK)
+            # journald would take from us what it reads.
+            self.install({"/etc/systemd/journald.conf.d/e2e.conf": "[Journal]\nReadKMsg=no\n"})
         return self
 
     def __exit__(self, *_):
         try:
             self.kill()
         finally:
+            if self._kmsg is not None:
+                os.close(self._kmsg)
             shutil.rmtree(self.dir, ignore_errors=True)
 
     @property
@@ -136,9 +226,11 @@ class Machine:
             raise Failure("the machine is off")
         return self._pid
 
-    def boot(self, *arguments, target="multi-user.target", wait=True, timeout=90):
-        """Boots systemd with further `arguments`; waits until it has started all it wants to start."""
-        self.start("/lib/systemd/systemd", "--system", "--show-status=no", f"--unit={target}", *arguments)
+    def boot(self, *arguments, target="multi-user.target", wait=True, timeout=90, before=None):
+        """Boots systemd with further `arguments`; waits until it has started all it wants to start. `before`: a shell
+        script that the later PID 1 runs first."""
+        init = ["/lib/systemd/systemd", "--system", "--show-status=no", f"--unit={target}", *arguments]
+        self.start(*(["sh", "-ec", f'{before}\nexec "$@"', "sh", *init] if before else init))
         if not wait:
             return self
         deadline = time.monotonic() + timeout
@@ -162,7 +254,7 @@ class Machine:
             (self.dir / f"fakes/{number}").write_text(text)
             fakes.append(f"mount --bind {self.dir}/fakes/{number} .{shlex.quote(path)}")
         script = (OVERLAY + BOOT).format(
-            lower=self._lower(), dir=self.dir, run_options=self.run_options, kmsg="kmsg" if self.kmsg else "",
+            lower=self._lower(), dir=self.dir, run_options=self.run_options,
             fakes="\n".join(fakes), environment=shlex.join(f"{k}={v}" for k, v in self.environment.items()),
         )  # fmt: skip
         taskset = ["taskset", "-c", self.affinity] if self.affinity else []
@@ -246,79 +338,19 @@ class Machine:
             raise Failure(f"{command}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def systemctl(self, *arguments, check=True, timeout=120):
-        """systemctl's stdout, stripped."""
-        return self.run(["systemctl", "--no-pager", *arguments], check=check, timeout=timeout).stdout.strip()
-
-    def show(self, unit, prop):
-        """One property of a unit."""
-        return self.systemctl("show", "--value", "-p", prop, unit)
-
-    def wait(self, unit, state="active", timeout=60):
-        """Waits until the unit's ActiveState is `state`."""
-        return self.until(lambda: self.show(unit, "ActiveState") == state, f"{unit} to be {state}", timeout)
-
-    def until(self, test, what, timeout=60, pause=0.1):
-        """Waits until `test()` is true, and returns what it returned."""
-        deadline = time.monotonic() + timeout
-        while True:
-            value = test()
-            if value:
-                return value
-            if time.monotonic() > deadline:
-                raise Failure(f"waited {timeout} s for {what}\n{self.journal('-n', '40')}")
-            time.sleep(pause)
-
-    def journal(self, *arguments):
-        """What the machine's journal says."""
-        return self.run(["journalctl", "--no-pager", "-o", "short-monotonic", *arguments], check=False).stdout
-
     def console(self):
         """What was written to the machine's console."""
         return (self.dir / "console").read_text(errors="replace")
 
-    # Files and hardware
+    def kernel_log(self):
+        """What was written to /dev/kmsg since it was asked last, a record a line."""
+        said = b""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._kmsg, 65536):
+                said += chunk
+        return re.sub(r"(?<!^)(?=<\d+>)", "\n", said.decode(errors="replace"))
 
-    def install(self, files):
-        """Writes files: a path and its text or bytes, or (text or bytes, mode). Missing directories are made."""
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for path, content in files.items():
-                content, mode = content if isinstance(content, tuple) else (content, 0o644)
-                data = content.encode() if isinstance(content, str) else content
-                entry = tarfile.TarInfo(path.lstrip("/"))
-                entry.size, entry.mode, entry.mtime = len(data), mode, int(time.time())
-                tar.addfile(entry, io.BytesIO(data))
-        self._extract(archive.getvalue())
-
-    def copy(self, source, path, mode=0o644):
-        """Copies a file of the host's."""
-        self.install({path: (Path(source).read_bytes(), mode)})
-
-    def copy_tree(self, source):
-        """Copies all below `source` to the machine's root, owned by root."""
-
-        def owned(entry):
-            entry.uid = entry.gid = 0
-            entry.uname = entry.gname = "root"
-            return entry
-
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for entry in sorted(Path(source).iterdir()):
-                tar.add(entry, entry.name, filter=owned)
-        self._extract(archive.getvalue())
-
-    def _extract(self, archive):
-        self.run(["tar", "-x", "--no-overwrite-dir", "--keep-directory-symlink", "-C", "/"], input=archive)
-
-    def read(self, path):
-        """A file's text."""
-        return self.run(["cat", path]).stdout
-
-    def exists(self, path):
-        """Whether there is something at `path`."""
-        return self.run(["test", "-e", path], check=False).returncode == 0
+    # Hardware
 
     def hardware(self, cpus=None, memory_kb=None):
         """What the machine says of its CPUs and its memory. While it runs, only what was faked at boot can change."""
@@ -374,7 +406,7 @@ def _remove_cgroup(cgroup):
         time.sleep(0.02)
 
 
-def _sweep():
+def sweep():
     """Takes away what a killed Python left."""
     places = [Path(tempfile.gettempdir()), _cgroup2()]
     for place in places:
@@ -387,7 +419,7 @@ def _sweep():
                     _remove_cgroup(left)
 
 
-def _end_on_signals():
+def end_on_signals():
     """Makes SIGTERM and SIGHUP an exception, so that every `with` cleans up."""
     if threading.current_thread() is not threading.main_thread():
         return

@@ -4,7 +4,9 @@ import json
 import re
 import textwrap
 
+import images
 from machine import Failure, Machine
+from qemu import Guest
 
 VERSIONS = (252, 257, 262)
 GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
@@ -26,7 +28,30 @@ Restart=on-failure
 [Install]
 WantedBy=multi-user.target
 """
+# Where PyPNM itself would take minutes to start, as under emulation, and is not what is looked at.
+IDLE = "/bin/sleep infinity"
 SERVE = "pypnm serve --host 127.0.0.1 --port 8000"
+# A stand-in for PyPNM where its imports would take minutes, as under emulation: reads the profile where PyPNM does, has as
+# many workers, started as Python starts them, and answers at /health.
+STAND_IN = "/usr/bin/python3 /usr/lib/e2e-stand-in.py"
+STAND_IN_FILES = {"/usr/lib/e2e-stand-in.py": """\
+import http.server, multiprocessing, os, time
+
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+if __name__ == "__main__":
+    with open(os.environ["PYPNM_SERVE_ENV_FILE"]) as file:
+        profile = dict(line.strip().split("=") for line in file if "=" in line and not line.startswith("#"))
+    count = int(profile["PYPNM_SERVE_WORKERS"])
+    if count > 1:
+        context = multiprocessing.get_context("spawn")
+        for _ in range(count):
+            context.Process(target=time.sleep, args=(1e6,), daemon=True).start()
+    http.server.HTTPServer(("127.0.0.1", 8000), Health).serve_forever()
+"""}
 # kB of MemTotal as such machines report them.
 KB_4G, KB_8G, KB_16G, KB_32G, KB_64G = 4022032, 8144656, 16389412, 32878856, 65857740
 
@@ -49,9 +74,8 @@ def case(versions=VERSIONS, fast=(), row=None):
 class Context:
     """What a case gets: the version to run on, and machines with the product installed."""
 
-    def __init__(self, version, root, layer, note, disk):
+    def __init__(self, version, root, layer, note):
         self.version, self.root, self.layer, self.note = version, root, layer, note
-        self.disk = disk
 
     def machine(self, cpus=2, memory_kb=KB_4G, files=None, start=SERVE, **options):
         """A machine (off) with the product and a foreign unit that starts PyPNM by `start`."""
@@ -65,6 +89,19 @@ class Context:
             machine.__exit__()
             raise
         return _Entered(machine)
+
+    def guest(self, cpus, memory, files=None, start=SERVE, **options):
+        """A machine (off) that QEMU boots, likewise."""
+        (suite,) = (name for name, version in images.SUITES.items() if version == self.version)
+        unit = "/etc/systemd/system/pypnm.service"
+        files = {
+            unit: FOREIGN.format(start=start),
+            "/etc/systemd/system/multi-user.target.wants/pypnm.service": (unit, None),
+            "/etc/sysusers.d/docsis.conf": "u docsis - - /nonexistent\n",
+            **STAND_IN_FILES,
+            **(files or {}),
+        }
+        return Guest(suite, cpus, memory, layers=[self.layer], files=files, **options)
 
 
 class _Entered:
@@ -122,11 +159,13 @@ def workers(machine):
 
 
 def serves(machine, expected_workers, limit, source="seeded_profile", timeout=120):
-    """PyPNM answers, says this profile is active and from where, and has so many live workers."""
+    """PyPNM answers, says this profile is active and from where (None: whatever), and has so many live workers."""
     said = profile(machine, timeout)
     found = (said["active_workers"], said["active_limit_max_requests"], said["active_source"])
-    equal(found, (expected_workers, limit, source), "runtimeProfile")
-    machine.until(lambda: len(workers(machine)) == expected_workers, f"{expected_workers} live workers", timeout)
+    expected = (expected_workers, limit, source)
+    equal(tuple(one for one, other in zip(found, expected) if other is not None), tuple(other for other in expected if other is not None), "runtimeProfile")
+    count = said["active_workers"]
+    machine.until(lambda: len(workers(machine)) == count, f"{count} live workers", timeout)
     return said
 
 
@@ -138,6 +177,22 @@ def generated(machine):
 def loaded(machine, unit="pypnm.service"):
     """The environment that systemd has loaded for the unit."""
     return dict(re.findall(r"(\S+?)=(\S*)", machine.show(unit, "Environment")))
+
+
+def written(machine):
+    """What the file says that PyPNM reads: keys and values."""
+    return dict(re.findall(r"^(\w+)=(.*)$", machine.read(ENV_FILE), re.MULTILINE))
+
+
+def sized(machine, workers, limit):
+    """The generated drop-in, what systemd loaded of it, and the file for PyPNM (where the service has started) say so."""
+    expected = {"PYPNM_SERVE_WORKERS": str(workers), "PYPNM_SERVE_LIMIT_MAX_REQUESTS": str(limit)}
+    text = generated(machine)
+    for key, value in expected.items():
+        expect(f"Environment={key}={value}\n" in text, f"{key}={value} is not in the drop-in:\n{text}")
+    environment = loaded(machine)
+    equal({key: environment.get(key) for key in expected}, expected, "what systemd loaded")
+    return text
 
 
 def dropin(*lines):

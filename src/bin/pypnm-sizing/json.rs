@@ -164,6 +164,7 @@ fn common(unit: &Unit) -> Map<String, Value> {
     let overrides = unit.overrides.list.iter().map(|one| {
         let given = match &one.effect {
             Effect::Variable { value, .. } | Effect::Flag { value, .. } | Effect::Restart { value } => Some(value),
+            Effect::NotRead { path } => Some(path),
             Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => None,
         };
         json!({ "key": one.effect.key(), "value": given, "text": one.to_string(), "source": source(&one.source) })

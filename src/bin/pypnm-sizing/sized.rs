@@ -179,9 +179,11 @@ pub(crate) fn override_text(one: &Override) -> String {
         Effect::Variable { key, value } => format!("{key}={value}, {at}"),
         Effect::Flag { flag, value } => format!("{flag} {value}, {at}"),
         Effect::Restart { value } => format!("Restart={value}, {at}"),
-        Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => {
-            one.to_string()
-        }
+        Effect::Unset { .. }
+        | Effect::Passed { .. }
+        | Effect::NoHandOver
+        | Effect::Replaced
+        | Effect::NotRead { .. } => one.to_string(),
     }
 }
 

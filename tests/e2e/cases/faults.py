@@ -1,0 +1,446 @@
+"""What may go wrong around the generator. Each time the boot completes, the service gets a sane profile or none, and the
+log says what happened."""
+
+import collections
+import re
+import subprocess
+
+import images
+import suite
+from suite import (
+    GENERATED, GENERATOR, IDLE, KB_8G, KB_16G, case, equal, expect, generated, loaded, serves, sized,
+)  # fmt: skip
+
+NAME = GENERATOR.rpartition("/")[2]
+# In the place of the generator: the real one under strace, which makes go wrong what /etc/fault says. With -D it stays the
+# process that PID 1 started, so PID 1 sees how it ends and it knows who called.
+FAULTY = {
+    f"/etc/systemd/system-generators/{NAME}": (f'#!/bin/sh\nexec strace -D -o /dev/null $(cat /etc/fault) {GENERATOR} "$@"\n', 0o755)
+}
+# Every input of the kernel's.
+KERNEL_FILES = (
+    "/proc/meminfo", "/proc/1/status", "/proc/1/cgroup", "/proc/1/mountinfo", "/proc/cmdline", "/proc/1/cmdline",
+    "/sys/devices/system/cpu/online", "/sys/fs/cgroup/cgroup.controllers",
+)  # fmt: skip
+UNREADABLE = " ".join(["-e inject=open,openat,openat2:error=EACCES", *(f"-P {path}" for path in KERNEL_FILES)])
+FILL_RUN = "dd if=/dev/zero of=/run/filler bs=4k 2>/dev/null || true; dd if=/dev/zero of=/run/filler2 bs=1 2>/dev/null || true"
+
+
+def _complaints(m):
+    """What the generator put into the kernel's log since it was asked last."""
+    return [line for line in m.kernel_log().splitlines() if NAME in line]
+
+
+def _complained(m, *words):
+    said = _complaints(m)
+    expect(said and all(any(word in line for line in said) for word in words), f"{words} expected in the kernel's log: {said}")
+    return said
+
+
+def _sane(m, workers=1, limit=1000):
+    """The drop-in is whole and says this, or there is none; which of them."""
+    text = generated(m)
+    if text:
+        sized(m, workers, limit)
+        expect(text.endswith("below [Service].\n"), f"the drop-in is cut off:\n{text}")
+    left = m.run("ls -A /run/systemd/generator/pypnm.service.d 2>/dev/null", check=False).stdout.split()
+    expect(not [name for name in left if name.endswith(".conf") and name != "10-pypnm-sizing.conf"], f"left behind: {left}")
+    return bool(text)
+
+
+@case(fast=(252, 262))
+def full_run_at_boot(e2e):
+    """`/run` full at boot: PyPNM starts and sizes itself, the log says why; with room again it is sized"""
+    with e2e.machine(kmsg=True, run_options=",size=256k") as m:
+        m.boot(before=FILL_RUN)
+        _complained(m, "No space left on device")
+        equal(generated(m), "", "the drop-in")
+        serves(m, None, None, source="hardware_auto")
+        m.run("rm -f /run/filler*; mount -o remount,size=64m /run")
+        m.systemctl("daemon-reload")
+        equal(_sane(m), True, "a drop-in")
+        m.systemctl("restart", "pypnm.service")
+        serves(m, 1, 1000)
+
+
+# As when something else fills /run while generators run: systemd itself looks for free bytes before it reloads, not for inodes.
+FILLING = f"""#!/bin/sh
+if [ -e /etc/fill ]; then
+    # shellcheck disable=SC2188
+    i=0; while [ $i -lt 5000 ] && (: > /run/filler$i) 2>/dev/null; do i=$((i+1)); done
+fi
+exec {GENERATOR} "$@"
+"""
+
+
+@case()
+def full_run_at_reload(e2e):
+    """`/run` runs out of inodes at a reload: the reload succeeds, the service goes on, the log says why"""
+    files = {f"/etc/systemd/system-generators/{NAME}": (FILLING, 0o755)}
+    with e2e.machine(kmsg=True, start=IDLE, files=files) as m:
+        m.boot()
+        equal(_sane(m), True, "a drop-in")
+        main = m.show("pypnm.service", "MainPID")
+        _complaints(m)
+        m.run("touch /etc/fill; mount -o remount,nr_inodes=$(($(df --output=iused /run | tail -1) + 100)) /run")
+        m.systemctl("daemon-reload")
+        _complained(m, "No space left on device")
+        equal(_sane(m), False, "a drop-in")
+        equal(m.show("pypnm.service", "MainPID"), main, "the main process")
+        m.run("mount -o remount,nr_inodes=100000 /run; rm -f /run/filler* /etc/fill")
+        m.systemctl("daemon-reload")
+        equal(_sane(m), True, "a drop-in")
+
+
+@case(fast=(257,))
+def read_only_run(e2e):
+    """The output directory read-only at boot: PyPNM starts and sizes itself, the log says why"""
+    with e2e.machine(kmsg=True) as m:
+        m.boot(before="mkdir -p /run/systemd/generator; mount -t tmpfs -o ro tmpfs /run/systemd/generator")
+        _complained(m, "Read-only file system")
+        equal(generated(m), "", "the drop-in")
+        serves(m, None, None, source="hardware_auto")
+
+
+@case()
+def read_only_runtime_directory(e2e):
+    """`/run/pypnm-sizing` read-only: the service starts all the same, its log says why it is not sized"""
+    with e2e.machine() as m:
+        m.boot(before="mkdir -p /run/pypnm-sizing; mount -t tmpfs -o ro tmpfs /run/pypnm-sizing")
+        serves(m, None, None, source="hardware_auto")
+        said = m.journal("-u", "pypnm.service", "-o", "cat")
+        expect("Read-only file system" in said, f"the journal:\n{said}")
+
+
+def _calls(m, prepare):
+    """The system calls of a run in order, each as strace's injection names it: its name, and the how many-th of that name."""
+    m.run(f"{prepare}; strace -qq -o /var/tmp/trace {GENERATOR} /var/tmp/out")
+    seen, calls = collections.Counter(), []
+    for name in re.findall(r"^(\w+)\(", m.read("/var/tmp/trace"), re.MULTILINE):
+        seen[name] += 1
+        # The exec is the caller's.
+        if name != "execve":
+            calls.append((name, seen[name]))
+    expect(len(calls) > 20, f"only {calls}")
+    return calls
+
+
+PREPARE = "rm -rf /var/tmp/out; mkdir -p /var/tmp/out"
+# An older run's drop-in lies there already.
+PREPARE_OLD = f"{PREPARE}/pypnm.service.d; echo '# old' > /var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf"
+TRY_EACH = """
+good=$(md5sum < /var/tmp/good); old=$(echo '# old' | md5sum)
+while read -r name number; do
+    {prepare}
+    strace -qq -o /dev/null -e inject=$name:{fault}:when=$number {generator} /var/tmp/out 2>/var/tmp/said </dev/null
+    status=$?
+    file=/var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf
+    if [ ! -e $file ]; then found=none; elif [ "$(md5sum < $file)" = "$good" ]; then found=whole
+    elif [ "$(md5sum < $file)" = "$old" ]; then found=old; elif tail -1 $file | grep -q 'below .Service'; then found=other; else found=PART; fi
+    said=silent; ! grep -q {name} /var/tmp/said || said=said
+    echo $name-$number $status $found $said "$(ls -A /var/tmp/out/pypnm.service.d 2>/dev/null | grep -v '^10-' | tr '\\n' ' ')"
+done
+"""
+
+
+def _try_each(m, fault, prepare=PREPARE):
+    """One run for each of its system calls, with the fault at that one: which, status, drop-in, what was said, leftovers."""
+    m.run(f"{PREPARE}; {GENERATOR} /var/tmp/out && cp /var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf /var/tmp/good")
+    calls = "".join(f"{name} {number}\n" for name, number in _calls(m, prepare))
+    done = m.run(TRY_EACH.format(prepare=prepare, fault=fault, generator=GENERATOR, name=NAME), timeout=300, input=calls)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return [(call, int(status), found, said, left) for call, status, found, said, *left in lines]
+
+
+@case(fast=(252,))
+def killed_at_each_system_call(e2e):
+    """Killed at every system call in turn, with and without an older drop-in: whole, as it was, or none; nothing systemd would load"""
+    with e2e.machine(start=IDLE) as m:
+        m.boot()
+        for prepare, allowed in ((PREPARE, {"none", "whole"}), (PREPARE_OLD, {"old", "whole"})):
+            runs = _try_each(m, "signal=KILL", prepare)
+            for call, status, found, _, left in runs:
+                equal(status, 137, f"status, killed at {call}")
+                expect(found in allowed, f"killed at {call}: {found}")
+                expect(not [name for name in left if name.endswith(".conf")], f"killed at {call}: {left}")
+            equal({found for _, _, found, *_ in runs}, allowed, "what was found")
+            e2e.note(f"killed at each of {len(runs)} system calls: " + _counts(runs))
+
+
+@case(fast=(252,))
+def denied_each_system_call(e2e):
+    """Every system call in turn fails (EPERM as of seccomp, EIO, ENOMEM): whole, more careful, or none, never a signal; none is never silent"""
+    with e2e.machine(start=IDLE) as m:
+        m.boot()
+        for error in ("EPERM", "EIO", "ENOMEM"):
+            runs = _try_each(m, f"error={error}")
+            # Before it opens its first file there is no program yet: the C library and the runtime start.
+            start = next(number for number, (call, *_) in enumerate(runs) if call in ("open-1", "openat-1"))
+            for number, (call, status, found, said, left) in enumerate(runs):
+                where = f"{error} at {call}: status {status}, {found}, {said}, {left}"
+                expect(found != "PART" and not [name for name in left if name.endswith(".conf")], where)
+                # And where not even a page of memory is to be had, a Rust program can only abort.
+                if number >= start and call.partition("-")[0] not in ("mmap", "brk", "mremap"):
+                    expect(status < 128 and (found != "none" or said == "said"), where)
+                    expect(status != 0 or found != "none", where)
+            e2e.note(f"{error} at each of {len(runs)} system calls: " + _counts(runs))
+
+
+def _counts(runs):
+    return ", ".join(f"{count} {found}" for found, count in collections.Counter(found for _, _, found, *_ in runs).items())
+
+
+@case(fast=(257,))
+def killed_at_reloads(e2e):
+    """Killed at every system call in turn at a real daemon-reload: PID 1 goes on, so does the service; then sized"""
+    with e2e.machine(files={**FAULTY, "/etc/fault": "-e trace=all"}, start=IDLE) as m:
+        m.boot()
+        equal(_sane(m), True, "a drop-in")
+        main = m.show("pypnm.service", "MainPID")
+        calls = _calls(m, PREPARE)
+        calls = calls if e2e.version == 252 else calls[::3]
+        found = []
+        for name, number in calls:
+            m.run(f"echo '-e inject={name}:signal=KILL:when={number}' > /etc/fault")
+            m.systemctl("daemon-reload")
+            found.append(_sane(m))
+        expect(sum(found) < len(found) / 4, f"{sum(found)} of {len(found)} were not killed before the end")
+        said = m.journal("-b", "-o", "cat")
+        expect(re.search(rf"{NAME} (terminated|failed|died)[^\n]*(KILL|signal)|{NAME} terminated by signal KILL", said), f"the journal says nothing of it:\n{said[-2000:]}")
+        equal(m.show("pypnm.service", "MainPID"), main, "the main process")
+        m.run(f"rm /etc/systemd/system-generators/{NAME}")
+        m.systemctl("daemon-reload")
+        equal(_sane(m), True, "a drop-in")
+        e2e.note(f"{len(found)} reloads, each killed at another system call: {sum(found)} drop-ins, all whole")
+
+
+@case()
+def killed_at_boot(e2e):
+    """Killed at boot just before its rename (QEMU): the boot completes, the service starts without a profile, the kernel's log says why"""
+    with e2e.guest(2, "4G", start=IDLE, files={**FAULTY, "/etc/fault": "-e inject=rename,renameat,renameat2:signal=KILL"}) as m:
+        m.boot()
+        equal(_sane(m), False, "a drop-in")
+        m.wait("pypnm.service", "active")
+        said = m.run(f"dmesg | grep {NAME}", check=False).stdout
+        expect(re.search(r"signal|KILL", said), f"the kernel's log: {said}")
+        e2e.note(said.strip())
+        m.run(f"rm /etc/systemd/system-generators/{NAME}")
+        m.systemctl("daemon-reload")
+        equal(_sane(m), True, "a drop-in")
+
+
+@case(fast=(262,))
+def unreadable_proc_and_sys(e2e):
+    """Every file of `/proc` and `/sys` denied: the guide's baseline, 1 and 1000, on a 16 GB machine, and the log says why"""
+    with e2e.machine(cpus=4, memory_kb=KB_16G, files={**FAULTY, "/etc/fault": UNREADABLE}, start=IDLE, kmsg=True) as m:
+        m.boot()
+        equal(_sane(m, 1, 1000), True, "a drop-in")
+        said = _complained(m, "/proc/meminfo", "/sys/devices/system/cpu/online", "Permission denied")
+        expect("# Warning" in generated(m), "the drop-in's comments say so, too")
+        e2e.note(said[0])
+
+
+@case()
+def hidden_proc_and_sys(e2e):
+    """`/proc/meminfo` blank and `/sys/devices/system/cpu` empty, as a container manager may leave them: the baseline"""
+    with e2e.machine(cpus=4, memory_kb=KB_16G, start=IDLE, kmsg=True) as m:
+        m.fake("/proc/meminfo", "")
+        m.boot(before="mount -t tmpfs tmpfs /sys/devices/system/cpu")
+        equal(_sane(m, 1, 1000), True, "a drop-in")
+        _complained(m, "/proc/meminfo")
+
+
+HOSTILE = {
+    "junk": bytes(range(256)) * 64,
+    "5 MiB of one line": b"x" * (5 << 20),
+    "no section": "Workers=3\n",
+    "a section that never ends": "[Sizing\nWorkers=3\n",
+    "bad numbers": "[Sizing]\nWorkers=-1\nMaxWorkers=99999999999999999999999\nReserveMemory=1e9\nReserveCPUs=NaN\nLimitMaxRequests=1.5\n",
+    "bad names": "[Sizing]\nUnits=../../etc/passwd pypnm.service; /etc/x.service pypnm.service\n",
+    "text that would be a setting": "[Sizing]\nWorkers=1\\\nExecStartPre=/bin/touch /run/owned\n[Service]\nExecStartPre=/bin/touch /run/owned\n",
+    "specifiers": "[Sizing]\nWorkers=%n\nUnits=pypnm.service %i.service\n",
+    "a million keys": "[Sizing]\n" + "A=1\n" * 200_000,
+}
+
+
+@case(fast=(257,))
+def hostile_configuration(e2e):
+    """`sizing.conf` of junk, of 5 MiB, a FIFO, a directory, an endless device, text meant to become a setting: sized all the same"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G, start=IDLE, kmsg=True) as m:
+        m.install({"/etc/pypnm/sizing.conf": HOSTILE["junk"]})
+        m.boot()
+        file = "/etc/pypnm/sizing.conf"
+
+        def tried(name):
+            m.systemctl("daemon-reload", timeout=20)
+            equal(_sane(m, 2, 2000), True, f"a drop-in with {name}")
+            left = m.run("ls /run/systemd/generator").stdout.split()
+            expect(not [one for one in left if "passwd" in one or ".service.d" in one and one != "pypnm.service.d"], f"{name}: {left}")
+            said = _complaints(m)
+            expect(said, f"the kernel's log says nothing of {name}")
+            expect(len(said) <= 12, f"{name}: {len(said)} lines in the kernel's log")
+            return said
+
+        _complaints(m)
+        for name, content in HOSTILE.items():
+            m.install({file: content})
+            tried(name)
+        m.run(f"rm {file}; mkfifo {file}")
+        m.systemctl("daemon-reload", timeout=20)
+        equal(_sane(m, 2, 2000), True, "a drop-in with a FIFO")
+        m.run(f"rm {file}; mkdir {file}")
+        tried("a directory")
+        m.run(f"rmdir {file}; ln -s /dev/zero {file}")
+        tried("an endless device")
+        m.run(f"rm {file}; ln -s {file} {file}")
+        e2e.note(tried("a link to itself")[0])
+        m.systemctl("restart", "pypnm.service")
+        equal(m.exists("/run/owned"), False, "/run/owned exists")
+
+
+SANDBOX = f"""#!/bin/sh
+touch /e2e-written 2>/dev/null && echo writable > /run/e2e-root || echo read-only > /run/e2e-root
+exec {GENERATOR} "$@"
+"""
+
+
+@case(fast=(252, 257))
+def generator_sandbox(e2e):
+    """252 runs generators as it runs itself, 257 and 262 with `/` read-only: sized in both, at boot and at a reload"""
+    with e2e.machine(files={f"/etc/systemd/system-generators/{NAME}": (SANDBOX, 0o755)}, start=IDLE) as m:
+        for reload in (False, True):
+            if reload:
+                m.run("rm -f /run/e2e-root /e2e-written")
+                m.systemctl("daemon-reload")
+            else:
+                m.boot()
+            equal(m.read("/run/e2e-root").strip(), "writable" if e2e.version < 253 else "read-only", "/ for generators")
+            equal(_sane(m), True, "a drop-in")
+
+
+# PID 1 and all below it under a filter that knows no newer system calls, as older container managers have it.
+SECCOMP = """
+import ctypes, os, struct, sys
+denied = [437, 332, 439]  # x86-64: openat2 statx faccessat2
+code = [(0x20, 0, 0, 0)]  # the system call's number
+for number in denied:
+    code += [(0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | 1)]  # this one: EPERM
+code += [(0x06, 0, 0, 0x7FFF0000)]
+text = b"".join(struct.pack("HBBI", *one) for one in code)
+buffer = ctypes.create_string_buffer(text)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(22, 2, program, 0, 0):
+    sys.exit("no filter: " + os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@case(fast=(252,))
+def seccomp(e2e):
+    """Under a seccomp filter that denies openat2, statx, faccessat2 to PID 1 and all below: sized"""
+    with e2e.machine(files={"/usr/lib/e2e-seccomp.py": SECCOMP}) as m:
+        m.boot(before='set -- python3 /usr/lib/e2e-seccomp.py "$@"')
+        equal(m.run(f"grep Seccomp: /proc/{m.show('pypnm.service', 'MainPID')}/status").stdout.split()[1], "2", "the filter inherited from PID 1")
+        serves(m, 1, 1000)
+
+
+APPARMOR = f"""
+profile pypnm-sizing-generator {GENERATOR} {{
+  capability dac_override,
+  {GENERATOR} mr,
+  ptrace (read),
+  /proc/1/** r,
+  /proc/cmdline r,
+  /etc/** r,
+  /sys/** r,
+  /usr/lib/systemd/** r,
+  /usr/local/lib/** r,
+  /run/** rwk,
+  /dev/kmsg w,
+}}
+"""
+
+
+@case(versions=(252,))
+def apparmor(e2e):
+    """AppArmor denies `/proc/meminfo`, then the output directory (QEMU, Debian's kernel): the baseline, then none; the log says why"""
+    images.need("apparmor")
+    def compiled(profile):
+        done = subprocess.run(["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--ofile", "/dev/stdout"], input=profile.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+        return done.stdout
+
+    files = {"/etc/one": compiled(APPARMOR), "/etc/two": compiled(APPARMOR.replace("/run/** rwk", "deny /run/systemd/generator/** w"))}
+    with e2e.guest(4, "8G", start=IDLE, files=files) as m:
+        m.boot()
+        sized(m, 2, 2000)
+        m.run("mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security")
+        m.run("cat /etc/one > /sys/kernel/security/apparmor/.load")
+        m.systemctl("daemon-reload")
+        sized(m, 1, 1000)
+        said = m.run(f"dmesg | grep '{NAME}\\['").stdout
+        expect("/proc/meminfo" in said, f"the kernel's log: {said}")
+        m.run("cat /etc/two > /sys/kernel/security/apparmor/.replace")
+        m.systemctl("daemon-reload")
+        equal(generated(m), "", "the drop-in")
+        said = m.run(f"dmesg | grep '{NAME}\\[' | tail -1").stdout
+        expect("Permission denied" in said, f"the kernel's log: {said}")
+        equal(m.show("pypnm.service", "ActiveState"), "active", "the service")
+        e2e.note(said.strip())
+
+
+@case(fast=(262,))
+def reloads_at_once(e2e):
+    """Two reloads at once, 50 times, and two generators in one directory, 200 times: always whole, nothing left behind"""
+    with e2e.machine(start=IDLE) as m:
+        m.boot()
+        for _ in range(50):
+            m.run("systemctl daemon-reload & a=$!; systemctl daemon-reload & wait $a && wait $!")
+            equal(_sane(m), True, "a drop-in")
+        script = f"""
+            {PREPARE}; {GENERATOR} /var/tmp/out; cp /var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf /var/tmp/good
+            for n in $(seq 200); do
+                {GENERATOR} /var/tmp/out & a=$!; {GENERATOR} /var/tmp/out & wait $a && wait $! || exit
+                cmp /var/tmp/good /var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf || exit
+            done
+            ls -A /var/tmp/out/pypnm.service.d
+        """
+        equal(m.run(script).stdout.split(), ["10-pypnm-sizing.conf"], "the directory")
+
+
+@case(versions=(252, 262))
+def crashkernel(e2e):
+    """`crashkernel=512M` takes a 6.2 GB machine below 6 GB (QEMU): 1 worker where it was 2"""
+    with e2e.guest(4, "6144M", start=IDLE) as m:
+        m.boot()
+        before = loaded(m)["PYPNM_SERVE_TOTAL_MEMORY_GIB"]
+        sized(m, 2, 2000)
+    with e2e.guest(4, "6144M", start=IDLE, words="crashkernel=512M") as m:
+        m.boot()
+        sized(m, 1, 1000)
+        e2e.note(f"{before} GiB, with crashkernel=512M {loaded(m)['PYPNM_SERVE_TOTAL_MEMORY_GIB']} GiB")
+
+
+@case(versions=(252,))
+def clock_in_1970(e2e):
+    """The clock in 1970, at boot (QEMU's, until systemd moves it) and at a reload and a start: sized"""
+    with e2e.guest(2, "4G", start=suite.STAND_IN, devices=["-rtc", "base=1970-01-01T00:01:00"]) as m:
+        m.boot()
+        sized(m, 1, 1000)
+        m.run("date -s @100")
+        m.systemctl("daemon-reload")
+        m.systemctl("restart", "pypnm.service")
+        sized(m, 1, 1000)
+        equal(suite.written(m)["PYPNM_SERVE_WORKERS"], "1", "PyPNM's file")
+        equal(m.run("pypnm-sizing check", check=False).returncode, 0, "status of check")
+
+
+@case(versions=(257,))
+def log_of_a_real_kernel(e2e):
+    """A bad key at boot on a real kernel (QEMU): one line in `dmesg` and in the journal, with file, line and key"""
+    with e2e.guest(2, "4G", start=IDLE, files={"/etc/pypnm/sizing.conf": "[Sizing]\nWorker=3\n"}) as m:
+        m.boot()
+        sized(m, 1, 1000)
+        for said in (m.run(f"dmesg | grep '{NAME}\\['").stdout, m.journal("-k", "-g", NAME, "-o", "cat")):
+            expect(said.count("\n") == 1 and "sizing.conf:2" in said and "Worker:" in said, f"the log: {said}")
+        e2e.note(said.strip())
