@@ -169,7 +169,7 @@ def killed_at_each_system_call(e2e):
 
 @case(fast=(252,))
 def denied_each_system_call(e2e):
-    """Every system call in turn fails (EPERM as of seccomp, EIO, ENOMEM): whole, more careful, or none, never a signal; none is never silent"""
+    """Every system call in turn fails (EPERM as of seccomp, EIO, ENOMEM): whole, more careful, or none, and none is never silent or by a signal, save where memory itself is denied (mmap, brk, mremap), where it aborts"""
     with e2e.machine(start=IDLE) as m:
         m.boot()
         for error in ("EPERM", "EIO", "ENOMEM"):
