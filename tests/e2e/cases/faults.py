@@ -443,6 +443,6 @@ def log_of_a_real_kernel(e2e):
     with e2e.guest(2, "4G", start=IDLE, files={"/etc/pypnm/sizing.conf": "[Sizing]\nWorker=3\n"}) as m:
         m.boot()
         sized(m, 1, 1000)
-        for said in (m.run(f"dmesg | grep '{NAME}\\['").stdout, m.journal("-k", "-g", NAME, "-o", "cat")):
+        for said in (m.run(f"dmesg | grep '{NAME}\\['").stdout, m.journal("-k", "-t", NAME, "-o", "cat")):
             expect(said.count("\n") == 1 and "sizing.conf:2" in said and "Worker:" in said, f"the log: {said}")
         e2e.note(said.strip())
