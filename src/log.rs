@@ -74,7 +74,10 @@ impl Log {
         let end =
             (0..=MOST_BYTES.min(record.len())).rev().find(|at| record.is_char_boundary(*at)).unwrap_or(0);
         record.truncate(end);
-        let record = record.replace('\n', " ");
+        let mut record = record.replace('\n', " ");
+        // Without an end of line the kernel keeps the record open, for more text to come, and shows it with the next
+        // one only: on a quiet machine, much later.
+        record.push('\n');
         let _ = rustix::io::write(kmsg, record.as_bytes());
     }
 }

@@ -1,5 +1,7 @@
 """The operator's word at each place where one may say it, on the real PyPNM. The machine is 2c/4G: 1 worker, 1000."""
 
+import re
+
 from suite import (
     ENV_FILE, FOREIGN, GENERATED, GENERATOR, IDLE, KB_8G, KB_16G, SERVE, case, dropin, equal, expect, generated, loaded, serves, sized,
     written,
@@ -54,12 +56,20 @@ def dropin_in_run(e2e):
 
 @case()
 def unit_of_its_own(e2e):
-    """`Environment=` in the operator's unit itself, which the generated drop-in comes after: sizing wins, as pypnm-sizing(1) says"""
-    unit = FOREIGN.format(start=SERVE).replace("ExecStart=", "Environment=PYPNM_SERVE_WORKERS=2\nExecStart=")
-    with e2e.machine(files={"/etc/systemd/system/pypnm.service": unit}) as m:
+    """`Environment=PYPNM_SERVE_WORKERS=2` in the operator's own unit, before the drop-in: it stays; without it, sized again"""
+    place = "/etc/systemd/system/pypnm.service"
+    plain = FOREIGN.format(start=SERVE)
+    unit = plain.replace("ExecStart=", "Environment=PYPNM_SERVE_WORKERS=2\nExecStart=")
+    line = unit.splitlines().index("Environment=PYPNM_SERVE_WORKERS=2") + 1
+    with e2e.machine(files={place: unit}) as m:
         m.boot()
-        serves(m, 1, 1000)
+        serves(m, 2, 1000)
         expect(GENERATED in m.show("pypnm.service", "DropInPaths"), "systemd shows the drop-in")
+        expect(f"# By hand, {place}:{line}" in generated(m), f"the drop-in names the place:\n{generated(m)}")
+        said = m.run("pypnm-sizing explain").stdout
+        expect(re.search(rf"{re.escape(place)}:{line}:\s+Environment:\s+PYPNM_SERVE_WORKERS=2\s+is\s+in\s+effect", said), f"explain names it:\n{said}")
+        m.install({place: plain})
+        _again(m, 1, 1000)
 
 
 @case(fast=(252,))
