@@ -169,12 +169,16 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 
 /// Reads one file into `config`. Whether there is such a file.
 fn take_file(root: &Root, path: Cow<'static, str>, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    match root.bytes(&path) {
-        Ok(bytes) => {
-            if !bytes.is_empty() {
-                if take_text(&path, &bytes, config, problems) {
-                    config.last_with_a_key = Some(path.to_string());
-                }
+    let taken = root.with_bytes(&path, |text| {
+        // An empty file only hides others.
+        (!text.is_empty()).then(|| take_text(&path, text, config, problems))
+    });
+    match taken {
+        Ok(has_a_key) => {
+            if has_a_key == Some(true) {
+                config.last_with_a_key = Some(path.to_string());
+            }
+            if has_a_key.is_some() {
                 config.files.push(path.into_owned());
             }
             true

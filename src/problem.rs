@@ -85,20 +85,27 @@ pub enum Kind {
     TooManyFaults,
 }
 
-impl Problem {
+impl Kind {
     /// A bad value; a long or binary one is shortened and made printable.
+    pub fn bad_value(value: &str, expected: &'static str) -> Self {
+        let mut shown: String =
+            value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        if value.chars().nth(40).is_some() {
+            shown.push('…');
+        }
+        Self::BadValue { value: shown, expected }
+    }
+}
+
+impl Problem {
+    /// A bad value, as [`Kind::bad_value`].
     pub fn bad_value(
         source: Source,
         value: &str,
         expected: &'static str,
         instead: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let mut shown: String =
-            value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        if value.chars().nth(40).is_some() {
-            shown.push('…');
-        }
-        Self { source, kind: Kind::BadValue { value: shown, expected }, instead: instead.into() }
+        Self { source, kind: Kind::bad_value(value, expected), instead: instead.into() }
     }
 
     /// A file that could not be read.

@@ -5,6 +5,7 @@
 //! `RESOLVE_IN_ROOT`), so nothing of the running machine leaks in. A FIFO without a writer reads as empty and a
 //! device that never ends hits the bound.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -17,6 +18,8 @@ use rustix::io::Errno;
 
 /// The most that is read of one file. The largest honest one is a mountinfo of some thousand mounts.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
+/// What nearly all files fit into; for a longer one the buffer grows.
+const BUFFER_BYTES: usize = 8 << 10;
 /// The most entries that are read of one directory.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -27,6 +30,8 @@ pub struct Root {
     below: Option<OwnedFd>,
     /// The reader is a generator.
     early: bool,
+    /// What one file after the other is read into; empty while one is looked at.
+    buffer: RefCell<Vec<u8>>,
 }
 
 /// Why a file could not be read.
@@ -78,13 +83,14 @@ pub struct Entry {
 impl Root {
     /// The running machine.
     pub fn machine() -> Self {
-        Self { below: None, early: false }
+        Self { below: None, early: false, buffer: RefCell::default() }
     }
 
     /// A directory that stands for a machine.
     pub fn below(dir: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { below: Some(rustix::fs::open(dir, flags, Mode::empty())?), early: false })
+        let below = Some(rustix::fs::open(dir, flags, Mode::empty())?);
+        Ok(Self { below, early: false, buffer: RefCell::default() })
     }
 
     /// The running machine for an empty or absent `dir` or `/`, else [`Root::below`] it.
@@ -124,43 +130,53 @@ impl Root {
         }
     }
 
-    /// The bytes of a file, at most [`MAX_FILE_BYTES`] of them.
+    /// What `look` makes of the bytes of a file, at most [`MAX_FILE_BYTES`] of them.
+    pub fn with_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
+        // A file that is read while another is looked at has a buffer of its own.
+        let mut buffer = self.buffer.take();
+        buffer.clear();
+        let looked = self.read(path, &mut buffer).map(|()| look(&buffer));
+        self.buffer.replace(buffer);
+        looked
+    }
+
+    /// What `look` makes of the text of a file.
+    pub fn with_text<T>(&self, path: &str, look: impl FnOnce(&str) -> T) -> Result<T, ReadError> {
+        self.with_bytes(path, |bytes| std::str::from_utf8(bytes).map(look))?.map_err(|_| ReadError::NotText)
+    }
+
+    /// The bytes of a file, to keep.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>, ReadError> {
+        self.with_bytes(path, <[u8]>::to_vec)
+    }
+
+    /// The text of a file, to keep.
+    pub fn text(&self, path: &str) -> Result<String, ReadError> {
+        self.with_text(path, str::to_owned)
+    }
+
+    /// Reads a file into `bytes`, which is empty.
+    fn read(&self, path: &str, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
         let file = match self.open(path, OFlags::empty()) {
             Ok(file) => file,
             // In a fixture or an image /dev/null may be absent; a link to it still says "masked".
             Err(Errno::NOENT)
                 if self.below.is_some() && self.link(path).is_some_and(|to| to == "/dev/null") =>
             {
-                return Ok(Vec::new());
+                return Ok(());
             }
             Err(errno) => return Err(errno.into()),
         };
-        // Most files fit into the stack; only a longer one gets a buffer that grows.
-        let mut chunk = [MaybeUninit::<u8>::uninit(); 4096];
-        let mut bytes = Vec::new();
+        bytes.reserve(BUFFER_BYTES);
         loop {
-            let read = if bytes.len() < chunk.len() {
-                rustix::io::read(&file, &mut chunk).map(|(read, _)| {
-                    bytes.extend_from_slice(read);
-                    read.len()
-                })
-            } else {
-                bytes.reserve(bytes.len());
-                rustix::io::read(&file, spare_capacity(&mut bytes))
-            };
-            match read {
-                Ok(0) => return Ok(bytes),
+            match rustix::io::read(&file, spare_capacity(bytes)) {
+                Ok(0) => return Ok(()),
                 Ok(_) if bytes.len() > MAX_FILE_BYTES => return Err(ReadError::TooLarge),
+                Ok(_) if bytes.len() == bytes.capacity() => bytes.reserve(bytes.len()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-    }
-
-    /// The text of a file.
-    pub fn text(&self, path: &str) -> Result<String, ReadError> {
-        String::from_utf8(self.bytes(path)?).map_err(|_| ReadError::NotText)
     }
 
     /// Whether there is such a directory; one that can't be looked at counts as one.

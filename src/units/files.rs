@@ -395,12 +395,13 @@ fn take_file(
     unit: &mut Unit,
     problems: &mut Vec<Problem>,
 ) -> State {
-    match root.bytes(path) {
-        Ok(bytes) if bytes.is_empty() => State::Masked,
-        Ok(bytes) => {
-            let whole = take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
-            if whole { State::Loaded } else { State::Bad }
-        }
+    let taken = root.with_bytes(path, |text| match text {
+        [] => State::Masked,
+        text if take_text(path, text, unit_type, &mut unit.assignments, problems) => State::Loaded,
+        _ => State::Bad,
+    });
+    match taken {
+        Ok(state) => state,
         Err(ReadError::Missing) => State::NotFound,
         Err(error) => {
             unit.unread.push(Source::file(path.to_owned()));
