@@ -261,7 +261,7 @@ fn rest(unit: &Unit, list: &mut Vec<Override>) {
 
 /// A command of `ExecStart=`.
 struct Command<'a> {
-    words: Vec<String>,
+    words: Vec<Cow<'a, str>>,
     /// Variables are replaced (no `:` before the path).
     expands: bool,
     source: &'a Source,
@@ -276,15 +276,15 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
             commands.clear();
             continue;
         }
-        let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-        let expand = |word: String| match name.as_ref().map(|name| specifier::expand(&word, name)) {
-            Some(Ok(Cow::Owned(expanded))) => expanded,
-            _ => word,
-        };
+        let (mut words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
-        let words = words.into_iter().map(expand).collect();
+        for word in &mut words {
+            if let Some(Ok(Cow::Owned(expanded))) = name.map(|name| specifier::expand(word, &name)) {
+                *word = Cow::Owned(expanded);
+            }
+        }
         commands.push(Command { words, expands, source: &assignment.source });
     }
     commands
@@ -423,18 +423,18 @@ impl<'a> Environment<'a> {
 
     /// `UnsetEnvironment=`: names, or names with the one value that is taken away.
     fn unset(&mut self, unit: &Unit) {
-        let mut taken: Vec<(String, Source)> = Vec::new();
+        let mut taken: Vec<(Cow<'_, str>, &Source)> = Vec::new();
         for assignment in unit.of("UnsetEnvironment") {
             if assignment.value.is_empty() {
                 taken.clear();
             }
             let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-            taken.extend(words.into_iter().map(|word| (word, assignment.source.clone())));
+            taken.extend(words.into_iter().map(|word| (word, &assignment.source)));
         }
         for (word, source) in taken {
             let (key, value) = match word.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
-                None => (word.as_str(), None),
+                None => (word.as_ref(), None),
             };
             let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) else {
                 continue;
@@ -445,7 +445,7 @@ impl<'a> Environment<'a> {
             };
             if variable.as_ref().is_some_and(has) {
                 *variable = None;
-                self.unset.push((key.to_owned(), source));
+                self.unset.push((key.to_owned(), source.clone()));
             }
         }
     }
@@ -475,7 +475,7 @@ impl<'a> Environment<'a> {
     fn expand<'e>(&'e self, command: &'e Command<'_>) -> Vec<(Cow<'e, str>, &'e Source)> {
         let mut all = Vec::with_capacity(command.words.len());
         for word in &command.words {
-            let plain = || (Cow::Borrowed(word.as_str()), command.source);
+            let plain = || (Cow::Borrowed(word.as_ref()), command.source);
             if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
                 all.push(plain());
                 continue;
@@ -484,12 +484,12 @@ impl<'a> Environment<'a> {
                 if let Some(variable) = self.of(name) {
                     let source = variable.source.as_ref().unwrap_or(command.source);
                     let (words, _) = words_up_to_fault(&variable.value, &WHITESPACE, true);
-                    all.extend(words.into_iter().map(|word| (Cow::Owned(word), source)));
+                    all.extend(words.into_iter().map(|word| (word, source)));
                 }
                 continue;
             }
             let mut text = String::new();
-            let mut rest = word.as_str();
+            let mut rest = word.as_ref();
             while let Some((before, after)) = rest.split_once("${") {
                 text.push_str(before);
                 let (name, behind) = after.split_once('}').unwrap_or((after, ""));

@@ -1,22 +1,22 @@
 //! Words of a setting's value as systemd splits them (`extract_first_word()`): quotes, escapes, separators.
 
+use std::borrow::Cow;
+
 /// The words of `text`, without their quotes. `None`: the quotes or, with `escapes`, an escape sequence are broken.
 ///
 /// `separators` part words, several count as one. With `escapes` a backslash begins one of C's escape sequences
 /// (systemd.syntax(7), "Quoting"); without, it stands for the character after it.
-pub fn words(text: &str, separators: &[char], escapes: bool) -> Option<Vec<String>> {
-    let mut all = Vec::new();
-    let mut words = Words { rest: text, separators, escapes };
-    while let Some(word) = words.next_word().ok()? {
-        all.push(word);
-    }
-    Some(all)
+pub fn words<'t>(text: &'t str, separators: &[char], escapes: bool) -> Option<Vec<Cow<'t, str>>> {
+    let (words, whole) = words_up_to_fault(text, separators, escapes);
+    whole.then_some(words)
 }
 
 /// The words before the first broken one, for who takes them one by one; and whether there was none.
-pub fn words_up_to_fault(text: &str, separators: &[char], escapes: bool) -> (Vec<String>, bool) {
-    let mut all = Vec::new();
-    let mut words = Words { rest: text, separators, escapes };
+pub fn words_up_to_fault<'t>(text: &'t str, separators: &[char], escapes: bool) -> (Vec<Cow<'t, str>>, bool) {
+    let mut all = Vec::with_capacity(8);
+    let marks = ['"', '\'', '\\'];
+    let stops = separators.iter().chain(&marks).fold(0, |all, c| all | bit(*c));
+    let mut words = Words { rest: text, separators, stops, escapes };
     loop {
         match words.next_word() {
             Ok(Some(word)) => all.push(word),
@@ -26,43 +26,50 @@ pub fn words_up_to_fault(text: &str, separators: &[char], escapes: bool) -> (Vec
     }
 }
 
-struct Words<'a> {
-    rest: &'a str,
+struct Words<'t, 's> {
+    rest: &'t str,
     /// All of them ASCII.
-    separators: &'a [char],
+    separators: &'s [char],
+    /// The [`bit`]s of what ends a run of text outside of quotes: a quote, a backslash, a separator.
+    stops: u128,
     escapes: bool,
 }
 
 /// Its quotes or escapes are.
 struct Broken;
 
-impl Words<'_> {
+/// Sets of ASCII characters as bits.
+fn bit(character: char) -> u128 {
+    1 << (character as u32 & 127)
+}
+
+impl<'t> Words<'t, '_> {
     /// The next word; `None`: there are no more.
-    fn next_word(&mut self) -> Result<Option<String>, Broken> {
+    fn next_word(&mut self) -> Result<Option<Cow<'t, str>>, Broken> {
         self.rest = self.rest.trim_start_matches(self.separators);
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let mut word = Vec::with_capacity(32);
-        let bit = |c: char| 1u128 << (c as u32 & 127);
-        let stops = self.separators.iter().fold(bit('"') | bit('\'') | bit('\\'), |all, c| all | bit(*c));
+        // As it stands there, as far as there are no quotes and no backslashes; nearly always to the word's end.
+        let end = run(self.rest, self.stops);
+        let (plain, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
+        if !rest.starts_with(['"', '\'', '\\']) {
+            self.rest = rest;
+            return Ok(Some(Cow::Borrowed(plain)));
+        }
+        let mut word = Vec::with_capacity(self.rest.len());
+        word.extend_from_slice(plain.as_bytes());
         let mut quote = None;
-        let mut at = 0;
+        let mut at = end;
         let mut ended = false;
         while !ended {
             let rest = self.rest.get(at..).unwrap_or_default();
-            // What ends a run of text: a quote, a backslash, a separator outside of quotes.
-            let ends = match quote {
-                Some(mark) => bit(mark) | bit('\\'),
-                None => stops,
-            };
-            let stops_run = |byte: u8| byte.is_ascii() && ends >> byte & 1 == 1;
-            let run = rest.bytes().position(stops_run).unwrap_or(rest.len());
-            word.extend_from_slice(rest.get(..run).unwrap_or_default().as_bytes());
-            at += run;
-            match rest.as_bytes().get(run) {
+            let end = run(rest, quote.map_or(self.stops, |mark| bit(mark) | bit('\\')));
+            word.extend_from_slice(rest.get(..end).unwrap_or_default().as_bytes());
+            at += end;
+            match rest.as_bytes().get(end) {
                 Some(b'\\') => {
-                    let after = rest.get(run + 1..).unwrap_or_default();
+                    let after = rest.get(end + 1..).unwrap_or_default();
                     let taken =
                         if self.escapes { unescape(after, &mut word) } else { literal(after, &mut word) };
                     at += 1 + taken.ok_or(Broken)?;
@@ -76,8 +83,17 @@ impl Words<'_> {
             }
         }
         self.rest = self.rest.get(at..).unwrap_or_default();
-        if quote.is_some() { Err(Broken) } else { String::from_utf8(word).map(Some).map_err(|_| Broken) }
+        if quote.is_some() {
+            return Err(Broken);
+        }
+        String::from_utf8(word).map(|word| Some(Cow::Owned(word))).map_err(|_| Broken)
     }
+}
+
+/// How much of `text` comes before the first of the ASCII characters `stops`.
+fn run(text: &str, stops: u128) -> usize {
+    let stops_run = |byte: u8| byte.is_ascii() && stops >> byte & 1 == 1;
+    text.bytes().position(stops_run).unwrap_or(text.len())
 }
 
 /// The character after a backslash as it is; how many bytes it has.
@@ -123,13 +139,17 @@ fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::{words, words_up_to_fault};
     use crate::parse::syntax::WHITESPACE;
 
     #[test]
     fn as_systemd_splits_them() {
-        let list = |text: &str, escapes| words(text, &WHITESPACE, escapes);
-        let some = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let list = |text: &'static str, escapes| words(text, &WHITESPACE, escapes);
+        let some = |words: &[&str]| {
+            Some(words.iter().map(|word| Cow::Owned((*word).to_owned())).collect::<Vec<_>>())
+        };
         assert_eq!(list(" a  b\tc ", true), some(&["a", "b", "c"]));
         assert_eq!(list("\"A=1 2\" 'B=\"3\"' C='4'5", true), some(&["A=1 2", "B=\"3\"", "C=45"]));
         assert_eq!(list("a\\tb \\x41\\101\\u00e4", true), some(&["a\tb", "AA\u{e4}"]));
