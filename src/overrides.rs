@@ -333,6 +333,14 @@ impl<'a> Environment<'a> {
         Self { variables, reset: None, unset: Vec::new(), not_read: Vec::new(), has_late_files: false }
     }
 
+    /// Whether an assignment with its specifiers may be of one of the variables.
+    fn may_set(&self, assignment: &str) -> bool {
+        let mut known = self.variables.iter().map(|(name, _)| name.as_bytes());
+        let end = assignment.bytes().position(|byte| matches!(byte, b'=' | b'%')).unwrap_or(assignment.len());
+        let (key, rest) = assignment.as_bytes().split_at(end);
+        rest.first() == Some(&b'%') || known.any(|name| name == key)
+    }
+
     fn of(&self, key: &str) -> Option<&Variable> {
         self.variables.iter().find(|(name, _)| *name == key)?.1.as_ref()
     }
@@ -360,6 +368,9 @@ impl<'a> Environment<'a> {
             };
             let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
             for word in words {
+                if !self.may_set(&word) {
+                    continue;
+                }
                 let Ok(word) = specifier::expand(&word, &name) else {
                     continue;
                 };
@@ -490,11 +501,16 @@ impl<'a> Environment<'a> {
             }
             let mut text = String::new();
             let mut rest = word.as_ref();
-            while let Some((before, after)) = rest.split_once("${") {
+            while let Some((before, after)) = rest.split_once('$') {
                 text.push_str(before);
-                let (name, behind) = after.split_once('}').unwrap_or((after, ""));
-                text.push_str(self.of(name).map_or("", |variable| &variable.value));
-                rest = behind;
+                if let Some(after) = after.strip_prefix('{') {
+                    let (name, behind) = after.split_once('}').unwrap_or((after, ""));
+                    text.push_str(self.of(name).map_or("", |variable| &variable.value));
+                    rest = behind;
+                } else {
+                    text.push('$');
+                    rest = after;
+                }
             }
             text.push_str(rest);
             all.push((Cow::Owned(text), command.source));

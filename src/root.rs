@@ -223,6 +223,15 @@ impl Root {
         Some((stat.st_dev, stat.st_ino))
     }
 
+    /// Whether there is a regular file, and not by way of a link.
+    pub fn is_regular_file(&self, path: &str) -> bool {
+        let stat = match &self.below {
+            None => rustix::fs::lstat(path),
+            Some(_) => self.open(path, OFlags::PATH | OFlags::NOFOLLOW).and_then(rustix::fs::fstat),
+        };
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+    }
+
     /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.
     pub fn link(&self, path: &str) -> Option<String> {
         if self.below.is_none() {

@@ -170,7 +170,7 @@ fn services(
     physical_memory: Option<u64>,
     problems: &mut Vec<Problem>,
 ) -> Services {
-    let index = Index::read(root, problems);
+    let index = Index::read(root, names, problems);
     let mut all = Services::default();
     for name in names {
         let Some(mut unit) = index.load(name, problems) else {

@@ -14,9 +14,8 @@ pub fn words<'t>(text: &'t str, separators: &[char], escapes: bool) -> Option<Ve
 /// The words before the first broken one, for who takes them one by one; and whether there was none.
 pub fn words_up_to_fault<'t>(text: &'t str, separators: &[char], escapes: bool) -> (Vec<Cow<'t, str>>, bool) {
     let mut all = Vec::with_capacity(8);
-    let marks = ['"', '\'', '\\'];
-    let stops = separators.iter().chain(&marks).fold(0, |all, c| all | bit(*c));
-    let mut words = Words { rest: text, separators, stops, escapes };
+    let separators = bits(separators);
+    let mut words = Words { rest: text, separators, stops: separators | bits(&['"', '\'', '\\']), escapes };
     loop {
         match words.next_word() {
             Ok(Some(word)) => all.push(word),
@@ -26,11 +25,11 @@ pub fn words_up_to_fault<'t>(text: &'t str, separators: &[char], escapes: bool) 
     }
 }
 
-struct Words<'t, 's> {
+struct Words<'t> {
     rest: &'t str,
-    /// All of them ASCII.
-    separators: &'s [char],
-    /// The [`bit`]s of what ends a run of text outside of quotes: a quote, a backslash, a separator.
+    /// [`bits`] of what parts words.
+    separators: u128,
+    /// And of what ends a run of text outside of quotes: a quote, a backslash, a separator.
     stops: u128,
     escapes: bool,
 }
@@ -38,20 +37,27 @@ struct Words<'t, 's> {
 /// Its quotes or escapes are.
 struct Broken;
 
-/// Sets of ASCII characters as bits.
-fn bit(character: char) -> u128 {
-    1 << (character as u32 & 127)
+/// A set of ASCII characters.
+fn bits(characters: &[char]) -> u128 {
+    characters.iter().fold(0, |all, character| all | 1 << (*character as u32 & 127))
 }
 
-impl<'t> Words<'t, '_> {
+/// How much of `text` comes before the first byte that is one of `set`, or is none.
+fn run(text: &str, set: u128, is_one: bool) -> usize {
+    let ends = |byte: u8| (byte.is_ascii() && set >> byte & 1 == 1) == is_one;
+    text.bytes().position(ends).unwrap_or(text.len())
+}
+
+impl<'t> Words<'t> {
     /// The next word; `None`: there are no more.
     fn next_word(&mut self) -> Result<Option<Cow<'t, str>>, Broken> {
-        self.rest = self.rest.trim_start_matches(self.separators);
+        let space = run(self.rest, self.separators, false);
+        self.rest = self.rest.get(space..).unwrap_or_default();
         if self.rest.is_empty() {
             return Ok(None);
         }
         // As it stands there, as far as there are no quotes and no backslashes; nearly always to the word's end.
-        let end = run(self.rest, self.stops);
+        let end = run(self.rest, self.stops, true);
         let (plain, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
         if !rest.starts_with(['"', '\'', '\\']) {
             self.rest = rest;
@@ -64,7 +70,7 @@ impl<'t> Words<'t, '_> {
         let mut ended = false;
         while !ended {
             let rest = self.rest.get(at..).unwrap_or_default();
-            let end = run(rest, quote.map_or(self.stops, |mark| bit(mark) | bit('\\')));
+            let end = run(rest, quote.map_or(self.stops, |mark| bits(&[mark, '\\'])), true);
             word.extend_from_slice(rest.get(..end).unwrap_or_default().as_bytes());
             at += end;
             match rest.as_bytes().get(end) {
@@ -88,12 +94,6 @@ impl<'t> Words<'t, '_> {
         }
         String::from_utf8(word).map(|word| Some(Cow::Owned(word))).map_err(|_| Broken)
     }
-}
-
-/// How much of `text` comes before the first of the ASCII characters `stops`.
-fn run(text: &str, stops: u128) -> usize {
-    let stops_run = |byte: u8| byte.is_ascii() && stops >> byte & 1 == 1;
-    text.bytes().position(stops_run).unwrap_or(text.len())
 }
 
 /// The character after a backslash as it is; how many bytes it has.

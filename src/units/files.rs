@@ -34,14 +34,16 @@ const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
 #[derive(Debug)]
 pub struct Index<'a> {
     root: &'a Root,
+    /// The services whose files are wanted, by name; of others only links are kept.
+    wanted: Vec<String>,
     /// Units, in the order of the directories.
     units: Vec<Entry>,
     /// Directories of drop-ins, in the same order.
     drop_ins: Vec<Entry>,
     /// Their names, one after the other.
     names: Vec<u8>,
-    /// `/lib` is the same as `/usr/lib`.
-    merged_usr: bool,
+    /// Which of [`DIRECTORIES`] there are.
+    listed: [bool; DIRECTORIES.len()],
     /// Directories that are there and can't be read.
     unread: Vec<Source>,
 }
@@ -80,23 +82,33 @@ enum Id {
 }
 
 impl<'a> Index<'a> {
-    /// Lists the directories of units below `root`.
-    pub fn read(root: &'a Root, problems: &mut Vec<Problem>) -> Self {
+    /// Lists the directories of units below `root`, for units that go by `names`.
+    pub fn read(root: &'a Root, names: &[String], problems: &mut Vec<Problem>) -> Self {
+        let mut wanted = names.to_vec();
+        wanted.extend(names.iter().filter_map(|name| Name::parse(name)?.template()));
         let mut index = Self {
             root,
-            units: Vec::with_capacity(256),
+            wanted,
+            units: Vec::with_capacity(64),
             drop_ins: Vec::with_capacity(16),
-            names: Vec::with_capacity(8 << 10),
-            merged_usr: root.link("/lib").is_some(),
+            names: Vec::with_capacity(2 << 10),
+            listed: [false; DIRECTORIES.len()],
             unread: Vec::new(),
         };
+        // `/lib` is the same as `/usr/lib`.
+        let merged_usr = root.link("/lib").is_some();
         for (number, directory) in (0..).zip(DIRECTORIES) {
-            if directory == SPLIT_USR && index.merged_usr {
+            if directory == SPLIT_USR && merged_usr {
                 continue;
             }
             let listed = root.each_entry(directory, |name, file_type| index.add(number, name, file_type));
             match listed {
-                Ok(()) | Err(ReadError::Missing) => {}
+                Ok(()) => {
+                    if let Some(listed) = index.listed.get_mut(usize::from(number)) {
+                        *listed = true;
+                    }
+                }
+                Err(ReadError::Missing) => {}
                 Err(error) => {
                     problems.push(Problem::unreadable(directory, error, SKIPPED_FILE));
                     index.unread.push(Source::file(directory));
@@ -104,6 +116,11 @@ impl<'a> Index<'a> {
             }
         }
         index
+    }
+
+    /// Whether the files of a unit of that name are kept; there are hundreds of others.
+    fn is_wanted(&self, name: &[u8]) -> bool {
+        name.ends_with(b".slice") || self.wanted.iter().any(|wanted| wanted.as_bytes() == name)
     }
 
     /// Takes one name of a directory, if it has to do with services or slices.
@@ -127,11 +144,14 @@ impl<'a> Index<'a> {
             FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins => What::DropIns,
             FileType::Unknown if of_a_unit => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
-                let path = format!("{directory}/{}", String::from_utf8_lossy(name));
+                let path = join(directory, &String::from_utf8_lossy(name));
                 if self.root.link(&path).is_some() { What::Link } else { What::File }
             }
             _ => return,
         };
+        if what == What::File && !self.is_wanted(name) {
+            return;
+        }
         // No name of a file is longer than 255 bytes, and no directory has more than 100,000 that are looked at.
         if let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(name.len())) {
             self.names.extend_from_slice(name);
@@ -187,7 +207,7 @@ impl<'a> Index<'a> {
                 unit.state = State::Loaded;
             }
         }
-        let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
+        let of_template = |path: &String| path.ends_with(&["@.", asked.unit_type.word()].concat());
         if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
             // The other name is no more than an alias then.
             unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
@@ -228,19 +248,32 @@ impl<'a> Index<'a> {
 
     /// What a name stands for in the strongest directory that has it.
     fn id(&self, name: &str) -> Option<Id> {
-        self.named(&self.units, name).find_map(|entry| match entry.what {
-            What::DropIns => None,
-            What::File => Some(Id::File(format!("{}/{name}", entry.directory()))),
-            What::Link => {
-                let path = format!("{}/{name}", entry.directory());
-                let target = self.root.link(&path)?;
-                match self.alias_target(entry.directory(), &target) {
-                    None => Some(Id::File(path)),
-                    // Where it is no good alias, a weaker directory's entry counts.
-                    Some(target) => may_alias(name, &target).then_some(Id::Alias(target)),
-                }
+        if self.is_wanted(name.as_bytes()) {
+            return self.named(&self.units, name).find_map(|entry| self.id_at(entry, name));
+        }
+        // An alias led here: files of that name were not kept.
+        DIRECTORIES.into_iter().zip(self.listed).filter(|(_, listed)| *listed).find_map(|(directory, _)| {
+            let link = self.named(&self.units, name).find(|entry| entry.directory() == directory);
+            let path = join(directory, name);
+            match link {
+                Some(entry) => self.id_at(entry, name),
+                None => self.root.is_regular_file(&path).then_some(Id::File(path)),
             }
         })
+    }
+
+    /// What it stands for in the directory of `entry`.
+    fn id_at(&self, entry: Entry, name: &str) -> Option<Id> {
+        let path = join(entry.directory(), name);
+        if entry.what != What::Link {
+            return Some(Id::File(path));
+        }
+        let target = self.root.link(&path)?;
+        match self.alias_target(entry.directory(), &target) {
+            None => Some(Id::File(path)),
+            // Where it is no good alias, a weaker directory's entry counts.
+            Some(target) => may_alias(name, &target).then_some(Id::Alias(target)),
+        }
     }
 
     /// The name that a link stands for, if it leads to a directory of units; one that leads elsewhere is the unit's
@@ -282,11 +315,15 @@ impl<'a> Index<'a> {
         if others.is_empty() {
             return aliases;
         }
+        let may_be_one = |name: &[u8]| {
+            name.ends_with(suffix.as_bytes())
+                && others.iter().any(|other| name.starts_with(other.prefix.as_bytes()))
+        };
         for entry in self.units.iter().filter(|entry| entry.what == What::Link) {
-            let name = self.name(*entry);
-            if !name.ends_with(&suffix) || !others.iter().any(|other| name.starts_with(other.prefix)) {
+            if !may_be_one(self.name_bytes(*entry)) {
                 continue;
             }
+            let name = self.name(*entry);
             let Some(link) = Name::parse(name) else {
                 continue;
             };
@@ -360,7 +397,7 @@ impl<'a> Index<'a> {
         // (name of the file, number of its place)
         let mut files: Vec<(String, usize)> = Vec::new();
         for (number, (directory, name)) in places.iter().enumerate() {
-            let path = format!("{directory}/{name}");
+            let path = join(directory, name);
             let listed = self.root.each_entry(&path, |name, _| {
                 if name.ends_with(b".conf")
                     && !name.starts_with(b".")
@@ -380,7 +417,7 @@ impl<'a> Index<'a> {
         files.sort_unstable();
         files.dedup_by(|later, earlier| later.0 == earlier.0);
         let path = |(file, place): (String, usize)| {
-            places.get(place).map(|(directory, name)| format!("{directory}/{name}/{file}"))
+            places.get(place).map(|(directory, name)| join(&join(directory, name), &file))
         };
         files.into_iter().filter_map(path).collect()
     }
@@ -462,6 +499,11 @@ fn name_of_file(path: &str, asked: &Name<'_>) -> String {
         (Some(base), _) => base.whole.to_owned(),
         (None, _) => asked.whole.to_owned(),
     }
+}
+
+/// What a directory has by a name.
+fn join(directory: &str, name: &str) -> String {
+    [directory, "/", name].concat()
 }
 
 /// The last step of a path.
