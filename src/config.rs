@@ -4,14 +4,13 @@
 //! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
 //! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::Settings;
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{FileName, Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 
 /// Where configuration lies, the strongest first: the main file, and the directory of its drop-ins.
@@ -168,7 +167,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 }
 
 /// Reads one file into `config`. Whether there is such a file.
-fn take_file(root: &Root, path: Cow<'static, str>, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     let taken = root.with_bytes(&path, |text| {
         // An empty file only hides others.
         (!text.is_empty()).then(|| take_text(&path, text, config, problems))
@@ -179,7 +178,7 @@ fn take_file(root: &Root, path: Cow<'static, str>, config: &mut Config, problems
                 config.last_with_a_key = Some(path.to_string());
             }
             if has_a_key.is_some() {
-                config.files.push(path.into_owned());
+                config.files.push(path.to_string());
             }
             true
         }
@@ -201,11 +200,12 @@ enum Section {
 
 /// Takes the lines of one file into `config`. Whether there is a key among them.
 pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+    let file = FileName::found(path);
     let mut section = Section::None;
     let mut has_a_key = false;
     let before = problems.len();
     for item in items(text) {
-        let at = |line, key: &str| Source::key(path.to_owned(), line, key.to_owned());
+        let at = |line, key: &str| Source::key(file.clone(), line, key.to_owned());
         if problems.len() - before >= MOST_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;

@@ -11,8 +11,7 @@ use std::fmt;
 use crate::dropin::{NAME, VARIABLES};
 use crate::parse::environment;
 use crate::parse::quantity::decimal;
-use crate::parse::syntax::WHITESPACE;
-use crate::parse::words::words_up_to_fault;
+use crate::parse::words::{Words, is_whitespace};
 use crate::problem::{Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::{Assignment, Unit, specifier};
@@ -191,8 +190,8 @@ pub fn hide(unit: &mut Unit) {
     let hidden = |unit: &Unit, file: &str| place(unit, file) == Place::Hidden;
     if let Some(at) = unit.drop_ins.iter().position(|file| hidden(unit, file)) {
         let file = unit.drop_ins.remove(at);
-        unit.assignments.retain(|assignment| assignment.source.file != file);
-        unit.unread.retain(|source| source.file != file);
+        unit.assignments.retain(|assignment| *assignment.source.file != *file);
+        unit.unread.retain(|source| *source.file != *file);
     }
 }
 
@@ -259,6 +258,11 @@ fn rest(unit: &Unit, list: &mut Vec<Override>) {
     }
 }
 
+/// The words of a value, up to one that is broken.
+fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    Words::new(value, is_whitespace, true).map_while(Result::ok)
+}
+
 /// A command of `ExecStart=`.
 struct Command<'a> {
     words: Vec<Cow<'a, str>>,
@@ -276,7 +280,7 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
             commands.clear();
             continue;
         }
-        let (mut words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
+        let mut words: Vec<_> = words_of(&assignment.value).collect();
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
@@ -322,7 +326,8 @@ struct Environment<'a> {
 
 impl<'a> Environment<'a> {
     fn new(commands: &'a [Command<'_>]) -> Self {
-        let mut variables: Vec<_> = VARIABLES.into_iter().map(|key| (key, None)).collect();
+        let mut variables = Vec::with_capacity(16);
+        variables.extend(VARIABLES.map(|key| (key, None)));
         for word in commands.iter().filter(|command| command.expands).flat_map(|command| &command.words) {
             for piece in word.split('$').skip(1) {
                 let piece = piece.strip_prefix('{').unwrap_or(piece);
@@ -366,8 +371,7 @@ impl<'a> Environment<'a> {
             let Some(name) = unit.name_at(assignment) else {
                 continue;
             };
-            let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-            for word in words {
+            for word in words_of(&assignment.value) {
                 if !self.may_set(&word) {
                     continue;
                 }
@@ -439,8 +443,7 @@ impl<'a> Environment<'a> {
             if assignment.value.is_empty() {
                 taken.clear();
             }
-            let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-            taken.extend(words.into_iter().map(|word| (word, &assignment.source)));
+            taken.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
         }
         for (word, source) in taken {
             let (key, value) = match word.split_once('=') {
@@ -494,8 +497,7 @@ impl<'a> Environment<'a> {
             if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with(['{', '$'])) {
                 if let Some(variable) = self.of(name) {
                     let source = variable.source.as_ref().unwrap_or(command.source);
-                    let (words, _) = words_up_to_fault(&variable.value, &WHITESPACE, true);
-                    all.extend(words.into_iter().map(|word| (word, source)));
+                    all.extend(words_of(&variable.value).map(|word| (word, source)));
                 }
                 continue;
             }

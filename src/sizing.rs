@@ -108,7 +108,7 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
         let mut limits: Vec<Limit> =
             machine.iter().map(|limit| Limit { shared_by: sharing, ..limit.clone() }).collect();
         if service.replaces_affinity && limits.iter().any(is_cpuset) {
-            limits.retain(|limit| limit.source.file != host::PID_1_STATUS);
+            limits.retain(|limit| *limit.source.file != *host::PID_1_STATUS);
         }
         limits.extend(service.slices.iter().flat_map(|slice| services.limits_of(slice)));
         limits.extend(service.limits);

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::parse::words::is_whitespace;
+
 /// What a line of such a file says. Lines count from 1; a continued line has the number of its last part.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
@@ -239,17 +241,13 @@ fn is_indented_comment(line: &[u8]) -> bool {
     matches!(first, Some(b'#' | b';'))
 }
 
-/// Without [`WHITESPACE`] around it.
+/// Without white space around it.
 fn strip(text: &str) -> &str {
-    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     let bytes = text.as_bytes();
-    let start = bytes.iter().position(|byte| !space(byte)).unwrap_or(bytes.len());
-    let end = bytes.iter().rposition(|byte| !space(byte)).map_or(start, |last| last + 1);
+    let start = bytes.iter().position(|byte| !is_whitespace(*byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_whitespace(*byte)).map_or(start, |last| last + 1);
     text.get(start..end).unwrap_or_default()
 }
-
-/// systemd's `WHITESPACE`; Unicode spaces are text.
-pub const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 #[cfg(test)]
 mod tests {

@@ -2,64 +2,58 @@
 
 use std::borrow::Cow;
 
-/// The words of `text`, without their quotes. `None`: the quotes or, with `escapes`, an escape sequence are broken.
+/// The words of a text, without their quotes, one after the other, up to one whose quotes or, with `escapes`, an escape
+/// sequence are broken.
 ///
-/// `separators` part words, several count as one. With `escapes` a backslash begins one of C's escape sequences
-/// (systemd.syntax(7), "Quoting"); without, it stands for the character after it.
-pub fn words<'t>(text: &'t str, separators: &[char], escapes: bool) -> Option<Vec<Cow<'t, str>>> {
-    let (words, whole) = words_up_to_fault(text, separators, escapes);
-    whole.then_some(words)
-}
-
-/// The words before the first broken one, for who takes them one by one; and whether there was none.
-pub fn words_up_to_fault<'t>(text: &'t str, separators: &[char], escapes: bool) -> (Vec<Cow<'t, str>>, bool) {
-    let mut all = Vec::with_capacity(8);
-    let separators = bits(separators);
-    let mut words = Words { rest: text, separators, stops: separators | bits(&['"', '\'', '\\']), escapes };
-    loop {
-        match words.next_word() {
-            Ok(Some(word)) => all.push(word),
-            Ok(None) => return (all, true),
-            Err(Broken) => return (all, false),
-        }
-    }
-}
-
-struct Words<'t> {
+/// With `escapes` a backslash begins one of C's escape sequences (systemd.syntax(7), "Quoting"); without, it stands for
+/// the character after it.
+pub struct Words<'t, S> {
     rest: &'t str,
-    /// [`bits`] of what parts words.
-    separators: u128,
-    /// And of what ends a run of text outside of quotes: a quote, a backslash, a separator.
-    stops: u128,
+    /// Whether an ASCII character parts words; several count as one.
+    separates: S,
     escapes: bool,
 }
 
 /// Its quotes or escapes are.
-struct Broken;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
 
-/// A set of ASCII characters.
-fn bits(characters: &[char]) -> u128 {
-    characters.iter().fold(0, |all, character| all | 1 << (*character as u32 & 127))
+/// systemd's `WHITESPACE`; Unicode spaces are text.
+pub fn is_whitespace(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// How much of `text` comes before the first byte that is one of `set`, or is none.
-fn run(text: &str, set: u128, is_one: bool) -> usize {
-    let ends = |byte: u8| (byte.is_ascii() && set >> byte & 1 == 1) == is_one;
-    text.bytes().position(ends).unwrap_or(text.len())
+impl<'t, S: Fn(u8) -> bool> Iterator for Words<'t, S> {
+    type Item = Result<Cow<'t, str>, Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let word = self.next_word().transpose();
+        if matches!(word, Some(Err(Broken))) {
+            self.rest = "";
+        }
+        word
+    }
 }
 
-impl<'t> Words<'t> {
+impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
+    /// The words of `text`.
+    pub fn new(text: &'t str, separates: S, escapes: bool) -> Self {
+        Self { rest: text, separates, escapes }
+    }
+
     /// The next word; `None`: there are no more.
     fn next_word(&mut self) -> Result<Option<Cow<'t, str>>, Broken> {
-        let space = run(self.rest, self.separators, false);
-        self.rest = self.rest.get(space..).unwrap_or_default();
+        let begins = self.rest.bytes().position(|byte| !(self.separates)(byte));
+        self.rest = begins.and_then(|at| self.rest.get(at..)).unwrap_or_default();
         if self.rest.is_empty() {
             return Ok(None);
         }
         // As it stands there, as far as there are no quotes and no backslashes; nearly always to the word's end.
-        let end = run(self.rest, self.stops, true);
+        let is_special = |byte| matches!(byte, b'"' | b'\'' | b'\\');
+        let stops = |byte: u8| is_special(byte) || (self.separates)(byte);
+        let end = self.rest.bytes().position(stops).unwrap_or(self.rest.len());
         let (plain, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
-        if !rest.starts_with(['"', '\'', '\\']) {
+        if !rest.bytes().next().is_some_and(is_special) {
             self.rest = rest;
             return Ok(Some(Cow::Borrowed(plain)));
         }
@@ -70,7 +64,11 @@ impl<'t> Words<'t> {
         let mut ended = false;
         while !ended {
             let rest = self.rest.get(at..).unwrap_or_default();
-            let end = run(rest, quote.map_or(self.stops, |mark| bits(&[mark, '\\'])), true);
+            let end = match quote {
+                Some(mark) => rest.bytes().position(|byte| byte == mark || byte == b'\\'),
+                None => rest.bytes().position(stops),
+            };
+            let end = end.unwrap_or(rest.len());
             word.extend_from_slice(rest.get(..end).unwrap_or_default().as_bytes());
             at += end;
             match rest.as_bytes().get(end) {
@@ -81,7 +79,7 @@ impl<'t> Words<'t> {
                     at += 1 + taken.ok_or(Broken)?;
                 }
                 Some(mark @ (b'"' | b'\'')) => {
-                    quote = if quote.is_some() { None } else { Some(char::from(*mark)) };
+                    quote = if quote.is_some() { None } else { Some(*mark) };
                     at += 1;
                 }
                 // The end, or a separator.
@@ -139,26 +137,26 @@ fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
-    use super::{words, words_up_to_fault};
-    use crate::parse::syntax::WHITESPACE;
+    use super::{Broken, Words, is_whitespace};
 
     #[test]
     fn as_systemd_splits_them() {
-        let list = |text: &'static str, escapes| words(text, &WHITESPACE, escapes);
-        let some = |words: &[&str]| {
-            Some(words.iter().map(|word| Cow::Owned((*word).to_owned())).collect::<Vec<_>>())
+        let list = |text, escapes| -> Option<Vec<String>> {
+            let words = Words::new(text, is_whitespace, escapes);
+            words.map(|word| word.ok().map(String::from)).collect()
         };
+        let some = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(list(" a  b\tc ", true), some(&["a", "b", "c"]));
         assert_eq!(list("\"A=1 2\" 'B=\"3\"' C='4'5", true), some(&["A=1 2", "B=\"3\"", "C=45"]));
         assert_eq!(list("a\\tb \\x41\\101\\u00e4", true), some(&["a\tb", "AA\u{e4}"]));
         assert_eq!(list("\\a\\\\ \\\u{e4}", false), some(&["a\\", "\u{e4}"]));
+        assert_eq!(list("\u{e4}\u{a0}b \u{f6}", true), some(&["\u{e4}\u{a0}b", "\u{f6}"]));
         assert_eq!(list("''", true), some(&[""]));
         assert_eq!(list("", true), some(&[]));
         for broken in ["\"a", "'", "a\\", "\\q", "\\x4", "\\x00", "\\xff"] {
             assert_eq!(list(broken, true), None, "{broken}");
         }
-        assert_eq!(words_up_to_fault("a b \"c", &WHITESPACE, true), (vec!["a".into(), "b".into()], false));
+        let up_to_fault: Vec<_> = Words::new("a b \"c", is_whitespace, true).collect();
+        assert_eq!(up_to_fault, [Ok("a".into()), Ok("b".into()), Err(Broken)]);
     }
 }

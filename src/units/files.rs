@@ -3,7 +3,7 @@
 use rustix::fs::FileType;
 
 use crate::parse::syntax::{Fault, Item, items_that};
-use crate::problem::{Kind as ProblemKind, Problem, Source};
+use crate::problem::{FileName, Kind as ProblemKind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
 use crate::units::{Assignment, State, Unit, known, may_be_known};
@@ -120,38 +120,34 @@ impl<'a> Index<'a> {
 
     /// Whether the files of a unit of that name are kept; there are hundreds of others.
     fn is_wanted(&self, name: &[u8]) -> bool {
-        name.ends_with(b".slice") || self.wanted.iter().any(|wanted| wanted.as_bytes() == name)
+        name.last_chunk() == Some(b".slice") || self.wanted.iter().any(|wanted| wanted.as_bytes() == name)
     }
 
     /// Takes one name of a directory, if it has to do with services or slices.
     fn add(&mut self, directory: u8, name: &[u8], file_type: FileType) {
-        // Written so that most names are told by a byte or two.
-        let of_type = |name: &[u8]| {
-            matches!(
-                name,
-                [.., b'.', b's', b'e', b'r', b'v', b'i', b'c', b'e']
-                    | [.., b'.', b's', b'l', b'i', b'c', b'e']
-            )
-        };
-        let (of_a_unit, of_drop_ins) = match name {
-            [.., b'e'] => (of_type(name), false),
-            [name @ .., b'.', b'd'] => (false, of_type(name) || name == b"service" || name == b"slice"),
-            _ => return,
+        let of_type =
+            |name: &[u8]| name.last_chunk() == Some(b".service") || name.last_chunk() == Some(b".slice");
+        let of_drop_ins = || match name {
+            [name @ .., b'.', b'd'] => of_type(name) || name == b"service" || name == b"slice",
+            _ => false,
         };
         let what = match file_type {
-            FileType::RegularFile if of_a_unit => What::File,
-            FileType::Symlink if of_a_unit => What::Link,
-            FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins => What::DropIns,
-            FileType::Unknown if of_a_unit => {
+            // Most of them, and few of those are wanted.
+            FileType::RegularFile if !self.is_wanted(name) => return,
+            FileType::RegularFile if of_type(name) => What::File,
+            FileType::Symlink if of_type(name) => What::Link,
+            FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins() => What::DropIns,
+            FileType::Unknown if of_type(name) => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
                 let path = join(directory, &String::from_utf8_lossy(name));
-                if self.root.link(&path).is_some() { What::Link } else { What::File }
+                match self.root.link(&path) {
+                    Some(_) => What::Link,
+                    None if self.is_wanted(name) => What::File,
+                    None => return,
+                }
             }
             _ => return,
         };
-        if what == What::File && !self.is_wanted(name) {
-            return;
-        }
         // No name of a file is longer than 255 bytes, and no directory has more than 100,000 that are looked at.
         if let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(name.len())) {
             self.names.extend_from_slice(name);
@@ -306,23 +302,30 @@ impl<'a> Index<'a> {
         if asked.whole != id.whole {
             aliases.push(asked.whole.to_owned());
         }
-        let suffix = format!(".{}", id.unit_type.word());
+        // Hardly any host has a link that begins like a directory of drop-ins, so that is looked for first.
+        let suffix = [".", id.unit_type.word()].concat();
+        let begins_like = |link: &[u8], entry: Entry| {
+            let stem = self.name_bytes(entry).strip_suffix(b".d");
+            let stem = stem.and_then(|name| name.strip_suffix(suffix.as_bytes()));
+            let prefix = stem.and_then(|stem| stem.split(|byte| *byte == b'@').next());
+            prefix.is_some_and(|prefix| link.starts_with(prefix))
+        };
+        let may_be_one = |entry: &&Entry| {
+            let link = self.name_bytes(**entry);
+            entry.what == What::Link
+                && link.ends_with(suffix.as_bytes())
+                && self.drop_ins.iter().any(|entry| begins_like(link, *entry))
+        };
+        let mut links = self.units.iter().filter(may_be_one).peekable();
+        if links.peek().is_none() {
+            return aliases;
+        }
         let own = id.with_drop_ins();
         let others: Vec<Name<'_>> = (self.drop_ins.iter())
             .filter_map(|entry| Name::parse(self.name(*entry).strip_suffix(".d")?))
             .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.whole))
             .collect();
-        if others.is_empty() {
-            return aliases;
-        }
-        let may_be_one = |name: &[u8]| {
-            name.ends_with(suffix.as_bytes())
-                && others.iter().any(|other| name.starts_with(other.prefix.as_bytes()))
-        };
-        for entry in self.units.iter().filter(|entry| entry.what == What::Link) {
-            if !may_be_one(self.name_bytes(*entry)) {
-                continue;
-            }
+        for entry in links {
             let name = self.name(*entry);
             let Some(link) = Name::parse(name) else {
                 continue;
@@ -457,6 +460,7 @@ pub fn take_text(
     assignments: &mut Vec<Assignment>,
     problems: &mut Vec<Problem>,
 ) -> bool {
+    let file = FileName::found(path);
     let mut inside = false;
     let mut told = false;
     for item in items_that(text, may_be_known) {
@@ -464,7 +468,7 @@ pub fn take_text(
             Item::Section { name, .. } => inside = name == unit_type.section(),
             Item::Assignment { key, value, line } if inside => {
                 if let Some(key) = known(&key) {
-                    let source = Source::key(path.to_owned(), line, key);
+                    let source = Source::key(file.clone(), line, key);
                     assignments.push(Assignment { key, value: value.into_owned(), source });
                 }
             }
@@ -475,7 +479,7 @@ pub fn take_text(
                 if rest || !told {
                     let instead =
                         if rest { "systemd skips the rest of the file" } else { "systemd skips the line" };
-                    let source = Source::key(path.to_owned(), line, "");
+                    let source = Source::key(file.clone(), line, "");
                     problems.push(Problem {
                         source,
                         kind: ProblemKind::Syntax(fault),
