@@ -4,6 +4,7 @@
 //! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
 //! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use crate::parse::boolean::boolean;
@@ -200,12 +201,13 @@ enum Section {
 
 /// Takes the lines of one file into `config`. Whether there is a key among them.
 pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    let file = FileName::found(path);
+    // Most files are comments, and nothing stands in them.
+    let file = LazyCell::new(|| FileName::found(path));
     let mut section = Section::None;
     let mut has_a_key = false;
     let before = problems.len();
     for item in items(text) {
-        let at = |line, key: &str| Source::key(file.clone(), line, key.to_owned());
+        let at = |line, key: &str| Source::key((*file).clone(), line, key.to_owned());
         if problems.len() - before >= MOST_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     log.say(&said);
     let status = if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     // The process ends here: its memory goes with it, piece by piece would cost more than some of the above.
-    std::mem::forget((sizing, failures));
+    std::mem::forget((root, sizing, failures));
     status
 }
 

@@ -296,25 +296,25 @@ impl<'a> Index<'a> {
         inside.then(|| base.to_owned())
     }
 
-    /// The other names of the unit `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
+    /// The other names of the service `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
     fn aliases(&self, asked: &Name<'_>, id: &Name<'_>, fragment: Option<&str>) -> Vec<String> {
         let mut aliases = Vec::new();
         if asked.whole != id.whole {
             aliases.push(asked.whole.to_owned());
         }
         // Hardly any host has a link that begins like a directory of drop-ins, so that is looked for first.
-        let suffix = [".", id.unit_type.word()].concat();
-        let begins_like = |link: &[u8], entry: Entry| {
-            let stem = self.name_bytes(entry).strip_suffix(b".d");
-            let stem = stem.and_then(|name| name.strip_suffix(suffix.as_bytes()));
-            let prefix = stem.and_then(|stem| stem.split(|byte| *byte == b'@').next());
-            prefix.is_some_and(|prefix| link.starts_with(prefix))
+        let prefix = |entry: &Entry| {
+            let stem = self.name_bytes(*entry).strip_suffix(b".service.d")?;
+            stem.split(|byte| *byte == b'@').next()
         };
+        let prefixes: Vec<&[u8]> = self.drop_ins.iter().filter_map(prefix).collect();
         let may_be_one = |entry: &&Entry| {
             let link = self.name_bytes(**entry);
+            // The first letter tells most of them.
+            let begins_like = |prefix: &&[u8]| link.first() == prefix.first() && link.starts_with(prefix);
             entry.what == What::Link
-                && link.ends_with(suffix.as_bytes())
-                && self.drop_ins.iter().any(|entry| begins_like(link, *entry))
+                && link.last_chunk() == Some(b".service")
+                && prefixes.iter().any(begins_like)
         };
         let mut links = self.units.iter().filter(may_be_one).peekable();
         if links.peek().is_none() {
