@@ -108,6 +108,14 @@ impl Config {
         }
     }
 
+    /// Whether `unit` is one of them.
+    fn is_sized(&self, unit: &str) -> bool {
+        match &self.units {
+            Some(set) => set.value.iter().any(|one| one == unit),
+            None => unit == DEFAULT_UNIT,
+        }
+    }
+
     /// Whether anything is sized at all.
     pub fn is_enabled(&self) -> bool {
         self.general.is_enabled()
@@ -158,8 +166,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     for (name, directory) in drop_ins {
         take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
     }
-    let units = config.units();
-    let without_effect = config.by_unit.iter().filter(|(name, _)| !units.contains(name));
+    let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));

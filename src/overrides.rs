@@ -226,8 +226,8 @@ pub fn read(root: &Root, unit: &Unit, problems: &mut Vec<Problem>) -> Overrides 
     environment.assign(unit, ours);
     environment.read_files(root, unit, problems);
     environment.unset(unit);
-    for key in VARIABLES {
-        let effect = match environment.of(key) {
+    for (key, (_, variable)) in VARIABLES.into_iter().zip(&environment.variables) {
+        let effect = match variable {
             Some(Variable { source: None, .. }) => continue,
             Some(Variable { source: Some(source), value, .. }) => {
                 Some((source.clone(), Effect::Variable { key, value: value.clone() }))
@@ -387,8 +387,9 @@ impl<'a> Environment<'a> {
     }
 
     fn set_ours(&mut self, ours: Option<&[&str]>) {
-        for key in ours.unwrap_or_default() {
-            self.set(key, "", || None);
+        // They are the first, in this order.
+        for (_, (_, variable)) in ours.unwrap_or_default().iter().zip(&mut self.variables) {
+            *variable = Some(Variable::default());
         }
     }
 

@@ -1,5 +1,7 @@
 //! Which files make a unit, and what stands in them: one listing of each directory of units, then only the files that count.
 
+use std::borrow::Cow;
+
 use rustix::fs::FileType;
 
 use crate::parse::syntax::{Fault, Item, items_that};
@@ -186,7 +188,8 @@ impl<'a> Index<'a> {
             state: State::NotFound,
             fragment: None,
             drop_ins: Vec::new(),
-            assignments: Vec::with_capacity(16),
+            // Slices mostly have no file.
+            assignments: Vec::with_capacity(if fragment.is_some() { 16 } else { 0 }),
             unread: self.unread.clone(),
         };
         if let Some(path) = fragment {
@@ -226,7 +229,7 @@ impl<'a> Index<'a> {
 
     /// The file of a name; `None`: it has none, or leads to itself.
     fn follow(&self, name: &str) -> Option<String> {
-        let mut id = name.to_owned();
+        let mut id = Cow::Borrowed(name);
         for hop in 0..MOST_ALIASES {
             // An alias of an instance leads to the template where the instance has no file.
             let template = || Name::parse(&id).and_then(|id| id.template());
@@ -236,7 +239,7 @@ impl<'a> Index<'a> {
             };
             match found? {
                 Id::File(path) => return Some(path),
-                Id::Alias(next) => id = next,
+                Id::Alias(next) => id = Cow::Owned(next),
             }
         }
         None
@@ -370,7 +373,7 @@ impl<'a> Index<'a> {
         unread: &mut Vec<Source>,
     ) -> Vec<String> {
         let mut places: Vec<(&'static str, String)> = Vec::new();
-        let mut add = |names: &[String]| {
+        let mut add = |names: &[Cow<'_, str>]| {
             let from = places.len();
             for name in names {
                 let of_name = |entry: &&Entry| {
@@ -395,7 +398,7 @@ impl<'a> Index<'a> {
         for alias in aliases.iter().filter_map(|alias| Name::parse(alias)) {
             add(&alias.with_drop_ins());
         }
-        add(&[id.unit_type.word().to_owned()]);
+        add(&[Cow::Borrowed(id.unit_type.word())]);
 
         // (name of the file, number of its place)
         let mut files: Vec<(String, usize)> = Vec::new();
