@@ -1,5 +1,7 @@
 //! The drop-in's text: a profile in, a unit file out. Pure; escaping after systemd.exec(5) and systemd.syntax(7).
 
+use std::borrow::Cow;
+
 use crate::capacity::Grant;
 use crate::parse::quantity::{Cpus, Gb, Gib};
 use crate::policy::{LimitBy, MEMORY_GUARDRAILS, WorkersBy};
@@ -170,12 +172,12 @@ fn guardrail(target: u32) -> String {
 }
 
 /// Why this recycle limit, in a few words.
-pub fn limit_reason(unit: &Unit) -> String {
+pub fn limit_reason(unit: &Unit) -> Cow<'static, str> {
     match unit.profile.limit_by {
-        LimitBy::Operator => by_hand(unit.config.limit_max_requests.as_ref().map(|set| &set.source)),
-        LimitBy::MemoryCreep => "memory creep is being investigated".to_owned(),
-        LimitBy::SmallSystem => "a smaller system".to_owned(),
-        LimitBy::Default => "the default recycle safety valve".to_owned(),
+        LimitBy::Operator => by_hand(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
+        LimitBy::MemoryCreep => "memory creep is being investigated".into(),
+        LimitBy::SmallSystem => "a smaller system".into(),
+        LimitBy::Default => "the default recycle safety valve".into(),
     }
 }
 

@@ -280,7 +280,8 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
             commands.clear();
             continue;
         }
-        let mut words: Vec<_> = words_of(&assignment.value).collect();
+        let mut words = Vec::with_capacity(16);
+        words.extend(words_of(&assignment.value));
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
@@ -296,7 +297,10 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
 
 /// The flags among the commands' words, the last of each.
 fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec<Override>) {
-    let words: Vec<_> = commands.iter().flat_map(|command| environment.expand(command)).collect();
+    let mut words = Vec::with_capacity(16);
+    for command in commands {
+        environment.expand(command, &mut words);
+    }
     for flag in ["--workers", "--limit-max-requests"] {
         let mut found: Option<(String, Source)> = None;
         for (at, (word, source)) in words.iter().enumerate() {
@@ -487,8 +491,7 @@ impl<'a> Environment<'a> {
 
     /// The words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone becomes
     /// words, `${NAME}` stays within its word. Each with where it stands.
-    fn expand<'e>(&'e self, command: &'e Command<'_>) -> Vec<(Cow<'e, str>, &'e Source)> {
-        let mut all = Vec::with_capacity(command.words.len());
+    fn expand<'e>(&'e self, command: &'e Command<'_>, all: &mut Vec<(Cow<'e, str>, &'e Source)>) {
         for word in &command.words {
             let plain = || (Cow::Borrowed(word.as_ref()), command.source);
             if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
@@ -518,6 +521,5 @@ impl<'a> Environment<'a> {
             text.push_str(rest);
             all.push((Cow::Owned(text), command.source));
         }
-        all
     }
 }

@@ -223,13 +223,13 @@ impl Root {
         Some((stat.st_dev, stat.st_ino))
     }
 
-    /// Whether there is a regular file, and not by way of a link.
-    pub fn is_regular_file(&self, path: &str) -> bool {
+    /// What lies there, a link being a link; `None`: nothing that can be looked at.
+    pub fn file_type(&self, path: &str) -> Option<FileType> {
         let stat = match &self.below {
             None => rustix::fs::lstat(path),
             Some(_) => self.open(path, OFlags::PATH | OFlags::NOFOLLOW).and_then(rustix::fs::fstat),
         };
-        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+        stat.ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
     }
 
     /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 
     let mut failures = Vec::new();
     for unit in &sizing.units {
-        let dir = Path::new(normal).join(format!("{}.d", unit.name));
+        let dir = Path::new(normal).join([&unit.name, ".d"].concat());
         if let Err(error) = write::replace(&dir, dropin::NAME, &dropin::text(&sizing, unit)) {
             failures.push(format!("{}: {error}; it sizes itself", unit.name));
         }

@@ -15,7 +15,7 @@ use crate::limits::{Amount, Limit, Resource, Scope};
 use crate::parse::cgroup::{self, Membership, Setting};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{FileName, Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 
 const MEMBERSHIP: &str = "/proc/1/cgroup";
@@ -206,7 +206,7 @@ impl Reader<'_> {
 
     /// Where the last value stands.
     fn source(&self) -> Source {
-        Source::file(self.path.clone())
+        Source::file(FileName::found(&self.path))
     }
 
     /// Reads `level/file`; one that can't be read or understood becomes a problem and an unknown amount of `resource`.

@@ -37,7 +37,9 @@ const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
 pub struct Index<'a> {
     root: &'a Root,
     /// The services whose files are wanted, by name; of others only links are kept.
-    wanted: Vec<String>,
+    wanted: &'a [String],
+    /// And their templates'.
+    templates: Vec<String>,
     /// Units, in the order of the directories.
     units: Vec<Entry>,
     /// Directories of drop-ins, in the same order.
@@ -85,20 +87,19 @@ enum Id {
 
 impl<'a> Index<'a> {
     /// Lists the directories of units below `root`, for units that go by `names`.
-    pub fn read(root: &'a Root, names: &[String], problems: &mut Vec<Problem>) -> Self {
-        let mut wanted = names.to_vec();
-        wanted.extend(names.iter().filter_map(|name| Name::parse(name)?.template()));
+    pub fn read(root: &'a Root, names: &'a [String], problems: &mut Vec<Problem>) -> Self {
         let mut index = Self {
             root,
-            wanted,
+            wanted: names,
+            templates: names.iter().filter_map(|name| Name::parse(name)?.template()).collect(),
             units: Vec::with_capacity(64),
             drop_ins: Vec::with_capacity(16),
-            names: Vec::with_capacity(2 << 10),
+            names: Vec::with_capacity(1 << 10),
             listed: [false; DIRECTORIES.len()],
             unread: Vec::new(),
         };
         // `/lib` is the same as `/usr/lib`.
-        let merged_usr = root.link("/lib").is_some();
+        let merged_usr = root.file_type("/lib") == Some(FileType::Symlink);
         for (number, directory) in (0..).zip(DIRECTORIES) {
             if directory == SPLIT_USR && merged_usr {
                 continue;
@@ -122,7 +123,8 @@ impl<'a> Index<'a> {
 
     /// Whether the files of a unit of that name are kept; there are hundreds of others.
     fn is_wanted(&self, name: &[u8]) -> bool {
-        name.last_chunk() == Some(b".slice") || self.wanted.iter().any(|wanted| wanted.as_bytes() == name)
+        name.last_chunk() == Some(b".slice")
+            || self.wanted.iter().chain(&self.templates).any(|wanted| wanted.as_bytes() == name)
     }
 
     /// Takes one name of a directory, if it has to do with services or slices.
@@ -142,10 +144,10 @@ impl<'a> Index<'a> {
             FileType::Unknown if of_type(name) => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
                 let path = join(directory, &String::from_utf8_lossy(name));
-                match self.root.link(&path) {
-                    Some(_) => What::Link,
-                    None if self.is_wanted(name) => What::File,
-                    None => return,
+                match self.root.file_type(&path) {
+                    Some(FileType::Symlink) => What::Link,
+                    _ if self.is_wanted(name) => What::File,
+                    _ => return,
                 }
             }
             _ => return,
@@ -256,7 +258,8 @@ impl<'a> Index<'a> {
             let path = join(directory, name);
             match link {
                 Some(entry) => self.id_at(entry, name),
-                None => self.root.is_regular_file(&path).then_some(Id::File(path)),
+                None if self.root.file_type(&path) == Some(FileType::RegularFile) => Some(Id::File(path)),
+                None => None,
             }
         })
     }
