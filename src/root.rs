@@ -188,7 +188,9 @@ impl Root {
     pub fn entries(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
         let mut entries = Vec::new();
         self.each_entry(path, |name, file_type| {
-            if let Ok(name) = std::str::from_utf8(name) {
+            if !matches!(name, b"." | b"..")
+                && let Ok(name) = std::str::from_utf8(name)
+            {
                 let link = matches!(file_type, FileType::Symlink | FileType::Unknown);
                 entries.push(Entry { name: name.to_owned(), link });
             }
@@ -196,7 +198,8 @@ impl Root {
         Ok(entries)
     }
 
-    /// Calls `visit` for each name in a directory, in no order, with what it is (`Unknown` where the file system doesn't tell).
+    /// Calls `visit` for each name in a directory, `.` and `..` too, in no order, with what it is (`Unknown` where the
+    /// file system doesn't tell).
     pub fn each_entry(&self, path: &str, mut visit: impl FnMut(&[u8], FileType)) -> Result<(), ReadError> {
         let dir = self.open(path, OFlags::DIRECTORY)?;
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
@@ -204,10 +207,7 @@ impl Root {
         let mut seen = 0;
         while let Some(entry) = iterator.next() {
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                visit(name, entry.file_type());
-            }
+            visit(entry.file_name().to_bytes(), entry.file_type());
             seen += 1;
             if seen > MAX_ENTRIES {
                 return Err(ReadError::TooLarge);

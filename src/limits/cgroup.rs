@@ -70,7 +70,14 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
     };
     let places = |mountinfo: &[u8]| {
         let mounts = cgroup_mounts(mountinfo);
-        ["memory", "cpu", "cpuset"].map(|controller| Place::of(controller, &memberships, &mounts))
+        let of = |controller| Place::of(controller, &memberships, &mounts);
+        let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
+            && mounts.iter().all(|mount| mount.v1_options.is_none());
+        let memory = of("memory");
+        // All controllers are in the one hierarchy of version 2.
+        let (cpu, cpuset) =
+            if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
+        [memory, cpu, cpuset]
     };
     let [memory, cpu, cpuset] = with_mountinfo(root, places).unwrap_or_else(|error| {
         let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
@@ -103,7 +110,7 @@ fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadEr
 }
 
 /// Where PID 1 is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Its directory.
     path: String,
