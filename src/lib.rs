@@ -18,6 +18,7 @@ pub mod config;
 pub mod dropin;
 pub mod limits;
 pub mod log;
+pub mod names;
 pub mod overrides;
 pub mod parse;
 pub mod policy;

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::dropin::{NAME, VARIABLES};
+use crate::names::{DROP_IN, VARIABLES};
 use crate::parse::environment;
 use crate::parse::quantity::decimal;
 use crate::parse::words::{Words, is_whitespace};
@@ -185,7 +185,7 @@ fn place(unit: &Unit, file: &str) -> Place {
         return Place::Before;
     }
     let (directory, name) = file.rsplit_once('/').unwrap_or_default();
-    match name.cmp(NAME) {
+    match name.cmp(DROP_IN) {
         std::cmp::Ordering::Less => Place::Before,
         std::cmp::Ordering::Greater => Place::After,
         std::cmp::Ordering::Equal => {

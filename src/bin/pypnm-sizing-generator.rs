@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pypnm_sizing::log::{self, Log, Priority};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, size};
-use pypnm_sizing::{dropin, write};
+use pypnm_sizing::{dropin, names, write};
 
 const NAME: &str = "pypnm-sizing-generator";
 
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let mut failures = Vec::new();
     for unit in &sizing.units {
         let dir = Path::new(normal).join([&unit.name, ".d"].concat());
-        if let Err(error) = write::replace(&dir, dropin::NAME, &dropin::text(&sizing, unit)) {
+        if let Err(error) = write::replace(&dir, names::DROP_IN, &dropin::text(&sizing, unit)) {
             failures.push(format!("{}: {error}; it sizes itself", unit.name));
         }
     }

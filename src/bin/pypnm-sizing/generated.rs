@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pypnm_sizing::dropin;
+use pypnm_sizing::names;
 use pypnm_sizing::parse::syntax::{Item, items};
 use pypnm_sizing::pypnm;
 use pypnm_sizing::root::{ReadError, Root};
@@ -19,7 +19,7 @@ pub(crate) struct Generated {
 
 /// Where the drop-in of `unit` is.
 pub(crate) fn path(unit: &str) -> String {
-    format!("{DIRECTORY}/{unit}.d/{}", dropin::NAME)
+    format!("{DIRECTORY}/{unit}.d/{}", names::DROP_IN)
 }
 
 /// The drop-in of `unit` as it lies there, for itself or, of a template, for an instance. `None`: there is none.

@@ -1,6 +1,7 @@
 //! `preview`: the drop-in that the generator would write, on stdout.
 
 use pypnm_sizing::dropin;
+use pypnm_sizing::names;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::size;
 
@@ -20,7 +21,7 @@ pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
         .map(|unit| {
             let text = dropin::text(&sizing, unit);
             // One is as it would be on the disk; of several, which is which must be said.
-            if units.len() > 1 { format!("# {}.d/{}\n{text}", unit.name, dropin::NAME) } else { text }
+            if units.len() > 1 { format!("# {}.d/{}\n{text}", unit.name, names::DROP_IN) } else { text }
         })
         .collect();
     answer(&texts.join("\n"))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pypnm_sizing::dropin;
+use pypnm_sizing::names;
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::{ReadError, Root};
@@ -111,7 +111,7 @@ fn generator(root: &Root) -> Generator {
 /// A file of our drop-in's name in a directory that systemd prefers.
 fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
     STRONGER.iter().find_map(|directory| {
-        let path = format!("{directory}/{unit}.d/{}", dropin::NAME);
+        let path = format!("{directory}/{unit}.d/{}", names::DROP_IN);
         match root.bytes(&path) {
             Err(ReadError::Missing) => None,
             Err(_) => Some((path, true)),
