@@ -9,6 +9,10 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, size};
 use pypnm_sizing::{dropin, names, write};
 
+// About a hundred small allocations, then the end: see Cargo.toml.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 const NAME: &str = "pypnm-sizing-generator";
 
 fn main() -> ExitCode {
