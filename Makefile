@@ -1,6 +1,6 @@
 # Installs what `make build` built, for image builders and distributions. The packages are made from this very target.
 #
-#   make build                       both programs, static (packaging/static)
+#   make build                       both programs, static (packaging/static); ARCHITECTURE=aarch64 here and below: for that
 #   make install DESTDIR=/image      into an image; directories from pkg-config where it knows systemd's
 #   make uninstall                   what install put there, and nothing else; files under /etc that were edited stay
 #
@@ -8,8 +8,10 @@
 
 DESTDIR ?=
 PREFIX ?= /usr
+# As uname -m has it; empty: this machine's.
+ARCHITECTURE ?=
 # The two programs to install; any build of them will do.
-PROGRAMS ?= target/static/bin
+PROGRAMS ?= target/static/bin$(addprefix -,$(ARCHITECTURE))
 
 pc = $(or $(shell pkg-config --variable=$(1) systemd 2>/dev/null),$(2))
 
@@ -40,7 +42,7 @@ PUT = $(INSTALL) -D -p -m 0644
 all: build
 
 build:
-	packaging/static $(PROGRAMS)
+	packaging/static $(addprefix --architecture ,$(ARCHITECTURE)) $(PROGRAMS)
 
 install:
 	@# The generator's drop-in calls the helper by its path.

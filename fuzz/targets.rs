@@ -13,12 +13,15 @@ use pypnm_sizing::parse::cpu_list::{CpuSet, MAX_CPUS};
 use pypnm_sizing::parse::environment;
 use pypnm_sizing::parse::mountinfo::cgroup_mounts;
 use pypnm_sizing::parse::quantity::{self, Cpus, Gb, Gib, Size};
-use pypnm_sizing::parse::syntax::{Fault, Item, WHITESPACE, items};
+use pypnm_sizing::parse::syntax::{Fault, Item, items};
 use pypnm_sizing::policy::profile;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::name::{Name, escape, is_slice, parent_slice, unescape};
 use pypnm_sizing::units::{Assignment, KEYS, State, Unit, take_text};
+
+/// What systemd takes for white space.
+const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Takes any input and panics where something does not hold.
 pub(crate) type Target = fn(&[u8]);

@@ -4,14 +4,14 @@
 //! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
 //! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
 
-use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::Settings;
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{FileName, Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 
 /// Where configuration lies, the strongest first: the main file, and the directory of its drop-ins.
@@ -120,6 +120,14 @@ impl Config {
         }
     }
 
+    /// Whether `unit` is one of them.
+    fn is_sized(&self, unit: &str) -> bool {
+        match &self.units {
+            Some(set) => set.value.iter().any(|one| one == unit),
+            None => unit == DEFAULT_UNIT,
+        }
+    }
+
     /// Whether anything is sized at all.
     pub fn is_enabled(&self) -> bool {
         self.general.is_enabled()
@@ -170,8 +178,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     for (name, directory) in drop_ins {
         take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
     }
-    let units = config.units();
-    let without_effect = config.by_unit.iter().filter(|(name, _)| !units.contains(name));
+    let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
@@ -180,14 +187,18 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 }
 
 /// Reads one file into `config`. Whether there is such a file.
-fn take_file(root: &Root, path: Cow<'static, str>, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    match root.bytes(&path) {
-        Ok(bytes) => {
-            if !bytes.is_empty() {
-                if take_text(&path, &bytes, config, problems) {
-                    config.last_with_a_key = Some(path.to_string());
-                }
-                config.files.push(path.into_owned());
+fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+    let taken = root.with_bytes(&path, |text| {
+        // An empty file only hides others.
+        (!text.is_empty()).then(|| take_text(&path, text, config, problems))
+    });
+    match taken {
+        Ok(has_a_key) => {
+            if has_a_key == Some(true) {
+                config.last_with_a_key = Some(path.to_string());
+            }
+            if has_a_key.is_some() {
+                config.files.push(path.to_string());
             }
             true
         }
@@ -209,11 +220,13 @@ enum Section {
 
 /// Takes the lines of one file into `config`. Whether there is a key among them.
 pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+    // Most files are comments, and nothing stands in them.
+    let file = LazyCell::new(|| FileName::found(path));
     let mut section = Section::None;
     let mut has_a_key = false;
     let before = problems.len();
     for item in items(text) {
-        let at = |line, key: &str| Source::key(path.to_owned(), line, key.to_owned());
+        let at = |line, key: &str| Source::key((*file).clone(), line, key.to_owned());
         if problems.len() - before >= MOST_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;

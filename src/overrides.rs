@@ -12,8 +12,7 @@ use std::fmt;
 use crate::dropin::{NAME, VARIABLES};
 use crate::parse::environment;
 use crate::parse::quantity::decimal;
-use crate::parse::syntax::WHITESPACE;
-use crate::parse::words::words_up_to_fault;
+use crate::parse::words::{Words, is_whitespace};
 use crate::problem::{Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::{Assignment, Unit, specifier};
@@ -202,8 +201,8 @@ pub fn hide(unit: &mut Unit) {
     let hidden = |unit: &Unit, file: &str| place(unit, file) == Place::Hidden;
     if let Some(at) = unit.drop_ins.iter().position(|file| hidden(unit, file)) {
         let file = unit.drop_ins.remove(at);
-        unit.assignments.retain(|assignment| assignment.source.file != file);
-        unit.unread.retain(|source| source.file != file);
+        unit.assignments.retain(|assignment| *assignment.source.file != *file);
+        unit.unread.retain(|source| *source.file != *file);
     }
 }
 
@@ -261,8 +260,8 @@ pub fn read(root: &Root, unit: &Unit, decided: &[&str], problems: &mut Vec<Probl
     environment.assign(unit, ours, decided, problems);
     environment.read_files(root, unit, problems);
     environment.unset(unit);
-    for key in VARIABLES {
-        let effect = match environment.of(key) {
+    for (key, (_, variable)) in VARIABLES.into_iter().zip(&environment.variables) {
+        let effect = match variable {
             Some(Variable { source: None, .. }) => continue,
             Some(Variable { source: Some(source), value, .. }) => {
                 Some((source.clone(), Effect::Variable { key, value: value.clone() }))
@@ -294,9 +293,14 @@ fn rest(unit: &Unit, list: &mut Vec<Override>) {
     }
 }
 
+/// The words of a value, up to one that is broken.
+fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    Words::new(value, is_whitespace, true).map_while(Result::ok)
+}
+
 /// A command of `ExecStart=`.
 struct Command<'a> {
-    words: Vec<String>,
+    words: Vec<Cow<'a, str>>,
     /// Variables are replaced (no `:` before the path).
     expands: bool,
     source: &'a Source,
@@ -311,15 +315,16 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
             commands.clear();
             continue;
         }
-        let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-        let expand = |word: String| match name.as_ref().map(|name| specifier::expand(&word, name)) {
-            Some(Ok(Cow::Owned(expanded))) => expanded,
-            _ => word,
-        };
+        let mut words = Vec::with_capacity(16);
+        words.extend(words_of(&assignment.value));
         let prefix =
             words.first().map_or("", |path| path.get(..path.find('/').unwrap_or(path.len())).unwrap_or(""));
         let expands = !prefix.trim_matches(['@', '-', '+', '!', '|']).starts_with(':');
-        let words = words.into_iter().map(expand).collect();
+        for word in &mut words {
+            if let Some(Ok(Cow::Owned(expanded))) = name.map(|name| specifier::expand(word, &name)) {
+                *word = Cow::Owned(expanded);
+            }
+        }
         commands.push(Command { words, expands, source: &assignment.source });
     }
     commands
@@ -327,7 +332,10 @@ fn commands(unit: &Unit) -> Vec<Command<'_>> {
 
 /// The flags among the commands' words, the last of each.
 fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec<Override>) {
-    let words: Vec<_> = commands.iter().flat_map(|command| environment.expand(command)).collect();
+    let mut words = Vec::with_capacity(16);
+    for command in commands {
+        environment.expand(command, &mut words);
+    }
     for flag in ["--workers", "--limit-max-requests"] {
         let mut found: Option<(String, Source)> = None;
         for (at, (word, source)) in words.iter().enumerate() {
@@ -359,7 +367,8 @@ struct Environment<'a> {
 
 impl<'a> Environment<'a> {
     fn new(commands: &'a [Command<'_>]) -> Self {
-        let mut variables: Vec<_> = VARIABLES.into_iter().map(|key| (key, None)).collect();
+        let mut variables = Vec::with_capacity(16);
+        variables.extend(VARIABLES.map(|key| (key, None)));
         for word in commands.iter().filter(|command| command.expands).flat_map(|command| &command.words) {
             for piece in word.split('$').skip(1) {
                 let piece = piece.strip_prefix('{').unwrap_or(piece);
@@ -375,6 +384,14 @@ impl<'a> Environment<'a> {
             not_read: Vec::new(),
             has_late_files: false,
         }
+    }
+
+    /// Whether an assignment with its specifiers may be of one of the variables.
+    fn may_set(&self, assignment: &str) -> bool {
+        let mut known = self.variables.iter().map(|(name, _)| name.as_bytes());
+        let end = assignment.bytes().position(|byte| matches!(byte, b'=' | b'%')).unwrap_or(assignment.len());
+        let (key, rest) = assignment.as_bytes().split_at(end);
+        rest.first() == Some(&b'%') || known.any(|name| name == key)
     }
 
     fn of(&self, key: &str) -> Option<&Variable> {
@@ -402,8 +419,10 @@ impl<'a> Environment<'a> {
             let Some(name) = unit.name_at(assignment) else {
                 continue;
             };
-            let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-            for word in words {
+            for word in words_of(&assignment.value) {
+                if !self.may_set(&word) {
+                    continue;
+                }
                 let Ok(word) = specifier::expand(&word, &name) else {
                     continue;
                 };
@@ -417,19 +436,22 @@ impl<'a> Environment<'a> {
 
     /// The drop-in's place has come: what the operator said before it stays, all else is replaced.
     fn set_ours(&mut self, ours: Option<&[&'static str]>, decided: &[&str], problems: &mut Vec<Problem>) {
-        for key in ours.unwrap_or_default() {
-            let said = self.of(key).filter(|said| !said.value.is_empty() && !decided.contains(key));
-            let source = said.and_then(|said| said.source.clone()).filter(|source| is_by_hand(&source.file));
-            if let (Some(said), Some(source)) = (said, source) {
-                if is_sane(key, &said.value) {
-                    self.left_alone.push((key, said.value.clone(), source));
+        // They are the first variables, in this order.
+        for (key, (_, variable)) in ours.unwrap_or_default().iter().zip(&mut self.variables) {
+            if let Some(Variable { value, source: Some(source) }) = variable
+                && !value.is_empty()
+                && !decided.contains(key)
+                && is_by_hand(&source.file)
+            {
+                if is_sane(key, value) {
+                    self.left_alone.push((key, value.clone(), source.clone()));
                     continue;
                 }
-                let source = Source { key: (*key).into(), ..source };
+                let source = Source { key: (*key).into(), ..source.clone() };
                 let expected = "a value that PyPNM can take";
-                problems.push(Problem::bad_value(source, &said.value, expected, "the sized one is used"));
+                problems.push(Problem::bad_value(source, value, expected, "the sized one is used"));
             }
-            self.set(key, "", || None);
+            *variable = Some(Variable::default());
         }
     }
 
@@ -479,18 +501,17 @@ impl<'a> Environment<'a> {
 
     /// `UnsetEnvironment=`: names, or names with the one value that is taken away.
     fn unset(&mut self, unit: &Unit) {
-        let mut taken: Vec<(String, Source)> = Vec::new();
+        let mut taken: Vec<(Cow<'_, str>, &Source)> = Vec::new();
         for assignment in unit.of("UnsetEnvironment") {
             if assignment.value.is_empty() {
                 taken.clear();
             }
-            let (words, _) = words_up_to_fault(&assignment.value, &WHITESPACE, true);
-            taken.extend(words.into_iter().map(|word| (word, assignment.source.clone())));
+            taken.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
         }
         for (word, source) in taken {
             let (key, value) = match word.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
-                None => (word.as_str(), None),
+                None => (word.as_ref(), None),
             };
             let Some((_, variable)) = self.variables.iter_mut().find(|(name, _)| *name == key) else {
                 continue;
@@ -501,7 +522,7 @@ impl<'a> Environment<'a> {
             };
             if variable.as_ref().is_some_and(has) {
                 *variable = None;
-                self.unset.push((key.to_owned(), source));
+                self.unset.push((key.to_owned(), source.clone()));
             }
         }
     }
@@ -528,10 +549,9 @@ impl<'a> Environment<'a> {
 
     /// The words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone becomes
     /// words, `${NAME}` stays within its word. Each with where it stands.
-    fn expand<'e>(&'e self, command: &'e Command<'_>) -> Vec<(Cow<'e, str>, &'e Source)> {
-        let mut all = Vec::with_capacity(command.words.len());
+    fn expand<'e>(&'e self, command: &'e Command<'_>, all: &mut Vec<(Cow<'e, str>, &'e Source)>) {
         for word in &command.words {
-            let plain = || (Cow::Borrowed(word.as_str()), command.source);
+            let plain = || (Cow::Borrowed(word.as_ref()), command.source);
             if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
                 all.push(plain());
                 continue;
@@ -539,22 +559,25 @@ impl<'a> Environment<'a> {
             if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with(['{', '$'])) {
                 if let Some(variable) = self.of(name) {
                     let source = variable.source.as_ref().unwrap_or(command.source);
-                    let (words, _) = words_up_to_fault(&variable.value, &WHITESPACE, true);
-                    all.extend(words.into_iter().map(|word| (Cow::Owned(word), source)));
+                    all.extend(words_of(&variable.value).map(|word| (word, source)));
                 }
                 continue;
             }
             let mut text = String::new();
-            let mut rest = word.as_str();
-            while let Some((before, after)) = rest.split_once("${") {
+            let mut rest = word.as_ref();
+            while let Some((before, after)) = rest.split_once('$') {
                 text.push_str(before);
-                let (name, behind) = after.split_once('}').unwrap_or((after, ""));
-                text.push_str(self.of(name).map_or("", |variable| &variable.value));
-                rest = behind;
+                if let Some(after) = after.strip_prefix('{') {
+                    let (name, behind) = after.split_once('}').unwrap_or((after, ""));
+                    text.push_str(self.of(name).map_or("", |variable| &variable.value));
+                    rest = behind;
+                } else {
+                    text.push('$');
+                    rest = after;
+                }
             }
             text.push_str(rest);
             all.push((Cow::Owned(text), command.source));
         }
-        all
     }
 }

@@ -3,15 +3,74 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
 
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
+
+/// The name of a file, shared by all that stands in it.
+#[derive(Clone, Debug, Eq)]
+pub enum FileName {
+    /// One that is always the same.
+    Fixed(&'static str),
+    /// One that was found.
+    Found(Rc<str>),
+}
+
+impl FileName {
+    /// The name of a file that was found.
+    pub fn found(name: &str) -> Self {
+        Self::Found(name.into())
+    }
+}
+
+impl Default for FileName {
+    fn default() -> Self {
+        Self::Fixed("")
+    }
+}
+
+impl Deref for FileName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Fixed(name) => name,
+            Self::Found(name) => name,
+        }
+    }
+}
+
+impl PartialEq for FileName {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl From<&'static str> for FileName {
+    fn from(name: &'static str) -> Self {
+        Self::Fixed(name)
+    }
+}
+
+impl From<String> for FileName {
+    fn from(name: String) -> Self {
+        Self::found(&name)
+    }
+}
 
 /// Where a value stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// The file, or what stands for one (`the command line`).
-    pub file: Cow<'static, str>,
+    pub file: FileName,
     /// The line, from 1; 0 where the file is one value.
     pub line: u32,
     /// The key in it; empty where the file is one value.
@@ -20,12 +79,12 @@ pub struct Source {
 
 impl Source {
     /// A file that is one value.
-    pub fn file(file: impl Into<Cow<'static, str>>) -> Self {
+    pub fn file(file: impl Into<FileName>) -> Self {
         Self { file: file.into(), line: 0, key: Cow::Borrowed("") }
     }
 
     /// A key in a file.
-    pub fn key(file: impl Into<Cow<'static, str>>, line: u32, key: impl Into<Cow<'static, str>>) -> Self {
+    pub fn key(file: impl Into<FileName>, line: u32, key: impl Into<Cow<'static, str>>) -> Self {
         Self { file: file.into(), line, key: key.into() }
     }
 }
@@ -85,25 +144,32 @@ pub enum Kind {
     TooManyFaults,
 }
 
-impl Problem {
+impl Kind {
     /// A bad value; a long or binary one is shortened and made printable.
+    pub fn bad_value(value: &str, expected: &'static str) -> Self {
+        let mut shown: String =
+            value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        if value.chars().nth(40).is_some() {
+            shown.push('…');
+        }
+        Self::BadValue { value: shown, expected }
+    }
+}
+
+impl Problem {
+    /// A bad value, as [`Kind::bad_value`].
     pub fn bad_value(
         source: Source,
         value: &str,
         expected: &'static str,
         instead: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let mut shown: String =
-            value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        if value.chars().nth(40).is_some() {
-            shown.push('…');
-        }
-        Self { source, kind: Kind::BadValue { value: shown, expected }, instead: instead.into() }
+        Self { source, kind: Kind::bad_value(value, expected), instead: instead.into() }
     }
 
     /// A file that could not be read.
     pub fn unreadable(
-        file: impl Into<Cow<'static, str>>,
+        file: impl Into<FileName>,
         error: ReadError,
         instead: impl Into<Cow<'static, str>>,
     ) -> Self {

@@ -5,6 +5,7 @@
 //! `RESOLVE_IN_ROOT`), so nothing of the running machine leaks in. A FIFO without a writer reads as empty and a
 //! device that never ends hits the bound.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -17,6 +18,8 @@ use rustix::io::Errno;
 
 /// The most that is read of one file. The largest honest one is a mountinfo of some thousand mounts.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
+/// What nearly all files fit into; for a longer one the buffer grows.
+const BUFFER_BYTES: usize = 8 << 10;
 /// The most entries that are read of one directory.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -27,6 +30,8 @@ pub struct Root {
     below: Option<OwnedFd>,
     /// The reader is a generator.
     early: bool,
+    /// What one file after the other is read into; empty while one is looked at.
+    buffer: RefCell<Vec<u8>>,
 }
 
 /// Why a file could not be read.
@@ -78,13 +83,14 @@ pub struct Entry {
 impl Root {
     /// The running machine.
     pub fn machine() -> Self {
-        Self { below: None, early: false }
+        Self { below: None, early: false, buffer: RefCell::default() }
     }
 
     /// A directory that stands for a machine.
     pub fn below(dir: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { below: Some(rustix::fs::open(dir, flags, Mode::empty())?), early: false })
+        let below = Some(rustix::fs::open(dir, flags, Mode::empty())?);
+        Ok(Self { below, early: false, buffer: RefCell::default() })
     }
 
     /// The running machine for an empty or absent `dir` or `/`, else [`Root::below`] it.
@@ -124,43 +130,53 @@ impl Root {
         }
     }
 
-    /// The bytes of a file, at most [`MAX_FILE_BYTES`] of them.
+    /// What `look` makes of the bytes of a file, at most [`MAX_FILE_BYTES`] of them.
+    pub fn with_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
+        // A file that is read while another is looked at has a buffer of its own.
+        let mut buffer = self.buffer.take();
+        buffer.clear();
+        let looked = self.read(path, &mut buffer).map(|()| look(&buffer));
+        self.buffer.replace(buffer);
+        looked
+    }
+
+    /// What `look` makes of the text of a file.
+    pub fn with_text<T>(&self, path: &str, look: impl FnOnce(&str) -> T) -> Result<T, ReadError> {
+        self.with_bytes(path, |bytes| std::str::from_utf8(bytes).map(look))?.map_err(|_| ReadError::NotText)
+    }
+
+    /// The bytes of a file, to keep.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>, ReadError> {
+        self.with_bytes(path, <[u8]>::to_vec)
+    }
+
+    /// The text of a file, to keep.
+    pub fn text(&self, path: &str) -> Result<String, ReadError> {
+        self.with_text(path, str::to_owned)
+    }
+
+    /// Reads a file into `bytes`, which is empty.
+    fn read(&self, path: &str, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
         let file = match self.open(path, OFlags::empty()) {
             Ok(file) => file,
             // In a fixture or an image /dev/null may be absent; a link to it still says "masked".
             Err(Errno::NOENT)
                 if self.below.is_some() && self.link(path).is_some_and(|to| to == "/dev/null") =>
             {
-                return Ok(Vec::new());
+                return Ok(());
             }
             Err(errno) => return Err(errno.into()),
         };
-        // Most files fit into the stack; only a longer one gets a buffer that grows.
-        let mut chunk = [MaybeUninit::<u8>::uninit(); 4096];
-        let mut bytes = Vec::new();
+        bytes.reserve(BUFFER_BYTES);
         loop {
-            let read = if bytes.len() < chunk.len() {
-                rustix::io::read(&file, &mut chunk).map(|(read, _)| {
-                    bytes.extend_from_slice(read);
-                    read.len()
-                })
-            } else {
-                bytes.reserve(bytes.len());
-                rustix::io::read(&file, spare_capacity(&mut bytes))
-            };
-            match read {
-                Ok(0) => return Ok(bytes),
+            match rustix::io::read(&file, spare_capacity(bytes)) {
+                Ok(0) => return Ok(()),
                 Ok(_) if bytes.len() > MAX_FILE_BYTES => return Err(ReadError::TooLarge),
+                Ok(_) if bytes.len() == bytes.capacity() => bytes.reserve(bytes.len()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-    }
-
-    /// The text of a file.
-    pub fn text(&self, path: &str) -> Result<String, ReadError> {
-        String::from_utf8(self.bytes(path)?).map_err(|_| ReadError::NotText)
     }
 
     /// Whether there is such a directory; one that can't be looked at counts as one.
@@ -172,7 +188,9 @@ impl Root {
     pub fn entries(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
         let mut entries = Vec::new();
         self.each_entry(path, |name, file_type| {
-            if let Ok(name) = std::str::from_utf8(name) {
+            if !matches!(name, b"." | b"..")
+                && let Ok(name) = std::str::from_utf8(name)
+            {
                 let link = matches!(file_type, FileType::Symlink | FileType::Unknown);
                 entries.push(Entry { name: name.to_owned(), link });
             }
@@ -180,7 +198,8 @@ impl Root {
         Ok(entries)
     }
 
-    /// Calls `visit` for each name in a directory, in no order, with what it is (`Unknown` where the file system doesn't tell).
+    /// Calls `visit` for each name in a directory, `.` and `..` too, in no order, with what it is (`Unknown` where the
+    /// file system doesn't tell).
     pub fn each_entry(&self, path: &str, mut visit: impl FnMut(&[u8], FileType)) -> Result<(), ReadError> {
         let dir = self.open(path, OFlags::DIRECTORY)?;
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
@@ -188,10 +207,7 @@ impl Root {
         let mut seen = 0;
         while let Some(entry) = iterator.next() {
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                visit(name, entry.file_type());
-            }
+            visit(entry.file_name().to_bytes(), entry.file_type());
             seen += 1;
             if seen > MAX_ENTRIES {
                 return Err(ReadError::TooLarge);
@@ -205,6 +221,15 @@ impl Root {
         let directory = self.open(path, OFlags::PATH | OFlags::DIRECTORY).ok()?;
         let stat = rustix::fs::fstat(&directory).ok()?;
         Some((stat.st_dev, stat.st_ino))
+    }
+
+    /// What lies there, a link being a link; `None`: nothing that can be looked at.
+    pub fn file_type(&self, path: &str) -> Option<FileType> {
+        let stat = match &self.below {
+            None => rustix::fs::lstat(path),
+            Some(_) => self.open(path, OFlags::PATH | OFlags::NOFOLLOW).and_then(rustix::fs::fstat),
+        };
+        stat.ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
     }
 
     /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.

@@ -99,16 +99,19 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
     }
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
     let mut services = services(root, &names, &sizing.config, physical_memory, &mut sizing.problems);
-    for name in names {
+    // The last of them takes the machine's limits, the others have copies.
+    let machines = std::iter::repeat_n(machine, names.len());
+    let of = std::mem::take(&mut services.of);
+    for ((name, service), mut limits) in names.into_iter().zip(of).zip(machines) {
         let config = sizing.config.of(&name);
         if !config.is_enabled() {
             continue;
         }
-        let service = services.of.remove(&name).unwrap_or_default();
-        let mut limits: Vec<Limit> =
-            machine.iter().map(|limit| Limit { shared_by: sharing, ..limit.clone() }).collect();
+        for limit in &mut limits {
+            limit.shared_by = sharing;
+        }
         if service.replaces_affinity && limits.iter().any(is_cpuset) {
-            limits.retain(|limit| limit.source.file != host::PID_1_STATUS);
+            limits.retain(|limit| *limit.source.file != *host::PID_1_STATUS);
         }
         limits.extend(service.slices.iter().flat_map(|slice| services.limits_of(slice)));
         limits.extend(service.limits);
@@ -158,7 +161,8 @@ struct Service {
 /// All services and the slices around them; a slice of several is read once.
 #[derive(Default)]
 struct Services {
-    of: BTreeMap<String, Service>,
+    /// In the order of their names; empty where that is none of a service.
+    of: Vec<Service>,
     /// How many of the services live in it, and its limits.
     slices: BTreeMap<String, (u32, Vec<Limit>)>,
 }
@@ -171,10 +175,11 @@ fn services(
     physical_memory: Option<u64>,
     problems: &mut Vec<Problem>,
 ) -> Services {
-    let index = Index::read(root, problems);
+    let index = Index::read(root, names, problems);
     let mut all = Services::default();
     for name in names {
         let Some(mut unit) = index.load(name, problems) else {
+            all.of.push(Service::default());
             continue;
         };
         overrides::hide(&mut unit);
@@ -201,7 +206,7 @@ fn services(
             replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
             definition: Some(unit),
         };
-        all.of.insert(name.clone(), service);
+        all.of.push(service);
     }
     all
 }

@@ -21,21 +21,25 @@ pub fn read(
 ) -> Option<(bool, &'static str)> {
     let container = match virtualization {
         Some(virtualization) => virtualization.starts_with("container:"),
-        None => root.bytes(CONTAINER).is_ok(),
+        None => root.with_bytes(CONTAINER, |_| ()).is_ok(),
     };
     let file = if container { PID_1 } else { KERNEL };
-    let words = match root.bytes(file) {
-        Ok(bytes) => bytes,
-        Err(ReadError::Missing) => return None,
+    match root.with_bytes(file, |text| said(text, container, file, problems)) {
+        Ok(said) => said.map(|value| (value, file)),
+        Err(ReadError::Missing) => None,
         Err(error) => {
             problems.push(Problem::unreadable(file, error, "sizing stays on"));
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// The last valid word of a command line; PID 1's where it is of a `container`.
+fn said(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> Option<bool> {
     // Hardly any boot says anything.
-    memchr::memmem::find(&words, KEY.as_bytes())?;
+    memchr::memmem::find(text, KEY.as_bytes())?;
     let mut said = None;
-    for word in words_of(&words, container) {
+    for word in words_of(text, container) {
         let Ok(word) = std::str::from_utf8(&word).map(str::to_owned) else {
             continue;
         };
@@ -48,7 +52,7 @@ pub fn read(
             Some(value) => boolean(value),
         };
         match value {
-            Some(value) => said = Some((value, file)),
+            Some(value) => said = Some(value),
             None => problems.push(Problem::bad_value(
                 Source::key(file, 0, KEY),
                 rest.trim_start_matches('='),

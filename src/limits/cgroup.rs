@@ -15,7 +15,7 @@ use crate::limits::{Amount, Limit, Resource, Scope};
 use crate::parse::cgroup::{self, Membership, Setting};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{FileName, Kind, Problem, Source};
 use crate::root::{ReadError, Root};
 
 const MEMBERSHIP: &str = "/proc/1/cgroup";
@@ -68,43 +68,49 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
             return reader.found;
         }
     };
-    let mountinfo = match mountinfo(root) {
-        Ok(mountinfo) => mountinfo,
-        Err(error) => {
-            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
-            reader.problems.push(Problem::unreadable(MOUNTINFO[0], error, instead));
-            Vec::new()
-        }
+    let places = |mountinfo: &[u8]| {
+        let mounts = cgroup_mounts(mountinfo);
+        let of = |controller| Place::of(controller, &memberships, &mounts);
+        let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
+            && mounts.iter().all(|mount| mount.v1_options.is_none());
+        let memory = of("memory");
+        // All controllers are in the one hierarchy of version 2.
+        let (cpu, cpuset) =
+            if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
+        [memory, cpu, cpuset]
     };
-    let mounts = cgroup_mounts(&mountinfo);
-    let place = |controller| Place::of(controller, &memberships, &mounts);
-    if let Some(place) = place("memory") {
+    let [memory, cpu, cpuset] = with_mountinfo(root, places).unwrap_or_else(|error| {
+        let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+        reader.problems.push(Problem::unreadable(MOUNTINFO[0], error, instead));
+        places(&[])
+    });
+    if let Some(place) = memory {
         reader.memory(&place);
     }
-    if let Some(place) = place("cpu") {
+    if let Some(place) = cpu {
         reader.cpu_time(&place);
     }
-    if let Some(place) = place("cpuset") {
+    if let Some(place) = cpuset {
         reader.cpus(&place);
     }
     reader.found
 }
 
-/// The text of the first mountinfo that can be read; none at all is empty (an image, say).
-fn mountinfo(root: &Root) -> Result<Vec<u8>, ReadError> {
+/// What `look` makes of the first mountinfo that can be read; none at all is empty (an image, say).
+fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadError> {
     let mut failed = None;
     for path in MOUNTINFO {
-        match root.bytes(path) {
-            Ok(bytes) => return Ok(bytes),
+        match root.with_bytes(path, &look) {
+            Ok(looked) => return Ok(looked),
             Err(ReadError::Missing) => {}
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    failed.map_or(Ok(Vec::new()), Err)
+    failed.map_or_else(|| Ok(look(&[])), Err)
 }
 
 /// Where PID 1 is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Its directory.
     path: String,
@@ -207,7 +213,7 @@ impl Reader<'_> {
 
     /// Where the last value stands.
     fn source(&self) -> Source {
-        Source::file(self.path.clone())
+        Source::file(FileName::found(&self.path))
     }
 
     /// Reads `level/file`; one that can't be read or understood becomes a problem and an unknown amount of `resource`.
@@ -222,11 +228,10 @@ impl Reader<'_> {
         self.path.push_str(level);
         self.path.push('/');
         self.path.push_str(file);
-        let problem = match self.root.text(&self.path) {
-            Ok(text) => match parse(&text) {
-                Some(value) => return Value::Is(value),
-                None => Problem::bad_value(self.source(), text.trim(), expected, instead(resource)),
-            },
+        let parse = |text: &str| parse(text).ok_or_else(|| Kind::bad_value(text.trim(), expected));
+        let problem = match self.root.with_text(&self.path, parse) {
+            Ok(Ok(value)) => return Value::Is(value),
+            Ok(Err(kind)) => Problem { source: self.source(), kind, instead: instead(resource).into() },
             Err(ReadError::Missing) => return Value::Missing,
             Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
         };

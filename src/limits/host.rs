@@ -42,19 +42,17 @@ fn limit(amount: Amount, source: Source) -> Limit {
 fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
     const INSTEAD: &str = "counting on 1 CPU";
     let source = Source::file(ONLINE);
-    let amount = match root.text(ONLINE) {
-        Ok(text) => match CpuSet::parse(&text) {
-            Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
-            _ => {
-                problems.push(Problem::bad_value(source.clone(), text.trim(), "a list of CPUs", INSTEAD));
-                Amount::Unknown(Resource::Cpu)
-            }
-        },
-        Err(error) => {
-            problems.push(Problem::unreadable(ONLINE, error, INSTEAD));
+    let amount = root.with_text(ONLINE, |text| match CpuSet::parse(text) {
+        Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
+        _ => {
+            problems.push(Problem::bad_value(source.clone(), text.trim(), "a list of CPUs", INSTEAD));
             Amount::Unknown(Resource::Cpu)
         }
-    };
+    });
+    let amount = amount.unwrap_or_else(|error| {
+        problems.push(Problem::unreadable(ONLINE, error, INSTEAD));
+        Amount::Unknown(Resource::Cpu)
+    });
     limit(amount, source)
 }
 
@@ -64,19 +62,21 @@ fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
     const INSTEAD: &str = "counting on 1 CPU";
     let source = || Source::key(PID_1_STATUS, 0, KEY);
-    let text = match root.text(PID_1_STATUS) {
-        Ok(text) => text,
+    let amount = root.with_text(PID_1_STATUS, |text| {
+        let value = field(text, "Cpus_allowed_list:")?;
+        Some(match CpuSet::parse(value) {
+            Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
+            _ => {
+                problems.push(Problem::bad_value(source(), value, "a list of CPUs", INSTEAD));
+                Amount::Unknown(Resource::Cpu)
+            }
+        })
+    });
+    let amount = match amount {
+        Ok(amount) => amount?,
         Err(ReadError::Missing) => return None,
         Err(error) => {
             problems.push(Problem::unreadable(PID_1_STATUS, error, INSTEAD));
-            return Some(limit(Amount::Unknown(Resource::Cpu), source()));
-        }
-    };
-    let value = field(&text, "Cpus_allowed_list:")?;
-    let amount = match CpuSet::parse(value) {
-        Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
-        _ => {
-            problems.push(Problem::bad_value(source(), value, "a list of CPUs", INSTEAD));
             Amount::Unknown(Resource::Cpu)
         }
     };
@@ -85,36 +85,35 @@ fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
 
 /// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
-    const INSTEAD: &str = "taking the safest low-memory baseline";
-    let unknown = || limit(Amount::Unknown(Resource::Memory), Source::key(MEMINFO, 0, "MemTotal"));
-    let text = match root.text(MEMINFO) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.push(Problem::unreadable(MEMINFO, error, INSTEAD));
-            return (unknown(), None);
-        }
-    };
-    let source = Source::key(MEMINFO, 0, "MemTotal");
-    let Some(value) = field(&text, "MemTotal:") else {
-        problems.push(Problem { source, kind: Kind::Absent, instead: INSTEAD.into() });
-        return (unknown(), None);
-    };
-    let Some(total) = kibibytes(value).filter(|bytes| *bytes > 0) else {
-        problems.push(Problem::bad_value(source, value, "a number of kB above 0", INSTEAD));
-        return (unknown(), None);
-    };
-    // Held for huge pages: in MemTotal, of no use to PyPNM. Kernels before 4.16 have no sum over the page sizes.
-    let held = field(&text, "Hugetlb:").and_then(kibibytes).or_else(|| {
-        let pages: u64 = decimal(field(&text, "HugePages_Total:")?)?;
-        pages.checked_mul(kibibytes(field(&text, "Hugepagesize:")?)?)
-    });
-    match held {
-        Some(held) if held > 0 => {
+    let source = |key| Source::key(MEMINFO, 0, key);
+    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(Kind::Unreadable(error)));
+    match read {
+        Ok((total, held)) if held > 0 => {
             let usable = total.saturating_sub(held);
-            (limit(Amount::Memory(usable), Source::key(MEMINFO, 0, "MemTotal less Hugetlb")), Some(total))
+            (limit(Amount::Memory(usable), source("MemTotal less Hugetlb")), Some(total))
         }
-        _ => (limit(Amount::Memory(total), source), Some(total)),
+        Ok((total, _)) => (limit(Amount::Memory(total), source("MemTotal")), Some(total)),
+        Err(kind) => {
+            let unreadable = matches!(kind, Kind::Unreadable(_));
+            let place = if unreadable { Source::file(MEMINFO) } else { source("MemTotal") };
+            let instead = "taking the safest low-memory baseline".into();
+            problems.push(Problem { source: place, kind, instead });
+            (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None)
+        }
     }
+}
+
+/// MemTotal, and what is held for huge pages: in MemTotal, of no use to PyPNM. Both in bytes.
+fn memory_of(meminfo: &str) -> Result<(u64, u64), Kind> {
+    let value = field(meminfo, "MemTotal:").ok_or(Kind::Absent)?;
+    let total = kibibytes(value).filter(|bytes| *bytes > 0);
+    let total = total.ok_or_else(|| Kind::bad_value(value, "a number of kB above 0"))?;
+    // Kernels before 4.16 have no sum over the page sizes.
+    let held = field(meminfo, "Hugetlb:").and_then(kibibytes).or_else(|| {
+        let pages: u64 = decimal(field(meminfo, "HugePages_Total:")?)?;
+        pages.checked_mul(kibibytes(field(meminfo, "Hugepagesize:")?)?)
+    });
+    Ok((total, held.unwrap_or(0)))
 }
 
 /// The value of the line `name: value` of a /proc file; `name` with its colon.

@@ -165,7 +165,7 @@ pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Opt
         Nodes::Some(nodes) => nodes.clone(),
         Nodes::All => {
             let path = format!("{NODES}/online");
-            root.text(&path).ok().and_then(|text| CpuSet::parse(&text))?
+            root.with_text(&path, CpuSet::parse).ok()??
         }
     };
     for node in nodes.iter() {

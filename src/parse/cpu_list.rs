@@ -2,12 +2,10 @@
 //! cpuset(7) "List format") and systemd's (`AllowedCPUs=`, `CPUAffinity=`: spaces as well).
 
 use crate::parse::quantity::integer;
-use crate::parse::words::words;
+use crate::parse::words::{Words, is_whitespace};
 
 /// The kernel's own ceiling (`CONFIG_NR_CPUS` of x86 goes to 8192): an index at or above it is an error.
 pub const MAX_CPUS: u32 = 8192;
-
-const SEPARATORS: [char; 5] = [' ', '\t', '\n', '\r', ','];
 
 /// What a list of CPUs in a setting of systemd says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +96,8 @@ impl CpuSet {
     /// A list as systemd reads it: words with quotes, commas as well as spaces, numbers as in C. `None`: the quotes are
     /// broken, and the whole list is ignored.
     pub fn parse_setting(text: &str) -> Option<Setting> {
-        let words = words(text, &SEPARATORS, false)?;
+        let separates = |byte| is_whitespace(byte) || byte == b',';
+        let words: Vec<_> = Words::new(text, separates, false).collect::<Result<_, _>>().ok()?;
         let mut setting = Setting { set: Self::default(), words: words.len(), valid: true };
         for item in &words {
             let (from, to) = item.split_once('-').unwrap_or((item, item));

@@ -1,5 +1,7 @@
 //! The syntax of an `EnvironmentFile=` (systemd.exec(5)), to the letter of `parse_env_file_internal()`.
 
+use memchr::{memchr, memchr3};
+
 /// One assignment of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
@@ -30,11 +32,19 @@ pub fn variables(text: &[u8]) -> Vec<Variable> {
     let mut reader = Reader { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1 };
     let mut state = In::Start;
     let mut line = 1;
-    for byte in text.iter().copied().take_while(|byte| *byte != 0) {
-        state = reader.step(state, byte, line);
-        if byte == b'\n' {
+    let end = memchr(0, text).unwrap_or(text.len());
+    let mut rest = text.get(..end).unwrap_or_default();
+    while let Some((byte, after)) = rest.split_first() {
+        state = reader.step(state, *byte, line);
+        if *byte == b'\n' {
             line += 1;
         }
+        // Most of such a file is comment: no step for each of its letters.
+        let skipped = match state {
+            In::Comment => memchr3(b'\\', b'\n', b'\r', after).unwrap_or(after.len()),
+            _ => 0,
+        };
+        rest = after.get(skipped..).unwrap_or_default();
     }
     match state {
         In::Start | In::Key | In::Comment | In::CommentEscape => {}

@@ -178,6 +178,7 @@ impl std::fmt::Display for Gib {
             Ordering::Equal => rounded_down + rounded_down % 2,
             Ordering::Greater => rounded_down + 1,
         };
+        let hundredths = u64::try_from(hundredths).unwrap_or(u64::MAX);
         let (whole, hundredths) = (hundredths / 100, hundredths % 100);
         if hundredths % 10 == 0 {
             write!(f, "{whole}.{}", hundredths / 10)

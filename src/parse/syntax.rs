@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::parse::words::is_whitespace;
+
 /// What a line of such a file says. Lines count from 1; a continued line has the number of its last part.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
@@ -67,18 +69,18 @@ pub fn items(text: &[u8]) -> Items<'_> {
 /// is before the key. A fault in such a line says nothing either.
 pub fn items_that(text: &[u8], may_count: fn(&[u8]) -> bool) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    // Mostly all of it is UTF-8, and no line has to be looked at again.
-    let valid = std::str::from_utf8(rest).ok();
+    // Mostly it is ASCII, or at least all text, and a line that says nothing need not be looked at for that.
+    let is_text = rest.is_ascii() || std::str::from_utf8(rest).is_ok();
     let plain = memchr::memchr2(b'\r', 0, rest).is_none();
     let newlines = plain.then(|| memchr::memchr_iter(b'\n', rest));
-    Items { rest, valid, may_count, newlines, done: 0, line: 0, ended: false }
+    Items { rest, is_text, may_count, newlines, done: 0, line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
 pub struct Items<'a> {
     rest: &'a [u8],
-    /// The same as text, where all of it is.
-    valid: Option<&'a str>,
+    /// All of it is UTF-8.
+    is_text: bool,
     may_count: fn(&[u8]) -> bool,
     /// Where lines end, where `\n` is all that ends one.
     newlines: Option<memchr::Memchr<'a>>,
@@ -88,17 +90,10 @@ pub struct Items<'a> {
     ended: bool,
 }
 
-/// One line, and as text where that is known already.
-#[derive(Clone, Copy)]
-struct Line<'a> {
-    bytes: &'a [u8],
-    valid: Option<&'a str>,
-}
-
 impl<'a> Items<'a> {
     /// The next line without its end. `\n`, `\r` and NUL end a line; different ones in a row are one end
     /// (`read_line_full()`).
-    fn next_line(&mut self) -> Option<Line<'a>> {
+    fn next_line(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
             return None;
         }
@@ -128,13 +123,10 @@ impl<'a> Items<'a> {
     }
 
     /// The next `length` bytes as a line, and `ends` more that end it.
-    fn take(&mut self, length: usize, ends: usize) -> Line<'a> {
-        let (bytes, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
-        let rest_from = length.saturating_add(ends).min(self.rest.len());
-        let line = Line { bytes, valid: self.valid.and_then(|valid| valid.get(..length)) };
+    fn take(&mut self, length: usize, ends: usize) -> &'a [u8] {
+        let (line, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
         self.rest = rest.get(ends..).unwrap_or_default();
-        self.valid = self.valid.and_then(|valid| valid.get(rest_from..));
-        self.done += rest_from;
+        self.done += length + ends;
         self.line = self.line.saturating_add(1);
         line
     }
@@ -147,44 +139,44 @@ impl<'a> Iterator for Items<'a> {
         // A continued line is the only one that is copied.
         let mut continued: Option<Vec<u8>> = None;
         while !self.ended {
-            let (text, valid): (Cow<'a, [u8]>, _) = match (self.next_line(), continued.take()) {
-                (None, None) => return None,
+            let Some(line) = self.next_line() else {
                 // The last line ends in a backslash.
-                (None, Some(so_far)) => (Cow::Owned(so_far), None),
-                // One that is whole and text, as nearly all are.
-                (Some(line), None)
-                    if line.valid.is_some()
-                        && line.bytes.last() != Some(&b'\\')
-                        && line.bytes.first() != Some(&b'[')
-                        && !(self.may_count)(line.bytes) =>
+                return continued.and_then(|so_far| self.item(Cow::Owned(so_far)));
+            };
+            match line {
+                // A comment, or what is one behind spaces: a continued line goes on behind it.
+                [b'#' | b';', ..] => continue,
+                [b' ' | b'\t', ..] if is_indented_comment(line) => continue,
+                // One that is whole and text, as nearly all are, and says nothing that is asked for.
+                [] if continued.is_none() => continue,
+                [first, .., last]
+                    if self.is_text
+                        && continued.is_none()
+                        && *first != b'['
+                        && *last != b'\\'
+                        && !(self.may_count)(line) =>
                 {
                     continue;
                 }
-                (Some(line), so_far) => {
-                    if line.bytes.trim_ascii_start().first().is_some_and(|b| matches!(b, b'#' | b';')) {
-                        continued = so_far;
-                        continue;
-                    }
-                    let (mut text, valid) = match so_far {
-                        None => (Cow::Borrowed(line.bytes), line.valid),
-                        Some(mut so_far) => {
-                            so_far.extend_from_slice(line.bytes);
-                            (Cow::Owned(so_far), None)
-                        }
-                    };
-                    // An odd number of backslashes at the end: the newline is escaped.
-                    let backslashes = || text.iter().rev().take_while(|b| **b == b'\\').count();
-                    if text.last() == Some(&b'\\') && backslashes() % 2 == 1 {
-                        if let Some(last) = text.to_mut().last_mut() {
-                            *last = b' ';
-                        }
-                        continued = Some(text.into_owned());
-                        continue;
-                    }
-                    (text, valid)
+                _ => {}
+            }
+            let mut text = match continued.take() {
+                None => Cow::Borrowed(line),
+                Some(mut so_far) => {
+                    so_far.extend_from_slice(line);
+                    Cow::Owned(so_far)
                 }
             };
-            if let Some(item) = self.item(text, valid) {
+            // An odd number of backslashes at the end: the newline is escaped.
+            let backslashes = || text.iter().rev().take_while(|b| **b == b'\\').count();
+            if text.last() == Some(&b'\\') && backslashes() % 2 == 1 {
+                if let Some(last) = text.to_mut().last_mut() {
+                    *last = b' ';
+                }
+                continued = Some(text.into_owned());
+                continue;
+            }
+            if let Some(item) = self.item(text) {
                 return Some(item);
             }
         }
@@ -194,17 +186,19 @@ impl<'a> Iterator for Items<'a> {
 
 impl<'a> Items<'a> {
     /// What one whole line says; `None`: nothing.
-    fn item(&mut self, text: Cow<'a, [u8]>, valid: Option<&'a str>) -> Option<Item<'a>> {
+    fn item(&mut self, text: Cow<'a, [u8]>) -> Option<Item<'a>> {
+        match text {
+            Cow::Borrowed(text) => self.item_of(text),
+            Cow::Owned(text) => self.item_of(&text).map(Item::into_owned),
+        }
+    }
+
+    fn item_of<'t>(&mut self, text: &'t [u8]) -> Option<Item<'t>> {
         let line = self.line;
-        let text = match (text, valid) {
-            (_, Some(valid)) => Some(Cow::Borrowed(valid)),
-            (Cow::Borrowed(bytes), None) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-            (Cow::Owned(bytes), None) => String::from_utf8(bytes).ok().map(Cow::Owned),
-        };
-        let Some(text) = text else {
+        let Ok(text) = std::str::from_utf8(text) else {
             return Some(Item::Fault { fault: Fault::NotUtf8, line });
         };
-        let stripped = strip(&text);
+        let stripped = strip(text);
         if stripped.is_empty() {
             return None;
         }
@@ -213,43 +207,46 @@ impl<'a> Items<'a> {
                 self.ended = true;
                 return Some(Item::Fault { fault: Fault::BrokenSection, line });
             };
-            return Some(Item::Section { name: part(&text, name), line });
+            return Some(Item::Section { name: name.into(), line });
         }
         // Keys are short: a look at each byte is cheaper than a call.
         let equals = stripped.bytes().position(|byte| byte == b'=');
         Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
             None => Item::Fault { fault: Fault::MissingEquals, line },
             Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },
-            Some((key, value)) => Item::Assignment {
-                key: part(&text, strip(key)),
-                value: part(&text, strip(value.get(1..).unwrap_or_default())),
-                line,
-            },
+            Some((key, value)) => {
+                let value = strip(value.get(1..).unwrap_or_default());
+                Item::Assignment { key: strip(key).into(), value: value.into(), line }
+            }
         })
     }
 }
 
-/// Without [`WHITESPACE`] around it.
-fn strip(text: &str) -> &str {
-    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-    let bytes = text.as_bytes();
-    let start = bytes.iter().position(|byte| !space(byte)).unwrap_or(bytes.len());
-    let end = bytes.iter().rposition(|byte| !space(byte)).map_or(start, |last| last + 1);
-    text.get(start..end).unwrap_or_default()
+impl Item<'_> {
+    /// The same with a text of its own.
+    fn into_owned(self) -> Item<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Item::Section { name, line } => Item::Section { name: owned(name), line },
+            Item::Assignment { key, value, line } => {
+                Item::Assignment { key: owned(key), value: owned(value), line }
+            }
+            Item::Fault { fault, line } => Item::Fault { fault, line },
+        }
+    }
 }
 
-/// systemd's `WHITESPACE`; Unicode spaces are text.
-pub const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+fn is_indented_comment(line: &[u8]) -> bool {
+    let first = line.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+    matches!(first, Some(b'#' | b';'))
+}
 
-/// `piece` of `whole`, borrowed where `whole` is.
-fn part<'a>(whole: &Cow<'a, str>, piece: &str) -> Cow<'a, str> {
-    match whole {
-        Cow::Borrowed(whole) => {
-            let start = piece.as_ptr() as usize - whole.as_ptr() as usize;
-            whole.get(start..start + piece.len()).map_or_else(|| Cow::Owned(piece.to_owned()), Cow::Borrowed)
-        }
-        Cow::Owned(_) => Cow::Owned(piece.to_owned()),
-    }
+/// Without white space around it.
+fn strip(text: &str) -> &str {
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(|byte| !is_whitespace(*byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_whitespace(*byte)).map_or(start, |last| last + 1);
+    text.get(start..end).unwrap_or_default()
 }
 
 #[cfg(test)]

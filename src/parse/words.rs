@@ -1,74 +1,85 @@
 //! Words of a setting's value as systemd splits them (`extract_first_word()`): quotes, escapes, separators.
 
-/// The words of `text`, without their quotes. `None`: the quotes or, with `escapes`, an escape sequence are broken.
+use std::borrow::Cow;
+
+/// The words of a text, without their quotes, one after the other, up to one whose quotes or, with `escapes`, an escape
+/// sequence are broken.
 ///
-/// `separators` part words, several count as one. With `escapes` a backslash begins one of C's escape sequences
-/// (systemd.syntax(7), "Quoting"); without, it stands for the character after it.
-pub fn words(text: &str, separators: &[char], escapes: bool) -> Option<Vec<String>> {
-    let mut all = Vec::new();
-    let mut words = Words { rest: text, separators, escapes };
-    while let Some(word) = words.next_word().ok()? {
-        all.push(word);
-    }
-    Some(all)
-}
-
-/// The words before the first broken one, for who takes them one by one; and whether there was none.
-pub fn words_up_to_fault(text: &str, separators: &[char], escapes: bool) -> (Vec<String>, bool) {
-    let mut all = Vec::new();
-    let mut words = Words { rest: text, separators, escapes };
-    loop {
-        match words.next_word() {
-            Ok(Some(word)) => all.push(word),
-            Ok(None) => return (all, true),
-            Err(Broken) => return (all, false),
-        }
-    }
-}
-
-struct Words<'a> {
-    rest: &'a str,
-    /// All of them ASCII.
-    separators: &'a [char],
+/// With `escapes` a backslash begins one of C's escape sequences (systemd.syntax(7), "Quoting"); without, it stands for
+/// the character after it.
+pub struct Words<'t, S> {
+    rest: &'t str,
+    /// Whether an ASCII character parts words; several count as one.
+    separates: S,
     escapes: bool,
 }
 
 /// Its quotes or escapes are.
-struct Broken;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
 
-impl Words<'_> {
+/// systemd's `WHITESPACE`; Unicode spaces are text.
+pub fn is_whitespace(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+impl<'t, S: Fn(u8) -> bool> Iterator for Words<'t, S> {
+    type Item = Result<Cow<'t, str>, Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let word = self.next_word().transpose();
+        if matches!(word, Some(Err(Broken))) {
+            self.rest = "";
+        }
+        word
+    }
+}
+
+impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
+    /// The words of `text`.
+    pub fn new(text: &'t str, separates: S, escapes: bool) -> Self {
+        Self { rest: text, separates, escapes }
+    }
+
     /// The next word; `None`: there are no more.
-    fn next_word(&mut self) -> Result<Option<String>, Broken> {
-        self.rest = self.rest.trim_start_matches(self.separators);
+    fn next_word(&mut self) -> Result<Option<Cow<'t, str>>, Broken> {
+        let begins = self.rest.bytes().position(|byte| !(self.separates)(byte));
+        self.rest = begins.and_then(|at| self.rest.get(at..)).unwrap_or_default();
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let mut word = Vec::with_capacity(32);
-        let bit = |c: char| 1u128 << (c as u32 & 127);
-        let stops = self.separators.iter().fold(bit('"') | bit('\'') | bit('\\'), |all, c| all | bit(*c));
+        // As it stands there, as far as there are no quotes and no backslashes; nearly always to the word's end.
+        let is_special = |byte| matches!(byte, b'"' | b'\'' | b'\\');
+        let stops = |byte: u8| is_special(byte) || (self.separates)(byte);
+        let end = self.rest.bytes().position(stops).unwrap_or(self.rest.len());
+        let (plain, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
+        if !rest.bytes().next().is_some_and(is_special) {
+            self.rest = rest;
+            return Ok(Some(Cow::Borrowed(plain)));
+        }
+        let mut word = Vec::with_capacity(self.rest.len());
+        word.extend_from_slice(plain.as_bytes());
         let mut quote = None;
-        let mut at = 0;
+        let mut at = end;
         let mut ended = false;
         while !ended {
             let rest = self.rest.get(at..).unwrap_or_default();
-            // What ends a run of text: a quote, a backslash, a separator outside of quotes.
-            let ends = match quote {
-                Some(mark) => bit(mark) | bit('\\'),
-                None => stops,
+            let end = match quote {
+                Some(mark) => rest.bytes().position(|byte| byte == mark || byte == b'\\'),
+                None => rest.bytes().position(stops),
             };
-            let stops_run = |byte: u8| byte.is_ascii() && ends >> byte & 1 == 1;
-            let run = rest.bytes().position(stops_run).unwrap_or(rest.len());
-            word.extend_from_slice(rest.get(..run).unwrap_or_default().as_bytes());
-            at += run;
-            match rest.as_bytes().get(run) {
+            let end = end.unwrap_or(rest.len());
+            word.extend_from_slice(rest.get(..end).unwrap_or_default().as_bytes());
+            at += end;
+            match rest.as_bytes().get(end) {
                 Some(b'\\') => {
-                    let after = rest.get(run + 1..).unwrap_or_default();
+                    let after = rest.get(end + 1..).unwrap_or_default();
                     let taken =
                         if self.escapes { unescape(after, &mut word) } else { literal(after, &mut word) };
                     at += 1 + taken.ok_or(Broken)?;
                 }
                 Some(mark @ (b'"' | b'\'')) => {
-                    quote = if quote.is_some() { None } else { Some(char::from(*mark)) };
+                    quote = if quote.is_some() { None } else { Some(*mark) };
                     at += 1;
                 }
                 // The end, or a separator.
@@ -76,7 +87,10 @@ impl Words<'_> {
             }
         }
         self.rest = self.rest.get(at..).unwrap_or_default();
-        if quote.is_some() { Err(Broken) } else { String::from_utf8(word).map(Some).map_err(|_| Broken) }
+        if quote.is_some() {
+            return Err(Broken);
+        }
+        String::from_utf8(word).map(|word| Some(Cow::Owned(word))).map_err(|_| Broken)
     }
 }
 
@@ -123,22 +137,26 @@ fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{words, words_up_to_fault};
-    use crate::parse::syntax::WHITESPACE;
+    use super::{Broken, Words, is_whitespace};
 
     #[test]
     fn as_systemd_splits_them() {
-        let list = |text: &str, escapes| words(text, &WHITESPACE, escapes);
+        let list = |text, escapes| -> Option<Vec<String>> {
+            let words = Words::new(text, is_whitespace, escapes);
+            words.map(|word| word.ok().map(String::from)).collect()
+        };
         let some = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(list(" a  b\tc ", true), some(&["a", "b", "c"]));
         assert_eq!(list("\"A=1 2\" 'B=\"3\"' C='4'5", true), some(&["A=1 2", "B=\"3\"", "C=45"]));
         assert_eq!(list("a\\tb \\x41\\101\\u00e4", true), some(&["a\tb", "AA\u{e4}"]));
         assert_eq!(list("\\a\\\\ \\\u{e4}", false), some(&["a\\", "\u{e4}"]));
+        assert_eq!(list("\u{e4}\u{a0}b \u{f6}", true), some(&["\u{e4}\u{a0}b", "\u{f6}"]));
         assert_eq!(list("''", true), some(&[""]));
         assert_eq!(list("", true), some(&[]));
         for broken in ["\"a", "'", "a\\", "\\q", "\\x4", "\\x00", "\\xff"] {
             assert_eq!(list(broken, true), None, "{broken}");
         }
-        assert_eq!(words_up_to_fault("a b \"c", &WHITESPACE, true), (vec!["a".into(), "b".into()], false));
+        let up_to_fault: Vec<_> = Words::new("a b \"c", is_whitespace, true).collect();
+        assert_eq!(up_to_fault, [Ok("a".into()), Ok("b".into()), Err(Broken)]);
     }
 }

@@ -1,9 +1,11 @@
 //! Which files make a unit, and what stands in them: one listing of each directory of units, then only the files that count.
 
+use std::borrow::Cow;
+
 use rustix::fs::FileType;
 
 use crate::parse::syntax::{Fault, Item, items_that};
-use crate::problem::{Kind as ProblemKind, Problem, Source};
+use crate::problem::{FileName, Kind as ProblemKind, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
 use crate::units::{Assignment, State, Unit, known, may_be_known};
@@ -34,14 +36,18 @@ const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
 #[derive(Debug)]
 pub struct Index<'a> {
     root: &'a Root,
+    /// The services whose files are wanted, by name; of others only links are kept.
+    wanted: &'a [String],
+    /// And their templates'.
+    templates: Vec<String>,
     /// Units, in the order of the directories.
     units: Vec<Entry>,
     /// Directories of drop-ins, in the same order.
     drop_ins: Vec<Entry>,
     /// Their names, one after the other.
     names: Vec<u8>,
-    /// `/lib` is the same as `/usr/lib`.
-    merged_usr: bool,
+    /// Which of [`DIRECTORIES`] there are.
+    listed: [bool; DIRECTORIES.len()],
     /// Directories that are there and can't be read.
     unread: Vec<Source>,
 }
@@ -80,23 +86,32 @@ enum Id {
 }
 
 impl<'a> Index<'a> {
-    /// Lists the directories of units below `root`.
-    pub fn read(root: &'a Root, problems: &mut Vec<Problem>) -> Self {
+    /// Lists the directories of units below `root`, for units that go by `names`.
+    pub fn read(root: &'a Root, names: &'a [String], problems: &mut Vec<Problem>) -> Self {
         let mut index = Self {
             root,
-            units: Vec::with_capacity(256),
+            wanted: names,
+            templates: names.iter().filter_map(|name| Name::parse(name)?.template()).collect(),
+            units: Vec::with_capacity(64),
             drop_ins: Vec::with_capacity(16),
-            names: Vec::with_capacity(8 << 10),
-            merged_usr: root.link("/lib").is_some(),
+            names: Vec::with_capacity(1 << 10),
+            listed: [false; DIRECTORIES.len()],
             unread: Vec::new(),
         };
+        // `/lib` is the same as `/usr/lib`.
+        let merged_usr = root.file_type("/lib") == Some(FileType::Symlink);
         for (number, directory) in (0..).zip(DIRECTORIES) {
-            if directory == SPLIT_USR && index.merged_usr {
+            if directory == SPLIT_USR && merged_usr {
                 continue;
             }
             let listed = root.each_entry(directory, |name, file_type| index.add(number, name, file_type));
             match listed {
-                Ok(()) | Err(ReadError::Missing) => {}
+                Ok(()) => {
+                    if let Some(listed) = index.listed.get_mut(usize::from(number)) {
+                        *listed = true;
+                    }
+                }
+                Err(ReadError::Missing) => {}
                 Err(error) => {
                     problems.push(Problem::unreadable(directory, error, SKIPPED_FILE));
                     index.unread.push(Source::file(directory));
@@ -106,29 +121,34 @@ impl<'a> Index<'a> {
         index
     }
 
+    /// Whether the files of a unit of that name are kept; there are hundreds of others.
+    fn is_wanted(&self, name: &[u8]) -> bool {
+        name.last_chunk() == Some(b".slice")
+            || self.wanted.iter().chain(&self.templates).any(|wanted| wanted.as_bytes() == name)
+    }
+
     /// Takes one name of a directory, if it has to do with services or slices.
     fn add(&mut self, directory: u8, name: &[u8], file_type: FileType) {
-        // Written so that most names are told by a byte or two.
-        let of_type = |name: &[u8]| {
-            matches!(
-                name,
-                [.., b'.', b's', b'e', b'r', b'v', b'i', b'c', b'e']
-                    | [.., b'.', b's', b'l', b'i', b'c', b'e']
-            )
-        };
-        let (of_a_unit, of_drop_ins) = match name {
-            [.., b'e'] => (of_type(name), false),
-            [name @ .., b'.', b'd'] => (false, of_type(name) || name == b"service" || name == b"slice"),
-            _ => return,
+        let of_type =
+            |name: &[u8]| name.last_chunk() == Some(b".service") || name.last_chunk() == Some(b".slice");
+        let of_drop_ins = || match name {
+            [name @ .., b'.', b'd'] => of_type(name) || name == b"service" || name == b"slice",
+            _ => false,
         };
         let what = match file_type {
-            FileType::RegularFile if of_a_unit => What::File,
-            FileType::Symlink if of_a_unit => What::Link,
-            FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins => What::DropIns,
-            FileType::Unknown if of_a_unit => {
+            // Most of them, and few of those are wanted.
+            FileType::RegularFile if !self.is_wanted(name) => return,
+            FileType::RegularFile if of_type(name) => What::File,
+            FileType::Symlink if of_type(name) => What::Link,
+            FileType::Directory | FileType::Symlink | FileType::Unknown if of_drop_ins() => What::DropIns,
+            FileType::Unknown if of_type(name) => {
                 let directory = DIRECTORIES.get(usize::from(directory)).copied().unwrap_or_default();
-                let path = format!("{directory}/{}", String::from_utf8_lossy(name));
-                if self.root.link(&path).is_some() { What::Link } else { What::File }
+                let path = join(directory, &String::from_utf8_lossy(name));
+                match self.root.file_type(&path) {
+                    Some(FileType::Symlink) => What::Link,
+                    _ if self.is_wanted(name) => What::File,
+                    _ => return,
+                }
             }
             _ => return,
         };
@@ -170,7 +190,8 @@ impl<'a> Index<'a> {
             state: State::NotFound,
             fragment: None,
             drop_ins: Vec::new(),
-            assignments: Vec::with_capacity(16),
+            // Slices mostly have no file.
+            assignments: Vec::with_capacity(if fragment.is_some() { 16 } else { 0 }),
             unread: self.unread.clone(),
         };
         if let Some(path) = fragment {
@@ -187,7 +208,7 @@ impl<'a> Index<'a> {
                 unit.state = State::Loaded;
             }
         }
-        let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
+        let of_template = |path: &String| path.ends_with(&["@.", asked.unit_type.word()].concat());
         if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
             // The other name is no more than an alias then.
             unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
@@ -210,7 +231,7 @@ impl<'a> Index<'a> {
 
     /// The file of a name; `None`: it has none, or leads to itself.
     fn follow(&self, name: &str) -> Option<String> {
-        let mut id = name.to_owned();
+        let mut id = Cow::Borrowed(name);
         for hop in 0..MOST_ALIASES {
             // An alias of an instance leads to the template where the instance has no file.
             let template = || Name::parse(&id).and_then(|id| id.template());
@@ -220,7 +241,7 @@ impl<'a> Index<'a> {
             };
             match found? {
                 Id::File(path) => return Some(path),
-                Id::Alias(next) => id = next,
+                Id::Alias(next) => id = Cow::Owned(next),
             }
         }
         None
@@ -228,19 +249,33 @@ impl<'a> Index<'a> {
 
     /// What a name stands for in the strongest directory that has it.
     fn id(&self, name: &str) -> Option<Id> {
-        self.named(&self.units, name).find_map(|entry| match entry.what {
-            What::DropIns => None,
-            What::File => Some(Id::File(format!("{}/{name}", entry.directory()))),
-            What::Link => {
-                let path = format!("{}/{name}", entry.directory());
-                let target = self.root.link(&path)?;
-                match self.alias_target(entry.directory(), &target) {
-                    None => Some(Id::File(path)),
-                    // Where it is no good alias, a weaker directory's entry counts.
-                    Some(target) => may_alias(name, &target).then_some(Id::Alias(target)),
-                }
+        if self.is_wanted(name.as_bytes()) {
+            return self.named(&self.units, name).find_map(|entry| self.id_at(entry, name));
+        }
+        // An alias led here: files of that name were not kept.
+        DIRECTORIES.into_iter().zip(self.listed).filter(|(_, listed)| *listed).find_map(|(directory, _)| {
+            let link = self.named(&self.units, name).find(|entry| entry.directory() == directory);
+            let path = join(directory, name);
+            match link {
+                Some(entry) => self.id_at(entry, name),
+                None if self.root.file_type(&path) == Some(FileType::RegularFile) => Some(Id::File(path)),
+                None => None,
             }
         })
+    }
+
+    /// What it stands for in the directory of `entry`.
+    fn id_at(&self, entry: Entry, name: &str) -> Option<Id> {
+        let path = join(entry.directory(), name);
+        if entry.what != What::Link {
+            return Some(Id::File(path));
+        }
+        let target = self.root.link(&path)?;
+        match self.alias_target(entry.directory(), &target) {
+            None => Some(Id::File(path)),
+            // Where it is no good alias, a weaker directory's entry counts.
+            Some(target) => may_alias(name, &target).then_some(Id::Alias(target)),
+        }
     }
 
     /// The name that a link stands for, if it leads to a directory of units; one that leads elsewhere is the unit's
@@ -267,26 +302,37 @@ impl<'a> Index<'a> {
         inside.then(|| base.to_owned())
     }
 
-    /// The other names of the unit `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
+    /// The other names of the service `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
     fn aliases(&self, asked: &Name<'_>, id: &Name<'_>, fragment: Option<&str>) -> Vec<String> {
         let mut aliases = Vec::new();
         if asked.whole != id.whole {
             aliases.push(asked.whole.to_owned());
         }
-        let suffix = format!(".{}", id.unit_type.word());
+        // Hardly any host has a link that begins like a directory of drop-ins, so that is looked for first.
+        let prefix = |entry: &Entry| {
+            let stem = self.name_bytes(*entry).strip_suffix(b".service.d")?;
+            stem.split(|byte| *byte == b'@').next()
+        };
+        let prefixes: Vec<&[u8]> = self.drop_ins.iter().filter_map(prefix).collect();
+        let may_be_one = |entry: &&Entry| {
+            let link = self.name_bytes(**entry);
+            // The first letter tells most of them.
+            let begins_like = |prefix: &&[u8]| link.first() == prefix.first() && link.starts_with(prefix);
+            entry.what == What::Link
+                && link.last_chunk() == Some(b".service")
+                && prefixes.iter().any(begins_like)
+        };
+        let mut links = self.units.iter().filter(may_be_one).peekable();
+        if links.peek().is_none() {
+            return aliases;
+        }
         let own = id.with_drop_ins();
         let others: Vec<Name<'_>> = (self.drop_ins.iter())
             .filter_map(|entry| Name::parse(self.name(*entry).strip_suffix(".d")?))
             .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.whole))
             .collect();
-        if others.is_empty() {
-            return aliases;
-        }
-        for entry in self.units.iter().filter(|entry| entry.what == What::Link) {
+        for entry in links {
             let name = self.name(*entry);
-            if !name.ends_with(&suffix) || !others.iter().any(|other| name.starts_with(other.prefix)) {
-                continue;
-            }
             let Some(link) = Name::parse(name) else {
                 continue;
             };
@@ -330,7 +376,7 @@ impl<'a> Index<'a> {
         unread: &mut Vec<Source>,
     ) -> Vec<String> {
         let mut places: Vec<(&'static str, String)> = Vec::new();
-        let mut add = |names: &[String]| {
+        let mut add = |names: &[Cow<'_, str>]| {
             let from = places.len();
             for name in names {
                 let of_name = |entry: &&Entry| {
@@ -355,12 +401,12 @@ impl<'a> Index<'a> {
         for alias in aliases.iter().filter_map(|alias| Name::parse(alias)) {
             add(&alias.with_drop_ins());
         }
-        add(&[id.unit_type.word().to_owned()]);
+        add(&[Cow::Borrowed(id.unit_type.word())]);
 
         // (name of the file, number of its place)
         let mut files: Vec<(String, usize)> = Vec::new();
         for (number, (directory, name)) in places.iter().enumerate() {
-            let path = format!("{directory}/{name}");
+            let path = join(directory, name);
             let listed = self.root.each_entry(&path, |name, _| {
                 if name.ends_with(b".conf")
                     && !name.starts_with(b".")
@@ -380,7 +426,7 @@ impl<'a> Index<'a> {
         files.sort_unstable();
         files.dedup_by(|later, earlier| later.0 == earlier.0);
         let path = |(file, place): (String, usize)| {
-            places.get(place).map(|(directory, name)| format!("{directory}/{name}/{file}"))
+            places.get(place).map(|(directory, name)| join(&join(directory, name), &file))
         };
         files.into_iter().filter_map(path).collect()
     }
@@ -395,12 +441,13 @@ fn take_file(
     unit: &mut Unit,
     problems: &mut Vec<Problem>,
 ) -> State {
-    match root.bytes(path) {
-        Ok(bytes) if bytes.is_empty() => State::Masked,
-        Ok(bytes) => {
-            let whole = take_text(path, &bytes, unit_type, &mut unit.assignments, problems);
-            if whole { State::Loaded } else { State::Bad }
-        }
+    let taken = root.with_bytes(path, |text| match text {
+        [] => State::Masked,
+        text if take_text(path, text, unit_type, &mut unit.assignments, problems) => State::Loaded,
+        _ => State::Bad,
+    });
+    match taken {
+        Ok(state) => state,
         Err(ReadError::Missing) => State::NotFound,
         Err(error) => {
             unit.unread.push(Source::file(path.to_owned()));
@@ -419,6 +466,7 @@ pub fn take_text(
     assignments: &mut Vec<Assignment>,
     problems: &mut Vec<Problem>,
 ) -> bool {
+    let file = FileName::found(path);
     let mut inside = false;
     let mut told = false;
     for item in items_that(text, may_be_known) {
@@ -426,7 +474,7 @@ pub fn take_text(
             Item::Section { name, .. } => inside = name == unit_type.section(),
             Item::Assignment { key, value, line } if inside => {
                 if let Some(key) = known(&key) {
-                    let source = Source::key(path.to_owned(), line, key);
+                    let source = Source::key(file.clone(), line, key);
                     assignments.push(Assignment { key, value: value.into_owned(), source });
                 }
             }
@@ -437,7 +485,7 @@ pub fn take_text(
                 if rest || !told {
                     let instead =
                         if rest { "systemd skips the rest of the file" } else { "systemd skips the line" };
-                    let source = Source::key(path.to_owned(), line, "");
+                    let source = Source::key(file.clone(), line, "");
                     problems.push(Problem {
                         source,
                         kind: ProblemKind::Syntax(fault),
@@ -461,6 +509,11 @@ fn name_of_file(path: &str, asked: &Name<'_>) -> String {
         (Some(base), _) => base.whole.to_owned(),
         (None, _) => asked.whole.to_owned(),
     }
+}
+
+/// What a directory has by a name.
+fn join(directory: &str, name: &str) -> String {
+    [directory, "/", name].concat()
 }
 
 /// The last step of a path.

@@ -1,6 +1,8 @@
 //! Names of units, after systemd.unit(5) and systemd's src/basic/unit-name.c: what is a name, which directories of
 //! drop-ins belong to it, which slice it is put into. Pure.
 
+use std::borrow::Cow;
+
 /// The types of which units are read; both may have drop-ins for the whole type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -97,17 +99,22 @@ impl<'a> Name<'a> {
 
     /// Whose `.d` directories belong to the unit, the most specific first, within one directory of units: its own
     /// name, its template's, those of its dashed prefixes (`unit_file_find_dirs()`). That of the type comes after all.
-    pub fn with_drop_ins(&self) -> Vec<String> {
+    pub fn with_drop_ins(&self) -> Vec<Cow<'a, str>> {
         let mut names = Vec::with_capacity(4);
-        self.add_with_drop_ins(&mut names);
+        names.push(Cow::Borrowed(self.whole));
+        self.add_shorter(&mut names);
         names
     }
 
-    fn add_with_drop_ins(&self, names: &mut Vec<String>) {
+    fn add_with_drop_ins(&self, names: &mut Vec<Cow<'_, str>>) {
         if names.iter().any(|known| known == self.whole) {
             return;
         }
-        names.push(self.whole.to_owned());
+        names.push(Cow::Owned(self.whole.to_owned()));
+        self.add_shorter(names);
+    }
+
+    fn add_shorter(&self, names: &mut Vec<Cow<'_, str>>) {
         if let Some(template) = self.template()
             && let Some(template) = Name::parse(&template)
         {
@@ -205,10 +212,13 @@ pub fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::{Kind, Name, escape, is_slice, parent_slice, unescape};
 
     fn drop_ins(name: &str) -> Vec<String> {
-        Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default()
+        let names = Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default();
+        names.into_iter().map(Cow::into_owned).collect()
     }
 
     #[test]

@@ -95,12 +95,17 @@ def _mirror():
     return targets[0]
 
 
-def debootstrap(suite, packages, place, variant="minbase", also=None):
-    """A root file system of Debian's `suite` with `packages` at `place`; `also`: one more suite to find them in."""
+def debootstrap(suite, packages, place, variant="minbase", also=None, architecture=None):
+    """A root file system of Debian's `suite` with `packages` at `place`; `also`: one more suite to find them in.
+
+    Of another architecture only the variant extract can be had: none of its programs runs here.
+    """
     need("mmdebstrap", "debian-archive-keyring")
     command = ["mmdebstrap", "--quiet", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}"]
     # A frozen mirror's unstable is past its date; what is tested is the systemd in it.
     command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--dpkgopt=force-unsafe-io"]
+    if architecture:
+        command.append(f"--architectures={architecture}")
     mirror = _mirror()
     sources = [f"deb {mirror} {name} main" for name in (suite, also) if name]
     subprocess.run([*command, suite, place, *sources], check=True, stdout=sys.stderr)

@@ -18,9 +18,10 @@ fn main() {
     let memory: u64 = arguments.next().expect("MEMORY_BYTES").parse().expect("bytes");
     let root = Root::at(Some(Path::new("/").as_os_str())).unwrap();
     let mut problems = Vec::new();
-    let index = Index::read(&root, &mut problems);
-    for name in arguments {
-        let Some(unit) = index.load(&name, &mut problems) else {
+    let names: Vec<String> = arguments.collect();
+    let index = Index::read(&root, &names, &mut problems);
+    for name in &names {
+        let Some(unit) = index.load(name, &mut problems) else {
             println!("{}", json!({ "asked": name, "state": "no unit" }));
             continue;
         };

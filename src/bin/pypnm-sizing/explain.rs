@@ -235,7 +235,7 @@ fn steps(unit: &Unit) -> Vec<Step> {
     steps.push(Step {
         name: "Recycle",
         value: profile.limit_max_requests,
-        why: dropin::limit_reason(unit),
+        why: dropin::limit_reason(unit).into_owned(),
         guide: match profile.limit_by {
             LimitBy::Operator => None,
             LimitBy::MemoryCreep | LimitBy::SmallSystem => Some(RECYCLE_SMALL_RULE),

@@ -202,7 +202,7 @@ fn limit(limit: &Limit, binds: bool) -> Value {
 fn source(source: &Source) -> Value {
     let line = (source.line > 0).then_some(source.line);
     let key = (!source.key.is_empty()).then_some(&source.key);
-    json!({ "file": source.file, "line": line, "key": key })
+    json!({ "file": &*source.file, "line": line, "key": key })
 }
 
 fn problem(problem: &Problem) -> Value {

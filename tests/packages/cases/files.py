@@ -1,63 +1,18 @@
 """What is in the packages, as files: the distributions' own checkers, make install, the same bits twice."""
 
-import gzip
 import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
-from common import Machine, TREE, case, equal, expect, images, run
-
-# In the deb alone: Debian's own places for changelog, licence and what its checker need not say.
-DEB_ONLY = {
-    "usr/share/doc/pypnm-sizing/changelog.Debian.gz", "usr/share/doc/pypnm-sizing/copyright", "usr/share/lintian/overrides/pypnm-sizing",
-}  # fmt: skip
-
-
-def unpacked(package, place):
-    """The files of a package, below `place`."""
-    place.mkdir()
-    if package.suffix == ".deb":
-        run("dpkg-deb", "--extract", package, place)
-    else:
-        with subprocess.Popen(["rpm2cpio", package], stdout=subprocess.PIPE) as archive:
-            run("cpio", "--extract", "--quiet", "--make-directories", "--directory", place, stdin=archive.stdout)
-    return place
-
-
-def listed(tree):
-    """Each file's path, mode and content; that of a compressed one without the compression, under its own name."""
-    found = {}
-    for path in sorted(tree.rglob("*")):
-        if path.is_file():
-            name, data = str(path.relative_to(tree)), path.read_bytes()
-            if name.endswith(".gz") and name not in DEB_ONLY:
-                name, data = name.removesuffix(".gz"), gzip.decompress(data)
-            found[name] = (oct(path.stat().st_mode & 0o7777), hashlib.sha256(data).hexdigest())
-    return found
-
-
-def same_files(found, expected, what):
-    """Fails the case with what differs."""
-    differ = sorted(f"{name} {said}" for name, said in set(found.items()) ^ set(expected.items()))
-    equal(differ, [], f"{what} differ in")
-
+from common import DEB_ONLY, Machine, TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, run, same_files, unpacked
 
 @case()
 def lintian(packages):
     """lintian --pedantic -EI finds nothing to say about the deb (this machine's lintian)"""
-    run(TREE / "tests/need", "lintian")
-    command = ["lintian", "--allow-root", "--pedantic", "-EI"]
-    version = run("lintian", "--version")
-    if "+deb12" in version:
-        # Bookworm's asks every service for an init.d script. Trixie's has dropped that, and calls an override of what it
-        # does not know an error, which nothing overrides: one package can't have it said on one and be clean on the other.
-        command += ["--suppress-tags", "package-supports-alternative-init-but-no-init.d-script"]
-    equal(run(*command, packages.deb).strip(), "", "lintian")
-    return version.strip()
+    return lint_deb(packages.deb)
 
 
 @case(fast=())
@@ -77,9 +32,7 @@ def lintian_trixie(packages):
 @case()
 def rpmlint(packages):
     """rpmlint finds neither an error nor a warning in the rpm"""
-    run(TREE / "tests/need", "rpmlint")
-    said = run("rpmlint", "--config", TREE / "packaging/rpm/rpmlint.toml", packages.rpm)
-    expect("0 errors, 0 warnings" in said, said)
+    lint_rpm(packages.rpm)
 
 
 @case()

@@ -369,7 +369,7 @@ impl Judge<'_> {
         // Flags, and what stands in an environment file, need no reload.
         let at_start = |one: &Override| {
             matches!(one.effect, Effect::Flag { .. })
-                || self.facts.loaded.environment_files.iter().any(|file| *file == one.source.file)
+                || self.facts.loaded.environment_files.iter().any(|file| *file == *one.source.file)
         };
         if effective.set_by.is_some_and(at_start) {
             return (due, due);
