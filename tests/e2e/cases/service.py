@@ -16,6 +16,15 @@ exec pypnm serve --host 127.0.0.1 --port 8000 \\
     ${PYPNM_SERVE_WORKERS:+--workers "$PYPNM_SERVE_WORKERS"} \\
     ${PYPNM_SERVE_LIMIT_MAX_REQUESTS:+--limit-max-requests "$PYPNM_SERVE_LIMIT_MAX_REQUESTS"}
 """
+# In the background: a thousand reloads; how far they are in /run/reloads.
+RELOADS = """
+echo 0 > /run/reloads
+(
+    i=0
+    while [ $i -lt 1000 ] && systemctl daemon-reload; do i=$((i+1)); echo $i > /run/reloads; done
+    if [ $i = 1000 ]; then echo done; else echo failed; fi > /run/reloads
+) >/dev/null 2>&1 &
+"""
 UVICORN = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app --host 127.0.0.1 --port 8000"
 
 
@@ -126,9 +135,10 @@ def thousand_reloads(e2e):
     with e2e.machine() as m:
         m.boot()
         serves(m, 1, 1000)
-        m.run("(i=0; while [ $i -lt 1000 ]; do systemctl daemon-reload || exit; i=$((i+1)); echo $i > /run/reloads; done; echo done > /run/reloads) >/dev/null 2>&1 &")
+        m.run(RELOADS)
         starts = 0
-        while m.read("/run/reloads").strip() != "done":
+        while (count := m.read("/run/reloads").strip()) != "done":
+            expect(count != "failed", "a reload failed")
             m.systemctl("restart", "pypnm.service")
             serves(m, 1, 1000)
             starts += 1
