@@ -19,6 +19,7 @@ import contextlib
 import json
 import lzma
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -46,7 +47,7 @@ KERNEL_WORDS = (
 
 
 class Crashed(Failure):
-    """QEMU itself died of a signal: no word on what runs in it."""
+    """QEMU itself died of a signal, or the kernel before its first program: no word on what would run in it."""
 
 
 # Where the disk's partition begins.
@@ -180,7 +181,8 @@ class Guest(Within):
         try:
             return self._boot(words, target, timeout)
         except Crashed as crash:
-            # Emulating 8 CPUs, QEMU 7.2 was seen to die of SIGSEGV before the kernel's first word, once in some forty boots.
+            # Seen once each in some sixty boots, of the emulation of several CPUs by QEMU 7.2: SIGSEGV before the kernel's first
+            # word, and an int3 in the kernel while it patched its own code.
             images.say(f"once more: {crash}")
             self.kill()
             shutil.rmtree(self.dir)
@@ -264,8 +266,11 @@ class Guest(Within):
     def alive(self):
         """Fails where QEMU has ended."""
         if self._process is None or self._process.poll() is not None:
-            kind = Crashed if self._process is not None and self._process.returncode < 0 else Failure
-            raise kind(f"QEMU has ended:\n{(self.dir / 'qemu.log').read_text(errors='replace')}{self.console()}")
+            console = self.console()
+            # The kernel's first thread is called swapper until it becomes the first program.
+            early = re.search(r"PID: 1 Comm: swapper/", console)
+            kind = Crashed if early or self._process is not None and self._process.returncode < 0 else Failure
+            raise kind(f"QEMU has ended:\n{(self.dir / 'qemu.log').read_text(errors='replace')}{console}")
 
     def run(self, command, check=True, timeout=300, input=None):
         """See Within."""

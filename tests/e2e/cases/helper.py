@@ -96,7 +96,7 @@ def changed_hardware(e2e):
         everybody(m, 0, topic="machine-changed")
 
 
-@case(fast=(252,))
+@case()
 def drop_in_and_generator(e2e):
     """check: the drop-in masked or replaced, the generator masked, not executable, gone, turned off, not run yet"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
