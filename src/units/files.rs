@@ -194,10 +194,18 @@ impl<'a> Index<'a> {
             assignments: Vec::with_capacity(if fragment.is_some() { 16 } else { 0 }),
             unread: self.unread.clone(),
         };
+        let mut namesake = None;
         if let Some(path) = fragment {
             unit.state = take_file(self.root, &path, asked.unit_type, &mut unit, problems);
             if unit.state != State::NotFound {
-                unit.name = name_of_file(&path, &asked);
+                // An instance that has a file of its own is another unit; only its drop-ins count here as well.
+                let id = name_of_file(&path, &asked);
+                let differs = |own: String| base_of(&own) != base_of(&path);
+                if id != name && self.follow(&id).is_some_and(differs) {
+                    namesake = Some(id);
+                } else {
+                    unit.name = id;
+                }
                 unit.fragment = Some(path);
             }
         }
@@ -221,6 +229,7 @@ impl<'a> Index<'a> {
         } else if asked.whole != id.whole {
             unit.aliases.push(name.to_owned());
         }
+        unit.aliases.extend(namesake.filter(|_| unit.state == State::Loaded));
         for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
             // One that can't be read to its end says what it said until there; so it does for systemd.
             take_file(self.root, &path, asked.unit_type, &mut unit, problems);
@@ -358,7 +367,9 @@ impl<'a> Index<'a> {
             };
             let other = |path: String| Some(base_of(&path)) != fragment.map(base_of);
             let elsewhere = alias != name && self.follow(&alias).is_some_and(other);
-            if name_of_file(&path, &parsed) == id.whole && !elsewhere {
+            let of_template = Name::parse(base_of(&path)).is_some_and(|name| name.kind() == Kind::Template);
+            let same_instance = !of_template || parsed.instance == id.instance;
+            if !other(path) && same_instance && !elsewhere {
                 aliases.push(alias);
             }
         }

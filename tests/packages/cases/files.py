@@ -93,10 +93,11 @@ def copy_of_the_tree(place):
     place.mkdir(mode=0o700)
     names = run("git", "-C", TREE, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     for name in names:
-        if name and (TREE / name).exists():
+        if name and os.path.lexists(TREE / name):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(TREE / name, place / name)
-            shutil.copymode(TREE / name, place / name)
+            # Some fixtures are links, to directories and to nowhere.
+            shutil.copyfile(TREE / name, place / name, follow_symlinks=False)
+            shutil.copymode(TREE / name, place / name, follow_symlinks=False)
     return place
 
 
