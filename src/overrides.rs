@@ -225,9 +225,10 @@ struct Variable {
 }
 
 /// Whether a value can be handed to PyPNM or uvicorn as it is; neither gets over one that can't.
-fn is_sane(key: &str, value: &str) -> bool {
+pub fn is_sane(key: &str, value: &str) -> bool {
     match key {
         "PYPNM_SERVE_LIMIT_MAX_REQUESTS" => decimal::<u32>(value).is_some(),
+        // What bash, systemd and PyPNM's `float()` read alike.
         "PYPNM_SERVE_TOTAL_MEMORY_GIB" => {
             let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
             decimal::<u64>(whole).is_some() && decimal::<u64>(fraction).is_some()

@@ -10,7 +10,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pypnm_sizing::parse::quantity::{Gib, decimal};
+use pypnm_sizing::overrides::is_sane;
+use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::root::Root;
@@ -60,25 +61,23 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     }
 }
 
-/// A key of PyPNM's, its sized value, what it takes, and that in words.
-type Key = (&'static str, String, fn(&str) -> bool, &'static str);
-
 /// The four lines: what the environment says where it is `resolved` and sane, else the sized value.
 fn lines(unit: &Unit, resolved: bool) -> String {
     let cpus = unit.capacity.whole_cpus();
-    let keys: [Key; 4] = [
-        (CPU_COUNT, cpus.to_string(), is_count, "a whole number from 1"),
-        (TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string(), is_gib, "a number"),
-        (WORKERS, unit.profile.workers.to_string(), is_count, "a whole number from 1"),
-        (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string(), is_limit, "a whole number from 0"),
+    // A key of PyPNM's, its sized value, what it takes in words.
+    let keys = [
+        (CPU_COUNT, cpus.to_string(), "a whole number from 1"),
+        (TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string(), "a number"),
+        (WORKERS, unit.profile.workers.to_string(), "a whole number from 1"),
+        (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string(), "a whole number from 0"),
     ];
     let mut text = String::new();
-    for (key, sized, is_sane, expected) in keys {
+    for (key, sized, expected) in keys {
         let set = if resolved { std::env::var_os(key) } else { None };
         let value = match set {
             None => sized,
             Some(set) => match set.to_str() {
-                Some(value) if is_sane(value) => value.to_owned(),
+                Some(value) if is_sane(key, value) => value.to_owned(),
                 _ => {
                     let source = Source::key("the environment", 0, key);
                     let instead = format!("the sized {sized} is used");
@@ -126,19 +125,4 @@ fn removed(path: &Path) -> Result<&'static str, String> {
         }
         Err(error) => Err(format!("and {}, which is out of date, can't be removed: {error}", path.display())),
     }
-}
-
-/// What PyPNM's `int()` takes, less what would start no worker.
-fn is_count(value: &str) -> bool {
-    decimal::<u32>(value).is_some_and(|n| n >= 1)
-}
-
-fn is_limit(value: &str) -> bool {
-    decimal::<u32>(value).is_some()
-}
-
-/// Digits with at most one point between them: what bash, systemd and PyPNM's `float()` read alike.
-fn is_gib(value: &str) -> bool {
-    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
-    decimal::<u64>(whole).is_some() && decimal::<u64>(fraction).is_some()
 }
