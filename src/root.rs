@@ -8,7 +8,6 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -18,8 +17,8 @@ use rustix::io::Errno;
 
 /// The most that is read of one file. The largest honest one is a mountinfo of some thousand mounts.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
-/// What nearly all files fit into; for a longer one the buffer grows.
-const BUFFER_BYTES: usize = 8 << 10;
+/// What nearly all files fit into, for a longer one the buffer grows; and what a directory's names are read by.
+const BUFFER_BYTES: usize = 16 << 10;
 /// The most entries that are read of one directory.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -30,7 +29,8 @@ pub struct Root {
     below: Option<OwnedFd>,
     /// The reader is a generator.
     early: bool,
-    /// What one file after the other is read into; empty while one is looked at.
+    /// What one file or directory after the other is read into; empty while one is looked at. One for all, and not on the
+    /// stack: each page of memory that a short run touches first costs it as much as opening a file.
     buffer: RefCell<Vec<u8>>,
 }
 
@@ -202,18 +202,22 @@ impl Root {
     /// file system doesn't tell).
     pub fn each_entry(&self, path: &str, mut visit: impl FnMut(&[u8], FileType)) -> Result<(), ReadError> {
         let dir = self.open(path, OFlags::DIRECTORY)?;
-        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut iterator = RawDir::new(&dir, &mut buffer);
+        let mut buffer = self.buffer.take();
+        buffer.clear();
+        buffer.reserve(BUFFER_BYTES);
+        let mut iterator = RawDir::new(&dir, buffer.spare_capacity_mut());
         let mut seen = 0;
-        while let Some(entry) = iterator.next() {
-            let entry = entry?;
-            visit(entry.file_name().to_bytes(), entry.file_type());
-            seen += 1;
-            if seen > MAX_ENTRIES {
-                return Err(ReadError::TooLarge);
+        let visited = loop {
+            match iterator.next() {
+                None => break Ok(()),
+                Some(Err(errno)) => break Err(errno.into()),
+                Some(Ok(_)) if seen == MAX_ENTRIES => break Err(ReadError::TooLarge),
+                Some(Ok(entry)) => visit(entry.file_name().to_bytes(), entry.file_type()),
             }
-        }
-        Ok(())
+            seen += 1;
+        };
+        self.buffer.replace(buffer);
+        visited
     }
 
     /// What tells a directory from every other, by whatever path it is reached; `None`: there is none.
