@@ -201,7 +201,7 @@ class Guest(Within):
         memory = str(self.memory) if self.slots is None else f"{self.memory},slots={self.slots[0]},maxmem={self.slots[1]}"
         command = [
             # One thread for all CPUs: with one for each, QEMU before 8.1 runs code of the kernel's that another CPU has just patched
-            # ("int3: 0000", Red Hat's bug 2216496), here in every second boot. A boot is one CPU's work: it takes a fifth longer.
+            # ("int3: 0000", Red Hat's bug 2216496), here in half of the boots of 8 CPUs. A boot is one CPU's work: it takes a fifth longer.
             "qemu-system-x86_64", "-accel", "tcg,thread=single", "-machine", MACHINE, "-cpu", CPU, "-smp", smp, "-m", memory,
             # Not taken before the guest touches it: 64 GiB on a machine that has less.
             "-object", f"memory-backend-ram,id=ram,size={self.memory},reserve=off,prealloc=off",
