@@ -18,6 +18,7 @@ pub mod config;
 pub mod dropin;
 pub mod limits;
 pub mod log;
+pub mod mounts;
 pub mod names;
 pub mod overrides;
 pub mod parse;
@@ -28,6 +29,7 @@ pub mod pypnm;
 pub mod root;
 pub mod sizing;
 pub mod switch;
+pub mod trust;
 pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;
