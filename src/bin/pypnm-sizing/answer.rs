@@ -11,10 +11,11 @@ use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::sizing::{Sizing, Unit};
 use serde_json::{Map, Value, json};
 
-use crate::check::{self, Judged, Live, Status};
-use crate::explain::{Own, scope};
-use crate::show::Loaded;
-use crate::sized::{effective, settings, turned_off};
+use crate::judge::{Judged, Live, Status};
+use crate::verbs::check;
+use crate::verbs::explain::{Own, scope};
+use crate::verbs::show::Loaded;
+use crate::wording::{effective, settings, turned_off};
 
 /// The schema's number.
 pub(crate) const SCHEMA: u32 = 1;

@@ -13,9 +13,11 @@ use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, Seeded};
 use pypnm_sizing::watch::role::flag;
 
-use crate::generated::Generated;
-use crate::sized::{Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place};
-use crate::systemd::Loaded;
+use crate::service::generated::Generated;
+use crate::service::systemctl::Loaded;
+use crate::wording::{
+    Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place,
+};
 
 const APPLY: &str = "pypnm-sizing apply";
 

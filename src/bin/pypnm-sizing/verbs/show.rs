@@ -6,12 +6,14 @@ use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
 
-use crate::args::Show;
+use crate::answer as json;
+use crate::cli::Show;
+use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::sized::{
+use crate::service::generated;
+use crate::wording::{
     Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
-use crate::{Outcome, answer, generated, json, remark};
 
 /// The width of the labels.
 const LABEL: usize = 11;

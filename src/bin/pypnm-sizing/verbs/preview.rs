@@ -5,9 +5,9 @@ use pypnm_sizing::names;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::size;
 
-use crate::args::Preview;
-use crate::sized::{chosen, turned_off};
-use crate::{Outcome, answer, remark};
+use crate::cli::Preview;
+use crate::output::{Outcome, answer, remark};
+use crate::wording::{chosen, turned_off};
 
 pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
     let sizing = size(root, None, &arguments.machine.instead());

@@ -3,8 +3,6 @@
 //!
 //! The file is right for PyPNM, for bash's `source` and for `EnvironmentFile=` at once: KEY=value, nothing else.
 
-mod place;
-
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -18,8 +16,9 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Unit, size_also};
 use pypnm_sizing::write;
 
-use crate::args::{Env, Target};
-use crate::{Outcome, answer, remark};
+use crate::cli::{Env, Target};
+use crate::output::{Outcome, answer, remark};
+use crate::service::pypnm;
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     let instead = arguments.machine.instead();
@@ -52,7 +51,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
                     "not written: where PyPNM looks below --root is not known; --write PATH says it".into()
                 );
             }
-            let path = place::profile_file().map_err(|error| format!("not written: {error}"))?;
+            let path = pypnm::profile_file().map_err(|error| format!("not written: {error}"))?;
             put(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));

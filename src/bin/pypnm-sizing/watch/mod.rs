@@ -19,8 +19,8 @@ use pypnm_sizing::sizing::{Sizing, Unit, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
 use pypnm_sizing::watch::ledger::{Bounds, Ledger};
 
-use crate::args::{FOR_EVER, Watch};
-use crate::{Outcome, remark};
+use crate::cli::{FOR_EVER, Watch};
+use crate::output::{Outcome, remark};
 use cost::{Cost, cpu_seconds};
 use find::Target;
 use read::Reader;
@@ -235,12 +235,12 @@ impl Watching<'_> {
                 let _ = io::stderr().write_all(text.as_bytes());
                 let section = section(sizing, self.unit);
                 let watched = format!("{}, {}", self.name, duration(self.ledger.watched()));
-                return crate::answer(&drop_in(&self.findings, &section, &watched));
+                return crate::output::answer(&drop_in(&self.findings, &section, &watched));
             }
             Style::Screen | Style::Lines => {
                 let colours = colours(&io::stdout());
                 let text = self.with_context(colours, |context| show::summary(&self.ledger, context));
-                return crate::answer(&text);
+                return crate::output::answer(&text);
             }
         }
         Ok(ExitCode::SUCCESS)

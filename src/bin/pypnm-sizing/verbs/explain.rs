@@ -10,10 +10,12 @@ use pypnm_sizing::pypnm::{Numbers, own_sizing};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
 
-use crate::args::Show;
+use super::show;
+use crate::answer as json;
+use crate::cli::Show;
+use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page};
-use crate::sized::{chosen, place, profile, settings, state, turned_off};
-use crate::{Outcome, answer, json, show};
+use crate::wording::{chosen, place, profile, settings, state, turned_off};
 
 /// The guide's words for each of its memory guardrails.
 const GUARDRAILS: [&str; MEMORY_GUARDRAILS.len()] = [
@@ -35,7 +37,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let own = Own::of(root, &instead);
     if arguments.json {
-        sizing.problems.iter().for_each(|problem| crate::remark(problem));
+        sizing.problems.iter().for_each(|problem| remark(problem));
         return answer(&json::explain(&sizing, &units, &own));
     }
     let mut page = Page::new();
