@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use pypnm_sizing::config::DEFAULT_UNIT;
-use pypnm_sizing::sizing::Instead;
+use pypnm_sizing::sizing::Hypothetical;
 
 pub(crate) use values::FOR_EVER;
 use values::{cpus, evidence, gib, interval, memory, time, unit};
@@ -133,8 +133,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn instead(&self) -> Instead {
-        Instead {
+    pub(crate) fn hypothetical(&self) -> Hypothetical {
+        Hypothetical {
             cpu: self
                 .cpus
                 .map(|milli| (milli, "--cpus"))
@@ -168,7 +168,7 @@ pub(crate) struct Show {
 impl Show {
     /// Whether any of its flags was given.
     pub(crate) fn is_given(&self) -> bool {
-        self.json || self.unit.is_some() || self.machine.instead() != Instead::default()
+        self.json || self.unit.is_some() || self.machine.hypothetical() != Hypothetical::default()
     }
 }
 

@@ -7,7 +7,7 @@ use pypnm_sizing::names;
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::sizing::{Instead, Sizing, Unit};
+use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
 use super::verdict::{Facts, Generator, Live, Running, Sized};
@@ -74,7 +74,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     })
 }
 
-fn of_unit(root: &Root, unit: &Unit) -> Sized {
+fn of_unit(root: &Root, unit: &SizedUnit) -> Sized {
     let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
     Sized {
         numbers: Numbers {
@@ -85,7 +85,7 @@ fn of_unit(root: &Root, unit: &Unit) -> Sized {
         gib: Gib(unit.capacity.memory.amount).to_string(),
         by_hand: settings.map(|setting| setting.to_string()).collect(),
         overrides: unit.overrides.clone(),
-        own: Own::of(root, &Instead::default()).numbers,
+        own: Own::of(root, &Hypothetical::default()).numbers,
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Sizing, size};
+use pypnm_sizing::sizing::{Request, Sizing, size};
 
 use super::{check, ready};
 use crate::cli::Apply;
@@ -26,7 +26,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if !root.is_machine() {
         return Err("apply asks the running systemd; a machine below --root has none".to_owned());
     }
-    let sizing = size(root, None, &Instead::default());
+    let sizing = size(&Request::new(root));
     sizing.problems.iter().for_each(|problem| remark(problem));
     let names = names(&sizing, arguments.unit.as_deref());
     let before: Vec<Judged> = names.iter().map(|name| judge(root, &sizing, name)).collect();

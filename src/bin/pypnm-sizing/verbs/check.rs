@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pypnm_sizing::problem::Problem;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, size};
+use pypnm_sizing::sizing::{Request, size};
 
 use crate::answer as json;
 use crate::cli::Check;
@@ -20,7 +20,7 @@ pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
         return Err("check asks the running systemd; a machine below --root has none".to_owned());
     }
-    let sizing = size(root, None, &Instead::default());
+    let sizing = size(&Request::new(root));
     let judged: Vec<Judged> =
         names(&sizing, arguments.unit.as_deref()).iter().map(|name| judge(root, &sizing, name)).collect();
     let text = if arguments.json {

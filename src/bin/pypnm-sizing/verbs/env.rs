@@ -8,12 +8,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pypnm_sizing::overrides::is_sane;
+use pypnm_sizing::overrides::is_valid_value;
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Unit, size_also};
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use pypnm_sizing::write;
 
 use crate::cli::{Env, Target};
@@ -21,12 +21,16 @@ use crate::output::{Outcome, answer, remark};
 use crate::service::pypnm;
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
-    let instead = arguments.machine.instead();
-    let sizing = size_also(root, None, &instead, arguments.unit.as_deref());
+    let hypothetical = arguments.machine.hypothetical();
+    let sizing = size(&Request {
+        hypothetical: hypothetical.clone(),
+        extra_unit: arguments.unit.as_deref(),
+        ..Request::new(root)
+    });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let wanted = |unit: &&Unit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
+    let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
     // A machine to try, or one below --root, has nothing to do with this process's environment.
-    let resolved = root.is_machine() && instead == Instead::default();
+    let resolved = root.is_machine() && hypothetical == Hypothetical::default();
     let text = sizing.units.iter().find(wanted).map(|unit| lines(unit, resolved));
 
     match (arguments.target(), text) {
@@ -61,7 +65,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
 }
 
 /// The four lines: what the environment says where it is `resolved` and sane, else the sized value.
-fn lines(unit: &Unit, resolved: bool) -> String {
+fn lines(unit: &SizedUnit, resolved: bool) -> String {
     let cpus = unit.capacity.whole_cpus();
     // A key of PyPNM's, its sized value, what it takes in words.
     let keys = [
@@ -76,7 +80,7 @@ fn lines(unit: &Unit, resolved: bool) -> String {
         let value = match set {
             None => sized,
             Some(set) => match set.to_str() {
-                Some(value) if is_sane(key, value) => value.to_owned(),
+                Some(value) if is_valid_value(key, value) => value.to_owned(),
                 _ => {
                     let source = Source::key("the environment", 0, key);
                     let instead = format!("the sized {sized} is used");
