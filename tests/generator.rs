@@ -242,7 +242,8 @@ fn without_systemds_variable_a_null_stderr_means_the_kernels_log() {
     let (kmsg, stderr) = called_by_a_manager(&blind, "unset SYSTEMD_EXEC_PID", ": >/dev/kmsg");
     assert_eq!(kmsg, "", "a person at a terminal");
     assert!(stderr.starts_with("pypnm-sizing-generator: /proc/meminfo:"), "{stderr}");
-    let (kmsg, _) = called_by_a_manager(&blind, "export SYSTEMD_EXEC_PID=1; exec 2>/dev/null", ": >/dev/kmsg");
+    let (kmsg, _) =
+        called_by_a_manager(&blind, "export SYSTEMD_EXEC_PID=1; exec 2>/dev/null", ": >/dev/kmsg");
     assert_eq!(kmsg, "", "started by some program of a service");
 }
 
