@@ -12,10 +12,10 @@
 //!   it counts as the least there is. Only a file that is not there says that there is no limit.
 
 use crate::limits::{Amount, Limit, Resource, Scope};
-use crate::parse::cgroup::{self, Membership, Setting};
+use crate::parse::cgroup::{self, LimitValue, Membership};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
-use crate::problem::{FileName, Kind, Problem, Source};
+use crate::problem::{FileName, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 const MEMBERSHIP: &str = "/proc/1/cgroup";
@@ -43,7 +43,8 @@ pub struct Container {
 
 /// Reads the container's limits below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
-    let mut reader = Reader { root, problems, path: String::with_capacity(128), found: Container::default() };
+    let mut reader =
+        LimitReader { root, problems, path: String::with_capacity(128), found: Container::default() };
     let text = match root.text(MEMBERSHIP) {
         Ok(text) => text,
         // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
@@ -70,7 +71,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
     };
     let places = |mountinfo: &[u8]| {
         let mounts = cgroup_mounts(mountinfo);
-        let of = |controller| Place::of(controller, &memberships, &mounts);
+        let of = |controller| Hierarchy::of(controller, &memberships, &mounts);
         let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
             && mounts.iter().all(|mount| mount.v1_options.is_none());
         let memory = of("memory");
@@ -111,7 +112,7 @@ fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadEr
 
 /// Where PID 1 is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Hierarchy {
     /// Its directory.
     path: String,
     /// How much of `path` is the outermost directory in sight.
@@ -121,7 +122,7 @@ pub struct Place {
     certain: bool,
 }
 
-impl Place {
+impl Hierarchy {
     /// A controller belongs to one hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
     pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
         let of_v1 = memberships.iter().find(|one| one.has_v1(controller));
@@ -194,7 +195,7 @@ enum Value<T> {
     Is(T),
 }
 
-struct Reader<'a> {
+struct LimitReader<'a> {
     root: &'a Root,
     problems: &'a mut Vec<Problem>,
     /// The path of the file that was read last.
@@ -202,7 +203,7 @@ struct Reader<'a> {
     found: Container,
 }
 
-impl Reader<'_> {
+impl LimitReader<'_> {
     fn push(&mut self, amount: Amount, source: Source) {
         self.found.limits.push(Limit { scope: Scope::Container, amount, source, shared_by: 1 });
     }
@@ -228,10 +229,10 @@ impl Reader<'_> {
         self.path.push_str(level);
         self.path.push('/');
         self.path.push_str(file);
-        let parse = |text: &str| parse(text).ok_or_else(|| Kind::bad_value(text.trim(), expected));
+        let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
         let problem = match self.root.with_text(&self.path, parse) {
             Ok(Ok(value)) => return Value::Is(value),
-            Ok(Err(kind)) => Problem { source: self.source(), kind, instead: instead(resource).into() },
+            Ok(Err(kind)) => Problem { source: self.source(), kind, consequence: instead(resource).into() },
             Err(ReadError::Missing) => return Value::Missing,
             Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
         };
@@ -241,7 +242,7 @@ impl Reader<'_> {
     }
 
     /// False where the place is nonsense; then nothing below it is read.
-    fn can_be_opened(&mut self, place: &Place, resource: Resource) -> bool {
+    fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
         if place.path.len() <= LONGEST_PATH {
             return true;
         }
@@ -254,20 +255,20 @@ impl Reader<'_> {
 
     /// PID 1's own cgroup holds none of a controller's files: most likely the controller is off there. But were the
     /// directory itself missing, a limit could be out of sight.
-    fn check_own_directory(&mut self, place: &Place, resource: Resource) {
+    fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
         if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
             let instead = format!("{MEMBERSHIP} says that PID 1 runs in it, so {}", instead(resource));
             self.problems.push(Problem {
                 source: source.clone(),
-                kind: Kind::Absent,
-                instead: instead.into(),
+                kind: ProblemKind::Absent,
+                consequence: instead.into(),
             });
             self.unknown(resource, source);
         }
     }
 
-    fn memory(&mut self, place: &Place) {
+    fn memory(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Memory;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -276,14 +277,14 @@ impl Reader<'_> {
         let mut least = u64::MAX;
         for level in place.levels() {
             let mut is_there = false;
-            let (file, parse): (_, fn(&str) -> Option<Setting>) = if place.v1 {
+            let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
                 ("memory.limit_in_bytes", cgroup::memory_v1)
             } else {
                 ("memory.max", cgroup::memory_v2)
             };
             match self.value((level, file), RESOURCE, parse, "bytes, or max") {
                 Value::Missing => {}
-                Value::Is(Setting::At(bytes)) => {
+                Value::Is(LimitValue::At(bytes)) => {
                     is_there = true;
                     least = least.min(bytes);
                     self.push(Amount::Memory(bytes), self.source());
@@ -291,16 +292,16 @@ impl Reader<'_> {
                         self.found.root_memory = Some(bytes);
                     }
                 }
-                Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
             }
             if !place.v1 {
                 match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
                     Value::Missing => {}
-                    Value::Is(Setting::At(bytes)) => {
+                    Value::Is(LimitValue::At(bytes)) => {
                         is_there = true;
                         self.push(Amount::Memory(bytes), self.source());
                     }
-                    Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                    Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
                 }
             }
             if level.len() == own && !is_there {
@@ -312,7 +313,7 @@ impl Reader<'_> {
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
             let value = self.value((&place.path, "memory.stat"), RESOURCE, parse, expected);
-            if let Value::Is(Setting::At(bytes)) = value
+            if let Value::Is(LimitValue::At(bytes)) = value
                 && bytes < least
             {
                 let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
@@ -321,7 +322,7 @@ impl Reader<'_> {
         }
     }
 
-    fn cpu_time(&mut self, place: &Place) {
+    fn cpu_time(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -334,21 +335,21 @@ impl Reader<'_> {
                 self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
             };
             match value {
-                Value::Is(Setting::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
+                Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
                 Value::Missing if level.len() == place.path.len() => {
                     self.check_own_directory(place, RESOURCE);
                 }
-                Value::Is(Setting::Unlimited) | Value::Unknown | Value::Missing => {}
+                Value::Is(LimitValue::Unlimited) | Value::Unknown | Value::Missing => {}
             }
         }
     }
 
     /// The quota of one cgroup of version 1 over its period, in milli-CPUs.
-    fn quota_v1(&mut self, level: &str) -> Value<Setting> {
+    fn quota_v1(&mut self, level: &str) -> Value<LimitValue> {
         const RESOURCE: Resource = Resource::Cpu;
         let expected = "a quota in microseconds above 0, or -1";
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
-            Value::Is(Setting::At(quota)) => quota,
+            Value::Is(LimitValue::At(quota)) => quota,
             other => return other,
         };
         let expected = "a period of 1000 to 1000000 microseconds";
@@ -358,14 +359,14 @@ impl Reader<'_> {
                 // What the operator knows is the quota.
                 self.path.truncate(level.len());
                 self.path.push_str("/cpu.cfs_quota_us");
-                Value::Is(Setting::At(milli))
+                Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
                 let source = self.source();
                 self.problems.push(Problem {
                     source: source.clone(),
-                    kind: Kind::Absent,
-                    instead: FEWEST.into(),
+                    kind: ProblemKind::Absent,
+                    consequence: FEWEST.into(),
                 });
                 self.unknown(RESOURCE, source);
                 Value::Unknown
@@ -376,7 +377,7 @@ impl Reader<'_> {
 
     /// The CPUs of the innermost cgroup that says any: what the kernel has made of all levels. Those further out don't
     /// count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
-    fn cpus(&mut self, place: &Place) {
+    fn cpus(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -411,7 +412,7 @@ fn instead(resource: Resource) -> &'static str {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::Place;
+    use super::Hierarchy;
     use crate::parse::cgroup::memberships;
     use crate::parse::mountinfo::cgroup_mounts;
 
@@ -424,7 +425,7 @@ mod tests {
                 .unwrap_or_default();
         }
         let memberships = memberships(membership).unwrap_or_default();
-        match Place::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
+        match Hierarchy::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
             Some(place) => (place.levels().map(str::to_owned).collect(), place.certain),
             None => (Vec::new(), false),
         }
