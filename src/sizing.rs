@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
+use crate::limits::process::{self, Process};
 use crate::limits::{Amount, Limit, Scope, cgroup, host, service};
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
@@ -67,11 +68,18 @@ impl Sizing {
 ///
 /// `virtualization`: systemd's word for where it runs (`SYSTEMD_VIRTUALIZATION`), where the caller has it.
 pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Sizing {
-    size_also(root, virtualization, instead, None)
+    size_also(root, virtualization, instead, None, None)
 }
 
-/// As [`size`], and one unit more that was asked for by name, as though it stood in `Units=`.
-pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, also: Option<&str>) -> Sizing {
+/// As [`size`], and one unit more that was asked for by name, as though it stood in `Units=`; and with the limits of
+/// `process`, which is the service or becomes it.
+pub fn size_also(
+    root: &Root,
+    virtualization: Option<&str>,
+    instead: &Instead,
+    also: Option<&str>,
+    process: Option<Process>,
+) -> Sizing {
     let mut problems = Vec::new();
     let switch = switch::read(root, virtualization, &mut problems);
     let config = config::read(root, &mut problems);
@@ -83,6 +91,15 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
     let container = cgroup::read(root, &mut sizing.problems);
     let mut machine = host.limits;
     machine.extend(container.limits);
+    if let Some(process) = process {
+        // In a container of its own its cgroup is PID 1's: each file once.
+        let mut problems = Vec::new();
+        let mut limits = process::read(root, process, &mut problems);
+        limits.retain(|limit| !machine.iter().any(|old| old.source == limit.source));
+        problems.retain(|problem| !sizing.problems.iter().any(|old| old.source == problem.source));
+        machine.append(&mut limits);
+        sizing.problems.append(&mut problems);
+    }
     let machine = replaced(machine, instead);
     // What percentages are of, as for systemd (`physical_memory()`).
     let physical_memory = match (instead.memory, host.memory_total, container.root_memory) {
@@ -107,7 +124,8 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
         if !config.is_enabled() {
             continue;
         }
-        for limit in &mut limits {
+        // The process's own belong to it alone.
+        for limit in limits.iter_mut().filter(|limit| limit.scope != Scope::Process) {
             limit.shared_by = sharing;
         }
         if service.replaces_affinity && limits.iter().any(is_cpuset) {

@@ -23,7 +23,7 @@ use crate::{Outcome, answer, remark};
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     let instead = arguments.machine.instead();
-    let sizing = size_also(root, None, &instead, arguments.unit.as_deref());
+    let sizing = size_also(root, None, &instead, arguments.unit.as_deref(), None);
     sizing.problems.iter().for_each(|problem| remark(problem));
     let wanted = |unit: &&Unit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
     // A machine to try, or one below --root, has nothing to do with this process's environment.
