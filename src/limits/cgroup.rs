@@ -21,6 +21,8 @@ use crate::root::{ReadError, Root};
 
 /// Whose cgroup it is.
 struct Member<'a> {
+    /// In words.
+    who: &'static str,
     /// Its cgroups (cgroups(7)), as the reader's cgroup namespace shows them.
     membership: &'a str,
     /// Whose view of the mounts counts, the first that can be read.
@@ -32,6 +34,7 @@ struct Member<'a> {
 }
 
 const PID_1: Member<'_> = Member {
+    who: "PID 1",
     membership: "/proc/1/cgroup",
     // Another's where PID 1's is hidden from the caller.
     mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
@@ -67,7 +70,8 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
     // The kernel shows another process's cgroup as the reader's namespace sees it, so the reader's mounts belong to it.
     let mountinfo = &["/proc/self/mountinfo"];
-    let member = Member { membership, mountinfo, scope: Scope::Process, place: Place::of_process };
+    let place = Place::of_process;
+    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
     read_member(root, &member, problems).limits
 }
 
@@ -308,8 +312,8 @@ impl Reader<'_> {
     fn check_own_directory(&mut self, place: &Place, resource: Resource) {
         if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
-            let membership = self.member.membership;
-            let instead = format!("{membership} says that the process runs in it, so {}", instead(resource));
+            let Member { membership, who, .. } = self.member;
+            let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
             self.problems.push(Problem {
                 source: source.clone(),
                 kind: Kind::Absent,
