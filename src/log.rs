@@ -40,7 +40,7 @@ impl Log {
     }
 
     /// Says every line, each with its priority.
-    pub fn say(&self, lines: &[(Priority, &dyn fmt::Display)]) {
+    pub fn write(&self, lines: &[(Priority, &dyn fmt::Display)]) {
         if lines.is_empty() {
             return;
         }
@@ -86,7 +86,7 @@ impl Log {
 /// line in the log and an exit status instead of SIGABRT.
 pub fn no_signal_on_panic(name: &'static str) {
     std::panic::set_hook(Box::new(move |info| {
-        Log::of_generator(name).say(&[(Priority::Error, &format!("internal error: {info}"))]);
+        Log::of_generator(name).write(&[(Priority::Error, &format!("internal error: {info}"))]);
         std::process::exit(70);
     }));
 }

@@ -13,10 +13,10 @@
 //!   it counts as the least there is. Only a file that is not there says that there is no limit.
 
 use crate::limits::{Amount, Limit, Resource, Scope};
-use crate::parse::cgroup::{self, Membership, Setting};
+use crate::parse::cgroup::{self, LimitValue, Membership};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
-use crate::problem::{FileName, Kind, Problem, Source};
+use crate::problem::{FileName, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 /// Whose cgroup it is.
@@ -30,7 +30,7 @@ struct Member<'a> {
     /// What its limits are.
     scope: Scope,
     /// Where its cgroup of one controller is.
-    place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Place>,
+    place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Hierarchy>,
 }
 
 const PID_1: Member<'_> = Member {
@@ -39,7 +39,7 @@ const PID_1: Member<'_> = Member {
     // Another's where PID 1's is hidden from the caller.
     mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
     scope: Scope::Container,
-    place: Place::of,
+    place: Hierarchy::of,
 };
 /// Where everybody mounts it.
 const STANDARD_PLACE: &str = "/sys/fs/cgroup";
@@ -70,14 +70,14 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
     // The kernel shows another process's cgroup as the reader's namespace sees it, so the reader's mounts belong to it.
     let mountinfo = &["/proc/self/mountinfo"];
-    let place = Place::of_process;
+    let place = Hierarchy::of_process;
     let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
     read_member(root, &member, problems).limits
 }
 
 fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
     let path = String::with_capacity(128);
-    let mut reader = Reader { root, member, problems, path, found: Container::default() };
+    let mut reader = LimitReader { root, member, problems, path, found: Container::default() };
     let membership = member.membership;
     let text = match root.text(membership) {
         Ok(text) => text,
@@ -146,7 +146,7 @@ fn with_mountinfo<T>(root: &Root, paths: &[&str], look: impl Fn(&[u8]) -> T) -> 
 
 /// Where a process is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Hierarchy {
     /// Its directory.
     path: String,
     /// How much of `path` is the outermost directory in sight.
@@ -156,7 +156,7 @@ pub struct Place {
     certain: bool,
 }
 
-impl Place {
+impl Hierarchy {
     /// The cgroup that PID 1 was started in: what systemd moved it to below that is stripped. A controller belongs to one
     /// hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
     pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
@@ -248,7 +248,7 @@ enum Value<T> {
     Is(T),
 }
 
-struct Reader<'a> {
+struct LimitReader<'a> {
     root: &'a Root,
     member: &'a Member<'a>,
     problems: &'a mut Vec<Problem>,
@@ -257,7 +257,7 @@ struct Reader<'a> {
     found: Container,
 }
 
-impl Reader<'_> {
+impl LimitReader<'_> {
     fn push(&mut self, amount: Amount, source: Source) {
         self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
     }
@@ -283,10 +283,10 @@ impl Reader<'_> {
         self.path.push_str(level);
         self.path.push('/');
         self.path.push_str(file);
-        let parse = |text: &str| parse(text).ok_or_else(|| Kind::bad_value(text.trim(), expected));
+        let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
         let problem = match self.root.with_text(&self.path, parse) {
             Ok(Ok(value)) => return Value::Is(value),
-            Ok(Err(kind)) => Problem { source: self.source(), kind, instead: instead(resource).into() },
+            Ok(Err(kind)) => Problem { source: self.source(), kind, consequence: instead(resource).into() },
             Err(ReadError::Missing) => return Value::Missing,
             Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
         };
@@ -296,7 +296,7 @@ impl Reader<'_> {
     }
 
     /// False where the place is nonsense; then nothing below it is read.
-    fn can_be_opened(&mut self, place: &Place, resource: Resource) -> bool {
+    fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
         if place.path.len() <= LONGEST_PATH {
             return true;
         }
@@ -309,21 +309,21 @@ impl Reader<'_> {
 
     /// The process's own cgroup holds no file of a controller: most likely the controller is off there. But were the
     /// directory itself missing, a limit could be out of sight.
-    fn check_own_directory(&mut self, place: &Place, resource: Resource) {
+    fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
         if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
             let Member { membership, who, .. } = self.member;
             let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
             self.problems.push(Problem {
                 source: source.clone(),
-                kind: Kind::Absent,
-                instead: instead.into(),
+                kind: ProblemKind::Absent,
+                consequence: instead.into(),
             });
             self.unknown(resource, source);
         }
     }
 
-    fn memory(&mut self, place: &Place) {
+    fn memory(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Memory;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -332,14 +332,14 @@ impl Reader<'_> {
         let mut least = u64::MAX;
         for level in place.levels() {
             let mut is_there = false;
-            let (file, parse): (_, fn(&str) -> Option<Setting>) = if place.v1 {
+            let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
                 ("memory.limit_in_bytes", cgroup::memory_v1)
             } else {
                 ("memory.max", cgroup::memory_v2)
             };
             match self.value((level, file), RESOURCE, parse, "bytes, or max") {
                 Value::Missing => {}
-                Value::Is(Setting::At(bytes)) => {
+                Value::Is(LimitValue::At(bytes)) => {
                     is_there = true;
                     least = least.min(bytes);
                     self.push(Amount::Memory(bytes), self.source());
@@ -347,16 +347,16 @@ impl Reader<'_> {
                         self.found.root_memory = Some(bytes);
                     }
                 }
-                Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
             }
             if !place.v1 {
                 match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
                     Value::Missing => {}
-                    Value::Is(Setting::At(bytes)) => {
+                    Value::Is(LimitValue::At(bytes)) => {
                         is_there = true;
                         self.push(Amount::Memory(bytes), self.source());
                     }
-                    Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                    Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
                 }
             }
             if level.len() == own && !is_there {
@@ -368,7 +368,7 @@ impl Reader<'_> {
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
             let value = self.value((&place.path, "memory.stat"), RESOURCE, parse, expected);
-            if let Value::Is(Setting::At(bytes)) = value
+            if let Value::Is(LimitValue::At(bytes)) = value
                 && bytes < least
             {
                 let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
@@ -377,7 +377,7 @@ impl Reader<'_> {
         }
     }
 
-    fn cpu_time(&mut self, place: &Place) {
+    fn cpu_time(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -390,21 +390,21 @@ impl Reader<'_> {
                 self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
             };
             match value {
-                Value::Is(Setting::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
+                Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
                 Value::Missing if level.len() == place.path.len() => {
                     self.check_own_directory(place, RESOURCE);
                 }
-                Value::Is(Setting::Unlimited) | Value::Unknown | Value::Missing => {}
+                Value::Is(LimitValue::Unlimited) | Value::Unknown | Value::Missing => {}
             }
         }
     }
 
     /// The quota of one cgroup of version 1 over its period, in milli-CPUs.
-    fn quota_v1(&mut self, level: &str) -> Value<Setting> {
+    fn quota_v1(&mut self, level: &str) -> Value<LimitValue> {
         const RESOURCE: Resource = Resource::Cpu;
         let expected = "a quota in microseconds above 0, or -1";
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
-            Value::Is(Setting::At(quota)) => quota,
+            Value::Is(LimitValue::At(quota)) => quota,
             other => return other,
         };
         let expected = "a period of 1000 to 1000000 microseconds";
@@ -414,14 +414,14 @@ impl Reader<'_> {
                 // What the operator knows is the quota.
                 self.path.truncate(level.len());
                 self.path.push_str("/cpu.cfs_quota_us");
-                Value::Is(Setting::At(milli))
+                Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
                 let source = self.source();
                 self.problems.push(Problem {
                     source: source.clone(),
-                    kind: Kind::Absent,
-                    instead: FEWEST.into(),
+                    kind: ProblemKind::Absent,
+                    consequence: FEWEST.into(),
                 });
                 self.unknown(RESOURCE, source);
                 Value::Unknown
@@ -432,7 +432,7 @@ impl Reader<'_> {
 
     /// The CPUs of the innermost cgroup that says any: what the kernel has made of all levels. Those further out don't
     /// count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
-    fn cpus(&mut self, place: &Place) {
+    fn cpus(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -467,7 +467,7 @@ fn instead(resource: Resource) -> &'static str {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::Place;
+    use super::Hierarchy;
     use crate::parse::cgroup::memberships;
     use crate::parse::mountinfo::cgroup_mounts;
 
@@ -480,7 +480,7 @@ mod tests {
                 .unwrap_or_default();
         }
         let memberships = memberships(membership).unwrap_or_default();
-        match Place::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
+        match Hierarchy::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
             Some(place) => (place.levels().map(str::to_owned).collect(), place.certain),
             None => (Vec::new(), false),
         }

@@ -5,7 +5,7 @@ use memchr::memmem;
 use crate::limits::{Amount, Limit, Resource, Scope};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::decimal;
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 /// Kernel, Documentation/admin-guide/cputopology.rst: the CPUs that are online, not those possible or present.
@@ -86,7 +86,7 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
 /// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     let source = |key| Source::key(MEMINFO, 0, key);
-    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(Kind::Unreadable(error)));
+    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
     match read {
         Ok((total, held)) if held > 0 => {
             let usable = total.saturating_sub(held);
@@ -94,20 +94,20 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
         }
         Ok((total, _)) => (limit(Amount::Memory(total), source("MemTotal")), Some(total)),
         Err(kind) => {
-            let unreadable = matches!(kind, Kind::Unreadable(_));
+            let unreadable = matches!(kind, ProblemKind::Unreadable(_));
             let place = if unreadable { Source::file(MEMINFO) } else { source("MemTotal") };
             let instead = "taking the safest low-memory baseline".into();
-            problems.push(Problem { source: place, kind, instead });
+            problems.push(Problem { source: place, kind, consequence: instead });
             (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None)
         }
     }
 }
 
 /// MemTotal, and what is held for huge pages: in MemTotal, of no use to PyPNM. Both in bytes.
-fn memory_of(meminfo: &str) -> Result<(u64, u64), Kind> {
-    let value = field(meminfo, "MemTotal:").ok_or(Kind::Absent)?;
+fn memory_of(meminfo: &str) -> Result<(u64, u64), ProblemKind> {
+    let value = field(meminfo, "MemTotal:").ok_or(ProblemKind::Absent)?;
     let total = kibibytes(value).filter(|bytes| *bytes > 0);
-    let total = total.ok_or_else(|| Kind::bad_value(value, "a number of kB above 0"))?;
+    let total = total.ok_or_else(|| ProblemKind::bad_value(value, "a number of kB above 0"))?;
     // Kernels before 4.16 have no sum over the page sizes.
     let held = field(meminfo, "Hugetlb:").and_then(kibibytes).or_else(|| {
         let pages: u64 = decimal(field(meminfo, "HugePages_Total:")?)?;

@@ -2,10 +2,10 @@ use super::super::feed::Feed;
 use super::super::ledger::{Bounds, ENOUGH, Ledger};
 use super::super::{MIB, number};
 use super::{Finding, Setup, Topic, drop_in, findings, wrapped};
-use crate::policy::Settings;
+use crate::policy::PolicySettings;
 
 fn setup(cpus: u64, gib: u64) -> Setup {
-    Setup { cpus, memory: gib << 30, settings: Settings::default(), limit_max_requests: Some(2000) }
+    Setup { cpus, memory: gib << 30, settings: PolicySettings::default(), limit_max_requests: Some(2000) }
 }
 
 /// The lines to set.
@@ -107,7 +107,7 @@ fn busy_for_a_moment_only_is_no_proof() {
 #[test]
 fn the_operators_own_workers_line_is_the_one_to_change() {
     let feed = busy(2, 8, 32, 6000.0);
-    let own = Settings { workers: Some(2), ..Settings::default() };
+    let own = PolicySettings { workers: Some(2), ..PolicySettings::default() };
     let found = findings(&feed.ledger, Some(&Setup { settings: own, ..setup(8, 32) }));
     assert_eq!(lines(&found), ["Workers=4"]);
 }
@@ -131,7 +131,7 @@ fn a_leak_that_recycling_does_not_contain_wants_a_lower_limit() {
     let limit = line.strip_prefix("LimitMaxRequests=").and_then(|limit| limit.parse::<u32>().ok());
     assert!(limit.is_some_and(|limit| (450..=650).contains(&limit)), "{found:?}");
     // The operator's own limit beats InvestigateMemoryCreep=.
-    let own = Settings { limit_max_requests: Some(2000), ..Settings::default() };
+    let own = PolicySettings { limit_max_requests: Some(2000), ..PolicySettings::default() };
     let found = findings(&feed.ledger, Some(&Setup { settings: own, ..setup(8, 32) }));
     assert!(lines(&found).join("").starts_with("LimitMaxRequests=1"), "{found:?}");
 }
@@ -160,7 +160,7 @@ fn a_leak_without_a_recycle_in_sight() {
     assert_eq!(with(None), "InvestigateMemoryCreep=yes", "the profile's 2000");
     assert_eq!(with(Some(1000)), "LimitMaxRequests=500");
     assert_eq!(with(Some(100)), "", "as low as is of use");
-    let never = Settings { limit_max_requests: Some(0), ..Settings::default() };
+    let never = PolicySettings { limit_max_requests: Some(0), ..PolicySettings::default() };
     let found =
         findings(&feed.ledger, Some(&Setup { settings: never, limit_max_requests: Some(0), ..setup(8, 32) }));
     assert_eq!(lines(&found), ["LimitMaxRequests=1000"]);
@@ -231,7 +231,7 @@ fn more_workers_than_cpus_only_wait() {
     feed.cpu = 50.0;
     feed.idle = 0.0;
     feed.run(400);
-    let own = Settings { workers: Some(4), ..Settings::default() };
+    let own = PolicySettings { workers: Some(4), ..PolicySettings::default() };
     let found = findings(&feed.ledger, Some(&Setup { settings: own, ..setup(2, 24) }));
     assert_eq!(lines(&found), ["Workers=2"]);
 }
@@ -258,7 +258,7 @@ fn what_the_profile_has_already_is_no_line_to_set() {
     let mut feed = Feed::new(4, 8, 32);
     feed.growth = number(30 * MIB) / 3600.0;
     feed.run(2000);
-    let creep = Settings { investigate_memory_creep: true, ..Settings::default() };
+    let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
     let found = findings(&feed.ledger, Some(&Setup { settings: creep, ..setup(8, 32) }));
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::Growth).contains("the profile has 1000 already"), "{found:?}");
@@ -288,9 +288,9 @@ fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
     let text = drop_in(&found, "Sizing", "pypnm.service, 13 min");
     let mut problems = Vec::new();
     let mut config = crate::config::Config::default();
-    let _ = crate::config::take_text("/x", text.as_bytes(), &mut config, &mut problems);
+    let _ = crate::config::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
     assert!(problems.is_empty(), "{problems:?}\n{text}");
-    assert_eq!(config.of("pypnm.service").settings().max_workers, 8, "{text}");
+    assert_eq!(config.for_unit("pypnm.service").policy_settings().max_workers, 8, "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");
     let nothing = drop_in(&[], "Sizing", "pypnm.service, 13 min");
     assert!(nothing.lines().all(|line| line.starts_with('#')) && nothing.ends_with("# Nothing to set.\n"));

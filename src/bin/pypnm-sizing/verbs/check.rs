@@ -1,51 +1,26 @@
 //! `check`: whether what systemd has loaded, and what really runs, still fits the machine. One line a unit for
 //! monitoring; status 0, 1 and 2 for "fits", "does not" and "can't tell".
 
-mod facts;
-#[cfg(test)]
-mod tests;
-mod verdict;
-
 use std::process::ExitCode;
-use std::time::Duration;
 
 use pypnm_sizing::problem::Problem;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Sizing, size};
+use pypnm_sizing::sizing::{Request, size};
 
-use crate::args::Check;
+use crate::answer as json;
+use crate::cli::Check;
+use crate::judge::{Judged, Live, Status, judge, names, status};
+use crate::output::{Outcome, answer};
 use crate::page::{Ink, Page};
-use crate::systemd::Trouble;
-use crate::{Outcome, answer, json, sized};
-use facts::gather;
-pub(crate) use facts::server;
-use verdict::verdict;
-pub(crate) use verdict::{Facts, Live, Status, Verdict};
+use crate::wording;
 
 /// The width of the labels of details.
 const LABEL: usize = 11;
-/// A worker that ends at its limit is replaced within a second or so; only what stays is a finding.
-const LOOKS: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(700);
-
-/// One unit judged, or why that was not possible.
-pub(crate) struct Judged {
-    pub(crate) unit: String,
-    pub(crate) facts: Option<Facts>,
-    pub(crate) verdict: Result<Verdict, String>,
-}
-
-impl Judged {
-    pub(crate) fn status(&self) -> Status {
-        self.verdict.as_ref().map_or(Status::Unknown, Verdict::status)
-    }
-}
-
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
         return Err("check asks the running systemd; a machine below --root has none".to_owned());
     }
-    let sizing = size(root, None, &Instead::default());
+    let sizing = size(&Request::new(root));
     let judged: Vec<Judged> =
         names(&sizing, arguments.unit.as_deref()).iter().map(|name| judge(root, &sizing, name)).collect();
     let text = if arguments.json {
@@ -66,62 +41,6 @@ pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
         page.into_text()
     };
     answer(&text).map(|_| ExitCode::from(status(&judged)))
-}
-
-/// The units to judge: those of the configuration, or the one that was asked for.
-pub(crate) fn names(sizing: &Sizing, asked: Option<&str>) -> Vec<String> {
-    asked.map_or_else(|| sizing.config.units(), |asked| vec![asked.to_owned()])
-}
-
-/// Judges one unit; looks again where only a worker seems to be missing.
-pub(crate) fn judge(root: &Root, sizing: &Sizing, name: &str) -> Judged {
-    let mut judged = judge_once(root, sizing, name);
-    for _ in 1..LOOKS {
-        let leading = judged.verdict.as_ref().ok().and_then(Verdict::leading);
-        if leading.is_none_or(|finding| finding.topic != "workers-missing") {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        judged = judge_once(root, sizing, name);
-    }
-    judged
-}
-
-fn judge_once(root: &Root, sizing: &Sizing, name: &str) -> Judged {
-    let unit = name.to_owned();
-    if let Some((stem, _)) = name.split_once("@.") {
-        let why = format!("it is a template; name an instance, --unit={stem}@NAME.service");
-        return Judged { unit, facts: None, verdict: Err(why) };
-    }
-    let facts = match gather(root, sizing, name) {
-        Ok(facts) => facts,
-        Err(trouble) => {
-            let hint = match trouble {
-                Trouble::NoSystemctl | Trouble::NotRunning(_) => {
-                    "; without it, 'pypnm-sizing env --write FILE' hands PyPNM its profile"
-                }
-                _ => "",
-            };
-            return Judged { unit, facts: None, verdict: Err(format!("{trouble}{hint}")) };
-        }
-    };
-    let verdict = match facts.loaded.load.as_str() {
-        "loaded" => Ok(verdict(&facts)),
-        "not-found" => Err("systemd knows no such unit".to_owned()),
-        "masked" => Err("the unit is masked".to_owned()),
-        other => Err(format!("systemd could not load the unit ({other})")),
-    };
-    Judged { unit, facts: Some(facts), verdict }
-}
-
-/// The worst of all, as a status for the shell.
-pub(crate) fn status(judged: &[Judged]) -> u8 {
-    let any = |status| judged.iter().any(|one| one.status() == status);
-    match (any(Status::Differs), any(Status::Unknown)) {
-        (true, _) => 1,
-        (_, true) => 2,
-        _ => 0,
-    }
 }
 
 /// The words that monitoring knows.
@@ -160,7 +79,7 @@ pub(crate) fn summary(judged: &Judged) -> String {
         };
         parts.push(format!(
             "{}, on {} CPUs, {} GiB",
-            sized::profile(profile.0, profile.1),
+            wording::profile(profile.0, profile.1),
             sized.cpus,
             sized.gib
         ));
@@ -196,7 +115,8 @@ fn details(page: &mut Page, judged: &Judged) {
         return;
     };
     let numbers = |numbers: Option<pypnm_sizing::pypnm::Numbers>| {
-        numbers.map_or_else(|| "nothing".to_owned(), |n| sized::brief(n.workers, Some(n.limit_max_requests)))
+        numbers
+            .map_or_else(|| "nothing".to_owned(), |n| wording::brief(n.workers, Some(n.limit_max_requests)))
     };
     match &facts.sized {
         Ok(sized) => page.row(
@@ -211,7 +131,7 @@ fn details(page: &mut Page, judged: &Judged) {
         LABEL,
         &format!(
             "{} ({})",
-            numbers(facts.generated.as_ref().and_then(crate::generated::Generated::numbers)),
+            numbers(facts.generated.as_ref().and_then(crate::service::generated::Generated::numbers)),
             facts.drop_in
         ),
     );
@@ -220,9 +140,9 @@ fn details(page: &mut Page, judged: &Judged) {
     }
     match (&facts.live, verdict.in_use) {
         (Live::Is(running), used) => {
-            let alive = sized::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+            let alive = wording::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
             let asked = used.and_then(|used| {
-                let profile = sized::brief(used.workers?, used.limit_max_requests);
+                let profile = wording::brief(used.workers?, used.limit_max_requests);
                 Some(format!("; {profile} {}", used.by.words()))
             });
             page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));

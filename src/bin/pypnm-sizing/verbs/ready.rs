@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::{ReadError, Root};
 
-use crate::args::Ready;
-use crate::{Outcome, remark};
+use crate::cli::Ready;
+use crate::output::{Outcome, remark};
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);

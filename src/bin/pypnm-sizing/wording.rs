@@ -5,11 +5,11 @@ use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::{Cpus, Gib, Size};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
-use pypnm_sizing::sizing::{Sizing, Unit};
+use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use pypnm_sizing::units::{self, State};
 
 /// The units to speak of: all that are sized, or the one that was asked for.
-pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Result<Vec<&'a Unit>, String> {
+pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Result<Vec<&'a SizedUnit>, String> {
     let Some(asked) = asked else {
         return Ok(sizing.units.iter().collect());
     };
@@ -25,17 +25,17 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Result<Vec<
 
 /// Why nothing is sized at all, and where that stands.
 pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
-    match sizing.switch {
+    match sizing.kernel_switch {
         Some((false, file)) => Some(format!("turned off by pypnm.sizing= in {file}")),
         _ if sizing.config.is_enabled() => None,
-        _ => Some(format!("turned off by {}", enabled(&sizing.config.of("")))),
+        _ => Some(format!("turned off by {}", enabled(&sizing.config.for_unit("")))),
     }
 }
 
 /// Why one of the units that the configuration names is not sized.
 pub(crate) fn not_sized(sizing: &Sizing, unit: &str) -> Option<String> {
     let named = sizing.config.units().iter().any(|name| name == unit);
-    let config = sizing.config.of(unit);
+    let config = sizing.config.for_unit(unit);
     (named && !config.is_enabled()).then(|| format!("turned off by {}", enabled(&config)))
 }
 
@@ -162,13 +162,17 @@ impl Keys {
 }
 
 /// What a unit gets in the end: sized, or what its own files say instead.
-pub(crate) fn effective(unit: &Unit) -> Numbers {
-    let command = unit.definition.iter().flat_map(|unit| unit.of("ExecStart")).next_back();
+pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
+    let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
     let keys = command.map_or(OF_PYPNM, |command| Keys::of_command(&command.value));
     let profile = &unit.profile;
     Numbers {
-        workers: unit.overrides.number(keys.workers, 1, profile.workers).value.into(),
-        limit_max_requests: unit.overrides.number(keys.limit, 0, profile.limit_max_requests).value.into(),
+        workers: unit.overrides.effective_number(keys.workers, 1, profile.workers).value.into(),
+        limit_max_requests: unit
+            .overrides
+            .effective_number(keys.limit, 0, profile.limit_max_requests)
+            .value
+            .into(),
     }
 }
 

@@ -2,25 +2,26 @@
 //! tests/helper. Bytes, milli-CPUs, whole numbers; what is not known is null. `schema` rises when a field changes its
 //! meaning or goes; new fields may come without.
 
-use pypnm_sizing::capacity::Grant;
+use pypnm_sizing::capacity::Available;
 use pypnm_sizing::dropin;
 use pypnm_sizing::limits::{Amount, Limit, Resource};
 use pypnm_sizing::overrides::Effect;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
-use pypnm_sizing::sizing::{Sizing, Unit};
+use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde_json::{Map, Value, json};
 
-use crate::check::{self, Judged, Live, Status};
-use crate::explain::{Own, scope};
-use crate::show::Loaded;
-use crate::sized::{effective, settings, turned_off};
+use crate::judge::{Judged, Live, Status};
+use crate::verbs::check;
+use crate::verbs::explain::{Own, scope};
+use crate::verbs::show::Loaded;
+use crate::wording::{effective, settings, turned_off};
 
 /// The schema's number.
 pub(crate) const SCHEMA: u32 = 1;
 
 /// `show --json`.
-pub(crate) fn show(sizing: &Sizing, units: &[&Unit], loaded: &dyn Fn(&Unit) -> Loaded) -> String {
+pub(crate) fn show(sizing: &Sizing, units: &[&SizedUnit], loaded: &dyn Fn(&SizedUnit) -> Loaded) -> String {
     let units = units.iter().map(|unit| {
         let mut value = common(unit);
         let loaded = match loaded(unit) {
@@ -38,7 +39,7 @@ pub(crate) fn show(sizing: &Sizing, units: &[&Unit], loaded: &dyn Fn(&Unit) -> L
 }
 
 /// `explain --json`.
-pub(crate) fn explain(sizing: &Sizing, units: &[&Unit], own: &Own) -> String {
+pub(crate) fn explain(sizing: &Sizing, units: &[&SizedUnit], own: &Own) -> String {
     let units = units.iter().map(|unit| {
         let mut value = common(unit);
         let binds = |index| {
@@ -139,7 +140,7 @@ fn whole(verb: &str, sizing: &Sizing, units: Vec<Value>) -> Map<String, Value> {
 }
 
 /// What `show` and `explain` say of a unit alike.
-fn common(unit: &Unit) -> Map<String, Value> {
+fn common(unit: &SizedUnit) -> Map<String, Value> {
     let mut value = Map::new();
     let profile = &unit.profile;
     value.insert("unit".into(), unit.name.as_str().into());
@@ -173,7 +174,7 @@ fn common(unit: &Unit) -> Map<String, Value> {
     value
 }
 
-fn grant(grant: Grant) -> Value {
+fn grant(grant: Available) -> Value {
     json!({
         "amount": grant.amount,
         "before_reserve": grant.amount.saturating_add(grant.reserved),

@@ -3,14 +3,14 @@
 use pypnm_sizing::dropin;
 use pypnm_sizing::names;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::size;
+use pypnm_sizing::sizing::{Request, size};
 
-use crate::args::Preview;
-use crate::sized::{chosen, turned_off};
-use crate::{Outcome, answer, remark};
+use crate::cli::Preview;
+use crate::output::{Outcome, answer, remark};
+use crate::wording::{chosen, turned_off};
 
 pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
-    let sizing = size(root, None, &arguments.machine.instead());
+    let sizing = size(&Request { hypothetical: arguments.machine.hypothetical(), ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     if let Some(why) = turned_off(&sizing) {

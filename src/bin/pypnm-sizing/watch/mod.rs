@@ -15,12 +15,12 @@ use std::time::Instant;
 
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Sizing, Unit, size};
+use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
 use pypnm_sizing::watch::ledger::{Bounds, Ledger};
 
-use crate::args::{FOR_EVER, Watch};
-use crate::{Outcome, remark};
+use crate::cli::{FOR_EVER, Watch};
+use crate::output::{Outcome, remark};
 use cost::{Cost, cpu_seconds};
 use find::Target;
 use read::Reader;
@@ -50,7 +50,7 @@ enum End {
 }
 
 pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
-    let sizing = size(root, None, &arguments.machine.instead());
+    let sizing = size(&Request { hypothetical: arguments.machine.hypothetical(), ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let unit = sizing.units.iter().find(|unit| unit.name == arguments.unit).or(sizing.units.first());
     let (target, said) = Target::find(&Root::machine(), arguments.pid, &arguments.unit)?;
@@ -84,7 +84,7 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
 /// A watch going on.
 struct Watching<'a> {
     arguments: &'a Watch,
-    unit: Option<&'a Unit>,
+    unit: Option<&'a SizedUnit>,
     name: String,
     target: Target,
     style: Style,
@@ -156,10 +156,10 @@ impl Watching<'_> {
     /// How much of a resource the service may use (0: not known), and what says so: as it is sized, or less where the
     /// live process is granted less.
     fn bound(&self, resource: Resource) -> (u64, String) {
-        let instead = self.arguments.machine.instead();
+        let hypothetical = self.arguments.machine.hypothetical();
         let (sized, stated) = match resource {
-            Resource::Cpu => (self.unit.map(|unit| unit.capacity.cpu), instead.cpu.is_some()),
-            Resource::Memory => (self.unit.map(|unit| unit.capacity.memory), instead.memory.is_some()),
+            Resource::Cpu => (self.unit.map(|unit| unit.capacity.cpu), hypothetical.cpu.is_some()),
+            Resource::Memory => (self.unit.map(|unit| unit.capacity.memory), hypothetical.memory.is_some()),
         };
         let sized = sized.filter(|grant| grant.amount > 0);
         let live = self.reader.place.least(resource).filter(|_| self.counts_live && !stated);
@@ -178,7 +178,7 @@ impl Watching<'_> {
         self.unit.map(|unit| Setup {
             cpus: (self.ledger.bounds().cpu / 1000).max(1),
             memory: self.ledger.bounds().memory,
-            settings: unit.config.settings(),
+            settings: unit.config.policy_settings(),
             limit_max_requests: self.reader.limit_max_requests,
         })
     }
@@ -235,12 +235,12 @@ impl Watching<'_> {
                 let _ = io::stderr().write_all(text.as_bytes());
                 let section = section(sizing, self.unit);
                 let watched = format!("{}, {}", self.name, duration(self.ledger.watched()));
-                return crate::answer(&drop_in(&self.findings, &section, &watched));
+                return crate::output::answer(&drop_in(&self.findings, &section, &watched));
             }
             Style::Screen | Style::Lines => {
                 let colours = colours(&io::stdout());
                 let text = self.with_context(colours, |context| show::summary(&self.ledger, context));
-                return crate::answer(&text);
+                return crate::output::answer(&text);
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -248,7 +248,7 @@ impl Watching<'_> {
 }
 
 /// The section of sizing.conf that the advice belongs in: the unit's own where several are sized.
-fn section(sizing: &Sizing, unit: Option<&Unit>) -> String {
+fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
     match unit {
         Some(unit) if sizing.units.len() > 1 => unit.name.clone(),
         _ => "Sizing".to_owned(),

@@ -7,8 +7,8 @@ use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 
 use super::verdict::{By, Facts, Generator, Live, Running, Sized, Status, Verdict, verdict};
-use crate::generated::{self, Generated};
-use crate::systemd::Loaded;
+use crate::service::generated::{self, Generated};
+use crate::service::systemctl::Loaded;
 
 const UNIT: &str = "pypnm.service";
 const FILE: &str = "/run/pypnm-sizing/pypnm.service.env";

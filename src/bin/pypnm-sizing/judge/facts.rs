@@ -7,13 +7,14 @@ use pypnm_sizing::names;
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::sizing::{Instead, Sizing, Unit};
+use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
 use super::verdict::{Facts, Generator, Live, Running, Sized};
-use crate::explain::Own;
-use crate::systemd::{self, Loaded, Trouble};
-use crate::{generated, sized};
+use crate::service::generated;
+use crate::service::systemctl::{self, Loaded, Trouble};
+use crate::verbs::explain::Own;
+use crate::wording;
 
 /// systemd.generator(7): the first of a name wins.
 const GENERATORS: [&str; 4] = [
@@ -37,7 +38,7 @@ const STRONGER: [&str; 8] = [
 
 /// Gathers what there is to know of `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, Trouble> {
-    let loaded = systemd::show(name)?;
+    let loaded = systemctl::show(name)?;
     // An instance lives by its template's drop-in.
     let template =
         name.split_once('@').map_or_else(|| name.to_owned(), |(stem, _)| format!("{stem}@.service"));
@@ -48,8 +49,8 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
     let sized = match unit {
         Some(unit) => Ok(of_unit(root, unit)),
-        None => Err(sized::turned_off(sizing)
-            .or_else(|| sized::not_sized(sizing, name))
+        None => Err(wording::turned_off(sizing)
+            .or_else(|| wording::not_sized(sizing, name))
             .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
     };
     let ours = generated.as_ref().and_then(|generated| generated.environment.get(pypnm::ENV_FILE));
@@ -73,8 +74,8 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     })
 }
 
-fn of_unit(root: &Root, unit: &Unit) -> Sized {
-    let settings = sized::settings(&unit.config).into_iter().filter(sized::Setting::matters);
+fn of_unit(root: &Root, unit: &SizedUnit) -> Sized {
+    let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
     Sized {
         numbers: Numbers {
             workers: unit.profile.workers.into(),
@@ -84,7 +85,7 @@ fn of_unit(root: &Root, unit: &Unit) -> Sized {
         gib: Gib(unit.capacity.memory.amount).to_string(),
         by_hand: settings.map(|setting| setting.to_string()).collect(),
         overrides: unit.overrides.clone(),
-        own: Own::of(root, &Instead::default()).numbers,
+        own: Own::of(root, &Hypothetical::default()).numbers,
     }
 }
 
@@ -122,7 +123,7 @@ fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
 
 /// The processes of a unit's cgroup.
 fn processes(root: &Root, cgroup: &str) -> Vec<(u32, u32, Vec<String>)> {
-    systemd::processes(root, cgroup).into_iter().filter_map(|pid| process(root, pid)).collect()
+    systemctl::processes(root, cgroup).into_iter().filter_map(|pid| process(root, pid)).collect()
 }
 
 fn candidates(processes: &[(u32, u32, Vec<String>)]) -> Vec<Candidate<'_>> {

@@ -5,12 +5,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Sizing, size};
+use pypnm_sizing::sizing::{Request, Sizing, size};
 
-use crate::args::Apply;
-use crate::check::{self, Judged, Live, Status, judge, names, server};
+use super::{check, ready};
+use crate::cli::Apply;
+use crate::judge::{Judged, Live, Status, judge, names, server};
+use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::{Outcome, answer, ready, remark, sized, systemd};
+use crate::service::systemctl;
+use crate::wording;
 
 /// What is to be done with one unit after the reload.
 enum Step {
@@ -23,7 +26,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if !root.is_machine() {
         return Err("apply asks the running systemd; a machine below --root has none".to_owned());
     }
-    let sizing = size(root, None, &Instead::default());
+    let sizing = size(&Request::new(root));
     sizing.problems.iter().for_each(|problem| remark(problem));
     let names = names(&sizing, arguments.unit.as_deref());
     let before: Vec<Judged> = names.iter().map(|name| judge(root, &sizing, name)).collect();
@@ -36,7 +39,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if arguments.dry_run {
         return answer(&plan(&before, arguments.no_restart));
     }
-    systemd::reload().map_err(|trouble| trouble.to_string())?;
+    systemctl::reload().map_err(|trouble| trouble.to_string())?;
     say("systemd has reloaded.")?;
     let mut all_well = true;
     for name in &names {
@@ -53,7 +56,7 @@ fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> Result<bo
         Step::Leave(why) => say(&format!("{name}: {why}."))?,
         Step::Restart if arguments.no_restart => {
             let due = due.map_or_else(String::new, |due| {
-                format!(": {} from its next start on", sized::profile(due.workers, due.limit_max_requests))
+                format!(": {} from its next start on", wording::profile(due.workers, due.limit_max_requests))
             });
             say(&format!("{name}: not restarted, as asked{due}."))?;
             return Ok(true);
@@ -62,8 +65,8 @@ fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> Result<bo
             say(&format!("{name}: its profile changed, restarting …"))?;
             let started = Instant::now();
             let timeout = Duration::from_secs(arguments.timeout);
-            systemd::restart(name, timeout).map_err(|trouble| trouble.to_string())?;
-            let mut process = || systemd::show(name).ok().and_then(|loaded| server(root, &loaded));
+            systemctl::restart(name, timeout).map_err(|trouble| trouble.to_string())?;
+            let mut process = || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded));
             match ready::wait(root, &mut process, timeout.saturating_sub(started.elapsed()))? {
                 Ok(()) => say(&format!("{name}: answers after {} s.", started.elapsed().as_secs()))?,
                 Err(why) => {

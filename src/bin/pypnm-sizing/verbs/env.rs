@@ -3,31 +3,34 @@
 //!
 //! The file is right for PyPNM, for bash's `source` and for `EnvironmentFile=` at once: KEY=value, nothing else.
 
-mod place;
-
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pypnm_sizing::overrides::is_sane;
+use pypnm_sizing::overrides::is_valid_value;
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Unit, size_also};
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use pypnm_sizing::write;
 
-use crate::args::{Env, Target};
-use crate::{Outcome, answer, remark};
+use crate::cli::{Env, Target};
+use crate::output::{Outcome, answer, remark};
+use crate::service::pypnm;
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
-    let instead = arguments.machine.instead();
-    let sizing = size_also(root, None, &instead, arguments.unit.as_deref(), None);
+    let hypothetical = arguments.machine.hypothetical();
+    let sizing = size(&Request {
+        hypothetical: hypothetical.clone(),
+        extra_unit: arguments.unit.as_deref(),
+        ..Request::new(root)
+    });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let wanted = |unit: &&Unit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
+    let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
     // A machine to try, or one below --root, has nothing to do with this process's environment.
-    let resolved = root.is_machine() && instead == Instead::default();
+    let resolved = root.is_machine() && hypothetical == Hypothetical::default();
     let text = sizing.units.iter().find(wanted).map(|unit| lines(unit, resolved));
 
     match (arguments.target(), text) {
@@ -52,7 +55,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
                     "not written: where PyPNM looks below --root is not known; --write PATH says it".into()
                 );
             }
-            let path = place::profile_file().map_err(|error| format!("not written: {error}"))?;
+            let path = pypnm::profile_file().map_err(|error| format!("not written: {error}"))?;
             put(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
@@ -62,7 +65,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
 }
 
 /// The four lines: what the environment says where it is `resolved` and sane, else the sized value.
-fn lines(unit: &Unit, resolved: bool) -> String {
+fn lines(unit: &SizedUnit, resolved: bool) -> String {
     let cpus = unit.capacity.whole_cpus();
     // A key of PyPNM's, its sized value, what it takes in words.
     let keys = [
@@ -77,7 +80,7 @@ fn lines(unit: &Unit, resolved: bool) -> String {
         let value = match set {
             None => sized,
             Some(set) => match set.to_str() {
-                Some(value) if is_sane(key, value) => value.to_owned(),
+                Some(value) if is_valid_value(key, value) => value.to_owned(),
                 _ => {
                     let source = Source::key("the environment", 0, key);
                     let instead = format!("the sized {sized} is used");

@@ -1,19 +1,21 @@
 //! `explain`: the whole story, printed from the data that the generator used: every limit, the minimum, the guide's
 //! steps, what was set by hand, what was read and what could not be, and what PyPNM would have taken for itself.
 
-use pypnm_sizing::capacity::Grant;
+use pypnm_sizing::capacity::Available;
 use pypnm_sizing::dropin;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope, host};
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
-use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitBy, MEMORY_GUARDRAILS, WorkersBy};
-use pypnm_sizing::pypnm::{Numbers, own_sizing};
+use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, MEMORY_GUARDRAILS, WorkersStep};
+use pypnm_sizing::pypnm::{Numbers, default_numbers};
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 
-use crate::args::Show;
+use super::show;
+use crate::answer as json;
+use crate::cli::Show;
+use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page};
-use crate::sized::{chosen, place, profile, settings, state, turned_off};
-use crate::{Outcome, answer, json, show};
+use crate::wording::{chosen, place, profile, settings, state, turned_off};
 
 /// The guide's words for each of its memory guardrails.
 const GUARDRAILS: [&str; MEMORY_GUARDRAILS.len()] = [
@@ -30,12 +32,12 @@ const RECYCLE_SMALL_RULE: &str =
     "use limit-max-requests = 1000 on smaller systems or when investigating memory creep";
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
-    let instead = arguments.machine.instead();
-    let sizing = size(root, None, &instead);
+    let hypothetical = arguments.machine.hypothetical();
+    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
     let units = chosen(&sizing, arguments.unit.as_deref())?;
-    let own = Own::of(root, &instead);
+    let own = Own::of(root, &hypothetical);
     if arguments.json {
-        sizing.problems.iter().for_each(|problem| crate::remark(problem));
+        sizing.problems.iter().for_each(|problem| remark(problem));
         return answer(&json::explain(&sizing, &units, &own));
     }
     let mut page = Page::new();
@@ -52,7 +54,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     answer(&page.into_text())
 }
 
-fn one(page: &mut Page, unit: &Unit, own: &Own) {
+fn one(page: &mut Page, unit: &SizedUnit, own: &Own) {
     page.heading(&show::headline(unit));
     resource(page, unit, Resource::Cpu);
     resource(page, unit, Resource::Memory);
@@ -98,7 +100,7 @@ fn one(page: &mut Page, unit: &Unit, own: &Own) {
 }
 
 /// The limits on one resource, and what is left of the least.
-fn resource(page: &mut Page, unit: &Unit, resource: Resource) {
+fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     let (title, grant) = match resource {
         Resource::Cpu => ("CPUs: every limit found, > marks the one that binds", unit.capacity.cpu),
         Resource::Memory => ("Memory: every limit found, > marks the one that binds", unit.capacity.memory),
@@ -123,7 +125,7 @@ fn resource(page: &mut Page, unit: &Unit, resource: Resource) {
 }
 
 /// What is left of the limit that binds: before and after the share, the reserve, the rounding.
-fn left(unit: &Unit, grant: Grant, resource: Resource) -> String {
+fn left(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
     let written = |value| match resource {
         Resource::Cpu => Cpus(value).to_string(),
         Resource::Memory => format!("{} ({} GiB)", Gb(value), Gib(value)),
@@ -195,7 +197,7 @@ struct Step {
 }
 
 /// The policy's steps in their order.
-fn steps(unit: &Unit) -> Vec<Step> {
+fn steps(unit: &SizedUnit) -> Vec<Step> {
     let profile = &unit.profile;
     let memory = Gb(unit.capacity.memory.amount);
     let (cap, raised) = match &unit.config.max_workers {
@@ -223,7 +225,7 @@ fn steps(unit: &Unit) -> Vec<Step> {
         let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), place(&set.source));
         steps.push(Step { name: "Each", value, why, guide: None });
     }
-    let by_hand = profile.workers_by == WorkersBy::Operator;
+    let by_hand = profile.workers_step == WorkersStep::Operator;
     let reason = dropin::workers_reason(unit);
     let sized =
         profile.cpu_target.min(profile.memory_target).min(profile.per_worker_target.unwrap_or(u32::MAX));
@@ -237,10 +239,10 @@ fn steps(unit: &Unit) -> Vec<Step> {
         name: "Recycle",
         value: profile.limit_max_requests,
         why: dropin::limit_reason(unit).into_owned(),
-        guide: match profile.limit_by {
-            LimitBy::Operator => None,
-            LimitBy::MemoryCreep | LimitBy::SmallSystem => Some(RECYCLE_SMALL_RULE),
-            LimitBy::Default => Some(RECYCLE_RULE),
+        guide: match profile.limit_step {
+            LimitStep::Operator => None,
+            LimitStep::MemoryCreep | LimitStep::SmallSystem => Some(RECYCLE_SMALL_RULE),
+            LimitStep::Default => Some(RECYCLE_RULE),
         },
     });
     steps
@@ -255,7 +257,7 @@ fn configuration(page: &mut Page, sizing: &Sizing) {
     for file in &sizing.config.files {
         page.row("  ", 2, file);
     }
-    if let Some((true, file)) = sizing.switch {
+    if let Some((true, file)) = sizing.kernel_switch {
         page.row("  ", 2, &format!("{file}: pypnm.sizing=, which says yes"));
     }
     if !sizing.problems.is_empty() {
@@ -275,20 +277,20 @@ pub(crate) struct Own {
 
 impl Own {
     /// For the machine below `root`, or the one to try.
-    pub(crate) fn of(root: &Root, instead: &Instead) -> Self {
+    pub(crate) fn of(root: &Root, hypothetical: &Hypothetical) -> Self {
         // Problems of these files have been reported by the sizing.
         let host = host::read(root, &mut Vec::new());
         let online = host.limits.iter().find_map(|limit| match &limit.amount {
             Amount::Cpus(set) => Some(u64::from(set.count())),
             _ => None,
         });
-        let cpus = instead.cpu.map_or(online.unwrap_or(1), |(milli, _)| (milli / 1000).max(1));
-        let memory = instead.memory.map_or(host.memory_total.unwrap_or(0), |(bytes, _)| bytes);
-        Self { cpus, memory, numbers: own_sizing(cpus, memory) }
+        let cpus = hypothetical.cpu.map_or(online.unwrap_or(1), |(milli, _)| (milli / 1000).max(1));
+        let memory = hypothetical.memory.map_or(host.memory_total.unwrap_or(0), |(bytes, _)| bytes);
+        Self { cpus, memory, numbers: default_numbers(cpus, memory) }
     }
 
     /// What it would start in place of the unit's profile, and why that differs.
-    pub(crate) fn against(&self, unit: &Unit) -> (String, Vec<String>) {
+    pub(crate) fn against(&self, unit: &SizedUnit) -> (String, Vec<String>) {
         let sized = &unit.profile;
         let own = self.numbers;
         let itself = profile(own.workers, own.limit_max_requests);
@@ -300,7 +302,7 @@ impl Own {
         let mut why = Vec::new();
         let (cpus, memory) = (unit.capacity.whole_cpus(), unit.capacity.memory.amount);
         // What its table says of what is really granted.
-        let here = own_sizing(cpus, memory);
+        let here = default_numbers(cpus, memory);
         if here != own {
             why.push(format!(
                 "It counts {} CPUs and {} GiB, the machine's; what is granted is {cpus} and {} GiB.",
@@ -310,8 +312,8 @@ impl Own {
             ));
         }
         let by_hand = |same: bool, operator: bool| !same && operator;
-        if by_hand(same_workers, sized.workers_by == WorkersBy::Operator)
-            || by_hand(same_limit, sized.limit_by == LimitBy::Operator)
+        if by_hand(same_workers, sized.workers_step == WorkersStep::Operator)
+            || by_hand(same_limit, sized.limit_step == LimitStep::Operator)
         {
             why.push("It does not know sizing.conf.".to_owned());
         } else if !same_workers && here.workers != i64::from(sized.workers) {
@@ -323,9 +325,9 @@ impl Own {
             });
         }
         if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
-            why.extend(match (sized.limit_by, here.limit_max_requests) {
-                (LimitBy::Operator, _) => None,
-                (LimitBy::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
+            why.extend(match (sized.limit_step, here.limit_max_requests) {
+                (LimitStep::Operator, _) => None,
+                (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
                 (_, 1000) => Some(
                     "Its table says 1000 for all below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
                         .to_owned(),

@@ -24,7 +24,7 @@ pub fn read(
         None => root.with_bytes(CONTAINER, |_| ()).is_ok(),
     };
     let file = if container { PID_1 } else { KERNEL };
-    match root.with_bytes(file, |text| said(text, container, file, problems)) {
+    match root.with_bytes(file, |text| last_value(text, container, file, problems)) {
         Ok(said) => said.map(|value| (value, file)),
         Err(ReadError::Missing) => None,
         Err(error) => {
@@ -35,7 +35,7 @@ pub fn read(
 }
 
 /// The last valid word of a command line; PID 1's where it is of a `container`.
-fn said(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> Option<bool> {
+fn last_value(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> Option<bool> {
     // Hardly any boot says anything.
     memchr::memmem::find(text, KEY.as_bytes())?;
     let mut said = None;

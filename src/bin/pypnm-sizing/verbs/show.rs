@@ -4,14 +4,16 @@ use pypnm_sizing::dropin;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, Sizing, Unit, size};
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 
-use crate::args::Show;
+use crate::answer as json;
+use crate::cli::Show;
+use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::sized::{
+use crate::service::generated;
+use crate::wording::{
     Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
-use crate::{Outcome, answer, generated, json, remark};
 
 /// The width of the labels.
 const LABEL: usize = 11;
@@ -19,11 +21,11 @@ const LABEL: usize = 11;
 const BOOTED: &str = "/run/systemd/system";
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
-    let instead = arguments.machine.instead();
-    let sizing = size(root, None, &instead);
+    let hypothetical = arguments.machine.hypothetical();
+    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let units = chosen(&sizing, arguments.unit.as_deref())?;
-    let loaded = |unit: &Unit| loaded(root, &instead, unit);
+    let loaded = |unit: &SizedUnit| loaded(root, &hypothetical, unit);
     if arguments.json {
         return answer(&json::show(&sizing, &units, &loaded));
     }
@@ -32,7 +34,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM counts CPUs and memory itself."));
     }
     for unit in &units {
-        one(&mut page, unit, &loaded(unit), instead != Instead::default());
+        one(&mut page, unit, &loaded(unit), hypothetical != Hypothetical::default());
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -57,7 +59,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     }
 }
 
-fn one(page: &mut Page, unit: &Unit, loaded: &Loaded, is_tried: bool) {
+fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     page.heading(&headline(unit));
     page.row("", 0, "");
     let capacity = &unit.capacity;
@@ -106,7 +108,7 @@ fn one(page: &mut Page, unit: &Unit, loaded: &Loaded, is_tried: bool) {
 }
 
 /// The unit and its profile, as it comes out in the end.
-pub(crate) fn headline(unit: &Unit) -> String {
+pub(crate) fn headline(unit: &SizedUnit) -> String {
     let sized = Numbers {
         workers: unit.profile.workers.into(),
         limit_max_requests: unit.profile.limit_max_requests.into(),
@@ -132,8 +134,8 @@ pub(crate) enum Loaded {
     Nothing,
 }
 
-fn loaded(root: &Root, instead: &Instead, unit: &Unit) -> Loaded {
-    if *instead != Instead::default() || !root.has_directory(BOOTED) {
+fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded {
+    if *hypothetical != Hypothetical::default() || !root.has_directory(BOOTED) {
         return Loaded::NotAsked;
     }
     match generated::read(root, &unit.name, &unit.name)

@@ -10,12 +10,14 @@
 use std::collections::BTreeMap;
 
 use pypnm_sizing::overrides::{Effect, Override, Overrides};
-use pypnm_sizing::pypnm::{self, Numbers, Seeded};
+use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 use pypnm_sizing::watch::role::flag;
 
-use crate::generated::Generated;
-use crate::sized::{Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place};
-use crate::systemd::Loaded;
+use crate::service::generated::Generated;
+use crate::service::systemctl::Loaded;
+use crate::wording::{
+    Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place,
+};
 
 const APPLY: &str = "pypnm-sizing apply";
 
@@ -353,7 +355,7 @@ impl Judge<'_> {
         generated: i64,
     ) -> (i64, i64) {
         let number = |value: &str| value.parse::<u32>().ok().filter(|value| *value >= least).map(i64::from);
-        for one in keys.into_iter().filter_map(|key| sized.overrides.of(key)) {
+        for one in keys.into_iter().filter_map(|key| sized.overrides.get(key)) {
             let text = override_text(one);
             let text = match &one.effect {
                 Effect::Variable { value, .. } if number(value).is_none() => {
@@ -364,7 +366,7 @@ impl Judge<'_> {
             self.find("override", Status::Fits, text, None);
         }
         let none = u32::MAX;
-        let effective = sized.overrides.number(keys, least, none);
+        let effective = sized.overrides.effective_number(keys, least, none);
         let due = if effective.set_by.is_some() { i64::from(effective.value) } else { fits };
         // Flags, and what stands in an environment file, need no reload.
         let at_start = |one: &Override| {
@@ -381,7 +383,7 @@ impl Judge<'_> {
     /// Whether PyPNM is pointed to our file, to the operator's, or to none.
     fn foreign_file(&mut self, sized: &Sized) -> Given {
         let facts = self.facts;
-        let at = sized.overrides.of(pypnm::ENV_FILE);
+        let at = sized.overrides.get(pypnm::ENV_FILE);
         let at = at.map_or_else(String::new, |one| format!(", {}", place(&one.source)));
         let name = pypnm::ENV_FILE;
         let why = match &facts.foreign_file {
@@ -393,13 +395,13 @@ impl Judge<'_> {
                     .to_owned()
             }
             None => format!("an empty Environment= in the unit took {name}= away"),
-            Some((path, Ok(text))) => match pypnm::seeded(text) {
-                Seeded::Taken(numbers) => {
+            Some((path, Ok(text))) => match pypnm::read_profile_file(text) {
+                ProfileFile::Taken(numbers) => {
                     self.find("override", Status::Fits, format!("{name}={path}{at}"), None);
                     return Given::Numbers(numbers);
                 }
-                Seeded::Ignored(key) => format!("{name}={path}{at}: the file has no {key}"),
-                Seeded::Crashes(key, value) => {
+                ProfileFile::Ignored(key) => format!("{name}={path}{at}: the file has no {key}"),
+                ProfileFile::Crashes(key, value) => {
                     format!("{name}={path}{at}: PyPNM can't start with its {key}={value}")
                 }
             },
@@ -436,10 +438,13 @@ impl Judge<'_> {
         let in_use = in_use(running, sized);
 
         // A flag that came with the profile that is due stays with the next start: whoever starts PyPNM sets it.
-        let given =
-            running.file.as_ref().and_then(|(_, text)| text.as_ref().ok()).map(|text| pypnm::seeded(text));
+        let given = running
+            .file
+            .as_ref()
+            .and_then(|(_, text)| text.as_ref().ok())
+            .map(|text| pypnm::read_profile_file(text));
         let given = |of: fn(&Numbers) -> i64| match &given {
-            Some(Seeded::Taken(numbers)) => of(numbers) == of(&due),
+            Some(ProfileFile::Taken(numbers)) => of(numbers) == of(&due),
             _ => false,
         };
         let mut other = false;
@@ -482,9 +487,11 @@ impl Judge<'_> {
                 (_, false) => "it was started before it was sized".to_owned(),
                 (None, true) => "PyPNM is given no profile file".to_owned(),
                 (Some((path, Err(why))), true) => format!("PyPNM can't read its profile: {path}: {why}"),
-                (Some((path, Ok(text))), true) => match pypnm::seeded(text) {
-                    Seeded::Ignored(key) => format!("PyPNM passes over its profile: {path} has no {key}"),
-                    Seeded::Taken(_) | Seeded::Crashes(..) => {
+                (Some((path, Ok(text))), true) => match pypnm::read_profile_file(text) {
+                    ProfileFile::Ignored(key) => {
+                        format!("PyPNM passes over its profile: {path} has no {key}")
+                    }
+                    ProfileFile::Taken(_) | ProfileFile::Crashes(..) => {
                         format!("PyPNM does not take its profile from {path}")
                     }
                 },
@@ -557,9 +564,9 @@ fn in_use(running: &Running, sized: &Sized) -> InUse {
         return InUse { workers: Some(workers), limit_max_requests: Some(limit), by: By::Flag };
     }
     let taken = match &running.file {
-        Some((_, Ok(text))) => match pypnm::seeded(text) {
-            Seeded::Taken(numbers) => Some(numbers),
-            Seeded::Ignored(_) | Seeded::Crashes(..) => None,
+        Some((_, Ok(text))) => match pypnm::read_profile_file(text) {
+            ProfileFile::Taken(numbers) => Some(numbers),
+            ProfileFile::Ignored(_) | ProfileFile::Crashes(..) => None,
         },
         _ => None,
     };
