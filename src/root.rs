@@ -10,6 +10,7 @@
 //! - **Trust** ([`crate::trust`]) is asked for by callers: [`Root::with_trusted_bytes`] for what leads root,
 //!   [`Root::with_guarded_bytes`] for what a service's user may write but must not lead root anywhere by.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::OsStr;
 use std::fmt;
@@ -224,6 +225,21 @@ impl Root {
         self.mounts.get_or_init(|| self.read_mounts())
     }
 
+    /// The lines of the cgroup mounts, of the first of `paths` that can be read; for the running machine always the program's
+    /// own view, which is where its paths lead. `Err`: a file and why it can't be read, `Missing` where there is none.
+    pub fn cgroup_mounts(&self, paths: &[&'static str]) -> Result<Cow<'_, [u8]>, (&'static str, ReadError)> {
+        let table = self.mounts();
+        if self.is_machine() || paths == MOUNTINFO {
+            return match &table.unknown {
+                None => Ok(Cow::Borrowed(&table.cgroup_lines)),
+                Some((path, error)) => Err((path, error.clone())),
+            };
+        }
+        let mut other = MountTable::default();
+        self.add_first(paths, &table.mounts, &mut other);
+        other.unknown.map_or(Ok(Cow::Owned(other.cgroup_lines)), Err)
+    }
+
     fn read_mounts(&self) -> MountTable {
         let mut table = MountTable::default();
         let Some(dir) = &self.below else {
@@ -250,29 +266,33 @@ impl Root {
             let _ = self.add_mounts(&file, place.strip_suffix(b"/").unwrap_or(place), false, &mut table);
         }
         let mut real = std::mem::take(&mut table.mounts);
-        table.unknown = Some((MOUNTINFO[0], ReadError::Missing));
-        for path in MOUNTINFO {
-            let walk = Walk { follow: true, others: Others::Lead };
-            let read = self.walk(path, walk, &real).and_then(|found| match found {
-                Found::At(file, stat) => self.reopen(&file, &stat, OFlags::empty()),
-                Found::Mask => Err(ReadError::Missing),
-            });
-            match read.and_then(|file| self.add_mounts(&file, b"", true, &mut table)) {
-                Ok(()) => {
-                    table.unknown = None;
-                    break;
-                }
-                Err(ReadError::Missing) => {}
-                Err(error) => {
-                    if matches!(table.unknown, None | Some((_, ReadError::Missing))) {
-                        table.unknown = Some((path, error));
-                    }
-                }
-            }
-        }
+        self.add_first(&MOUNTINFO, &real, &mut table);
         real.append(table.mounts);
         table.mounts = real;
         table
+    }
+
+    /// Takes the first mountinfo of a made-up machine that can be read.
+    fn add_first(&self, paths: &[&'static str], mounts: &Mounts, table: &mut MountTable) {
+        table.unknown = paths.first().map(|path| (*path, ReadError::Missing));
+        for path in paths {
+            let walk = Walk { follow: true, others: Others::Lead };
+            let read = self.walk(path, walk, mounts).and_then(|found| match found {
+                Found::At(file, stat) => self.reopen(&file, &stat, OFlags::empty()),
+                Found::Mask => Err(ReadError::Missing),
+            });
+            match read.and_then(|file| self.add_mounts(&file, b"", true, table)) {
+                Ok(()) => {
+                    table.unknown = None;
+                    return;
+                }
+                Err(ReadError::Missing) => {}
+                Err(error) if matches!(table.unknown, Some((_, ReadError::Missing))) => {
+                    table.unknown = Some((path, error));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// Takes the lines of a mountinfo into `table`, one after the other; no line is as long as the buffer may become.
