@@ -170,10 +170,10 @@ fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
 
 fn is_local(kind: &[u8], device: &[u8]) -> bool {
     let is = |known: &&str| known.as_bytes() == kind;
-    if REMOTE_ON_A_DEVICE.iter().any(|known| is(&known)) {
+    if REMOTE_ON_A_DEVICE.iter().any(|known| is(known)) {
         return false;
     }
-    LOCAL.iter().any(|known| is(&known)) || !device.starts_with(b"0:")
+    LOCAL.iter().any(|known| is(known)) || !device.starts_with(b"0:")
 }
 
 /// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn the_root_itself_is_entered() {
-        let mounts = mounts("22 1 0:40 / / rw - nfs server:/root rw\n23 22 0:41 / /usr rw - nfs s:/usr rw\n", "");
+        let mounts =
+            mounts("22 1 0:40 / / rw - nfs server:/root rw\n23 22 0:41 / /usr rw - nfs s:/usr rw\n", "");
         assert_eq!(mounts.remote(b"/etc/x"), None);
         assert_eq!(mounts.remote(b"/usr/lib/x"), Some("nfs"));
     }

@@ -152,6 +152,8 @@ enum Others {
     Lead,
     /// To a file of theirs, but not by a link of theirs: it could lead anywhere.
     Own,
+    /// Nowhere, but a sticky directory such as /tmp may be on the way.
+    Sticky,
     /// Nowhere.
     Nothing,
 }
@@ -276,11 +278,8 @@ impl Root {
     fn add_first(&self, paths: &[&'static str], mounts: &Mounts, table: &mut MountTable) {
         table.unknown = paths.first().map(|path| (*path, ReadError::Missing));
         for path in paths {
-            let walk = Walk { follow: true, others: Others::Lead };
-            let read = self.walk(path, walk, mounts).and_then(|found| match found {
-                Found::At(file, stat) => self.reopen(&file, &stat, OFlags::empty()),
-                Found::Mask => Err(ReadError::Missing),
-            });
+            let file = self.open_for(path, OFlags::empty(), Others::Lead, mounts);
+            let read = file.and_then(|file| file.ok_or(ReadError::Missing));
             match read.and_then(|file| self.add_mounts(&file, b"", true, table)) {
                 Ok(()) => {
                     table.unknown = None;
@@ -353,7 +352,9 @@ impl Root {
         }
         let (base, path) = match self.base() {
             (base, "/") => (base, path),
-            (base, itself) => (base, Some(path.trim_start_matches('/')).filter(|p| !p.is_empty()).unwrap_or(itself)),
+            (base, itself) => {
+                (base, Some(path.trim_start_matches('/')).filter(|p| !p.is_empty()).unwrap_or(itself))
+            }
         };
         match rustix::fs::openat2(base, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             Err(Errno::NOSYS | Errno::PERM) => {
@@ -372,19 +373,23 @@ impl Root {
         let base = rustix::fs::openat(base, name, flags | OFlags::DIRECTORY, Mode::empty())?;
         let base_stat = rustix::fs::fstat(&base)?;
         let check = |path: &[u8], stat: &Stat| {
-            Step { path, mode: stat.st_mode, owner: stat.st_uid }.check(self.user)
+            Step { path, mode: stat.st_mode, owner: stat.st_uid }
+                .check(self.user, walk.others == Others::Sticky)
         };
+        let must_be_trusted = matches!(walk.others, Others::Sticky | Others::Nothing);
         // Others may write somewhere on the way.
         let mut others = check(b"", &base_stat).err();
-        if walk.others == Others::Nothing
-            && let Some(untrusted) = others
-        {
+        if must_be_trusted && let Some(untrusted) = others {
             return Err(untrusted.into());
         }
         // Each directory on the way, and how long its path is.
         let mut stack: Vec<(OwnedFd, Stat, usize)> = Vec::new();
         let mut so_far: Vec<u8> = Vec::new();
         let mut pending: Vec<Vec<u8>> = steps(path.as_bytes());
+        // A person's command may name a file from where it runs.
+        if self.is_machine() && !path.starts_with('/') {
+            pending.extend(steps(rustix::process::getcwd(Vec::new())?.as_bytes()));
+        }
         let (mut links, mut taken) = (0, 0);
         while let Some(step) = pending.pop() {
             taken += 1;
@@ -406,7 +411,7 @@ impl Root {
             let at = rustix::fs::openat(directory, step.as_slice(), flags, Mode::empty())?;
             let stat = rustix::fs::fstat(&at)?;
             if let Err(untrusted) = check(&so_far, &stat) {
-                if walk.others == Others::Nothing {
+                if must_be_trusted {
                     return Err(untrusted.into());
                 }
                 others = others.or(Some(untrusted));
@@ -445,42 +450,38 @@ impl Root {
         })
     }
 
-    /// Opens what an `O_PATH` descriptor stands for.
-    fn reopen(&self, found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadError> {
-        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory if flags.contains(OFlags::DIRECTORY) => {
-                return Ok(rustix::fs::openat(found, ".", flags, Mode::empty())?);
-            }
-            FileType::Directory => return Err(ReadError::Directory),
-            _ if flags.contains(OFlags::DIRECTORY) => return Err(ReadError::Missing),
-            FileType::RegularFile => {}
-            _ => return Err(ReadError::NotAFile),
-        }
-        // The one name of what is open already, whatever has become of its path.
-        let name = format!("/proc/self/fd/{}", found.as_raw_fd());
-        Ok(rustix::fs::open(name, flags, Mode::empty())?)
-    }
-
     /// Opens the file, or with `OFlags::DIRECTORY` the directory, at `path`, which is absolute, for reading. `None`: it is a
     /// mask.
     fn open(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, ReadError> {
-        let mounts = &self.mounts().mounts;
+        self.open_for(path, flags, Others::Lead, &self.mounts().mounts)
+    }
+
+    fn open_for(
+        &self,
+        path: &str,
+        flags: OFlags,
+        others: Others,
+        mounts: &Mounts,
+    ) -> Result<Option<OwnedFd>, ReadError> {
         let reading = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // Only the kernel makes files there.
         let at_once = flags.contains(OFlags::DIRECTORY) || (self.is_machine() && is_of_the_kernel(path));
         let first = if at_once { reading } else { OFlags::PATH | OFlags::CLOEXEC };
         let found = match self.open_plain(path, first, mounts) {
+            // What must be trusted is looked at step by step, unless it is not there.
+            Some(Ok(_)) if matches!(others, Others::Sticky | Others::Nothing) => {
+                self.walk(path, Walk { follow: true, others }, mounts)?
+            }
             Some(opened) if at_once => return opened.map(Some),
             Some(opened) => {
                 let opened = opened?;
                 let stat = rustix::fs::fstat(&opened)?;
                 Found::At(opened, stat)
             }
-            None => self.walk(path, Walk { follow: true, others: Others::Lead }, mounts)?,
+            None => self.walk(path, Walk { follow: true, others }, mounts)?,
         };
         match found {
-            Found::At(found, stat) => self.reopen(&found, &stat, flags).map(Some),
+            Found::At(found, stat) => reopen(&found, &stat, flags).map(Some),
             Found::Mask if flags.contains(OFlags::DIRECTORY) => Err(ReadError::Missing),
             Found::Mask => Ok(None),
         }
@@ -507,43 +508,31 @@ impl Root {
 
     /// The same of a file that leads root: `Err(Untrusted)` where somebody else could have written it, or led the path to it.
     pub fn with_trusted_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = match self.trusted(path)? {
-            Found::At(found, stat) => Some(self.reopen(&found, &stat, OFlags::empty())?),
-            Found::Mask => None,
-        };
+        let file = self.open_for(path, OFlags::empty(), Others::Nothing, &self.mounts().mounts)?;
         self.with_bytes_of(file, look)
     }
 
     /// The same of a file that others may write: a link is followed only where nobody but root could have made it.
     pub fn with_guarded_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let mounts = &self.mounts().mounts;
-        let found = match self.open_plain(path, OFlags::PATH | OFlags::CLOEXEC, mounts) {
-            Some(opened) => {
-                let opened = opened?;
-                let stat = rustix::fs::fstat(&opened)?;
-                Found::At(opened, stat)
-            }
-            None => self.walk(path, Walk { follow: true, others: Others::Own }, mounts)?,
-        };
-        let file = match found {
-            Found::At(found, stat) => Some(self.reopen(&found, &stat, OFlags::empty())?),
-            Found::Mask => None,
-        };
+        let file = self.open_for(path, OFlags::empty(), Others::Own, &self.mounts().mounts)?;
         self.with_bytes_of(file, look)
+    }
+
+    /// As [`Root::with_trusted_bytes`], but a sticky directory such as /tmp may be on the way: for what a person's own command
+    /// reads.
+    pub fn with_owned_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
+        let file = self.open_for(path, OFlags::empty(), Others::Sticky, &self.mounts().mounts)?;
+        self.with_bytes_of(file, look)
+    }
+
+    /// Whether every step of `path` belongs to root or the user that the program runs as, as for [`Root::with_owned_bytes`].
+    pub fn check_owned(&self, path: &str) -> Result<(), ReadError> {
+        self.walk(path, Walk { follow: true, others: Others::Sticky }, &self.mounts().mounts).map(|_| ())
     }
 
     /// Whether every step of `path` is trusted, and there is something at its end.
     pub fn check_trusted(&self, path: &str) -> Result<(), ReadError> {
-        self.trusted(path).map(|_| ())
-    }
-
-    fn trusted(&self, path: &str) -> Result<Found, ReadError> {
-        let mounts = &self.mounts().mounts;
-        // Most are not there, and one call says so.
-        if let Some(Err(error)) = self.open_plain(path, OFlags::PATH | OFlags::CLOEXEC, mounts) {
-            return Err(error);
-        }
-        self.walk(path, Walk { follow: true, others: Others::Nothing }, mounts)
+        self.walk(path, Walk { follow: true, others: Others::Nothing }, &self.mounts().mounts).map(|_| ())
     }
 
     fn with_bytes_of<T>(&self, file: Option<OwnedFd>, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
@@ -603,20 +592,13 @@ impl Root {
         path: &str,
         mut visit: impl FnMut(&[u8], FileType),
     ) -> Result<(), ReadError> {
-        match self.trusted(path)? {
-            Found::At(found, stat) => {
-                let dir = self.reopen(&found, &stat, OFlags::DIRECTORY)?;
-                self.each_entry_of(&dir, &mut visit)
-            }
-            Found::Mask => Err(ReadError::Missing),
-        }
+        let flags = OFlags::DIRECTORY;
+        let dir =
+            self.open_for(path, flags, Others::Nothing, &self.mounts().mounts)?.ok_or(ReadError::Missing)?;
+        self.each_entry_of(&dir, &mut visit)
     }
 
-    fn each_entry_of(
-        &self,
-        dir: &OwnedFd,
-        visit: &mut dyn FnMut(&[u8], FileType),
-    ) -> Result<(), ReadError> {
+    fn each_entry_of(&self, dir: &OwnedFd, visit: &mut dyn FnMut(&[u8], FileType)) -> Result<(), ReadError> {
         let mut buffer = self.buffer.take();
         buffer.clear();
         buffer.reserve(BUFFER_BYTES);
@@ -668,6 +650,23 @@ fn read(file: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Opens what an `O_PATH` descriptor stands for.
+fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadError> {
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory if flags.contains(OFlags::DIRECTORY) => {
+            return Ok(rustix::fs::openat(found, ".", flags, Mode::empty())?);
+        }
+        FileType::Directory => return Err(ReadError::Directory),
+        _ if flags.contains(OFlags::DIRECTORY) => return Err(ReadError::Missing),
+        FileType::RegularFile => {}
+        _ => return Err(ReadError::NotAFile),
+    }
+    // The one name of what is open already, whatever has become of its path.
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok(rustix::fs::open(name, flags, Mode::empty())?)
 }
 
 /// Whether a path is what the kernel would call it: absolute, without `.`, `..` and doubled slashes.

@@ -9,6 +9,8 @@ use std::fmt;
 
 use rustix::fs::FileType;
 
+use crate::parse::printable::Printable;
+
 /// Anybody but the owner may write: the group, or others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
@@ -54,15 +56,20 @@ impl fmt::Display for Untrusted {
 
 impl Step<'_> {
     /// `Err`: somebody other than root and `user` could have written it.
-    pub fn check(&self, user: u32) -> Result<(), Untrusted> {
+    ///
+    /// `sticky`: a sticky directory such as /tmp will do, where the next step is checked as well: what is root's in there
+    /// nobody else can replace.
+    pub fn check(&self, user: u32, sticky: bool) -> Result<(), Untrusted> {
         let is_foreign = self.owner != 0 && self.owner != user;
-        let is_link = FileType::from_raw_mode(self.mode) == FileType::Symlink;
-        let is_store = self.path == NIX_STORE && self.mode & 0o002 == 0 && self.mode & STICKY != 0;
-        if !is_foreign && (is_link || is_store || self.mode & WRITABLE_BY_OTHERS == 0) {
+        let file_type = FileType::from_raw_mode(self.mode);
+        let is_link = file_type == FileType::Symlink;
+        let is_store = self.path == NIX_STORE && self.mode & 0o002 == 0;
+        let is_sticky = (sticky || is_store) && file_type == FileType::Directory && self.mode & STICKY != 0;
+        if !is_foreign && (is_link || is_sticky || self.mode & WRITABLE_BY_OTHERS == 0) {
             return Ok(());
         }
-        let path = String::from_utf8_lossy(self.path).into_owned();
-        let path = if path.is_empty() { "/".to_owned() } else { path };
+        let path = if self.path.is_empty() { b"/" } else { self.path };
+        let path = Printable(&String::from_utf8_lossy(path)).to_string();
         Err(Untrusted { path, owner: self.owner, mode: self.mode & 0o7777, is_foreign })
     }
 }
@@ -91,13 +98,21 @@ mod tests {
             ("/etc/l", link | 0o777, 7, 0, false),
         ] {
             let step = Step { path: path.as_bytes(), mode, owner };
-            assert_eq!(step.check(user).is_ok(), trusted, "{path} {mode:o} {owner} for {user}");
+            assert_eq!(step.check(user, false).is_ok(), trusted, "{path} {mode:o} {owner} for {user}");
+        }
+    }
+
+    #[test]
+    fn sticky_directories_where_they_will_do() {
+        for (mode, trusted) in [(0o041_777, true), (0o040_777, false), (0o101_666, false), (0o100_644, true)]
+        {
+            assert_eq!((Step { path: b"/tmp", mode, owner: 0 }).check(0, true).is_ok(), trusted, "{mode:o}");
         }
     }
 
     #[test]
     fn what_is_said() {
-        let said = |mode, owner| match (Step { path: b"/run/x", mode, owner }).check(0) {
+        let said = |mode, owner| match (Step { path: b"/run/x", mode, owner }).check(0, false) {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),
         };
