@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
 use crate::kernel_cmdline;
+use crate::limits::process::{self, Process};
 use crate::limits::{Amount, Limit, Scope, cgroup, host, service};
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
@@ -24,12 +25,20 @@ pub struct Request<'a> {
     pub hypothetical: Hypothetical,
     /// One more unit to size, as if `Units=` named it.
     pub extra_unit: Option<&'a str>,
+    /// A process that is the service or becomes it: the limits of its own cgroup and affinity count as well.
+    pub process: Option<Process>,
 }
 
 impl<'a> Request<'a> {
     /// The configured units, on the machine below `root`.
     pub fn new(root: &'a Root) -> Self {
-        Self { root, virtualization: None, hypothetical: Hypothetical::default(), extra_unit: None }
+        Self {
+            root,
+            virtualization: None,
+            hypothetical: Hypothetical::default(),
+            extra_unit: None,
+            process: None,
+        }
     }
 }
 
@@ -85,7 +94,7 @@ impl Sizing {
 
 /// Reads everything below the root of `request` and sizes the units.
 pub fn size(request: &Request<'_>) -> Sizing {
-    let Request { root, virtualization, hypothetical, extra_unit } = request;
+    let Request { root, virtualization, hypothetical, extra_unit, process } = request;
     let mut problems = Vec::new();
     let kernel_switch = kernel_cmdline::read(root, *virtualization, &mut problems);
     let config = config::read(root, &mut problems);
@@ -97,6 +106,15 @@ pub fn size(request: &Request<'_>) -> Sizing {
     let container = cgroup::read(root, &mut sizing.problems);
     let mut machine = host.limits;
     machine.extend(container.limits);
+    if let Some(process) = *process {
+        // In a container of its own its cgroup is PID 1's: each file once.
+        let mut problems = Vec::new();
+        let mut limits = process::read(root, process, &mut problems);
+        limits.retain(|limit| !machine.iter().any(|old| old.source == limit.source));
+        problems.retain(|problem| !sizing.problems.iter().any(|old| old.source == problem.source));
+        machine.append(&mut limits);
+        sizing.problems.append(&mut problems);
+    }
     let machine = replaced(machine, hypothetical);
     // What percentages are of, as for systemd (`physical_memory()`).
     let physical_memory = match (hypothetical.memory, host.memory_total, container.root_memory) {
@@ -121,7 +139,8 @@ pub fn size(request: &Request<'_>) -> Sizing {
         if !config.is_enabled() {
             continue;
         }
-        for limit in &mut limits {
+        // The process's own belong to it alone.
+        for limit in limits.iter_mut().filter(|limit| limit.scope != Scope::Process) {
             limit.shared_by = sharing;
         }
         if service.replaces_affinity && limits.iter().any(is_cpuset) {

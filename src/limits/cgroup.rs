@@ -1,5 +1,6 @@
-//! The container's limits: the control groups from the root that PID 1 sees down to PID 1, version 2, version 1 and
-//! hybrid. Never the cgroup of the generator or of a calling shell: the service will live below PID 1's root.
+//! The limits of control groups, version 2, version 1 and hybrid: the container's, from the root that PID 1 sees down to
+//! PID 1, and those of one process, from the root in sight down to its own cgroup (see [`crate::limits::process`]). For
+//! the generator only the container's count: the service will live below PID 1's root, not in the generator's cgroup.
 //!
 //! Where others decide differently, the choice here is the one that never overcommits:
 //!
@@ -18,9 +19,28 @@ use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
 use crate::problem::{FileName, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
-const MEMBERSHIP: &str = "/proc/1/cgroup";
-/// PID 1's view of the mounts; another's where that is hidden from the caller.
-const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
+/// Whose cgroup it is.
+struct Member<'a> {
+    /// In words.
+    who: &'static str,
+    /// Its cgroups (cgroups(7)), as the reader's cgroup namespace shows them.
+    membership: &'a str,
+    /// Whose view of the mounts counts, the first that can be read.
+    mountinfo: &'static [&'static str],
+    /// What its limits are.
+    scope: Scope,
+    /// Where its cgroup of one controller is.
+    place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Hierarchy>,
+}
+
+const PID_1: Member<'_> = Member {
+    who: "PID 1",
+    membership: "/proc/1/cgroup",
+    // Another's where PID 1's is hidden from the caller.
+    mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
+    scope: Scope::Container,
+    place: Hierarchy::of,
+};
 /// Where everybody mounts it.
 const STANDARD_PLACE: &str = "/sys/fs/cgroup";
 /// What systemd moves PID 1 to, below the cgroup that it was started in (`cg_get_root_path()`).
@@ -43,24 +63,38 @@ pub struct Container {
 
 /// Reads the container's limits below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
-    let mut reader =
-        LimitReader { root, problems, path: String::with_capacity(128), found: Container::default() };
-    let text = match root.text(MEMBERSHIP) {
+    read_member(root, &PID_1, problems)
+}
+
+/// Reads the limits of the cgroup that `membership` (`/proc/PID/cgroup`) names, at every level in sight of the reader.
+pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
+    // The kernel shows another process's cgroup as the reader's namespace sees it, so the reader's mounts belong to it.
+    let mountinfo = &["/proc/self/mountinfo"];
+    let place = Hierarchy::of_process;
+    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
+    read_member(root, &member, problems).limits
+}
+
+fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
+    let path = String::with_capacity(128);
+    let mut reader = LimitReader { root, member, problems, path, found: Container::default() };
+    let membership = member.membership;
+    let text = match root.text(membership) {
         Ok(text) => text,
         // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
         Err(ReadError::Missing) => String::new(),
         Err(error) => {
             let instead = "taking the least of CPUs and memory";
-            reader.problems.push(Problem::unreadable(MEMBERSHIP, error, instead));
-            reader.unknown(Resource::Cpu, Source::file(MEMBERSHIP));
-            reader.unknown(Resource::Memory, Source::file(MEMBERSHIP));
+            reader.problems.push(Problem::unreadable(membership.to_owned(), error, instead));
+            reader.unknown(Resource::Cpu, Source::file(membership.to_owned()));
+            reader.unknown(Resource::Memory, Source::file(membership.to_owned()));
             return reader.found;
         }
     };
     let memberships = match cgroup::memberships(&text) {
         Ok(memberships) => memberships,
         Err((line, bad)) => {
-            let source = Source::key(MEMBERSHIP, line, "");
+            let source = Source::key(membership.to_owned(), line, "");
             let instead = "taking the least of CPUs and memory";
             let problem = Problem::bad_value(source.clone(), bad, "HIERARCHY:CONTROLLERS:/PATH", instead);
             reader.problems.push(problem);
@@ -71,7 +105,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
     };
     let places = |mountinfo: &[u8]| {
         let mounts = cgroup_mounts(mountinfo);
-        let of = |controller| Hierarchy::of(controller, &memberships, &mounts);
+        let of = |controller| (member.place)(controller, &memberships, &mounts);
         let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
             && mounts.iter().all(|mount| mount.v1_options.is_none());
         let memory = of("memory");
@@ -80,9 +114,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
             if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
         [memory, cpu, cpuset]
     };
-    let [memory, cpu, cpuset] = with_mountinfo(root, places).unwrap_or_else(|error| {
+    let [memory, cpu, cpuset] = with_mountinfo(root, member.mountinfo, places).unwrap_or_else(|error| {
         let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
-        reader.problems.push(Problem::unreadable(MOUNTINFO[0], error, instead));
+        reader.problems.push(Problem::unreadable("/proc/self/mountinfo", error, instead));
         places(&[])
     });
     if let Some(place) = memory {
@@ -98,9 +132,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 }
 
 /// What `look` makes of the first mountinfo that can be read; none at all is empty (an image, say).
-fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadError> {
+fn with_mountinfo<T>(root: &Root, paths: &[&str], look: impl Fn(&[u8]) -> T) -> Result<T, ReadError> {
     let mut failed = None;
-    for path in MOUNTINFO {
+    for path in paths {
         match root.with_bytes(path, &look) {
             Ok(looked) => return Ok(looked),
             Err(ReadError::Missing) => {}
@@ -110,7 +144,7 @@ fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadEr
     failed.map_or_else(|| Ok(look(&[])), Err)
 }
 
-/// Where PID 1 is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
+/// Where a process is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
     /// Its directory.
@@ -118,13 +152,32 @@ pub struct Hierarchy {
     /// How much of `path` is the outermost directory in sight.
     outermost: usize,
     v1: bool,
-    /// PID 1's cgroup is below the mount, so the directory must be there.
+    /// Its cgroup is below the mount, so the directory must be there.
     certain: bool,
 }
 
 impl Hierarchy {
-    /// A controller belongs to one hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
+    /// The cgroup that PID 1 was started in: what systemd moved it to below that is stripped. A controller belongs to one
+    /// hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
     pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
+        Self::find(controller, memberships, mounts, &OWN_OF_PID_1)
+    }
+
+    /// The cgroup of another process, likewise.
+    pub fn of_process(
+        controller: &str,
+        memberships: &[Membership<'_>],
+        mounts: &[CgroupMount<'_>],
+    ) -> Option<Self> {
+        Self::find(controller, memberships, mounts, &[])
+    }
+
+    fn find(
+        controller: &str,
+        memberships: &[Membership<'_>],
+        mounts: &[CgroupMount<'_>],
+        stripped: &[&str],
+    ) -> Option<Self> {
         let of_v1 = memberships.iter().find(|one| one.has_v1(controller));
         let member = of_v1.or_else(|| memberships.iter().find(|one| one.v1_controllers.is_none()));
         let v1 = match member {
@@ -132,10 +185,10 @@ impl Hierarchy {
             None => mounts.iter().any(|mount| mount.has_v1(controller)),
         };
         let path = member.map_or("/", |member| member.path);
-        let path = OWN_OF_PID_1.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
+        let path = stripped.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
         let path = path.trim_end_matches('/');
 
-        // PID 1's cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
+        // The cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
         let below = |mount: &CgroupMount<'_>| {
             let below = path.strip_prefix(mount.root.trim_end_matches('/'))?;
             let clean = below.is_empty() || below.starts_with('/');
@@ -169,14 +222,14 @@ impl Hierarchy {
         Some(Self { path: format!("{point}{path}"), outermost: point.len(), v1, certain: false })
     }
 
-    /// The directories from the outermost in sight to PID 1's.
+    /// The directories from the outermost in sight to the process's own.
     pub fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
         let below = self.path.get(self.outermost..).unwrap_or_default();
         let ends = below.match_indices('/').map(|(at, _)| at).chain([below.len()]);
         ends.map(|end| self.path.get(..self.outermost + end).unwrap_or_default())
     }
 
-    /// Whether PID 1's own directory is not the outermost.
+    /// Whether the process's own directory is not the outermost.
     fn is_nested(&self) -> bool {
         self.path.len() > self.outermost
     }
@@ -197,6 +250,7 @@ enum Value<T> {
 
 struct LimitReader<'a> {
     root: &'a Root,
+    member: &'a Member<'a>,
     problems: &'a mut Vec<Problem>,
     /// The path of the file that was read last.
     path: String,
@@ -205,7 +259,7 @@ struct LimitReader<'a> {
 
 impl LimitReader<'_> {
     fn push(&mut self, amount: Amount, source: Source) {
-        self.found.limits.push(Limit { scope: Scope::Container, amount, source, shared_by: 1 });
+        self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
     }
 
     fn unknown(&mut self, resource: Resource, source: Source) {
@@ -246,19 +300,20 @@ impl LimitReader<'_> {
         if place.path.len() <= LONGEST_PATH {
             return true;
         }
-        let source = Source::file(MEMBERSHIP);
+        let source = Source::file(self.member.membership.to_owned());
         let expected = "a path that can be opened";
         self.problems.push(Problem::bad_value(source.clone(), &place.path, expected, instead(resource)));
         self.unknown(resource, source);
         false
     }
 
-    /// PID 1's own cgroup holds none of a controller's files: most likely the controller is off there. But were the
+    /// The process's own cgroup holds no file of a controller: most likely the controller is off there. But were the
     /// directory itself missing, a limit could be out of sight.
     fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
         if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
-            let instead = format!("{MEMBERSHIP} says that PID 1 runs in it, so {}", instead(resource));
+            let Member { membership, who, .. } = self.member;
+            let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
             self.problems.push(Problem {
                 source: source.clone(),
                 kind: ProblemKind::Absent,

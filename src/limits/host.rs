@@ -28,7 +28,7 @@ pub struct Host {
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
     let mut limits = Vec::with_capacity(16);
     limits.push(online(root, problems));
-    limits.extend(affinity(root, problems));
+    limits.extend(affinity(root, PID_1_STATUS, Scope::Host, problems));
     let (memory, memory_total) = memory(root, problems);
     limits.push(memory);
     Host { limits, memory_total }
@@ -56,13 +56,13 @@ fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
     limit(amount, source)
 }
 
-/// PID 1's affinity. No such file, or no such line: nothing is known to narrow the CPUs online (an image has no
-/// /proc; an unprivileged caller under `hidepid=` does not see PID 1).
-fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
+/// The affinity in `status`, a process's /proc/PID/status: for a machine PID 1's. No such file, or no such line: nothing is
+/// known to narrow the CPUs online (an image has no /proc; an unprivileged caller under `hidepid=` does not see PID 1).
+pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
     const INSTEAD: &str = "counting on 1 CPU";
-    let source = || Source::key(PID_1_STATUS, 0, KEY);
-    let amount = root.with_text(PID_1_STATUS, |text| {
+    let source = || Source::key(status.to_owned(), 0, KEY);
+    let amount = root.with_text(status, |text| {
         let value = field(text, "Cpus_allowed_list:")?;
         Some(match CpuSet::parse(value) {
             Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
@@ -76,11 +76,11 @@ fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
         Ok(amount) => amount?,
         Err(ReadError::Missing) => return None,
         Err(error) => {
-            problems.push(Problem::unreadable(PID_1_STATUS, error, INSTEAD));
+            problems.push(Problem::unreadable(status.to_owned(), error, INSTEAD));
             Amount::Unknown(Resource::Cpu)
         }
     };
-    Some(limit(amount, source()))
+    Some(Limit { scope, amount, source: source(), shared_by: 1 })
 }
 
 /// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.

@@ -186,6 +186,7 @@ pub(crate) fn scope(scope: Scope) -> &'static str {
         Scope::Container => "container",
         Scope::Slice => "slice",
         Scope::Service => "service",
+        Scope::Process => "process",
     }
 }
 
