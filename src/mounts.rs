@@ -170,10 +170,10 @@ fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
 
 fn is_local(kind: &[u8], device: &[u8]) -> bool {
     let is = |known: &&str| known.as_bytes() == kind;
-    if REMOTE_ON_A_DEVICE.iter().any(|known| is(known)) {
+    if REMOTE_ON_A_DEVICE.iter().any(is) {
         return false;
     }
-    LOCAL.iter().any(|known| is(known)) || !device.starts_with(b"0:")
+    LOCAL.iter().any(is) || !device.starts_with(b"0:")
 }
 
 /// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
