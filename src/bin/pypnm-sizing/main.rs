@@ -11,7 +11,6 @@ mod watch;
 mod wording;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -58,7 +57,7 @@ fn main() -> ExitCode {
         Some(Command::Ready(arguments)) => ready::run(&root, arguments),
         Some(Command::Watch(arguments)) => watch::run(&root, arguments),
     };
-    outcome.unwrap_or_else(|message| failed(&message))
+    outcome.unwrap_or_else(|error| failed(&format!("{error:#}")))
 }
 
 /// The status for wrong usage, of the verb that was meant.
@@ -72,6 +71,6 @@ fn usage_status(arguments: impl Iterator<Item = OsString>) -> u8 {
 }
 
 fn failed(message: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "pypnm-sizing: {message}");
+    output::remark(&message);
     ExitCode::from(2)
 }

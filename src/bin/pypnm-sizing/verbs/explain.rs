@@ -14,7 +14,7 @@ use super::show;
 use crate::answer as json;
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
-use crate::page::{Ink, Page};
+use crate::page::{Ink, Page, TableRow};
 use crate::wording::{chosen, place, profile, settings, state, turned_off};
 
 /// The guide's words for each of its memory guardrails.
@@ -51,7 +51,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         show::unsized_units(&mut page, &sizing);
     }
     configuration(&mut page, &sizing);
-    answer(&page.into_text())
+    page.print()
 }
 
 fn one(page: &mut Page, unit: &SizedUnit, own: &Own) {
@@ -111,16 +111,18 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
         page.row("  ", 2, "none; nothing readable counts as the least");
     }
     let widest = limits().map(|(_, limit)| amount(limit).chars().count()).max().unwrap_or(0);
-    for (index, limit) in limits() {
-        let binds = grant.binding == Some(index);
-        let mark = if binds { ">" } else { " " };
-        let label = format!("  {mark} {:<widest$}  {:<9}  ", amount(limit), scope(limit.scope));
-        if binds {
-            page.marked(&label, 0, &source(limit), Ink::Bold);
-        } else {
-            page.row(&label, 0, &source(limit));
-        }
-    }
+    let rows: Vec<TableRow> = limits()
+        .map(|(index, limit)| {
+            let binds = grant.binding == Some(index);
+            let mark = if binds { ">" } else { " " };
+            TableRow {
+                label: format!("  {mark} {:<widest$}  {:<9}  ", amount(limit), scope(limit.scope)),
+                text: source(limit),
+                ink: binds.then_some(Ink::Bold),
+            }
+        })
+        .collect();
+    page.table(&rows);
     page.row("  = ", 4, &left(unit, grant, resource));
 }
 

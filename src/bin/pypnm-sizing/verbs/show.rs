@@ -41,10 +41,10 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     if !units.is_empty() {
         let next = "Why: pypnm-sizing explain. Does it fit what runs: pypnm-sizing check.";
-        page.row("", 0, "");
+        page.gap();
         page.row("", 0, next);
     }
-    answer(&page.into_text())
+    page.print()
 }
 
 /// The units that are named but not sized.
@@ -61,7 +61,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
 
 fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     page.heading(&headline(unit));
-    page.row("", 0, "");
+    page.gap();
     let capacity = &unit.capacity;
     let memory = capacity.memory.amount;
     page.row("  CPUs", LABEL, &format!("{}: {}", Cpus(capacity.cpu.amount), dropin::cpu_reason(unit)));
