@@ -20,7 +20,7 @@ use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::pypnm::{ENV_FILE, integer};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
-use pypnm_sizing::{dropin, write};
+use pypnm_sizing::{reasons, write};
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::io::Errno;
 
@@ -205,7 +205,7 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
     let mut reasons = Vec::new();
     match &workers.set_by {
         Some(set_by) => reasons.push(format!("workers set by {set_by}")),
-        None => reasons.push(dropin::workers_reason(unit)),
+        None => reasons.push(reasons::workers_reason(unit)),
     }
     if let Some(set_by) = &limit.set_by {
         reasons.push(format!("limit set by {set_by}"));
@@ -213,8 +213,8 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
     if workers.set_by.is_none() {
         let (cpus, memory) = (Cpus(unit.capacity.cpu.amount), Gib(unit.capacity.memory.amount));
         let number = if unit.capacity.cpu.amount == 1000 { "CPU" } else { "CPUs" };
-        reasons.push(format!("{cpus} {number} by {}", dropin::cpu_reason(unit)));
-        reasons.push(format!("{memory} GiB by {}", dropin::memory_reason(unit)));
+        reasons.push(format!("{cpus} {number} by {}", reasons::cpu_reason(unit)));
+        reasons.push(format!("{memory} GiB by {}", reasons::memory_reason(unit)));
     }
     let end = if workers.value <= 1 && limit.value > 0 {
         let requests = limit.value;
