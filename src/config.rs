@@ -7,6 +7,7 @@
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
+use crate::names;
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
@@ -74,10 +75,10 @@ impl UnitConfig {
     pub fn decided_variables(&self) -> Vec<&'static str> {
         let mut decided = Vec::new();
         if self.workers.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend(["PYPNM_SERVE_WORKERS", "UVICORN_WORKERS"]);
+            decided.extend([names::WORKERS, names::UVICORN_WORKERS]);
         }
         if self.limit_max_requests.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend(["PYPNM_SERVE_LIMIT_MAX_REQUESTS", "UVICORN_LIMIT_MAX_REQUESTS"]);
+            decided.extend([names::LIMIT_MAX_REQUESTS, names::UVICORN_LIMIT_MAX_REQUESTS]);
         }
         decided
     }
@@ -93,8 +94,6 @@ impl UnitConfig {
 pub struct Config {
     /// The files that were read, in order; later ones win.
     pub files: Vec<String>,
-    /// The last of them that sets a key; comments alone set none.
-    pub last_with_a_key: Option<String>,
     /// `Units=`, never empty.
     units: Option<Sourced<Vec<String>>>,
     general: UnitConfig,
@@ -179,16 +178,14 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 
 /// Reads one file into `config`. Whether there is such a file.
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+    // An empty file only hides others.
     let taken = root.with_bytes(&path, |text| {
-        // An empty file only hides others.
-        (!text.is_empty()).then(|| parse_into(&path, text, config, problems))
+        parse_into(&path, text, config, problems);
+        !text.is_empty()
     });
     match taken {
-        Ok(has_a_key) => {
-            if has_a_key == Some(true) {
-                config.last_with_a_key = Some(path.to_string());
-            }
-            if has_a_key.is_some() {
+        Ok(has_text) => {
+            if has_text {
                 config.files.push(path.to_string());
             }
             true
@@ -209,12 +206,11 @@ enum Section {
     Unknown,
 }
 
-/// Takes the lines of one file into `config`. Whether there is a key among them.
-pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+/// Takes the lines of one file into `config`.
+pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
     // Most files are comments, and nothing stands in them.
     let file = LazyCell::new(|| FileName::found(path));
     let mut section = Section::None;
-    let mut has_a_key = false;
     let before = problems.len();
     for item in items(text) {
         let at = |line, key: &str| Source::key((*file).clone(), line, key.to_owned());
@@ -227,7 +223,7 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 kind: ProblemKind::TooManyFaults,
                 consequence: instead,
             });
-            return has_a_key;
+            return;
         }
         match item {
             Item::Fault { fault, line } => {
@@ -256,7 +252,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 };
             }
             Item::Assignment { key, value, line } => {
-                has_a_key = true;
                 let source = at(line, &key);
                 match &section {
                     Section::Unknown => {}
@@ -276,7 +271,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
             }
         }
     }
-    has_a_key
 }
 
 /// A reader of values: what it is for, and what it expects in words.

@@ -26,6 +26,7 @@ pub mod policy;
 pub mod problem;
 #[cfg(feature = "helper")]
 pub mod pypnm;
+pub mod reasons;
 pub mod root;
 pub mod sizing;
 pub mod units;

@@ -7,18 +7,9 @@ use std::collections::BTreeMap;
 
 use crate::parse::quantity::GIB;
 
-/// The keys of the profile file, in PyPNM's order.
-pub const KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
-/// Whole CPUs.
-pub const CPU_COUNT: &str = "PYPNM_SERVE_CPU_COUNT";
-/// GiB with decimals.
-pub const TOTAL_MEMORY_GIB: &str = "PYPNM_SERVE_TOTAL_MEMORY_GIB";
-/// Workers to start.
-pub const WORKERS: &str = "PYPNM_SERVE_WORKERS";
-/// Requests after which a worker is recycled.
-pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
-/// In the environment: the path of the profile file.
-pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
+pub use crate::names::{
+    CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS as KEYS, TOTAL_MEMORY_GIB, WORKERS,
+};
 
 /// Where Python's `splitlines()` ends a line.
 const LINE_ENDS: [char; 10] =

@@ -231,7 +231,7 @@ impl Machine {
         }
         assert_eq!(names, ["10-pypnm-sizing.conf"], "{what}");
         let text = fs::read_to_string(directory.join("10-pypnm-sizing.conf")).unwrap();
-        assert!(text.ends_with("below [Service].\n"), "{what}: cut off: {text}");
+        assert!(text.ends_with("'systemctl edit pypnm.service'.\n"), "{what}: cut off: {text}");
         let number = |key: &str| -> u32 {
             let line = text
                 .lines()

@@ -10,7 +10,6 @@ mod verbs;
 mod watch;
 mod wording;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -42,10 +41,10 @@ fn main() -> ExitCode {
         Some(Command::Ready(arguments)) => ready::run(&root, arguments),
         Some(Command::Watch(arguments)) => watch::run(&root, arguments),
     };
-    outcome.unwrap_or_else(|message| failed(&message))
+    outcome.unwrap_or_else(|error| failed(&format!("{error:#}")))
 }
 
 fn failed(message: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "pypnm-sizing: {message}");
+    output::remark(&message);
     ExitCode::from(2)
 }

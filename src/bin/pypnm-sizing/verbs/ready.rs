@@ -10,6 +10,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, bail};
 use pypnm_sizing::root::{ReadError, Root};
 
 use crate::cli::Ready;
@@ -27,7 +28,7 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     let pid = arguments
         .pid
         .or_else(inherited)
-        .ok_or("which process? --pid=PID; under systemd, as ExecStartPost=, $MAINPID says it")?;
+        .context("which process? --pid=PID; under systemd, as ExecStartPost=, $MAINPID says it")?;
     match wait(root, &mut || Some(pid), Duration::from_secs(arguments.timeout))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(why) => {
@@ -44,7 +45,7 @@ pub(crate) fn wait(
     root: &Root,
     server: &mut dyn FnMut() -> Option<u32>,
     timeout: Duration,
-) -> Result<Result<(), String>, String> {
+) -> anyhow::Result<Result<(), String>> {
     let started = Instant::now();
     let mut looked_at = None;
     let mut workers = Workers::default();
@@ -59,7 +60,7 @@ pub(crate) fn wait(
                     Err(ReadError::Missing) => {
                         return Ok(Err(format!("process {pid} has ended before it answered")));
                     }
-                    Err(error) => return Err(format!("{path}: {error}")),
+                    Err(error) => bail!("{path}: {error}"),
                 };
                 let at = Address::of(&words);
                 let error = match at.ask() {
