@@ -111,6 +111,11 @@ impl Config {
         }
     }
 
+    /// Whether the operator named them.
+    pub fn names_units(&self) -> bool {
+        self.units.is_some()
+    }
+
     /// Whether `unit` is one of them.
     fn is_sized(&self, unit: &str) -> bool {
         match &self.units {
