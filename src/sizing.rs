@@ -115,6 +115,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
         machine.append(&mut limits);
         sizing.problems.append(&mut problems);
     }
+    host::recognize_virtual_cpus(root, &mut machine);
     let machine = replaced(machine, hypothetical);
     // What percentages are of, as for systemd (`physical_memory()`).
     let physical_memory = match (hypothetical.memory, host.memory_total, container.root_memory) {

@@ -173,7 +173,7 @@ pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Opt
                 return None;
             }
         };
-        let Some(of_node) = CpuSet::parse(&text) else {
+        let Some(of_node) = CpuSet::parse(&text).filter(|_| !text.is_empty()) else {
             problems.push(Problem::bad_value(Source::file(path), text.trim(), "a list of CPUs", INSTEAD));
             return None;
         };

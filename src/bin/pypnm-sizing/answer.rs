@@ -185,6 +185,7 @@ fn grant(grant: Available) -> Value {
 fn limit(limit: &Limit, binds: bool) -> Value {
     let (amount, cpus) = match &limit.amount {
         Amount::Memory(bytes) => (Some(*bytes), None),
+        Amount::MemoryNodes(nodes) => (Some(nodes.bytes()), None),
         Amount::CpuTime(milli) => (Some(*milli), None),
         Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
         Amount::Unknown(_) => (None, None),
