@@ -163,7 +163,7 @@ impl<'a> Wait<'a> {
         }
         self.family = family::processes(self.machine, self.service);
         let command_line = |pid| family::command_line(self.machine, pid);
-        self.workers.look(&self.family, &command_line);
+        self.workers.look(&self.family, pid, &command_line);
         if self.workers.keep_failing() {
             let failed = self.workers.failed.len();
             return Err(NotReady::No(format!(
@@ -465,11 +465,12 @@ struct Workers {
 }
 
 impl Workers {
-    fn look(&mut self, family: &BTreeMap<u32, Stat>, command_line: &dyn Fn(u32) -> Vec<String>) {
+    fn look(&mut self, family: &BTreeMap<u32, Stat>, main: u32, command_line: &dyn Fn(u32) -> Vec<String>) {
         for (pid, stat) in family {
             if stat.has_failed() && self.seen.contains(pid) {
                 self.failed.insert(*pid);
             } else if !stat.has_ended()
+                && *pid != main
                 && !self.seen.contains(pid)
                 && command_line(*pid).iter().any(|word| word.contains("spawn_main"))
             {
