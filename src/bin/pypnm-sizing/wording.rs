@@ -1,5 +1,6 @@
 //! What the verbs say of a sizing in the same words: which units, why none, what was set by hand, a profile in a line.
 
+use anyhow::anyhow;
 use pypnm_sizing::config::UnitConfig;
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::{Cpus, Gib, Size};
@@ -9,7 +10,7 @@ use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use pypnm_sizing::units::{self, State};
 
 /// The units to speak of: all that are sized, or the one that was asked for.
-pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Result<Vec<&'a SizedUnit>, String> {
+pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Result<Vec<&'a SizedUnit>> {
     let Some(asked) = asked else {
         return Ok(sizing.units.iter().collect());
     };
@@ -20,7 +21,7 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Result<Vec<
         let names: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
         format!("Units= in sizing.conf(5) names {}", names.join(" "))
     });
-    Err(format!("--unit={asked}: it is not sized: {why}"))
+    Err(anyhow!("--unit={asked}: it is not sized: {why}"))
 }
 
 /// Why nothing is sized at all, and where that stands.

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{anyhow, bail};
 use pypnm_sizing::pypnm::ENV_FILE;
 use pypnm_sizing::root::{ReadError, Root};
 use serde_json::Value;
@@ -18,7 +19,7 @@ const DEFAULT_RUNTIME_DIR: &str = ".data/runtime";
 const PACKAGED: &str = "/opt/pypnm";
 
 /// The profile file, as PyPNM names it: relative to its working directory, where system.json says it so.
-pub(crate) fn profile_file() -> Result<PathBuf, String> {
+pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
     if let Some(file) = std::env::var_os(ENV_FILE).filter(|file| !file.is_empty()) {
         return Ok(file.into());
     }
@@ -29,22 +30,30 @@ pub(crate) fn profile_file() -> Result<PathBuf, String> {
         let Some(path) = file.to_str() else {
             continue;
         };
-        match machine.text(path) {
+        // What a service's user can write must not lead root anywhere.
+        let is_root = rustix::process::geteuid().is_root();
+        let text = if is_root {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| ReadError::NotText);
+            machine.with_owned_bytes(path, text).and_then(|text| text)
+        } else {
+            machine.text(path)
+        };
+        match text {
             Ok(text) => return Ok(Path::new(&runtime_dir(path, &text)?).join(PROFILE)),
             Err(ReadError::Missing) => looked.push(packages.display().to_string()),
-            Err(error) => return Err(format!("{path}: {error}; --write PATH says where to write")),
+            Err(error) => bail!("{path}: {error}; --write PATH says where to write"),
         }
     }
     let looked = if looked.is_empty() { "no Python packages found".to_owned() } else { looked.join(", ") };
-    Err(format!(
+    Err(anyhow!(
         "where does PyPNM look? There is no {SETTINGS} (in: {looked}). --write PATH says where to write"
     ))
 }
 
 /// `PnmFileRetrieval.runtime_dir` of a system.json.
-fn runtime_dir(path: &str, text: &str) -> Result<String, String> {
+fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
     let settings: Value = serde_json::from_str(text).map_err(|error| {
-        format!("{path}: {error}; PyPNM would not start with it. Mend it, or --write PATH")
+        anyhow!("{path}: {error}; PyPNM would not start with it. Mend it, or --write PATH")
     })?;
     match settings.pointer("/PnmFileRetrieval/runtime_dir") {
         Some(Value::String(dir)) if !dir.trim().is_empty() => Ok(dir.clone()),

@@ -45,6 +45,8 @@ pub(crate) enum Trouble {
     Failed(&'static str, String),
 }
 
+impl std::error::Error for Trouble {}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
 
@@ -26,7 +27,7 @@ enum Step {
 
 pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if !root.is_machine() {
-        return Err("apply asks the running systemd; a machine below --root has none".to_owned());
+        bail!("apply asks the running systemd; a machine below --root has none");
     }
     let sizing = size(&Request::new(root));
     sizing.problems.iter().for_each(|problem| remark(problem));
@@ -36,12 +37,12 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if let Some(Err(why)) = before.iter().map(|one| &one.verdict).find(|verdict| verdict.is_err())
         && before.iter().all(|one| one.verdict.is_err())
     {
-        return Err(format!("{}: {why}", names.join(" ")));
+        bail!("{}: {why}", names.join(" "));
     }
     if arguments.dry_run {
-        return answer(&plan(&before, arguments.no_restart));
+        return plan(&before, arguments.no_restart).print();
     }
-    systemctl::reload().map_err(|trouble| trouble.to_string())?;
+    systemctl::reload()?;
     say("systemd has reloaded.")?;
     let mut all_well = true;
     for name in &names {
@@ -51,7 +52,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
 }
 
 /// Restarts one unit if it must be, and says how it is then. Whether all is well.
-fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> Result<bool, String> {
+fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
     let mut judged = judge(root, sizing, name);
     let due = judged.verdict.as_ref().ok().and_then(|verdict| verdict.due);
     match step(&judged) {
@@ -67,12 +68,12 @@ fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> Result<bo
             say(&format!("{name}: its profile changed, restarting …"))?;
             let started = Instant::now();
             let timeout = Duration::from_secs(arguments.timeout);
-            systemctl::restart(name, timeout).map_err(|trouble| trouble.to_string())?;
+            systemctl::restart(name, timeout)?;
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
             match readiness::wait(root, &mut service, timeout.saturating_sub(started.elapsed())) {
                 Ok(()) => say(&format!("{name}: answers after {} s.", started.elapsed().as_secs()))?,
-                Err(NotReady::Unknown(why)) => return Err(why),
+                Err(NotReady::Unknown(why)) => bail!(why),
                 Err(NotReady::No(why)) => {
                     remark(&format!("{name}: {why}; journalctl -u {name} says why"));
                     return Ok(false);
@@ -83,8 +84,8 @@ fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> Result<bo
     }
     let (word, ink) = check::word(judged.status());
     let mut page = Page::new();
-    page.one_line(word, ink, &check::summary(&judged));
-    answer(&page.into_text())?;
+    page.one_line(word, ink, &format!(": {}", check::summary(&judged)));
+    page.print()?;
     Ok(judged.status() == Status::Fits)
 }
 
@@ -114,7 +115,7 @@ fn step(judged: &Judged) -> Step {
 }
 
 /// What would be done.
-fn plan(before: &[Judged], no_restart: bool) -> String {
+fn plan(before: &[Judged], no_restart: bool) -> Page {
     let mut page = Page::new();
     page.row("", 0, "Would have systemd reload (systemctl daemon-reload).");
     for judged in before {
@@ -135,10 +136,10 @@ fn plan(before: &[Judged], no_restart: bool) -> String {
         page.row("", 0, &format!("{name}: {text}."));
         page.row("", 0, &format!("Now: {}", check::summary(judged)));
     }
-    page.into_text()
+    page
 }
 
 /// A line of what happened, at once.
-fn say(text: &str) -> Result<(), String> {
+fn say(text: &str) -> anyhow::Result<()> {
     answer(&format!("{text}\n")).map(drop)
 }

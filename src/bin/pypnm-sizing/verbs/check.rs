@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use pypnm_sizing::problem::Problem;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
@@ -18,7 +19,7 @@ use crate::wording;
 const LABEL: usize = 11;
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
-        return Err("check asks the running systemd; a machine below --root has none".to_owned());
+        bail!("check asks the running systemd; a machine below --root has none");
     }
     let sizing = size(&Request::new(root));
     let judged: Vec<Judged> =
@@ -38,7 +39,8 @@ pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
                 page.row("  problem  ", 11, &problem.to_string());
             }
         }
-        page.into_text()
+        page.print()?;
+        return Ok(ExitCode::from(status(&judged)));
     };
     answer(&text).map(|_| ExitCode::from(status(&judged)))
 }
@@ -107,7 +109,7 @@ fn line(page: &mut Page, judged: &Judged, problems: &[Problem]) {
         number => format!("; {number} problems with what was read, see --verbose"),
     };
     let (word, ink) = word(judged.status());
-    page.one_line(word, ink, &format!("{}{problems}", summary(judged)));
+    page.one_line(word, ink, &format!(": {}{problems}", summary(judged)));
 }
 
 fn details(page: &mut Page, judged: &Judged) {

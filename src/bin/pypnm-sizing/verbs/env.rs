@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, anyhow, bail};
 use pypnm_sizing::overrides::is_valid_value;
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::problem::{Problem, Source};
@@ -51,11 +52,9 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         (Target::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
-                return Err(
-                    "not written: where PyPNM looks below --root is not known; --write PATH says it".into()
-                );
+                bail!("not written: where PyPNM looks below --root is not known; --write PATH says it");
             }
-            let path = pypnm::profile_file().map_err(|error| format!("not written: {error}"))?;
+            let path = pypnm::profile_file().context("not written")?;
             put(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
@@ -96,36 +95,36 @@ fn lines(unit: &SizedUnit, resolved: bool) -> String {
 }
 
 /// Writes the file, or else removes it: a stale profile would be worse than none, without one PyPNM sizes itself.
-fn put(path: &Path, text: &str) -> Result<(), String> {
+fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     is_replaceable(path)?;
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(format!("--write={}: expected the path of a file", path.display()));
+        bail!("--write={}: expected the path of a file", path.display());
     };
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let written = write::make_directories(dir).and_then(|()| write::replace(dir, name, text));
     written.map_err(|error| match removed(path) {
-        Ok(what) => format!("{error}; {what}"),
-        Err(stale) => format!("{error}; {stale}"),
+        Ok(what) => anyhow!("{error}; {what}"),
+        Err(stale) => anyhow!("{error}; {stale}"),
     })
 }
 
 /// A rename would put a file in the place of a device as well, and of /dev's links to devices; any other link is
 /// replaced itself.
-fn is_replaceable(path: &Path) -> Result<(), String> {
+fn is_replaceable(path: &Path) -> anyhow::Result<()> {
     let is_other = path.metadata().is_ok_and(|there| !there.is_file());
     if is_other || path.parent() == Some(Path::new("/dev")) {
-        return Err(format!("--write={}: expected a file, or nothing yet; left as it is", path.display()));
+        bail!("--write={}: expected a file, or nothing yet; left as it is", path.display());
     }
     Ok(())
 }
 
 /// Removes what an earlier start has written, and says what follows.
-fn removed(path: &Path) -> Result<&'static str, String> {
+fn removed(path: &Path) -> anyhow::Result<&'static str> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok("removed the old file, so PyPNM sizes itself"),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok("PyPNM sizes itself")
         }
-        Err(error) => Err(format!("and {}, which is out of date, can't be removed: {error}", path.display())),
+        Err(error) => Err(anyhow!("and {}, which is out of date, can't be removed: {error}", path.display())),
     }
 }

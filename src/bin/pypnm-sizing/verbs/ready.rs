@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use pypnm_sizing::root::Root;
 
 use crate::cli::Ready;
@@ -15,20 +16,20 @@ use crate::service::readiness::{NotReady, wait};
 
 pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     if !root.is_machine() {
-        return Err("ready asks running processes; a machine below --root has none".to_owned());
+        bail!("ready asks running processes; a machine below --root has none");
     }
     let from_systemd = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Service::Unit);
     let service = arguments
         .pid
         .map(Service::Tree)
         .or_else(from_systemd)
-        .ok_or("which process? --pid=PID; in ExecStartPost= systemd sets $MAINPID")?;
+        .context("which process? --pid=PID; in ExecStartPost= systemd sets $MAINPID")?;
     match wait(root, &mut || Some(service), Duration::from_secs(arguments.timeout)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(NotReady::No(why)) => {
             remark(&format!("{why}; see the log of the service"));
             Ok(ExitCode::FAILURE)
         }
-        Err(NotReady::Unknown(why)) => Err(why),
+        Err(NotReady::Unknown(why)) => bail!(why),
     }
 }

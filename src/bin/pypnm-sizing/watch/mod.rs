@@ -13,6 +13,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Error;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
@@ -21,6 +22,7 @@ use pypnm_sizing::watch::ledger::{Bounds, Ledger};
 
 use crate::cli::{FOR_EVER, Watch};
 use crate::output::{Outcome, remark};
+use crate::page::{has_colours, is_capable};
 use cost::{Cost, cpu_seconds};
 use find::Target;
 use read::Reader;
@@ -53,14 +55,15 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let sizing = size(&Request { hypothetical: arguments.machine.hypothetical(), ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let unit = sizing.units.iter().find(|unit| unit.name == arguments.unit).or(sizing.units.first());
-    let (target, said) = Target::find(&Root::machine(), arguments.pid, &arguments.unit)?;
+    let (target, said) =
+        Target::find(&Root::machine(), arguments.pid, &arguments.unit).map_err(Error::msg)?;
     if let Some(said) = said {
         remark(&said);
     }
     let style = match (arguments.write_advice, arguments.json) {
         (true, _) => Style::Silent,
         (_, true) => Style::Json,
-        _ if io::stdout().is_terminal() && io::stdin().is_terminal() => Style::Screen,
+        _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => Style::Screen,
         _ => Style::Lines,
     };
     let mut watch = Watching {
@@ -70,14 +73,14 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         target,
         style,
         counts_live: root.is_machine(),
-        reader: Reader::new()?,
+        reader: Reader::new().map_err(Error::msg)?,
         ledger: Ledger::new(Bounds::default(), arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
         reckon_at: 0.0,
         began: Instant::now(),
         cpu_began: cpu_seconds(),
     };
-    let end = watch.until_the_end()?;
+    let end = watch.until_the_end().map_err(Error::msg)?;
     watch.at_the_end(&end, &sizing)
 }
 
@@ -192,7 +195,7 @@ impl Watching<'_> {
             memory_source: &source,
             limit_max_requests: self.reader.limit_max_requests,
             findings: &self.findings,
-            no_shares: self.reader.no_shares.map(|error| error.to_string()),
+            no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: (cpu_seconds() - self.cpu_began) * 100.0 / watched,
             letters: !speaks_utf8(),
             colours,
@@ -205,7 +208,7 @@ impl Watching<'_> {
             Style::Silent => true,
             Style::Screen => {
                 let (columns, rows) = Screen::size();
-                let lines = self.with_context(colours(&io::stdout()), |context| {
+                let lines = self.with_context(has_colours(&io::stdout()), |context| {
                     show::screen(&self.ledger, context, columns, rows)
                 });
                 Screen::draw(&lines).is_ok()
@@ -223,7 +226,7 @@ impl Watching<'_> {
             remark(&format!("{} has ended", self.name));
         }
         self.findings = findings(&self.ledger, self.setup().as_ref());
-        let colours_of_stderr = colours(&io::stderr());
+        let colours_of_stderr = has_colours(&io::stderr());
         match self.style {
             Style::Json => {
                 say(&self.with_context(false, |context| json::summary(&self.ledger, context)));
@@ -238,9 +241,9 @@ impl Watching<'_> {
                 return crate::output::answer(&drop_in(&self.findings, &section, &watched));
             }
             Style::Screen | Style::Lines => {
-                let colours = colours(&io::stdout());
+                let colours = has_colours(&io::stdout());
                 let text = self.with_context(colours, |context| show::summary(&self.ledger, context));
-                return crate::output::answer(&text);
+                return crate::output::answer_painted(&text);
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -259,10 +262,6 @@ fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
 fn say(line: &str) -> bool {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_ok()
-}
-
-fn colours(stream: &impl io::IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether the locale's character set has block characters.
