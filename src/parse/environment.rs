@@ -27,13 +27,25 @@ enum In {
     CommentEscape,
 }
 
-/// The assignments of `text`, in order; the first NUL ends it.
-pub fn variables(text: &[u8]) -> Vec<Variable> {
-    let mut reader = Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1 };
+/// Why systemd ignores a whole file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The line of the assignment, or 0: the file.
+    pub line: u32,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+/// The assignments of `text`, in order. A NUL anywhere (`read_full_file()`), or an assignment that is not UTF-8
+/// (`load_env_file_push()`), costs the whole file.
+pub fn variables(text: &[u8]) -> Result<Vec<Variable>, Fault> {
+    if memchr(0, text).is_some() {
+        return Err(Fault { line: 0, what: "a NUL byte" });
+    }
+    let mut reader = Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1, fault: None };
     let mut state = In::Start;
     let mut line = 1;
-    let end = memchr(0, text).unwrap_or(text.len());
-    let mut rest = text.get(..end).unwrap_or_default();
+    let mut rest = text;
     while let Some((byte, after)) = rest.split_first() {
         state = reader.step(state, *byte, line);
         if *byte == b'\n' {
@@ -51,7 +63,7 @@ pub fn variables(text: &[u8]) -> Vec<Variable> {
         In::Value => reader.push_trimmed(),
         _ => reader.push(),
     }
-    reader.all
+    reader.fault.map_or(Ok(reader.all), Err)
 }
 
 struct Parser {
@@ -61,6 +73,8 @@ struct Parser {
     /// How much of the value is no white space that may be at its end.
     kept: usize,
     begun: u32,
+    /// The first assignment that is not UTF-8.
+    fault: Option<Fault>,
 }
 
 impl Parser {
@@ -130,11 +144,17 @@ impl Parser {
         self.push();
     }
 
-    /// Ends an assignment. systemd takes no file with a name or a value that is not UTF-8; here that variable is left out.
+    /// Ends an assignment.
     fn push(&mut self) {
-        if let (Ok(key), Ok(value)) = (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
-            let key = key.trim_end_matches([' ', '\t']).to_owned();
-            self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
+        match (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
+            (Ok(key), Ok(value)) => {
+                let key = key.trim_end_matches([' ', '\t']).to_owned();
+                self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
+            }
+            _ => {
+                let fault = Fault { line: self.begun, what: "an assignment that is not UTF-8" };
+                self.fault = self.fault.or(Some(fault));
+            }
         }
         self.value.clear();
         self.kept = 0;
@@ -146,7 +166,8 @@ mod tests {
     use super::variables;
 
     fn read(text: &str) -> Vec<String> {
-        variables(text.as_bytes()).into_iter().map(|v| format!("{} {}={}", v.line, v.key, v.value)).collect()
+        let variables = variables(text.as_bytes()).unwrap_or_default();
+        variables.into_iter().map(|v| format!("{} {}={}", v.line, v.key, v.value)).collect()
     }
 
     #[test]
@@ -154,7 +175,16 @@ mod tests {
         assert_eq!(read("A=1\n# c\n;c\n\n B = 2 x \nC="), ["1 A=1", "5 B=2 x", "6 C="]);
         assert_eq!(read("A='1 2'\"3\\\"\\q\"4\nB=a\\\nb\nC=\\ x"), ["1 A=1 23\"\\q4", "2 B=ab", "4 C= x"]);
         assert_eq!(read("# goes on \\\nA=1\nB=2"), ["3 B=2"], "a comment goes on");
-        assert_eq!(read("junk\nA=1\0B=2"), ["2 A=1"]);
+        assert_eq!(read("junk\nA=1"), ["2 A=1"]);
         assert_eq!(read("export A=1\nA=\"1\n2\"\n"), ["1 export A=1", "2 A=1\n2"]);
+    }
+
+    #[test]
+    fn one_assignment_that_is_not_utf_8_costs_the_file() {
+        let fault = |text: &[u8]| variables(text).map_err(|fault| fault.line).err();
+        assert_eq!(fault(b"A=1\n\nB=\xe4\nC=3\n"), Some(3));
+        assert_eq!(fault(b"A=1\n\xe4=2"), Some(2));
+        assert_eq!(fault(b"A=1\0"), Some(0));
+        assert_eq!(fault(b"# \xe4\nA=1\n\xe4\n"), None, "a comment, and a line that is no assignment");
     }
 }
