@@ -321,7 +321,10 @@ pub(crate) fn unit(data: &[u8]) {
     }
     let overrides = overrides::read(&root, &unit, &Manager::default(), &[], &mut problems);
     // Each of them once, save the files that were not looked at.
-    let looked_at = overrides.list.iter().filter(|one| !matches!(one.effect, Effect::NotRead { .. } | Effect::UnknownCommand { .. }));
+    let looked_at = overrides
+        .list
+        .iter()
+        .filter(|one| !matches!(one.effect, Effect::NotRead { .. } | Effect::UnknownCommand { .. }));
     assert!(looked_at.count() <= 1 + 8 + 8 + 2 + 2);
     for one in &overrides.list {
         assert!(one.source.file.starts_with('/') && one.effect != Effect::Replaced);

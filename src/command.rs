@@ -112,7 +112,8 @@ impl CommandReader {
             None => (word, None),
         };
         self.reload |= name == "--reload";
-        let flag = [WORKERS_FLAG, LIMIT_MAX_REQUESTS_FLAG].into_iter().find(|flag| is_flag(program, name, flag));
+        let flag =
+            [WORKERS_FLAG, LIMIT_MAX_REQUESTS_FLAG].into_iter().find(|flag| is_flag(program, name, flag));
         match (flag?, value) {
             (flag, Some(value)) => Some((flag, value)),
             (flag, None) => {
@@ -206,7 +207,10 @@ mod tests {
     #[test]
     fn flags_and_their_beginnings() {
         let of = |command: &str| read(command).1.join(", ");
-        assert_eq!(of("pypnm serve --workers 3 --limit-max-requests=7"), "--workers 3, --limit-max-requests 7");
+        assert_eq!(
+            of("pypnm serve --workers 3 --limit-max-requests=7"),
+            "--workers 3, --limit-max-requests 7"
+        );
         assert_eq!(of("pypnm serve --worker 1 --limit 500"), "--workers 1, --limit-max-requests 500");
         assert_eq!(of("pypnm serve --w=1 --l 5"), "--workers 1, --limit-max-requests 5");
         assert_eq!(of("pypnm serve --work --workers"), "--workers --workers");
@@ -220,7 +224,9 @@ mod tests {
     fn reloading_its_code() {
         let reloads = |command: &str| {
             let mut reader = CommandReader::default();
-            command.split(' ').for_each(|word| drop(reader.word(word)));
+            for word in command.split(' ') {
+                reader.word(word);
+            }
             reader.reloads()
         };
         assert!(reloads("pypnm serve --reload") && !reloads("pypnm serve --reload-dir x"));

@@ -117,6 +117,11 @@ impl Config {
         }
     }
 
+    /// Whether the operator named them.
+    pub fn names_units(&self) -> bool {
+        self.units.is_some()
+    }
+
     /// Whether `unit` is one of them.
     fn is_sized(&self, unit: &str) -> bool {
         match &self.units {
@@ -155,9 +160,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
             break;
         }
     }
-    for path in conf_files::drop_ins(root, &DIRECTORIES, problems) {
-        take_file(root, path.into(), &mut config, problems);
-    }
+    conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
+        take_file(root, path.to_owned().into(), &mut config, problems)
+    });
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
@@ -166,10 +171,10 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     config
 }
 
-/// Reads one file into `config`. Whether there is such a file.
+/// Reads one file into `config`. Whether there is such a file; one that others than root could have written does not count.
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     // An empty file only hides others.
-    let taken = root.with_bytes(&path, |text| {
+    let taken = root.with_trusted_bytes(&path, |text| {
         parse_into(&path, text, config, problems);
         !text.is_empty()
     });
@@ -182,8 +187,9 @@ fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Ve
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
+            let hides = conf_files::hides(&error);
             problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            true
+            hides
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod kernel_cmdline;
 pub mod limits;
 pub mod log;
 pub mod manager;
+pub mod mounts;
 pub mod names;
 pub mod overrides;
 pub mod parse;
@@ -32,6 +33,7 @@ pub mod pypnm;
 pub mod reasons;
 pub mod root;
 pub mod sizing;
+pub mod trust;
 pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;

@@ -49,9 +49,9 @@ impl Manager {
                 break;
             }
         }
-        for path in conf_files::drop_ins(root, &DIRECTORIES, problems) {
-            manager.read_file(root, &path, problems);
-        }
+        conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
+            manager.read_file(root, path, problems)
+        });
         for Setenv { name, value, file } in setenv {
             let source = Source::key(file, 0, "systemd.setenv");
             manager.for_all.insert(name, Sourced { value, source });
@@ -83,13 +83,14 @@ impl Manager {
 
     /// Takes one file; whether there is such a file.
     fn read_file(&mut self, root: &Root, path: &str, problems: &mut Vec<Problem>) -> bool {
-        match root.with_bytes(path, |text| self.parse(path, text)) {
+        match root.with_trusted_bytes(path, |text| self.parse(path, text)) {
             Ok(()) => true,
             Err(ReadError::Missing) => false,
             Err(error) => {
+                let hides = conf_files::hides(&error);
                 let consequence = "what it sets for all services is not known";
                 problems.push(Problem::unreadable(path.to_owned(), error, consequence));
-                true
+                hides
             }
         }
     }
@@ -101,7 +102,9 @@ impl Manager {
             match item {
                 Item::Section { name, .. } => inside = name == "Manager",
                 Item::Assignment { key, value, line } if inside => match key.as_ref() {
-                    "DefaultEnvironment" => assign(&mut self.for_all, path, line, "DefaultEnvironment", &value),
+                    "DefaultEnvironment" => {
+                        assign(&mut self.for_all, path, line, "DefaultEnvironment", &value);
+                    }
                     "ManagerEnvironment" => assign(&mut self.own, path, line, "ManagerEnvironment", &value),
                     _ => {}
                 },

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
 use crate::kernel_cmdline::{self, KernelCommandLine};
-use crate::limits::process::{self, Process};
 use crate::limits::host::{self, Host};
+use crate::limits::process::{self, Process};
 use crate::limits::{Amount, Limit, Scope, cgroup, service};
 use crate::manager::Manager;
 use crate::names;
@@ -127,6 +127,10 @@ pub fn size(request: &Request<'_>) -> Sizing {
     sizing.host = host;
 
     let mut names = sizing.config.units();
+    // A process that is one service does not share with a default that nobody asked for.
+    if request.process.is_some() && request.extra_unit.is_some() && !sizing.config.names_units() {
+        names.clear();
+    }
     if let Some(extra) = request.extra_unit
         && !names.iter().any(|name| name == extra)
     {
@@ -146,7 +150,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
         services.push(reader.read(name, config, problems));
     }
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
-    for ((name, config), service) in names.into_iter().zip(configs).zip(services) {
+    for ((name, config), service) in names.iter().zip(configs).zip(services) {
         if config.is_enabled() {
             let limits = limits_of(&machine, sharing, &service, &reader.slices);
             sizing.units.push(sized(name, config, service, limits, physical_memory, sharing));
@@ -180,7 +184,8 @@ fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices
         limits.push(Limit { shared_by, ..limit.clone() });
     }
     for slice in &service.slices {
-        let (shared_by, of_slice) = slices.get(slice).map_or((1, [].as_slice()), |(n, all)| (*n, all.as_slice()));
+        let (shared_by, of_slice) =
+            slices.get(slice).map_or((1, [].as_slice()), |(n, all)| (*n, all.as_slice()));
         limits.extend(of_slice.iter().map(|limit| Limit { shared_by, ..limit.clone() }));
     }
     limits.extend_from_slice(&service.limits);
@@ -189,7 +194,7 @@ fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices
 
 /// The last steps: capacity, then profile.
 fn sized(
-    name: String,
+    name: &str,
     config: UnitConfig,
     service: Service,
     limits: Vec<Limit>,
@@ -205,7 +210,7 @@ fn sized(
     let capacity = capacity(&limits, reserve);
     let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.policy_settings());
     SizedUnit {
-        name,
+        name: name.to_owned(),
         config,
         definition: service.definition,
         slices: service.slices,
@@ -249,7 +254,13 @@ impl ServiceReader<'_> {
         let settings = service::settings(&unit, self.physical_memory, problems);
         let slices = self.slices_around(settings.slice.as_deref(), problems);
         Service {
-            overrides: overrides::read(self.root, &unit, &self.manager, &config.decided_variables(), problems),
+            overrides: overrides::read(
+                self.root,
+                &unit,
+                &self.manager,
+                &config.decided_variables(),
+                problems,
+            ),
             slices,
             limits: service::limits(self.root, &settings, Scope::Service, problems),
             replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),

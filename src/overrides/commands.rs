@@ -27,9 +27,11 @@ impl<'a> Command<'a> {
     /// Its words up to a broken one, specifiers replaced, variables not.
     pub(super) fn words(&self) -> impl Iterator<Item = Cow<'a, str>> {
         let name = self.name;
-        words_of(&self.assignment.value).map(move |word| match name.map(|name| specifier::expand(&word, &name)) {
-            Some(Ok(Cow::Owned(expanded))) => Cow::Owned(expanded),
-            _ => word,
+        words_of(&self.assignment.value).map(move |word| {
+            match name.map(|name| specifier::expand(&word, &name)) {
+                Some(Ok(Cow::Owned(expanded))) => Cow::Owned(expanded),
+                _ => word,
+            }
         })
     }
 

@@ -12,7 +12,7 @@ use crate::overrides::commands::Command;
 use crate::overrides::{Effect, Override, Overrides, Position, is_by_hand, is_valid_value, position};
 use crate::parse::environment;
 use crate::parse::words::{Words, is_whitespace};
-use crate::problem::{Problem, Source, Sourced};
+use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
 use crate::units::{Assignment, Unit, specifier};
 
@@ -224,8 +224,6 @@ impl<'a> Environment<'a> {
             } else if !is_valid_value(key, &set.value) {
                 problems.push(not_valid(key, &set));
                 slot.assigned = Some(Assigned::Ours);
-            } else if assigned.is_none() {
-                self.left_out.push(key);
             } else {
                 self.repeated.push((key, set.value.clone(), set.source.clone()));
                 slot.assigned = Some(Assigned::By(set));
@@ -262,14 +260,12 @@ impl<'a> Environment<'a> {
             };
             let variables = match root.with_bytes(&path, environment::variables) {
                 Ok(Ok(variables)) => variables,
-                Ok(Err(fault)) => {
-                    let source = Source::key(path, fault.line, "");
-                    problems.push(Problem::bad_value(
-                        source,
-                        fault.what,
-                        "what an environment file may hold",
-                        "systemd ignores the whole file",
-                    ));
+                Ok(Err((line, fault))) => {
+                    problems.push(Problem {
+                        source: Source::key(path, line, ""),
+                        kind: ProblemKind::Syntax(fault),
+                        consequence: "systemd ignores the whole file".into(),
+                    });
                     continue;
                 }
                 Err(ReadError::Missing) => continue,
@@ -355,17 +351,19 @@ impl<'a> Environment<'a> {
     pub(super) fn report(&mut self, overrides: &mut Overrides) {
         let concurrency_counts =
             !self.ineffective.iter().any(|o| o.effect.key() == Some(names::WEB_CONCURRENCY));
-        for key in VARIABLES.into_iter().chain([names::WEB_CONCURRENCY].into_iter().filter(|_| concurrency_counts)) {
+        for key in
+            VARIABLES.into_iter().chain([names::WEB_CONCURRENCY].into_iter().filter(|_| concurrency_counts))
+        {
             let Some(slot) = self.slots.get(key).filter(|slot| !slot.is_ours()) else {
                 continue;
             };
             let found = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
-                (Some(set), ..) => {
-                    (set.source.clone(), Effect::Variable { key, value: set.value.clone() })
-                }
+                (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
                 (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
                 (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
-                (None, None, None, Some(source)) if key != names::WEB_CONCURRENCY && !self.left_out.contains(&key) => {
+                (None, None, None, Some(source))
+                    if key != names::WEB_CONCURRENCY && !self.left_out.contains(&key) =>
+                {
                     (source.clone(), Effect::Unset { key })
                 }
                 (None, None, None, _) => continue,

@@ -3,10 +3,10 @@
 //!
 //! The drop-in sets variables, so an `Environment=` that systemd reads after it wins, as does any `EnvironmentFile=`, and
 //! flags of `ExecStart=` win over both. Where the operator sets a variable that the drop-in would replace, the operator
-//! wins all the same: what the operator's own unit says, or a drop-in that sorts before ours, is repeated
-//! ([`Overrides::repeated`]); what comes from the manager, and what only counts while `UVICORN_WORKERS` is not set, is left
-//! out ([`Overrides::is_left_out`]). A package's unit, below /usr/lib, is replaced, and what sizing.conf(5) decides wins over
-//! all but the files that systemd reads later.
+//! wins all the same: what the operator's own unit sets, a drop-in that sorts before ours, or the manager's configuration, is
+//! repeated ([`Overrides::repeated`]), and `UVICORN_WORKERS` is left out where `WEB_CONCURRENCY` is set
+//! ([`Overrides::is_left_out`]). A package's unit, below /usr/lib, is replaced, and what sizing.conf(5) decides wins over all
+//! but the files that systemd reads later.
 //!
 //! All this is data; `explain` and `check` print it, and the generator asks it whether a single worker may run.
 
@@ -141,9 +141,9 @@ impl fmt::Display for Override {
 pub struct Overrides {
     /// In this order: the drop-in as a whole, variables, flags, commands, the rest.
     pub list: Vec<Override>,
-    /// What the operator's files before the drop-in set, which it must not replace: variable, value, where.
+    /// What the operator sets where the drop-in would win, and which it must not replace: variable, value, where.
     repeated: Vec<(&'static str, String, Source)>,
-    /// Variables that the drop-in must not set, so that the operator's take effect.
+    /// Variables that the drop-in must not set, so that another one of the operator's takes effect.
     left_out: Vec<&'static str>,
     /// A single worker cannot be ruled out, whatever the numbers say: by a command that is not known, by an environment
     /// file that a generator cannot read.
@@ -177,7 +177,7 @@ impl Overrides {
         self.list.iter().find(|o| o.effect.key() == Some(key) && is_effective(&o.effect))
     }
 
-    /// The value that the drop-in has for a variable because the operator's own unit sets it, and where that is.
+    /// The value that the drop-in has for a variable because the operator sets it, and where.
     pub fn repeated(&self, key: &str) -> Option<(&str, &Source)> {
         self.repeated
             .iter()
@@ -185,7 +185,7 @@ impl Overrides {
             .map(|(_, value, source)| (value.as_str(), source))
     }
 
-    /// Whether the drop-in leaves a variable out, because the operator decides it where any `Environment=` would win.
+    /// Whether the drop-in leaves a variable out, because the operator sets another that it would win over.
     pub fn is_left_out(&self, key: &str) -> bool {
         self.left_out.contains(&key)
     }

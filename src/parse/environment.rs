@@ -2,6 +2,8 @@
 
 use memchr::{memchr, memchr3};
 
+use crate::parse::syntax::Fault;
+
 /// One assignment of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
@@ -27,22 +29,14 @@ enum In {
     CommentEscape,
 }
 
-/// Why systemd ignores a whole file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The line of the assignment, or 0: the file.
-    pub line: u32,
-    /// What is wrong with it.
-    pub what: &'static str,
-}
-
 /// The assignments of `text`, in order. A NUL anywhere (`read_full_file()`), or an assignment that is not UTF-8
-/// (`load_env_file_push()`), costs the whole file.
-pub fn variables(text: &[u8]) -> Result<Vec<Variable>, Fault> {
+/// (`load_env_file_push()`), costs the whole file: `Err`, with the line of the assignment, or 0.
+pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
     if memchr(0, text).is_some() {
-        return Err(Fault { line: 0, what: "a NUL byte" });
+        return Err((0, Fault::Nul));
     }
-    let mut reader = Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1, fault: None };
+    let mut reader =
+        Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1, fault: None };
     let mut state = In::Start;
     let mut line = 1;
     let mut rest = text;
@@ -74,7 +68,7 @@ struct Parser {
     kept: usize,
     begun: u32,
     /// The first assignment that is not UTF-8.
-    fault: Option<Fault>,
+    fault: Option<(u32, Fault)>,
 }
 
 impl Parser {
@@ -146,15 +140,11 @@ impl Parser {
 
     /// Ends an assignment.
     fn push(&mut self) {
-        match (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
-            (Ok(key), Ok(value)) => {
-                let key = key.trim_end_matches([' ', '\t']).to_owned();
-                self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
-            }
-            _ => {
-                let fault = Fault { line: self.begun, what: "an assignment that is not UTF-8" };
-                self.fault = self.fault.or(Some(fault));
-            }
+        if let (Ok(key), Ok(value)) = (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
+            let key = key.trim_end_matches([' ', '\t']).to_owned();
+            self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
+        } else {
+            self.fault = self.fault.or(Some((self.begun, Fault::NotUtf8)));
         }
         self.value.clear();
         self.kept = 0;
@@ -181,7 +171,7 @@ mod tests {
 
     #[test]
     fn one_assignment_that_is_not_utf_8_costs_the_file() {
-        let fault = |text: &[u8]| variables(text).map_err(|fault| fault.line).err();
+        let fault = |text: &[u8]| variables(text).map_err(|(line, _)| line).err();
         assert_eq!(fault(b"A=1\n\nB=\xe4\nC=3\n"), Some(3));
         assert_eq!(fault(b"A=1\n\xe4=2"), Some(2));
         assert_eq!(fault(b"A=1\0"), Some(0));

@@ -90,7 +90,12 @@ enum Id {
 
 impl<'a> Index<'a> {
     /// Lists the directories of units below `root`, for units that go by `names` and get a drop-in `generated`.
-    pub fn read(root: &'a Root, names: &'a [String], generated: &'a str, problems: &mut Vec<Problem>) -> Self {
+    pub fn read(
+        root: &'a Root,
+        names: &'a [String],
+        generated: &'a str,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut index = Self {
             root,
             wanted: names,
@@ -443,7 +448,8 @@ impl<'a> Index<'a> {
         files.dedup_by(|later, earlier| later.0 == earlier.0);
         if id.unit_type == Type::Service {
             files.retain(|(name, place)| {
-                *name != self.generated || places.get(*place).is_some_and(|place| is_stronger(place.0, &place.1))
+                *name != self.generated
+                    || places.get(*place).is_some_and(|place| is_stronger(place.0, &place.1))
             });
         }
         let path = |(file, place): (String, usize)| {

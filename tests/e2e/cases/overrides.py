@@ -196,7 +196,7 @@ def slice_limit(e2e):
 @case()
 def two_units(e2e):
     """`Units=` with PyPNM and its sister on one machine: each gets an equal share"""
-    other = FOREIGN.format(start="pypnm serve --host 127.0.0.1 --port 8080").replace("pypnm-docsis", "pypnm-other")
+    other = FOREIGN.format(start="/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8080").replace("pypnm-docsis", "pypnm-other")
     files = {
         "/etc/pypnm/sizing.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n",
         "/etc/systemd/system/pypnm-cmts.service": other,
