@@ -109,7 +109,6 @@ impl Minimum {
 #[cfg(test)]
 mod tests {
     use super::{Reserve, capacity};
-    use crate::limits::nodes::NodeMemory;
     use crate::limits::{Amount, Limit, Resource, Scope};
     use crate::parse::cpu_list::CpuSet;
     use crate::problem::Source;

@@ -18,7 +18,7 @@ const ENOUGH_MEMORY: u64 = 24_000_000_000;
 const MEMINFO: &str = "/proc/meminfo";
 
 /// What the machine grants.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Its limits.
     pub limits: Vec<Limit>,
@@ -30,7 +30,7 @@ pub struct Host {
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
     let mut limits = Vec::with_capacity(16);
     limits.push(online(root, problems));
-    limits.extend(affinity(root, PID_1_STATUS, Scope::Host, problems));
+    limits.extend(affinity(root, PID_1_STATUS, Scope::Inherited, problems));
     let (memory, memory_total) = memory(root, problems);
     limits.push(memory);
     offline_memory(root, memory_total, problems);
