@@ -134,15 +134,15 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         let is_hidden = text.is_none() && !root.has_directory(directory);
         if !is_hidden {
             let source = Source::file(membership.to_owned());
-            let consequence = if text.is_some() {
+            let (kind, consequence) = if text.is_some() {
                 reader.unknown(Resource::Cpu, source.clone());
                 reader.unknown(Resource::Memory, source.clone());
-                "taking the least of CPUs and memory"
+                let expected = "a line for each hierarchy that is mounted";
+                (ProblemKind::bad_value("", expected), "taking the least of CPUs and memory")
             } else {
-                "only the outermost cgroups in sight count"
+                (ProblemKind::Absent, "only the outermost cgroups in sight count")
             };
-            let consequence = consequence.into();
-            reader.problems.push(Problem { source, kind: ProblemKind::Absent, consequence });
+            reader.problems.push(Problem { source, kind, consequence: consequence.into() });
         }
     }
     for (controller, resource) in

@@ -41,7 +41,9 @@ impl std::fmt::Display for NodeMemory {
 /// What the nodes of `allowed` grant. `None`: they are all that there are, or there are no nodes at all.
 pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Option<Amount> {
     let online = root.with_text(&format!("{NODES}/online"), CpuSet::parse);
-    if let Ok(Some(mut online)) = online {
+    if let Ok(Some(mut online)) = online
+        && !online.is_empty()
+    {
         let all = online.count();
         online.intersect(allowed);
         if online.count() == all {
