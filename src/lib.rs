@@ -11,12 +11,13 @@
 //! ```
 //!
 //! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only.
-//! `parse`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
+//! `parse`, `launch`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
 
 pub mod capacity;
 pub mod config;
 pub mod dropin;
 pub mod kernel_cmdline;
+pub mod launch;
 pub mod limits;
 pub mod log;
 pub mod names;
