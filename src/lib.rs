@@ -20,6 +20,7 @@ pub mod kernel_cmdline;
 pub mod launch;
 pub mod limits;
 pub mod log;
+pub mod mounts;
 pub mod names;
 pub mod overrides;
 pub mod parse;
@@ -27,8 +28,10 @@ pub mod policy;
 pub mod problem;
 #[cfg(feature = "helper")]
 pub mod pypnm;
+pub mod reasons;
 pub mod root;
 pub mod sizing;
+pub mod trust;
 pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;
