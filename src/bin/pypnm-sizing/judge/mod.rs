@@ -9,6 +9,7 @@
 
 mod facts;
 mod in_use;
+pub(crate) mod summary;
 #[cfg(test)]
 mod tests;
 mod topic;
