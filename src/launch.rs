@@ -18,8 +18,27 @@ pub enum Program {
 const PYPNM: [&str; 3] = ["pypnm", "pypnm-cmts", "pypnm_cmts"];
 /// Programs that execute the command that follows their own arguments.
 const WRAPPERS: [&str; 22] = [
-    "env", "gosu", "su-exec", "tini", "dumb-init", "catatonit", "nice", "ionice", "chrt", "taskset", "numactl",
-    "setpriv", "runuser", "sudo", "stdbuf", "timeout", "nohup", "setsid", "prlimit", "unshare", "handover",
+    "env",
+    "gosu",
+    "su-exec",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "nice",
+    "ionice",
+    "chrt",
+    "taskset",
+    "numactl",
+    "setpriv",
+    "runuser",
+    "sudo",
+    "stdbuf",
+    "timeout",
+    "nohup",
+    "setsid",
+    "prlimit",
+    "unshare",
+    "handover",
     "pypnm-sizing",
 ];
 /// Options of Python that take the word after them (python3(1)).
@@ -51,11 +70,16 @@ pub fn program<S: AsRef<str>>(words: &[S]) -> Program {
         // The wrapper's own arguments: up to a word that is a program of interest.
         let of_interest = |word: &&str| {
             let name = base_name(word);
-            name == "uvicorn" || PYPNM.contains(&name) || name.starts_with("python") || WRAPPERS.contains(&name)
+            name == "uvicorn"
+                || PYPNM.contains(&name)
+                || name.starts_with("python")
+                || WRAPPERS.contains(&name)
         };
         let mut rest = words.clone();
         match rest.position(|word| of_interest(&word)) {
-            Some(at) => (0..at).for_each(|_| drop(words.next())),
+            Some(at) => (0..at).for_each(|_| {
+                words.next();
+            }),
             None => return Program::Unknown,
         }
     }

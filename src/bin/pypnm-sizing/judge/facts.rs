@@ -168,7 +168,8 @@ fn expected(root: &Root, unit: &SizedUnit) -> Expected {
 /// What an operator would correct: not a file that could not be read, which may be nobody's fault.
 fn mistakes(problems: &[Problem]) -> Vec<String> {
     let is_mistake = |problem: &&Problem| {
-        !matches!(problem.kind, ProblemKind::Unreadable(_)) && problem.source.file.contains("/pypnm/sizing.conf")
+        !matches!(problem.kind, ProblemKind::Unreadable(_))
+            && problem.source.file.contains("/pypnm/sizing.conf")
     };
     problems.iter().filter(is_mistake).map(ToString::to_string).collect()
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use pypnm_sizing::launch::Program;
+use pypnm_sizing::names::{
+    LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
+};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
-use crate::service::launch::{LIMIT_FLAG, Launch, UVICORN_LIMIT, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG};
+use crate::service::launch::Launch;
 
 /// A service that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub(crate) struct InUse {
 pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
     let launch = Launch::of_arguments(&running.arguments);
     let number = |name| launch.flag(name).and_then(|value| value.parse::<i64>().ok());
-    let (workers, limit) = (number(WORKERS_FLAG), number(LIMIT_FLAG));
+    let (workers, limit) = (number(WORKERS_FLAG), number(LIMIT_MAX_REQUESTS_FLAG));
     if launch.program() == Program::Uvicorn {
         return of_uvicorn(running, workers, limit);
     }
@@ -126,7 +129,7 @@ fn of_uvicorn(running: &Running, workers: Option<i64>, limit: Option<i64>) -> In
             .or_else(|| variable(UVICORN_WORKERS))
             .or_else(|| variable(WEB_CONCURRENCY))
             .or(alive),
-        limit_max_requests: limit.or_else(|| variable(UVICORN_LIMIT)).or(environment.map(|_| 0)),
+        limit_max_requests: limit.or_else(|| variable(UVICORN_LIMIT_MAX_REQUESTS)).or(environment.map(|_| 0)),
         origin: match (workers, environment) {
             (Some(_), _) => Origin::Flag,
             (None, Some(_)) => Origin::Environment,

@@ -21,8 +21,8 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::Sizing;
 
 use crate::service::systemctl::SystemctlError;
-use facts::{gather, other_units};
 pub(crate) use facts::{Facts, Live, server};
+use facts::{gather, other_units};
 pub(crate) use topic::{Finding, State, Topic};
 pub(crate) use verdict::Verdict;
 

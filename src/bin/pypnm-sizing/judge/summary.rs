@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use pypnm_sizing::pypnm::Numbers;
 
-use super::{Judged, Live, State, Topic};
+use super::{Finding, Judged, Live, State, Topic};
 use crate::output::{Outcome, printable};
 use crate::page::{Ink, Page};
 use crate::wording;
@@ -105,12 +105,11 @@ pub(crate) fn summary(judged: &Judged) -> String {
         let completes = |other: &&Finding| {
             matches!(other.topic, Topic::SizesItself | Topic::OtherUnit) && *other != finding
         };
-        let also: String = verdict
-            .findings
-            .iter()
-            .filter(completes)
-            .map(|other| format!("; {}", other.text))
-            .collect();
+        let mut also = String::new();
+        for other in verdict.findings.iter().filter(completes) {
+            // Writing into a string can't fail.
+            let _ = write!(also, "; {}", other.text);
+        }
         let fix = finding.fix.as_ref().map_or_else(String::new, |fix| format!("; fix: {fix}"));
         return format!("{name}: {}{also}{fix}", finding.text);
     }

@@ -157,7 +157,8 @@ mod tests {
         assert_eq!(in_json.map(|(word, _)| word).collect::<BTreeSet<_>>(), known, "docs/json.md");
         let manual = document("man/pypnm-sizing.1");
         let section = manual.split("\n.Ss Topics\n").nth(1).unwrap_or_default();
-        let section = section.split("\n.Ss ").next().unwrap_or_default().split("\n.Sh ").next().unwrap_or_default();
+        let section =
+            section.split("\n.Ss ").next().unwrap_or_default().split("\n.Sh ").next().unwrap_or_default();
         let in_manual = section.lines().filter_map(|line| line.strip_prefix(".It Cm "));
         assert_eq!(in_manual.collect::<BTreeSet<_>>(), known, "man/pypnm-sizing.1");
     }

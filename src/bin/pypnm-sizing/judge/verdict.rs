@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use pypnm_sizing::launch::Program;
+use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
@@ -17,7 +18,7 @@ use super::facts::{Expected, Facts, Generator, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
-use crate::service::launch::{LIMIT_FLAG, Keys, Launch, WORKERS_FLAG};
+use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text, place};
 
 const APPLY: &str = "pypnm-sizing apply";
@@ -148,9 +149,10 @@ impl Judge<'_> {
             }
             state => {
                 let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
-                    let text = "the service was not started: a condition of its unit is not met; for the packaged \
+                    let text =
+                        "the service was not started: a condition of its unit is not met; for the packaged \
                                 unit, PyPNM is not installed where the unit looks for it"
-                        .to_owned();
+                            .to_owned();
                     (Topic::ConditionFailed, text, State::Warning)
                 } else {
                     (Topic::NotRunning, format!("the service is not running ({state})"), State::Ok)
@@ -303,7 +305,8 @@ impl Judge<'_> {
                 Given::Nothing => return (expected.default, expected.default),
             }
         }
-        let generated = self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(expected.numbers);
+        let generated =
+            self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(expected.numbers);
         let (workers, loaded_workers) =
             self.effective(expected, keys.workers, 1, expected.numbers.workers, generated.workers);
         let (limit, loaded_limit) = self.effective(
@@ -413,7 +416,9 @@ impl Judge<'_> {
         let mut differs = false;
         for (flag, used, due, of) in [
             (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
-            (LIMIT_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| n.limit_max_requests),
+            (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
+                n.limit_max_requests
+            }),
         ] {
             if used.is_none_or(|used| used == due) {
                 continue;

@@ -3,16 +3,10 @@
 //! `pypnm_sizing::launch` tells PyPNM, uvicorn and anything else apart, and reads flags. Opens nothing.
 
 use pypnm_sizing::launch::{Program, flag, program};
-use pypnm_sizing::pypnm;
-
-/// What a unit that starts uvicorn itself takes its numbers from.
-pub(crate) const UVICORN_WORKERS: &str = "UVICORN_WORKERS";
-pub(crate) const UVICORN_LIMIT: &str = "UVICORN_LIMIT_MAX_REQUESTS";
-/// The variable that uvicorn reads where `UVICORN_WORKERS` is not set.
-pub(crate) const WEB_CONCURRENCY: &str = "WEB_CONCURRENCY";
-
-pub(crate) const WORKERS_FLAG: &str = "--workers";
-pub(crate) const LIMIT_FLAG: &str = "--limit-max-requests";
+use pypnm_sizing::names::{
+    LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WORKERS,
+    WORKERS_FLAG,
+};
 
 /// What decides a number, the stronger first: a flag, then a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +15,12 @@ pub(crate) struct Keys {
     pub(crate) limit: [&'static str; 2],
 }
 
-const OF_PYPNM: Keys = Keys {
-    workers: [WORKERS_FLAG, pypnm::WORKERS],
-    limit: [LIMIT_FLAG, pypnm::LIMIT_MAX_REQUESTS],
+const OF_PYPNM: Keys =
+    Keys { workers: [WORKERS_FLAG, WORKERS], limit: [LIMIT_MAX_REQUESTS_FLAG, LIMIT_MAX_REQUESTS] };
+const OF_UVICORN: Keys = Keys {
+    workers: [WORKERS_FLAG, UVICORN_WORKERS],
+    limit: [LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS],
 };
-const OF_UVICORN: Keys =
-    Keys { workers: [WORKERS_FLAG, UVICORN_WORKERS], limit: [LIMIT_FLAG, UVICORN_LIMIT] };
 
 /// A command line, of a process or of `ExecStart=`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 pub(crate) mod family;
 pub(crate) mod generated;
 pub(crate) mod launch;
-pub(crate) mod process;
 mod probe;
+pub(crate) mod process;
 pub(crate) mod pypnm;
 pub(crate) mod readiness;
 pub(crate) mod sockets;

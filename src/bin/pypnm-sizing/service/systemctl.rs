@@ -61,7 +61,10 @@ impl fmt::Display for SystemctlError {
                 write!(f, "systemctl {what} printed more than {} KiB and was given up", MOST_BYTES >> 10)
             }
             Self::Denied(what) => {
-                write!(f, "systemctl {what}: permission denied; run it as root (sudo) or authorize it with polkit")
+                write!(
+                    f,
+                    "systemctl {what}: permission denied; run it as root (sudo) or authorize it with polkit"
+                )
             }
             Self::Failed(what, said) => write!(f, "systemctl {what}: {said}"),
         }
@@ -339,9 +342,13 @@ mod tests {
     /// systemd prints an argument with a line feed as it is.
     #[test]
     fn an_argument_forges_no_property() {
-        let exec = "{ path=/bin/a ; argv[]=/bin/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; pid=0 }\n";
+        let exec =
+            "{ path=/bin/a ; argv[]=/bin/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; pid=0 }\n";
         assert_eq!(commands(exec), ["/bin/a x\nLoadState=masked\nMainPID=1"]);
-        assert_eq!(environment_files("/etc/a\nLoadState=masked (ignore_errors=no)\n"), ["/etc/a\nLoadState=masked"]);
+        assert_eq!(
+            environment_files("/etc/a\nLoadState=masked (ignore_errors=no)\n"),
+            ["/etc/a\nLoadState=masked"]
+        );
     }
 
     #[test]

@@ -68,7 +68,6 @@ fn why_not(judged: &Judged) -> Option<&str> {
 
 /// Restarts one unit if it must be, and says how it is then. Whether all is well.
 fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
-    let started = Instant::now();
     let timeout = Duration::from_secs(arguments.timeout);
     let mut judged = started_up(question, name, timeout)?;
     let next_start = judged.verdict.next_start;
@@ -76,7 +75,10 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
         Step::Leave(why) => say(&format!("{name}: {why}."))?,
         Step::Restart if arguments.no_restart => {
             let numbers = next_start.map_or_else(String::new, |next| {
-                format!(": {} from its next start on", wording::profile(next.workers, next.limit_max_requests))
+                format!(
+                    ": {} from its next start on",
+                    wording::profile(next.workers, next.limit_max_requests)
+                )
             });
             say(&format!("{name}: not restarted, as requested{numbers}."))?;
             return Ok(true);

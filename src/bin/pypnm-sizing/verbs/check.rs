@@ -21,6 +21,9 @@ use crate::wording;
 /// The width of the labels of details.
 const LABEL: usize = 14;
 
+/// The status for wrong usage: a monitoring plugin that cannot tell is UNKNOWN.
+pub(crate) const WRONG_USAGE: u8 = 3;
+
 /// What `check --json` says.
 #[derive(Serialize)]
 struct CheckAnswer {
@@ -111,7 +114,7 @@ impl FindingAnswer {
 
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
-        let why = " - check asks the running systemd; below --root there is none";
+        let why = " - check asks the running systemd, not --root";
         return print_line(State::Unknown, why).map(|_| ExitCode::from(State::Unknown.exit_status()));
     }
     let sizing = size(&Request::new(root));

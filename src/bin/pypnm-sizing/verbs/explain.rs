@@ -85,7 +85,8 @@ impl UnitAnswer {
         let binds = |index| {
             [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
         };
-        let limits = unit.limits.iter().enumerate().map(|(index, limit)| LimitAnswer::new(limit, binds(index)));
+        let limits =
+            unit.limits.iter().enumerate().map(|(index, limit)| LimitAnswer::new(limit, binds(index)));
         let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
         Self {
             profile: ProfileAnswer::new(unit),

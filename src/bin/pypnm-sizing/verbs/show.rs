@@ -62,7 +62,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         unsized_units(&mut page, &sizing);
     }
     if !units.is_empty() {
-        let next = "For the reasons: pypnm-sizing explain. To compare with what runs: pypnm-sizing check.";
+        let next = "Reasons: pypnm-sizing explain. Comparison with what runs: pypnm-sizing check.";
         page.gap();
         page.row("", 0, next);
     }
