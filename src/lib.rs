@@ -11,15 +11,17 @@
 //! ```
 //!
 //! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only.
-//! `parse`, `launch`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
+//! `parse`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
 
 pub mod capacity;
+pub mod command;
+pub mod conf_files;
 pub mod config;
 pub mod dropin;
 pub mod kernel_cmdline;
-pub mod launch;
 pub mod limits;
 pub mod log;
+pub mod manager;
 pub mod mounts;
 pub mod names;
 pub mod overrides;

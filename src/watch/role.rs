@@ -11,7 +11,7 @@
 //!  └─ python3 -c from multiprocessing.spawn import spawn_main; …       worker
 //! ```
 
-use crate::launch::{Program, program};
+use crate::command::{Program, program};
 
 /// What a process is to the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

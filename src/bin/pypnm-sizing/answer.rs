@@ -148,10 +148,12 @@ impl SettingAnswer {
 impl OverrideAnswer {
     fn new(found: &Override) -> Self {
         let value = match &found.effect {
-            Effect::Variable { value, .. } | Effect::Flag { value, .. } | Effect::Restart { value } => {
-                Some(value.clone())
-            }
+            Effect::Variable { value, .. }
+            | Effect::Ineffective { value, .. }
+            | Effect::Flag { value, .. }
+            | Effect::Restart { value } => Some(value.clone()),
             Effect::NotRead { path } => Some(path.clone()),
+            Effect::UnknownCommand { program } => Some(program.clone()),
             _ => None,
         };
         let source = SourceAnswer::new(&found.source);
@@ -231,7 +233,9 @@ pub(crate) mod tests {
                     }
                 }
                 Value::Array(values) => {
-                    values.iter().for_each(|value| paths(value, &format!("{at}[]"), into));
+                    for value in values {
+                        paths(value, &format!("{at}[]"), into);
+                    }
                 }
                 _ => {
                     into.insert(at.to_owned());

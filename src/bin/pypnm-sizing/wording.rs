@@ -1,6 +1,7 @@
 //! What the verbs say of a sizing in the same words: which units, why none, what was set by hand, a profile in a line.
 
 use anyhow::anyhow;
+use pypnm_sizing::command::Program;
 use pypnm_sizing::config::UnitConfig;
 use pypnm_sizing::limits::{Amount, host};
 use pypnm_sizing::overrides::{Effect, Override};
@@ -140,16 +141,16 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
 /// What a unit gets in the end: sized, or what its own files say instead.
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
-    let keys = Launch::of_command(command.map_or("", |command| &command.value)).keys();
-    let profile = &unit.profile;
-    Numbers {
-        workers: unit.overrides.effective_number(keys.workers, 1, profile.workers).value.into(),
-        limit_max_requests: unit
-            .overrides
-            .effective_number(keys.limit, 0, profile.limit_max_requests)
-            .value
-            .into(),
-    }
+    let is_uvicorn =
+        Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn;
+    let (profile, overrides) = (&unit.profile, &unit.overrides);
+    let (workers, limit) = if is_uvicorn {
+        let limit = overrides.uvicorn_limit_max_requests(profile.limit_max_requests);
+        (overrides.uvicorn_workers(profile.workers), limit)
+    } else {
+        (overrides.workers(profile.workers), overrides.limit_max_requests(profile.limit_max_requests))
+    };
+    Numbers { workers: workers.value.into(), limit_max_requests: limit.value.into() }
 }
 
 /// The unit and its profile, as it comes out in the end.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pypnm_sizing::launch::Program;
+use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };

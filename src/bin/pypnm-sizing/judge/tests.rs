@@ -319,7 +319,8 @@ fn uvicorn_itself() {
 
 fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {
     facts.live = Live::Not;
-    (active.clone_into(&mut facts.loaded.active), sub.clone_into(&mut facts.loaded.sub));
+    active.clone_into(&mut facts.loaded.active);
+    sub.clone_into(&mut facts.loaded.sub);
     result.clone_into(&mut facts.loaded.result);
 }
 
@@ -379,7 +380,7 @@ fn a_service_that_keeps_ending_and_one_that_recycles() {
     assert_eq!(found(&verdict), looping, "a second after its start");
     let verdict = with(|facts| {
         starts_again(facts);
-        facts.now = Duration::from_secs(20 * 60);
+        facts.now = Duration::from_mins(20);
     });
     assert_eq!(found(&verdict), looping, "five minutes without having been active");
 }

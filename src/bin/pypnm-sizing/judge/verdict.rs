@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use pypnm_sizing::launch::Program;
+use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};

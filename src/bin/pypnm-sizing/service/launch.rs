@@ -1,8 +1,8 @@
-//! How a service was started, or would be: which program, which of its flags and variables decide its numbers.
+//! How a service was started, or would be: which program, its flags, and which variables decide its numbers.
 //!
-//! `pypnm_sizing::launch` tells PyPNM, uvicorn and anything else apart, and reads flags. Opens nothing.
+//! `pypnm_sizing::command` tells PyPNM, uvicorn and anything else apart, and reads flags. Opens nothing.
 
-use pypnm_sizing::launch::{Program, flag, program};
+use pypnm_sizing::command::{CommandReader, Program};
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WORKERS,
     WORKERS_FLAG,
@@ -26,36 +26,34 @@ const OF_UVICORN: Keys = Keys {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Launch<'a> {
     program: Program,
-    words: Vec<&'a str>,
+    /// The flags that decide, with their values, in order.
+    flags: Vec<(&'static str, &'a str)>,
 }
 
 impl<'a> Launch<'a> {
     /// Of a process.
     pub(crate) fn of_arguments(arguments: &'a [String]) -> Self {
-        Self::of(arguments.iter().map(String::as_str).collect())
+        Self::of(arguments.iter().map(String::as_str))
     }
 
     /// Of a command in a unit, words separated by spaces; its variables are not expanded.
     pub(crate) fn of_command(command: &'a str) -> Self {
-        let mut words: Vec<&str> = command.split_ascii_whitespace().collect();
-        if let Some(path) = words.first_mut() {
-            // systemd.service(5), "Command lines": special executable prefixes.
-            *path = path.trim_start_matches(['@', '-', ':', '+', '!', '|']);
-        }
-        Self::of(words)
+        Self::of(command.split_ascii_whitespace())
     }
 
-    fn of(words: Vec<&'a str>) -> Self {
-        Self { program: program(&words), words }
+    fn of(words: impl Iterator<Item = &'a str>) -> Self {
+        let mut reader = CommandReader::default();
+        let flags = words.filter_map(|word| reader.word(word)).collect();
+        Self { program: reader.program(), flags }
     }
 
     pub(crate) fn program(&self) -> Program {
         self.program
     }
 
-    /// The value of a flag.
-    pub(crate) fn flag(&self, name: &str) -> Option<&str> {
-        flag(&self.words, self.program, name)
+    /// The value of `--workers` or `--limit-max-requests`, the last one.
+    pub(crate) fn flag(&self, name: &str) -> Option<&'a str> {
+        self.flags.iter().rfind(|(flag, _)| *flag == name).map(|(_, value)| *value)
     }
 
     /// What decides its numbers. A command that is not known counts as PyPNM: the service is named after it.

@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use pypnm_sizing::launch::Program;
+use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};

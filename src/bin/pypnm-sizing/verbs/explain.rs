@@ -14,6 +14,7 @@ use crate::answer::{Answer, ProfileAnswer, SourceAnswer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
+use crate::service::own;
 use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
 
 /// What `explain --json` says.
@@ -152,7 +153,11 @@ const RECYCLE_SMALL_RULE: &str =
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
-    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
+    let sizing = size(&Request {
+        hypothetical: hypothetical.clone(),
+        process: own::without_systemd(root),
+        ..Request::new(root)
+    });
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let default = PypnmDefault::new(root, &hypothetical);
     if arguments.json {
@@ -305,7 +310,7 @@ fn source(limit: &Limit) -> String {
 /// Who sets a limit, in a word.
 fn scope(scope: Scope) -> &'static str {
     match scope {
-        Scope::Host => "machine",
+        Scope::Host | Scope::Inherited => "machine",
         Scope::Container => "container",
         Scope::Slice => "slice",
         Scope::Service => "service",
