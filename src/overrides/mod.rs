@@ -148,7 +148,7 @@ pub struct Overrides {
     /// A single worker cannot be ruled out, whatever the numbers say: by a command that is not known, by an environment
     /// file that a generator cannot read.
     may_be_one_worker: bool,
-    /// `Type=oneshot`, for which systemd refuses a unit with `Restart=always`.
+    /// `Type=oneshot`
     refuses_restart: bool,
 }
 
@@ -224,11 +224,6 @@ impl Overrides {
         Effective { set_by: set.set_by.or(removed), ..set }
     }
 
-    /// Whether systemd would refuse a unit of this type with `Restart=always` (`Type=oneshot`).
-    pub fn refuses_restart(&self) -> bool {
-        self.refuses_restart
-    }
-
     /// Whether the service may end for good at its recycle limit, because a single worker runs: by `pypnm serve` or by
     /// uvicorn. The answer is the same for whoever asks, the generator or the helper.
     pub fn single_worker(&self, sized_workers: u32, sized_limit: u32) -> Option<SingleWorker> {
@@ -242,6 +237,11 @@ impl Overrides {
             return Some(SingleWorker::Certain);
         }
         self.may_be_one_worker.then_some(SingleWorker::Possible)
+    }
+
+    /// Whether systemd would refuse the unit with `Restart=always` (`Type=oneshot`).
+    pub fn refuses_restart(&self) -> bool {
+        self.refuses_restart
     }
 
     /// The first of `keys` with a valid number, `least` or more; else the sized one.
