@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use pypnm_sizing::config::{self, Config};
-use pypnm_sizing::limits::cgroup::Place;
+use pypnm_sizing::limits::cgroup::Hierarchy;
 use pypnm_sizing::limits::{Amount, Scope, service};
 use pypnm_sizing::overrides::{self, Effect};
 use pypnm_sizing::parse::boolean::boolean;
-use pypnm_sizing::parse::cgroup::{self, Setting};
+use pypnm_sizing::parse::cgroup::{self, LimitValue};
 use pypnm_sizing::parse::cpu_list::{CpuSet, MAX_CPUS};
 use pypnm_sizing::parse::environment;
 use pypnm_sizing::parse::mountinfo::cgroup_mounts;
@@ -18,7 +18,7 @@ use pypnm_sizing::policy::profile;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::name::{Name, escape, is_slice, parent_slice, unescape};
-use pypnm_sizing::units::{Assignment, KEYS, State, Unit, take_text};
+use pypnm_sizing::units::{Assignment, KEYS, State, Unit, parse_assignments};
 
 /// What systemd takes for white space.
 const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
@@ -43,19 +43,19 @@ pub(crate) fn cgroup(data: &[u8]) {
         return;
     };
     for parse in [cgroup::memory_v1, cgroup::memory_v2] {
-        if let Some(Setting::At(bytes)) = parse(text) {
-            assert_eq!(parse(&bytes.to_string()), Some(Setting::At(bytes)));
+        if let Some(LimitValue::At(bytes)) = parse(text) {
+            assert_eq!(parse(&bytes.to_string()), Some(LimitValue::At(bytes)));
         }
     }
     let _ = cgroup::hierarchical_memory_limit(text);
-    if let Some(Setting::At(quota)) = cgroup::quota_v1(text) {
+    if let Some(LimitValue::At(quota)) = cgroup::quota_v1(text) {
         assert!(quota > 0);
         let period = cgroup::period_v1(text).unwrap_or(1);
         let (less, more) =
             (cgroup::milli_cpus(quota, period), cgroup::milli_cpus(quota.saturating_add(1), period));
         assert!(less.is_some() && less <= more, "monotone in the quota");
     }
-    if let Some(Setting::At(milli)) = cgroup::cpu_v2(text) {
+    if let Some(LimitValue::At(milli)) = cgroup::cpu_v2(text) {
         assert!(text.split_ascii_whitespace().count() <= 2, "{milli}");
     }
 
@@ -73,7 +73,7 @@ pub(crate) fn cgroup(data: &[u8]) {
     }
     let mounts = cgroup_mounts(mountinfo.as_bytes());
     for controller in ["memory", "cpu", "cpuset"] {
-        let Some(place) = Place::of(controller, &memberships, &mounts) else {
+        let Some(place) = Hierarchy::of(controller, &memberships, &mounts) else {
             assert!(memberships.iter().all(|one| one.v1_controllers.is_some() && !one.has_v1(controller)));
             continue;
         };
@@ -206,7 +206,7 @@ pub(crate) fn sizes(data: &[u8]) {
         Some(Size::Permyriad(share)) => {
             assert!(share <= 10_000);
             for host in [0, 1, 4 << 30, u64::MAX] {
-                assert!(Size::Permyriad(share).of(host) <= host);
+                assert!(Size::Permyriad(share).in_bytes(host) <= host);
             }
             assert_eq!(quantity::permyriad(text), Some(share));
         }
@@ -229,7 +229,7 @@ pub(crate) fn sizes(data: &[u8]) {
 pub(crate) fn configuration(data: &[u8]) {
     let read = |config: &mut Config| {
         let mut problems = Vec::new();
-        config::take_text("/etc/pypnm/sizing.conf", data, config, &mut problems);
+        config::parse_into("/etc/pypnm/sizing.conf", data, config, &mut problems);
         problems
     };
     let mut config = Config::default();
@@ -243,7 +243,7 @@ pub(crate) fn configuration(data: &[u8]) {
     assert!(!units.is_empty() && units.len() <= 64);
     for unit in &units {
         assert!(unit.ends_with(".service") && !unit.contains('/') && !unit.starts_with('.'), "{unit:?}");
-        let settings = config.of(unit).settings();
+        let settings = config.for_unit(unit).policy_settings();
         assert!((1..=1024).contains(&settings.max_workers));
         for (cpus, memory) in [(0, 0), (4, 16 << 30), (1024, 64 << 40)] {
             let profile = profile(cpus, memory, &settings);
@@ -270,15 +270,15 @@ pub(crate) fn unit(data: &[u8]) {
     assert_eq!(unescape(&escape(&whole)).as_deref(), Some(&*whole));
     let name = Name::parse(&whole).or_else(|| Name::parse("a-b@c.service")).expect("a name");
     let dropped = name.with_drop_ins();
-    assert_eq!(dropped[0], name.whole);
+    assert_eq!(dropped[0], name.text);
     assert!(dropped.iter().all(|other| Name::parse(other).is_some_and(|o| o.unit_type == name.unit_type)));
     // Escaping a long prefix makes a name that is too long.
     assert!(is_slice(&name.default_slice()) || name.prefix.len() > 60);
 
     let mut problems = Vec::new();
     let mut assignments = Vec::new();
-    take_text(FILE, file, name.unit_type, &mut assignments, &mut problems);
-    take_text(DROP_IN, drop_in, name.unit_type, &mut assignments, &mut problems);
+    parse_assignments(FILE, file, name.unit_type, &mut assignments, &mut problems);
+    parse_assignments(DROP_IN, drop_in, name.unit_type, &mut assignments, &mut problems);
     assert!(problems.len() <= 4, "the first fault, and the one that ends the file");
     assert!(
         assignments
@@ -286,8 +286,8 @@ pub(crate) fn unit(data: &[u8]) {
             .all(|one| KEYS.contains(&one.key) && one.value == one.value.trim_matches(WHITESPACE))
     );
     let mut unit = Unit {
-        name: name.whole.to_owned(),
-        asked: name.whole.to_owned(),
+        name: name.text.to_owned(),
+        asked: name.text.to_owned(),
         aliases: Vec::new(),
         state: State::Loaded,
         fragment: Some(FILE.to_owned()),

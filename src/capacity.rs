@@ -14,7 +14,7 @@ pub struct Reserve {
 
 /// What one unit may use of one resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
+pub struct Available {
     /// Milli-CPUs or bytes; 0 where nothing is known, the most careful reading.
     pub amount: u64,
     /// The limit that binds: its place in the list. `None`: no limit was found at all.
@@ -27,9 +27,9 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// In milli-CPUs.
-    pub cpu: Grant,
+    pub cpu: Available,
     /// In bytes.
-    pub memory: Grant,
+    pub memory: Available,
 }
 
 impl Capacity {
@@ -81,10 +81,10 @@ impl Minimum {
         }
     }
 
-    fn less(self, reserve: u64) -> Grant {
+    fn less(self, reserve: u64) -> Available {
         match self.0 {
-            None => Grant::default(),
-            Some((index, least)) => Grant {
+            None => Available::default(),
+            Some((index, least)) => Available {
                 amount: least.saturating_sub(reserve),
                 binding: Some(index),
                 reserved: reserve.min(least),

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
-use crate::policy::Settings;
-use crate::problem::{FileName, Kind, Problem, Source};
+use crate::policy::PolicySettings;
+use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
 
 /// Where configuration lies, the strongest first: the main file, and the directory of its drop-ins.
@@ -33,41 +33,32 @@ const MOST_WORKERS: u32 = 1024;
 const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the key is skipped";
 
-/// A value somebody set, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands.
-    pub source: Source,
-}
-
 /// What may be said of one unit, and in `[Sizing]` of all. `None`: not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitConfig {
     /// `Enabled=`
-    pub enabled: Option<Set<bool>>,
+    pub enabled: Option<Sourced<bool>>,
     /// `Workers=`; `auto` is `None` inside.
-    pub workers: Option<Set<Option<u32>>>,
+    pub workers: Option<Sourced<Option<u32>>>,
     /// `LimitMaxRequests=`; `auto` is `None` inside.
-    pub limit_max_requests: Option<Set<Option<u32>>>,
+    pub limit_max_requests: Option<Sourced<Option<u32>>>,
     /// `MaxWorkers=`
-    pub max_workers: Option<Set<u32>>,
+    pub max_workers: Option<Sourced<u32>>,
     /// `ReserveMemory=`
-    pub reserve_memory: Option<Set<Size>>,
+    pub reserve_memory: Option<Sourced<Size>>,
     /// `ReserveCPUs=` in milli-CPUs.
-    pub reserve_cpus: Option<Set<u64>>,
+    pub reserve_cpus: Option<Sourced<u64>>,
     /// `MemoryPerWorker=` in bytes.
-    pub memory_per_worker: Option<Set<u64>>,
+    pub memory_per_worker: Option<Sourced<u64>>,
     /// `InvestigateMemoryCreep=`
-    pub investigate_memory_creep: Option<Set<bool>>,
+    pub investigate_memory_creep: Option<Sourced<bool>>,
 }
 
 impl UnitConfig {
     /// The settings of the policy that it says.
-    pub fn settings(&self) -> Settings {
-        let default = Settings::default();
-        Settings {
+    pub fn policy_settings(&self) -> PolicySettings {
+        let default = PolicySettings::default();
+        PolicySettings {
             workers: self.workers.as_ref().and_then(|set| set.value),
             limit_max_requests: self.limit_max_requests.as_ref().and_then(|set| set.value),
             max_workers: self.max_workers.as_ref().map_or(default.max_workers, |set| set.value),
@@ -80,7 +71,7 @@ impl UnitConfig {
     }
 
     /// The variables of the drop-in whose value it decides.
-    pub fn decided(&self) -> Vec<&'static str> {
+    pub fn decided_variables(&self) -> Vec<&'static str> {
         let mut decided = Vec::new();
         if self.workers.as_ref().is_some_and(|set| set.value.is_some()) {
             decided.extend(["PYPNM_SERVE_WORKERS", "UVICORN_WORKERS"]);
@@ -105,7 +96,7 @@ pub struct Config {
     /// The last of them that sets a key; comments alone set none.
     pub last_with_a_key: Option<String>,
     /// `Units=`, never empty.
-    units: Option<Set<Vec<String>>>,
+    units: Option<Sourced<Vec<String>>>,
     general: UnitConfig,
     /// Per unit: where its first section begins, and what it says.
     by_unit: BTreeMap<String, (Source, UnitConfig)>,
@@ -134,7 +125,7 @@ impl Config {
     }
 
     /// What is said of `unit`: its own section, else `[Sizing]`, key by key.
-    pub fn of(&self, unit: &str) -> UnitConfig {
+    pub fn for_unit(&self, unit: &str) -> UnitConfig {
         let own = self.by_unit.get(unit).map(|(_, own)| own.clone()).unwrap_or_default();
         let all = self.general.clone();
         UnitConfig {
@@ -190,7 +181,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     let taken = root.with_bytes(&path, |text| {
         // An empty file only hides others.
-        (!text.is_empty()).then(|| take_text(&path, text, config, problems))
+        (!text.is_empty()).then(|| parse_into(&path, text, config, problems))
     });
     match taken {
         Ok(has_a_key) => {
@@ -219,7 +210,7 @@ enum Section {
 }
 
 /// Takes the lines of one file into `config`. Whether there is a key among them.
-pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     // Most files are comments, and nothing stands in them.
     let file = LazyCell::new(|| FileName::found(path));
     let mut section = Section::None;
@@ -231,7 +222,11 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;
             let instead = "the rest of the file is skipped".into();
-            problems.push(Problem { source: at(line, ""), kind: Kind::TooManyFaults, instead });
+            problems.push(Problem {
+                source: at(line, ""),
+                kind: ProblemKind::TooManyFaults,
+                consequence: instead,
+            });
             return has_a_key;
         }
         match item {
@@ -240,8 +235,8 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
                 let instead = if rest { "the rest of the file is skipped" } else { "the line is skipped" };
                 problems.push(Problem {
                     source: at(line, ""),
-                    kind: Kind::Syntax(fault),
-                    instead: instead.into(),
+                    kind: ProblemKind::Syntax(fault),
+                    consequence: instead.into(),
                 });
             }
             Item::Section { name, line } => {
@@ -254,8 +249,8 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
                 } else {
                     problems.push(Problem {
                         source: at(line, &format!("[{name}]")),
-                        kind: Kind::UnknownSection { expected: "[Sizing] or the name of a unit" },
-                        instead: "the section is skipped".into(),
+                        kind: ProblemKind::UnknownSection { expected: "[Sizing] or the name of a unit" },
+                        consequence: "the section is skipped".into(),
                     });
                     Section::Unknown
                 };
@@ -267,8 +262,8 @@ pub fn take_text(path: &str, text: &[u8], config: &mut Config, problems: &mut Ve
                     Section::Unknown => {}
                     Section::None => problems.push(Problem {
                         source,
-                        kind: Kind::UnknownSection { expected: "[Sizing] above it" },
-                        instead: SKIPPED.into(),
+                        kind: ProblemKind::UnknownSection { expected: "[Sizing] above it" },
+                        consequence: SKIPPED.into(),
                     }),
                     Section::General if key == "Units" => set_units(config, &value, source, problems),
                     Section::General => config.general.set(&key, &value, source, problems),
@@ -345,15 +340,15 @@ impl UnitConfig {
             _ if key.starts_with("X-") => {}
             _ => problems.push(Problem {
                 source,
-                kind: Kind::UnknownKey { nearest: nearest(key) },
-                instead: SKIPPED.into(),
+                kind: ProblemKind::UnknownKey { nearest: nearest(key) },
+                consequence: SKIPPED.into(),
             }),
         }
     }
 }
 
 fn assign<T>(
-    slot: &mut Option<Set<T>>,
+    slot: &mut Option<Sourced<T>>,
     expect: &Expect<T>,
     value: &str,
     source: Source,
@@ -364,7 +359,7 @@ fn assign<T>(
         return;
     }
     match (expect.0)(value) {
-        Some(value) => *slot = Some(Set { value, source }),
+        Some(value) => *slot = Some(Sourced { value, source }),
         None => problems.push(Problem::bad_value(source, value, expect.1, SKIPPED)),
     }
 }
@@ -387,7 +382,7 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
     if value.is_empty() {
         config.units = None;
     } else if !units.is_empty() {
-        config.units = Some(Set { value: units, source });
+        config.units = Some(Sourced { value: units, source });
     }
 }
 

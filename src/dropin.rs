@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 
-use crate::capacity::Grant;
+use crate::capacity::Available;
 use crate::names::{HELPER, RUNTIME_DIRECTORY};
 use crate::parse::quantity::{Cpus, Gb, Gib};
-use crate::policy::{LimitBy, MEMORY_GUARDRAILS, WorkersBy};
+use crate::policy::{LimitStep, MEMORY_GUARDRAILS, WorkersStep};
 use crate::problem::Source;
-use crate::sizing::{Sizing, Unit};
+use crate::sizing::{SizedUnit, Sizing};
 
 /// More than this would bury the rest of the file.
 const MOST_WARNINGS: usize = 20;
 
 /// The drop-in of `unit`.
-pub fn text(sizing: &Sizing, unit: &Unit) -> String {
+pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
     let profile = &unit.profile;
     let cpus = unit.capacity.whole_cpus().to_string();
     let bytes = unit.capacity.memory.amount;
@@ -65,7 +65,7 @@ pub fn text(sizing: &Sizing, unit: &Unit) -> String {
     set(out, unit, "PYPNM_SERVE_ENV_FILE", &file);
     line(out, &["ExecStartPre=-+", HELPER, " env --unit %n --write ", &file]);
     // What counts is the number in the end: an operator's own one may be another.
-    if unit.overrides.one_worker_ends(profile.workers, profile.limit_max_requests) {
+    if unit.overrides.may_end_for_good(profile.workers, profile.limit_max_requests) {
         line(out, &["# One worker at its limit ends the whole service, with status 0.\nRestart=always"]);
     }
     line(
@@ -88,7 +88,7 @@ fn line(out: &mut String, pieces: &[&str]) {
 }
 
 /// One variable: the sized value, or what the operator's own unit says, which this drop-in comes after.
-fn set(out: &mut String, unit: &Unit, key: &str, sized: &str) {
+fn set(out: &mut String, unit: &SizedUnit, key: &str, sized: &str) {
     let value = match unit.overrides.left_alone(key) {
         None => sized,
         Some((value, source)) => {
@@ -110,16 +110,16 @@ fn env_file(unit: &str) -> String {
 }
 
 /// Where the CPUs come from: the limit that binds, and what was taken off it.
-pub fn cpu_reason(unit: &Unit) -> String {
+pub fn cpu_reason(unit: &SizedUnit) -> String {
     grant_reason(unit, unit.capacity.cpu, &|milli| Cpus(milli).to_string())
 }
 
 /// Where the memory comes from: the limit that binds, and what was taken off it.
-pub fn memory_reason(unit: &Unit) -> String {
+pub fn memory_reason(unit: &SizedUnit) -> String {
     grant_reason(unit, unit.capacity.memory, &|bytes| format!("{} GiB", Gib(bytes)))
 }
 
-fn grant_reason(unit: &Unit, grant: Grant, amount: &dyn Fn(u64) -> String) -> String {
+fn grant_reason(unit: &SizedUnit, grant: Available, amount: &dyn Fn(u64) -> String) -> String {
     let Some(limit) = grant.binding.and_then(|index| unit.limits.get(index)) else {
         return "nothing readable".to_owned();
     };
@@ -134,18 +134,18 @@ fn grant_reason(unit: &Unit, grant: Grant, amount: &dyn Fn(u64) -> String) -> St
 }
 
 /// Why so many workers, in a few words.
-pub fn workers_reason(unit: &Unit) -> String {
+pub fn workers_reason(unit: &SizedUnit) -> String {
     let profile = &unit.profile;
     let capped = |by: &str, what: &str, would: u32| {
         if would > profile.workers { format!("{by}; {what} would allow {would}") } else { by.to_owned() }
     };
-    match profile.workers_by {
-        WorkersBy::Operator => by_hand(unit.config.workers.as_ref().map(|set| &set.source)),
-        WorkersBy::Memory => capped(&guardrail(profile.memory_target), "the CPUs", profile.cpu_target),
-        WorkersBy::MemoryPerWorker => {
+    match profile.workers_step {
+        WorkersStep::Operator => by_hand(unit.config.workers.as_ref().map(|set| &set.source)),
+        WorkersStep::Memory => capped(&guardrail(profile.memory_target), "the CPUs", profile.cpu_target),
+        WorkersStep::MemoryPerWorker => {
             capped("MemoryPerWorker= allows no more", "the CPUs", profile.cpu_target)
         }
-        WorkersBy::MaxWorkers => {
+        WorkersStep::MaxWorkers => {
             let cap = match &unit.config.max_workers {
                 Some(set) => format!("the cap, {}", one_line(set.source.to_string())),
                 None => "the cap until concurrency is proven".to_owned(),
@@ -154,8 +154,8 @@ pub fn workers_reason(unit: &Unit) -> String {
             let would = cpus.min(profile.memory_target).min(profile.per_worker_target.unwrap_or(u32::MAX));
             capped(&cap, "CPUs and memory", would)
         }
-        WorkersBy::Cpus if unit.capacity.cpu.amount < 1000 => "one, the least there is".to_owned(),
-        WorkersBy::Cpus => "one for each whole CPU".to_owned(),
+        WorkersStep::Cpus if unit.capacity.cpu.amount < 1000 => "one, the least there is".to_owned(),
+        WorkersStep::Cpus => "one for each whole CPU".to_owned(),
     }
 }
 
@@ -179,12 +179,12 @@ fn guardrail(target: u32) -> String {
 }
 
 /// Why this recycle limit, in a few words.
-pub fn limit_reason(unit: &Unit) -> Cow<'static, str> {
-    match unit.profile.limit_by {
-        LimitBy::Operator => by_hand(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
-        LimitBy::MemoryCreep => "memory creep is being investigated".into(),
-        LimitBy::SmallSystem => "a smaller system".into(),
-        LimitBy::Default => "the default recycle safety valve".into(),
+pub fn limit_reason(unit: &SizedUnit) -> Cow<'static, str> {
+    match unit.profile.limit_step {
+        LimitStep::Operator => by_hand(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
+        LimitStep::MemoryCreep => "memory creep is being investigated".into(),
+        LimitStep::SmallSystem => "a smaller system".into(),
+        LimitStep::Default => "the default recycle safety valve".into(),
     }
 }
 

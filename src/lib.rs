@@ -7,7 +7,7 @@
 //!  [root] [parse]    →  [limits]       →  [capacity] →  [policy]  →  [dropin]  →  [write]
 //!  [units]              host, cgroup,     the minimum   the guide    text         one rename
 //!                       service
-//!  [config] [switch] [overrides]    the operator's word
+//!  [config] [kernel_cmdline] [overrides]    the operator's word
 //! ```
 //!
 //! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only.
@@ -16,6 +16,7 @@
 pub mod capacity;
 pub mod config;
 pub mod dropin;
+pub mod kernel_cmdline;
 pub mod limits;
 pub mod log;
 pub mod names;
@@ -27,7 +28,6 @@ pub mod problem;
 pub mod pypnm;
 pub mod root;
 pub mod sizing;
-pub mod switch;
 pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;

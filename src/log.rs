@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 /// syslog(3) priorities that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +32,19 @@ pub struct Log {
 }
 
 impl Log {
-    /// `SYSTEMD_EXEC_PID` equal to our own pid is systemd's own test for "called by PID 1".
+    /// `SYSTEMD_EXEC_PID` equal to our own pid is systemd's own test for "called by PID 1". systemd sets it since version
+    /// 248; where nobody set it, a stderr that is /dev/null, as PID 1 connects it, decides.
     pub fn of_generator(name: &'static str) -> Self {
         let pid = std::process::id();
-        let by_pid_1 = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|value| value.parse() == Ok(pid));
-        Self { name, kernel: by_pid_1 }
+        let kernel = match std::env::var_os("SYSTEMD_EXEC_PID") {
+            Some(value) => value.to_str().is_some_and(|value| value.parse() == Ok(pid)),
+            None => stderr_is_null(),
+        };
+        Self { name, kernel }
     }
 
     /// Says every line, each with its priority.
-    pub fn say(&self, lines: &[(Priority, &dyn fmt::Display)]) {
+    pub fn write(&self, lines: &[(Priority, &dyn fmt::Display)]) {
         if lines.is_empty() {
             return;
         }
@@ -82,11 +86,20 @@ impl Log {
     }
 }
 
+/// Whether stderr is the null device, character device 1:3 (Linux, Documentation/admin-guide/devices.txt).
+fn stderr_is_null() -> bool {
+    let Ok(stat) = rustix::fs::fstat(std::io::stderr()) else {
+        return false;
+    };
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && device == (1, 3)
+}
+
 /// A generator that dies of a signal makes PID 1 skip all the others' output: a panic, which should not be, becomes a
 /// line in the log and an exit status instead of SIGABRT.
 pub fn no_signal_on_panic(name: &'static str) {
     std::panic::set_hook(Box::new(move |info| {
-        Log::of_generator(name).say(&[(Priority::Error, &format!("internal error: {info}"))]);
+        Log::of_generator(name).write(&[(Priority::Error, &format!("internal error: {info}"))]);
         std::process::exit(70);
     }));
 }

@@ -13,7 +13,7 @@ use crate::names::{DROP_IN, VARIABLES};
 use crate::parse::environment;
 use crate::parse::quantity::decimal;
 use crate::parse::words::{Words, is_whitespace};
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 use crate::units::{Assignment, Unit, specifier};
 
@@ -119,7 +119,7 @@ pub struct Effective<'a> {
 
 impl Overrides {
     /// What holds for a variable or a flag instead of the drop-in's.
-    pub fn of(&self, key: &str) -> Option<&Override> {
+    pub fn get(&self, key: &str) -> Option<&Override> {
         self.list.iter().find(|one| one.effect.key() == Some(key))
     }
 
@@ -133,30 +133,30 @@ impl Overrides {
 
     /// The workers that `pypnm serve` will have. A value that is none is replaced by the sized one, as `env --write` does.
     pub fn workers(&self, sized: u32) -> Effective<'_> {
-        self.number(["--workers", "PYPNM_SERVE_WORKERS"], 1, sized)
+        self.effective_number(["--workers", "PYPNM_SERVE_WORKERS"], 1, sized)
     }
 
     /// The recycle limit that `pypnm serve` will have; 0: never.
     pub fn limit_max_requests(&self, sized: u32) -> Effective<'_> {
-        self.number(["--limit-max-requests", "PYPNM_SERVE_LIMIT_MAX_REQUESTS"], 0, sized)
+        self.effective_number(["--limit-max-requests", "PYPNM_SERVE_LIMIT_MAX_REQUESTS"], 0, sized)
     }
 
     /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn. A file that
     /// is there too late for the generator may say so as well; the same answer for whoever asks.
-    pub fn one_worker_ends(&self, sized_workers: u32, sized_limit: u32) -> bool {
+    pub fn may_end_for_good(&self, sized_workers: u32, sized_limit: u32) -> bool {
         let ends = |workers: Effective<'_>, limit: Effective<'_>| workers.value == 1 && limit.value > 0;
-        let uvicorn_workers = self.number(["--workers", "UVICORN_WORKERS"], 1, sized_workers);
+        let uvicorn_workers = self.effective_number(["--workers", "UVICORN_WORKERS"], 1, sized_workers);
         let uvicorn_limit =
-            self.number(["--limit-max-requests", "UVICORN_LIMIT_MAX_REQUESTS"], 0, sized_limit);
+            self.effective_number(["--limit-max-requests", "UVICORN_LIMIT_MAX_REQUESTS"], 0, sized_limit);
         self.has_late_files
             || ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
             || ends(uvicorn_workers, uvicorn_limit)
     }
 
     /// The first of `keys` with a valid number, `least` or more; else the sized one.
-    pub fn number(&self, keys: [&str; 2], least: u32, sized: u32) -> Effective<'_> {
+    pub fn effective_number(&self, keys: [&str; 2], least: u32, sized: u32) -> Effective<'_> {
         let set = keys.into_iter().find_map(|key| {
-            let one = self.of(key)?;
+            let one = self.get(key)?;
             let (Effect::Variable { value, .. } | Effect::Flag { value, .. }) = &one.effect else {
                 return None;
             };
@@ -169,10 +169,10 @@ impl Overrides {
 
 /// Where a file of the unit stands to the generated drop-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     Before,
     /// Of the same name, in a stronger directory.
-    Instead,
+    Replacing,
     /// Of the same name, in a weaker one: never read.
     Hidden,
     After,
@@ -180,25 +180,25 @@ enum Place {
 
 /// The place of one of `unit`'s files. Drop-ins of all directories are read in the order of their names; of one name the
 /// strongest directory's is read, and the generators' comes before /usr and before drop-ins for the whole type.
-fn place(unit: &Unit, file: &str) -> Place {
+fn position(unit: &Unit, file: &str) -> Position {
     if unit.fragment.as_deref() == Some(file) {
-        return Place::Before;
+        return Position::Before;
     }
     let (directory, name) = file.rsplit_once('/').unwrap_or_default();
     match name.cmp(DROP_IN) {
-        std::cmp::Ordering::Less => Place::Before,
-        std::cmp::Ordering::Greater => Place::After,
+        std::cmp::Ordering::Less => Position::Before,
+        std::cmp::Ordering::Greater => Position::After,
         std::cmp::Ordering::Equal => {
             let of_type = directory.ends_with("/service.d");
             let weaker = ["/usr/", "/lib/"].iter().any(|weaker| directory.starts_with(weaker));
-            if of_type || weaker { Place::Hidden } else { Place::Instead }
+            if of_type || weaker { Position::Hidden } else { Position::Replacing }
         }
     }
 }
 
 /// Takes away what `unit` has from a file that the generated drop-in will hide.
 pub fn hide(unit: &mut Unit) {
-    let hidden = |unit: &Unit, file: &str| place(unit, file) == Place::Hidden;
+    let hidden = |unit: &Unit, file: &str| position(unit, file) == Position::Hidden;
     if let Some(at) = unit.drop_ins.iter().position(|file| hidden(unit, file)) {
         let file = unit.drop_ins.remove(at);
         unit.assignments.retain(|assignment| *assignment.source.file != *file);
@@ -225,7 +225,7 @@ struct Variable {
 }
 
 /// Whether a value can be handed to PyPNM or uvicorn as it is; neither gets over one that can't.
-pub fn is_sane(key: &str, value: &str) -> bool {
+pub fn is_valid_value(key: &str, value: &str) -> bool {
     match key {
         "PYPNM_SERVE_LIMIT_MAX_REQUESTS" => decimal::<u32>(value).is_some(),
         // What bash, systemd and PyPNM's `float()` read alike.
@@ -251,7 +251,7 @@ fn is_by_hand(file: &str) -> bool {
 /// sizing.conf(5) decides.
 pub fn read(root: &Root, unit: &Unit, decided: &[&str], problems: &mut Vec<Problem>) -> Overrides {
     let mut list = Vec::new();
-    let replaced = unit.drop_ins.iter().find(|file| place(unit, file) == Place::Instead);
+    let replaced = unit.drop_ins.iter().find(|file| position(unit, file) == Position::Replacing);
     if let Some(file) = replaced {
         list.push(Override { source: Source::file(file.clone()), effect: Effect::Replaced });
     }
@@ -272,23 +272,25 @@ pub fn read(root: &Root, unit: &Unit, decided: &[&str], problems: &mut Vec<Probl
         list.extend(effect.map(|(source, effect)| Override { source, effect }));
     }
     flags(&commands, &environment, &mut list);
-    rest(unit, &mut list);
+    restart_and_hand_over(unit, &mut list);
     list.append(&mut environment.not_read);
     let Environment { left_alone, has_late_files, .. } = environment;
     Overrides { list, left_alone, has_late_files }
 }
 
 /// `Restart=` and `ExecStartPre=`.
-fn rest(unit: &Unit, list: &mut Vec<Override>) {
+fn restart_and_hand_over(unit: &Unit, list: &mut Vec<Override>) {
     const RESTART: [&str; 7] =
         ["no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"];
-    let after = |assignment: &&Assignment| place(unit, &assignment.source.file) == Place::After;
-    let restart = unit.of("Restart").rfind(|assignment| RESTART.contains(&assignment.value.as_str()));
+    let after = |assignment: &&Assignment| position(unit, &assignment.source.file) == Position::After;
+    let restart =
+        unit.assignments_of("Restart").rfind(|assignment| RESTART.contains(&assignment.value.as_str()));
     if let Some(restart) = restart.filter(after).filter(|restart| restart.value != "always") {
         let effect = Effect::Restart { value: restart.value.clone() };
         list.push(Override { source: restart.source.clone(), effect });
     }
-    let reset = unit.of("ExecStartPre").filter(after).rfind(|assignment| assignment.value.is_empty());
+    let reset =
+        unit.assignments_of("ExecStartPre").filter(after).rfind(|assignment| assignment.value.is_empty());
     if let Some(reset) = reset {
         list.push(Override { source: reset.source.clone(), effect: Effect::NoHandOver });
     }
@@ -310,7 +312,7 @@ struct Command<'a> {
 /// The commands of `ExecStart=` in effect.
 fn commands(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
-    for assignment in unit.of("ExecStart") {
+    for assignment in unit.assignments_of("ExecStart") {
         let name = unit.name_at(assignment);
         if assignment.value.is_empty() {
             commands.clear();
@@ -408,8 +410,8 @@ impl<'a> Environment<'a> {
     /// `Environment=` of all files, with the drop-in's own `ours` in its place.
     fn assign(&mut self, unit: &Unit, ours: &[&'static str], decided: &[&str], problems: &mut Vec<Problem>) {
         let mut ours = Some(ours);
-        for assignment in unit.of("Environment") {
-            if place(unit, &assignment.source.file) != Place::Before {
+        for assignment in unit.assignments_of("Environment") {
+            if position(unit, &assignment.source.file) != Position::Before {
                 self.set_ours(ours.take(), decided, problems);
             }
             if assignment.value.is_empty() {
@@ -444,7 +446,7 @@ impl<'a> Environment<'a> {
                 && !decided.contains(key)
                 && is_by_hand(&source.file)
             {
-                if is_sane(key, value) {
+                if is_valid_value(key, value) {
                     self.left_alone.push((key, value.clone(), source.clone()));
                     continue;
                 }
@@ -460,7 +462,7 @@ impl<'a> Environment<'a> {
     fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
         // Without a path: its specifiers are not known here.
         let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
-        for assignment in unit.of("EnvironmentFile") {
+        for assignment in unit.assignments_of("EnvironmentFile") {
             if assignment.value.is_empty() {
                 files.clear();
                 continue;
@@ -493,8 +495,8 @@ impl<'a> Environment<'a> {
                 Err(ReadError::Missing) => {}
                 Err(error) => problems.push(Problem {
                     source: Source::file(path),
-                    kind: Kind::Unreadable(error),
-                    instead: "what it would set is not known".into(),
+                    kind: ProblemKind::Unreadable(error),
+                    consequence: "what it would set is not known".into(),
                 }),
             }
         }
@@ -503,7 +505,7 @@ impl<'a> Environment<'a> {
     /// `UnsetEnvironment=`: names, or names with the one value that is taken away.
     fn unset(&mut self, unit: &Unit) {
         let mut taken: Vec<(Cow<'_, str>, &Source)> = Vec::new();
-        for assignment in unit.of("UnsetEnvironment") {
+        for assignment in unit.assignments_of("UnsetEnvironment") {
             if assignment.value.is_empty() {
                 taken.clear();
             }
@@ -534,7 +536,7 @@ impl<'a> Environment<'a> {
             return Some((source.clone(), Effect::Unset { key }));
         }
         let mut passed = None;
-        for assignment in unit.of("PassEnvironment") {
+        for assignment in unit.assignments_of("PassEnvironment") {
             if assignment.value.is_empty() {
                 passed = None;
             } else if assignment.value.split_ascii_whitespace().any(|name| name == key) {

@@ -26,7 +26,7 @@ pub const RECYCLE_SMALL: u32 = 1000;
 
 /// What the operator says about the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct PolicySettings {
     /// The operator's own number of workers; at least 1.
     pub workers: Option<u32>,
     /// The operator's own recycle limit; 0: never.
@@ -39,7 +39,7 @@ pub struct Settings {
     pub investigate_memory_creep: bool,
 }
 
-impl Default for Settings {
+impl Default for PolicySettings {
     fn default() -> Self {
         Self {
             workers: None,
@@ -53,7 +53,7 @@ impl Default for Settings {
 
 /// What decided the number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkersBy {
+pub enum WorkersStep {
     /// The operator.
     Operator,
     /// The CPUs are fewer than all other targets.
@@ -68,7 +68,7 @@ pub enum WorkersBy {
 
 /// What decided the recycle limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitBy {
+pub enum LimitStep {
     /// The operator.
     Operator,
     /// Memory creep is being investigated.
@@ -85,11 +85,11 @@ pub struct Profile {
     /// Workers to start; at least 1.
     pub workers: u32,
     /// What decided it.
-    pub workers_by: WorkersBy,
+    pub workers_step: WorkersStep,
     /// Requests after which a worker is recycled; 0: never.
     pub limit_max_requests: u32,
     /// What decided it.
-    pub limit_by: LimitBy,
+    pub limit_step: LimitStep,
     /// min(MaxWorkers, whole CPUs).
     pub cpu_target: u32,
     /// The guide's guardrail for this memory.
@@ -104,7 +104,7 @@ pub fn memory_target(memory: u64) -> u32 {
 }
 
 /// The guide. `cpus` are whole CPUs, `memory` is in bytes; 0 of either is the most careful reading.
-pub fn profile(cpus: u64, memory: u64, settings: &Settings) -> Profile {
+pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
     let cpu_target = cpus.min(settings.max_workers).max(1);
     let memory_target = memory_target(memory);
@@ -113,27 +113,29 @@ pub fn profile(cpus: u64, memory: u64, settings: &Settings) -> Profile {
         .map(|bytes| u32::try_from(memory / bytes.max(1)).unwrap_or(u32::MAX).max(1));
 
     let sized = cpu_target.min(memory_target).min(per_worker_target.unwrap_or(u32::MAX));
-    let (workers, workers_by) = match settings.workers {
-        Some(workers) => (workers.max(1), WorkersBy::Operator),
-        None if sized == memory_target && sized < cpu_target => (sized, WorkersBy::Memory),
-        None if Some(sized) == per_worker_target && sized < cpu_target => (sized, WorkersBy::MemoryPerWorker),
-        None if cpus > cpu_target => (sized, WorkersBy::MaxWorkers),
-        None => (sized, WorkersBy::Cpus),
+    let (workers, workers_step) = match settings.workers {
+        Some(workers) => (workers.max(1), WorkersStep::Operator),
+        None if sized == memory_target && sized < cpu_target => (sized, WorkersStep::Memory),
+        None if Some(sized) == per_worker_target && sized < cpu_target => {
+            (sized, WorkersStep::MemoryPerWorker)
+        }
+        None if cpus > cpu_target => (sized, WorkersStep::MaxWorkers),
+        None => (sized, WorkersStep::Cpus),
     };
 
     let small = memory < 6 * GB || (memory < 12 * GB && cpus <= 2);
-    let (limit_max_requests, limit_by) = match settings.limit_max_requests {
-        Some(limit) => (limit, LimitBy::Operator),
-        None if settings.investigate_memory_creep => (RECYCLE_SMALL, LimitBy::MemoryCreep),
-        None if small => (RECYCLE_SMALL, LimitBy::SmallSystem),
-        None => (RECYCLE_DEFAULT, LimitBy::Default),
+    let (limit_max_requests, limit_step) = match settings.limit_max_requests {
+        Some(limit) => (limit, LimitStep::Operator),
+        None if settings.investigate_memory_creep => (RECYCLE_SMALL, LimitStep::MemoryCreep),
+        None if small => (RECYCLE_SMALL, LimitStep::SmallSystem),
+        None => (RECYCLE_DEFAULT, LimitStep::Default),
     };
 
     Profile {
         workers,
-        workers_by,
+        workers_step,
         limit_max_requests,
-        limit_by,
+        limit_step,
         cpu_target,
         memory_target,
         per_worker_target,
@@ -142,11 +144,11 @@ pub fn profile(cpus: u64, memory: u64, settings: &Settings) -> Profile {
 
 #[cfg(test)]
 mod tests {
-    use super::{GB, LimitBy, Profile, Settings, WorkersBy, profile};
+    use super::{GB, LimitStep, PolicySettings, Profile, WorkersStep, profile};
 
     /// Workers and recycle limit by the defaults.
     fn sized(cpus: u64, memory: u64) -> (u32, u32) {
-        let Profile { workers, limit_max_requests, .. } = profile(cpus, memory, &Settings::default());
+        let Profile { workers, limit_max_requests, .. } = profile(cpus, memory, &PolicySettings::default());
         (workers, limit_max_requests)
     }
 
@@ -169,8 +171,8 @@ mod tests {
     fn row_3_balanced_node_4_cores_8_gb() {
         assert_eq!(sized(4, 8 * GB), (2, 2000));
         assert_eq!(sized(4, 8_139_200 * 1024), (2, 2000));
-        let by = profile(4, 8 * GB, &Settings::default()).workers_by;
-        assert_eq!(by, WorkersBy::Memory, "CPU allows 4, but memory is the limiter");
+        let by = profile(4, 8 * GB, &PolicySettings::default()).workers_step;
+        assert_eq!(by, WorkersStep::Memory, "CPU allows 4, but memory is the limiter");
     }
 
     #[test]
@@ -195,14 +197,14 @@ mod tests {
     fn row_7_high_capacity_node_16_cores_64_gb() {
         assert_eq!(sized(16, 64 * GB), (4, 2000));
         assert_eq!(sized(16, 65_852_000 * 1024), (4, 2000));
-        let proven = Settings { max_workers: 8, ..Settings::default() };
+        let proven = PolicySettings { max_workers: 8, ..PolicySettings::default() };
         assert_eq!(profile(16, 64 * GB, &proven).workers, 8, "only above 4 when concurrency is proven");
     }
 
     // The guide's four guardrails, from both sides, with CPUs and MaxWorkers out of the way.
 
     fn by_memory(memory: u64) -> u32 {
-        profile(1024, memory, &Settings { max_workers: 1024, ..Settings::default() }).workers
+        profile(1024, memory, &PolicySettings { max_workers: 1024, ..PolicySettings::default() }).workers
     }
 
     #[test]
@@ -243,9 +245,9 @@ mod tests {
         assert_eq!(sized(3, 6 * GB).1, 2000);
         assert_eq!(sized(2, 12 * GB - 1).1, 1000);
         assert_eq!(sized(2, 12 * GB).1, 2000);
-        let creep = Settings { investigate_memory_creep: true, ..Settings::default() };
+        let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
         assert_eq!(profile(8, 32 * GB, &creep).limit_max_requests, 1000);
-        assert_eq!(profile(8, 32 * GB, &creep).limit_by, LimitBy::MemoryCreep);
+        assert_eq!(profile(8, 32 * GB, &creep).limit_step, LimitStep::MemoryCreep);
     }
 
     #[test]
@@ -257,18 +259,19 @@ mod tests {
 
     #[test]
     fn the_operators_word() {
-        let own = Settings { workers: Some(6), limit_max_requests: Some(0), ..Settings::default() };
+        let own =
+            PolicySettings { workers: Some(6), limit_max_requests: Some(0), ..PolicySettings::default() };
         let got = profile(1, GB, &own);
-        assert_eq!((got.workers, got.workers_by), (6, WorkersBy::Operator));
-        assert_eq!((got.limit_max_requests, got.limit_by), (0, LimitBy::Operator));
+        assert_eq!((got.workers, got.workers_step), (6, WorkersStep::Operator));
+        assert_eq!((got.limit_max_requests, got.limit_step), (0, LimitStep::Operator));
         assert_eq!((got.cpu_target, got.memory_target), (1, 1), "what would have been stays visible");
-        let per_worker = Settings { memory_per_worker: Some(6 * GB), ..Settings::default() };
+        let per_worker = PolicySettings { memory_per_worker: Some(6 * GB), ..PolicySettings::default() };
         let got = profile(8, 16 * GB, &per_worker);
-        assert_eq!((got.workers, got.workers_by), (2, WorkersBy::MemoryPerWorker));
+        assert_eq!((got.workers, got.workers_step), (2, WorkersStep::MemoryPerWorker));
         assert_eq!(profile(8, GB, &per_worker).workers, 1);
-        let cap = Settings { max_workers: 3, ..Settings::default() };
-        assert_eq!(profile(8, 64 * GB, &cap).workers_by, WorkersBy::MaxWorkers);
-        assert_eq!(profile(2, 64 * GB, &cap).workers_by, WorkersBy::Cpus);
+        let cap = PolicySettings { max_workers: 3, ..PolicySettings::default() };
+        assert_eq!(profile(8, 64 * GB, &cap).workers_step, WorkersStep::MaxWorkers);
+        assert_eq!(profile(2, 64 * GB, &cap).workers_step, WorkersStep::Cpus);
     }
 
     /// Every CPU count 1–1024 against memory from nothing to 64 TiB, every guardrail from both sides: never 0,
@@ -282,7 +285,7 @@ mod tests {
         memories.extend([1 << 40, 64 << 40, u64::MAX]);
         memories.sort_unstable();
         for max_workers in [1, 2, 4, 8, 1024] {
-            let settings = Settings { max_workers, ..Settings::default() };
+            let settings = PolicySettings { max_workers, ..PolicySettings::default() };
             let mut fewer_cpus = vec![0; memories.len()];
             for cpus in 1..=1024 {
                 let mut less_memory = 0;

@@ -89,6 +89,15 @@ impl Source {
     }
 }
 
+/// A value, and where it is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// Where it is set.
+    pub source: Source,
+}
+
 /// `file:line: key`, without what is absent.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,14 +118,14 @@ pub struct Problem {
     /// Where.
     pub source: Source,
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: ProblemKind,
     /// What is done about it.
-    pub instead: Cow<'static, str>,
+    pub consequence: Cow<'static, str>,
 }
 
 /// What is wrong with an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProblemKind {
     /// The file could not be read.
     Unreadable(ReadError),
     /// The file has no such entry.
@@ -144,7 +153,7 @@ pub enum Kind {
     TooManyFaults,
 }
 
-impl Kind {
+impl ProblemKind {
     /// A bad value; a long or binary one is shortened and made printable.
     pub fn bad_value(value: &str, expected: &'static str) -> Self {
         let mut shown: String =
@@ -157,23 +166,27 @@ impl Kind {
 }
 
 impl Problem {
-    /// A bad value, as [`Kind::bad_value`].
+    /// A bad value, as [`ProblemKind::bad_value`].
     pub fn bad_value(
         source: Source,
         value: &str,
         expected: &'static str,
-        instead: impl Into<Cow<'static, str>>,
+        consequence: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { source, kind: Kind::bad_value(value, expected), instead: instead.into() }
+        Self { source, kind: ProblemKind::bad_value(value, expected), consequence: consequence.into() }
     }
 
     /// A file that could not be read.
     pub fn unreadable(
         file: impl Into<FileName>,
         error: ReadError,
-        instead: impl Into<Cow<'static, str>>,
+        consequence: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { source: Source::file(file), kind: Kind::Unreadable(error), instead: instead.into() }
+        Self {
+            source: Source::file(file),
+            kind: ProblemKind::Unreadable(error),
+            consequence: consequence.into(),
+        }
     }
 }
 
@@ -182,17 +195,17 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.source)?;
         match &self.kind {
-            Kind::Unreadable(error) => write!(f, "{error}")?,
-            Kind::Absent => f.write_str("not there")?,
-            Kind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
-            Kind::UnknownKey { nearest: Some(nearest) } => {
+            ProblemKind::Unreadable(error) => write!(f, "{error}")?,
+            ProblemKind::Absent => f.write_str("not there")?,
+            ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
+            ProblemKind::UnknownKey { nearest: Some(nearest) } => {
                 write!(f, "unknown key, did you mean {nearest}=?")?;
             }
-            Kind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
-            Kind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
-            Kind::Syntax(fault) => write!(f, "{fault}")?,
-            Kind::TooManyFaults => f.write_str("too many faults above")?,
+            ProblemKind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
+            ProblemKind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
+            ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
+            ProblemKind::TooManyFaults => f.write_str("too many faults above")?,
         }
-        write!(f, "; {}", self.instead)
+        write!(f, "; {}", self.consequence)
     }
 }

@@ -35,7 +35,7 @@ pub struct Numbers {
 
 /// What PyPNM takes for itself on a machine with so many CPUs online and so many bytes of memory
 /// (`build_worker_profile()`). Its guardrails are in GiB (2³⁰), the guide's in GB; it sees no cgroup and no affinity.
-pub fn own_sizing(cpus: u64, memory: u64) -> Numbers {
+pub fn default_numbers(cpus: u64, memory: u64) -> Numbers {
     let cpu_target = cpus.clamp(1, 4);
     let memory_target = match memory {
         _ if memory < 6 * GIB => 1,
@@ -52,7 +52,7 @@ pub fn own_sizing(cpus: u64, memory: u64) -> Numbers {
 
 /// What PyPNM makes of a profile file (`load_seeded_profile()`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seeded {
+pub enum ProfileFile {
     /// It takes the two numbers.
     Taken(Numbers),
     /// It passes over the whole file for want of this key, and sizes itself.
@@ -62,7 +62,7 @@ pub enum Seeded {
 }
 
 /// Reads a profile file as PyPNM does.
-pub fn seeded(text: &str) -> Seeded {
+pub fn read_profile_file(text: &str) -> ProfileFile {
     let mut values = BTreeMap::new();
     for line in text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#')) {
         if let Some((key, value)) = line.split_once('=') {
@@ -76,7 +76,7 @@ pub fn seeded(text: &str) -> Seeded {
         match integer(value(key)) {
             Some(read) => *number = read,
             None if value(key).is_empty() => {}
-            None => return Seeded::Crashes(key, value(key).to_owned()),
+            None => return ProfileFile::Crashes(key, value(key).to_owned()),
         }
     }
     for (key, reads) in [
@@ -84,12 +84,12 @@ pub fn seeded(text: &str) -> Seeded {
         (TOTAL_MEMORY_GIB, is_float(value(TOTAL_MEMORY_GIB))),
     ] {
         if !reads && !value(key).is_empty() {
-            return Seeded::Crashes(key, value(key).to_owned());
+            return ProfileFile::Crashes(key, value(key).to_owned());
         }
     }
     match KEYS.into_iter().find(|key| value(key).is_empty()) {
-        Some(missing) => Seeded::Ignored(missing),
-        None => Seeded::Taken(Numbers { workers: numbers[0], limit_max_requests: numbers[1] }),
+        Some(missing) => ProfileFile::Ignored(missing),
+        None => ProfileFile::Taken(Numbers { workers: numbers[0], limit_max_requests: numbers[1] }),
     }
 }
 
@@ -111,11 +111,12 @@ fn without_underscores(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        CPU_COUNT, GIB, LIMIT_MAX_REQUESTS, Numbers, Seeded, TOTAL_MEMORY_GIB, WORKERS, own_sizing, seeded,
+        CPU_COUNT, GIB, LIMIT_MAX_REQUESTS, Numbers, ProfileFile, TOTAL_MEMORY_GIB, WORKERS, default_numbers,
+        read_profile_file,
     };
 
     fn own(cpus: u64, memory: u64) -> (i64, i64) {
-        let Numbers { workers, limit_max_requests } = own_sizing(cpus, memory);
+        let Numbers { workers, limit_max_requests } = default_numbers(cpus, memory);
         (workers, limit_max_requests)
     }
 
@@ -148,16 +149,28 @@ mod tests {
 
     #[test]
     fn its_file() {
-        let taken = |workers, limit_max_requests| Seeded::Taken(Numbers { workers, limit_max_requests });
-        assert_eq!(seeded(&file("4", "7.77", "2", "2000")), taken(2, 2000));
-        assert_eq!(seeded(&format!("# a\n{}", file("4", "8", " 2 ", "0"))), taken(2, 0));
-        assert_eq!(seeded(&(file("4", "8", "1", "1") + &file("4", "8", "1_0", "+5"))), taken(10, 5));
-        assert_eq!(seeded(""), Seeded::Ignored(CPU_COUNT));
-        assert_eq!(seeded(&file("4", "8", "", "2000")), Seeded::Ignored(WORKERS));
-        assert_eq!(seeded(&format!("export {}", file("4", "8", "2", "2"))), Seeded::Ignored(CPU_COUNT));
+        let taken = |workers, limit_max_requests| ProfileFile::Taken(Numbers { workers, limit_max_requests });
+        assert_eq!(read_profile_file(&file("4", "7.77", "2", "2000")), taken(2, 2000));
+        assert_eq!(read_profile_file(&format!("# a\n{}", file("4", "8", " 2 ", "0"))), taken(2, 0));
+        assert_eq!(
+            read_profile_file(&(file("4", "8", "1", "1") + &file("4", "8", "1_0", "+5"))),
+            taken(10, 5)
+        );
+        assert_eq!(read_profile_file(""), ProfileFile::Ignored(CPU_COUNT));
+        assert_eq!(read_profile_file(&file("4", "8", "", "2000")), ProfileFile::Ignored(WORKERS));
+        assert_eq!(
+            read_profile_file(&format!("export {}", file("4", "8", "2", "2"))),
+            ProfileFile::Ignored(CPU_COUNT)
+        );
         for bad in ["\"2\"", "2.0", "abc", "2 # two", "_2", "1__0"] {
-            assert_eq!(seeded(&file("4", "8", bad, "2")), Seeded::Crashes(WORKERS, bad.to_owned()));
+            assert_eq!(
+                read_profile_file(&file("4", "8", bad, "2")),
+                ProfileFile::Crashes(WORKERS, bad.to_owned())
+            );
         }
-        assert_eq!(seeded(&file("4", "8G", "2", "2")), Seeded::Crashes(TOTAL_MEMORY_GIB, "8G".to_owned()));
+        assert_eq!(
+            read_profile_file(&file("4", "8G", "2", "2")),
+            ProfileFile::Crashes(TOTAL_MEMORY_GIB, "8G".to_owned())
+        );
     }
 }

@@ -4,21 +4,50 @@ use std::collections::BTreeMap;
 
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
+use crate::kernel_cmdline;
+use crate::limits::process::{self, Process};
 use crate::limits::{Amount, Limit, Scope, cgroup, host, service};
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
 use crate::policy::{Profile, profile};
 use crate::problem::{Problem, Source};
 use crate::root::Root;
-use crate::switch;
 use crate::units::{self, Index, name::parent_slice};
 
-/// Another machine to try: what is given stands for all that was found of the host and its container.
+/// What to size, and for which machine.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Where files are read from.
+    pub root: &'a Root,
+    /// systemd's word for where it runs (`SYSTEMD_VIRTUALIZATION`), where the caller has it.
+    pub virtualization: Option<&'a str>,
+    /// Another machine to try.
+    pub hypothetical: Hypothetical,
+    /// One more unit to size, as if `Units=` named it.
+    pub extra_unit: Option<&'a str>,
+    /// A process that is the service or becomes it: the limits of its own cgroup and affinity count as well.
+    pub process: Option<Process>,
+}
+
+impl<'a> Request<'a> {
+    /// The configured units, on the machine below `root`.
+    pub fn new(root: &'a Root) -> Self {
+        Self {
+            root,
+            virtualization: None,
+            hypothetical: Hypothetical::default(),
+            extra_unit: None,
+            process: None,
+        }
+    }
+}
+
+/// Another machine to try: a value given here replaces every limit that was found of the host and its container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Instead {
-    /// Milli-CPUs, and the flag that said so.
+pub struct Hypothetical {
+    /// Milli-CPUs, and the flag that gave them.
     pub cpu: Option<(u64, &'static str)>,
-    /// Bytes, and the flag that said so.
+    /// Bytes, and the flag that gave them.
     pub memory: Option<(u64, &'static str)>,
 }
 
@@ -26,18 +55,18 @@ pub struct Instead {
 #[derive(Debug)]
 pub struct Sizing {
     /// What the kernel command line said, and where.
-    pub switch: Option<(bool, &'static str)>,
+    pub kernel_switch: Option<(bool, &'static str)>,
     /// The operator's configuration.
     pub config: Config,
     /// The units, each with its profile.
-    pub units: Vec<Unit>,
+    pub units: Vec<SizedUnit>,
     /// What was wrong with the inputs.
     pub problems: Vec<Problem>,
 }
 
 /// One unit and how its profile came about.
 #[derive(Debug)]
-pub struct Unit {
+pub struct SizedUnit {
     /// Its name.
     pub name: String,
     /// The configuration that holds for it.
@@ -59,23 +88,17 @@ pub struct Unit {
 impl Sizing {
     /// Whether the operator wants units sized at this boot.
     pub fn is_enabled(&self) -> bool {
-        self.switch.is_none_or(|(on, _)| on) && self.config.is_enabled()
+        self.kernel_switch.is_none_or(|(on, _)| on) && self.config.is_enabled()
     }
 }
 
-/// Reads everything below `root` and sizes the units.
-///
-/// `virtualization`: systemd's word for where it runs (`SYSTEMD_VIRTUALIZATION`), where the caller has it.
-pub fn size(root: &Root, virtualization: Option<&str>, instead: &Instead) -> Sizing {
-    size_also(root, virtualization, instead, None)
-}
-
-/// As [`size`], and one unit more that was asked for by name, as though it stood in `Units=`.
-pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, also: Option<&str>) -> Sizing {
+/// Reads everything below the root of `request` and sizes the units.
+pub fn size(request: &Request<'_>) -> Sizing {
+    let Request { root, virtualization, hypothetical, extra_unit, process } = request;
     let mut problems = Vec::new();
-    let switch = switch::read(root, virtualization, &mut problems);
+    let kernel_switch = kernel_cmdline::read(root, *virtualization, &mut problems);
     let config = config::read(root, &mut problems);
-    let mut sizing = Sizing { switch, config, units: Vec::new(), problems };
+    let mut sizing = Sizing { kernel_switch, config, units: Vec::new(), problems };
     if !sizing.is_enabled() {
         return sizing;
     }
@@ -83,19 +106,28 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
     let container = cgroup::read(root, &mut sizing.problems);
     let mut machine = host.limits;
     machine.extend(container.limits);
-    let machine = replaced(machine, instead);
+    if let Some(process) = *process {
+        // In a container of its own its cgroup is PID 1's: each file once.
+        let mut problems = Vec::new();
+        let mut limits = process::read(root, process, &mut problems);
+        limits.retain(|limit| !machine.iter().any(|old| old.source == limit.source));
+        problems.retain(|problem| !sizing.problems.iter().any(|old| old.source == problem.source));
+        machine.append(&mut limits);
+        sizing.problems.append(&mut problems);
+    }
+    let machine = replaced(machine, hypothetical);
     // What percentages are of, as for systemd (`physical_memory()`).
-    let physical_memory = match (instead.memory, host.memory_total, container.root_memory) {
+    let physical_memory = match (hypothetical.memory, host.memory_total, container.root_memory) {
         (Some((bytes, _)), _, _) => Some(bytes),
         (None, Some(total), Some(limit)) => Some(total.min(limit)),
         (None, total, _) => total,
     };
 
     let mut names = sizing.config.units();
-    if let Some(also) = also
-        && !names.iter().any(|name| name == also)
+    if let Some(extra) = extra_unit
+        && !names.iter().any(|name| name == extra)
     {
-        names.push(also.to_owned());
+        names.push((*extra).to_owned());
     }
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
     let mut services = services(root, &names, &sizing.config, physical_memory, &mut sizing.problems);
@@ -103,11 +135,12 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
     let machines = std::iter::repeat_n(machine, names.len());
     let of = std::mem::take(&mut services.of);
     for ((name, service), mut limits) in names.into_iter().zip(of).zip(machines) {
-        let config = sizing.config.of(&name);
+        let config = sizing.config.for_unit(&name);
         if !config.is_enabled() {
             continue;
         }
-        for limit in &mut limits {
+        // The process's own belong to it alone.
+        for limit in limits.iter_mut().filter(|limit| limit.scope != Scope::Process) {
             limit.shared_by = sharing;
         }
         if service.replaces_affinity && limits.iter().any(is_cpuset) {
@@ -120,12 +153,12 @@ pub fn size_also(root: &Root, virtualization: Option<&str>, instead: &Instead, a
             memory: config
                 .reserve_memory
                 .as_ref()
-                .map_or(0, |set| set.value.of(physical_memory.unwrap_or(0)))
+                .map_or(0, |set| set.value.in_bytes(physical_memory.unwrap_or(0)))
                 / u64::from(sharing),
         };
         let capacity = capacity(&limits, reserve);
-        let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.settings());
-        sizing.units.push(Unit {
+        let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.policy_settings());
+        sizing.units.push(SizedUnit {
             name,
             config,
             definition: service.definition,
@@ -200,7 +233,7 @@ fn services(
         }
         slices.reverse();
         let service = Service {
-            overrides: overrides::read(root, &unit, &config.of(name).decided(), problems),
+            overrides: overrides::read(root, &unit, &config.for_unit(name).decided_variables(), problems),
             slices,
             limits: service::limits(root, &settings, Scope::Service, problems),
             replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
@@ -223,20 +256,20 @@ impl Services {
 }
 
 /// The machine's limits, with the ones of a machine to try in their place.
-fn replaced(mut limits: Vec<Limit>, instead: &Instead) -> Vec<Limit> {
+fn replaced(mut limits: Vec<Limit>, hypothetical: &Hypothetical) -> Vec<Limit> {
     let mut put = |amount: Amount, flag: &'static str| {
         let limit =
             Limit { scope: Scope::Host, amount, source: Source::key("command line", 0, flag), shared_by: 1 };
         limits.retain(|old| old.resource() != limit.resource());
         limits.push(limit);
     };
-    if let Some((milli, flag)) = instead.cpu {
+    if let Some((milli, flag)) = hypothetical.cpu {
         match milli % 1000 {
             0 => put(Amount::Cpus(CpuSet::first(u32::try_from(milli / 1000).unwrap_or(u32::MAX))), flag),
             _ => put(Amount::CpuTime(milli), flag),
         }
     }
-    if let Some((bytes, flag)) = instead.memory {
+    if let Some((bytes, flag)) = hypothetical.memory {
         put(Amount::Memory(bytes), flag);
     }
     limits

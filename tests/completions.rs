@@ -1,9 +1,9 @@
 //! The shells' completions are generated from the helper's own definition of its command line, here, so that no shipped
 //! program carries what generates them. `BLESS=1 cargo test --test completions` writes them anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unused_imports)]
 
-#[path = "../src/bin/pypnm-sizing/args.rs"]
-mod args;
+#[path = "../src/bin/pypnm-sizing/cli/mod.rs"]
+mod cli;
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ const FILES: [(Shell, &str); 3] =
 
 fn generated(shell: Shell) -> String {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut args::Options::command(), "pypnm-sizing", &mut text);
+    clap_complete::generate(shell, &mut cli::Options::command(), "pypnm-sizing", &mut text);
     let text = String::from_utf8(text).unwrap();
     // clap_complete 4.6.11 (clap-rs/clap#6421) takes the hyphen in a program's name for the border of a subcommand in one of two places, so
     // that bash completes no verb's flags.

@@ -194,15 +194,21 @@ fn a_read_only_file_system_is_said() {
 
 /// Runs the generator as PID 1 does, its own pid in `SYSTEMD_EXEC_PID`, over `root`; what /dev/kmsg got, and what stderr got.
 fn called_by_pid_1(root: &Path, kmsg: &str) -> (String, String) {
+    called_by_a_manager(root, "SYSTEMD_EXEC_PID=$$; export SYSTEMD_EXEC_PID", kmsg)
+}
+
+/// Likewise, after the shell's `setting` where /dev is still the machine's.
+fn called_by_a_manager(root: &Path, setting: &str, kmsg: &str) -> (String, String) {
     let out = tempfile::tempdir().unwrap();
     fs::create_dir(out.path().join("out")).unwrap();
     // At boot stdout and stderr are /dev/null; whatever came there would be lost.
     let script = format!(
         r#"
+        {setting}
         mount -t tmpfs tmpfs /dev -o mode=755
         : >/dev/null
         {kmsg}
-        SYSTEMD_EXEC_PID=$$ exec "$1" "$2/out""#
+        exec "$1" "$2/out""#
     );
     let script = format!(
         r#"generator=$1 directory=$2
@@ -225,6 +231,20 @@ fn pid_1_gets_a_line_in_the_kernels_log_where_something_is_amiss() {
     assert!(kmsg.starts_with("<4>pypnm-sizing-generator["), "{kmsg}");
     assert!(kmsg.contains("]: /proc/meminfo: there is no such file; taking the safest"), "{kmsg}");
     assert_eq!(stderr, "");
+}
+
+#[test]
+fn without_systemds_variable_a_null_stderr_means_the_kernels_log() {
+    let blind = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host/meminfo-missing/root");
+    let null = "unset SYSTEMD_EXEC_PID; exec 2>/dev/null";
+    let (kmsg, _) = called_by_a_manager(&blind, null, ": >/dev/kmsg");
+    assert!(kmsg.starts_with("<4>pypnm-sizing-generator["), "{kmsg}");
+    let (kmsg, stderr) = called_by_a_manager(&blind, "unset SYSTEMD_EXEC_PID", ": >/dev/kmsg");
+    assert_eq!(kmsg, "", "a person at a terminal");
+    assert!(stderr.starts_with("pypnm-sizing-generator: /proc/meminfo:"), "{stderr}");
+    let (kmsg, _) =
+        called_by_a_manager(&blind, "export SYSTEMD_EXEC_PID=1; exec 2>/dev/null", ": >/dev/kmsg");
+    assert_eq!(kmsg, "", "started by some program of a service");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! PyPNM itself against the same list.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use pypnm_sizing::pypnm::{Seeded, seeded};
+use pypnm_sizing::pypnm::{ProfileFile, read_profile_file};
 use serde_json::Value;
 
 #[test]
@@ -12,15 +12,15 @@ fn a_file_is_read_as_pypnm_reads_it() {
     assert!(files.len() > 30, "{}", files.len());
     let mut wrong = Vec::new();
     for (name, file) in &files {
-        let found = seeded(file[0].as_str().unwrap());
+        let found = read_profile_file(file[0].as_str().unwrap());
         let expected = &file[1];
         let alike = match &found {
-            Seeded::Taken(numbers) => {
+            ProfileFile::Taken(numbers) => {
                 expected[2].as_i64() == Some(numbers.workers)
                     && expected[3].as_i64() == Some(numbers.limit_max_requests)
             }
-            Seeded::Ignored(_) => expected.is_null(),
-            Seeded::Crashes(..) => expected == "ValueError",
+            ProfileFile::Ignored(_) => expected.is_null(),
+            ProfileFile::Crashes(..) => expected == "ValueError",
         };
         if !alike {
             wrong.push(format!("a file {name}: {found:?}, PyPNM: {expected}"));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use pypnm_sizing::log::{self, Log, Priority};
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Instead, size};
+use pypnm_sizing::sizing::{Request, size};
 use pypnm_sizing::{dropin, names, write};
 
 // About a hundred small allocations, then the end: see Cargo.toml.
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     log::no_signal_on_panic(NAME);
     let log = Log::of_generator(NAME);
     let fail = |what: &dyn std::fmt::Display| {
-        log.say(&[(Priority::Error, what)]);
+        log.write(&[(Priority::Error, what)]);
         ExitCode::FAILURE
     };
 
@@ -41,9 +41,10 @@ fn main() -> ExitCode {
     }
 
     let virtualization = std::env::var("SYSTEMD_VIRTUALIZATION").ok();
-    let sizing = size(&root, virtualization.as_deref(), &Instead::default());
-    let mut said: Vec<(Priority, &dyn std::fmt::Display)> = Vec::new();
-    said.extend(sizing.problems.iter().map(|problem| (Priority::Warning, problem as &dyn std::fmt::Display)));
+    let sizing = size(&Request { virtualization: virtualization.as_deref(), ..Request::new(&root) });
+    let mut lines: Vec<(Priority, &dyn std::fmt::Display)> = Vec::new();
+    lines
+        .extend(sizing.problems.iter().map(|problem| (Priority::Warning, problem as &dyn std::fmt::Display)));
 
     let mut failures = Vec::new();
     for unit in &sizing.units {
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
             failures.push(format!("{}: {error}; it sizes itself", unit.name));
         }
     }
-    said.extend(failures.iter().map(|failure| (Priority::Error, failure as &dyn std::fmt::Display)));
-    log.say(&said);
+    lines.extend(failures.iter().map(|failure| (Priority::Error, failure as &dyn std::fmt::Display)));
+    log.write(&lines);
     let status = if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     // The process ends here: its memory goes with it, piece by piece would cost more than some of the above.
     std::mem::forget((root, sizing, failures));

@@ -1,5 +1,6 @@
-//! The container's limits: the control groups from the root that PID 1 sees down to PID 1, version 2, version 1 and
-//! hybrid. Never the cgroup of the generator or of a calling shell: the service will live below PID 1's root.
+//! The limits of control groups, version 2, version 1 and hybrid: the container's, from the root that PID 1 sees down to
+//! PID 1, and those of one process, from the root in sight down to its own cgroup (see [`crate::limits::process`]). For
+//! the generator only the container's count: the service will live below PID 1's root, not in the generator's cgroup.
 //!
 //! Where others decide differently, the choice here is the one that never overcommits:
 //!
@@ -12,15 +13,34 @@
 //!   it counts as the least there is. Only a file that is not there says that there is no limit.
 
 use crate::limits::{Amount, Limit, Resource, Scope};
-use crate::parse::cgroup::{self, Membership, Setting};
+use crate::parse::cgroup::{self, LimitValue, Membership};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
-use crate::problem::{FileName, Kind, Problem, Source};
+use crate::problem::{FileName, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
-const MEMBERSHIP: &str = "/proc/1/cgroup";
-/// PID 1's view of the mounts; another's where that is hidden from the caller.
-const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
+/// Whose cgroup it is.
+struct Member<'a> {
+    /// In words.
+    who: &'static str,
+    /// Its cgroups (cgroups(7)), as the reader's cgroup namespace shows them.
+    membership: &'a str,
+    /// Whose view of the mounts counts, the first that can be read.
+    mountinfo: &'static [&'static str],
+    /// What its limits are.
+    scope: Scope,
+    /// Where its cgroup of one controller is.
+    place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Hierarchy>,
+}
+
+const PID_1: Member<'_> = Member {
+    who: "PID 1",
+    membership: "/proc/1/cgroup",
+    // Another's where PID 1's is hidden from the caller.
+    mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
+    scope: Scope::Container,
+    place: Hierarchy::of,
+};
 /// Where everybody mounts it.
 const STANDARD_PLACE: &str = "/sys/fs/cgroup";
 /// What systemd moves PID 1 to, below the cgroup that it was started in (`cg_get_root_path()`).
@@ -43,23 +63,38 @@ pub struct Container {
 
 /// Reads the container's limits below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
-    let mut reader = Reader { root, problems, path: String::with_capacity(128), found: Container::default() };
-    let text = match root.text(MEMBERSHIP) {
+    read_member(root, &PID_1, problems)
+}
+
+/// Reads the limits of the cgroup that `membership` (`/proc/PID/cgroup`) names, at every level in sight of the reader.
+pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
+    // The kernel shows another process's cgroup as the reader's namespace sees it, so the reader's mounts belong to it.
+    let mountinfo = &["/proc/self/mountinfo"];
+    let place = Hierarchy::of_process;
+    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
+    read_member(root, &member, problems).limits
+}
+
+fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
+    let path = String::with_capacity(128);
+    let mut reader = LimitReader { root, member, problems, path, found: Container::default() };
+    let membership = member.membership;
+    let text = match root.text(membership) {
         Ok(text) => text,
         // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
         Err(ReadError::Missing) => String::new(),
         Err(error) => {
             let instead = "taking the least of CPUs and memory";
-            reader.problems.push(Problem::unreadable(MEMBERSHIP, error, instead));
-            reader.unknown(Resource::Cpu, Source::file(MEMBERSHIP));
-            reader.unknown(Resource::Memory, Source::file(MEMBERSHIP));
+            reader.problems.push(Problem::unreadable(membership.to_owned(), error, instead));
+            reader.unknown(Resource::Cpu, Source::file(membership.to_owned()));
+            reader.unknown(Resource::Memory, Source::file(membership.to_owned()));
             return reader.found;
         }
     };
     let memberships = match cgroup::memberships(&text) {
         Ok(memberships) => memberships,
         Err((line, bad)) => {
-            let source = Source::key(MEMBERSHIP, line, "");
+            let source = Source::key(membership.to_owned(), line, "");
             let instead = "taking the least of CPUs and memory";
             let problem = Problem::bad_value(source.clone(), bad, "HIERARCHY:CONTROLLERS:/PATH", instead);
             reader.problems.push(problem);
@@ -70,7 +105,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
     };
     let places = |mountinfo: &[u8]| {
         let mounts = cgroup_mounts(mountinfo);
-        let of = |controller| Place::of(controller, &memberships, &mounts);
+        let of = |controller| (member.place)(controller, &memberships, &mounts);
         let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
             && mounts.iter().all(|mount| mount.v1_options.is_none());
         let memory = of("memory");
@@ -79,9 +114,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
             if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
         [memory, cpu, cpuset]
     };
-    let [memory, cpu, cpuset] = with_mountinfo(root, places).unwrap_or_else(|error| {
+    let [memory, cpu, cpuset] = with_mountinfo(root, member.mountinfo, places).unwrap_or_else(|error| {
         let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
-        reader.problems.push(Problem::unreadable(MOUNTINFO[0], error, instead));
+        reader.problems.push(Problem::unreadable("/proc/self/mountinfo", error, instead));
         places(&[])
     });
     if let Some(place) = memory {
@@ -97,9 +132,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 }
 
 /// What `look` makes of the first mountinfo that can be read; none at all is empty (an image, say).
-fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadError> {
+fn with_mountinfo<T>(root: &Root, paths: &[&str], look: impl Fn(&[u8]) -> T) -> Result<T, ReadError> {
     let mut failed = None;
-    for path in MOUNTINFO {
+    for path in paths {
         match root.with_bytes(path, &look) {
             Ok(looked) => return Ok(looked),
             Err(ReadError::Missing) => {}
@@ -109,21 +144,40 @@ fn with_mountinfo<T>(root: &Root, look: impl Fn(&[u8]) -> T) -> Result<T, ReadEr
     failed.map_or_else(|| Ok(look(&[])), Err)
 }
 
-/// Where PID 1 is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
+/// Where a process is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Hierarchy {
     /// Its directory.
     path: String,
     /// How much of `path` is the outermost directory in sight.
     outermost: usize,
     v1: bool,
-    /// PID 1's cgroup is below the mount, so the directory must be there.
+    /// Its cgroup is below the mount, so the directory must be there.
     certain: bool,
 }
 
-impl Place {
-    /// A controller belongs to one hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
+impl Hierarchy {
+    /// The cgroup that PID 1 was started in: what systemd moved it to below that is stripped. A controller belongs to one
+    /// hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
     pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
+        Self::find(controller, memberships, mounts, &OWN_OF_PID_1)
+    }
+
+    /// The cgroup of another process, likewise.
+    pub fn of_process(
+        controller: &str,
+        memberships: &[Membership<'_>],
+        mounts: &[CgroupMount<'_>],
+    ) -> Option<Self> {
+        Self::find(controller, memberships, mounts, &[])
+    }
+
+    fn find(
+        controller: &str,
+        memberships: &[Membership<'_>],
+        mounts: &[CgroupMount<'_>],
+        stripped: &[&str],
+    ) -> Option<Self> {
         let of_v1 = memberships.iter().find(|one| one.has_v1(controller));
         let member = of_v1.or_else(|| memberships.iter().find(|one| one.v1_controllers.is_none()));
         let v1 = match member {
@@ -131,10 +185,10 @@ impl Place {
             None => mounts.iter().any(|mount| mount.has_v1(controller)),
         };
         let path = member.map_or("/", |member| member.path);
-        let path = OWN_OF_PID_1.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
+        let path = stripped.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
         let path = path.trim_end_matches('/');
 
-        // PID 1's cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
+        // The cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
         let below = |mount: &CgroupMount<'_>| {
             let below = path.strip_prefix(mount.root.trim_end_matches('/'))?;
             let clean = below.is_empty() || below.starts_with('/');
@@ -168,14 +222,14 @@ impl Place {
         Some(Self { path: format!("{point}{path}"), outermost: point.len(), v1, certain: false })
     }
 
-    /// The directories from the outermost in sight to PID 1's.
+    /// The directories from the outermost in sight to the process's own.
     pub fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
         let below = self.path.get(self.outermost..).unwrap_or_default();
         let ends = below.match_indices('/').map(|(at, _)| at).chain([below.len()]);
         ends.map(|end| self.path.get(..self.outermost + end).unwrap_or_default())
     }
 
-    /// Whether PID 1's own directory is not the outermost.
+    /// Whether the process's own directory is not the outermost.
     fn is_nested(&self) -> bool {
         self.path.len() > self.outermost
     }
@@ -194,17 +248,18 @@ enum Value<T> {
     Is(T),
 }
 
-struct Reader<'a> {
+struct LimitReader<'a> {
     root: &'a Root,
+    member: &'a Member<'a>,
     problems: &'a mut Vec<Problem>,
     /// The path of the file that was read last.
     path: String,
     found: Container,
 }
 
-impl Reader<'_> {
+impl LimitReader<'_> {
     fn push(&mut self, amount: Amount, source: Source) {
-        self.found.limits.push(Limit { scope: Scope::Container, amount, source, shared_by: 1 });
+        self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
     }
 
     fn unknown(&mut self, resource: Resource, source: Source) {
@@ -228,10 +283,10 @@ impl Reader<'_> {
         self.path.push_str(level);
         self.path.push('/');
         self.path.push_str(file);
-        let parse = |text: &str| parse(text).ok_or_else(|| Kind::bad_value(text.trim(), expected));
+        let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
         let problem = match self.root.with_text(&self.path, parse) {
             Ok(Ok(value)) => return Value::Is(value),
-            Ok(Err(kind)) => Problem { source: self.source(), kind, instead: instead(resource).into() },
+            Ok(Err(kind)) => Problem { source: self.source(), kind, consequence: instead(resource).into() },
             Err(ReadError::Missing) => return Value::Missing,
             Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
         };
@@ -241,33 +296,34 @@ impl Reader<'_> {
     }
 
     /// False where the place is nonsense; then nothing below it is read.
-    fn can_be_opened(&mut self, place: &Place, resource: Resource) -> bool {
+    fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
         if place.path.len() <= LONGEST_PATH {
             return true;
         }
-        let source = Source::file(MEMBERSHIP);
+        let source = Source::file(self.member.membership.to_owned());
         let expected = "a path that can be opened";
         self.problems.push(Problem::bad_value(source.clone(), &place.path, expected, instead(resource)));
         self.unknown(resource, source);
         false
     }
 
-    /// PID 1's own cgroup holds none of a controller's files: most likely the controller is off there. But were the
+    /// The process's own cgroup holds no file of a controller: most likely the controller is off there. But were the
     /// directory itself missing, a limit could be out of sight.
-    fn check_own_directory(&mut self, place: &Place, resource: Resource) {
+    fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
         if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
-            let instead = format!("{MEMBERSHIP} says that PID 1 runs in it, so {}", instead(resource));
+            let Member { membership, who, .. } = self.member;
+            let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
             self.problems.push(Problem {
                 source: source.clone(),
-                kind: Kind::Absent,
-                instead: instead.into(),
+                kind: ProblemKind::Absent,
+                consequence: instead.into(),
             });
             self.unknown(resource, source);
         }
     }
 
-    fn memory(&mut self, place: &Place) {
+    fn memory(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Memory;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -276,14 +332,14 @@ impl Reader<'_> {
         let mut least = u64::MAX;
         for level in place.levels() {
             let mut is_there = false;
-            let (file, parse): (_, fn(&str) -> Option<Setting>) = if place.v1 {
+            let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
                 ("memory.limit_in_bytes", cgroup::memory_v1)
             } else {
                 ("memory.max", cgroup::memory_v2)
             };
             match self.value((level, file), RESOURCE, parse, "bytes, or max") {
                 Value::Missing => {}
-                Value::Is(Setting::At(bytes)) => {
+                Value::Is(LimitValue::At(bytes)) => {
                     is_there = true;
                     least = least.min(bytes);
                     self.push(Amount::Memory(bytes), self.source());
@@ -291,16 +347,16 @@ impl Reader<'_> {
                         self.found.root_memory = Some(bytes);
                     }
                 }
-                Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
             }
             if !place.v1 {
                 match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
                     Value::Missing => {}
-                    Value::Is(Setting::At(bytes)) => {
+                    Value::Is(LimitValue::At(bytes)) => {
                         is_there = true;
                         self.push(Amount::Memory(bytes), self.source());
                     }
-                    Value::Is(Setting::Unlimited) | Value::Unknown => is_there = true,
+                    Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
                 }
             }
             if level.len() == own && !is_there {
@@ -312,7 +368,7 @@ impl Reader<'_> {
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
             let value = self.value((&place.path, "memory.stat"), RESOURCE, parse, expected);
-            if let Value::Is(Setting::At(bytes)) = value
+            if let Value::Is(LimitValue::At(bytes)) = value
                 && bytes < least
             {
                 let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
@@ -321,7 +377,7 @@ impl Reader<'_> {
         }
     }
 
-    fn cpu_time(&mut self, place: &Place) {
+    fn cpu_time(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -334,21 +390,21 @@ impl Reader<'_> {
                 self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
             };
             match value {
-                Value::Is(Setting::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
+                Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
                 Value::Missing if level.len() == place.path.len() => {
                     self.check_own_directory(place, RESOURCE);
                 }
-                Value::Is(Setting::Unlimited) | Value::Unknown | Value::Missing => {}
+                Value::Is(LimitValue::Unlimited) | Value::Unknown | Value::Missing => {}
             }
         }
     }
 
     /// The quota of one cgroup of version 1 over its period, in milli-CPUs.
-    fn quota_v1(&mut self, level: &str) -> Value<Setting> {
+    fn quota_v1(&mut self, level: &str) -> Value<LimitValue> {
         const RESOURCE: Resource = Resource::Cpu;
         let expected = "a quota in microseconds above 0, or -1";
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
-            Value::Is(Setting::At(quota)) => quota,
+            Value::Is(LimitValue::At(quota)) => quota,
             other => return other,
         };
         let expected = "a period of 1000 to 1000000 microseconds";
@@ -358,14 +414,14 @@ impl Reader<'_> {
                 // What the operator knows is the quota.
                 self.path.truncate(level.len());
                 self.path.push_str("/cpu.cfs_quota_us");
-                Value::Is(Setting::At(milli))
+                Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
                 let source = self.source();
                 self.problems.push(Problem {
                     source: source.clone(),
-                    kind: Kind::Absent,
-                    instead: FEWEST.into(),
+                    kind: ProblemKind::Absent,
+                    consequence: FEWEST.into(),
                 });
                 self.unknown(RESOURCE, source);
                 Value::Unknown
@@ -376,7 +432,7 @@ impl Reader<'_> {
 
     /// The CPUs of the innermost cgroup that says any: what the kernel has made of all levels. Those further out don't
     /// count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
-    fn cpus(&mut self, place: &Place) {
+    fn cpus(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
         if !self.can_be_opened(place, RESOURCE) {
             return;
@@ -411,7 +467,7 @@ fn instead(resource: Resource) -> &'static str {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::Place;
+    use super::Hierarchy;
     use crate::parse::cgroup::memberships;
     use crate::parse::mountinfo::cgroup_mounts;
 
@@ -424,7 +480,7 @@ mod tests {
                 .unwrap_or_default();
         }
         let memberships = memberships(membership).unwrap_or_default();
-        match Place::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
+        match Hierarchy::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
             Some(place) => (place.levels().map(str::to_owned).collect(), place.certain),
             None => (Vec::new(), false),
         }

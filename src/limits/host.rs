@@ -5,7 +5,7 @@ use memchr::memmem;
 use crate::limits::{Amount, Limit, Resource, Scope};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::decimal;
-use crate::problem::{Kind, Problem, Source};
+use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 /// Kernel, Documentation/admin-guide/cputopology.rst: the CPUs that are online, not those possible or present.
@@ -28,7 +28,7 @@ pub struct Host {
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
     let mut limits = Vec::with_capacity(16);
     limits.push(online(root, problems));
-    limits.extend(affinity(root, problems));
+    limits.extend(affinity(root, PID_1_STATUS, Scope::Host, problems));
     let (memory, memory_total) = memory(root, problems);
     limits.push(memory);
     Host { limits, memory_total }
@@ -56,13 +56,13 @@ fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
     limit(amount, source)
 }
 
-/// PID 1's affinity. No such file, or no such line: nothing is known to narrow the CPUs online (an image has no
-/// /proc; an unprivileged caller under `hidepid=` does not see PID 1).
-fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
+/// The affinity in `status`, a process's /proc/PID/status: for a machine PID 1's. No such file, or no such line: nothing is
+/// known to narrow the CPUs online (an image has no /proc; an unprivileged caller under `hidepid=` does not see PID 1).
+pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
     const INSTEAD: &str = "counting on 1 CPU";
-    let source = || Source::key(PID_1_STATUS, 0, KEY);
-    let amount = root.with_text(PID_1_STATUS, |text| {
+    let source = || Source::key(status.to_owned(), 0, KEY);
+    let amount = root.with_text(status, |text| {
         let value = field(text, "Cpus_allowed_list:")?;
         Some(match CpuSet::parse(value) {
             Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
@@ -76,17 +76,17 @@ fn affinity(root: &Root, problems: &mut Vec<Problem>) -> Option<Limit> {
         Ok(amount) => amount?,
         Err(ReadError::Missing) => return None,
         Err(error) => {
-            problems.push(Problem::unreadable(PID_1_STATUS, error, INSTEAD));
+            problems.push(Problem::unreadable(status.to_owned(), error, INSTEAD));
             Amount::Unknown(Resource::Cpu)
         }
     };
-    Some(limit(amount, source()))
+    Some(Limit { scope, amount, source: source(), shared_by: 1 })
 }
 
 /// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     let source = |key| Source::key(MEMINFO, 0, key);
-    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(Kind::Unreadable(error)));
+    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
     match read {
         Ok((total, held)) if held > 0 => {
             let usable = total.saturating_sub(held);
@@ -94,20 +94,20 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
         }
         Ok((total, _)) => (limit(Amount::Memory(total), source("MemTotal")), Some(total)),
         Err(kind) => {
-            let unreadable = matches!(kind, Kind::Unreadable(_));
+            let unreadable = matches!(kind, ProblemKind::Unreadable(_));
             let place = if unreadable { Source::file(MEMINFO) } else { source("MemTotal") };
             let instead = "taking the safest low-memory baseline".into();
-            problems.push(Problem { source: place, kind, instead });
+            problems.push(Problem { source: place, kind, consequence: instead });
             (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None)
         }
     }
 }
 
 /// MemTotal, and what is held for huge pages: in MemTotal, of no use to PyPNM. Both in bytes.
-fn memory_of(meminfo: &str) -> Result<(u64, u64), Kind> {
-    let value = field(meminfo, "MemTotal:").ok_or(Kind::Absent)?;
+fn memory_of(meminfo: &str) -> Result<(u64, u64), ProblemKind> {
+    let value = field(meminfo, "MemTotal:").ok_or(ProblemKind::Absent)?;
     let total = kibibytes(value).filter(|bytes| *bytes > 0);
-    let total = total.ok_or_else(|| Kind::bad_value(value, "a number of kB above 0"))?;
+    let total = total.ok_or_else(|| ProblemKind::bad_value(value, "a number of kB above 0"))?;
     // Kernels before 4.16 have no sum over the page sizes.
     let held = field(meminfo, "Hugetlb:").and_then(kibibytes).or_else(|| {
         let pages: u64 = decimal(field(meminfo, "HugePages_Total:")?)?;

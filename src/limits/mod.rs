@@ -1,10 +1,12 @@
 //! Limits as data: which resource, how much, and where it says so. One module a family:
-//! [`host`] (the machine), [`cgroup`] (its container), [`service`] (the unit and its slices).
+//! [`host`] (the machine), [`cgroup`] (its container), [`service`] (the unit and its slices), [`process`] (a process that
+//! is the service already, or is about to become it).
 //!
 //! Collecting is all that happens here; [`crate::capacity`] takes the minimum.
 
 pub mod cgroup;
 pub mod host;
+pub mod process;
 pub mod service;
 
 use crate::parse::cpu_list::CpuSet;
@@ -43,6 +45,8 @@ pub enum Scope {
     Slice,
     /// The service's unit.
     Service,
+    /// The cgroup and the affinity of the service's process.
+    Process,
 }
 
 /// One limit.

@@ -15,9 +15,9 @@
 use crate::limits::{Amount, Limit, Resource, Scope};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Size, permyriad, size};
-use crate::problem::{Problem, Source};
+use crate::problem::{Problem, Source, Sourced};
 use crate::root::Root;
-use crate::units::name::{Kind, Name, Type};
+use crate::units::name::{Name, NameKind, Type};
 use crate::units::specifier::{self, Unexpanded};
 use crate::units::{Assignment, Unit};
 
@@ -26,15 +26,6 @@ const SKIPPED: &str = "systemd skips the line";
 const NODES: &str = "/sys/devices/system/node";
 /// The smallest page of any machine: percentages are rounded down to pages.
 const PAGE: u64 = 4096;
-
-/// A value that the last valid assignment gave, and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said<T> {
-    /// The value.
-    pub value: T,
-    /// Where.
-    pub source: Source,
-}
 
 /// A list of CPUs in both readings. Not both are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,23 +60,23 @@ pub enum Nodes {
 
 /// What a unit says about its resources. `None`: nothing, or `infinity`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct ResourceSettings {
     /// `MemoryMax=` in bytes.
-    pub memory_max: Option<Said<u64>>,
+    pub memory_max: Option<Sourced<u64>>,
     /// `MemoryHigh=` in bytes.
-    pub memory_high: Option<Said<u64>>,
+    pub memory_high: Option<Sourced<u64>>,
     /// `MemoryLimit=` in bytes, whether it counts or not.
-    pub memory_limit: Option<Said<u64>>,
+    pub memory_limit: Option<Sourced<u64>>,
     /// Whether another setting of memory makes `MemoryLimit=` ineffective.
     pub memory_limit_ignored: bool,
     /// `CPUQuota=` in hundredths of a percent of one CPU.
-    pub cpu_quota: Option<Said<u32>>,
+    pub cpu_quota: Option<Sourced<u32>>,
     /// `AllowedCPUs=`
-    pub allowed_cpus: Option<Said<Cpus>>,
+    pub allowed_cpus: Option<Sourced<Cpus>>,
     /// `CPUAffinity=` with a list.
-    pub cpu_affinity: Option<Said<Cpus>>,
+    pub cpu_affinity: Option<Sourced<Cpus>>,
     /// `CPUAffinity=numa`
-    pub numa_affinity: Option<Said<Nodes>>,
+    pub numa_affinity: Option<Sourced<Nodes>>,
     /// `Slice=`, or the default; `None` for a slice, and where it can't be told.
     pub slice: Option<String>,
     /// Settings whose value can't be told, and files that can't be read.
@@ -93,8 +84,8 @@ pub struct Settings {
 }
 
 /// What `unit` says. `physical_memory`: what percentages are of. Pure.
-pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Problem>) -> Settings {
-    let mut settings = Settings::default();
+pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Problem>) -> ResourceSettings {
+    let mut settings = ResourceSettings::default();
     for source in &unit.unread {
         settings.unknown.push((Resource::Cpu, source.clone()));
         settings.unknown.push((Resource::Memory, source.clone()));
@@ -102,7 +93,7 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
     let Some(name) = Name::parse(&unit.name) else {
         return settings;
     };
-    let mut reader = Reader { unit, name, physical_memory, settings: &mut settings, problems };
+    let mut reader = SettingReader { unit, name, physical_memory, settings: &mut settings, problems };
     let memory_max = reader.memory("MemoryMax");
     let memory_high = reader.memory("MemoryHigh");
     let memory_limit = reader.memory("MemoryLimit");
@@ -127,7 +118,12 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
 }
 
 /// The limits that follow from `settings`, in `scope`.
-pub fn limits(root: &Root, settings: &Settings, scope: Scope, problems: &mut Vec<Problem>) -> Vec<Limit> {
+pub fn limits(
+    root: &Root,
+    settings: &ResourceSettings,
+    scope: Scope,
+    problems: &mut Vec<Problem>,
+) -> Vec<Limit> {
     let mut limits = Vec::new();
     let mut push = |amount: Amount, source: &Source| {
         limits.push(Limit { scope, amount, source: source.clone(), shared_by: 1 });
@@ -186,15 +182,15 @@ pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Opt
     Some(cpus)
 }
 
-struct Reader<'a> {
+struct SettingReader<'a> {
     unit: &'a Unit,
     name: Name<'a>,
     physical_memory: Option<u64>,
-    settings: &'a mut Settings,
+    settings: &'a mut ResourceSettings,
     problems: &'a mut Vec<Problem>,
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     fn name_at(&self, assignment: &Assignment) -> Name<'_> {
         self.unit.name_at(assignment).unwrap_or(self.name)
     }
@@ -216,9 +212,9 @@ impl Reader<'_> {
     }
 
     /// `config_parse_memory_limit()`
-    fn memory(&mut self, key: &'static str) -> Option<Said<u64>> {
+    fn memory(&mut self, key: &'static str) -> Option<Sourced<u64>> {
         let mut said = None;
-        for assignment in self.unit.of(key) {
+        for assignment in self.unit.assignments_of(key) {
             let source = || assignment.source.clone();
             let value = match (assignment.value.as_str(), self.physical_memory) {
                 ("" | "infinity", _) => {
@@ -227,7 +223,7 @@ impl Reader<'_> {
                 }
                 (text, Some(memory)) => size(text).map(|size| match size {
                     Size::Permyriad(10_000) => Some(memory),
-                    share @ Size::Permyriad(_) => Some(share.of(memory / PAGE) * PAGE),
+                    share @ Size::Permyriad(_) => Some(share.in_bytes(memory / PAGE) * PAGE),
                     Size::Bytes(bytes) => Some(bytes),
                 }),
                 (text, None) => size(text).map(|size| match size {
@@ -243,10 +239,10 @@ impl Reader<'_> {
                     said = None;
                 }
                 Some(Some(0)) if zero => {
-                    said = (key == "MemorySwapMax").then(|| Said { value: 0, source: source() });
+                    said = (key == "MemorySwapMax").then(|| Sourced { value: 0, source: source() });
                 }
                 Some(Some(bytes)) if bytes > 0 && bytes < u64::MAX => {
-                    said = Some(Said { value: bytes, source: source() });
+                    said = Some(Sourced { value: bytes, source: source() });
                 }
                 _ => self
                     .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
@@ -256,12 +252,12 @@ impl Reader<'_> {
     }
 
     /// `config_parse_cpu_quota()`
-    fn cpu_quota(&mut self) -> Option<Said<u32>> {
+    fn cpu_quota(&mut self) -> Option<Sourced<u32>> {
         let mut said = None;
-        for assignment in self.unit.of("CPUQuota") {
+        for assignment in self.unit.assignments_of("CPUQuota") {
             match permyriad(&assignment.value).filter(|share| *share > 0) {
                 _ if assignment.value.is_empty() => said = None,
-                Some(value) => said = Some(Said { value, source: assignment.source.clone() }),
+                Some(value) => said = Some(Sourced { value, source: assignment.source.clone() }),
                 None => self.bad(assignment, "a percentage above 0"),
             }
         }
@@ -269,9 +265,9 @@ impl Reader<'_> {
     }
 
     /// `config_parse_allowed_cpuset()`
-    fn allowed_cpus(&mut self) -> Option<Said<Cpus>> {
+    fn allowed_cpus(&mut self) -> Option<Sourced<Cpus>> {
         let mut said = None;
-        for assignment in self.unit.of("AllowedCPUs") {
+        for assignment in self.unit.assignments_of("AllowedCPUs") {
             self.add_cpus(assignment, &mut said);
         }
         said.filter(restricts)
@@ -279,7 +275,7 @@ impl Reader<'_> {
 
     /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back. Whether all
     /// versions take it.
-    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Said<Cpus>>) -> bool {
+    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Sourced<Cpus>>) -> bool {
         let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
@@ -311,15 +307,15 @@ impl Reader<'_> {
         } else {
             cpus.from_258.extend(&list.set);
         }
-        *said = Some(Said { value: cpus, source: assignment.source.clone() });
+        *said = Some(Sourced { value: cpus, source: assignment.source.clone() });
         valid
     }
 
     /// `config_parse_exec_cpu_affinity()`: a list, or the nodes; both, where versions differ on which.
-    fn affinity(&mut self) -> (Option<Said<Cpus>>, Option<Said<Nodes>>) {
+    fn affinity(&mut self) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
         let mut said = None;
         let mut numa = None;
-        for assignment in self.unit.of("CPUAffinity") {
+        for assignment in self.unit.assignments_of("CPUAffinity") {
             if assignment.value == "numa" {
                 numa = Some(assignment.source.clone());
                 said = None;
@@ -327,15 +323,15 @@ impl Reader<'_> {
                 numa = None;
             }
         }
-        let numa = numa.map(|source| Said { value: self.numa_mask(), source });
+        let numa = numa.map(|source| Sourced { value: self.numa_mask(), source });
         (said.filter(restricts), numa)
     }
 
     /// `NUMAMask=`. An invalid one is ignored; from 258 on it seems to take back earlier ones, which would grant more.
     fn numa_mask(&mut self) -> Nodes {
-        let mut said: Option<Said<Cpus>> = None;
+        let mut said: Option<Sourced<Cpus>> = None;
         let mut all = false;
-        for assignment in self.unit.of("NUMAMask") {
+        for assignment in self.unit.assignments_of("NUMAMask") {
             if assignment.value == "all" {
                 all = true;
             } else if self.add_cpus(assignment, &mut said) {
@@ -348,7 +344,7 @@ impl Reader<'_> {
     /// `config_parse_unit_slice()`, else the default.
     fn slice(&mut self) -> Option<String> {
         let mut slice = Some(self.name.default_slice());
-        for assignment in self.unit.of("Slice") {
+        for assignment in self.unit.assignments_of("Slice") {
             match specifier::expand_name(&assignment.value, &self.name_at(assignment)) {
                 Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
@@ -363,11 +359,11 @@ impl Reader<'_> {
 }
 
 /// Whether a list has CPUs: an empty one is written as an empty list, which restricts nothing.
-fn restricts(said: &Said<Cpus>) -> bool {
+fn restricts(said: &Sourced<Cpus>) -> bool {
     !said.value.until_257.is_empty() || !said.value.from_258.is_empty()
 }
 
 /// Whether systemd would load a slice of that name.
 fn is_loadable_slice(name: &str) -> bool {
-    Name::parse(name).is_some_and(|name| name.unit_type == Type::Slice && name.kind() == Kind::Plain)
+    Name::parse(name).is_some_and(|name| name.unit_type == Type::Slice && name.kind() == NameKind::Plain)
 }

@@ -51,7 +51,7 @@ fn membership(line: &str) -> Option<Membership<'_>> {
 
 /// The value of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Setting {
+pub enum LimitValue {
     /// There is none.
     Unlimited,
     /// Bytes or milli-CPUs.
@@ -68,22 +68,22 @@ const DEFAULT_PERIOD: u64 = 100_000;
 const PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 
 /// `memory.max` and `memory.high`: bytes or `max`.
-pub fn memory_v2(text: &str) -> Option<Setting> {
+pub fn memory_v2(text: &str) -> Option<LimitValue> {
     match text.trim() {
-        "max" => Some(Setting::Unlimited),
-        number => decimal(number).map(Setting::At),
+        "max" => Some(LimitValue::Unlimited),
+        number => decimal(number).map(LimitValue::At),
     }
 }
 
 /// `memory.limit_in_bytes`.
-pub fn memory_v1(text: &str) -> Option<Setting> {
+pub fn memory_v1(text: &str) -> Option<LimitValue> {
     decimal(text.trim())
-        .map(|bytes| if bytes >= V1_NO_LIMIT { Setting::Unlimited } else { Setting::At(bytes) })
+        .map(|bytes| if bytes >= V1_NO_LIMIT { LimitValue::Unlimited } else { LimitValue::At(bytes) })
 }
 
 /// `hierarchical_memory_limit` of version 1's `memory.stat`: the least of the cgroup and of all above it, those out of
 /// sight included. The kernel always writes that line.
-pub fn hierarchical_memory_limit(text: &str) -> Option<Setting> {
+pub fn hierarchical_memory_limit(text: &str) -> Option<LimitValue> {
     const NAME: &str = "hierarchical_memory_limit ";
     let begins_a_line =
         |at: &usize| at.checked_sub(1).is_none_or(|before| text.as_bytes().get(before) == Some(&b'\n'));
@@ -92,7 +92,7 @@ pub fn hierarchical_memory_limit(text: &str) -> Option<Setting> {
 }
 
 /// `cpu.max`: `QUOTA PERIOD` in µs, `max` for no quota; the period may be left out. In milli-CPUs, rounded down.
-pub fn cpu_v2(text: &str) -> Option<Setting> {
+pub fn cpu_v2(text: &str) -> Option<LimitValue> {
     let mut fields = text.split_ascii_whitespace();
     let quota = fields.next()?;
     let period = fields.next().map_or(Some(DEFAULT_PERIOD), decimal)?;
@@ -100,16 +100,16 @@ pub fn cpu_v2(text: &str) -> Option<Setting> {
         return None;
     }
     if quota == "max" {
-        return Some(Setting::Unlimited);
+        return Some(LimitValue::Unlimited);
     }
-    milli_cpus(decimal(quota)?, period).map(Setting::At)
+    milli_cpus(decimal(quota)?, period).map(LimitValue::At)
 }
 
 /// `cpu.cfs_quota_us`: −1 or a quota in µs.
-pub fn quota_v1(text: &str) -> Option<Setting> {
+pub fn quota_v1(text: &str) -> Option<LimitValue> {
     match text.trim() {
-        "-1" => Some(Setting::Unlimited),
-        number => decimal(number).filter(|quota| *quota > 0).map(Setting::At),
+        "-1" => Some(LimitValue::Unlimited),
+        number => decimal(number).filter(|quota| *quota > 0).map(LimitValue::At),
     }
 }
 
@@ -130,7 +130,7 @@ pub fn milli_cpus(quota: u64, period: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Setting::{At, Unlimited},
+        LimitValue::{At, Unlimited},
         cpu_v2, hierarchical_memory_limit, memberships, memory_v1, memory_v2, milli_cpus, period_v1,
         quota_v1,
     };

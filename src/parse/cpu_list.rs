@@ -9,7 +9,7 @@ pub const MAX_CPUS: u32 = 8192;
 
 /// What a list of CPUs in a setting of systemd says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct CpuListSetting {
     /// The CPUs of its valid words; a range from high to low is valid and has none.
     pub set: CpuSet,
     /// How many words it has.
@@ -95,10 +95,10 @@ impl CpuSet {
 
     /// A list as systemd reads it: words with quotes, commas as well as spaces, numbers as in C. `None`: the quotes are
     /// broken, and the whole list is ignored.
-    pub fn parse_setting(text: &str) -> Option<Setting> {
+    pub fn parse_setting(text: &str) -> Option<CpuListSetting> {
         let separates = |byte| is_whitespace(byte) || byte == b',';
         let words: Vec<_> = Words::new(text, separates, false).collect::<Result<_, _>>().ok()?;
-        let mut setting = Setting { set: Self::default(), words: words.len(), valid: true };
+        let mut setting = CpuListSetting { set: Self::default(), words: words.len(), valid: true };
         for item in &words {
             let (from, to) = item.split_once('-').unwrap_or((item, item));
             match (integer(from), integer(to)) {

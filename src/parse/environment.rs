@@ -29,7 +29,7 @@ enum In {
 
 /// The assignments of `text`, in order; the first NUL ends it.
 pub fn variables(text: &[u8]) -> Vec<Variable> {
-    let mut reader = Reader { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1 };
+    let mut reader = Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1 };
     let mut state = In::Start;
     let mut line = 1;
     let end = memchr(0, text).unwrap_or(text.len());
@@ -54,7 +54,7 @@ pub fn variables(text: &[u8]) -> Vec<Variable> {
     reader.all
 }
 
-struct Reader {
+struct Parser {
     all: Vec<Variable>,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -63,7 +63,7 @@ struct Reader {
     begun: u32,
 }
 
-impl Reader {
+impl Parser {
     fn step(&mut self, state: In, byte: u8, line: u32) -> In {
         let newline = matches!(byte, b'\n' | b'\r');
         let space = newline || matches!(byte, b' ' | b'\t');

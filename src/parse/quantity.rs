@@ -19,7 +19,7 @@ pub enum Size {
 
 impl Size {
     /// In bytes, where the host has `host_bytes`.
-    pub fn of(self, host_bytes: u64) -> u64 {
+    pub fn in_bytes(self, host_bytes: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Permyriad(share) => {
@@ -269,8 +269,8 @@ mod tests {
 
     #[test]
     fn a_share_of_the_largest_memory_does_not_overflow() {
-        assert_eq!(Size::Permyriad(10_000).of(u64::MAX), u64::MAX);
-        assert_eq!(Size::Permyriad(2500).of(8 * GIB), 2 * GIB);
+        assert_eq!(Size::Permyriad(10_000).in_bytes(u64::MAX), u64::MAX);
+        assert_eq!(Size::Permyriad(2500).in_bytes(8 * GIB), 2 * GIB);
         assert_eq!(permyriad("42949672.96%"), None);
         assert_eq!(permyriad("400%"), Some(40_000));
     }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use rustix::fs::FileType;
 
 use crate::parse::syntax::{Fault, Item, items_that};
-use crate::problem::{FileName, Kind as ProblemKind, Problem, Source};
+use crate::problem::{FileName, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
-use crate::units::name::{Kind, Name, ROOT_SLICE, SYSTEM_SLICE, Type};
+use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
 use crate::units::{Assignment, State, Unit, known, may_be_known};
 
 /// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
@@ -226,7 +226,7 @@ impl<'a> Index<'a> {
         let id = Name::parse(&id).unwrap_or(asked);
         if unit.state == State::Loaded && asked.unit_type == Type::Service {
             unit.aliases = self.aliases(&asked, &id, unit.fragment.as_deref());
-        } else if asked.whole != id.whole {
+        } else if asked.text != id.text {
             unit.aliases.push(name.to_owned());
         }
         unit.aliases.extend(namesake.filter(|_| unit.state == State::Loaded));
@@ -314,8 +314,8 @@ impl<'a> Index<'a> {
     /// The other names of the service `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
     fn aliases(&self, asked: &Name<'_>, id: &Name<'_>, fragment: Option<&str>) -> Vec<String> {
         let mut aliases = Vec::new();
-        if asked.whole != id.whole {
-            aliases.push(asked.whole.to_owned());
+        if asked.text != id.text {
+            aliases.push(asked.text.to_owned());
         }
         // Hardly any host has a link that begins like a directory of drop-ins, so that is looked for first.
         let prefix = |entry: &Entry| {
@@ -338,7 +338,7 @@ impl<'a> Index<'a> {
         let own = id.with_drop_ins();
         let others: Vec<Name<'_>> = (self.drop_ins.iter())
             .filter_map(|entry| Name::parse(self.name(*entry).strip_suffix(".d")?))
-            .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.whole))
+            .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.text))
             .collect();
         for entry in links {
             let name = self.name(*entry);
@@ -347,17 +347,17 @@ impl<'a> Index<'a> {
             };
             // A template's link is an alias of each instance.
             let alias = match (link.kind(), id.instance) {
-                (Kind::Template, Some(instance)) => link.with_instance(instance),
-                (Kind::Template, None) => continue,
+                (NameKind::Template, Some(instance)) => link.with_instance(instance),
+                (NameKind::Template, None) => continue,
                 _ => name.to_owned(),
             };
             let Some(parsed) = Name::parse(&alias) else {
                 continue;
             };
             let dropped = parsed.with_drop_ins();
-            if alias == id.whole
+            if alias == id.text
                 || aliases.contains(&alias)
-                || !others.iter().any(|other| dropped.iter().any(|name| name == other.whole))
+                || !others.iter().any(|other| dropped.iter().any(|name| name == other.text))
             {
                 continue;
             }
@@ -367,7 +367,8 @@ impl<'a> Index<'a> {
             };
             let other = |path: String| Some(base_of(&path)) != fragment.map(base_of);
             let elsewhere = alias != name && self.follow(&alias).is_some_and(other);
-            let of_template = Name::parse(base_of(&path)).is_some_and(|name| name.kind() == Kind::Template);
+            let of_template =
+                Name::parse(base_of(&path)).is_some_and(|name| name.kind() == NameKind::Template);
             let same_instance = !of_template || parsed.instance == id.instance;
             if !other(path) && same_instance && !elsewhere {
                 aliases.push(alias);
@@ -454,7 +455,7 @@ fn take_file(
 ) -> State {
     let taken = root.with_bytes(path, |text| match text {
         [] => State::Masked,
-        text if take_text(path, text, unit_type, &mut unit.assignments, problems) => State::Loaded,
+        text if parse_assignments(path, text, unit_type, &mut unit.assignments, problems) => State::Loaded,
         _ => State::Bad,
     });
     match taken {
@@ -470,7 +471,7 @@ fn take_file(
 
 /// Takes the assignments of one file's text, in sections of that type; whether it could be read to its end. Of its faults
 /// the first is reported, and the one that ends it: systemd itself reports them all.
-pub fn take_text(
+pub fn parse_assignments(
     path: &str,
     text: &[u8],
     unit_type: Type,
@@ -500,7 +501,7 @@ pub fn take_text(
                     problems.push(Problem {
                         source,
                         kind: ProblemKind::Syntax(fault),
-                        instead: instead.into(),
+                        consequence: instead.into(),
                     });
                 }
                 told = true;
@@ -516,9 +517,9 @@ pub fn take_text(
 /// The name of the unit that was asked for by one name, from the name of its file.
 fn name_of_file(path: &str, asked: &Name<'_>) -> String {
     match (Name::parse(base_of(path)), asked.instance) {
-        (Some(base), Some(instance)) if base.kind() == Kind::Template => base.with_instance(instance),
-        (Some(base), _) => base.whole.to_owned(),
-        (None, _) => asked.whole.to_owned(),
+        (Some(base), Some(instance)) if base.kind() == NameKind::Template => base.with_instance(instance),
+        (Some(base), _) => base.text.to_owned(),
+        (None, _) => asked.text.to_owned(),
     }
 }
 
@@ -538,14 +539,11 @@ fn may_alias(link: &str, target: &str) -> bool {
         return false;
     };
     let kinds = match (link.kind(), target.kind()) {
-        (Kind::Instance, Kind::Template) => true,
-        (Kind::Instance, Kind::Instance) => link.instance == target.instance,
+        (NameKind::Instance, NameKind::Template) => true,
+        (NameKind::Instance, NameKind::Instance) => link.instance == target.instance,
         (link, target) => link == target,
     };
-    kinds
-        && link.whole != target.whole
-        && link.unit_type == Type::Service
-        && target.unit_type == Type::Service
+    kinds && link.text != target.text && link.unit_type == Type::Service && target.unit_type == Type::Service
 }
 
 /// A path without `.`, `..` and doubled slashes.

@@ -12,7 +12,7 @@ mod files;
 pub mod name;
 pub mod specifier;
 
-pub use files::{DIRECTORIES, Index, take_text};
+pub use files::{DIRECTORIES, Index, parse_assignments};
 
 use crate::problem::Source;
 use crate::units::name::{Name, Type};
@@ -112,7 +112,7 @@ pub struct Unit {
 
 impl Unit {
     /// The assignments of one key, in order.
-    pub fn of<'a>(&'a self, key: &'a str) -> impl DoubleEndedIterator<Item = &'a Assignment> {
+    pub fn assignments_of<'a>(&'a self, key: &'a str) -> impl DoubleEndedIterator<Item = &'a Assignment> {
         self.assignments.iter().filter(move |assignment| assignment.key == key)
     }
 

@@ -32,7 +32,7 @@ impl Type {
 
 /// What kind of name it is (`UnitNameFlags`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NameKind {
     /// `a.service`
     Plain,
     /// `a@b.service`
@@ -45,7 +45,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
     /// All of it.
-    pub whole: &'a str,
+    pub text: &'a str,
     /// Before the first `@`, else before the type.
     pub prefix: &'a str,
     /// Between the `@` and the type; empty for a template.
@@ -56,35 +56,35 @@ pub struct Name<'a> {
 
 impl<'a> Name<'a> {
     /// The parts of a valid name of a service or slice; `None` for all else.
-    pub fn parse(whole: &'a str) -> Option<Self> {
-        let (stem, unit_type) = if let Some(stem) = whole.strip_suffix(".service") {
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (stem, unit_type) = if let Some(stem) = text.strip_suffix(".service") {
             (stem, Type::Service)
         } else {
-            (whole.strip_suffix(".slice")?, Type::Slice)
+            (text.strip_suffix(".slice")?, Type::Slice)
         };
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
-        if stem.is_empty() || stem.starts_with('@') || whole.len() > 255 || !stem.bytes().all(allowed) {
+        if stem.is_empty() || stem.starts_with('@') || text.len() > 255 || !stem.bytes().all(allowed) {
             return None;
         }
         let (prefix, instance) = match stem.split_once('@') {
             Some((prefix, instance)) => (prefix, Some(instance)),
             None => (stem, None),
         };
-        Some(Self { whole, prefix, instance, unit_type })
+        Some(Self { text, prefix, instance, unit_type })
     }
 
     /// What kind it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> NameKind {
         match self.instance {
-            None => Kind::Plain,
-            Some("") => Kind::Template,
-            Some(_) => Kind::Instance,
+            None => NameKind::Plain,
+            Some("") => NameKind::Template,
+            Some(_) => NameKind::Instance,
         }
     }
 
     /// The template of an instance.
     pub fn template(&self) -> Option<String> {
-        (self.kind() == Kind::Instance).then(|| self.with_instance(""))
+        (self.kind() == NameKind::Instance).then(|| self.with_instance(""))
     }
 
     /// The same with another instance.
@@ -94,23 +94,23 @@ impl<'a> Name<'a> {
 
     /// Prefix and instance: all but the type.
     pub fn stem(&self) -> &'a str {
-        self.whole.get(..self.whole.len() - self.unit_type.word().len() - 1).unwrap_or_default()
+        self.text.get(..self.text.len() - self.unit_type.word().len() - 1).unwrap_or_default()
     }
 
     /// Whose `.d` directories belong to the unit, the most specific first, within one directory of units: its own
     /// name, its template's, those of its dashed prefixes (`unit_file_find_dirs()`). That of the type comes after all.
     pub fn with_drop_ins(&self) -> Vec<Cow<'a, str>> {
         let mut names = Vec::with_capacity(4);
-        names.push(Cow::Borrowed(self.whole));
+        names.push(Cow::Borrowed(self.text));
         self.add_shorter(&mut names);
         names
     }
 
     fn add_with_drop_ins(&self, names: &mut Vec<Cow<'_, str>>) {
-        if names.iter().any(|known| known == self.whole) {
+        if names.iter().any(|known| known == self.text) {
             return;
         }
-        names.push(Cow::Owned(self.whole.to_owned()));
+        names.push(Cow::Owned(self.text.to_owned()));
         self.add_shorter(names);
     }
 
@@ -138,8 +138,8 @@ impl<'a> Name<'a> {
     /// The slice of a service whose unit names none (`unit_set_default_slice()`): instances have one a template.
     pub fn default_slice(&self) -> String {
         match self.kind() {
-            Kind::Instance | Kind::Template => format!("system-{}.slice", escape(self.prefix)),
-            Kind::Plain => SYSTEM_SLICE.to_owned(),
+            NameKind::Instance | NameKind::Template => format!("system-{}.slice", escape(self.prefix)),
+            NameKind::Plain => SYSTEM_SLICE.to_owned(),
         }
     }
 }
@@ -166,7 +166,7 @@ pub fn is_slice(name: &str) -> bool {
         return false;
     };
     let steps = || parsed.prefix.split('-').all(|step| !step.is_empty());
-    parsed.unit_type == Type::Slice && parsed.kind() == Kind::Plain && (name == ROOT_SLICE || steps())
+    parsed.unit_type == Type::Slice && parsed.kind() == NameKind::Plain && (name == ROOT_SLICE || steps())
 }
 
 /// Text for a part of a name (`unit_name_escape()`).
@@ -214,7 +214,7 @@ pub fn unescape(text: &str) -> Option<String> {
 mod tests {
     use std::borrow::Cow;
 
-    use super::{Kind, Name, escape, is_slice, parent_slice, unescape};
+    use super::{Name, NameKind, escape, is_slice, parent_slice, unescape};
 
     fn drop_ins(name: &str) -> Vec<String> {
         let names = Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default();
@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn names_and_their_parts() {
         for (name, kind) in [
-            ("a.service", Kind::Plain),
-            ("a@.service", Kind::Template),
-            ("a@b.service", Kind::Instance),
-            ("a@b@c.service", Kind::Instance),
-            ("-.slice", Kind::Plain),
-            (".a.service", Kind::Plain),
+            ("a.service", NameKind::Plain),
+            ("a@.service", NameKind::Template),
+            ("a@b.service", NameKind::Instance),
+            ("a@b@c.service", NameKind::Instance),
+            ("-.slice", NameKind::Plain),
+            (".a.service", NameKind::Plain),
         ] {
             assert_eq!(Name::parse(name).map(|name| name.kind()), Some(kind), "{name}");
         }

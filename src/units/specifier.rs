@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::units::name::{Kind, Name, unescape};
+use crate::units::name::{Name, NameKind, unescape};
 
 /// Why `text` can't be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ fn value(letter: char, name: &Name<'_>) -> Result<String, Unexpanded> {
     let unescaped = |text: &str| unescape(text).ok_or(Unexpanded::NoSuch);
     let last = name.prefix.rsplit('-').next().unwrap_or_default();
     Ok(match letter {
-        'n' => name.whole,
+        'n' => name.text,
         'N' => name.stem(),
         'p' => name.prefix,
         'i' => instance,
@@ -68,7 +68,7 @@ fn value(letter: char, name: &Name<'_>) -> Result<String, Unexpanded> {
         'I' => return unescaped(instance),
         'J' => return unescaped(last),
         'f' => {
-            let path = unescaped(if name.kind() == Kind::Plain { name.prefix } else { instance })?;
+            let path = unescaped(if name.kind() == NameKind::Plain { name.prefix } else { instance })?;
             return Ok(if path.starts_with('/') { path } else { format!("/{path}") });
         }
         'C' => "/var/cache",

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::policy::{MEMORY_GUARDRAILS, Profile, RECYCLE_SMALL, Settings, profile};
+use crate::policy::{MEMORY_GUARDRAILS, PolicySettings, Profile, RECYCLE_SMALL, profile};
 
 use super::evidence::{Epoch, Evidence, Growth};
 use super::text::{clock_range, duration, gib, mib, part, per_hour, wrapped};
@@ -36,7 +36,7 @@ pub struct Setup {
     /// Bytes it may use.
     pub memory: u64,
     /// The operator's settings.
-    pub settings: Settings,
+    pub settings: PolicySettings,
     /// The recycle limit that the running service has, where that is known; 0: never.
     pub limit_max_requests: Option<u32>,
 }
@@ -48,7 +48,7 @@ impl Setup {
     }
 
     /// The profile with a setting changed.
-    fn with(&self, change: impl FnOnce(&mut Settings)) -> Profile {
+    fn with(&self, change: impl FnOnce(&mut PolicySettings)) -> Profile {
         let mut settings = self.settings;
         change(&mut settings);
         profile(self.cpus, self.memory, &settings)

@@ -4,7 +4,7 @@ use super::advice::{Finding, Setup, Topic, findings};
 use super::ledger::{Bounds, Ledger, Process, Sample, Shares};
 use super::role::Role;
 use super::{MIB, number};
-use crate::policy::Settings;
+use crate::policy::PolicySettings;
 
 fn samples(recording: &str) -> Vec<Sample> {
     let samples: Vec<Sample> =
@@ -51,7 +51,7 @@ fn replayed(samples: Vec<Sample>, cpus: u64, gib: u64) -> Ledger {
 }
 
 /// The lines to set about `topic`, and why.
-fn told(ledger: &Ledger, settings: Settings, topic: Topic) -> (Vec<String>, String) {
+fn told(ledger: &Ledger, settings: PolicySettings, topic: Topic) -> (Vec<String>, String) {
     let bounds = ledger.bounds();
     let setup =
         Setup { cpus: bounds.cpu / 1000, memory: bounds.memory, settings, limit_max_requests: Some(2000) };
@@ -72,7 +72,7 @@ fn a_leak() {
         }),
         "{growth:?}"
     );
-    assert_eq!(told(&ledger, Settings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
+    assert_eq!(told(&ledger, PolicySettings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
 }
 
 #[test]
@@ -87,7 +87,8 @@ fn recycles() {
 #[test]
 fn four_saturated_workers_on_a_full_machine() {
     let ledger = replayed(samples(include_str!("recorded/full.tsv")), 2, 64);
-    let (lines, why) = told(&ledger, Settings { workers: Some(4), ..Settings::default() }, Topic::Workers);
+    let (lines, why) =
+        told(&ledger, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
     assert_eq!(lines, ["Workers=2"], "{why}");
     assert!(why.contains("4 workers on 2 CPUs only wait for each other"), "{why}");
 }
@@ -111,9 +112,9 @@ fn fourfold(cpus: u64, idle: u64) -> Ledger {
 
 #[test]
 fn four_of_a_saturated_worker_with_and_without_room() {
-    let (lines, why) = told(&fourfold(16, 12_000), Settings::default(), Topic::Workers);
+    let (lines, why) = told(&fourfold(16, 12_000), PolicySettings::default(), Topic::Workers);
     assert_eq!(lines, ["MaxWorkers=8"], "{why}");
     assert!(why.contains("concurrency demand is proven"), "{why}");
-    let (lines, why) = told(&fourfold(16, 300), Settings::default(), Topic::Workers);
+    let (lines, why) = told(&fourfold(16, 300), PolicySettings::default(), Topic::Workers);
     assert!(lines.is_empty() && why.contains("no room for another worker"), "{lines:?} {why}");
 }

@@ -9,7 +9,7 @@ use super::evidence::{BLOCK, Evidence};
 use super::line::{Kind, Line, Process, SCHEMA};
 use super::role::Role;
 use super::{MIB, number, whole};
-use crate::policy::Settings;
+use crate::policy::PolicySettings;
 
 mod tests;
 
@@ -383,10 +383,10 @@ struct Watched {
 
 impl World {
     fn watched(&self, seconds: f64) -> Watched {
-        self.watched_with(seconds, Settings::default())
+        self.watched_with(seconds, PolicySettings::default())
     }
 
-    fn watched_with(&self, seconds: f64, settings: Settings) -> Watched {
+    fn watched_with(&self, seconds: f64, settings: PolicySettings) -> Watched {
         let mut running = Running::new(self);
         let mut evidence = Evidence::new(BLOCK);
         let samples = whole(seconds / self.interval);

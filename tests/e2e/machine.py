@@ -28,13 +28,16 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
+import sys
 import tarfile
 import tempfile
-import threading
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import Failure, end_on_signals  # noqa: E402
 
 # Below TMPDIR; the number is the pid of the Python that owns it.
 PREFIX = "pypnm-sizing-e2e."
@@ -84,10 +87,6 @@ exec env -i {environment} "$@" </dev/null >/dev/console 2>&1
 """
 
 _number = 0
-
-
-class Failure(Exception):
-    """A command in the machine, or the machine itself, did not do what was expected."""
 
 
 class Within:
@@ -417,12 +416,3 @@ def sweep():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
                     _remove_cgroup(left)
-
-
-def end_on_signals():
-    """Makes SIGTERM and SIGHUP an exception, so that every `with` cleans up."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda number, _: (_ for _ in ()).throw(SystemExit(128 + number)))

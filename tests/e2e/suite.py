@@ -2,10 +2,11 @@
 
 import json
 import re
-import textwrap
 
+import harness
 import images
-from machine import Failure, Machine
+from harness import equal, expect
+from machine import Machine
 from qemu import Guest
 
 VERSIONS = (252, 257, 262)
@@ -55,27 +56,18 @@ if __name__ == "__main__":
 # kB of MemTotal as such machines report them.
 KB_4G, KB_8G, KB_16G, KB_32G, KB_64G = 4022032, 8144656, 16389412, 32878856, 65857740
 
-CASES = []
-
-
 def case(versions=VERSIONS, fast=(), row=None):
     """Makes a function a case: it runs on `versions`, on those of `fast` with --fast too. `row`: the matrix's words."""
-
-    def register(function):
-        function.versions, function.fast = tuple(versions), tuple(fast)
-        function.row = row or " ".join(function.__doc__.split())
-        function.group = function.__module__
-        CASES.append(function)
-        return function
-
-    return register
+    return harness.case(versions, fast, row)
 
 
 class Context:
     """What a case gets: the version to run on, and machines with the product installed."""
 
-    def __init__(self, version, root, layer, note):
-        self.version, self.root, self.layer, self.note = version, root, layer, note
+    note = staticmethod(harness.note)
+
+    def __init__(self, version, root, layer):
+        self.version, self.root, self.layer = version, root, layer
 
     def machine(self, cpus=2, memory_kb=KB_4G, files=None, start=SERVE, **options):
         """A machine (off) with the product and a foreign unit that starts PyPNM by `start`."""
@@ -115,17 +107,6 @@ class _Entered:
 
     def __exit__(self, *_):
         self.machine.__exit__()
-
-
-def expect(condition, what):
-    """Fails the case with `what` (text, or a function that tells)."""
-    if not condition:
-        raise Failure(what() if callable(what) else str(what))
-
-
-def equal(found, expected, what):
-    """Fails the case where the two differ."""
-    expect(found == expected, f"{what}: expected {expected!r}, found {found!r}")
 
 
 def profile(machine, timeout=90):
@@ -198,8 +179,3 @@ def sized(machine, workers, limit):
 def dropin(*lines):
     """A drop-in's text from lines of [Service]."""
     return "[Service]\n" + "".join(f"{line}\n" for line in lines)
-
-
-def indent(text):
-    """For reasons and notes below a case's line."""
-    return textwrap.indent(str(text).rstrip(), "      ")

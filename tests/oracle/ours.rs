@@ -7,8 +7,9 @@
 
 use std::path::Path;
 
-use pypnm_sizing::limits::service::{Cpus, Said, numa_cpus, settings};
+use pypnm_sizing::limits::service::{Cpus, numa_cpus, settings};
 use pypnm_sizing::parse::cpu_list::CpuSet;
+use pypnm_sizing::problem::Sourced;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State};
 use serde_json::json;
@@ -26,10 +27,10 @@ fn main() {
             continue;
         };
         let settings = settings(&unit, Some(memory), &mut problems);
-        let bytes = |said: &Option<Said<u64>>| said.as_ref().map(|said| said.value);
+        let bytes = |said: &Option<Sourced<u64>>| said.as_ref().map(|said| said.value);
         let list = |set: &CpuSet| set.iter().collect::<Vec<u32>>();
-        let old = |said: &Option<Said<Cpus>>| said.as_ref().map(|said| list(&said.value.until_257));
-        let new = |said: &Option<Said<Cpus>>| said.as_ref().map(|said| list(&said.value.from_258));
+        let old = |said: &Option<Sourced<Cpus>>| said.as_ref().map(|said| list(&said.value.until_257));
+        let new = |said: &Option<Sourced<Cpus>>| said.as_ref().map(|said| list(&said.value.from_258));
         let nodes = settings.numa_affinity.as_ref();
         let numa = nodes.and_then(|said| numa_cpus(&root, &said.value, &mut problems)).map(|set| list(&set));
         let state = match unit.state {

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TREE / "tests/e2e"))
+sys.path[:0] = [str(TREE / "tests"), str(TREE / "tests/e2e")]
 
 import images  # noqa: E402
-from machine import Failure, Machine  # noqa: E402
+from harness import Failure, case, equal, expect, note  # noqa: E402, F401: the cases have them from here
+from machine import Machine  # noqa: E402
 
 SUITES = {252: "bookworm", 257: "trixie"}
 UNIT = "pypnm.service"
@@ -23,30 +24,6 @@ GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
 BEFORE = "0.0.1"
 # PyPNM-CMTS as its documentation has it installed; the second is missing among its dependencies.
 CMTS = ["pypnm-docsis-cmts==0.3.14.0", "httpx<0.28"]
-
-CASES = []
-
-
-def case(versions=(None,), fast=(None,)):
-    """Makes a function a case: it runs on the systemds `versions` (None: on none), on those of `fast` with --fast too."""
-
-    def register(function):
-        function.versions, function.fast = versions, fast
-        CASES.append(function)
-        return function
-
-    return register
-
-
-def expect(condition, what):
-    """Fails the case with `what`."""
-    if not condition:
-        raise Failure(what)
-
-
-def equal(found, expected, what):
-    """Fails the case where the two differ."""
-    expect(found == expected, f"{what}: expected {expected!r}, found {found!r}")
 
 
 def run(*command, **options):

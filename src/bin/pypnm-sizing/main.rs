@@ -1,30 +1,22 @@
 //! The helper's `main`: what a person types, one module a verb. Sizing itself is the library's.
 
-mod apply;
-mod args;
-mod check;
-mod env;
-mod explain;
-mod generated;
-mod json;
+mod answer;
+mod cli;
+mod judge;
+mod output;
 mod page;
-mod preview;
-mod ready;
-mod show;
-mod sized;
-mod systemd;
+mod service;
+mod verbs;
 mod watch;
+mod wording;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use args::{Command, Options};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use cli::{Command, Options};
 use pypnm_sizing::root::Root;
-
-/// What a verb ends with: a status, or a message for stderr and status 2.
-type Outcome = Result<ExitCode, String>;
+use verbs::{apply, check, env, explain, preview, ready, show};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -49,24 +41,10 @@ fn main() -> ExitCode {
         Some(Command::Ready(arguments)) => ready::run(&root, arguments),
         Some(Command::Watch(arguments)) => watch::run(&root, arguments),
     };
-    outcome.unwrap_or_else(|message| failed(&message))
+    outcome.unwrap_or_else(|error| failed(&format!("{error:#}")))
 }
 
 fn failed(message: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "pypnm-sizing: {message}");
+    output::remark(&message);
     ExitCode::from(2)
-}
-
-/// Writes an answer to stdout. A reader that has gone away (`| head`) is no error.
-fn answer(text: &str) -> Outcome {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
-        _ => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Writes a remark to stderr.
-fn remark(text: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "pypnm-sizing: {text}");
 }

@@ -1,14 +1,20 @@
-//! Answers for a person: rows of a label and a text, wrapped at 80 columns; bold and colours on a terminal only.
+//! Answers for a person: headings and rows of a label and a text, wrapped at the width of the terminal; bold and colours
+//! on a terminal only. Owns layout and colours for every verb, `watch` included; knows nothing of what is said.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
-/// What a terminal has at least.
+use crate::output::{self, Outcome, printable};
+
+/// Columns where no terminal says how many it has, and the bounds of what is used of one.
 const COLUMNS: usize = 80;
+const FEWEST_COLUMNS: usize = 60;
+const MOST_COLUMNS: usize = 200;
 
-/// What a text is indented by whose words don't fit beside its label.
+/// The indent of a text whose words don't fit beside its label.
 const INDENT: usize = 8;
 
-/// How a word is set off on a terminal.
+/// How a text is set off on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ink {
     Bold,
@@ -20,8 +26,10 @@ pub(crate) enum Ink {
 /// An answer being written.
 pub(crate) struct Page {
     text: String,
+    columns: usize,
+    /// Whether colours may be used.
     colours: bool,
-    /// A person reads it, no program.
+    /// A person reads it, no program: words longer than a line are broken rather than left to the terminal.
     terminal: bool,
 }
 
@@ -29,58 +37,83 @@ impl Page {
     /// An answer for stdout.
     pub(crate) fn new() -> Self {
         let stdout = std::io::stdout();
-        Self { text: String::new(), colours: colours(&stdout), terminal: stdout.is_terminal() }
+        Self {
+            text: String::new(),
+            columns: columns(&stdout),
+            colours: has_colours(&stdout),
+            terminal: stdout.is_terminal(),
+        }
     }
 
-    /// A heading, an empty line before it where there is something above.
+    /// A heading, with an empty line before it where there is something above.
     pub(crate) fn heading(&mut self, text: &str) {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.line("", 0, text, Some(Ink::Bold));
+        self.put("", 0, text, Some(Ink::Bold));
+    }
+
+    /// An empty line.
+    pub(crate) fn gap(&mut self) {
+        self.text.push('\n');
     }
 
     /// A text after a label of at least `width` columns; further lines of the text begin where its first does.
     pub(crate) fn row(&mut self, label: &str, width: usize, text: &str) {
-        self.line(label, width, text, None);
+        self.put(label, width, text, None);
     }
 
-    /// As [`Page::row`], with the label, words of ours, set off.
-    pub(crate) fn marked(&mut self, label: &str, width: usize, text: &str, ink: Ink) {
-        let before = self.text.len();
-        self.line(label, width, text, None);
-        let painted = self.painted(label, ink);
-        self.text.replace_range(before..before + label.len(), &painted);
+    /// Rows whose texts all begin in one column. Where one of them has a word that doesn't fit there, such as a long
+    /// path, each text gets lines of its own below its label.
+    pub(crate) fn table(&mut self, rows: &[TableRow]) {
+        let width = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0);
+        let longest = rows.iter().map(|row| longest_word(&row.text)).max().unwrap_or(0);
+        let fits = width + longest < self.columns;
+        for row in rows {
+            let before = self.text.len();
+            let label = printable(&row.label);
+            if fits {
+                self.put(&label, width, &row.text, None);
+            } else {
+                self.text.push_str(label.trim_end());
+                self.text.push('\n');
+                self.put("", INDENT, &row.text, None);
+            }
+            if let Some(ink) = row.ink {
+                let label = if fits { &label } else { label.trim_end() };
+                let painted = self.painted(label, ink);
+                self.text.replace_range(before..before + label.len(), &painted);
+            }
+        }
     }
 
-    /// A word set off and a text: in one line however long, but on a terminal.
+    /// A word set off and a text: in one line however long, except on a terminal.
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
-        let whole = format!("{word}: {}", printable(text));
-        let columns = if self.terminal { COLUMNS - 3 } else { usize::MAX };
-        let lines = wrapped(&whole, columns).join("\n  ");
+        let whole = format!("{word}{}", printable(text));
+        let columns = if self.terminal { self.columns - 3 } else { usize::MAX };
+        let lines = self.wrapped(&whole, columns).join("\n  ");
         self.text.push_str(&self.painted(word, ink));
         self.text.push_str(lines.get(word.len()..).unwrap_or_default());
         self.text.push('\n');
     }
 
-    fn line(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
+    fn put(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
         let (label, text) = (printable(label), printable(text));
         let written = label.chars().count();
-        let longest = text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
         let mut indent = written.max(width);
         self.text.push_str(&label);
-        if indent + longest < COLUMNS {
+        if indent + longest_word(&text) < self.columns || indent <= INDENT {
             self.text.extend(std::iter::repeat_n(' ', indent - written));
         } else {
             // A long path gets a line of its own.
-            indent = indent.min(INDENT);
             self.text.truncate(self.text.trim_end_matches(' ').len());
-            if written > 0 {
+            if !label.trim_end().is_empty() {
                 self.text.push('\n');
             }
+            indent = INDENT;
             self.text.extend(std::iter::repeat_n(' ', indent));
         }
-        for (number, line) in wrapped(&text, COLUMNS - 1 - indent).iter().enumerate() {
+        for (number, line) in self.wrapped(&text, self.columns - 1 - indent).iter().enumerate() {
             if number > 0 {
                 self.text.extend(std::iter::repeat_n(' ', indent));
             }
@@ -92,83 +125,148 @@ impl Page {
         }
     }
 
-    fn painted(&self, text: &str, ink: Ink) -> String {
-        let code = match ink {
-            Ink::Bold => "1",
-            Ink::Green => "1;32",
-            Ink::Yellow => "1;33",
-            Ink::Red => "1;31",
-        };
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    fn wrapped(&self, text: &str, columns: usize) -> Vec<String> {
+        wrapped(text, columns, self.terminal)
     }
 
-    /// All of it.
-    pub(crate) fn into_text(self) -> String {
-        self.text
+    fn painted(&self, text: &str, ink: Ink) -> String {
+        painted(text, ink, self.colours)
     }
+
+    /// Writes it to stdout.
+    pub(crate) fn print(&self) -> Outcome {
+        output::answer_painted(&self.text)
+    }
+}
+
+/// A row of a [`Page::table`].
+pub(crate) struct TableRow {
+    pub(crate) label: String,
+    pub(crate) text: String,
+    /// How the label is set off.
+    pub(crate) ink: Option<Ink>,
+}
+
+/// `text`, set off where `colours` may be used.
+pub(crate) fn painted(text: &str, ink: Ink, colours: bool) -> String {
+    let code = match ink {
+        Ink::Bold => "1",
+        Ink::Green => "1;32",
+        Ink::Yellow => "1;33",
+        Ink::Red => "1;31",
+    };
+    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Whether `stream` is a terminal that knows more than plain text: with `TERM=dumb` it does not.
+pub(crate) fn is_capable(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Whether `stream` is a terminal that may show colours (no-color.org).
-pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Names of files may hold anything; a terminal must not obey it.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+/// The columns that are used of `stream`: those of `$COLUMNS`, of the terminal, or 80.
+fn columns(stream: &(impl AsFd + IsTerminal)) -> usize {
+    let stated = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| *columns > 0);
+    let measured = || {
+        let size = stream.is_terminal().then(|| rustix::termios::tcgetwinsize(stream).ok()).flatten()?;
+        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    };
+    stated().or_else(measured).unwrap_or(COLUMNS).clamp(FEWEST_COLUMNS, MOST_COLUMNS)
 }
 
-/// Lines of at most `columns` columns, broken at spaces; a longer word, such as a path, stays whole.
-fn wrapped(text: &str, columns: usize) -> Vec<String> {
+fn longest_word(text: &str) -> usize {
+    text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0)
+}
+
+/// Lines of at most `columns` columns, broken at spaces. A longer word, such as a path, stays whole unless it is
+/// `broken`, then after a `/` where there is one.
+fn wrapped(text: &str, columns: usize, broken: bool) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
     for word in text.split(' ') {
-        let long = word.chars().count();
-        match lines.last_mut() {
-            Some(line) if used == 0 || used + 1 + long <= columns => {
-                if used > 0 {
-                    line.push(' ');
-                    used += 1;
-                }
-                line.push_str(word);
-                used += long;
+        let mut word = word;
+        let mut length = word.chars().count();
+        if used > 0 && used + 1 + length > columns {
+            lines.push(String::new());
+            used = 0;
+        }
+        while broken && length > columns {
+            let (head, tail) = word.split_at(break_of(word, columns));
+            if let Some(line) = lines.last_mut() {
+                line.push_str(head);
             }
-            _ => {
-                lines.push(word.to_owned());
-                used = long;
+            lines.push(String::new());
+            (word, length) = (tail, tail.chars().count());
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
             }
+            line.push_str(word);
+            used += length;
         }
     }
     lines
 }
 
+/// Where to break a word of more than `columns` characters, in bytes.
+fn break_of(word: &str, columns: usize) -> usize {
+    let end = word.char_indices().nth(columns.max(1)).map_or(word.len(), |(at, _)| at);
+    match word.get(..end).and_then(|head| head.rfind('/')) {
+        Some(slash) if slash > 0 => slash + 1,
+        _ => end,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Page, wrapped};
+    use super::{Page, TableRow, wrapped};
 
-    #[test]
-    fn wraps_at_spaces_only() {
-        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrapped("/a/path/longer/than/that of it", 7), ["/a/path/longer/than/that", "of it"]);
-        assert_eq!(wrapped("", 7), [""]);
+    fn page(columns: usize) -> Page {
+        Page { text: String::new(), columns, colours: false, terminal: true }
     }
 
     #[test]
-    fn rows_hang_and_escapes_do_not_pass() {
-        let mut page = Page { text: String::new(), colours: false, terminal: false };
-        page.row("  CPUs", 8, &"word ".repeat(20));
-        assert!(page.text.lines().all(|line| line.len() < 80), "{}", page.text);
-        assert_eq!(page.text.lines().nth(1).map(|line| line.get(..9)), Some(Some("        w")));
+    fn wraps_at_spaces_and_breaks_only_what_is_longer_than_a_line() {
+        assert_eq!(wrapped("one two three", 7, true), ["one two", "three"]);
+        assert_eq!(wrapped("/a/path/longer of it", 7, false), ["/a/path/longer", "of it"]);
+        assert_eq!(wrapped("at /a/path/longer of", 7, true), ["at", "/a/", "path/", "longer", "of"]);
+        assert_eq!(wrapped("abcdefghij", 4, true), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrapped("", 7, true), [""]);
+    }
+
+    #[test]
+    fn rows_hang_at_every_width() {
+        for columns in [60, 80, 200] {
+            let mut page = page(columns);
+            page.row("  CPUs", 8, &"word ".repeat(60));
+            assert!(page.text.lines().all(|line| line.len() < columns), "{}", page.text);
+            assert_eq!(page.text.lines().nth(1).map(|line| line.get(..9)), Some(Some("        w")));
+        }
+        let mut page = page(80);
         let path = format!("/{}", "x".repeat(65));
         page.row("  > 3.5 GB  container  ", 0, &format!("{path} it is"));
-        assert!(
-            page.text.ends_with(&format!("\n  > 3.5 GB  container\n        {path} it\n        is\n")),
-            "{}",
-            page.text
-        );
+        assert_eq!(page.text, format!("  > 3.5 GB  container\n        {path} it\n        is\n"));
+        page.row("  - ", 4, &format!("{path}{path}"));
+        assert!(page.text.lines().all(|line| line.len() <= 80), "{}", page.text);
         page.row("", 0, "a\x1b[31mb");
-        assert!(page.into_text().ends_with("a?[31mb\n"));
+        assert!(page.text.ends_with("a?[31mb\n"));
+    }
+
+    #[test]
+    fn the_columns_of_a_table_hold() {
+        let row = |label: &str, text: &str| TableRow { label: label.into(), text: text.into(), ink: None };
+        let long = format!("/{}", "x".repeat(65));
+        let mut short = page(80);
+        short.table(&[row("  1  machine  ", "/a"), row("  16  container  ", "/b c")]);
+        assert_eq!(short.text, "  1  machine     /a\n  16  container  /b c\n");
+        let mut stacked = page(80);
+        stacked.table(&[row("  1  machine  ", "/a"), row("  16  container  ", &long)]);
+        assert_eq!(stacked.text, format!("  1  machine\n        /a\n  16  container\n        {long}\n"));
     }
 }

@@ -1,5 +1,5 @@
 use super::{DAY, HOUR, MIB, Noise, Topic, Watched, World, number};
-use crate::policy::Settings;
+use crate::policy::PolicySettings;
 
 /// How often each kind is run: few times, or as often as the environment says.
 fn times(few: u64) -> u64 {
@@ -204,7 +204,7 @@ fn evidence_of_other_workers_counts_no_more() {
     assert!(world.watched(2700.0 + HOUR).lines().is_empty(), "{:?}", world.watched(2700.0 + HOUR).findings);
     // One kill with four, then three and a day without.
     let world = World { kills: vec![HOUR], restarts: vec![(HOUR + 60.0, 3)], ..World::new(1) };
-    let settings = Settings { max_workers: 3, ..Settings::default() };
+    let settings = PolicySettings { max_workers: 3, ..PolicySettings::default() };
     assert_eq!(world.watched(HOUR + 30.0).lines(), ["MaxWorkers=3"]);
     let after = world.watched_with(25.0 * HOUR, settings);
     assert!(after.lines().is_empty(), "{:?}", after.findings);

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from common import TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, run, same_files, unpacked
+from common import TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, note, run, same_files, unpacked
 
 FIXTURES = TREE / "tests/fixtures"
 GENERATOR = "usr/lib/systemd/system-generators/pypnm-sizing-generator"
@@ -87,7 +87,7 @@ def programs(packages):
         status, said, _ = shown([qemu, foreign / HELPER], FIXTURES / "rows/2-cores-4-gb", "show")
         equal(status, 0, "show's status")
         expect("1 worker" in said, said)
-    return f"{len(fixtures)} machines; {run(qemu, '--version').splitlines()[0]}"
+    note(f"{len(fixtures)} machines; {run(qemu, '--version').splitlines()[0]}")
 
 
 @case(fast=())
@@ -199,4 +199,4 @@ def boots(packages):
     expect(said["show"].startswith("pypnm.service: 2 workers, "), said["show"])
     expect(said["check"].startswith("OK: pypnm.service: 2 workers, "), said["check"])
     expect(f"{workers}\n" in said["env"], said["env"])
-    return said["systemd"].splitlines()[0]
+    note(said["systemd"].splitlines()[0])

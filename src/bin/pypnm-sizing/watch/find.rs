@@ -4,7 +4,7 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::{Candidate, main_process};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
-use crate::systemd;
+use crate::service::systemctl;
 
 /// More processes than this are no PyPNM.
 const MOST: usize = 4096;
@@ -47,7 +47,7 @@ impl Unit {
     /// Asks systemd. `None`: no systemd answers here.
     fn ask(name: &str) -> Option<Self> {
         let properties =
-            systemd::properties(name, "LoadState,ActiveState,ControlGroup,MainPID,NRestarts").ok()?;
+            systemctl::properties(name, "LoadState,ActiveState,ControlGroup,MainPID,NRestarts").ok()?;
         let mut unit = Self { name: name.to_owned(), ..Self::default() };
         for (property, value) in properties {
             match property.as_str() {
@@ -64,7 +64,7 @@ impl Unit {
 
     /// All processes of its cgroup and of those below. Empty: it is down.
     fn processes(&self, machine: &Root) -> Vec<u32> {
-        systemd::processes(machine, &self.cgroup)
+        systemctl::processes(machine, &self.cgroup)
     }
 }
 

@@ -3,9 +3,9 @@
 //! which may have been started by hand, pinned, or put into a container.
 
 use pypnm_sizing::limits::Resource;
-use pypnm_sizing::limits::cgroup::Place as Hierarchy;
+use pypnm_sizing::limits::cgroup::Hierarchy;
 use pypnm_sizing::parse::cgroup::{
-    Setting, cpu_v2, hierarchical_memory_limit, memberships, memory_v1, memory_v2, milli_cpus, period_v1,
+    LimitValue, cpu_v2, hierarchical_memory_limit, memberships, memory_v1, memory_v2, milli_cpus, period_v1,
     quota_v1,
 };
 use pypnm_sizing::parse::cpu_list::CpuSet;
@@ -81,7 +81,7 @@ impl Place {
     }
 
     fn memory_grants(&mut self, machine: &Root, level: &str) {
-        type Read = fn(&str) -> Option<Setting>;
+        type Read = fn(&str) -> Option<LimitValue>;
         let files: [(&str, Read); 4] = [
             ("memory.max", memory_v2),
             ("memory.high", memory_v2),
@@ -90,7 +90,7 @@ impl Place {
         ];
         for (file, read) in files {
             let path = format!("{level}/{file}");
-            if let Some(Setting::At(amount)) = machine.text(&path).ok().and_then(|text| read(&text)) {
+            if let Some(LimitValue::At(amount)) = machine.text(&path).ok().and_then(|text| read(&text)) {
                 self.grants.push(Grant { resource: Resource::Memory, amount, source: path });
             }
         }
@@ -99,12 +99,12 @@ impl Place {
     fn cpu_grants(&mut self, machine: &Root, level: &str) {
         let text = |file: &str| machine.text(&format!("{level}/{file}")).ok();
         let quota = || match quota_v1(&text("cpu.cfs_quota_us")?)? {
-            Setting::At(quota) => milli_cpus(quota, period_v1(&text("cpu.cfs_period_us")?)?),
-            Setting::Unlimited => None,
+            LimitValue::At(quota) => milli_cpus(quota, period_v1(&text("cpu.cfs_period_us")?)?),
+            LimitValue::Unlimited => None,
         };
         let (amount, file) = match text("cpu.max").and_then(|text| cpu_v2(&text)) {
-            Some(Setting::At(milli)) => (Some(milli), "cpu.max"),
-            Some(Setting::Unlimited) => (None, "cpu.max"),
+            Some(LimitValue::At(milli)) => (Some(milli), "cpu.max"),
+            Some(LimitValue::Unlimited) => (None, "cpu.max"),
             None => (quota(), "cpu.cfs_quota_us"),
         };
         if let Some(amount) = amount {

@@ -1,0 +1,297 @@
+//! The command line: verbs, flags and what they mean, for the parser, the help and the completions alike.
+
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use pypnm_sizing::config::DEFAULT_UNIT;
+use pypnm_sizing::sizing::Hypothetical;
+
+pub(crate) use values::FOR_EVER;
+use values::{cpus, evidence, gib, interval, memory, time, unit};
+
+/// All that stands on it.
+#[derive(Parser)]
+#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 80)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    // Of `show`, the verb where none is given.
+    #[command(flatten)]
+    pub(crate) show: Show,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const ABOUT: &str = "Sizes PyPNM's workers to what this machine really grants";
+const EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing                              what this machine gets, at a glance
+  pypnm-sizing explain                      every limit, and the guide's steps
+  pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
+  pypnm-sizing check && echo it still fits  for scripts, cron and Nagios
+  pypnm-sizing apply --dry-run              what a reload and a restart would do
+
+Without a verb it shows. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
+see sizing.conf(5), pypnm-sizing(1).";
+
+/// For every verb.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Read every file below DIR instead of the running machine's
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// What this machine gets, at a glance (the default)
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(Show),
+    /// Every limit found, the one that binds, the guide's steps, what was set by hand
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Show),
+    /// The drop-in that the generator would write
+    #[command(after_help = PREVIEW_EXAMPLES)]
+    Preview(Preview),
+    /// PyPNM's four lines, shown or written
+    Env(Env),
+    /// Whether what systemd has loaded, and what runs, still fits the machine
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
+    /// Reload, and restart the service if its profile changed
+    #[command(after_help = APPLY_EXAMPLES)]
+    Apply(Apply),
+    /// Wait until the service answers (for ExecStartPost=)
+    Ready(Ready),
+    /// Watch the live workers, and say what to set
+    Watch(Watch),
+}
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing show
+  pypnm-sizing show --cpus 4 --memory 8GB      the guide's balanced node
+  pypnm-sizing show --json | jq '.units[0].workers'";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing explain
+  pypnm-sizing explain --unit pypnm-cmts.service
+  pypnm-sizing explain --memory-gib 15.63      with another machine's memory
+  pypnm-sizing explain --root /mnt/image       for an image that is mounted there";
+
+const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing preview                         nothing is written anywhere
+  pypnm-sizing preview --cpus 16 --memory 64GB
+  systemctl cat pypnm.service                  what systemd has loaded, to compare";
+
+const CHECK_EXAMPLES: &str = "\
+Status:
+  0  it fits; an operator's own numbers fit as well, and are named
+  1  it does not: the line says what differs, and the command that mends it
+  2  it could not be told: no systemd here, no such unit, no permission
+
+Examples:
+  pypnm-sizing check                           one line, as Nagios wants it
+  pypnm-sizing check --verbose
+  pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
+
+const APPLY_EXAMPLES: &str = "\
+It asks systemd to reload, restarts the service only where its workers or its
+recycle limit changed, waits until it answers and checks. A service that does
+not run is not started. Needs the rights that systemctl needs.
+
+Status:
+  0  done, or nothing to do     1  it was done and still does not fit
+  2  it could not be done
+
+Examples:
+  pypnm-sizing apply --dry-run                 what would happen
+  sudo pypnm-sizing apply
+  sudo pypnm-sizing apply --no-restart         the numbers count from its next start on";
+
+/// Another machine to try.
+#[derive(Args)]
+pub(crate) struct Machine {
+    /// Try a machine with N CPUs
+    #[arg(long, value_name = "N", value_parser = cpus)]
+    cpus: Option<u64>,
+    /// The same, by the name that PyPNM's own script gives it
+    #[arg(long, value_name = "N", value_parser = cpus, conflicts_with = "cpus")]
+    cpu_count: Option<u64>,
+    /// Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u64>,
+    /// Try a machine with X GiB of memory
+    #[arg(long, value_name = "X", value_parser = gib, conflicts_with = "memory")]
+    memory_gib: Option<u64>,
+}
+
+impl Machine {
+    pub(crate) fn hypothetical(&self) -> Hypothetical {
+        Hypothetical {
+            cpu: self
+                .cpus
+                .map(|milli| (milli, "--cpus"))
+                .or(self.cpu_count.map(|milli| (milli, "--cpu-count"))),
+            memory: self
+                .memory
+                .map(|bytes| (bytes, "--memory"))
+                .or(self.memory_gib.map(|bytes| (bytes, "--memory-gib"))),
+        }
+    }
+
+    /// Whether it was named in the words of PyPNM's own seeding script.
+    pub(crate) fn is_seed(&self) -> bool {
+        self.cpu_count.is_some() || self.memory_gib.is_some()
+    }
+}
+
+/// Of `show` and `explain`.
+#[derive(Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// For programs: one JSON object, see pypnm-sizing(1)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Show {
+    /// Whether any of its flags was given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.json || self.unit.is_some() || self.machine.hypothetical() != Hypothetical::default()
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Preview {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Check {
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Say what was compared
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) verbose: bool,
+    /// For programs: one JSON object, see pypnm-sizing(1)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Apply {
+    /// Only this unit (default: every unit that is sized)
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Say what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Reload only; the service takes its new profile at its next start
+    #[arg(long)]
+    pub(crate) no_restart: bool,
+    /// Give up waiting for the service after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+PYPNM_SERVE_* in the environment win: an operator's Environment= in the unit
+reaches PyPNM. A value that PyPNM would crash on is replaced, with a warning.
+
+It stands in for PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
+--memory-gib it writes the file as --write without a PATH does, unless there
+is --print-only.
+
+Examples:
+  show them:                    pypnm-sizing env
+  write them where PyPNM looks: pypnm-sizing env --write && pypnm serve
+  another machine's:            pypnm-sizing env --cpus 16 --memory 64GB
+  in a container's entry point: export PYPNM_SERVE_ENV_FILE=/run/pypnm.env
+                                pypnm-sizing env --write && exec pypnm serve")]
+pub(crate) struct Env {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    /// Write them to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir of its system.json
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
+    write: Option<Option<PathBuf>>,
+    /// Only show them, whatever else is said
+    #[arg(long)]
+    print_only: bool,
+    /// The unit whose profile it is [default: the first of Units=]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub(crate) unit: Option<String>,
+}
+
+/// Where `env` puts its lines.
+pub(crate) enum Target<'a> {
+    Stdout,
+    File(&'a Path),
+    WherePypnmLooks,
+}
+
+impl Env {
+    pub(crate) fn target(&self) -> Target<'_> {
+        match &self.write {
+            _ if self.print_only => Target::Stdout,
+            Some(Some(path)) => Target::File(path),
+            Some(None) => Target::WherePypnmLooks,
+            None if self.machine.is_seed() => Target::WherePypnmLooks,
+            None => Target::Stdout,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Ready {
+    /// The service's main process [default: $MAINPID, as systemd sets it]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+    /// The unit to watch
+    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
+    pub(crate) unit: String,
+    /// Watch this process and its children instead: a PyPNM started by hand or in a container
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Time between samples: seconds, or with ms, s, min, h
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// Time watched before anything is advised; a fifth of it at full load proves demand
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
+    pub(crate) evidence: Duration,
+    /// Stop after this time (default: at Ctrl-C)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) duration: Option<Duration>,
+    /// One line of JSON a sample, and one at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) write_advice: bool,
+}

@@ -1,0 +1,93 @@
+//! What a flag's value means: CPUs, sizes, times and units, as a person types them.
+
+use std::time::Duration;
+
+use pypnm_sizing::config::is_unit_name;
+use pypnm_sizing::parse::quantity::{GB, GIB, Gib, Size, milli_cpus, size};
+
+pub(super) fn unit(text: &str) -> Result<String, String> {
+    if is_unit_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected the name of a service, such as pypnm.service".to_owned())
+    }
+}
+
+pub(super) fn cpus(text: &str) -> Result<u64, String> {
+    milli_cpus(text)
+        .filter(|milli| *milli > 0)
+        .ok_or_else(|| "expected a number of CPUs above 0, such as 4 or 1.5".to_owned())
+}
+
+pub(super) fn memory(text: &str) -> Result<u64, String> {
+    let decimal = [("KB", 1000), ("MB", 1_000_000), ("GB", GB), ("TB", 1000 * GB)];
+    let bytes = match decimal.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes))) {
+        Some((number, unit)) => scaled(number.trim_end(), *unit),
+        None => match size(text.strip_suffix("iB").unwrap_or(text)) {
+            Some(Size::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        },
+    };
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "expected a size such as 16GB (10^9 bytes), 15.6GiB or 8G (base 1024)".to_owned())
+}
+
+/// GiB as PyPNM's own script takes them. It rounds what it shows to two decimals after the binary fraction nearest to
+/// the text, so of the two whole bytes around a tie the one is meant that is shown alike.
+pub(super) fn gib(text: &str) -> Result<u64, String> {
+    let expected = || "expected GiB above 0, such as 8 or 15.63".to_owned();
+    let bytes = scaled(text, GIB).filter(|bytes| *bytes > 0).ok_or_else(expected)?;
+    let number: f64 = text.parse().map_err(|_| expected())?;
+    let shown = |bytes: u64| Gib(bytes).to_string().parse::<f64>().ok().map(|gib| format!("{gib:.2}"));
+    let meant =
+        [bytes, bytes.saturating_add(1)].into_iter().find(|b| shown(*b) == Some(format!("{number:.2}")));
+    Ok(meant.unwrap_or(bytes))
+}
+
+/// A decimal number of `unit`s, in bytes, rounded down; decimals past the fifteenth don't reach a byte.
+fn scaled(text: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let number = |text: &str| pypnm_sizing::parse::quantity::decimal::<u64>(text);
+    let fraction = match fraction.get(..15) {
+        Some(enough) if fraction.bytes().all(|b| b.is_ascii_digit()) => enough,
+        _ => fraction,
+    };
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let part = u128::from(number(fraction)?) * u128::from(unit) / 10u128.checked_pow(digits)?;
+    number(whole)?.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
+}
+
+/// Longer than anybody waits, and short enough for arithmetic.
+pub(crate) const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
+
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    time(text)
+        .ok()
+        .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
+        .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
+}
+
+pub(super) fn evidence(text: &str) -> Result<Duration, String> {
+    time(text)
+        .ok()
+        .filter(|time| *time >= Duration::from_secs(10))
+        .ok_or_else(|| "expected a time of 10s or more, such as 10min".to_owned())
+}
+
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0), ("s", 1.0), ("m", 60.0)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
+        .unwrap_or((text, 1.0));
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    number
+        .trim_end()
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+        .filter(|time| !time.is_zero() && *time < FOR_EVER)
+        .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
+}

@@ -1,0 +1,5 @@
+//! The service as the running machine has it: what systemd says, what the generator wrote, where PyPNM looks.
+
+pub(crate) mod generated;
+pub(crate) mod pypnm;
+pub(crate) mod systemctl;

@@ -1,0 +1,346 @@
+//! `explain`: the whole story, printed from the data that the generator used: every limit, the minimum, the guide's
+//! steps, what was set by hand, what was read and what could not be, and what PyPNM would have taken for itself.
+
+use pypnm_sizing::capacity::Available;
+use pypnm_sizing::dropin;
+use pypnm_sizing::limits::{Amount, Limit, Resource, Scope, host};
+use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
+use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, MEMORY_GUARDRAILS, WorkersStep};
+use pypnm_sizing::pypnm::{Numbers, default_numbers};
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
+
+use super::show;
+use crate::answer as json;
+use crate::cli::Show;
+use crate::output::{Outcome, answer, remark};
+use crate::page::{Ink, Page, TableRow};
+use crate::wording::{chosen, place, profile, settings, state, turned_off};
+
+/// The guide's words for each of its memory guardrails.
+const GUARDRAILS: [&str; MEMORY_GUARDRAILS.len()] = [
+    "under 6 GB RAM: default to 1 worker",
+    "6-12 GB RAM: default to at most 2 workers",
+    "12-24 GB RAM: default to at most 4 workers",
+    "above 24 GB RAM: allow 4, and only go higher when concurrency testing justifies it",
+];
+const CPU_RULE: &str = "workers = min(4, cpu_count)";
+const LOWER_OF: &str = "Choose a worker count from the lower of: CPU-based target, memory-based target";
+const CAP_RULE: &str = "Only raise above 4 when concurrency demand is proven.";
+const RECYCLE_RULE: &str = "limit-max-requests = 2000 as the default recycle safety valve";
+const RECYCLE_SMALL_RULE: &str =
+    "use limit-max-requests = 1000 on smaller systems or when investigating memory creep";
+
+pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
+    let hypothetical = arguments.machine.hypothetical();
+    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
+    let units = chosen(&sizing, arguments.unit.as_deref())?;
+    let own = Own::of(root, &hypothetical);
+    if arguments.json {
+        sizing.problems.iter().for_each(|problem| remark(problem));
+        return answer(&json::explain(&sizing, &units, &own));
+    }
+    let mut page = Page::new();
+    if let Some(why) = turned_off(&sizing) {
+        page.row("", 0, &format!("Nothing is sized: {why}."));
+    }
+    for unit in &units {
+        one(&mut page, unit, &own);
+    }
+    if arguments.unit.is_none() {
+        show::unsized_units(&mut page, &sizing);
+    }
+    configuration(&mut page, &sizing);
+    page.print()
+}
+
+fn one(page: &mut Page, unit: &SizedUnit, own: &Own) {
+    page.heading(&show::headline(unit));
+    resource(page, unit, Resource::Cpu);
+    resource(page, unit, Resource::Memory);
+    page.heading("The steps of the guide \"PyPNM Worker Sizing\"");
+    for Step { name, value, why, guide } in steps(unit) {
+        page.row(&format!("  {name:<8}{value:>5}  "), 17, &why);
+        if let Some(guide) = guide {
+            page.row("", 17, &format!("\"{guide}\""));
+        }
+    }
+    page.heading("Set by hand");
+    let settings = settings(&unit.config);
+    if settings.is_empty() && unit.overrides.list.is_empty() {
+        page.row("  ", 2, "nothing");
+    }
+    for setting in &settings {
+        page.row("  ", 2, &setting.to_string());
+    }
+    for one in &unit.overrides.list {
+        page.row("  ", 2, &one.to_string());
+    }
+    page.heading("PyPNM by itself");
+    let (what, why) = own.against(unit);
+    page.row("  ", 2, &what);
+    for reason in why {
+        page.row("  - ", 4, &reason);
+    }
+    page.heading("Unit files read");
+    match &unit.definition {
+        Some(definition) => {
+            let files = definition.fragment.iter().chain(&definition.drop_ins);
+            files.for_each(|file| page.row("  ", 2, file));
+            let state = state(definition);
+            if let Some(state) = state {
+                page.row("  ", 2, state);
+            }
+            for source in &definition.unread {
+                page.row("  - ", 4, &format!("{source}: not read, though it may say something"));
+            }
+        }
+        None => page.row("  ", 2, "none"),
+    }
+}
+
+/// The limits on one resource, and what is left of the least.
+fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
+    let (title, grant) = match resource {
+        Resource::Cpu => ("CPUs: every limit found, > marks the one that binds", unit.capacity.cpu),
+        Resource::Memory => ("Memory: every limit found, > marks the one that binds", unit.capacity.memory),
+    };
+    page.heading(title);
+    let limits = || unit.limits.iter().enumerate().filter(|(_, limit)| limit.resource() == resource);
+    if limits().next().is_none() {
+        page.row("  ", 2, "none; nothing readable counts as the least");
+    }
+    let widest = limits().map(|(_, limit)| amount(limit).chars().count()).max().unwrap_or(0);
+    let rows: Vec<TableRow> = limits()
+        .map(|(index, limit)| {
+            let binds = grant.binding == Some(index);
+            let mark = if binds { ">" } else { " " };
+            TableRow {
+                label: format!("  {mark} {:<widest$}  {:<9}  ", amount(limit), scope(limit.scope)),
+                text: source(limit),
+                ink: binds.then_some(Ink::Bold),
+            }
+        })
+        .collect();
+    page.table(&rows);
+    page.row("  = ", 4, &left(unit, grant, resource));
+}
+
+/// What is left of the limit that binds: before and after the share, the reserve, the rounding.
+fn left(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
+    let written = |value| match resource {
+        Resource::Cpu => Cpus(value).to_string(),
+        Resource::Memory => format!("{} ({} GiB)", Gb(value), Gib(value)),
+    };
+    let mut parts = vec![written(grant.amount)];
+    if let Some(limit) = grant.binding.and_then(|index| unit.limits.get(index)) {
+        let offered = grant.amount.saturating_add(grant.reserved);
+        let sharing = u64::from(limit.shared_by.max(1));
+        if let Amount::Cpus(set) = &limit.amount
+            && u64::from(set.count()) * 1000 / sharing != offered
+        {
+            parts.push(", the CPUs that all these lists have in common".to_owned());
+        }
+        if sharing > 1 {
+            let before = written(offered.saturating_mul(sharing));
+            parts.push(format!(", an equal share for each of {sharing} units (before: {before})"));
+        }
+        if grant.reserved > 0 {
+            let set = match resource {
+                Resource::Cpu => unit.config.reserve_cpus.as_ref().map(|set| &set.source),
+                Resource::Memory => unit.config.reserve_memory.as_ref().map(|set| &set.source),
+            };
+            let at = set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, place(source)));
+            let (kept, before) = (written(grant.reserved), written(offered));
+            parts.push(format!(", {kept} kept back{at} (before: {before})"));
+        }
+    }
+    if resource == Resource::Cpu && !grant.amount.is_multiple_of(1000) {
+        parts.push(format!("; whole CPUs: {}, rounded down, at least 1", unit.capacity.whole_cpus()));
+    }
+    parts.concat()
+}
+
+/// How much a limit grants, as `explain` writes it.
+fn amount(limit: &Limit) -> String {
+    match &limit.amount {
+        Amount::Memory(bytes) => format!("{} = {} GiB", Gb(*bytes), Gib(*bytes)),
+        Amount::CpuTime(milli) => Cpus(*milli).to_string(),
+        Amount::Cpus(set) => set.count().to_string(),
+        Amount::Unknown(_) => "unknown".to_owned(),
+    }
+}
+
+fn source(limit: &Limit) -> String {
+    match &limit.amount {
+        Amount::Cpus(set) => format!("{} ({set})", limit.source),
+        Amount::Unknown(_) => format!("{}, which counts as the least", limit.source),
+        Amount::Memory(_) | Amount::CpuTime(_) => limit.source.to_string(),
+    }
+}
+
+/// Who sets a limit, in a word.
+pub(crate) fn scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Host => "machine",
+        Scope::Container => "container",
+        Scope::Slice => "slice",
+        Scope::Service => "service",
+        Scope::Process => "process",
+    }
+}
+
+/// One step: its name, what comes out, why, and the guide's words for it.
+struct Step {
+    name: &'static str,
+    value: u32,
+    why: String,
+    guide: Option<&'static str>,
+}
+
+/// The policy's steps in their order.
+fn steps(unit: &SizedUnit) -> Vec<Step> {
+    let profile = &unit.profile;
+    let memory = Gb(unit.capacity.memory.amount);
+    let (cap, raised) = match &unit.config.max_workers {
+        Some(set) => {
+            (format!("MaxWorkers={} ({})", set.value, place(&set.source)), set.value > DEFAULT_MAX_WORKERS)
+        }
+        None => (format!("MaxWorkers= ({DEFAULT_MAX_WORKERS} by default)"), false),
+    };
+    let guardrail = MEMORY_GUARDRAILS.iter().position(|(_, workers)| *workers == profile.memory_target);
+    let mut steps = vec![
+        Step {
+            name: "CPUs",
+            value: profile.cpu_target,
+            why: format!("the lower of {cap} and the whole CPUs ({})", unit.capacity.whole_cpus()),
+            guide: Some(if raised { CAP_RULE } else { CPU_RULE }),
+        },
+        Step {
+            name: "Memory",
+            value: profile.memory_target,
+            why: format!("at most, with {memory}"),
+            guide: guardrail.and_then(|at| GUARDRAILS.get(at).copied()),
+        },
+    ];
+    if let (Some(value), Some(set)) = (profile.per_worker_target, &unit.config.memory_per_worker) {
+        let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), place(&set.source));
+        steps.push(Step { name: "Each", value, why, guide: None });
+    }
+    let by_hand = profile.workers_step == WorkersStep::Operator;
+    let reason = dropin::workers_reason(unit);
+    let sized =
+        profile.cpu_target.min(profile.memory_target).min(profile.per_worker_target.unwrap_or(u32::MAX));
+    steps.push(Step {
+        name: "Workers",
+        value: profile.workers,
+        why: if by_hand { format!("{reason}; the steps above would say {sized}") } else { reason },
+        guide: (!by_hand).then_some(LOWER_OF),
+    });
+    steps.push(Step {
+        name: "Recycle",
+        value: profile.limit_max_requests,
+        why: dropin::limit_reason(unit).into_owned(),
+        guide: match profile.limit_step {
+            LimitStep::Operator => None,
+            LimitStep::MemoryCreep | LimitStep::SmallSystem => Some(RECYCLE_SMALL_RULE),
+            LimitStep::Default => Some(RECYCLE_RULE),
+        },
+    });
+    steps
+}
+
+/// What was read for the configuration, and what was wrong.
+fn configuration(page: &mut Page, sizing: &Sizing) {
+    page.heading("Configuration read, later ones win");
+    if sizing.config.files.is_empty() {
+        page.row("  ", 2, "none; the defaults of sizing.conf(5) hold");
+    }
+    for file in &sizing.config.files {
+        page.row("  ", 2, file);
+    }
+    if let Some((true, file)) = sizing.kernel_switch {
+        page.row("  ", 2, &format!("{file}: pypnm.sizing=, which says yes"));
+    }
+    if !sizing.problems.is_empty() {
+        page.heading("What could not be read, or not be understood");
+    }
+    for problem in &sizing.problems {
+        page.row("  - ", 4, &problem.to_string());
+    }
+}
+
+/// What PyPNM would take for itself: it sees the machine's CPUs and memory, and no limit below them.
+pub(crate) struct Own {
+    cpus: u64,
+    memory: u64,
+    pub(crate) numbers: Numbers,
+}
+
+impl Own {
+    /// For the machine below `root`, or the one to try.
+    pub(crate) fn of(root: &Root, hypothetical: &Hypothetical) -> Self {
+        // Problems of these files have been reported by the sizing.
+        let host = host::read(root, &mut Vec::new());
+        let online = host.limits.iter().find_map(|limit| match &limit.amount {
+            Amount::Cpus(set) => Some(u64::from(set.count())),
+            _ => None,
+        });
+        let cpus = hypothetical.cpu.map_or(online.unwrap_or(1), |(milli, _)| (milli / 1000).max(1));
+        let memory = hypothetical.memory.map_or(host.memory_total.unwrap_or(0), |(bytes, _)| bytes);
+        Self { cpus, memory, numbers: default_numbers(cpus, memory) }
+    }
+
+    /// What it would start in place of the unit's profile, and why that differs.
+    pub(crate) fn against(&self, unit: &SizedUnit) -> (String, Vec<String>) {
+        let sized = &unit.profile;
+        let own = self.numbers;
+        let itself = profile(own.workers, own.limit_max_requests);
+        let same_workers = own.workers == i64::from(sized.workers);
+        let same_limit = own.limit_max_requests == i64::from(sized.limit_max_requests);
+        if same_workers && same_limit {
+            return ("would start the same".to_owned(), Vec::new());
+        }
+        let mut why = Vec::new();
+        let (cpus, memory) = (unit.capacity.whole_cpus(), unit.capacity.memory.amount);
+        // What its table says of what is really granted.
+        let here = default_numbers(cpus, memory);
+        if here != own {
+            why.push(format!(
+                "It counts {} CPUs and {} GiB, the machine's; what is granted is {cpus} and {} GiB.",
+                self.cpus,
+                Gib(self.memory),
+                Gib(memory)
+            ));
+        }
+        let by_hand = |same: bool, operator: bool| !same && operator;
+        if by_hand(same_workers, sized.workers_step == WorkersStep::Operator)
+            || by_hand(same_limit, sized.limit_step == LimitStep::Operator)
+        {
+            why.push("It does not know sizing.conf.".to_owned());
+        } else if !same_workers && here.workers != i64::from(sized.workers) {
+            let steps = here.workers < i64::from(sized.workers) && sized.workers <= DEFAULT_MAX_WORKERS;
+            why.push(if steps {
+                "Its steps are 6, 12 and 24 GiB (2^30 bytes); the guide's are GB (10^9).".to_owned()
+            } else {
+                "It knows neither MaxWorkers= nor MemoryPerWorker=.".to_owned()
+            });
+        }
+        if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
+            why.extend(match (sized.limit_step, here.limit_max_requests) {
+                (LimitStep::Operator, _) => None,
+                (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
+                (_, 1000) => Some(
+                    "Its table says 1000 for all below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
+                        .to_owned(),
+                ),
+                (_, 4000) => Some(
+                    "Its table says 4000 from 8 CPUs and 64 GiB on; the guide has 2000-4000 there, and the lower is taken."
+                        .to_owned(),
+                ),
+                _ => Some("Its table says 2000 from 12 GiB on.".to_owned()),
+            });
+        }
+        (format!("would start {itself}"), why)
+    }
+}

@@ -1,0 +1,9 @@
+//! The verbs: each gathers what it needs, makes its answer and prints it.
+
+pub(crate) mod apply;
+pub(crate) mod check;
+pub(crate) mod env;
+pub(crate) mod explain;
+pub(crate) mod preview;
+pub(crate) mod ready;
+pub(crate) mod show;

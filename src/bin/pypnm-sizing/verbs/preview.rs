@@ -1,0 +1,28 @@
+//! `preview`: the drop-in that the generator would write, on stdout.
+
+use pypnm_sizing::dropin;
+use pypnm_sizing::names;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Request, size};
+
+use crate::cli::Preview;
+use crate::output::{Outcome, answer, remark};
+use crate::wording::{chosen, turned_off};
+
+pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
+    let sizing = size(&Request { hypothetical: arguments.machine.hypothetical(), ..Request::new(root) });
+    sizing.problems.iter().for_each(|problem| remark(problem));
+    let units = chosen(&sizing, arguments.unit.as_deref())?;
+    if let Some(why) = turned_off(&sizing) {
+        remark(&format!("{why}: the generator would write nothing"));
+    }
+    let texts: Vec<String> = units
+        .iter()
+        .map(|unit| {
+            let text = dropin::text(&sizing, unit);
+            // One is as it would be on the disk; of several, which is which must be said.
+            if units.len() > 1 { format!("# {}.d/{}\n{text}", unit.name, names::DROP_IN) } else { text }
+        })
+        .collect();
+    answer(&texts.join("\n"))
+}

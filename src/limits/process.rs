@@ -1,0 +1,37 @@
+//! The limits of one process: its own cgroup at every level in sight, and its affinity.
+//!
+//! They count where the process is the service already, or becomes it: `exec` in a container, the last look of
+//! `ExecStartPre=`, `check` at a process that runs. Never for the generator or a shell, whose cgroup is another.
+//! Where the kernel shows what the unit files or PID 1's cgroup say as well, that counts once more, which changes nothing.
+
+use crate::limits::{Limit, Scope, cgroup, host};
+use crate::problem::Problem;
+use crate::root::Root;
+
+/// Which process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// The one that asks.
+    Own,
+    /// Another, by its PID.
+    Pid(u32),
+}
+
+impl Process {
+    /// Its directory in /proc (proc(5)).
+    fn directory(self) -> String {
+        match self {
+            Self::Own => "/proc/self".to_owned(),
+            Self::Pid(pid) => format!("/proc/{pid}"),
+        }
+    }
+}
+
+/// Reads the limits of `process` below `root`. A file that is not there grants everything (an image has no /proc); one
+/// that can't be read grants the least, with a problem.
+pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<Limit> {
+    let directory = process.directory();
+    let mut limits = cgroup::read_process(root, &format!("{directory}/cgroup"), problems);
+    limits.extend(host::affinity(root, &format!("{directory}/status"), Scope::Process, problems));
+    limits
+}
