@@ -112,7 +112,11 @@ impl Finding {
 
 /// All findings. Without a setup nothing can be advised. `clock` names a moment of the evidence's clock; without one
 /// (a watch of minutes) no moments are named.
-pub fn findings(evidence: &Evidence, setup: Option<&Setup>, clock: Option<&dyn Fn(f64) -> String>) -> Vec<Finding> {
+pub fn findings(
+    evidence: &Evidence,
+    setup: Option<&Setup>,
+    clock: Option<&dyn Fn(f64) -> String>,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     if evidence.short_lives >= 3 {
         let reason = format!(
@@ -139,7 +143,9 @@ pub fn findings(evidence: &Evidence, setup: Option<&Setup>, clock: Option<&dyn F
     let time = growth.as_ref().map_or(all, |growth| (growth.from, growth.until));
     found.push(of_growth.at(time));
     if grows {
-        let reason = "no advice on memory and on the number of workers while workers grow: first stop the growth".to_owned();
+        let reason =
+            "no advice on memory and on the number of workers while workers grow: first stop the growth"
+                .to_owned();
         found.push(Finding::remark(Topic::Workers, reason).at(all));
         return found;
     }
@@ -176,12 +182,21 @@ fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup: &Setup) -
     let remark = |reason| Finding::remark(Topic::Growth, reason);
     let Some(growth) = growth else {
         let needed = duration(evidence.block_length() * 6.0);
-        return remark(format!("growth: unknown until the workers have been watched for {needed} without a restart"));
+        return remark(format!(
+            "growth: unknown until the workers have been watched for {needed} without a restart"
+        ));
     };
     let (slope, who) = match &growth.single {
         Some(single) => {
             let others = per_hour(single.others);
-            (single.slope, format!("worker {} alone grows by {} (the others by {others})", single.pid, interval(&single.slope)))
+            (
+                single.slope,
+                format!(
+                    "worker {} alone grows by {} (the others by {others})",
+                    single.pid,
+                    interval(&single.slope)
+                ),
+            )
         }
         None => (growth.all, format!("a worker grows by {}", interval(&growth.all))),
     };
@@ -297,8 +312,7 @@ fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
     let fits = fit(setup.memory);
     if fits < now && setup.memory > 0 {
         let each = needed(epoch, fits).div_ceil(u64::from(fits)).next_multiple_of(MIB);
-        let reason =
-            format!("{}; {} hold {fits} of them, not {now}", measured(epoch), gib(setup.memory));
+        let reason = format!("{}; {} hold {fits} of them, not {now}", measured(epoch), gib(setup.memory));
         let then = setup.with(|settings| settings.memory_per_worker = Some(each)).workers;
         if then < now {
             return Finding::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
@@ -366,12 +380,12 @@ fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Topic) -> Find
         return Finding::remark(topic, reason);
     }
     let capped = setup.with(|settings| settings.max_workers = cap).workers;
-    let (line, then) = if capped < live && setup.settings.workers.is_none() {
+    let (setting, then) = if capped < live && setup.settings.workers.is_none() {
         (format!("MaxWorkers={cap}"), capped)
     } else {
         (format!("Workers={cap}"), cap)
     };
-    Finding::set(topic, line, format!("{reason}; this gives {}", workers(then)))
+    Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
 }
 
 /// More workers, where demand is proven and there is room.
@@ -396,7 +410,8 @@ fn demand(epoch: &Epoch, setup: &Setup, block: f64, clock: Option<&dyn Fn(f64) -
     };
     let blocks = format!("{busiest}, and in {} such stretches in all", epoch.demand.count);
     if epoch.demand_under_pressure > 0 {
-        return remark(format!("{blocks}; but memory was short at that time: no room for another worker")).at(time);
+        return remark(format!("{blocks}; but memory was short at that time: no room for another worker"))
+            .at(time);
     }
     let free = epoch.free_cpus.percentile(50).unwrap_or(0);
     let memory = room(epoch, setup.memory);
@@ -406,7 +421,8 @@ fn demand(epoch: &Epoch, setup: &Setup, block: f64, clock: Option<&dyn Fn(f64) -
     }
     let sized = setup.profile().workers;
     if sized > live {
-        return remark(format!("{shown}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized))).at(time);
+        return remark(format!("{shown}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)))
+            .at(time);
     }
     let most = MEMORY_GUARDRAILS.iter().map(|(_, workers)| *workers).max().unwrap_or(live);
     let free = u32::try_from(free).unwrap_or(u32::MAX);
@@ -425,7 +441,12 @@ fn demand(epoch: &Epoch, setup: &Setup, block: f64, clock: Option<&dyn Fn(f64) -
         );
         return remark(reason).at(time);
     }
-    let shown = format!("{shown}, and {} would need up to {} of {}", workers(fits), mib(needed(epoch, fits)), gib(memory));
+    let shown = format!(
+        "{shown}, and {} would need up to {} of {}",
+        workers(fits),
+        mib(needed(epoch, fits)),
+        gib(memory)
+    );
     let then = setup.with(|settings| settings.max_workers = fits).workers;
     if then <= live {
         return match setup.settings.workers {

@@ -227,6 +227,8 @@ pub struct Evidence {
     /// Seconds watched, gaps left out.
     watched: f64,
     last: Line,
+    /// The limits that were last known: milli-CPUs, bytes, requests.
+    limits: (u64, u64, Option<u64>),
     /// The live workers, the oldest first.
     pub workers: Vec<Life>,
     run: Run,
@@ -266,6 +268,7 @@ impl Evidence {
             last_at: 0.0,
             watched: 0.0,
             last: Line::default(),
+            limits: (0, 0, None),
             workers: Vec::new(),
             run: Run::default(),
             growth_before: None,
@@ -305,6 +308,11 @@ impl Evidence {
         &self.last
     }
 
+    /// The limits that were last known: milli-CPUs and bytes (0: unknown), and the recycle limit.
+    pub fn limits(&self) -> (u64, u64, Option<u64>) {
+        self.limits
+    }
+
     /// What was seen under the present conditions.
     pub fn epoch(&self) -> Epoch {
         let open = self.block.as_ref().filter(|block| block.workers > 0);
@@ -335,14 +343,14 @@ impl Evidence {
 
     /// Takes the next sample, at `at` seconds, which stands for `elapsed` seconds before it: 0 where the sample before
     /// was another watch's, or there is none. One that is not later than the last is passed over.
-    pub fn take(&mut self, line: &Line, at: f64, elapsed: f64) {
+    pub fn take(&mut self, mut line: Line, at: f64, elapsed: f64) {
         if !at.is_finite() || self.first_at.is_some() && at <= self.last_at {
             return;
         }
         let elapsed = if elapsed.is_finite() { elapsed.max(0.0) } else { 0.0 };
         let first = self.first_at.is_none();
         self.first_at.get_or_insert(at);
-        let main = main_of(line);
+        let main = main_of(&line);
         let same_main = is_same(self.run.main, main);
         if !first && !same_main {
             self.taken_back(at);
@@ -350,11 +358,11 @@ impl Evidence {
                 self.growth_before = self.growth();
             }
         }
-        self.lives_that_ended(line, same_main, at);
+        self.lives_that_ended(&line, same_main, at);
         if !same_main {
-            self.restarted(line, main, at);
+            self.restarted(&line, main, at);
         } else if let Some(main) = main {
-            self.seen_again(line, main, at);
+            self.seen_again(&line, main, at);
         }
         for process in line.workers() {
             if let Some(life) = self.workers.iter_mut().find(|life| life.is(process)) {
@@ -370,17 +378,26 @@ impl Evidence {
             }
         }
         self.workers.sort_by(|a, b| b.age.total_cmp(&a.age));
-        let killed =
-            if elapsed > 0.0 { line.oom_kills.saturating_sub(self.last.oom_kills) } else { line.oom_kills };
+        // Where another watch begins its count begins anew.
+        let killed = if elapsed > 0.0 { line.oom_kills.saturating_sub(self.last.oom_kills) } else { 0 };
         self.oom_kills += killed;
-        self.weigh(line, at, elapsed, killed);
+        self.weigh(&line, at, elapsed, killed);
         if !self.workers.is_empty() {
             self.memory_peak = self.memory_peak.max(line.memory);
             self.memory.push(at, number(line.memory));
         }
         self.watched += elapsed;
         self.last_at = at;
-        self.last = line.clone();
+        if line.cpu_milli_limit > 0 {
+            self.limits.0 = line.cpu_milli_limit;
+        }
+        if line.memory_limit > 0 {
+            self.limits.1 = line.memory_limit;
+        }
+        self.limits.2 = line.limit_max_requests.or(self.limits.2);
+        // What was seen is counted here once, for live lines and for recorded ones that count otherwise.
+        (line.recycles, line.restarts) = (self.recycles, self.restarts);
+        self.last = line;
     }
 
     /// Adds the sample to its block.
@@ -551,8 +568,12 @@ impl Evidence {
             .enumerate()
             .filter_map(|(index, slope)| Some((index, (*slope)?)))
             .max_by(|a, b| a.1.per_second.total_cmp(&b.1.per_second))?;
-        let mut others: Vec<f64> =
-            slopes.iter().enumerate().filter(|(i, _)| *i != index).filter_map(|(_, s)| Some((*s)?.per_second)).collect();
+        let mut others: Vec<f64> = slopes
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != index)
+            .filter_map(|(_, s)| Some((*s)?.per_second))
+            .collect();
         let others = median(&mut others)?;
         let is_apart = steepest.lasting && others < steepest.low / 3.0;
         let pid = self.workers.get(index)?.pid;

@@ -121,7 +121,6 @@ impl<T> Latest<T> {
     pub fn pop_newest(&mut self) -> Option<T> {
         self.items.pop_back()
     }
-
 }
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];

@@ -240,7 +240,8 @@ mod tests {
     #[test]
     fn growth_in_a_life_follows_the_work_not_the_clock() {
         // 50 MB in 100 CPU seconds; two thirds of it happen in the last quarter of the time.
-        let mut life = Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
+        let mut life =
+            Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
         for n in 1..=1000u64 {
             let cpu = if n <= 750 { number(n) / 22.5 } else { 33.3 + number(n - 750) / 3.75 };
             let process = Process {

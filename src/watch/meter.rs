@@ -109,7 +109,7 @@ impl Meter {
                 .iter()
                 .find(|known| (known.reading.pid, known.reading.started) == (reading.pid, reading.started));
             let shares = reading.shares.or(known.and_then(|known| known.shares));
-            let shared = match reading.shares {
+            let others = match reading.shares {
                 Some(shares) => reading.rss.saturating_sub(shares.pss),
                 None => known.map_or(0, |known| known.shared),
             };
@@ -121,7 +121,7 @@ impl Meter {
                 age_seconds: rounded(reading.age, 2),
                 rss: reading.rss,
                 // As last read, carried on by what it has grown since.
-                pss: shares.map(|_| reading.rss.saturating_sub(shared)),
+                pss: shares.map(|_| reading.rss.saturating_sub(others)),
                 uss: shares.map(|shares| shares.uss),
                 peak_rss: reading.peak,
                 cpu_percent: cpu.map(|percent| rounded(percent, 1)),
@@ -129,7 +129,7 @@ impl Meter {
                 growth_per_hour: None,
             };
             processes.push((process, reading.started));
-            self.known.push(Known { reading: reading.clone(), shares, shared });
+            self.known.push(Known { reading: reading.clone(), shares, shared: others });
         }
         processes.sort_by_key(|(process, started)| {
             let is_worker = process.role == Role::Worker;

@@ -14,6 +14,7 @@
 
 pub mod advice;
 pub mod block;
+pub mod days;
 pub mod evidence;
 pub mod history;
 pub mod line;
@@ -23,6 +24,8 @@ pub mod role;
 pub mod text;
 pub mod trend;
 
+#[cfg(test)]
+mod recorded;
 #[cfg(test)]
 mod simulate;
 

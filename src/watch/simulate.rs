@@ -240,7 +240,8 @@ impl Running {
             worker.requests += 1;
         }
         // A request that waits has a worker that is not yet free for it: those whose turn comes later than now.
-        let late: f64 = self.workers.iter().map(|w| (w.busy_until - until).max(0.0)).fold(f64::INFINITY, f64::min);
+        let late: f64 =
+            self.workers.iter().map(|w| (w.busy_until - until).max(0.0)).fold(f64::INFINITY, f64::min);
         self.waiting = if late.is_finite() && late > 0.0 && !self.workers.is_empty() {
             let backlog: f64 = self.workers.iter().map(|w| (w.busy_until - until).max(0.0)).sum();
             whole((backlog / self.world.service - number(self.workers.len() as u64)).max(0.0))
@@ -254,10 +255,14 @@ impl Running {
             return;
         }
         for index in 0..self.workers.len() {
-            let Some(worker) = self.workers.get(index).filter(|worker| worker.requests >= self.world.limit) else {
+            let Some(worker) = self.workers.get(index).filter(|worker| worker.requests >= self.world.limit)
+            else {
                 continue;
             };
-            self.leaked_lives.push(self.world.leak_a_request * number(worker.requests) + self.world.leak * (self.at - worker.born) / HOUR);
+            self.leaked_lives.push(
+                self.world.leak_a_request * number(worker.requests)
+                    + self.world.leak * (self.at - worker.born) / HOUR,
+            );
             let successor = self.worker(self.at);
             self.recycles += 1;
             if let Some(place) = self.workers.get_mut(index) {
@@ -267,7 +272,8 @@ impl Running {
     }
 
     fn restart(&mut self) {
-        let Some((_, workers)) = self.world.restarts.first().copied().filter(|(when, _)| self.at >= *when) else {
+        let Some((_, workers)) = self.world.restarts.first().copied().filter(|(when, _)| self.at >= *when)
+        else {
             return;
         };
         self.world.restarts.remove(0);
@@ -393,7 +399,7 @@ impl World {
         for n in 0..samples {
             let line = running.line();
             let elapsed = if n == 0 { 0.0 } else { self.interval };
-            evidence.take(&line, running.at, elapsed);
+            evidence.take(line, running.at, elapsed);
         }
         let setup = Setup {
             cpus: self.cpus,

@@ -110,7 +110,10 @@ mod tests {
 
     #[test]
     fn amounts() {
-        assert_eq!((mib(0).as_str(), mib(1 << 20).as_str(), mib(235 << 20).as_str()), ("0 MiB", "1.0 MiB", "235 MiB"));
+        assert_eq!(
+            (mib(0).as_str(), mib(1 << 20).as_str(), mib(235 << 20).as_str()),
+            ("0 MiB", "1.0 MiB", "235 MiB")
+        );
         assert_eq!(part(1.0, 3600.0), "less than 1 % of 1 h");
         assert_eq!(part(0.0, 3600.0), "0 % of 1 h");
         let clock = |at: f64| format!("Mon {at}:00");

@@ -54,7 +54,7 @@ pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
         .filter(|points| points.len() >= FEWEST_POINTS && span(points) * 2.0 >= longest)
         .collect();
     let mut slopes: Vec<f64> = histories.iter().filter_map(|points| median_slope(points)).collect();
-    let mut half = |late: bool| -> Option<f64> {
+    let half = |late: bool| -> Option<f64> {
         let halves = histories.iter().map(|points| points.split_at(points.len() / 2));
         let mut slopes: Vec<f64> =
             halves.filter_map(|(first, second)| median_slope(if late { second } else { first })).collect();
@@ -177,7 +177,8 @@ pub fn mean(values: &[f64], together: usize) -> Option<Estimate> {
     }
     let value = groups.iter().sum::<f64>() / count;
     let variance = groups.iter().map(|group| (group - value).powi(2)).sum::<f64>() / (count - 1.0);
-    let width = quantile(Z_95, (count - 1.0).max(2.0)) * (variance / count).sqrt();
+    // One less than the groups would have if they were quite independent.
+    let width = quantile(Z_95, (count - 2.0).max(2.0)) * (variance / (count - 1.0)).sqrt();
     Some(Estimate { value, low: value - width, high: value + width })
 }
 

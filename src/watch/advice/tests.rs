@@ -1,0 +1,252 @@
+use super::super::evidence::{BLOCK, Evidence};
+use super::super::line::{Line, Process};
+use super::super::role::Role;
+use super::super::{MIB, number, whole};
+use super::{Finding, Setup, Topic, drop_in, findings};
+use crate::policy::PolicySettings;
+
+/// A service of numbers: each worker does the same.
+struct Feed {
+    workers: u64,
+    cpus: u64,
+    memory: u64,
+    cpu: f64,
+    idle: u64,
+    stalled: f64,
+    /// Bytes a second.
+    growth: f64,
+    /// Seconds after which a worker is recycled; 0: never.
+    life: f64,
+    base: u64,
+    at: f64,
+    evidence: Evidence,
+}
+
+impl Feed {
+    fn new(workers: u64, cpus: u64, gib: u64) -> Self {
+        let (memory, idle) = (gib << 30, cpus * 1000);
+        Self {
+            workers,
+            cpus,
+            memory,
+            cpu: 0.1,
+            idle,
+            stalled: 0.0,
+            growth: 0.0,
+            life: 0.0,
+            base: 200 * MIB,
+            at: 0.0,
+            evidence: Evidence::new(BLOCK),
+        }
+    }
+
+    fn run(mut self, hours: f64) -> Self {
+        for _ in 0..whole(hours * 360.0) {
+            self.at += 10.0;
+            let worker = |n: u64| {
+                let (generation, age) = if self.life > 0.0 {
+                    let lived = self.at + number(n) * self.life / number(self.workers);
+                    (whole((lived / self.life).floor()), lived % self.life)
+                } else {
+                    (0, self.at + 500.0)
+                };
+                let jitter = (self.at * 7919.0 + number(n) * 104_729.0) % 65_536.0;
+                Process {
+                    pid: 100 + n * 1000 + generation,
+                    role: Role::Worker,
+                    age_seconds: age,
+                    rss: self.base + whole(self.growth * age + jitter),
+                    cpu_percent: Some(self.cpu),
+                    cpu_ms: Some(whole(self.cpu * age * 10.0)),
+                    ..Process::default()
+                }
+            };
+            let parent =
+                Process { pid: 1, role: Role::Parent, age_seconds: self.at + 900.0, ..Process::default() };
+            let processes: Vec<Process> =
+                std::iter::once(parent).chain((0..self.workers).map(worker)).collect();
+            let line = Line {
+                workers: self.workers,
+                memory: processes.iter().map(Process::memory).sum(),
+                memory_limit: self.memory,
+                cpu_milli: whole(self.cpu * 10.0) * self.workers,
+                cpu_milli_limit: self.cpus * 1000,
+                idle_milli: Some(self.idle),
+                pressure_memory_percent: Some(self.stalled),
+                processes,
+                ..Line::default()
+            };
+            let elapsed = if self.at > 10.0 { 10.0 } else { 0.0 };
+            self.evidence.take(line, self.at, elapsed);
+        }
+        self
+    }
+
+    fn setup(&self) -> Setup {
+        let settings = PolicySettings::default();
+        Setup { cpus: self.cpus, memory: self.memory, settings, limit_max_requests: Some(2000) }
+    }
+
+    fn found(&self) -> Vec<Finding> {
+        findings(&self.evidence, Some(&self.setup()), None)
+    }
+
+    fn found_with(&self, settings: PolicySettings) -> Vec<Finding> {
+        findings(&self.evidence, Some(&Setup { settings, ..self.setup() }), None)
+    }
+}
+
+/// The lines to set.
+fn lines(found: &[Finding]) -> Vec<&str> {
+    found.iter().filter_map(|finding| finding.line.as_deref()).collect()
+}
+
+fn reason(found: &[Finding], topic: Topic) -> String {
+    let reasons: Vec<&str> = found.iter().filter(|f| f.topic == topic).map(|f| f.reason.as_str()).collect();
+    reasons.join("; ")
+}
+
+fn busy(workers: u64, cpus: u64, gib: u64, idle: u64) -> Feed {
+    Feed { cpu: 95.0, idle, ..Feed::new(workers, cpus, gib) }.run(1.0)
+}
+
+#[test]
+fn too_little_evidence_says_so_and_advises_nothing() {
+    let feed = Feed { cpu: 99.0, ..Feed::new(4, 8, 32) }.run(0.1);
+    let found = feed.found();
+    assert!(lines(&found).is_empty());
+    assert_eq!(reason(&found, Topic::Evidence), "too little evidence yet: 6 min of 10 min");
+}
+
+#[test]
+fn idle_workers_are_nothing_to_set() {
+    let found = Feed::new(4, 8, 32).run(2.0).found();
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(reason(&found, Topic::MemoryPerWorker).contains("idle"), "{found:?}");
+    assert!(reason(&found, Topic::Growth).starts_with("no lasting growth"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("no demand for more"), "{found:?}");
+}
+
+#[test]
+fn saturated_workers_ask_for_as_many_as_there_is_room_for() {
+    let found = busy(4, 16, 64, 12_000).found();
+    assert_eq!(lines(&found), ["MaxWorkers=8"]);
+    // Two CPUs are free: two more. None: none.
+    assert_eq!(lines(&busy(4, 8, 32, 2100).found()), ["MaxWorkers=6"]);
+    let found = busy(4, 16, 64, 400).found();
+    assert!(
+        lines(&found).is_empty() && reason(&found, Topic::Workers).ends_with("no room for another worker")
+    );
+    // CPUs are free, memory is not.
+    let tight = Feed { cpu: 95.0, idle: 12_000, base: 7 << 30, ..Feed::new(4, 16, 32) }.run(1.0);
+    assert!(lines(&tight.found()).is_empty(), "{:?}", tight.found());
+}
+
+#[test]
+fn the_guides_guardrail_and_the_operators_own_line() {
+    let found = busy(2, 4, 8, 2000).found();
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("the guide gives 2 workers for 8.0 GiB and 4 CPUs"));
+    let own = PolicySettings { workers: Some(2), ..PolicySettings::default() };
+    assert_eq!(lines(&busy(2, 8, 32, 6000).found_with(own)), ["Workers=4"]);
+    // Not restarted since the machine has grown.
+    let found = busy(2, 8, 32, 6000).found();
+    assert!(reason(&found, Topic::Workers).contains("the profile gives 4 workers already"), "{found:?}");
+}
+
+#[test]
+fn a_leak_that_recycling_does_not_contain_wants_a_lower_limit() {
+    // 100 MiB in a life of 2000 requests, twice what is allowed.
+    let leak = || Feed { cpu: 30.0, life: 3000.0, growth: number(100 * MIB) / 3000.0, ..Feed::new(4, 8, 32) };
+    let feed = leak().run(8.0);
+    let found = feed.found();
+    assert_eq!(lines(&found), ["InvestigateMemoryCreep=yes"], "{found:?}");
+    assert!(reason(&found, Topic::Growth).contains("50 MiB per 1000 requests"), "{found:?}");
+    // At 1000 already only a number of its own lowers it, and an operator's own limit beats InvestigateMemoryCreep=.
+    let small = Setup { limit_max_requests: Some(1000), ..feed.setup() };
+    let line = lines(&findings(&feed.evidence, Some(&small), None)).join("");
+    let limit = line.strip_prefix("LimitMaxRequests=").and_then(|limit| limit.parse::<u32>().ok());
+    assert!(limit.is_some_and(|limit| (450..=650).contains(&limit)), "{line}");
+    let own = PolicySettings { limit_max_requests: Some(2000), ..PolicySettings::default() };
+    assert!(lines(&feed.found_with(own)).join("").starts_with("LimitMaxRequests=1"));
+    // A fifth of it is contained.
+    let found = Feed { growth: number(20 * MIB) / 3000.0, ..leak() }.run(8.0).found();
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(reason(&found, Topic::Growth).ends_with("recycling contains it"), "{found:?}");
+}
+
+#[test]
+fn a_leak_without_a_recycle_in_sight() {
+    let feed = Feed { growth: number(30 * MIB) / 3600.0, ..Feed::new(4, 8, 32) }.run(3.0);
+    let with = |limit| {
+        lines(&findings(&feed.evidence, Some(&Setup { limit_max_requests: limit, ..feed.setup() }), None))
+            .join("")
+    };
+    assert_eq!(with(Some(2000)), "InvestigateMemoryCreep=yes");
+    assert_eq!(with(None), "InvestigateMemoryCreep=yes", "the profile's 2000");
+    assert_eq!(with(Some(1000)), "LimitMaxRequests=500");
+    assert_eq!(with(Some(100)), "", "a lower one would be of no use");
+    let never = PolicySettings { limit_max_requests: Some(0), ..PolicySettings::default() };
+    let setup = Setup { settings: never, limit_max_requests: Some(0), ..feed.setup() };
+    let found = findings(&feed.evidence, Some(&setup), None);
+    assert_eq!(lines(&found), ["LimitMaxRequests=1000"]);
+    assert!(reason(&found, Topic::Growth).contains("workers are never recycled"), "{found:?}");
+    // Configured and not yet in effect.
+    let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
+    let found = feed.found_with(creep);
+    assert!(
+        lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile has 1000 already")
+    );
+    // A quarter in more than a week.
+    let found = Feed { growth: 60.0, ..Feed::new(4, 8, 32) }.run(24.0).found();
+    assert!(
+        lines(&found).is_empty() && reason(&found, Topic::Growth).ends_with("too slow to matter"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn memory_lowers_the_profile_only_where_it_does_not_fit() {
+    let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 16) }.run(1.0).found();
+    assert!(lines(&found).is_empty(), "{found:?}");
+    assert!(reason(&found, Topic::MemoryPerWorker).ends_with("the profile stays 4 workers"), "{found:?}");
+    let found = Feed { cpu: 30.0, base: 5 << 30, ..Feed::new(4, 8, 16) }.run(1.0).found();
+    let line = lines(&found).join(" ");
+    assert!(line.starts_with("MaxWorkers=3") || line.starts_with("MemoryPerWorker="), "{found:?}");
+}
+
+#[test]
+fn pressure_asks_for_fewer() {
+    let found = Feed { stalled: 20.0, cpu: 95.0, ..Feed::new(4, 8, 32) }.run(1.0).found();
+    assert_eq!(lines(&found), ["MaxWorkers=3"], "and never for more at once: {found:?}");
+    let found = Feed { stalled: 50.0, ..Feed::new(1, 2, 4) }.run(1.0).found();
+    assert!(lines(&found).is_empty() && reason(&found, Topic::Workers).contains("one worker is the minimum"));
+    // Four on two CPUs that are full.
+    let four = Feed { cpu: 50.0, idle: 0, ..Feed::new(4, 2, 24) }.run(1.0);
+    let own = PolicySettings { workers: Some(4), ..PolicySettings::default() };
+    assert_eq!(lines(&four.found_with(own)), ["Workers=2"]);
+    let found = four.found();
+    assert!(reason(&found, Topic::Workers).contains("the profile gives 2 workers already"), "{found:?}");
+}
+
+#[test]
+fn crashes_are_named_and_switched_off_there_is_nothing_to_advise() {
+    let found = Feed { life: 9.0, ..Feed::new(2, 4, 8) }.run(0.5).found();
+    assert!(reason(&found, Topic::Crashes).contains("died within 10 s"), "{found:?}");
+    let found = findings(&Feed::new(2, 4, 8).run(1.0).evidence, None, None);
+    assert!(lines(&found).is_empty() && reason(&found, Topic::Evidence).contains("turned off"));
+}
+
+#[test]
+fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
+    let found = busy(4, 16, 64, 12_000).found();
+    let text = drop_in(&found, "Sizing", "From `pypnm-sizing watch`: pypnm.service, 1 h.\nRead it.");
+    let mut problems = Vec::new();
+    let mut config = crate::config::Config::default();
+    let _ = crate::config::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
+    assert!(problems.is_empty(), "{problems:?}\n{text}");
+    assert_eq!(config.for_unit("pypnm.service").policy_settings().max_workers, 8, "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");
+    let nothing = drop_in(&[], "Sizing", "pypnm.service, 13 min");
+    assert!(nothing.lines().all(|line| line.starts_with('#')) && nothing.ends_with("# Nothing to set.\n"));
+}

@@ -12,11 +12,16 @@ fn part(what: &str, few: u64, range: (f64, f64), run: impl Fn(u64) -> bool) {
     let hits = (1..=runs).filter(|seed| run(*seed)).count() as u64;
     let part = number(hits) / number(runs);
     println!("{what:60} {:5.1} % of {runs}", part * 100.0);
+    // Few runs say little of nine tenths; many do.
+    let range = if runs >= 100 && range.0 > 0.0 { (range.0.max(0.9), range.1) } else { range };
     assert!(range.0 <= part && part <= range.1, "{what}: {hits} of {runs}, expected {range:?}");
 }
 
+/// A kind of world with its name, and a rate of arrivals with its utilisation.
+type Kind = (&'static str, fn(u64) -> World);
+type Rate = (u64, fn(f64) -> f64);
+
 const NEVER: (f64, f64) = (0.0, 0.01);
-const NINE_TENTHS: (f64, f64) = (0.9, 1.0);
 const NEARLY_ALWAYS: (f64, f64) = (0.95, 1.0);
 const ALWAYS: (f64, f64) = (1.0, 1.0);
 
@@ -42,13 +47,13 @@ fn covers(watched: &Watched, truth: f64) -> bool {
 fn the_interval_covers_the_truth() {
     for (name, own, shared) in noises() {
         for (hours, leak) in [(1.0, 0.0), (8.0, 10.0)] {
-            part(&format!("{leak} MiB/h in {hours} h covered, noise {name}"), 40, (0.87, 1.0), |seed| {
+            part(&format!("{leak} MiB/h in {hours} h covered, noise {name}"), 10, (0.8, 1.0), |seed| {
                 let world = World { own, shared, leak, ..World::new(seed) };
                 covers(&world.watched(hours * HOUR), leak)
             });
         }
     }
-    part("10 MiB/h with recycling every 2 h covered", 20, NINE_TENTHS, |seed| {
+    part("10 MiB/h with recycling every half hour covered", 6, (0.8, 1.0), |seed| {
         let world = World { leak: 10.0, limit: 1800, arrivals: |_| 1.0, ..World::new(seed) };
         covers(&world.watched(12.0 * HOUR), 10.0)
     });
@@ -59,12 +64,12 @@ fn what_is_no_leak_is_not_advised_against() {
     let advised = |world: &World, hours: f64| !world.watched(hours * HOUR).lines().is_empty();
     for (name, own, shared) in noises() {
         for hours in [1.0, 8.0] {
-            part(&format!("advice in {hours} h of noise {name}"), 20, NEVER, |seed| {
+            part(&format!("advice in {hours} h of noise {name}"), 4, NEVER, |seed| {
                 advised(&World { own, shared, ..World::new(seed) }, hours)
             });
         }
     }
-    let cases: [(&str, fn(u64) -> World); 6] = [
+    let cases: [Kind; 6] = [
         ("spikes of 600 MiB, once an hour", |seed| World { spikes: (1.0, 600.0, 30.0), ..World::new(seed) }),
         ("a saw-tooth of 80 MiB in 15 min", |seed| World { saw: (80.0, 900.0), ..World::new(seed) }),
         ("a saw-tooth of 80 MiB in 40 min", |seed| World { saw: (80.0, 2400.0), ..World::new(seed) }),
@@ -82,7 +87,7 @@ fn what_is_no_leak_is_not_advised_against() {
     ];
     for (name, world) in cases {
         for hours in [1.0 / 6.0, 1.0, 3.0, 8.0] {
-            part(&format!("advice in {hours:.1} h of {name}"), 20, NEVER, |seed| advised(&world(seed), hours));
+            part(&format!("advice in {hours:.1} h of {name}"), 4, NEVER, |seed| advised(&world(seed), hours));
         }
     }
 }
@@ -90,17 +95,17 @@ fn what_is_no_leak_is_not_advised_against() {
 #[test]
 fn leaks_are_found() {
     for (name, own, shared) in noises() {
-        part(&format!("10 MiB/h in 8 h found, noise {name}"), 20, NEARLY_ALWAYS, |seed| {
+        part(&format!("10 MiB/h in 8 h found, noise {name}"), 4, NEARLY_ALWAYS, |seed| {
             let world = World { own, shared, leak: 10.0, ..World::new(seed) };
             world.watched(8.0 * HOUR).findings.iter().any(|f| f.topic == Topic::Growth && f.line.is_some())
         });
     }
-    part("300 MiB/h in one of four, 8 h, named", 10, ALWAYS, |seed| {
+    part("300 MiB/h in one of four, 8 h, named", 3, ALWAYS, |seed| {
         let watched = World { leak_of_first: 300.0, ..World::new(seed) }.watched(8.0 * HOUR);
         // F9: 0.1.0 said +0.3.
         watched.about(Topic::Growth).starts_with("worker 101 alone grows by +")
     });
-    part("10 MiB/h with two restarts found", 10, NEARLY_ALWAYS, |seed| {
+    part("10 MiB/h with two restarts found", 3, NEARLY_ALWAYS, |seed| {
         let restarts = vec![(3.0 * HOUR, 4), (11.0 * HOUR, 4)];
         let watched = World { leak: 10.0, restarts, ..World::new(seed) }.watched(20.0 * HOUR);
         watched.about(Topic::Growth).starts_with("a worker grows by +")
@@ -116,7 +121,7 @@ fn day_and_night(at: f64) -> f64 {
 fn growth_in_a_life_follows_requests_by_day_and_by_night() {
     // F3: by the clock, 0.1.0 said 10 to 165 MiB for these 98.
     for hours in [30.0, 36.0, 42.0, 48.0, 60.0] {
-        part(&format!("50 KiB a request by day and night, {hours} h: within 10 %"), 3, ALWAYS, |seed| {
+        part(&format!("50 KiB a request by day and night, {hours} h: within 10 %"), 1, ALWAYS, |seed| {
             let world = World {
                 leak_a_request: 50.0 / 1024.0,
                 limit: 2000,
@@ -140,7 +145,7 @@ fn demand_is_right_at_every_utilisation() {
     fn rate<const PERCENT: u64>(_: f64) -> f64 {
         number(PERCENT) / 100.0 * 4.0
     }
-    let rates: [(u64, fn(f64) -> f64); 10] = [
+    let rates: [Rate; 10] = [
         (10, rate::<10>),
         (20, rate::<20>),
         (30, rate::<30>),
@@ -160,10 +165,15 @@ fn demand_is_right_at_every_utilisation() {
                 if hours > 8.0 && interval < 10.0 {
                     continue;
                 }
-                part(&format!("more workers at {percent} %, {hours} h every {interval} s"), 3, expected, |seed| {
-                    let world = World { arrivals, interval, ..World::new(seed) };
-                    world.watched(hours * HOUR).workers_advised() == Some(8)
-                });
+                part(
+                    &format!("more workers at {percent} %, {hours} h every {interval} s"),
+                    3,
+                    expected,
+                    |seed| {
+                        let world = World { interval, arrivals, ..World::new(seed) };
+                        world.watched(hours * HOUR).workers_advised() == Some(8)
+                    },
+                );
             }
         }
     }
@@ -209,7 +219,8 @@ fn evidence_of_other_workers_counts_no_more() {
     let after = world.watched_with(25.0 * HOUR, settings);
     assert!(after.lines().is_empty(), "{:?}", after.findings);
     // But back at four, what happened with four is known still.
-    let world = World { kills: vec![HOUR], restarts: vec![(2.0 * HOUR, 3), (3.0 * HOUR, 4)], ..World::new(1) };
+    let world =
+        World { kills: vec![HOUR], restarts: vec![(2.0 * HOUR, 3), (3.0 * HOUR, 4)], ..World::new(1) };
     assert_eq!(world.watched(5.0 * HOUR).lines(), ["MaxWorkers=3"]);
 }
 
@@ -227,7 +238,11 @@ fn pressure_counts_in_the_blocks_where_demand_does() {
     let stalled = |at: f64| if (10.0 * HOUR..10.2 * HOUR).contains(&at) { 40.0 } else { 0.0 };
     let watched = World { arrivals, stalled, ..World::new(3) }.watched(DAY);
     assert!(watched.lines().is_empty(), "{:?}", watched.findings);
-    assert!(watched.about(Topic::Workers).contains("memory was short at that time"), "{:?}", watched.findings);
+    assert!(
+        watched.about(Topic::Workers).contains("memory was short at that time"),
+        "{:?}",
+        watched.findings
+    );
 }
 
 #[test]
@@ -258,32 +273,54 @@ fn a_heavy_request_an_hour_is_needed_memory_however_long_it_is_watched() {
         let watched = world.watched(hours * HOUR);
         let peak = watched.evidence.epoch().worker_peak.div_ceil(MIB);
         assert!((785..=805).contains(&peak), "{peak}");
-        assert!(watched.about(Topic::MemoryPerWorker).contains(&format!("{peak} MiB at its peak")), "{:?}", watched.findings);
+        assert!(
+            watched.about(Topic::MemoryPerWorker).contains(&format!("{peak} MiB at its peak")),
+            "{:?}",
+            watched.findings
+        );
     }
     // 12.1 GB, base 2700 MiB, +1500 once an hour: killed 170 times a week; 0.1.0: "stays 4".
-    let world = World { memory: 12_100.0, base: 2745.0, spikes: (1.0, 1500.0, 20.0), others: |_| 0.0, arrivals: |_| 0.4, ..World::new(1) };
+    let world = World {
+        memory: 12_100.0,
+        base: 2745.0,
+        spikes: (1.0, 1500.0, 20.0),
+        others: |_| 0.0,
+        arrivals: |_| 0.4,
+        ..World::new(1)
+    };
     let watched = world.watched(8.0 * HOUR);
-    assert!(watched.about(Topic::MemoryPerWorker).contains("hold 3 of them, not 4"), "{:?}", watched.findings);
-    assert!(watched.lines().iter().any(|line| line.starts_with("MemoryPerWorker=")), "{:?}", watched.findings);
+    assert!(
+        watched.about(Topic::MemoryPerWorker).contains("hold 3 of them, not 4"),
+        "{:?}",
+        watched.findings
+    );
+    assert!(
+        watched.lines().iter().any(|line| line.starts_with("MemoryPerWorker=")),
+        "{:?}",
+        watched.findings
+    );
 }
 
 #[test]
 fn one_cause_at_a_time() {
     // F11: a leak that fills the memory and stalls.
-    let world = World { memory: 4096.0 * 4.0, leak: 900.0, arrivals: |_| 3.6, stalled: |_| 40.0, ..World::new(1) };
+    let world =
+        World { memory: 4096.0 * 4.0, leak: 900.0, arrivals: |_| 3.6, stalled: |_| 40.0, ..World::new(1) };
     let watched = world.watched(8.0 * HOUR);
     assert_eq!(watched.lines(), ["InvestigateMemoryCreep=yes"], "{:?}", watched.findings);
 }
 
 #[test]
 fn no_advice_leads_to_a_kill_in_the_same_week() {
-    let heavy = |spikes, memory| move |seed| World {
-        memory,
-        spikes,
-        base: 400.0,
-        arrivals: |at| if (9.0..17.0).contains(&(at % DAY / HOUR)) { 3.5 } else { 0.3 },
-        others: |_| 500.0,
-        ..World::new(seed)
+    let heavy = |spikes, memory| {
+        move |seed| World {
+            memory,
+            spikes,
+            base: 400.0,
+            arrivals: |at| if (9.0..17.0).contains(&(at % DAY / HOUR)) { 3.5 } else { 0.3 },
+            others: |_| 500.0,
+            ..World::new(seed)
+        }
     };
     for (memory, spikes) in [
         (26_000.0, (2.0, 3000.0, 120.0)),
@@ -292,10 +329,12 @@ fn no_advice_leads_to_a_kill_in_the_same_week() {
         (28_000.0, (30.0, 2500.0, 60.0)),
     ] {
         let world = heavy(spikes, memory);
-        part(&format!("killed with the advice, {memory} MiB, {spikes:?}"), 2, NEVER, |seed| {
+        part(&format!("killed with the advice, {memory} MiB, {spikes:?}"), 1, NEVER, |seed| {
             let world: World = world(seed);
             let advised = world.watched(7.0 * DAY).workers_advised();
-            advised.is_some_and(|workers| workers > 4 && World { workers, ..world }.watched(7.0 * DAY).overflows > 0)
+            advised.is_some_and(|workers| {
+                workers > 4 && World { workers, ..world }.watched(7.0 * DAY).overflows > 0
+            })
         });
     }
 }

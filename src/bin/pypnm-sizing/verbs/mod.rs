@@ -6,4 +6,5 @@ pub(crate) mod env;
 pub(crate) mod explain;
 pub(crate) mod preview;
 pub(crate) mod ready;
+pub(crate) mod report;
 pub(crate) mod show;
