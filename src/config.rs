@@ -1,12 +1,12 @@
 //! The operator's configuration, sizing.conf(5): which files are read, in which order, and what their keys mean.
 //!
-//! Files after the UAPI.6 specification: the first main file wins; drop-ins of all directories are merged in the
-//! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
-//! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
+//! Which files count, and in which order, is [`crate::conf_files`]; what a key does to the profile is [`crate::policy`]'s.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
+use crate::conf_files;
+use crate::names;
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
@@ -14,12 +14,19 @@ use crate::policy::PolicySettings;
 use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
 
-/// Where configuration lies, the strongest first: the main file, and the directory of its drop-ins.
-const PLACES: [(&str, &str); 4] = [
-    ("/etc/pypnm/sizing.conf", "/etc/pypnm/sizing.conf.d"),
-    ("/run/pypnm/sizing.conf", "/run/pypnm/sizing.conf.d"),
-    ("/usr/local/lib/pypnm/sizing.conf", "/usr/local/lib/pypnm/sizing.conf.d"),
-    ("/usr/lib/pypnm/sizing.conf", "/usr/lib/pypnm/sizing.conf.d"),
+/// Where the main file is, the strongest first.
+const MAIN_FILES: [&str; 4] = [
+    "/etc/pypnm/sizing.conf",
+    "/run/pypnm/sizing.conf",
+    "/usr/local/lib/pypnm/sizing.conf",
+    "/usr/lib/pypnm/sizing.conf",
+];
+/// The directories of its drop-ins, likewise.
+const DIRECTORIES: [&str; 4] = [
+    "/etc/pypnm/sizing.conf.d",
+    "/run/pypnm/sizing.conf.d",
+    "/usr/local/lib/pypnm/sizing.conf.d",
+    "/usr/lib/pypnm/sizing.conf.d",
 ];
 /// The section for all units.
 const GENERAL: &str = "Sizing";
@@ -28,7 +35,7 @@ pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// More units than this on one host are a mistake.
 const MOST_UNITS: usize = 64;
 /// More workers than this are a mistake (the kernel's CPUs end at 8192, PyPNM's use long before).
-const MOST_WORKERS: u32 = 1024;
+pub const MOST_WORKERS: u32 = 1024;
 /// A file with more faults than this is no configuration file; nor are all of them read by anybody.
 const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the key is skipped";
@@ -70,16 +77,17 @@ impl UnitConfig {
         }
     }
 
-    /// The variables of the drop-in whose value it decides.
-    pub fn decided_variables(&self) -> Vec<&'static str> {
-        let mut decided = Vec::new();
-        if self.workers.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend(["PYPNM_SERVE_WORKERS", "UVICORN_WORKERS"]);
-        }
-        if self.limit_max_requests.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend(["PYPNM_SERVE_LIMIT_MAX_REQUESTS", "UVICORN_LIMIT_MAX_REQUESTS"]);
-        }
-        decided
+    /// The variables of the drop-in whose value it decides, and where.
+    pub fn decided_variables(&self) -> Vec<(&'static str, Source)> {
+        let workers = self.workers.as_ref().filter(|set| set.value.is_some());
+        let limit = self.limit_max_requests.as_ref().filter(|set| set.value.is_some());
+        let decided = [
+            (names::WORKERS, workers),
+            (names::UVICORN_WORKERS, workers),
+            (names::LIMIT_MAX_REQUESTS, limit),
+            (names::UVICORN_LIMIT_MAX_REQUESTS, limit),
+        ];
+        decided.into_iter().filter_map(|(name, set)| Some((name, set?.source.clone()))).collect()
     }
 
     /// Whether the unit is sized at all.
@@ -93,8 +101,6 @@ impl UnitConfig {
 pub struct Config {
     /// The files that were read, in order; later ones win.
     pub files: Vec<String>,
-    /// The last of them that sets a key; comments alone set none.
-    pub last_with_a_key: Option<String>,
     /// `Units=`, never empty.
     units: Option<Sourced<Vec<String>>>,
     general: UnitConfig,
@@ -109,6 +115,11 @@ impl Config {
             Some(set) => set.value.clone(),
             None => vec![DEFAULT_UNIT.to_owned()],
         }
+    }
+
+    /// Whether the operator named them.
+    pub fn names_units(&self) -> bool {
+        self.units.is_some()
     }
 
     /// Whether `unit` is one of them.
@@ -144,31 +155,14 @@ impl Config {
 /// Reads the configuration below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
-    for (main, _) in PLACES {
+    for main in MAIN_FILES {
         if take_file(root, main.into(), &mut config, problems) {
             break;
         }
     }
-    // By name; of the same name the strongest directory's.
-    let mut drop_ins: Vec<(String, &str)> = Vec::new();
-    for (_, directory) in PLACES {
-        let entries = match root.entries(directory) {
-            Ok(entries) => entries,
-            Err(ReadError::Missing) => continue,
-            Err(error) => {
-                problems.push(Problem::unreadable(directory, error, "its files are skipped"));
-                continue;
-            }
-        };
-        let of_ours = |name: &str| name.ends_with(".conf") && !name.starts_with('.');
-        drop_ins.extend(entries.into_iter().filter(|e| of_ours(&e.name)).map(|e| (e.name, directory)));
-    }
-    // Stable: the directories stay in their order.
-    drop_ins.sort_by(|a, b| a.0.cmp(&b.0));
-    drop_ins.dedup_by(|later, earlier| later.0 == earlier.0);
-    for (name, directory) in drop_ins {
-        take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
-    }
+    conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
+        take_file(root, path.to_owned().into(), &mut config, problems)
+    });
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
@@ -177,26 +171,25 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     config
 }
 
-/// Reads one file into `config`. Whether there is such a file.
+/// Reads one file into `config`. Whether there is such a file; one that others than root could have written does not count.
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    let taken = root.with_bytes(&path, |text| {
-        // An empty file only hides others.
-        (!text.is_empty()).then(|| parse_into(&path, text, config, problems))
+    // An empty file only hides others.
+    let taken = root.with_trusted_bytes(&path, |text| {
+        parse_into(&path, text, config, problems);
+        !text.is_empty()
     });
     match taken {
-        Ok(has_a_key) => {
-            if has_a_key == Some(true) {
-                config.last_with_a_key = Some(path.to_string());
-            }
-            if has_a_key.is_some() {
+        Ok(has_text) => {
+            if has_text {
                 config.files.push(path.to_string());
             }
             true
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
+            let hides = conf_files::hides(&error);
             problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            true
+            hides
         }
     }
 }
@@ -209,12 +202,11 @@ enum Section {
     Unknown,
 }
 
-/// Takes the lines of one file into `config`. Whether there is a key among them.
-pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+/// Takes the lines of one file into `config`.
+pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
     // Most files are comments, and nothing stands in them.
     let file = LazyCell::new(|| FileName::found(path));
     let mut section = Section::None;
-    let mut has_a_key = false;
     let before = problems.len();
     for item in items(text) {
         let at = |line, key: &str| Source::key((*file).clone(), line, key.to_owned());
@@ -227,7 +219,7 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 kind: ProblemKind::TooManyFaults,
                 consequence: instead,
             });
-            return has_a_key;
+            return;
         }
         match item {
             Item::Fault { fault, line } => {
@@ -256,7 +248,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 };
             }
             Item::Assignment { key, value, line } => {
-                has_a_key = true;
                 let source = at(line, &key);
                 match &section {
                     Section::Unknown => {}
@@ -276,7 +267,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
             }
         }
     }
-    has_a_key
 }
 
 /// A reader of values: what it is for, and what it expects in words.

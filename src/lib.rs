@@ -14,11 +14,15 @@
 //! `parse`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
 
 pub mod capacity;
+pub mod command;
+pub mod conf_files;
 pub mod config;
 pub mod dropin;
 pub mod kernel_cmdline;
 pub mod limits;
 pub mod log;
+pub mod manager;
+pub mod mounts;
 pub mod names;
 pub mod overrides;
 pub mod parse;
@@ -26,8 +30,10 @@ pub mod policy;
 pub mod problem;
 #[cfg(feature = "helper")]
 pub mod pypnm;
+pub mod reasons;
 pub mod root;
 pub mod sizing;
+pub mod trust;
 pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::policy::{MEMORY_GUARDRAILS, PolicySettings, Profile, RECYCLE_SMALL, profile};
+use crate::policy::{MOST_WORKERS, PolicySettings, Profile, RECYCLE_SMALL, profile};
 
 use super::evidence::{Epoch, Evidence, Growth};
 use super::text::{clock_range, duration, gib, mib, part, per_hour, wrapped};
@@ -424,7 +424,7 @@ fn demand(epoch: &Epoch, setup: &Setup, block: f64, clock: Option<&dyn Fn(f64) -
         return remark(format!("{shown}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)))
             .at(time);
     }
-    let most = MEMORY_GUARDRAILS.iter().map(|(_, workers)| *workers).max().unwrap_or(live);
+    let most = MOST_WORKERS;
     let free = u32::try_from(free).unwrap_or(u32::MAX);
     // At most double at a time: the next watch can say more.
     let wanted = live.saturating_add(free.min(live)).min(most);

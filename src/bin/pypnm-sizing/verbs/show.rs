@@ -1,8 +1,8 @@
 //! `show`: the answer at a glance. The profile, a line each for what decided it, and where to look next.
 
-use pypnm_sizing::dropin;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::pypnm::Numbers;
+use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 
@@ -10,19 +10,21 @@ use crate::answer as json;
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::service::generated;
+use crate::service::{generated, own};
 use crate::wording::{
     Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
 
 /// The width of the labels.
 const LABEL: usize = 11;
-/// Where systemd runs, this is (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
-    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
+    let sizing = size(&Request {
+        hypothetical: hypothetical.clone(),
+        process: own::without_systemd(root),
+        ..Request::new(root)
+    });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let loaded = |unit: &SizedUnit| loaded(root, &hypothetical, unit);
@@ -64,17 +66,17 @@ fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     page.gap();
     let capacity = &unit.capacity;
     let memory = capacity.memory.amount;
-    page.row("  CPUs", LABEL, &format!("{}: {}", Cpus(capacity.cpu.amount), dropin::cpu_reason(unit)));
+    page.row("  CPUs", LABEL, &format!("{}: {}", Cpus(capacity.cpu.amount), reasons::cpu_reason(unit)));
     page.row(
         "  Memory",
         LABEL,
-        &format!("{} = {} GiB: {}", Gb(memory), Gib(memory), dropin::memory_reason(unit)),
+        &format!("{} = {} GiB: {}", Gb(memory), Gib(memory), reasons::memory_reason(unit)),
     );
-    page.row("  Workers", LABEL, &format!("{}: {}", unit.profile.workers, dropin::workers_reason(unit)));
+    page.row("  Workers", LABEL, &format!("{}: {}", unit.profile.workers, reasons::workers_reason(unit)));
     page.row(
         "  Recycle",
         LABEL,
-        &format!("{}: {}", unit.profile.limit_max_requests, dropin::limit_reason(unit)),
+        &format!("{}: {}", unit.profile.limit_max_requests, reasons::limit_reason(unit)),
     );
     // The two lines above name their own keys already.
     let named = |setting: &&Setting| matches!(setting.key, "Workers" | "LimitMaxRequests");
@@ -135,7 +137,7 @@ pub(crate) enum Loaded {
 }
 
 fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded {
-    if *hypothetical != Hypothetical::default() || !root.has_directory(BOOTED) {
+    if *hypothetical != Hypothetical::default() || !own::is_booted(root) {
         return Loaded::NotAsked;
     }
     match generated::read(root, &unit.name, &unit.name)

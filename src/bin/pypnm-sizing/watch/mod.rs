@@ -305,7 +305,7 @@ impl Watching<'_> {
         use_it(&Context {
             interval: self.interval.as_secs_f64(),
             findings: &self.findings,
-            no_shares: self.reader.no_shares.map(|error| error.to_string()),
+            no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: self.cost(self.began.elapsed().as_secs_f64()),
             letters: !speaks_utf8(),
             colours,
