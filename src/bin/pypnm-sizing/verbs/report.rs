@@ -46,7 +46,6 @@ struct Gathered {
     problems: Vec<String>,
     /// What changed against the time before the last change of workers.
     before: Option<String>,
-    setup: Option<Setup>,
     section: String,
 }
 
@@ -117,7 +116,6 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
         days,
         findings,
         problems,
-        setup,
     })
 }
 
