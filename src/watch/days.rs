@@ -86,8 +86,8 @@ pub struct Column {
 pub struct WorkerLife {
     /// Its age when last seen.
     age: f64,
-    /// The highest of each column.
-    pub columns: BTreeMap<i64, f64>,
+    /// The lowest and the highest of each column: what stays, and what comes and goes.
+    pub columns: BTreeMap<i64, (f64, f64)>,
 }
 
 /// Hours and columns of a recording.
@@ -165,8 +165,9 @@ impl Days {
             }
             let known = self.lives.entry(key).or_default();
             known.age = worker.age_seconds;
-            let highest = known.columns.entry(place).or_default();
-            *highest = highest.max(number(worker.memory()) / number(MIB));
+            let mib = number(worker.memory()) / number(MIB);
+            let (lowest, highest) = known.columns.entry(place).or_insert((mib, mib));
+            (*lowest, *highest) = (lowest.min(mib), highest.max(mib));
         }
         while self.columns.len() > COLUMNS {
             self.join();
@@ -192,8 +193,8 @@ impl Days {
         }
         for life in self.lives.values_mut() {
             for (place, value) in std::mem::take(&mut life.columns) {
-                let highest = life.columns.entry(place.div_euclid(2)).or_default();
-                *highest = highest.max(value);
+                let (lowest, highest) = life.columns.entry(place.div_euclid(2)).or_insert(value);
+                (*lowest, *highest) = (lowest.min(value.0), highest.max(value.1));
             }
         }
     }

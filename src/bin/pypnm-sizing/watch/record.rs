@@ -19,8 +19,6 @@ use crate::output::remark;
 
 /// How a day's file ends.
 pub(crate) const EXTENSION: &str = "jsonl";
-/// Lines between two looks at what is kept.
-const LOOK_EVERY: u64 = 256;
 
 /// Where lines are kept.
 pub(super) struct Recorder {
@@ -29,7 +27,8 @@ pub(super) struct Recorder {
     /// Held for as long as we live.
     _lock: File,
     open: Option<Day>,
-    lines: u64,
+    /// Bytes that are kept.
+    total: u64,
     /// Lines that could not be written since the last that was.
     lost: u64,
 }
@@ -55,7 +54,7 @@ impl Recorder {
             Err(Errno::WOULDBLOCK) => bail!("{}: another watch records here already", directory.display()),
             Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
         }
-        Ok(Self { directory, keep, _lock: lock, open: None, lines: 0, lost: 0 })
+        Ok(Self { directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
     }
 
     /// Appends a line. A full disk costs lines, with a remark, and does not end the recording.
@@ -67,8 +66,7 @@ impl Recorder {
                     remark(&format!("recording again; {} lines were lost", self.lost));
                     self.lost = 0;
                 }
-                self.lines += 1;
-                if self.lines.is_multiple_of(LOOK_EVERY) {
+                if self.total > self.keep {
                     self.keep_within(self.keep)?;
                 }
             }
@@ -105,7 +103,9 @@ impl Recorder {
         day.file.write_all(text.as_bytes()).inspect_err(|_| {
             // Half a line is none.
             let _ = day.file.set_len(before);
-        })
+        })?;
+        self.total += text.len() as u64;
+        Ok(())
     }
 
     /// Deletes the oldest days until no more than `keep` bytes are left; of a single day, its first half.
@@ -117,8 +117,10 @@ impl Recorder {
             fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
             total -= size;
         }
+        self.total = total;
         if let Some((path, size)) = days.first().filter(|(_, size)| *size > keep) {
             self.open = None;
+            self.total = keep / 2;
             halve(path, *size, keep / 2).with_context(|| format!("cannot shorten {}", path.display()))?;
         }
         Ok(())
@@ -232,8 +234,7 @@ mod tests {
             append(&mut recorder, &line(1_764_201_600.0 + f64::from(n)));
         }
         let text = text(&dir, "2025-11-27.jsonl");
-        // It is looked at every 256 lines.
-        assert!(text.len() < 50_000 + 257 * 1100, "{}", text.len());
+        assert!(text.len() <= 50_000, "{}", text.len());
         assert!(text.lines().all(|line| Line::parse(line.as_bytes()).is_ok()));
         assert!(text.contains("\"unix_seconds\":1764203599.0"), "the last is there");
     }

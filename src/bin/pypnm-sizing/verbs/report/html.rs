@@ -175,6 +175,18 @@ impl Plot {
         let _ = write!(self.svg, "<path d=\"{path}\" fill=\"{colour}\" fill-opacity=\".75\"/>");
     }
 
+    /// From the lowest to the highest at each moment, faint.
+    fn range(&mut self, ranges: impl Iterator<Item = (f64, (f64, f64))>, colour: &str) {
+        let mut path = String::new();
+        for (at, (lowest, highest)) in ranges.filter(|(_, (lowest, highest))| highest > lowest) {
+            let _ = write!(path, "M{:.1} {:.1}V{:.1}", self.x(at), self.y(lowest), self.y(highest));
+        }
+        let _ = write!(
+            self.svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-opacity=\".25\" stroke-width=\"1\"/>"
+        );
+    }
+
     fn limit(&mut self, value: f64) {
         let y = self.y(value);
         let _ = write!(
@@ -240,26 +252,31 @@ fn plots(out: &mut String, gathered: &Gathered) {
     let marked = if marks.is_empty() { "" } else { " Shaded: the time that the advice rests on." };
     let _ = writeln!(
         out,
-        "<h2>Over time</h2>\n<p class=\"dim\">Each point is the highest of {}.{marked}</p>",
+        "<h2>Over time</h2>\n<p class=\"dim\">Each point is a stretch of {}.{marked}</p>",
         duration(width)
     );
     let gap = width * 2.5;
 
     let lives = || days.lives.values();
-    let tallest = lives().flat_map(|life| life.columns.values()).copied().fold(0.0, f64::max);
+    let tallest =
+        lives().flat_map(|life| life.columns.values()).map(|(_, highest)| *highest).fold(0.0, f64::max);
     let mut memory = plot(tallest);
     for (number, life) in lives().enumerate() {
         let colour = COLOURS.get(number % COLOURS.len()).copied().unwrap_or("gray");
-        memory.line(life.columns.iter().map(|(place, mib)| (at(*place, width), *mib)), gap, colour);
+        memory.range(life.columns.iter().map(|(place, range)| (at(*place, width), *range)), colour);
+        memory.line(life.columns.iter().map(|(place, (mib, _))| (at(*place, width), *mib)), gap, colour);
         if let Some((first, _)) =
             life.columns.first_key_value().filter(|(first, _)| at(**first, width) > from + width)
         {
             memory.tick(at(*first, width), colour);
         }
     }
-    memory.figure(out, "Memory of each worker", "a mark at the foot: a worker was replaced", &|value| {
-        mib(bytes(value))
-    });
+    memory.figure(
+        out,
+        "Memory of each worker",
+        "the lowest of each stretch; faint: up to the highest; a mark at the foot: a worker was replaced",
+        &|value| mib(bytes(value)),
+    );
 
     let limit = highest(&|column| number(column.memory_limit));
     let sum = highest(&|column| number(column.memory));
