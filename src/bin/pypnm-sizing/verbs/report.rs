@@ -439,7 +439,7 @@ fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     let kept = kept(&root.text(&path).unwrap_or_default(), &gathered.findings, &gathered.section);
     let text = format!("{}{kept}", advice_file(gathered));
     let below = top.join(directory);
-    pypnm_sizing::write::make_directories(&below)?;
+    pypnm_sizing::write::create_directories(&below)?;
     replace(&below, name, &text)?;
     let after = profile(&size(&Request::new(root)));
     page.heading(&format!("Wrote {}", below.join(name).display()));

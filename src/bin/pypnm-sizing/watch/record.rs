@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use pypnm_sizing::watch::line::Line;
-use pypnm_sizing::write::make_directories;
+use pypnm_sizing::write::create_directories;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -45,7 +45,7 @@ impl Recorder {
     /// Takes the directory of a unit, which is made where it is missing.
     pub(super) fn new(below: &Path, unit: &str, keep: u64) -> anyhow::Result<Self> {
         let directory = below.join(unit.replace(' ', "-"));
-        make_directories(&directory)?;
+        create_directories(&directory)?;
         let path = directory.join(".lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
@@ -92,7 +92,7 @@ impl Recorder {
                 && fs::symlink_metadata(&day.path).is_ok_and(|data| identity(&data) == day.identity)
         };
         if !self.open.as_ref().is_some_and(is_there) {
-            make_directories(&self.directory).map_err(io::Error::other)?;
+            create_directories(&self.directory).map_err(io::Error::other)?;
             self.open = Some(Day::open(&self.directory, name)?);
             self.keep_within(self.keep).map_err(io::Error::other)?;
         }
