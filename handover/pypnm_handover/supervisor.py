@@ -23,6 +23,8 @@ GRACE_AT_STOP = 1.0
 # How long a retired worker may work on requests in hand. At a stop: less than the unit's TimeoutStopSec=.
 PATIENCE_AT_HANDOVER = 300.0
 PATIENCE_AT_STOP = 30.0
+# How long a reload waits for workers of the older profile to end, in seconds.
+RELOAD_PATIENCE = 10.0
 # Starts that may fail, one after the other, before the service is given up, where no worker serves.
 ATTEMPTS = 3
 # The pause after a failed start: doubled each time, up to a minute.
@@ -162,9 +164,13 @@ class Supervisor:
 
     @property
     def is_renewing(self) -> bool:
-        """Whether workers of an older profile are left, or some of the present one are missing."""
+        """Whether workers of an older profile are left, or some of the present one are missing.
+
+        One that is still busy with its last requests after RELOAD_PATIENCE does not count.
+        """
         serving = self._in(State.SERVING)
-        return len(serving) != self.profile.workers or any(w.generation != self._generation for w in serving)
+        older = [worker for worker in self.workers if worker.generation != self._generation]
+        return len(serving) != self.profile.workers or any(self._clock() < self._counts_until(w) for w in older)
 
     @property
     def keeps_failing(self) -> bool:
@@ -196,7 +202,9 @@ class Supervisor:
     def next_decision(self) -> float | None:
         """In how many seconds decide() is due even if nothing happens; None: not at all."""
         now = self._clock()
-        times = [worker.deadline for worker in self.workers if worker.state is State.RETIRED]
+        retired = self._in(State.RETIRED)
+        times = [worker.deadline for worker in retired]
+        times += [until for until in map(self._counts_until, retired) if until > now]
         if self._not_before > now and not self.is_stopping:
             times.append(self._not_before)
         times = [time for time in times if time != float("inf")]
@@ -236,6 +244,10 @@ class Supervisor:
         else:
             # Rather a pause than a kill: connections wait in the socket's queue until the next worker serves.
             self._retire(due[0], GRACE_AT_STOP, PATIENCE_AT_HANDOVER)
+
+    def _counts_until(self, worker: Worker) -> float:
+        """When a worker of an older profile no longer keeps a reload from being complete."""
+        return worker.deadline - PATIENCE_AT_HANDOVER + RELOAD_PATIENCE if worker.state is State.RETIRED else float("inf")
 
     def _in(self, state: State) -> list[Worker]:
         return [worker for worker in self.workers if worker.state is state]

@@ -22,7 +22,7 @@ from typing import Any
 import uvicorn
 
 from .processes import SPENT, UP
-from .supervisor import GRACE_AT_STOP
+from .supervisor import GRACE_AT_HANDOVER, GRACE_AT_STOP
 
 CLOSE = (b"connection", b"close")
 # How often connections are looked at while the server drains, in seconds.
@@ -84,10 +84,18 @@ class Server(uvicorn.Server):
         while self.server_state.connections and not self.force_exit:
             # The last answer on a connection says that it is the last: the client opens another one.
             self._announce_close()
-            if time.monotonic() - started >= (self._grace or 0.0):
+            waited = time.monotonic() - started
+            if waited >= (self._grace or 0.0) and (waited >= GRACE_AT_HANDOVER or self._is_idle()):
                 break
             await asyncio.sleep(TICK)
         await super().shutdown(sockets=sockets)
+
+    def _is_idle(self) -> bool:
+        """Whether every connection has had an answer and waits for its next request: its keep-alive time is running.
+
+        uvicorn's own shutdown closes connections in the middle of a request's head, too.
+        """
+        return all(getattr(one, "timeout_keep_alive_task", None) is not None for one in self.server_state.connections)
 
     def _announce_close(self) -> None:
         """Adds the header to the answers to come. Requests in hand hold the list that was current when they began."""
