@@ -7,7 +7,9 @@
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
+use crate::names;
 use crate::parse::boolean::boolean;
+use crate::parse::printable::is_hidden;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::PolicySettings;
@@ -74,10 +76,10 @@ impl UnitConfig {
     pub fn decided_variables(&self) -> Vec<&'static str> {
         let mut decided = Vec::new();
         if self.workers.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend(["PYPNM_SERVE_WORKERS", "UVICORN_WORKERS"]);
+            decided.extend([names::WORKERS, names::UVICORN_WORKERS]);
         }
         if self.limit_max_requests.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend(["PYPNM_SERVE_LIMIT_MAX_REQUESTS", "UVICORN_LIMIT_MAX_REQUESTS"]);
+            decided.extend([names::LIMIT_MAX_REQUESTS, names::UVICORN_LIMIT_MAX_REQUESTS]);
         }
         decided
     }
@@ -93,8 +95,6 @@ impl UnitConfig {
 pub struct Config {
     /// The files that were read, in order; later ones win.
     pub files: Vec<String>,
-    /// The last of them that sets a key; comments alone set none.
-    pub last_with_a_key: Option<String>,
     /// `Units=`, never empty.
     units: Option<Sourced<Vec<String>>>,
     general: UnitConfig,
@@ -109,6 +109,11 @@ impl Config {
             Some(set) => set.value.clone(),
             None => vec![DEFAULT_UNIT.to_owned()],
         }
+    }
+
+    /// Whether the operator named them.
+    pub fn names_units(&self) -> bool {
+        self.units.is_some()
     }
 
     /// Whether `unit` is one of them.
@@ -149,25 +154,39 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
             break;
         }
     }
-    // By name; of the same name the strongest directory's.
+    // By name; of the same name the strongest directory's, unless that one is not trusted.
     let mut drop_ins: Vec<(String, &str)> = Vec::new();
     for (_, directory) in PLACES {
-        let entries = match root.entries(directory) {
-            Ok(entries) => entries,
-            Err(ReadError::Missing) => continue,
-            Err(error) => {
-                problems.push(Problem::unreadable(directory, error, "its files are skipped"));
-                continue;
+        let mut bad_names = 0;
+        let listed = root.each_trusted_entry(directory, |name, _| {
+            if !name.ends_with(b".conf") || name.starts_with(b".") {
+                return;
             }
-        };
-        let of_ours = |name: &str| name.ends_with(".conf") && !name.starts_with('.');
-        drop_ins.extend(entries.into_iter().filter(|e| of_ours(&e.name)).map(|e| (e.name, directory)));
+            match usable_name(name) {
+                Ok(name) => drop_ins.push((name.to_owned(), directory)),
+                Err(reason) if bad_names < MOST_FAULTS => {
+                    bad_names += 1;
+                    let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
+                    let consequence = "the file is skipped".into();
+                    problems.push(Problem { source, kind: ProblemKind::BadName { reason }, consequence });
+                }
+                Err(_) => {}
+            }
+        });
+        match listed {
+            Ok(()) | Err(ReadError::Missing) => {}
+            Err(error) => problems.push(Problem::unreadable(directory, error, "its files are skipped")),
+        }
     }
     // Stable: the directories stay in their order.
     drop_ins.sort_by(|a, b| a.0.cmp(&b.0));
-    drop_ins.dedup_by(|later, earlier| later.0 == earlier.0);
+    let mut taken = None;
     for (name, directory) in drop_ins {
-        take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
+        if taken.as_ref() != Some(&name)
+            && take_file(root, format!("{directory}/{name}").into(), &mut config, problems)
+        {
+            taken = Some(name);
+        }
     }
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
@@ -177,26 +196,31 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     config
 }
 
-/// Reads one file into `config`. Whether there is such a file.
+/// The name of a drop-in. `Err`: it is none that this program reads or prints.
+fn usable_name(name: &[u8]) -> Result<&str, &'static str> {
+    let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
+    if name.chars().any(is_hidden) { Err("its name has a control character") } else { Ok(name) }
+}
+
+/// Reads one file into `config`. Whether there is such a file; one that others than root could have written does not count.
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    let taken = root.with_bytes(&path, |text| {
-        // An empty file only hides others.
-        (!text.is_empty()).then(|| parse_into(&path, text, config, problems))
+    // An empty file only hides others.
+    let taken = root.with_trusted_bytes(&path, |text| {
+        parse_into(&path, text, config, problems);
+        !text.is_empty()
     });
     match taken {
-        Ok(has_a_key) => {
-            if has_a_key == Some(true) {
-                config.last_with_a_key = Some(path.to_string());
-            }
-            if has_a_key.is_some() {
+        Ok(has_text) => {
+            if has_text {
                 config.files.push(path.to_string());
             }
             true
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
+            let is_trusted = !matches!(error, ReadError::Untrusted(_));
             problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            true
+            is_trusted
         }
     }
 }
@@ -209,12 +233,11 @@ enum Section {
     Unknown,
 }
 
-/// Takes the lines of one file into `config`. Whether there is a key among them.
-pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+/// Takes the lines of one file into `config`.
+pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
     // Most files are comments, and nothing stands in them.
     let file = LazyCell::new(|| FileName::found(path));
     let mut section = Section::None;
-    let mut has_a_key = false;
     let before = problems.len();
     for item in items(text) {
         let at = |line, key: &str| Source::key((*file).clone(), line, key.to_owned());
@@ -227,7 +250,7 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 kind: ProblemKind::TooManyFaults,
                 consequence: instead,
             });
-            return has_a_key;
+            return;
         }
         match item {
             Item::Fault { fault, line } => {
@@ -256,7 +279,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 };
             }
             Item::Assignment { key, value, line } => {
-                has_a_key = true;
                 let source = at(line, &key);
                 match &section {
                     Section::Unknown => {}
@@ -276,7 +298,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
             }
         }
     }
-    has_a_key
 }
 
 /// A reader of values: what it is for, and what it expects in words.

@@ -1,35 +1,185 @@
-//! The drop-in's text: a profile in, a unit file out. Pure; escaping after systemd.exec(5) and systemd.syntax(7).
+//! The drop-in: what it sets for a unit, as data, with one writer and one reader. Pure.
+//!
+//! The file is plain, so that it needs no quoting: one assignment on a line, values without spaces, and of the specifiers
+//! only `%n`, the unit's own name (systemd.exec(5), systemd.unit(5)). What decides the numbers is [`crate::policy`]'s.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use crate::capacity::Available;
-use crate::names::{HELPER, RUNTIME_DIRECTORY};
+use crate::names::{self, HELPER, RUNTIME_DIRECTORY};
+use crate::overrides::SingleWorker;
 use crate::parse::quantity::{Cpus, Gb, Gib};
-use crate::policy::{LimitStep, MEMORY_GUARDRAILS, WorkersStep};
+use crate::parse::syntax::{Item, items};
 use crate::problem::Source;
+use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_reason};
 use crate::sizing::{SizedUnit, Sizing};
 
 /// More than this would bury the rest of the file.
 const MOST_WARNINGS: usize = 20;
 
-/// The drop-in of `unit`.
-pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
-    let profile = &unit.profile;
-    let cpus = unit.capacity.whole_cpus().to_string();
-    let bytes = unit.capacity.memory.amount;
-    let gib = Gib(bytes).to_string();
-    let (workers, limit) = (profile.workers.to_string(), profile.limit_max_requests.to_string());
+/// The generated drop-in of one unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropIn {
+    /// What it sets in the service's environment, in order.
+    pub variables: Vec<Variable>,
+    /// The file that `ExecStartPre=` writes for PyPNM, as a unit file has it; empty: none.
+    pub env_file: String,
+    /// Whether `Restart=always` is set, and why.
+    pub restart: Option<SingleWorker>,
+}
 
-    let mut text = String::with_capacity(2048);
-    let out = &mut text;
+/// One variable of the drop-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// One of [`names::VARIABLES`].
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where the operator sets it, if the drop-in only repeats that.
+    pub repeated: Option<Source>,
+}
+
+impl DropIn {
+    /// What `unit` gets.
+    pub fn new(unit: &SizedUnit) -> Self {
+        let profile = &unit.profile;
+        let (workers, limit) = (profile.workers.to_string(), profile.limit_max_requests.to_string());
+        let env_file = env_file(&unit.name);
+        let sized = [
+            (names::CPU_COUNT, unit.capacity.whole_cpus().to_string()),
+            (names::TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string()),
+            (names::WORKERS, workers.clone()),
+            (names::LIMIT_MAX_REQUESTS, limit.clone()),
+            (names::UVICORN_WORKERS, workers),
+            (names::UVICORN_LIMIT_MAX_REQUESTS, limit),
+            (names::ENV_FILE, env_file.clone()),
+        ];
+        let variable = |(name, sized): (&'static str, String)| {
+            let repeated = unit.overrides.repeated(name);
+            // uvicorn takes 0 for "end before the first request".
+            if repeated.is_none() && name == names::UVICORN_LIMIT_MAX_REQUESTS && sized == "0" {
+                return None;
+            }
+            Some(match repeated {
+                None => Variable { name, value: sized, repeated: None },
+                Some((value, source)) => {
+                    Variable { name, value: value.to_owned(), repeated: Some(source.clone()) }
+                }
+            })
+        };
+        let variables = sized.into_iter().filter(|(name, _)| !unit.overrides.is_left_out(name));
+        Self {
+            variables: variables.filter_map(variable).collect(),
+            env_file,
+            restart: unit.overrides.single_worker(profile.workers, profile.limit_max_requests),
+        }
+    }
+
+    /// Reads a generated drop-in, for the unit that goes by `name` (of a template, for that instance).
+    pub fn read(text: &[u8], name: &str) -> Self {
+        let mut drop_in = Self::default();
+        for item in items(text) {
+            let Item::Assignment { key, value, .. } = item else {
+                continue;
+            };
+            match key.as_ref() {
+                "Environment" => {
+                    let known = value.split_once('=').and_then(|(key, value)| {
+                        let name = names::VARIABLES.into_iter().find(|name| *name == key)?;
+                        Some((name, value))
+                    });
+                    drop_in.variables.extend(known.map(|(variable, value)| Variable {
+                        name: variable,
+                        value: value.replace("%n", name),
+                        repeated: None,
+                    }));
+                }
+                "ExecStartPre" => {
+                    drop_in.env_file = value.rsplit(' ').next().unwrap_or_default().replace("%n", name);
+                }
+                "Restart" => drop_in.restart = Some(SingleWorker::Possible),
+                _ => {}
+            }
+        }
+        drop_in
+    }
+
+    /// Its variables by name.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.variables.iter().map(|variable| (variable.name.to_owned(), variable.value.clone())).collect()
+    }
+
+    /// The text of the file, with the inputs and reasons in comments.
+    pub fn write(&self, sizing: &Sizing, unit: &SizedUnit) -> String {
+        let mut text = String::with_capacity(2048);
+        let out = &mut text;
+        summary(out, sizing, unit);
+        line(out, &["\n[Service]"]);
+        for variable in &self.variables {
+            match variable.name {
+                names::UVICORN_WORKERS => {
+                    line(out, &["# For units that start uvicorn directly: it reads none of the above."]);
+                }
+                names::ENV_FILE => line(
+                    out,
+                    &["# PyPNM reads its profile from a file only. At each start it is written from the\n\
+                        # lines above, or from what overrides them."],
+                ),
+                _ => {}
+            }
+            if let Some(source) = &variable.repeated {
+                let place = Source { key: "".into(), ..source.clone() };
+                line(out, &["# As set in ", &one_line(place.to_string()), ":"]);
+            }
+            line(out, &["Environment=", variable.name, "=", &variable.value]);
+        }
+        line(out, &["ExecStartPre=-+", HELPER, " env --unit=%n --write ", &self.env_file]);
+        match self.restart {
+            None => {}
+            Some(SingleWorker::Certain) => line(
+                out,
+                &["# A single worker that reaches its recycle limit ends the whole service, with\n\
+                    # status 0.\n\
+                    Restart=always"],
+            ),
+            Some(SingleWorker::Possible) => line(
+                out,
+                &["# This unit may run a single worker, and one that reaches its recycle limit ends\n\
+                    # the whole service, with status 0.\n\
+                    Restart=always"],
+            ),
+        }
+        line(
+            out,
+            &[
+                "\n# To override it, set Workers= or other keys in /etc/pypnm/sizing.conf.d/*.conf,\n\
+                # see sizing.conf(5); or add Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
+                # 'systemctl edit ",
+                &unit.name,
+                "'.",
+            ],
+        );
+        text
+    }
+}
+
+/// The drop-in's text for `unit`.
+pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
+    DropIn::new(unit).write(sizing, unit)
+}
+
+/// The comments at the top.
+fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) {
+    let (profile, memory) = (&unit.profile, unit.capacity.memory.amount);
+    let (workers, limit) = (profile.workers.to_string(), profile.limit_max_requests.to_string());
     line(
         out,
-        &["# Automatically generated by pypnm-sizing-generator(8), anew at each boot and\n\
-            # daemon-reload: edits are lost, the end says what to do instead.\n\
-            # The whole story: pypnm-sizing explain\n#"],
+        &["# Automatically generated by pypnm-sizing-generator(8) at every boot and\n\
+            # daemon-reload; edits are lost. How to override it: see the end of this file.\n\
+            # All inputs: pypnm-sizing explain\n#"],
     );
     line(out, &["# CPUs     ", &Cpus(unit.capacity.cpu.amount).to_string(), " (", &cpu_reason(unit), ")"]);
-    line(out, &["# Memory   ", &Gb(bytes).to_string(), " = ", &gib, " GiB (", &memory_reason(unit), ")"]);
+    let gib = Gib(memory).to_string();
+    line(out, &["# Memory   ", &Gb(memory).to_string(), " = ", &gib, " GiB (", &memory_reason(unit), ")"]);
     line(out, &["# Workers  ", &workers, ": ", &workers_reason(unit)]);
     line(out, &["# Recycle  ", &limit, ": ", &limit_reason(unit)]);
     for problem in sizing.problems.iter().take(MOST_WARNINGS) {
@@ -39,68 +189,15 @@ pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
         0 => {}
         more => line(out, &["# Warning  and ", &more.to_string(), " more"]),
     }
-
-    // systemd then says itself when the file is newer than the last reload; it shows it as what was loaded, too, so
-    // a file of comments alone is not worth it.
-    if let Some(file) = &sizing.config.last_with_a_key {
-        line(out, &["\n[Unit]\nSourcePath=", &file.replace('%', "%%")]);
-    }
-    line(out, &["\n[Service]"]);
-    set(out, unit, "PYPNM_SERVE_CPU_COUNT", &cpus);
-    set(out, unit, "PYPNM_SERVE_TOTAL_MEMORY_GIB", &gib);
-    set(out, unit, "PYPNM_SERVE_WORKERS", &workers);
-    set(out, unit, "PYPNM_SERVE_LIMIT_MAX_REQUESTS", &limit);
-    line(out, &["# For units that start uvicorn itself, which knows none of the above."]);
-    set(out, unit, "UVICORN_WORKERS", &workers);
-    if profile.limit_max_requests > 0 || unit.overrides.left_alone("UVICORN_LIMIT_MAX_REQUESTS").is_some() {
-        // uvicorn takes 0 for "end after no request at all".
-        set(out, unit, "UVICORN_LIMIT_MAX_REQUESTS", &limit);
-    }
-    line(
-        out,
-        &["# PyPNM takes its profile from a file only; written at each start from the lines\n\
-            # above, or from what overrides them."],
-    );
-    let file = env_file(&unit.name);
-    set(out, unit, "PYPNM_SERVE_ENV_FILE", &file);
-    line(out, &["ExecStartPre=-+", HELPER, " env --unit %n --write ", &file]);
-    // What counts is the number in the end: an operator's own one may be another.
-    if unit.overrides.may_end_for_good(profile.workers, profile.limit_max_requests) {
-        line(out, &["# One worker at its limit ends the whole service, with status 0.\nRestart=always"]);
-    }
-    line(
-        out,
-        &[
-            "\n# To change it: Workers= and others in /etc/pypnm/sizing.conf.d/*.conf, see\n\
-            # sizing.conf(5); or 'systemctl edit ",
-            &unit.name,
-            "' with\n\
-            # Environment=PYPNM_SERVE_WORKERS=N below [Service].",
-        ],
-    );
-    text
 }
 
-/// One line of the drop-in.
 fn line(out: &mut String, pieces: &[&str]) {
     out.extend(pieces.iter().copied());
     out.push('\n');
 }
 
-/// One variable: the sized value, or what the operator's own unit says, which this drop-in comes after.
-fn set(out: &mut String, unit: &SizedUnit, key: &str, sized: &str) {
-    let value = match unit.overrides.left_alone(key) {
-        None => sized,
-        Some((value, source)) => {
-            let place = Source { key: "".into(), ..source.clone() };
-            line(out, &["# By hand, ", &one_line(place.to_string()), ":"]);
-            value
-        }
-    };
-    line(out, &["Environment=", key, "=", value]);
-}
-
-/// The path of the file for PyPNM, as a unit file writes it: `%n` is the name of the unit, of an instance its own.
+/// The path of the file for PyPNM. A name with characters that a unit file would have to escape is left to `%n`, as is an
+/// instance's.
 fn env_file(unit: &str) -> String {
     if unit.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b)) {
         [RUNTIME_DIRECTORY, "/", unit, ".env"].concat()
@@ -109,89 +206,34 @@ fn env_file(unit: &str) -> String {
     }
 }
 
-/// Where the CPUs come from: the limit that binds, and what was taken off it.
-pub fn cpu_reason(unit: &SizedUnit) -> String {
-    grant_reason(unit, unit.capacity.cpu, &|milli| Cpus(milli).to_string())
-}
+#[cfg(test)]
+mod tests {
+    use super::DropIn;
+    use crate::root::Root;
+    use crate::sizing::{Hypothetical, Request, size};
 
-/// Where the memory comes from: the limit that binds, and what was taken off it.
-pub fn memory_reason(unit: &SizedUnit) -> String {
-    grant_reason(unit, unit.capacity.memory, &|bytes| format!("{} GiB", Gib(bytes)))
-}
-
-fn grant_reason(unit: &SizedUnit, grant: Available, amount: &dyn Fn(u64) -> String) -> String {
-    let Some(limit) = grant.binding.and_then(|index| unit.limits.get(index)) else {
-        return "nothing readable".to_owned();
-    };
-    let mut reason = one_line(limit.source.to_string());
-    if limit.shared_by != 1 {
-        reason.extend([", shared by ", &limit.shared_by.to_string(), " units"]);
-    }
-    if grant.reserved > 0 {
-        reason.extend([", less ", &amount(grant.reserved), " kept back"]);
-    }
-    reason
-}
-
-/// Why so many workers, in a few words.
-pub fn workers_reason(unit: &SizedUnit) -> String {
-    let profile = &unit.profile;
-    let capped = |by: &str, what: &str, would: u32| {
-        if would > profile.workers { format!("{by}; {what} would allow {would}") } else { by.to_owned() }
-    };
-    match profile.workers_step {
-        WorkersStep::Operator => by_hand(unit.config.workers.as_ref().map(|set| &set.source)),
-        WorkersStep::Memory => capped(&guardrail(profile.memory_target), "the CPUs", profile.cpu_target),
-        WorkersStep::MemoryPerWorker => {
-            capped("MemoryPerWorker= allows no more", "the CPUs", profile.cpu_target)
+    #[test]
+    fn what_is_written_is_read_back() {
+        let root = Root::below(std::path::Path::new("/proc/self/fdinfo")).ok();
+        let root = root.unwrap_or_else(Root::machine);
+        let hypothetical = Hypothetical { cpu: Some((4000, "--cpus")), memory: Some((16 << 30, "--memory")) };
+        for name in ["pypnm.service", "pypnm-cmts@east.service", "a\\x2db.service"] {
+            let request =
+                Request { hypothetical: hypothetical.clone(), extra_unit: Some(name), ..Request::new(&root) };
+            let sizing = size(&request);
+            let unit = sizing.units.iter().find(|unit| unit.name == name);
+            let written = unit.map(|unit| (DropIn::new(unit), super::text(&sizing, unit)));
+            let (drop_in, text) = written.unwrap_or_default();
+            let read = DropIn::read(text.as_bytes(), name);
+            assert_eq!(drop_in.variables.len(), 7, "{name}");
+            let expanded = |text: &str| text.replace("%n", name);
+            let environment: Vec<_> =
+                drop_in.variables.iter().map(|v| (v.name, expanded(&v.value))).collect();
+            let read_back: Vec<_> = read.variables.iter().map(|v| (v.name, v.value.clone())).collect();
+            assert_eq!(read_back, environment, "{name}");
+            assert_eq!(read.env_file, expanded(&drop_in.env_file));
+            assert_eq!(read.env_file, format!("/run/pypnm-sizing/{name}.env"));
+            assert_eq!(read.restart.is_some(), drop_in.restart.is_some());
         }
-        WorkersStep::MaxWorkers => {
-            let cap = match &unit.config.max_workers {
-                Some(set) => format!("the cap, {}", one_line(set.source.to_string())),
-                None => "the cap until concurrency is proven".to_owned(),
-            };
-            let cpus = u32::try_from(unit.capacity.whole_cpus()).unwrap_or(u32::MAX);
-            let would = cpus.min(profile.memory_target).min(profile.per_worker_target.unwrap_or(u32::MAX));
-            capped(&cap, "CPUs and memory", would)
-        }
-        WorkersStep::Cpus if unit.capacity.cpu.amount < 1000 => "one, the least there is".to_owned(),
-        WorkersStep::Cpus => "one for each whole CPU".to_owned(),
     }
-}
-
-/// The operator's own number, and where it stands.
-fn by_hand(source: Option<&Source>) -> String {
-    match source {
-        Some(source) => format!("set by hand, {}", one_line(source.to_string())),
-        None => "set by hand".to_owned(),
-    }
-}
-
-/// The guide's guardrail for a memory target, in its words.
-fn guardrail(target: u32) -> String {
-    let at = MEMORY_GUARDRAILS.iter().position(|(_, workers)| *workers == target).unwrap_or(0);
-    let gb = |at: usize| MEMORY_GUARDRAILS.get(at).map(|(from, _)| from / crate::parse::quantity::GB);
-    match (gb(at), gb(at + 1)) {
-        (Some(0) | None, Some(to)) => format!("memory under {to} GB allows {target}"),
-        (Some(from), Some(to)) => format!("memory of {from}-{to} GB allows at most {target}"),
-        (from, None) => format!("memory above {} GB allows at most {target}", from.unwrap_or(0)),
-    }
-}
-
-/// Why this recycle limit, in a few words.
-pub fn limit_reason(unit: &SizedUnit) -> Cow<'static, str> {
-    match unit.profile.limit_step {
-        LimitStep::Operator => by_hand(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
-        LimitStep::MemoryCreep => "memory creep is being investigated".into(),
-        LimitStep::SmallSystem => "a smaller system".into(),
-        LimitStep::Default => "the default recycle safety valve".into(),
-    }
-}
-
-/// Text for a comment: one line, never one that continues on the next.
-fn one_line(text: String) -> String {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
-        return text;
-    }
-    text.chars().map(|c| if c.is_control() || c == '\\' { '?' } else { c }).collect()
 }

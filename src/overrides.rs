@@ -2,14 +2,14 @@
 //!
 //! The drop-in sets variables, so an `Environment=` that systemd reads after it wins, as does any `EnvironmentFile=`, and
 //! flags of `ExecStart=` win over both. What the operator's own unit says, or a drop-in that sorts before ours, would be
-//! replaced; the drop-in repeats it instead ([`Overrides::left_alone`]). A package's unit, below /usr, is replaced, and so
+//! replaced; the drop-in repeats it instead ([`Overrides::repeated`]). A package's unit, below /usr, is replaced, and so
 //! is what sizing.conf(5) decides. All this is data; `explain` and `check` print it, and the generator asks it how many
 //! workers there will be in the end.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::names::{DROP_IN, VARIABLES};
+use crate::names::{self, DROP_IN, VARIABLES};
 use crate::parse::environment;
 use crate::parse::quantity::decimal;
 use crate::parse::words::{Words, is_whitespace};
@@ -103,9 +103,18 @@ pub struct Overrides {
     /// In the order: the drop-in as a whole, variables, flags, the rest.
     pub list: Vec<Override>,
     /// What the operator's files before the drop-in say, which it must not replace: variable, value, where.
-    left_alone: Vec<(&'static str, String, Source)>,
+    repeated: Vec<(&'static str, String, Source)>,
     /// There are environment files that a generator can't look at, whatever this reader could.
     has_late_files: bool,
+}
+
+/// Whether a single worker runs; at its recycle limit the whole service ends, with status 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SingleWorker {
+    /// It does.
+    Certain,
+    /// It cannot be ruled out.
+    Possible,
 }
 
 /// A number in effect, and who set it where that was not the sizing.
@@ -124,8 +133,8 @@ impl Overrides {
     }
 
     /// The value that the drop-in has for a variable because the operator's own unit has it, and where that stands.
-    pub fn left_alone(&self, key: &str) -> Option<(&str, &Source)> {
-        self.left_alone
+    pub fn repeated(&self, key: &str) -> Option<(&str, &Source)> {
+        self.repeated
             .iter()
             .find(|(name, ..)| *name == key)
             .map(|(_, value, source)| (value.as_str(), source))
@@ -133,24 +142,37 @@ impl Overrides {
 
     /// The workers that `pypnm serve` will have. A value that is none is replaced by the sized one, as `env --write` does.
     pub fn workers(&self, sized: u32) -> Effective<'_> {
-        self.effective_number(["--workers", "PYPNM_SERVE_WORKERS"], 1, sized)
+        self.effective_number([names::WORKERS_FLAG, names::WORKERS], 1, sized)
     }
 
     /// The recycle limit that `pypnm serve` will have; 0: never.
     pub fn limit_max_requests(&self, sized: u32) -> Effective<'_> {
-        self.effective_number(["--limit-max-requests", "PYPNM_SERVE_LIMIT_MAX_REQUESTS"], 0, sized)
+        self.effective_number([names::LIMIT_MAX_REQUESTS_FLAG, names::LIMIT_MAX_REQUESTS], 0, sized)
     }
 
-    /// Whether the service may end for good at its recycle limit: one worker, by `pypnm serve` or by uvicorn. A file that
-    /// is there too late for the generator may say so as well; the same answer for whoever asks.
-    pub fn may_end_for_good(&self, sized_workers: u32, sized_limit: u32) -> bool {
+    /// Whether the service may end for good at its recycle limit, because a single worker runs: by `pypnm serve` or by
+    /// uvicorn. A file that is there too late for the generator may decide that as well; the answer is the same for
+    /// whoever asks.
+    pub fn single_worker(&self, sized_workers: u32, sized_limit: u32) -> Option<SingleWorker> {
         let ends = |workers: Effective<'_>, limit: Effective<'_>| workers.value == 1 && limit.value > 0;
-        let uvicorn_workers = self.effective_number(["--workers", "UVICORN_WORKERS"], 1, sized_workers);
-        let uvicorn_limit =
-            self.effective_number(["--limit-max-requests", "UVICORN_LIMIT_MAX_REQUESTS"], 0, sized_limit);
-        self.has_late_files
-            || ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
+        let uvicorn_workers =
+            self.effective_number([names::WORKERS_FLAG, names::UVICORN_WORKERS], 1, sized_workers);
+        let uvicorn_limit = self.effective_number(
+            [names::LIMIT_MAX_REQUESTS_FLAG, names::UVICORN_LIMIT_MAX_REQUESTS],
+            0,
+            sized_limit,
+        );
+        if ends(self.workers(sized_workers), self.limit_max_requests(sized_limit))
             || ends(uvicorn_workers, uvicorn_limit)
+        {
+            return Some(SingleWorker::Certain);
+        }
+        self.has_late_files.then_some(SingleWorker::Possible)
+    }
+
+    /// Whether the drop-in leaves a variable to what the operator sets for the whole manager.
+    pub fn is_left_out(&self, _key: &str) -> bool {
+        false
     }
 
     /// The first of `keys` with a valid number, `least` or more; else the sized one.
@@ -227,14 +249,14 @@ struct Variable {
 /// Whether a value can be handed to PyPNM or uvicorn as it is; neither gets over one that can't.
 pub fn is_valid_value(key: &str, value: &str) -> bool {
     match key {
-        "PYPNM_SERVE_LIMIT_MAX_REQUESTS" => decimal::<u32>(value).is_some(),
+        names::LIMIT_MAX_REQUESTS => decimal::<u32>(value).is_some(),
         // What bash, systemd and PyPNM's `float()` read alike.
-        "PYPNM_SERVE_TOTAL_MEMORY_GIB" => {
+        names::TOTAL_MEMORY_GIB => {
             let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
             decimal::<u64>(whole).is_some() && decimal::<u64>(fraction).is_some()
         }
         // Nothing in it that a unit file would have to quote.
-        "PYPNM_SERVE_ENV_FILE" => {
+        names::ENV_FILE => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:@+,".contains(&b);
             value.starts_with('/') && value.bytes().all(plain)
         }
@@ -274,8 +296,8 @@ pub fn read(root: &Root, unit: &Unit, decided: &[&str], problems: &mut Vec<Probl
     flags(&commands, &environment, &mut list);
     restart_and_hand_over(unit, &mut list);
     list.append(&mut environment.not_read);
-    let Environment { left_alone, has_late_files, .. } = environment;
-    Overrides { list, left_alone, has_late_files }
+    let Environment { repeated, has_late_files, .. } = environment;
+    Overrides { list, repeated, has_late_files }
 }
 
 /// `Restart=` and `ExecStartPre=`.
@@ -339,7 +361,7 @@ fn flags(commands: &[Command<'_>], environment: &Environment<'_>, list: &mut Vec
     for command in commands {
         environment.expand(command, &mut words);
     }
-    for flag in ["--workers", "--limit-max-requests"] {
+    for flag in [names::WORKERS_FLAG, names::LIMIT_MAX_REQUESTS_FLAG] {
         let mut found: Option<(String, Source)> = None;
         for (at, (word, source)) in words.iter().enumerate() {
             let value = match word.strip_prefix(flag) {
@@ -361,7 +383,7 @@ struct Environment<'a> {
     /// What `UnsetEnvironment=` took away.
     unset: Vec<(String, Source)>,
     /// What the drop-in must not replace.
-    left_alone: Vec<(&'static str, String, Source)>,
+    repeated: Vec<(&'static str, String, Source)>,
     /// Files that were not looked at.
     not_read: Vec<Override>,
     /// There are files that a generator can't look at.
@@ -383,7 +405,7 @@ impl<'a> Environment<'a> {
             variables,
             reset: None,
             unset: Vec::new(),
-            left_alone: Vec::new(),
+            repeated: Vec::new(),
             not_read: Vec::new(),
             has_late_files: false,
         }
@@ -447,7 +469,7 @@ impl<'a> Environment<'a> {
                 && is_by_hand(&source.file)
             {
                 if is_valid_value(key, value) {
-                    self.left_alone.push((key, value.clone(), source.clone()));
+                    self.repeated.push((key, value.clone(), source.clone()));
                     continue;
                 }
                 let source = Source { key: (*key).into(), ..source.clone() };

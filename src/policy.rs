@@ -15,14 +15,56 @@
 
 use crate::parse::quantity::GB;
 
-/// The guide's memory guardrails: from so many bytes on, at most so many workers. Rising.
-pub const MEMORY_GUARDRAILS: [(u64, u32); 4] = [(0, 1), (6 * GB, 2), (12 * GB, 4), (24 * GB, 8)];
+/// Below this a system is small: one worker, recycled early.
+const SMALL: u64 = 6 * GB;
+/// Below this a system with one or two CPUs is small.
+const MEDIUM: u64 = 12 * GB;
+/// From here on the guide allows more than 4 workers, once concurrency is proven.
+const LARGE: u64 = 24 * GB;
+
+/// The guide's memory guardrails, rising.
+pub const GUARDRAILS: [Guardrail; 4] = [
+    Guardrail { from: 0, below: Some(SMALL), workers: 1, guide: "under 6 GB RAM: default to 1 worker" },
+    Guardrail {
+        from: SMALL,
+        below: Some(MEDIUM),
+        workers: 2,
+        guide: "6-12 GB RAM: default to at most 2 workers",
+    },
+    Guardrail {
+        from: MEDIUM,
+        below: Some(LARGE),
+        workers: 4,
+        guide: "12-24 GB RAM: default to at most 4 workers",
+    },
+    Guardrail {
+        from: LARGE,
+        below: None,
+        workers: 8,
+        guide: "above 24 GB RAM: allow 4, and only go higher when concurrency testing justifies it",
+    },
+];
+/// The most workers that any memory allows.
+pub const MOST_WORKERS: u32 = 8;
 /// `workers = min(4, cpu_count)`.
 pub const DEFAULT_MAX_WORKERS: u32 = 4;
 /// "as the default recycle safety valve".
 pub const RECYCLE_DEFAULT: u32 = 2000;
 /// "on smaller systems or when investigating memory creep".
 pub const RECYCLE_SMALL: u32 = 1000;
+
+/// One step of the guide's memory rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guardrail {
+    /// Bytes from which it applies.
+    pub from: u64,
+    /// Bytes below which it applies; `None`: there is no further step.
+    pub below: Option<u64>,
+    /// Workers at most.
+    pub workers: u32,
+    /// The guide's own words.
+    pub guide: &'static str,
+}
 
 /// What the operator says about the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,29 +135,37 @@ pub struct Profile {
     /// min(MaxWorkers, whole CPUs).
     pub cpu_target: u32,
     /// The guide's guardrail for this memory.
-    pub memory_target: u32,
+    pub guardrail: Guardrail,
     /// Memory / `MemoryPerWorker=`, at least 1, where that is set.
     pub per_worker_target: Option<u32>,
 }
 
-/// The guide's "at most" for so many bytes of RAM.
-pub fn memory_target(memory: u64) -> u32 {
-    MEMORY_GUARDRAILS.iter().rev().find(|(from, _)| memory >= *from).map_or(1, |(_, workers)| *workers)
+impl Profile {
+    /// The workers that CPUs and memory give: the lower of all targets, whatever the operator sets.
+    pub fn lowest_target(&self) -> u32 {
+        self.cpu_target.min(self.guardrail.workers).min(self.per_worker_target.unwrap_or(u32::MAX))
+    }
+}
+
+/// The guardrail for this many bytes of RAM.
+fn guardrail(memory: u64) -> Guardrail {
+    let [first, ..] = GUARDRAILS;
+    GUARDRAILS.into_iter().rev().find(|guardrail| memory >= guardrail.from).unwrap_or(first)
 }
 
 /// The guide. `cpus` are whole CPUs, `memory` is in bytes; 0 of either is the most careful reading.
 pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
     let cpu_target = cpus.min(settings.max_workers).max(1);
-    let memory_target = memory_target(memory);
+    let guardrail = guardrail(memory);
     let per_worker_target = settings
         .memory_per_worker
         .map(|bytes| u32::try_from(memory / bytes.max(1)).unwrap_or(u32::MAX).max(1));
 
-    let sized = cpu_target.min(memory_target).min(per_worker_target.unwrap_or(u32::MAX));
+    let sized = cpu_target.min(guardrail.workers).min(per_worker_target.unwrap_or(u32::MAX));
     let (workers, workers_step) = match settings.workers {
         Some(workers) => (workers.max(1), WorkersStep::Operator),
-        None if sized == memory_target && sized < cpu_target => (sized, WorkersStep::Memory),
+        None if sized == guardrail.workers && sized < cpu_target => (sized, WorkersStep::Memory),
         None if Some(sized) == per_worker_target && sized < cpu_target => {
             (sized, WorkersStep::MemoryPerWorker)
         }
@@ -123,7 +173,7 @@ pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
         None => (sized, WorkersStep::Cpus),
     };
 
-    let small = memory < 6 * GB || (memory < 12 * GB && cpus <= 2);
+    let small = memory < SMALL || (memory < MEDIUM && cpus <= 2);
     let (limit_max_requests, limit_step) = match settings.limit_max_requests {
         Some(limit) => (limit, LimitStep::Operator),
         None if settings.investigate_memory_creep => (RECYCLE_SMALL, LimitStep::MemoryCreep),
@@ -137,7 +187,7 @@ pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
         limit_max_requests,
         limit_step,
         cpu_target,
-        memory_target,
+        guardrail,
         per_worker_target,
     }
 }
@@ -199,6 +249,15 @@ mod tests {
         assert_eq!(sized(16, 65_852_000 * 1024), (4, 2000));
         let proven = PolicySettings { max_workers: 8, ..PolicySettings::default() };
         assert_eq!(profile(16, 64 * GB, &proven).workers, 8, "only above 4 when concurrency is proven");
+    }
+
+    #[test]
+    fn the_guardrails_are_seamless_and_end_at_the_most_workers() {
+        let [first, second, third, last] = super::GUARDRAILS;
+        for (lower, upper) in [(first, second), (second, third), (third, last)] {
+            assert_eq!(lower.below, Some(upper.from));
+        }
+        assert_eq!((first.from, last.below, last.workers), (0, None, super::MOST_WORKERS));
     }
 
     // The guide's four guardrails, from both sides, with CPUs and MaxWorkers out of the way.
@@ -264,7 +323,7 @@ mod tests {
         let got = profile(1, GB, &own);
         assert_eq!((got.workers, got.workers_step), (6, WorkersStep::Operator));
         assert_eq!((got.limit_max_requests, got.limit_step), (0, LimitStep::Operator));
-        assert_eq!((got.cpu_target, got.memory_target), (1, 1), "what would have been stays visible");
+        assert_eq!((got.cpu_target, got.guardrail.workers), (1, 1), "what would have been stays visible");
         let per_worker = PolicySettings { memory_per_worker: Some(6 * GB), ..PolicySettings::default() };
         let got = profile(8, 16 * GB, &per_worker);
         assert_eq!((got.workers, got.workers_step), (2, WorkersStep::MemoryPerWorker));

@@ -7,18 +7,9 @@ use std::collections::BTreeMap;
 
 use crate::parse::quantity::GIB;
 
-/// The keys of the profile file, in PyPNM's order.
-pub const KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
-/// Whole CPUs.
-pub const CPU_COUNT: &str = "PYPNM_SERVE_CPU_COUNT";
-/// GiB with decimals.
-pub const TOTAL_MEMORY_GIB: &str = "PYPNM_SERVE_TOTAL_MEMORY_GIB";
-/// Workers to start.
-pub const WORKERS: &str = "PYPNM_SERVE_WORKERS";
-/// Requests after which a worker is recycled.
-pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
-/// In the environment: the path of the profile file.
-pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
+pub use crate::names::{
+    CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS as KEYS, TOTAL_MEMORY_GIB, WORKERS,
+};
 
 /// Where Python's `splitlines()` ends a line.
 const LINE_ENDS: [char; 10] =
@@ -61,14 +52,16 @@ pub enum ProfileFile {
     Crashes(&'static str, String),
 }
 
+/// The keys and values of a profile file (`parse_env_file()`): the last of a key counts.
+pub fn profile_values(text: &str) -> BTreeMap<&str, &str> {
+    let lines = text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.trim(), value.trim())).collect()
+}
+
 /// Reads a profile file as PyPNM does.
 pub fn read_profile_file(text: &str) -> ProfileFile {
-    let mut values = BTreeMap::new();
-    for line in text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#')) {
-        if let Some((key, value)) = line.split_once('=') {
-            values.insert(key.trim(), value.trim());
-        }
-    }
+    let values = profile_values(text);
     let value = |key| values.get(key).copied().unwrap_or_default();
     // PyPNM's order: a bad value ends it before a missing key could.
     let mut numbers = [0, 0];

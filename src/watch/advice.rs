@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::policy::{MEMORY_GUARDRAILS, PolicySettings, Profile, RECYCLE_SMALL, profile};
+use crate::policy::{MOST_WORKERS, PolicySettings, Profile, RECYCLE_SMALL, profile};
 
 use super::ledger::{BUSY_PERCENT, Ledger};
 use super::slope::Slope;
@@ -352,7 +352,7 @@ fn more(ledger: &Ledger, setup: &Setup) -> Finding {
     if sized > live {
         return remark(format!("{told}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)));
     }
-    let most = MEMORY_GUARDRAILS.iter().map(|(_, workers)| *workers).max().unwrap_or(live);
+    let most = MOST_WORKERS;
     // At most double at a time: the next watch can say more.
     let wanted = live.saturating_add(room.min(live)).min(most);
     let then = setup.with(|settings| settings.max_workers = wanted).workers;

@@ -24,7 +24,10 @@ PACKAGES = [
 ]  # fmt: skip
 
 # Debian's suite: the systemd in it.
-SUITES = {"bookworm": 252, "trixie": 257, "sid": 262}
+SUITES = {"bullseye": 247, "bookworm": 252, "bookworm-backports": 254, "trixie": 257, "sid": 262}
+# A root of these suites is bookworm's, Python and PyPNM included, with the suite's systemd: what differs is systemd alone.
+ON_BOOKWORM = ["bullseye", "bookworm-backports"]
+OF_SYSTEMD = ["systemd", "systemd-sysv", "udev", "libudev1", "libsystemd0"]
 # PyPNM pins a numpy that the Python of unstable is too new for: there it gets the stable release's.
 OLDER_PYTHON = {"sid": ("trixie", "python3.13")}
 
@@ -127,14 +130,45 @@ def _install_pypnm(root, python):
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
         subprocess.run(["chroot", root, *command], check=True, stdout=sys.stderr, env=environment)
     shutil.rmtree(wheels)
-    (root / "usr/local/bin/pypnm").symlink_to("/opt/pypnm/bin/pypnm")
+
+
+def _with_systemd_of(suite, place):
+    """A copy of bookworm's root at `place` with the systemd of `suite`."""
+    subprocess.run(["cp", "-a", "--reflink=auto", rootfs("bookworm"), place], check=True)
+    (place / "etc/apt/sources.list.d/systemd.list").write_text(f"deb {_mirror()} {suite} main\n")
+    # This machine's apt, with its configuration and network, as mmdebstrap does it; only dpkg runs inside.
+    options = {
+        "Dir": f"{place}/", "Dir::State::status": f"{place}/var/lib/dpkg/status", "DPkg::Chroot-Directory": place,
+        "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root", "APT::Install-Recommends": "false",
+        "DPkg::Options::": "--force-unsafe-io", "Dpkg::Use-Pty": "0",
+    }  # fmt: skip
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    # /suite asks for a version of that suite whichever is newer, -t does not for what would be a downgrade.
+    wanted = [f"{package}/{suite}" for package in OF_SYSTEMD]
+    script = """
+        mount --make-rprivate /
+        mount --rbind /dev "$1/dev"
+        mount -t proc proc "$1/proc"
+        shift
+        apt-get --quiet --quiet "$@" update
+        exec apt-get --quiet --quiet --yes --allow-downgrades "$@" install $PACKAGES
+    """
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PACKAGES": " ".join(wanted), "LC_ALL": "C"}
+    subprocess.run(["unshare", "--mount", "sh", "-ec", script, "sh", place, *words], check=True, stdout=sys.stderr, env=environment)
+    shutil.rmtree(place / "var/lib/apt/lists")
+    for package in (place / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+    (place / "etc/machine-id").write_text("")
 
 
 def rootfs(suite):
-    """The pristine root file system of `suite`: systemd, what one looks around with, the real PyPNM."""
+    """The pristine root file system of `suite`: systemd, what one looks around with, the real PyPNM in /opt/pypnm."""
 
     def build(place):
         say(f"making the {suite} root file system (some minutes, once)")
+        if suite in ON_BOOKWORM:
+            _with_systemd_of(suite, place)
+            return
         debootstrap(suite, packages, place, also=also)
         _install_pypnm(place, python)
         # Empty: a machine that boots gives itself an identity, and it is no first boot.
@@ -145,4 +179,7 @@ def rootfs(suite):
         raise SystemExit(f"{suite}: expected one of {', '.join(SUITES)}")
     also, python = OLDER_PYTHON.get(suite, (None, "python3"))
     packages = PACKAGES if also is None else [*PACKAGES, python, f"{python}-venv"]
-    return cached(f"root-{suite}", ["3", packages, PYPNM], build)
+    recipe = ["4", packages, PYPNM]
+    if suite in ON_BOOKWORM:
+        recipe += ["1", OF_SYSTEMD]
+    return cached(f"root-{suite}", recipe, build)

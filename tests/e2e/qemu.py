@@ -32,7 +32,7 @@ import images
 from machine import ENVIRONMENT, MASKED, PREFIX, Failure, Within, end_on_signals, sweep
 
 GUEST = images.HERE / "guest"
-KERNELS = {"bookworm": "bookworm", "trixie": "trixie", "sid": "trixie"}
+KERNELS = {"bullseye": "bookworm", "bookworm": "bookworm", "bookworm-backports": "bookworm", "trixie": "trixie", "sid": "trixie"}
 # Of the kernel's modules, what a case may load: virtio's devices (balloon).
 MODULES = ["drivers/virtio"]
 # No device that no case looks at.

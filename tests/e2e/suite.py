@@ -9,7 +9,7 @@ from harness import equal, expect
 from machine import Machine
 from qemu import Guest
 
-VERSIONS = (252, 257, 262)
+VERSIONS = (247, 252, 254, 257, 262)
 GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
 ENV_FILE = "/run/pypnm-sizing/pypnm.service.env"
 GENERATOR = "/usr/lib/systemd/system-generators/pypnm-sizing-generator"
@@ -31,7 +31,7 @@ WantedBy=multi-user.target
 """
 # Where PyPNM itself would take minutes to start, as under emulation, and is not what is looked at.
 IDLE = "/bin/sleep infinity"
-SERVE = "pypnm serve --host 127.0.0.1 --port 8000"
+SERVE = "/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8000"
 # A stand-in for PyPNM where its imports would take minutes, as under emulation: reads the profile where PyPNM does, has as
 # many workers, started as Python starts them, and answers at /health.
 STAND_IN = "/usr/bin/python3 /usr/lib/e2e-stand-in.py"

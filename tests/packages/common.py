@@ -16,7 +16,7 @@ import images  # noqa: E402
 from harness import Failure, case, equal, expect, note  # noqa: E402, F401: the cases have them from here
 from machine import Machine  # noqa: E402
 
-SUITES = {252: "bookworm", 257: "trixie"}
+SUITES = {252: "bookworm", 254: "bookworm-backports", 257: "trixie"}
 UNIT = "pypnm.service"
 WANTS = "/etc/systemd/system/multi-user.target.wants/pypnm.service"
 GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
@@ -168,13 +168,13 @@ def with_cmts(suite):
             download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", version]
             subprocess.run([*download, "--dest", wheels, *CMTS], check=True, stdout=sys.stderr)
             machine.run(["/opt/pypnm/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/tmp/wheels", *CMTS], timeout=600)
-            machine.run("rm -r /tmp/wheels && ln -s /opt/pypnm/bin/pypnm-cmts /usr/local/bin/")
+            machine.run("rm -r /tmp/wheels")
             # The preparation that pypnm-cmts.service asks for, as it stands there.
             machine.run(next(line.lstrip("# ") for line in (TREE / "systemd/pypnm-cmts.service").read_text().splitlines() if "StartUp" in line))
             shutil.move(machine.upper, place)
 
     root = images.rootfs(suite)
-    return images.cached(f"cmts-{suite}", ["2", root.name, CMTS], build)
+    return images.cached(f"cmts-{suite}", ["3", root.name, CMTS], build)
 
 
 # systemd runs every generator once at boot and once at each reload.

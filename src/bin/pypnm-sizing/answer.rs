@@ -3,11 +3,11 @@
 //! meaning or goes; new fields may come without.
 
 use pypnm_sizing::capacity::Available;
-use pypnm_sizing::dropin;
 use pypnm_sizing::limits::{Amount, Limit, Resource};
 use pypnm_sizing::overrides::Effect;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
+use pypnm_sizing::reasons;
 use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde_json::{Map, Value, json};
 
@@ -55,7 +55,7 @@ pub(crate) fn explain(sizing: &Sizing, units: &[&SizedUnit], own: &Own) -> Strin
             "targets".into(),
             json!({
                 "cpu": unit.profile.cpu_target,
-                "memory": unit.profile.memory_target,
+                "memory": unit.profile.guardrail.workers,
                 "memory_per_worker": unit.profile.per_worker_target,
             }),
         );
@@ -151,10 +151,10 @@ fn common(unit: &SizedUnit) -> Map<String, Value> {
     value.insert(
         "reasons".into(),
         json!({
-            "cpu": dropin::cpu_reason(unit),
-            "memory": dropin::memory_reason(unit),
-            "workers": dropin::workers_reason(unit),
-            "limit_max_requests": dropin::limit_reason(unit),
+            "cpu": reasons::cpu_reason(unit),
+            "memory": reasons::memory_reason(unit),
+            "workers": reasons::workers_reason(unit),
+            "limit_max_requests": reasons::limit_reason(unit),
         }),
     );
     value.insert("in_effect".into(), numbers(Some(effective(unit))));

@@ -288,7 +288,7 @@ fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
     let text = drop_in(&found, "Sizing", "pypnm.service, 13 min");
     let mut problems = Vec::new();
     let mut config = crate::config::Config::default();
-    let _ = crate::config::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
+    crate::config::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
     assert!(problems.is_empty(), "{problems:?}\n{text}");
     assert_eq!(config.for_unit("pypnm.service").policy_settings().max_workers, 8, "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");

@@ -179,7 +179,7 @@ def overrides(e2e):
         check(m, 0, "PYPNM_SERVE_WORKERS=3, /root/secret.env:1", topic="override")
         check(m, 2, "/root/secret.env, which you may not read", topic="hidden", user="bob")
 
-        m.install({OVERRIDE: dropin("EnvironmentFile=/etc/open.env", "ExecStart=", "ExecStart=pypnm serve $OPTIONS")})
+        m.install({OVERRIDE: dropin("EnvironmentFile=/etc/open.env", "ExecStart=", "ExecStart=/opt/pypnm/bin/pypnm serve $OPTIONS")})
         restarted(m)
         everybody(m, 0, "--workers 1, /etc/open.env:3", "LIMIT_MAX_REQUESTS=77, /etc/open.env:2", topic="override")
 
@@ -252,7 +252,7 @@ def started_before_it_was_sized(e2e):
 def ways_of_starting(e2e):
     """check and apply: uvicorn itself, a wrapper that passes flags"""
     uvicorn = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app --host 127.0.0.1 --port 8000"
-    wrapper = f"#!/bin/bash\n. {ENV_FILE}\npypnm serve --port 8000 --workers $PYPNM_SERVE_WORKERS --limit-max-requests $PYPNM_SERVE_LIMIT_MAX_REQUESTS\n"
+    wrapper = f"#!/bin/bash\n. {ENV_FILE}\n/opt/pypnm/bin/pypnm serve --port 8000 --workers $PYPNM_SERVE_WORKERS --limit-max-requests $PYPNM_SERVE_LIMIT_MAX_REQUESTS\n"
     starts = {"uvicorn": uvicorn, "wrapper": "/usr/local/bin/wrapper"}
     for name, start in starts.items():
         files = {"/usr/local/bin/wrapper": (wrapper, 0o755)}

@@ -65,7 +65,7 @@ def unit_of_its_own(e2e):
         m.boot()
         serves(m, 2, 1000)
         expect(GENERATED in m.show("pypnm.service", "DropInPaths"), "systemd shows the drop-in")
-        expect(f"# By hand, {place}:{line}" in generated(m), f"the drop-in names the place:\n{generated(m)}")
+        expect(f"# As set in {place}:{line}" in generated(m), f"the drop-in names the place:\n{generated(m)}")
         said = m.run("pypnm-sizing explain").stdout
         expect(re.search(rf"{re.escape(place)}:{line}:\s+Environment:\s+PYPNM_SERVE_WORKERS=2\s+is\s+in\s+effect", said), f"explain names it:\n{said}")
         m.install({place: plain})
@@ -196,7 +196,7 @@ def slice_limit(e2e):
 @case()
 def two_units(e2e):
     """`Units=` with PyPNM and its sister on one machine: each gets an equal share"""
-    other = FOREIGN.format(start="pypnm serve --host 127.0.0.1 --port 8080").replace("pypnm-docsis", "pypnm-other")
+    other = FOREIGN.format(start="/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8080").replace("pypnm-docsis", "pypnm-other")
     files = {
         "/etc/pypnm/sizing.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n",
         "/etc/systemd/system/pypnm-cmts.service": other,

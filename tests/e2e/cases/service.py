@@ -12,7 +12,7 @@ WRAPPER = """\
 set -eu
 file=${PYPNM_SERVE_ENV_FILE:-.data/runtime/pypnm-serve.env}
 if [ -f "$file" ]; then set -a; source "$file"; set +a; fi
-exec pypnm serve --host 127.0.0.1 --port 8000 \\
+exec /opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8000 \\
     ${PYPNM_SERVE_WORKERS:+--workers "$PYPNM_SERVE_WORKERS"} \\
     ${PYPNM_SERVE_LIMIT_MAX_REQUESTS:+--limit-max-requests "$PYPNM_SERVE_LIMIT_MAX_REQUESTS"}
 """
@@ -47,7 +47,7 @@ def first_proof(e2e):
         e2e.note("2c/4G: 1 worker, 1000; after the reload and a restart on 4c/16G: 4 workers, 2000")
 
 
-@case(fast=(252,))
+@case(fast=(254,))
 def packaged_unit(e2e):
     """The packaged pypnm.service, enabled and booted"""
     with e2e.machine(cpus=2, memory_kb=KB_8G) as m:

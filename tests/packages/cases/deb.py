@@ -17,7 +17,7 @@ WantedBy=multi-user.target
 SITE = "[Sizing]\nMaxWorkers=6\n"
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def life(packages, version):
     """Install, boot, upgrade, remove, install again, purge: reloads, enablement, the service, configuration, the disk"""
     with computer(version) as m:
@@ -72,7 +72,7 @@ def life(packages, version):
         same_disk(m, before, "after the purge")
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def unused(packages, version):
     """Installed and purged without a start: nothing is left, the account included"""
     with computer(version) as m:
@@ -86,7 +86,7 @@ def unused(packages, version):
         same_disk(m, before, "after the purge")
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def own_unit(packages, version):
     """An operator's own pypnm.service, running: sized, but never enabled, stopped, restarted or disabled by the package"""
     files = {f"/etc/systemd/system/{name}": OWN for name in (UNIT, "pypnm-cmts.service")}
@@ -103,7 +103,7 @@ def own_unit(packages, version):
         equal([m.show(unit, "MainPID") for unit in (UNIT, "pypnm-cmts.service")], mains, "their main processes")
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def masked(packages, version):
     """What the operator masked stays masked, through install, upgrade and removal"""
     with computer(version) as m:
@@ -115,7 +115,7 @@ def masked(packages, version):
         equal(m.systemctl("is-enabled", UNIT, check=False), "masked", "after the purge it is")
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def image(packages, version):
     """Into an image, in a chroot without systemd and from outside: no word of it, and sized at the first boot"""
     with computer(version, boot=False) as m:

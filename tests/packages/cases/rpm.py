@@ -6,7 +6,7 @@ from common import (
 from deb import OWN, SITE
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def life(packages, version):
     """Install, start, upgrade, erase: reloads, enablement, the service, configuration, the disk"""
     with computer(version, layers=[with_rpm(SUITES[version])]) as m:
@@ -47,7 +47,7 @@ def life(packages, version):
         same_disk(m, before, "after the erasure")
 
 
-@case(versions=(252, 257), fast=(252,))
+@case(versions=(252, 254, 257), fast=(252,))
 def own_unit(packages, version):
     """An operator's own pypnm.service, running: never enabled, stopped, restarted or disabled by the package"""
     with computer(version, layers=[with_rpm(SUITES[version])], files={f"/etc/systemd/system/{UNIT}": OWN}) as m:
@@ -61,7 +61,7 @@ def own_unit(packages, version):
         equal((m.systemctl("is-enabled", UNIT), m.show(UNIT, "MainPID")), ("enabled", main), "the operator's unit after the erasure")
 
 
-@case(versions=(252, 257), fast=())
+@case(versions=(252, 254, 257), fast=())
 def image(packages, version):
     """Into an image, in a chroot without systemd: not a word, and sized at the first boot"""
     with computer(version, layers=[with_rpm(SUITES[version])], boot=False) as m:

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::names;
-use pypnm_sizing::parse::syntax::{Item, items};
 use pypnm_sizing::pypnm;
 use pypnm_sizing::root::{ReadError, Root};
 
@@ -25,22 +25,10 @@ pub(crate) fn path(unit: &str) -> String {
 /// The drop-in of `unit` as it lies there, for itself or, of a template, for an instance. `None`: there is none.
 pub(crate) fn read(root: &Root, unit: &str, instance: &str) -> Result<Option<Generated>, ReadError> {
     match root.bytes(&path(unit)) {
-        Ok(text) => Ok(Some(Generated { environment: environment(&text, instance) })),
+        Ok(text) => Ok(Some(Generated { environment: DropIn::read(&text, instance).environment() })),
         Err(ReadError::Missing) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Ours is plain: one assignment a line, no quotes, of the specifiers only the unit's name.
-fn environment(text: &[u8], unit: &str) -> BTreeMap<String, String> {
-    items(text)
-        .filter_map(|item| match item {
-            Item::Assignment { key, value, .. } if key == "Environment" => {
-                value.split_once('=').map(|(key, value)| (key.to_owned(), value.replace("%n", unit)))
-            }
-            _ => None,
-        })
-        .collect()
 }
 
 impl Generated {

@@ -2,11 +2,11 @@
 //! steps, what was set by hand, what was read and what could not be, and what PyPNM would have taken for itself.
 
 use pypnm_sizing::capacity::Available;
-use pypnm_sizing::dropin;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope, host};
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
-use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, MEMORY_GUARDRAILS, WorkersStep};
+use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
+use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 
@@ -17,13 +17,6 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::wording::{chosen, place, profile, settings, state, turned_off};
 
-/// The guide's words for each of its memory guardrails.
-const GUARDRAILS: [&str; MEMORY_GUARDRAILS.len()] = [
-    "under 6 GB RAM: default to 1 worker",
-    "6-12 GB RAM: default to at most 2 workers",
-    "12-24 GB RAM: default to at most 4 workers",
-    "above 24 GB RAM: allow 4, and only go higher when concurrency testing justifies it",
-];
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
 const LOWER_OF: &str = "Choose a worker count from the lower of: CPU-based target, memory-based target";
 const CAP_RULE: &str = "Only raise above 4 when concurrency demand is proven.";
@@ -208,7 +201,6 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         }
         None => (format!("MaxWorkers= ({DEFAULT_MAX_WORKERS} by default)"), false),
     };
-    let guardrail = MEMORY_GUARDRAILS.iter().position(|(_, workers)| *workers == profile.memory_target);
     let mut steps = vec![
         Step {
             name: "CPUs",
@@ -218,9 +210,9 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         },
         Step {
             name: "Memory",
-            value: profile.memory_target,
+            value: profile.guardrail.workers,
             why: format!("at most, with {memory}"),
-            guide: guardrail.and_then(|at| GUARDRAILS.get(at).copied()),
+            guide: Some(profile.guardrail.guide),
         },
     ];
     if let (Some(value), Some(set)) = (profile.per_worker_target, &unit.config.memory_per_worker) {
@@ -228,9 +220,8 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         steps.push(Step { name: "Each", value, why, guide: None });
     }
     let by_hand = profile.workers_step == WorkersStep::Operator;
-    let reason = dropin::workers_reason(unit);
-    let sized =
-        profile.cpu_target.min(profile.memory_target).min(profile.per_worker_target.unwrap_or(u32::MAX));
+    let reason = reasons::workers_reason(unit);
+    let sized = profile.lowest_target();
     steps.push(Step {
         name: "Workers",
         value: profile.workers,
@@ -240,7 +231,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     steps.push(Step {
         name: "Recycle",
         value: profile.limit_max_requests,
-        why: dropin::limit_reason(unit).into_owned(),
+        why: reasons::limit_reason(unit).into_owned(),
         guide: match profile.limit_step {
             LimitStep::Operator => None,
             LimitStep::MemoryCreep | LimitStep::SmallSystem => Some(RECYCLE_SMALL_RULE),

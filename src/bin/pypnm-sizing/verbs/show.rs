@@ -1,8 +1,8 @@
 //! `show`: the answer at a glance. The profile, a line each for what decided it, and where to look next.
 
-use pypnm_sizing::dropin;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::pypnm::Numbers;
+use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 
@@ -64,17 +64,17 @@ fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     page.gap();
     let capacity = &unit.capacity;
     let memory = capacity.memory.amount;
-    page.row("  CPUs", LABEL, &format!("{}: {}", Cpus(capacity.cpu.amount), dropin::cpu_reason(unit)));
+    page.row("  CPUs", LABEL, &format!("{}: {}", Cpus(capacity.cpu.amount), reasons::cpu_reason(unit)));
     page.row(
         "  Memory",
         LABEL,
-        &format!("{} = {} GiB: {}", Gb(memory), Gib(memory), dropin::memory_reason(unit)),
+        &format!("{} = {} GiB: {}", Gb(memory), Gib(memory), reasons::memory_reason(unit)),
     );
-    page.row("  Workers", LABEL, &format!("{}: {}", unit.profile.workers, dropin::workers_reason(unit)));
+    page.row("  Workers", LABEL, &format!("{}: {}", unit.profile.workers, reasons::workers_reason(unit)));
     page.row(
         "  Recycle",
         LABEL,
-        &format!("{}: {}", unit.profile.limit_max_requests, dropin::limit_reason(unit)),
+        &format!("{}: {}", unit.profile.limit_max_requests, reasons::limit_reason(unit)),
     );
     // The two lines above name their own keys already.
     let named = |setting: &&Setting| matches!(setting.key, "Workers" | "LimitMaxRequests");

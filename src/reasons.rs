@@ -1,0 +1,99 @@
+//! The reasons for a profile, in a few words for a person: the drop-in's comments and the helper's answers share them.
+//! Nothing here decides anything.
+
+use std::borrow::Cow;
+
+use crate::capacity::Available;
+use crate::parse::quantity::{Cpus, GB, Gib};
+use crate::policy::{Guardrail, LimitStep, WorkersStep};
+use crate::problem::Source;
+use crate::sizing::SizedUnit;
+
+/// Where the CPUs come from: the tightest limit, and what was taken off it.
+pub fn cpu_reason(unit: &SizedUnit) -> String {
+    available_reason(unit, unit.capacity.cpu, &|milli| Cpus(milli).to_string())
+}
+
+/// Where the memory comes from: the tightest limit, and what was taken off it.
+pub fn memory_reason(unit: &SizedUnit) -> String {
+    available_reason(unit, unit.capacity.memory, &|bytes| format!("{} GiB", Gib(bytes)))
+}
+
+fn available_reason(unit: &SizedUnit, available: Available, written: &dyn Fn(u64) -> String) -> String {
+    let Some(limit) = available.binding.and_then(|index| unit.limits.get(index)) else {
+        return "no limit could be read".to_owned();
+    };
+    let mut reason = one_line(limit.source.to_string());
+    if limit.shared_by != 1 {
+        reason.extend([", shared by ", &limit.shared_by.to_string(), " units"]);
+    }
+    if available.reserved > 0 {
+        reason.extend([", less ", &written(available.reserved), " reserved"]);
+    }
+    reason
+}
+
+/// Why this number of workers.
+pub fn workers_reason(unit: &SizedUnit) -> String {
+    let profile = &unit.profile;
+    let limited = |by: &str, others: &str, allowed: u32| {
+        if allowed > profile.workers {
+            format!("{by}; {others} would allow {allowed}")
+        } else {
+            by.to_owned()
+        }
+    };
+    match profile.workers_step {
+        WorkersStep::Operator => set_in(unit.config.workers.as_ref().map(|set| &set.source)),
+        WorkersStep::Memory => limited(&guardrail_reason(profile.guardrail), "the CPUs", profile.cpu_target),
+        WorkersStep::MemoryPerWorker => {
+            limited("limited by MemoryPerWorker=", "the CPUs", profile.cpu_target)
+        }
+        WorkersStep::MaxWorkers => {
+            let cap = match &unit.config.max_workers {
+                Some(set) => format!("limited by {}", one_line(set.source.to_string())),
+                None => "limited until concurrency is proven".to_owned(),
+            };
+            let cpus = u32::try_from(unit.capacity.whole_cpus()).unwrap_or(u32::MAX);
+            let memory = profile.guardrail.workers.min(profile.per_worker_target.unwrap_or(u32::MAX));
+            limited(&cap, "CPUs and memory", cpus.min(memory))
+        }
+        WorkersStep::Cpus if unit.capacity.cpu.amount < 1000 => "the minimum".to_owned(),
+        WorkersStep::Cpus => "one per whole CPU".to_owned(),
+    }
+}
+
+/// Why this recycle limit.
+pub fn limit_reason(unit: &SizedUnit) -> Cow<'static, str> {
+    match unit.profile.limit_step {
+        LimitStep::Operator => set_in(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
+        LimitStep::MemoryCreep => "memory creep is being investigated".into(),
+        LimitStep::SmallSystem => "a small system".into(),
+        LimitStep::Default => "the default".into(),
+    }
+}
+
+/// The operator's own number, and where it is set.
+fn set_in(source: Option<&Source>) -> String {
+    match source {
+        Some(source) => format!("set in {}", one_line(source.to_string())),
+        None => "set in sizing.conf".to_owned(),
+    }
+}
+
+fn guardrail_reason(guardrail: Guardrail) -> String {
+    let workers = guardrail.workers;
+    match (guardrail.from / GB, guardrail.below.map(|bytes| bytes / GB)) {
+        (0, Some(below)) => format!("memory under {below} GB allows {workers}"),
+        (from, Some(below)) => format!("{from}-{below} GB of memory allows at most {workers}"),
+        (from, None) => format!("memory above {from} GB allows at most {workers}"),
+    }
+}
+
+/// Text for a comment: a single line that does not continue on the next.
+pub fn one_line(text: String) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
+        return text;
+    }
+    text.chars().map(|c| if c.is_control() || c == '\\' { '?' } else { c }).collect()
+}
