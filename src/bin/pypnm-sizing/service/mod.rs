@@ -1,5 +1,9 @@
 //! The service as the running machine has it: what systemd says, what the generator wrote, where PyPNM looks.
 
+pub(crate) mod family;
 pub(crate) mod generated;
+mod probe;
 pub(crate) mod pypnm;
+pub(crate) mod readiness;
+pub(crate) mod sockets;
 pub(crate) mod systemctl;
