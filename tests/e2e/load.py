@@ -112,7 +112,7 @@ class Load:
     async def trickle(self, number):
         await asyncio.sleep(number / 3)
         while not self.is_over():
-            await self.measured("trickle", self.single(pause=0.2))
+            await self.measured("trickle", self.single(pause=0.2)) or await asyncio.sleep(0.2)
 
     async def slow(self, number):
         await asyncio.sleep(number)
