@@ -114,9 +114,11 @@ impl DropIn {
         let out = &mut text;
         summary(out, sizing, unit);
         line(out, &["\n[Service]"]);
+        let mut of_uvicorn = false;
         for variable in &self.variables {
             match variable.name {
-                names::UVICORN_WORKERS => {
+                names::UVICORN_WORKERS | names::UVICORN_LIMIT_MAX_REQUESTS if !of_uvicorn => {
+                    of_uvicorn = true;
                     line(out, &["# For units that start uvicorn directly: it reads none of the above."]);
                 }
                 names::ENV_FILE => line(
@@ -131,6 +133,9 @@ impl DropIn {
                 line(out, &["# As set in ", &one_line(place.to_string()), ":"]);
             }
             line(out, &["Environment=", variable.name, "=", &variable.value]);
+        }
+        for name in names::VARIABLES.into_iter().filter(|name| unit.overrides.is_left_out(name)) {
+            line(out, &["# ", name, " is left out, so that WEB_CONCURRENCY= takes effect."]);
         }
         line(out, &["ExecStartPre=-+", HELPER, " env --unit=%n --write ", &self.env_file]);
         match self.restart {
@@ -154,6 +159,7 @@ impl DropIn {
                 "\n# To override it, set Workers= or other keys in /etc/pypnm/sizing.conf.d/*.conf,\n\
                 # see sizing.conf(5); or add Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
                 # 'systemctl edit ",
+                if unit.name.starts_with('-') { "-- " } else { "" },
                 &unit.name,
                 "'.",
             ],

@@ -175,7 +175,7 @@ fn source(limit: &Limit) -> String {
 /// Who sets a limit, in a word.
 pub(crate) fn scope(scope: Scope) -> &'static str {
     match scope {
-        Scope::Host => "machine",
+        Scope::Host | Scope::Inherited => "machine",
         Scope::Container => "container",
         Scope::Slice => "slice",
         Scope::Service => "service",
