@@ -7,7 +7,6 @@ entry point runs once more, up to the same call, and so decides anew.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -67,20 +66,15 @@ class Launcher:
         self._answer: tuple[object, dict[str, Any]] | None = None
 
     def run_plain(self, why: str) -> NoReturn:
-        """Becomes plain PyPNM. Does not return."""
-        self._fall_back(why)
-        os.execve(self._command[0], self._command, self._environment)
-
-    def _fall_back(self, why: str) -> None:
+        """Becomes plain PyPNM: another program with another command line, which nobody takes for the launcher."""
         say(f"{why}: starting plain {os.path.basename(self._command[0])}, without hand-over")
         # Plain uvicorn binds its address itself.
         listeners.release([one for one in self._passed if one.is_kept], self._manager)
-        # 'systemctl reload' is not to end it.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execve(self._command[0], self._command, self._environment)
 
     def replace(self, uvicorn: Any, entry_point: EntryPoint) -> None:
         """Puts this launcher in the place of uvicorn.run."""
-        self._uvicorn, self._plain, self._entry_point = uvicorn, uvicorn.run, entry_point
+        self._uvicorn, self._entry_point = uvicorn, entry_point
         uvicorn.run = self
         # A reload from here on is not lost: the profile may have been read by the time it is asked for.
         self._signals.install_reload()
@@ -92,9 +86,7 @@ class Launcher:
             return
         why = fit.obstacle(self._uvicorn, app, {k: v for k, v in arguments.items() if k != "app_dir"})
         if why is not None:
-            self._fall_back(why)
-            self._plain(app, **arguments)
-            return
+            self.run_plain(why)
         if arguments.get("app_dir") is not None:
             sys.path.insert(0, arguments["app_dir"])
         service = Service(self._uvicorn, self._manager, app, arguments)

@@ -62,7 +62,8 @@ class Address:
         if isinstance(self.address, str):
             # Without its file nobody finds it.
             return _is_socket(self.address)
-        return self.family != socket.AF_INET6 or self.v6only == bool(
+        # Any other IPv6 address accepts nothing but IPv6, whatever is set.
+        return self.address[0] != "::" or self.v6only == bool(
             listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         )
 

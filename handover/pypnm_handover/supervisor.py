@@ -247,7 +247,9 @@ class Supervisor:
 
     def _counts_until(self, worker: Worker) -> float:
         """When a worker of an older profile no longer keeps a reload from being complete."""
-        return worker.deadline - PATIENCE_AT_HANDOVER + RELOAD_PATIENCE if worker.state is State.RETIRED else float("inf")
+        if worker.state is not State.RETIRED:
+            return float("inf")
+        return worker.deadline - PATIENCE_AT_HANDOVER + RELOAD_PATIENCE
 
     def _in(self, state: State) -> list[Worker]:
         return [worker for worker in self.workers if worker.state is state]

@@ -67,6 +67,14 @@ class Listeners(unittest.TestCase):
         self.assertEqual(peer, waiting.getsockname())
         connection.close()
 
+    @unittest.skipUnless(socket.has_dualstack_ipv6(), "no IPv6")
+    def test_the_kept_socket_of_an_ipv6_address_is_used(self):
+        for host in ("::1", "::"):
+            (address,) = listeners.addresses(host, free_port())
+            kept = self.kept(address)
+            (listener,) = self.listen([address], [kept])
+            self.assertIs(listener, kept.socket, host)
+
     def test_another_address_gives_up_the_kept_socket_first(self):
         port = free_port()
         (old,) = listeners.addresses("127.0.0.1", port)

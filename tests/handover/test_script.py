@@ -82,3 +82,26 @@ class Script(unittest.TestCase):
         self.program(self.plain / "python3", "#!/bin/sh\nkill -HUP $$\necho alive\n")
         self.program(self.command, f"#!{self.plain}/python3\n")
         self.assertEqual(self.run_script("pypnm", "serve").stdout, "alive\n")
+
+    def reload(self, command):
+        """A process with this command line is asked to reload; what the script says, whether it got SIGHUP."""
+        main = subprocess.Popen(command)
+        self.addCleanup(main.wait)
+        self.addCleanup(main.kill)
+        environment = {"PATH": f"{self.plain}:/usr/bin:/bin", "MAINPID": str(main.pid)}
+        self.program(self.plain / "systemd-notify", '#!/bin/sh\nprintf "%s|" notified "$@"\n')
+        run = [subprocess.run([SCRIPT, word], env=environment, capture_output=True, text=True, check=True) for word in ("--announce", "--reload")]
+        try:
+            status = main.wait(0.5)
+        except subprocess.TimeoutExpired:
+            status = None
+        return "".join(one.stdout for one in run), "".join(one.stderr for one in run), status
+
+    def test_a_reload_is_announced_then_begun(self):
+        command = ["sh", "-c", "sleep 20; exit", f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"]
+        self.assertEqual(self.reload(command), ("notified|RELOADING=1|", "", -1))
+
+    def test_plain_pypnm_gets_no_signal(self):
+        said, complaint, status = self.reload(["sh", "-c", "sleep 20; exit", "pypnm", "serve"])
+        self.assertEqual((said, status), ("", None))
+        self.assertIn("the service runs without the launcher", complaint)
