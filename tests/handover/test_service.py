@@ -64,7 +64,7 @@ class Service(unittest.TestCase):
         for name, text in {
             "small_cli.py": CLI, "small_app.py": APP, "small-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: small\nVersion: 1\n",
             "small-1.dist-info/entry_points.txt": "[console_scripts]\npypnm = small_cli:main\n",
-            "bin/pypnm": f"#!{sys.executable}\nimport sys\nfrom small_cli import main\nsys.exit(main())\n",
+            "bin/pypnm": f"#!{sys.executable}\nimport sys\nfrom small_cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n",
         }.items():  # fmt: skip
             path = self.place / name
             path.parent.mkdir(exist_ok=True)
