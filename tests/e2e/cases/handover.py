@@ -247,7 +247,7 @@ def killed(e2e):
 
 
 # On PyPNM's import path before everything else; only the workers import it.
-BROKEN = "/var/lib/pypnm/src/scipy/__init__.py"
+BROKEN = "/var/lib/pypnm/src/fastapi/__init__.py"
 
 
 @case()

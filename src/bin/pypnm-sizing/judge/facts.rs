@@ -138,7 +138,7 @@ pub(crate) fn server(root: &Root, loaded: &Loaded) -> Option<u32> {
 
 /// The service's processes, and what they were given.
 fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
-    if loaded.active != "active" {
+    if !matches!(loaded.active.as_str(), "active" | "reloading") {
         return Live::Not;
     }
     let processes = processes(root, &loaded.cgroup);
@@ -149,7 +149,8 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     let roles = roles(&candidates);
     let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
     let environment = environment(root, main);
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).find(|pid| *pid != main);
+    // The newest: after a reload of pypnm-sizing-handover(7) an older one may still finish its last requests.
+    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
     let active = worker.and_then(|pid| self::environment(root, pid)).and_then(|environment| {
         let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
         Some(Numbers {

@@ -13,6 +13,7 @@ use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 use pypnm_sizing::watch::role::flag;
 
+use crate::service::launch;
 use crate::service::generated::Generated;
 use crate::service::systemctl::Loaded;
 use crate::wording::{
@@ -524,6 +525,15 @@ impl Judge<'_> {
             return;
         };
         let alive = i64::try_from(alive).unwrap_or(i64::MAX);
+        if self.facts.loaded.active == "reloading" {
+            let text = format!("a reload is in progress, {alive} workers are alive");
+            self.find("reloading", Status::Fits, text, None);
+            return;
+        }
+        // A worker that is starting or finishing while another one serves in its place.
+        if launch::is_launcher(&running.arguments) && alive == wanted.saturating_add(1) {
+            return;
+        }
         if alive == wanted || self.findings.iter().any(|finding| finding.status == Status::Differs) {
             return;
         }

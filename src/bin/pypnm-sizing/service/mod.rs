@@ -2,6 +2,7 @@
 
 pub(crate) mod family;
 pub(crate) mod generated;
+pub(crate) mod launch;
 pub(crate) mod own;
 mod probe;
 pub(crate) mod pypnm;

@@ -86,6 +86,8 @@ pub(crate) struct Loaded {
     pub(crate) exec_start_pre: String,
     /// `ExecStart=`, as systemd prints it: variables not yet expanded.
     pub(crate) exec_start: String,
+    /// `ExecReload=`, likewise.
+    pub(crate) exec_reload: String,
     /// MainPID; 0 where none runs.
     pub(crate) main: u32,
     /// ControlGroup; empty where none runs.
@@ -93,7 +95,7 @@ pub(crate) struct Loaded {
 }
 
 const PROPERTIES: &str = "LoadState,ActiveState,FragmentPath,DropInPaths,Environment,EnvironmentFiles,\
-                          ExecStartPre,ExecStart,MainPID,ControlGroup";
+                          ExecStartPre,ExecStart,ExecReload,MainPID,ControlGroup";
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the state `not-found`.
 pub(crate) fn show(unit: &str) -> Result<Loaded, Trouble> {
@@ -120,6 +122,11 @@ pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), Trouble> {
     run("try-restart", &["--", unit], time).map(drop)
 }
 
+/// Reloads a unit, and waits until systemd calls the reload complete.
+pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), Trouble> {
+    run("reload", &["--", unit], time).map(drop)
+}
+
 fn loaded(properties: Vec<(String, String)>) -> Loaded {
     let mut loaded = Loaded::default();
     for (key, value) in properties {
@@ -141,6 +148,7 @@ fn loaded(properties: Vec<(String, String)>) -> Loaded {
             }
             "ExecStart" => loaded.exec_start = format!("{}{value}\n", loaded.exec_start),
             "ExecStartPre" => loaded.exec_start_pre = format!("{}{value}\n", loaded.exec_start_pre),
+            "ExecReload" => loaded.exec_reload = format!("{}{value}\n", loaded.exec_reload),
             "MainPID" => loaded.main = value.parse().unwrap_or(0),
             "ControlGroup" => loaded.cgroup = value,
             _ => {}
