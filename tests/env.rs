@@ -296,7 +296,7 @@ fn where_writing_fails_the_stale_file_goes() {
     let full = sh("trap '' XFSZ; ulimit -f 0; exec \"$P\" env --write \"$1\"", &[file.to_str().unwrap()]);
     assert_eq!(status(&full), 2, "{full:?}");
     assert!(
-        stderr(&full).contains("can't write") && stderr(&full).contains("removed the old file"),
+        stderr(&full).contains("cannot write") && stderr(&full).contains("removed the old file"),
         "{full:?}"
     );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "neither the old file nor half of a new one");

@@ -162,7 +162,7 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
             continue;
         };
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        if write::make_directories(dir).and_then(|()| write::replace(dir, name, text)).is_ok() {
+        if write::create_directories(dir).and_then(|()| write::replace(dir, name, text)).is_ok() {
             return Ok(path.to_owned());
         }
     }
