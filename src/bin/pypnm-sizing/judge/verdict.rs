@@ -13,8 +13,8 @@ use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 use pypnm_sizing::watch::role::flag;
 
-use crate::service::launch;
 use crate::service::generated::Generated;
+use crate::service::launch;
 use crate::service::systemctl::Loaded;
 use crate::wording::{
     Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place,

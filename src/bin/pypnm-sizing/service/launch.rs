@@ -81,7 +81,8 @@ mod tests {
 
     const EXEC_START: &str = "{ path=/usr/lib/pypnm-sizing/handover ; argv[]=/usr/lib/pypnm-sizing/handover pypnm serve \
                               --host ${PYPNM_HOST} --port ${PYPNM_PORT} $PYPNM_OPTIONS ; ignore_errors=no ; pid=7 }";
-    const EXEC_RELOAD: &str = "{ path=/usr/lib/pypnm-sizing/handover ; argv[]=/usr/lib/pypnm-sizing/handover --reload ; }";
+    const EXEC_RELOAD: &str =
+        "{ path=/usr/lib/pypnm-sizing/handover ; argv[]=/usr/lib/pypnm-sizing/handover --reload ; }";
 
     fn words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
@@ -108,9 +109,13 @@ mod tests {
         }
     }
 
+    /// A root without the environment files that a unit may name.
+    fn nowhere() -> Root {
+        Root::below(std::path::Path::new("/proc/self/task")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     fn why(loaded: &Loaded) -> Option<String> {
-        let nowhere = Root::below("/nonexistent");
-        why_restart(&nowhere, loaded, &arguments(), Some(&environment(&[("LISTEN_FDS", "1")])))
+        why_restart(&nowhere(), loaded, &arguments(), Some(&environment(&[("LISTEN_FDS", "1")])))
     }
 
     #[test]
@@ -125,7 +130,10 @@ mod tests {
         assert_eq!(why(&loaded(&[])), None);
         assert_eq!(why(&loaded(&[("PYPNM_SERVE_WORKERS", "4"), ("UVICORN_WORKERS", "4")])), None);
         assert_eq!(why(&loaded(&[("PYPNM_PORT", "9000")])), Some("PYPNM_PORT has changed".to_owned()));
-        assert_eq!(why(&loaded(&[("MALLOC_ARENA_MAX", "2")])), Some("MALLOC_ARENA_MAX has changed".to_owned()));
+        assert_eq!(
+            why(&loaded(&[("MALLOC_ARENA_MAX", "2")])),
+            Some("MALLOC_ARENA_MAX has changed".to_owned())
+        );
         let moved = [(names::ENV_FILE, "/run/elsewhere")];
         assert_eq!(why(&loaded(&moved)), Some("PYPNM_SERVE_ENV_FILE has changed".to_owned()));
     }
@@ -142,8 +150,7 @@ mod tests {
         let mut foreign = loaded(&[]);
         foreign.exec_reload.clear();
         assert_eq!(why(&foreign), Some("the unit has no ExecReload= for it".to_owned()));
-        let nowhere = Root::below("/nonexistent");
-        let why = why_restart(&nowhere, &loaded(&[]), &arguments(), None);
+        let why = why_restart(&nowhere(), &loaded(&[]), &arguments(), None);
         assert_eq!(why, Some("its environment cannot be read".to_owned()));
     }
 }

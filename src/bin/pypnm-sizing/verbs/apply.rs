@@ -1,5 +1,5 @@
-//! `apply`: has systemd reload, restarts a running service only where its profile changed, waits until it answers, and
-//! checks. Nothing that does not run is started.
+//! `apply`: has systemd reload, applies a changed profile to a running service, waits until it answers, and checks. A
+//! service under the launcher is reloaded where nothing but its profile changed; any other is restarted. Nothing that does not run is started.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,13 +14,17 @@ use crate::judge::{Judged, Live, Status, judge, names, server};
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::family::Service;
+use crate::service::launch;
 use crate::service::readiness::{self, NotReady};
 use crate::service::systemctl;
 use crate::wording;
 
 /// What is to be done with one unit after the reload.
 enum Step {
-    Restart,
+    /// Its launcher replaces the workers.
+    Reload,
+    /// And why a reload is not enough, where there is a launcher.
+    Restart(Option<String>),
     /// Leave it, and why.
     Leave(String),
 }
@@ -40,7 +44,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
         bail!("{}: {why}", names.join(" "));
     }
     if arguments.dry_run {
-        return plan(&before, arguments.no_restart).print();
+        return plan(root, &before, arguments.no_restart).print();
     }
     systemctl::reload()?;
     say("systemd has reloaded.")?;
@@ -55,20 +59,33 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
 fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
     let mut judged = judge(root, sizing, name);
     let due = judged.verdict.as_ref().ok().and_then(|verdict| verdict.due);
-    match step(&judged) {
+    let step = step(root, &judged);
+    match &step {
         Step::Leave(why) => say(&format!("{name}: {why}."))?,
-        Step::Restart if arguments.no_restart => {
+        Step::Restart(_) | Step::Reload if arguments.no_restart => {
             let due = due.map_or_else(String::new, |due| {
                 format!(": {} from its next start on", wording::profile(due.workers, due.limit_max_requests))
             });
             say(&format!("{name}: not restarted, as asked{due}."))?;
             return Ok(true);
         }
-        Step::Restart => {
-            say(&format!("{name}: its profile changed, restarting …"))?;
+        Step::Restart(_) | Step::Reload => {
             let started = Instant::now();
             let timeout = Duration::from_secs(arguments.timeout);
-            systemctl::restart(name, timeout)?;
+            match &step {
+                Step::Reload => {
+                    say(&format!("{name}: its profile changed, reloading …"))?;
+                    systemctl::reload_unit(name, timeout)?;
+                }
+                Step::Restart(Some(why)) => {
+                    say(&format!("{name}: its profile changed, restarting ({why}) …"))?;
+                    systemctl::restart(name, timeout)?;
+                }
+                _ => {
+                    say(&format!("{name}: its profile changed, restarting …"))?;
+                    systemctl::restart(name, timeout)?;
+                }
+            }
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
             match readiness::wait(root, &mut service, timeout.saturating_sub(started.elapsed())) {
@@ -101,21 +118,28 @@ fn settled(root: &Root, sizing: &Sizing, name: &str, patience: Duration) -> Judg
 }
 
 /// What is to be done with a unit, after a reload.
-fn step(judged: &Judged) -> Step {
+fn step(root: &Root, judged: &Judged) -> Step {
     let verdict = match &judged.verdict {
         Ok(verdict) => verdict,
         Err(why) => return Step::Leave(why.clone()),
     };
     let state = judged.facts.as_ref().map(|facts| (&facts.live, facts.loaded.active.as_str()));
     match state {
-        _ if verdict.restart_is_due => Step::Restart,
+        Some((Live::Is(running), _)) if verdict.restart_is_due && launch::is_launcher(&running.arguments) => {
+            let loaded = judged.facts.as_ref().map(|facts| &facts.loaded);
+            let why = loaded.and_then(|loaded| {
+                launch::why_restart(root, loaded, &running.arguments, running.environment.as_ref())
+            });
+            why.map_or(Step::Reload, |why| Step::Restart(Some(why)))
+        }
+        _ if verdict.restart_is_due => Step::Restart(None),
         Some((Live::Not, state)) => Step::Leave(format!("it does not run ({state}), and is not started")),
         _ => Step::Leave("the profile of the running service has not changed, not restarted".to_owned()),
     }
 }
 
 /// What would be done.
-fn plan(before: &[Judged], no_restart: bool) -> Page {
+fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
     let mut page = Page::new();
     page.row("", 0, "Would have systemd reload (systemctl daemon-reload).");
     for judged in before {
@@ -125,9 +149,13 @@ fn plan(before: &[Judged], no_restart: bool) -> Page {
             verdict.leading().is_some_and(|finding| matches!(finding.topic, "not-generated"))
         });
         let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Is(_)));
-        let text = match step(judged) {
-            Step::Restart if no_restart => "would be left as it is (--no-restart)".to_owned(),
-            Step::Restart => "would be restarted: its profile changes".to_owned(),
+        let text = match step(root, judged) {
+            Step::Restart(_) | Step::Reload if no_restart => {
+                "would be left as it is (--no-restart)".to_owned()
+            }
+            Step::Reload => "would be reloaded: its profile changes".to_owned(),
+            Step::Restart(None) => "would be restarted: its profile changes".to_owned(),
+            Step::Restart(Some(why)) => format!("would be restarted: its profile changes ({why})"),
             Step::Leave(_) if unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }
