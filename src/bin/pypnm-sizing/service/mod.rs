@@ -2,9 +2,11 @@
 
 pub(crate) mod family;
 pub(crate) mod generated;
+pub(crate) mod handover;
 pub(crate) mod launch;
 pub(crate) mod own;
 mod probe;
+pub(crate) mod process;
 pub(crate) mod pypnm;
 pub(crate) mod readiness;
 pub(crate) mod sockets;
