@@ -251,7 +251,9 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
         if problems.len() - before >= MOST_FAULTS {
             break;
         }
-        match service_name(name).filter(|_| units.len() < MOST_UNITS) {
+        // A dot in it is of a service's suffix or of another file's; an instance may have what it likes.
+        let is_other_file = !name.ends_with(".service") && !name.contains('@') && name.contains('.');
+        match service_name(name).filter(|_| !is_other_file && units.len() < MOST_UNITS) {
             None => {
                 let expected = "the name of a service, at most 64 of them";
                 problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));

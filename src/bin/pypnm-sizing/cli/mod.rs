@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::sizing::Hypothetical;
 
 pub(crate) use values::FOR_EVER;
-use values::{cpus, evidence, gib, interval, memory, time, unit};
+use values::{cpus, evidence, gib, interval, memory, moment, time, unit};
 
 /// All that stands on it.
 #[derive(Parser)]
-#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 80)]
+#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -63,16 +62,18 @@ pub(crate) enum Command {
     /// Size PyPNM to what this process may use, and become the command: for containers
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
-    /// Whether what systemd has loaded, and what runs, still fits the machine
+    /// Check whether what systemd has loaded, and what runs, still fits the machine
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
-    /// Reload, and restart the service if its profile changed
+    /// Reload systemd, and restart the service if its profile changed
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(Apply),
     /// Wait until the service answers (for ExecStartPost=)
     Ready(Ready),
     /// Watch the live workers, and say what to set
     Watch(Watch),
+    /// What the recordings of `watch --record` say: a page, and what to set
+    Report(Report),
 }
 
 const SHOW_EXAMPLES: &str = "\
@@ -106,29 +107,31 @@ Examples:
   by hand:                   pypnm-sizing exec pypnm serve --port 8000";
 
 const CHECK_EXAMPLES: &str = "\
-Status:
-  0  it fits; an operator's own numbers fit as well, and are named
-  1  it does not: the line says what differs, and the command that mends it
-  2  it could not be told: no systemd here, no such unit, no permission
+Exit status, as for monitoring plugins:
+  0  OK: the profile in use fits; numbers set by hand are fine, and named
+  1  WARNING: it does not fit; the line names the difference and the fix
+  2  CRITICAL: the service failed, keeps ending, or systemd has no such unit
+  3  UNKNOWN: no systemd here, hidden from this user, or wrong usage
 
 Examples:
-  pypnm-sizing check                           one line, as Nagios wants it
+  pypnm-sizing check                           one line, with performance data
   pypnm-sizing check --verbose
+  pypnm-sizing check --must-run                a stopped service is CRITICAL
   pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
 
 const APPLY_EXAMPLES: &str = "\
-It asks systemd to reload, restarts the service only where its workers or its
-recycle limit changed, waits until it answers and checks. A service that does
-not run is not started. Needs the rights that systemctl needs.
+Reloads systemd, restarts the service only where its workers or its recycle
+limit have changed, waits until it answers, and checks. A service that is not
+running is not started. Needs the rights that systemctl needs.
 
-Status:
-  0  done, or nothing to do     1  it was done and still does not fit
+Exit status:
+  0  done, or nothing to do     1  done, and check still finds something
   2  it could not be done
 
 Examples:
   pypnm-sizing apply --dry-run                 what would happen
   sudo pypnm-sizing apply
-  sudo pypnm-sizing apply --no-restart         the numbers count from its next start on";
+  sudo pypnm-sizing apply --no-restart         takes effect at the next start";
 
 /// Another machine to try.
 #[derive(Args)]
@@ -173,7 +176,7 @@ pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) machine: Machine,
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
     /// For programs: one JSON object, see pypnm-sizing(1)
     #[arg(long)]
@@ -192,16 +195,19 @@ pub(crate) struct Preview {
     #[command(flatten)]
     pub(crate) machine: Machine,
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Check {
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Say what was compared
+    /// A service that is not active is critical, even if an operator stopped it
+    #[arg(long)]
+    pub(crate) must_run: bool,
+    /// Show what was compared
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) verbose: bool,
     /// For programs: one JSON object, see pypnm-sizing(1)
@@ -212,15 +218,15 @@ pub(crate) struct Check {
 #[derive(Args)]
 pub(crate) struct Apply {
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Reload only; the service takes its new profile at its next start
     #[arg(long)]
     pub(crate) no_restart: bool,
-    /// Give up waiting for the service after so many seconds
+    /// Give up on a service that does not answer after this time, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
 }
@@ -297,25 +303,74 @@ pub(crate) struct Ready {
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) machine: Machine,
-    /// The unit to watch
-    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
-    pub(crate) unit: String,
+    /// The unit to watch [default: the first of Units=]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub(crate) unit: Option<String>,
     /// Watch this process and its children instead: a PyPNM started by hand or in a container
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
-    pub(crate) interval: Duration,
-    /// Time watched before anything is advised; a fifth of it at full load proves demand
+    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s where it is recorded]
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub(crate) interval: Option<Duration>,
+    /// The length of a block of evidence: one before anything is advised, three for demand, six for growth
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time (default: at Ctrl-C)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
-    /// One line of JSON a sample, and one at the end
+    /// One line of JSON for each sample, and one at the end
     #[arg(long)]
     pub(crate) json: bool,
     /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
+    /// Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = RECORDINGS)]
+    pub(crate) record: Option<PathBuf>,
+    /// Disk space for the recordings of a unit; the oldest days are deleted first
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory, requires = "record")]
+    pub(crate) keep: u64,
+    /// Write the last sample to FILE for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
 }
+
+/// Where recordings are kept.
+pub(crate) const RECORDINGS: &str = "/var/lib/pypnm-sizing";
+
+#[derive(Args)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub(crate) struct Report {
+    /// Recordings: directories, files, or - for standard input [default: /var/lib/pypnm-sizing]
+    #[arg(value_name = "DIR or FILE")]
+    pub(crate) recordings: Vec<PathBuf>,
+    /// The unit to report on [default: the first of Units= that was recorded]
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Only what was recorded since then: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) since: Option<f64>,
+    /// Only what was recorded before then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) until: Option<f64>,
+    /// For programs: one JSON object, see pypnm-sizing(1)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a page with plots to FILE, which needs nothing else to be shown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print the advice as a drop-in for sizing.conf.d, and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) write_advice: bool,
+    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and say what `apply` would change
+    #[arg(long, conflicts_with_all = ["json", "write_advice"])]
+    pub(crate) adopt: bool,
+}
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing report                          all that was recorded
+  pypnm-sizing report --since 7d --html week.html
+  pypnm-sizing report --json | jq '.findings[].line'
+  sudo pypnm-sizing report --adopt && sudo pypnm-sizing apply
+  ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";
