@@ -358,7 +358,9 @@ fn a_unit_asked_for_by_name_is_sized_by_its_own_settings() {
     assert_eq!(workers(&["--unit", "b.service"]), "PYPNM_SERVE_WORKERS=3");
     // Its drop-in is still loaded though Units= no longer has it: not another unit's profile.
     assert_eq!(workers(&["--unit", "c.service"]), "PYPNM_SERVE_WORKERS=5");
-    for name in ["../x.service", "x", "", "x.timer"] {
+    // As systemctl does.
+    assert_eq!(workers(&["--unit", "c"]), "PYPNM_SERVE_WORKERS=5");
+    for name in ["../x.service", "x/y", "", "x.timer"] {
         assert_eq!(status(&env(&["--unit", name], &[])), 2, "{name:?}");
     }
 }
