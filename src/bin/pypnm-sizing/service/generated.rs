@@ -36,6 +36,11 @@ pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<
     }
 }
 
+/// Whether a generator makes the unit itself: ours never does.
+pub(crate) fn has_unit(root: &Root, unit: &str) -> bool {
+    root.file_type(&format!("{DIRECTORY}/{unit}")).is_some()
+}
+
 /// Whether there is a generated drop-in for any unit at all: then the generator has run.
 pub(crate) fn exists_for_any(root: &Root) -> bool {
     let directories = root.entries(DIRECTORY).unwrap_or_default();

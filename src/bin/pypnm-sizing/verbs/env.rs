@@ -45,7 +45,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     let resolved = root.is_machine() && hypothetical == Hypothetical::default();
     let text = sizing.units.iter().find(wanted).map(|unit| {
         let generated = generated::drop_in(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
-        lines(unit, resolved, &generated)
+        lines(root, unit, resolved, &generated)
     });
 
     match (arguments.target(), text) {
@@ -79,7 +79,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
 
 /// The four lines: what the environment says where it is `resolved` and valid, else the sized value. A value of the
 /// `generated` drop-in is lowered to the sized one.
-fn lines(unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
+fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
     let cpus = unit.capacity.whole_cpus();
     // A key of PyPNM's, its sized value, what it takes in words.
     let keys = [
@@ -108,7 +108,7 @@ fn lines(unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
         }
     });
     let mut text = String::new();
-    for (key, value) in last_look(unit, values, generated) {
+    for (key, value) in last_look(root, unit, values, generated) {
         // Writing into a string can't fail.
         let _ = writeln!(text, "{key}={value}");
     }
@@ -119,12 +119,13 @@ fn lines(unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
 /// than before. Where a single worker would end the service for good at its recycle limit, because the unit has no
 /// `Restart=always`, a sized limit is left out (0), and with an operator's limit two workers stay.
 fn last_look(
+    root: &Root,
     unit: &SizedUnit,
     values: [(&'static str, String, String); 4],
     generated: &DropIn,
 ) -> [(&'static str, String); 4] {
     let [cpus, memory, (_, workers_before, mut workers), (_, limit_before, mut limit)] = values;
-    if workers == "1" && workers_before != "1" && limit != "0" && !comes_back(unit, generated) {
+    if workers == "1" && workers_before != "1" && limit != "0" && !comes_back(root, unit, generated) {
         if is_by_hand(unit, LIMIT_MAX_REQUESTS) {
             "2".clone_into(&mut workers);
         } else {
@@ -155,10 +156,15 @@ fn last_look(
     [(cpus, cpus_value), (memory, memory_value), (WORKERS, workers), (LIMIT_MAX_REQUESTS, limit)]
 }
 
-/// Whether systemd starts the unit again when its only worker ends at the recycle limit, with status 0.
-fn comes_back(unit: &SizedUnit, generated: &DropIn) -> bool {
+/// Whether systemd starts the unit again when its only worker ends at the recycle limit, with status 0. A packaged file
+/// says nothing where another generator makes the unit: systemd reads that generator's (systemd.unit(5)).
+fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
+    let is_packaged = |file: &str| ["/usr/", "/lib/"].iter().any(|packaged| file.starts_with(packaged));
+    let of_another_generator = generated::has_unit(root, &unit.name);
     let settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
-    let is_always = settings.last().is_some_and(|restart| restart.value == "always");
+    let last =
+        settings.filter(|restart| !(of_another_generator && is_packaged(&restart.source.file))).next_back();
+    let is_always = last.is_some_and(|restart| restart.value == "always");
     let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)
 }
