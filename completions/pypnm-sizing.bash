@@ -25,6 +25,9 @@ _pypnm__sizing() {
             pypnm__sizing,env)
                 cmd="pypnm__sizing__subcmd__env"
                 ;;
+            pypnm__sizing,exec)
+                cmd="pypnm__sizing__subcmd__exec"
+                ;;
             pypnm__sizing,explain)
                 cmd="pypnm__sizing__subcmd__explain"
                 ;;
@@ -52,6 +55,9 @@ _pypnm__sizing() {
             pypnm__sizing__subcmd__help,env)
                 cmd="pypnm__sizing__subcmd__help__subcmd__env"
                 ;;
+            pypnm__sizing__subcmd__help,exec)
+                cmd="pypnm__sizing__subcmd__help__subcmd__exec"
+                ;;
             pypnm__sizing__subcmd__help,explain)
                 cmd="pypnm__sizing__subcmd__help__subcmd__explain"
                 ;;
@@ -77,7 +83,7 @@ _pypnm__sizing() {
 
     case "${cmd}" in
         pypnm__sizing)
-            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env check apply ready watch help"
+            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply ready watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -204,6 +210,28 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__exec)
+            opts="-h --unit --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__explain)
             opts="-h --cpus --cpu-count --memory --memory-gib --unit --json --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -243,7 +271,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__help)
-            opts="show explain preview env check apply ready watch help"
+            opts="show explain preview env exec check apply ready watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -285,6 +313,20 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__help__subcmd__env)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__help__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

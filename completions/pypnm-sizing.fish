@@ -37,6 +37,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "show" -d 
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "explain" -d 'Every limit found, the one that binds, the guide\'s steps, what was set by hand'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "preview" -d 'The drop-in that the generator would write'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "env" -d 'PyPNM\'s four lines, shown or written'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "exec" -d 'Size PyPNM to what this process may use, and become the command: for containers'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "check" -d 'Whether what systemd has loaded, and what runs, still fits the machine'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "apply" -d 'Reload, and restart the service if its profile changed'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
@@ -74,6 +75,9 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l unit -
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l print-only -d 'Only show them, whatever else is said'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -l unit -d 'The unit whose profile it is [default: the first of Units=]' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l unit -d 'Only this unit (default: every unit that is sized)' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -s v -l verbose -d 'Say what was compared'
@@ -102,12 +106,13 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l root
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l json -d 'One line of JSON a sample, and one at the end'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l write-advice -d 'At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -s h -l help -d 'Print help'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "show" -d 'What this machine gets, at a glance (the default)'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "explain" -d 'Every limit found, the one that binds, the guide\'s steps, what was set by hand'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "preview" -d 'The drop-in that the generator would write'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "env" -d 'PyPNM\'s four lines, shown or written'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "check" -d 'Whether what systemd has loaded, and what runs, still fits the machine'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "apply" -d 'Reload, and restart the service if its profile changed'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "watch" -d 'Watch the live workers, and say what to set'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env check apply ready watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "show" -d 'What this machine gets, at a glance (the default)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "explain" -d 'Every limit found, the one that binds, the guide\'s steps, what was set by hand'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "preview" -d 'The drop-in that the generator would write'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "env" -d 'PyPNM\'s four lines, shown or written'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "exec" -d 'Size PyPNM to what this process may use, and become the command: for containers'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "check" -d 'Whether what systemd has loaded, and what runs, still fits the machine'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "apply" -d 'Reload, and restart the service if its profile changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "watch" -d 'Watch the live workers, and say what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

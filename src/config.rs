@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::names;
 use crate::parse::boolean::boolean;
+use crate::parse::printable::is_hidden;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::PolicySettings;
@@ -110,6 +111,11 @@ impl Config {
         }
     }
 
+    /// Whether the operator named them.
+    pub fn names_units(&self) -> bool {
+        self.units.is_some()
+    }
+
     /// Whether `unit` is one of them.
     fn is_sized(&self, unit: &str) -> bool {
         match &self.units {
@@ -148,25 +154,39 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
             break;
         }
     }
-    // By name; of the same name the strongest directory's.
+    // By name; of the same name the strongest directory's, unless that one is not trusted.
     let mut drop_ins: Vec<(String, &str)> = Vec::new();
     for (_, directory) in PLACES {
-        let entries = match root.entries(directory) {
-            Ok(entries) => entries,
-            Err(ReadError::Missing) => continue,
-            Err(error) => {
-                problems.push(Problem::unreadable(directory, error, "its files are skipped"));
-                continue;
+        let mut bad_names = 0;
+        let listed = root.each_trusted_entry(directory, |name, _| {
+            if !name.ends_with(b".conf") || name.starts_with(b".") {
+                return;
             }
-        };
-        let of_ours = |name: &str| name.ends_with(".conf") && !name.starts_with('.');
-        drop_ins.extend(entries.into_iter().filter(|e| of_ours(&e.name)).map(|e| (e.name, directory)));
+            match usable_name(name) {
+                Ok(name) => drop_ins.push((name.to_owned(), directory)),
+                Err(reason) if bad_names < MOST_FAULTS => {
+                    bad_names += 1;
+                    let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
+                    let consequence = "the file is skipped".into();
+                    problems.push(Problem { source, kind: ProblemKind::BadName { reason }, consequence });
+                }
+                Err(_) => {}
+            }
+        });
+        match listed {
+            Ok(()) | Err(ReadError::Missing) => {}
+            Err(error) => problems.push(Problem::unreadable(directory, error, "its files are skipped")),
+        }
     }
     // Stable: the directories stay in their order.
     drop_ins.sort_by(|a, b| a.0.cmp(&b.0));
-    drop_ins.dedup_by(|later, earlier| later.0 == earlier.0);
+    let mut taken = None;
     for (name, directory) in drop_ins {
-        take_file(root, format!("{directory}/{name}").into(), &mut config, problems);
+        if taken.as_ref() != Some(&name)
+            && take_file(root, format!("{directory}/{name}").into(), &mut config, problems)
+        {
+            taken = Some(name);
+        }
     }
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
@@ -176,10 +196,16 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     config
 }
 
-/// Reads one file into `config`. Whether there is such a file.
+/// The name of a drop-in. `Err`: it is none that this program reads or prints.
+fn usable_name(name: &[u8]) -> Result<&str, &'static str> {
+    let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
+    if name.chars().any(is_hidden) { Err("its name has a control character") } else { Ok(name) }
+}
+
+/// Reads one file into `config`. Whether there is such a file; one that others than root could have written does not count.
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     // An empty file only hides others.
-    let taken = root.with_bytes(&path, |text| {
+    let taken = root.with_trusted_bytes(&path, |text| {
         parse_into(&path, text, config, problems);
         !text.is_empty()
     });
@@ -192,8 +218,9 @@ fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Ve
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
+            let is_trusted = !matches!(error, ReadError::Untrusted(_));
             problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            true
+            is_trusted
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod dropin;
 pub mod kernel_cmdline;
 pub mod limits;
 pub mod log;
+pub mod mounts;
 pub mod names;
 pub mod overrides;
 pub mod parse;
@@ -29,6 +30,7 @@ pub mod pypnm;
 pub mod reasons;
 pub mod root;
 pub mod sizing;
+pub mod trust;
 pub mod units;
 #[cfg(feature = "helper")]
 pub mod watch;

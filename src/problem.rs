@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
+use crate::parse::printable::{Printable, is_hidden};
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
@@ -50,7 +51,7 @@ impl PartialEq for FileName {
 
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
+        write!(f, "{}", Printable(self))
     }
 }
 
@@ -101,12 +102,12 @@ pub struct Sourced<T> {
 /// `file:line: key`, without what is absent.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        write!(f, "{}", self.file)?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
         if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
+            write!(f, ": {}", Printable(&self.key))?;
         }
         Ok(())
     }
@@ -149,6 +150,11 @@ pub enum ProblemKind {
     },
     /// A line that says nothing.
     Syntax(Fault),
+    /// The file's name is none that a configuration file may have.
+    BadName {
+        /// Why not.
+        reason: &'static str,
+    },
     /// So many faults before this line that the file can't be what it should be.
     TooManyFaults,
 }
@@ -157,7 +163,7 @@ impl ProblemKind {
     /// A bad value; a long or binary one is shortened and made printable.
     pub fn bad_value(value: &str, expected: &'static str) -> Self {
         let mut shown: String =
-            value.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            value.chars().take(40).map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect();
         if value.chars().nth(40).is_some() {
             shown.push('…');
         }
@@ -204,6 +210,7 @@ impl fmt::Display for Problem {
             ProblemKind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
             ProblemKind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
             ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
+            ProblemKind::BadName { reason } => f.write_str(reason)?,
             ProblemKind::TooManyFaults => f.write_str("too many faults above")?,
         }
         write!(f, "; {}", self.consequence)

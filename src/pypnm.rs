@@ -52,14 +52,16 @@ pub enum ProfileFile {
     Crashes(&'static str, String),
 }
 
+/// The keys and values of a profile file (`parse_env_file()`): the last of a key counts.
+pub fn profile_values(text: &str) -> BTreeMap<&str, &str> {
+    let lines = text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.trim(), value.trim())).collect()
+}
+
 /// Reads a profile file as PyPNM does.
 pub fn read_profile_file(text: &str) -> ProfileFile {
-    let mut values = BTreeMap::new();
-    for line in text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#')) {
-        if let Some((key, value)) = line.split_once('=') {
-            values.insert(key.trim(), value.trim());
-        }
-    }
+    let values = profile_values(text);
     let value = |key| values.get(key).copied().unwrap_or_default();
     // PyPNM's order: a bad value ends it before a missing key could.
     let mut numbers = [0, 0];

@@ -124,6 +124,10 @@ pub fn size(request: &Request<'_>) -> Sizing {
     };
 
     let mut names = sizing.config.units();
+    // A process that is one service does not share with a default that nobody asked for.
+    if process.is_some() && extra_unit.is_some() && !sizing.config.names_units() {
+        names.clear();
+    }
     if let Some(extra) = extra_unit
         && !names.iter().any(|name| name == extra)
     {

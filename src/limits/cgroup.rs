@@ -114,11 +114,15 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
         [memory, cpu, cpuset]
     };
-    let [memory, cpu, cpuset] = with_mountinfo(root, member.mountinfo, places).unwrap_or_else(|error| {
-        let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
-        reader.problems.push(Problem::unreadable("/proc/self/mountinfo", error, instead));
-        places(&[])
-    });
+    let [memory, cpu, cpuset] = match root.cgroup_mounts(member.mountinfo) {
+        Ok(lines) => places(&lines),
+        Err((_, ReadError::Missing)) => places(&[]),
+        Err((path, error)) => {
+            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+            reader.problems.push(Problem::unreadable(path, error, instead));
+            places(&[])
+        }
+    };
     if let Some(place) = memory {
         reader.memory(&place);
     }
@@ -129,19 +133,6 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         reader.cpus(&place);
     }
     reader.found
-}
-
-/// What `look` makes of the first mountinfo that can be read; none at all is empty (an image, say).
-fn with_mountinfo<T>(root: &Root, paths: &[&str], look: impl Fn(&[u8]) -> T) -> Result<T, ReadError> {
-    let mut failed = None;
-    for path in paths {
-        match root.with_bytes(path, &look) {
-            Ok(looked) => return Ok(looked),
-            Err(ReadError::Missing) => {}
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    failed.map_or_else(|| Ok(look(&[])), Err)
 }
 
 /// Where a process is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.

@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod cpu_list;
 pub mod environment;
 pub mod mountinfo;
+pub mod printable;
 pub mod quantity;
 pub mod syntax;
 pub mod words;

@@ -94,7 +94,7 @@ fn unescape(field: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Three octal digits, and what follows them.
-fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
+pub(crate) fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, rest) = text.split_first_chunk::<3>()?;
     let value = digits.iter().try_fold(0u16, |value, digit| {
         matches!(digit, b'0'..=b'7').then(|| value * 8 + u16::from(digit - b'0'))

@@ -8,6 +8,8 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use pypnm_sizing::parse::printable::is_hidden;
+
 /// What a verb ends with: a status for the shell, or an error for stderr and status 2.
 pub(crate) type Outcome = anyhow::Result<ExitCode>;
 
@@ -41,12 +43,12 @@ pub(crate) fn remark(text: &dyn Display) {
 /// `text` as one line that a terminal only displays: each control character, line feeds included, becomes `?`, as in
 /// `ls -q`, and so does each character that is invisible or reorders its neighbours.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    replaced(text, is_printable)
+    replaced(text, |c| !is_hidden(c))
 }
 
 /// The same for a text of several lines.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
-    replaced(text, |c| c == '\n' || is_printable(c))
+    replaced(text, |c| c == '\n' || !is_hidden(c))
 }
 
 fn replaced(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -54,15 +56,6 @@ fn replaced(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().map(|c| if keeps(c) { c } else { '?' }).collect())
-}
-
-/// Whether a terminal shows a character where it stands: no control character (C0, DEL, C1), no line or paragraph
-/// separator, none of Unicode's format characters that are invisible or change the direction of text (UAX #9).
-fn is_printable(c: char) -> bool {
-    let is_format = matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !is_format
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod values;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,9 @@ pub(crate) enum Command {
     Preview(Preview),
     /// PyPNM's four lines, shown or written
     Env(Env),
+    /// Size PyPNM to what this process may use, and become the command: for containers
+    #[command(after_help = EXEC_EXAMPLES)]
+    Exec(Exec),
     /// Whether what systemd has loaded, and what runs, still fits the machine
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
@@ -89,6 +93,17 @@ Examples:
   pypnm-sizing preview                         nothing is written anywhere
   pypnm-sizing preview --cpus 16 --memory 64GB
   systemctl cat pypnm.service                  what systemd has loaded, to compare";
+
+const EXEC_EXAMPLES: &str = "\
+Variables that are set and not empty stay, and so does a complete profile file
+of your own in PYPNM_SERVE_ENV_FILE. The command starts whatever happens.
+
+Status: 125 wrong usage, 126 the command can't be executed, 127 it is not there;
+else the command's own.
+
+Examples:
+  in an image's ENTRYPOINT:  pypnm-sizing exec -- /app/entrypoint.sh
+  by hand:                   pypnm-sizing exec pypnm serve --port 8000";
 
 const CHECK_EXAMPLES: &str = "\
 Status:
@@ -221,10 +236,9 @@ is --print-only.
 
 Examples:
   show them:                    pypnm-sizing env
-  write them where PyPNM looks: pypnm-sizing env --write && pypnm serve
+  write them where PyPNM looks: pypnm-sizing env --write
   another machine's:            pypnm-sizing env --cpus 16 --memory 64GB
-  in a container's entry point: export PYPNM_SERVE_ENV_FILE=/run/pypnm.env
-                                pypnm-sizing env --write && exec pypnm serve")]
+In a container use 'pypnm-sizing exec'.")]
 pub(crate) struct Env {
     #[command(flatten)]
     pub(crate) machine: Machine,
@@ -238,6 +252,16 @@ pub(crate) struct Env {
     /// The unit whose profile it is [default: the first of Units=]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Exec {
+    /// The unit whose profile it is [default: the first of Units=]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub(crate) unit: Option<String>,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Where `env` puts its lines.

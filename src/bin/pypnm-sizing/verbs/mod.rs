@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod check;
 pub(crate) mod env;
+pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod preview;
 pub(crate) mod ready;

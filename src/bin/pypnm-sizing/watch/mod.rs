@@ -195,7 +195,7 @@ impl Watching<'_> {
             memory_source: &source,
             limit_max_requests: self.reader.limit_max_requests,
             findings: &self.findings,
-            no_shares: self.reader.no_shares.map(|error| error.to_string()),
+            no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: (cpu_seconds() - self.cpu_began) * 100.0 / watched,
             letters: !speaks_utf8(),
             colours,

@@ -89,7 +89,7 @@ impl Reader {
                 // Not one that ended in the meantime.
                 && Stat::of(&self.machine, pid).is_some_and(|stat| stat.started == started)
             {
-                no_shares = Some(*error);
+                no_shares = Some(error.clone());
             }
             processes.push(Process {
                 pid,

@@ -30,7 +30,15 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
         let Some(path) = file.to_str() else {
             continue;
         };
-        match machine.text(path) {
+        // What a service's user can write must not lead root anywhere.
+        let is_root = rustix::process::geteuid().is_root();
+        let text = if is_root {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| ReadError::NotText);
+            machine.with_owned_bytes(path, text).and_then(|text| text)
+        } else {
+            machine.text(path)
+        };
+        match text {
             Ok(text) => return Ok(Path::new(&runtime_dir(path, &text)?).join(PROFILE)),
             Err(ReadError::Missing) => looked.push(packages.display().to_string()),
             Err(error) => bail!("{path}: {error}; --write PATH says where to write"),

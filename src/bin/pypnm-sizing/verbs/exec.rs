@@ -1,0 +1,243 @@
+//! `exec`: sizes PyPNM to what this very process may use, and becomes the command. For containers, where no generator
+//! runs and a limit shows in the process's own cgroup only.
+//!
+//! Owns the order of things: read, decide ([`environment`]), hand over a profile file, say one line, execvp(3). It always
+//! becomes the command: whatever fails before costs PyPNM its numbers, never its start.
+
+mod environment;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use pypnm_sizing::limits::process::Process;
+use pypnm_sizing::names::RUNTIME_DIRECTORY;
+use pypnm_sizing::parse::quantity::{Cpus, Gib};
+use pypnm_sizing::pypnm::{ENV_FILE, integer};
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
+use pypnm_sizing::{reasons, write};
+use rustix::fs::{MemfdFlags, Mode, SealFlags};
+use rustix::io::Errno;
+
+use crate::cli::Exec;
+use crate::output::remark;
+use crate::wording::{self, Keys, OF_UVICORN};
+use environment::{Decision, Number, OperatorFile, SizedValues, VARIABLES, decide};
+
+/// Statuses, as env(1), nohup(1) and timeout(1) have them: the program's own failure, a command that can't be executed, a
+/// command that is not there.
+pub(crate) const OWN_FAILURE: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// The profile's file name in [`RUNTIME_DIRECTORY`].
+const PROFILE: &str = "pypnm.env";
+/// The first line of a file that is written anew at each start: one without it is the operator's.
+const MARK: &str = "# Written by pypnm-sizing exec at each start.\n";
+
+pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
+    let Some((program, rest)) = arguments.command.split_first() else {
+        return ExitCode::from(OWN_FAILURE);
+    };
+    let sizing = size(&Request {
+        extra_unit: arguments.unit.as_deref(),
+        process: Some(Process::Own),
+        ..Request::new(root)
+    });
+    sizing.problems.iter().for_each(|problem| remark(problem));
+    let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
+    let mut command = Command::new(program);
+    command.args(rest);
+    match sizing.units.iter().find(wanted) {
+        Some(unit) => hand_over(&mut command, unit, &arguments.command),
+        None => remark(&format!("{}: the command starts as it is", not_sized(&sizing, arguments))),
+    }
+
+    // Only returns where it failed. SIGPIPE gets its default action again, which Rust's start has taken away.
+    let error = command.exec();
+    remark(&format!("{}: {error}", Path::new(program).display()));
+    let status = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+    ExitCode::from(status)
+}
+
+/// Why the unit is not sized.
+fn not_sized(sizing: &Sizing, arguments: &Exec) -> String {
+    let unit = arguments.unit.clone().or_else(|| sizing.config.units().into_iter().next());
+    wording::turned_off(sizing)
+        .or_else(|| wording::not_sized(sizing, unit.as_deref().unwrap_or_default()))
+        .unwrap_or_else(|| "nothing to size".to_owned())
+}
+
+/// Gives the command its environment and its profile file, and says what it gets.
+fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
+    let set: BTreeMap<&'static str, String> = VARIABLES
+        .into_iter()
+        .filter_map(|key| Some((key, std::env::var_os(key)?.to_string_lossy().into_owned())))
+        .collect();
+    let sized = SizedValues {
+        cpu_count: unit.capacity.whole_cpus().to_string(),
+        total_memory_gib: Gib(unit.capacity.memory.amount).to_string(),
+        workers: unit.profile.workers,
+        limit_max_requests: unit.profile.limit_max_requests,
+    };
+    let configured = std::env::var_os(ENV_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let there = configured.as_deref().map_or(Existing::None, existing);
+    let name = configured.as_deref().unwrap_or(Path::new("")).to_string_lossy();
+    let file = match &there {
+        Existing::Operators(text) => Some(OperatorFile { path: &name, text }),
+        Existing::None | Existing::Ours | Existing::Unusable => None,
+    };
+    let decision = decide(&set, file.as_ref(), &sized);
+    decision.problems.iter().for_each(|problem| remark(problem));
+
+    for (key, value) in &decision.changes {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    let place = match &decision.profile {
+        None => format!("profile in {name}"),
+        Some(profile) => {
+            let writable = configured.as_deref().filter(|_| matches!(there, Existing::None | Existing::Ours));
+            match written(writable, &format!("{MARK}{profile}")) {
+                Ok(path) => {
+                    let place = format!("profile in {}", path.display());
+                    command.env(ENV_FILE, path);
+                    place
+                }
+                Err(error) => {
+                    format!("no profile file ({error}), so 'pypnm serve' falls back to its own sizing")
+                }
+            }
+        }
+    };
+    remark(&line(unit, &decision, words, &place));
+}
+
+/// What there is at the path in `PYPNM_SERVE_ENV_FILE`.
+enum Existing {
+    /// Nothing, so the file can be made.
+    None,
+    /// A file of an earlier start.
+    Ours,
+    /// A file that somebody else has written.
+    Operators(String),
+    /// Something else, or a file that can't be read: left alone.
+    Unusable,
+}
+
+/// Looks at the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
+fn existing(path: &Path) -> Existing {
+    // Only a regular file is opened: a device or a FIFO may do something.
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return unusable(path, "it is no regular file");
+    }
+    let Some(text) = path.to_str().map(|path| Root::machine().text(path)) else {
+        return unusable(path, "its name is not UTF-8");
+    };
+    match text {
+        Ok(text) if text.starts_with(MARK) => Existing::Ours,
+        Ok(text) => Existing::Operators(text),
+        Err(ReadError::Missing) => Existing::None,
+        Err(error) => unusable(path, &error.to_string()),
+    }
+}
+
+fn unusable(path: &Path, why: &str) -> Existing {
+    remark(&format!("{ENV_FILE}={}: {why}; another file is used", path.display()));
+    Existing::Unusable
+}
+
+/// Writes the profile: where the operator wants it, else in the runtime directory, else into memory. Its path.
+fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
+    let default = Path::new(RUNTIME_DIRECTORY).join(PROFILE);
+    for path in configured.into_iter().chain([default.as_path()]) {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            continue;
+        };
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        if write::make_directories(dir).and_then(|()| write::replace(dir, name, text)).is_ok() {
+            return Ok(path.to_owned());
+        }
+    }
+    let file = in_memory(text).map_err(|errno| format!("memfd_create: {errno}"))?;
+    // Stays open in the command: the process ID is the same, and workers that it spawns read it there as well. Its name
+    // in /proc/self would be another file in each of them.
+    Ok(PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.into_raw_fd())))
+}
+
+/// A sealed file in memory that anybody may read and nobody can change.
+fn in_memory(text: &str) -> Result<OwnedFd, Errno> {
+    let name = "pypnm.env";
+    // No close-on-exec. Where vm.memfd_noexec insists, the file must not be executable; kernels before 6.3 don't know it.
+    let plain = MemfdFlags::ALLOW_SEALING;
+    let file = match rustix::fs::memfd_create(name, plain | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, plain),
+        other => other,
+    }?;
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    // The service's user is another, and opens it anew by its name in /proc.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// The one line: the numbers, why, the file, and what becomes of one worker at its limit.
+fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) -> String {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let numbers = if Keys::of_arguments(&words) == OF_UVICORN { &decision.uvicorn } else { &decision.serve };
+    let [workers, limit] = numbers.clone();
+    // Flags of the command win by themselves.
+    let workers = flag(&words, "--workers").unwrap_or(workers);
+    let limit = flag(&words, "--limit-max-requests").unwrap_or(limit);
+
+    let mut reasons = Vec::new();
+    match &workers.set_by {
+        Some(set_by) => reasons.push(format!("workers set by {set_by}")),
+        None => reasons.push(reasons::workers_reason(unit)),
+    }
+    if let Some(set_by) = &limit.set_by {
+        reasons.push(format!("limit set by {set_by}"));
+    }
+    if workers.set_by.is_none() {
+        let (cpus, memory) = (Cpus(unit.capacity.cpu.amount), Gib(unit.capacity.memory.amount));
+        let number = if unit.capacity.cpu.amount == 1000 { "CPU" } else { "CPUs" };
+        reasons.push(format!("{cpus} {number} by {}", reasons::cpu_reason(unit)));
+        reasons.push(format!("{memory} GiB by {}", reasons::memory_reason(unit)));
+    }
+    let end = if workers.value <= 1 && limit.value > 0 {
+        let requests = limit.value;
+        format!(
+            "; the service ends with status 0 after {requests} requests, so it needs 'restart: always' or \
+             'unless-stopped'"
+        )
+    } else {
+        String::new()
+    };
+    format!("{} ({}); {place}{end}", wording::profile(workers.value, limit.value), reasons.join("; "))
+}
+
+/// The value of a flag on the command line, the last one.
+fn flag(words: &[String], name: &str) -> Option<Number> {
+    let mut found = None;
+    for (at, word) in words.iter().enumerate() {
+        let value = match word.strip_prefix(name) {
+            Some("") => words.get(at + 1).map(String::as_str),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        };
+        found = value.and_then(integer).or(found);
+    }
+    found.map(|value| Number { value, set_by: Some(name.to_owned()) })
+}

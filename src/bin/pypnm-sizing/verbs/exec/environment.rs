@@ -1,0 +1,362 @@
+//! What `exec` makes of an environment: a pure decision, variables and a profile file in, changes out.
+//!
+//! A variable that is set and not empty stays. The precedence is uvicorn's own (uvicorn/main.py and config.py of 0.34.2:
+//! `UVICORN_WORKERS` before `WEB_CONCURRENCY`), and PyPNM's (`load_seeded_profile()`: the file before the environment).
+//! A value that would end the program with a traceback is replaced by the sized one.
+//!
+//! Reads and writes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use pypnm_sizing::overrides::is_valid_value;
+use pypnm_sizing::problem::{Problem, ProblemKind, Source};
+use pypnm_sizing::pypnm::{
+    CPU_COUNT, KEYS, LIMIT_MAX_REQUESTS, ProfileFile, TOTAL_MEMORY_GIB, WORKERS, integer, profile_values,
+    read_profile_file,
+};
+
+use crate::wording::{UVICORN_LIMIT, UVICORN_WORKERS};
+
+/// What uvicorn and others take for the number of workers where nothing else gives it.
+pub(crate) const WEB_CONCURRENCY: &str = "WEB_CONCURRENCY";
+/// Every variable that decides.
+pub(crate) const VARIABLES: [&str; 7] = [
+    CPU_COUNT,
+    TOTAL_MEMORY_GIB,
+    WORKERS,
+    LIMIT_MAX_REQUESTS,
+    UVICORN_WORKERS,
+    UVICORN_LIMIT,
+    WEB_CONCURRENCY,
+];
+
+/// The numbers that the machine gets, as texts for [`KEYS`].
+pub(crate) struct SizedValues {
+    pub(crate) cpu_count: String,
+    pub(crate) total_memory_gib: String,
+    pub(crate) workers: u32,
+    pub(crate) limit_max_requests: u32,
+}
+
+/// The profile file that `PYPNM_SERVE_ENV_FILE` names.
+pub(crate) struct OperatorFile<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) text: &'a str,
+}
+
+/// A number and who set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Number {
+    /// Workers, or requests; 0 requests: never recycled.
+    pub(crate) value: i64,
+    /// The variable or file that gave it; `None`: sized.
+    pub(crate) set_by: Option<String>,
+}
+
+/// What comes of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Variables to set, or to remove (`None`); those that are not named stay as they are.
+    pub(crate) changes: BTreeMap<&'static str, Option<String>>,
+    /// PyPNM's four lines, to be written; `None`: the operator's file has them.
+    pub(crate) profile: Option<String>,
+    /// What `pypnm serve` takes: workers, recycle limit.
+    pub(crate) serve: [Number; 2],
+    /// What `uvicorn` takes.
+    pub(crate) uvicorn: [Number; 2],
+    /// Values that were replaced.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Decides for the variables `set` (those of [`VARIABLES`] that are in the environment) and for the operator's file, if
+/// there is one.
+pub(crate) fn decide(
+    set: &BTreeMap<&'static str, String>,
+    file: Option<&OperatorFile<'_>>,
+    sized: &SizedValues,
+) -> Decision {
+    let mut decision = Deciding { set, changes: BTreeMap::new(), problems: Vec::new() };
+    let sized_text = |key| match key {
+        CPU_COUNT => sized.cpu_count.clone(),
+        TOTAL_MEMORY_GIB => sized.total_memory_gib.clone(),
+        LIMIT_MAX_REQUESTS | UVICORN_LIMIT => sized.limit_max_requests.to_string(),
+        _ => sized.workers.to_string(),
+    };
+    // Each on its own: not empty, and nothing that would end the program.
+    let own: BTreeMap<&str, String> = VARIABLES
+        .into_iter()
+        .filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?)))
+        .collect();
+    let variable = |key: &str, least: i64| {
+        let value = integer(own.get(key)?.trim())?.max(least);
+        Some(Number { value, set_by: Some(key.to_owned()) })
+    };
+    let first = |keys: &[&str], least| keys.iter().find_map(|key| variable(key, least));
+
+    let (values, is_complete) = file.map_or_else(Default::default, |file| decision.of_file(file));
+    let in_file = |key: &str| {
+        let value = integer(values.get(key)?)?;
+        file.map(|file| Number { value, set_by: Some(file.path.to_owned()) })
+    };
+    let of_sizing = |value: u32| Number { value: value.into(), set_by: None };
+    let serve_workers = in_file(WORKERS)
+        .or_else(|| first(&[WORKERS, UVICORN_WORKERS, WEB_CONCURRENCY], 1))
+        .unwrap_or_else(|| of_sizing(sized.workers));
+    let serve_limit = in_file(LIMIT_MAX_REQUESTS)
+        .or_else(|| first(&[LIMIT_MAX_REQUESTS, UVICORN_LIMIT], 0))
+        .unwrap_or_else(|| of_sizing(sized.limit_max_requests));
+    let uvicorn_workers =
+        first(&[UVICORN_WORKERS, WEB_CONCURRENCY], 1).unwrap_or_else(|| serve_workers.clone());
+    let uvicorn_limit = variable(UVICORN_LIMIT, 0).unwrap_or_else(|| serve_limit.clone());
+
+    if !own.contains_key(UVICORN_WORKERS) && !own.contains_key(WEB_CONCURRENCY) {
+        decision.changes.insert(UVICORN_WORKERS, Some(uvicorn_workers.value.to_string()));
+    }
+    // uvicorn takes 0 for "end before the first request".
+    if uvicorn_limit.value <= 0 {
+        decision.remove(UVICORN_LIMIT);
+    } else if !own.contains_key(UVICORN_LIMIT) {
+        decision.changes.insert(UVICORN_LIMIT, Some(uvicorn_limit.value.to_string()));
+    }
+
+    let mut profile = String::new();
+    for key in KEYS {
+        let number = match key {
+            WORKERS => Some(serve_workers.value.to_string()),
+            LIMIT_MAX_REQUESTS => Some(serve_limit.value.to_string()),
+            _ => values.get(key).cloned(),
+        };
+        let value = number.or_else(|| own.get(key).cloned()).unwrap_or_else(|| sized_text(key));
+        // Writing into a string can't fail.
+        let _ = writeln!(profile, "{key}={value}");
+        // PyPNM's start script and its wrapper read the variables.
+        if !own.contains_key(key) {
+            decision.changes.insert(key, Some(value));
+        }
+    }
+    let Deciding { changes, problems, .. } = decision;
+    Decision {
+        changes,
+        profile: (!is_complete).then_some(profile),
+        serve: [serve_workers, serve_limit],
+        uvicorn: [uvicorn_workers, uvicorn_limit],
+        problems,
+    }
+}
+
+/// A decision in the making.
+struct Deciding<'a> {
+    set: &'a BTreeMap<&'static str, String>,
+    changes: BTreeMap<&'static str, Option<String>>,
+    problems: Vec<Problem>,
+}
+
+impl Deciding<'_> {
+    /// Takes a variable out of the environment, if it is there.
+    fn remove(&mut self, key: &'static str) {
+        self.changes.remove(key);
+        if self.set.contains_key(key) {
+            self.changes.insert(key, None);
+        }
+    }
+
+    /// The value of a variable, the sized one where its own would crash; an empty one is removed, and is none.
+    fn checked(&mut self, key: &'static str, sized: &str) -> Option<String> {
+        let value = self.set.get(key)?;
+        if value.is_empty() {
+            self.remove(key);
+            return None;
+        }
+        let (is_good, expected) = is_accepted(key, value);
+        if is_good {
+            return Some(value.clone());
+        }
+        let instead = format!("the sized {sized} is used");
+        self.problems.push(Problem::bad_value(
+            Source::key("the environment", 0, key),
+            value,
+            expected,
+            instead,
+        ));
+        self.changes.insert(key, Some(sized.to_owned()));
+        Some(sized.to_owned())
+    }
+
+    /// The valid values of the operator's file, and whether PyPNM takes the file as it is.
+    fn of_file(&mut self, file: &OperatorFile<'_>) -> (BTreeMap<String, String>, bool) {
+        let read = read_profile_file(file.text);
+        let mut values = BTreeMap::new();
+        for (key, value) in profile_values(file.text).into_iter().filter(|(key, _)| KEYS.contains(key)) {
+            let taken = matches!(read, ProfileFile::Taken(_));
+            let (is_good, expected) = is_accepted(key, value);
+            if taken || is_good {
+                values.insert(key.to_owned(), value.to_owned());
+            } else if !value.is_empty() {
+                let source = Source::key(file.path.to_owned(), 0, key.to_owned());
+                let instead = "the sized one is used, from another file";
+                self.problems.push(Problem::bad_value(source, value, expected, instead));
+            }
+        }
+        if let ProfileFile::Ignored(missing) = read {
+            self.problems.push(Problem {
+                source: Source::key(file.path.to_owned(), 0, missing),
+                kind: ProblemKind::Absent,
+                consequence: "PyPNM would ignore the file; a complete copy is written elsewhere".into(),
+            });
+        }
+        (values, matches!(read, ProfileFile::Taken(_)))
+    }
+}
+
+/// Whether a value can be handed on as it is, and what is expected: uvicorn's are whatever Python's `int()` takes.
+fn is_accepted(key: &str, value: &str) -> (bool, &'static str) {
+    match key {
+        UVICORN_WORKERS | WEB_CONCURRENCY => (integer(value.trim()).is_some(), "a whole number"),
+        UVICORN_LIMIT => (integer(value.trim()).is_some_and(|limit| limit >= 0), "a whole number from 0"),
+        LIMIT_MAX_REQUESTS => (is_valid_value(key, value), "a whole number from 0"),
+        TOTAL_MEMORY_GIB => (is_valid_value(key, value), "a number"),
+        _ => (is_valid_value(key, value), "a whole number from 1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Decision, OperatorFile, SizedValues, VARIABLES, decide};
+
+    fn decided(environment: &[(&str, &str)], file: Option<&str>) -> Decision {
+        let set = VARIABLES
+            .into_iter()
+            .filter_map(|key| {
+                let (_, value) = environment.iter().find(|(name, _)| *name == key)?;
+                Some((key, (*value).to_owned()))
+            })
+            .collect();
+        let sized = SizedValues {
+            cpu_count: "2".into(),
+            total_memory_gib: "8".into(),
+            workers: 2,
+            limit_max_requests: 1000,
+        };
+        let file = file.map(|text| OperatorFile { path: "/data/profile.env", text });
+        decide(&set, file.as_ref(), &sized)
+    }
+
+    /// What the program finds: the environment after the changes, and the file's lines.
+    fn outcome(
+        environment: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> (BTreeMap<String, String>, Option<String>, usize) {
+        let decision = decided(environment, file);
+        let mut after: BTreeMap<String, String> =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        for (key, value) in decision.changes {
+            match value {
+                Some(value) => after.insert(key.to_owned(), value),
+                None => after.remove(key),
+            };
+        }
+        (after, decision.profile, decision.problems.len())
+    }
+
+    /// Workers and limit in the file, `UVICORN_WORKERS`, `UVICORN_LIMIT_MAX_REQUESTS` and `WEB_CONCURRENCY`, warnings.
+    fn short(environment: &[(&str, &str)]) -> String {
+        let (after, profile, problems) = outcome(environment, None);
+        let profile = profile.unwrap_or_default();
+        let line = |key| profile.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("-").to_owned();
+        let variable = |key: &str| after.get(key).cloned().unwrap_or_else(|| "-".to_owned());
+        format!(
+            "{} {} {} {} {} {problems}",
+            line("PYPNM_SERVE_WORKERS="),
+            line("PYPNM_SERVE_LIMIT_MAX_REQUESTS="),
+            variable("UVICORN_WORKERS"),
+            variable("UVICORN_LIMIT_MAX_REQUESTS"),
+            variable("WEB_CONCURRENCY"),
+        )
+    }
+
+    #[test]
+    fn nothing_set_takes_the_sized_numbers() {
+        let (after, profile, problems) = outcome(&[], None);
+        assert_eq!(
+            profile.as_deref(),
+            Some(
+                "PYPNM_SERVE_CPU_COUNT=2\nPYPNM_SERVE_TOTAL_MEMORY_GIB=8\nPYPNM_SERVE_WORKERS=2\n\
+                 PYPNM_SERVE_LIMIT_MAX_REQUESTS=1000\n"
+            )
+        );
+        assert_eq!((after.len(), problems), (6, 0));
+        assert_eq!(short(&[]), "2 1000 2 1000 - 0");
+    }
+
+    #[test]
+    fn what_is_set_stays_and_is_handed_to_the_other_program() {
+        assert_eq!(short(&[("PYPNM_SERVE_WORKERS", "3")]), "3 1000 3 1000 - 0");
+        assert_eq!(short(&[("UVICORN_WORKERS", "3")]), "3 1000 3 1000 - 0");
+        assert_eq!(short(&[("WEB_CONCURRENCY", "3")]), "3 1000 - 1000 3 0");
+        assert_eq!(short(&[("UVICORN_WORKERS", "3"), ("WEB_CONCURRENCY", "4")]), "3 1000 3 1000 4 0");
+        assert_eq!(short(&[("PYPNM_SERVE_WORKERS", "5"), ("WEB_CONCURRENCY", "4")]), "5 1000 - 1000 4 0");
+        assert_eq!(short(&[("PYPNM_SERVE_WORKERS", "5"), ("UVICORN_WORKERS", "4")]), "5 1000 4 1000 - 0");
+        assert_eq!(short(&[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "70")]), "2 70 2 70 - 0");
+        assert_eq!(short(&[("UVICORN_LIMIT_MAX_REQUESTS", "70")]), "2 70 2 70 - 0");
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_no_variable_for_uvicorn() {
+        assert_eq!(short(&[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "0")]), "2 0 2 - - 0");
+        assert_eq!(short(&[("UVICORN_LIMIT_MAX_REQUESTS", "0")]), "2 0 2 - - 0");
+        assert_eq!(
+            short(&[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "7"), ("UVICORN_LIMIT_MAX_REQUESTS", "0")]),
+            "2 7 2 - - 0"
+        );
+    }
+
+    #[test]
+    fn empty_is_unset() {
+        for key in VARIABLES {
+            assert_eq!(short(&[(key, "")]), "2 1000 2 1000 - 0", "{key}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_would_crash_is_replaced_and_named() {
+        for key in VARIABLES {
+            let (after, _, problems) = outcome(&[(key, "two")], None);
+            assert_eq!(problems, 1, "{key}");
+            assert!(!after.values().any(|value| value == "two"), "{key}: {after:?}");
+        }
+        assert_eq!(short(&[("PYPNM_SERVE_WORKERS", "abc")]), "2 1000 2 1000 - 1");
+        assert_eq!(short(&[("UVICORN_WORKERS", "2.0")]), "2 1000 2 1000 - 1");
+        assert_eq!(short(&[("WEB_CONCURRENCY", "abc")]), "2 1000 - 1000 2 1");
+        assert_eq!(short(&[("UVICORN_LIMIT_MAX_REQUESTS", "-1")]), "2 1000 2 1000 - 1");
+        // Python reads these, and so does the program that they are for.
+        assert_eq!(short(&[("UVICORN_WORKERS", "0")]), "1 1000 0 1000 - 0");
+        assert_eq!(short(&[("WEB_CONCURRENCY", " 3 ")]), "3 1000 - 1000  3  0");
+    }
+
+    const COMPLETE: &str = "PYPNM_SERVE_CPU_COUNT=8\nPYPNM_SERVE_TOTAL_MEMORY_GIB=16\nPYPNM_SERVE_WORKERS=7\n\
+                            PYPNM_SERVE_LIMIT_MAX_REQUESTS=0\n";
+
+    #[test]
+    fn a_complete_file_is_left_alone_and_uvicorn_takes_it() {
+        let (after, profile, problems) = outcome(&[], Some(COMPLETE));
+        assert_eq!((profile, problems), (None, 0));
+        assert_eq!(after.get("UVICORN_WORKERS").map(String::as_str), Some("7"));
+        assert_eq!(after.get("UVICORN_LIMIT_MAX_REQUESTS"), None);
+        assert_eq!(after.get("PYPNM_SERVE_CPU_COUNT").map(String::as_str), Some("8"));
+        let (after, _, _) = outcome(&[("UVICORN_WORKERS", "3")], Some(COMPLETE));
+        assert_eq!(after.get("UVICORN_WORKERS").map(String::as_str), Some("3"), "set by hand");
+    }
+
+    #[test]
+    fn a_file_that_pypnm_would_not_take_is_completed_elsewhere() {
+        let (_, profile, problems) = outcome(&[], Some("PYPNM_SERVE_WORKERS=3\n"));
+        assert!(profile.is_some_and(|text| text.contains("PYPNM_SERVE_WORKERS=3\n")), "its number counts");
+        assert_eq!(problems, 1);
+        let (_, profile, problems) = outcome(&[], Some(&COMPLETE.replace("=7", "=\"7\"")));
+        assert!(profile.is_some_and(|text| text.contains("PYPNM_SERVE_WORKERS=2\n")), "no traceback");
+        assert_eq!(problems, 1);
+    }
+}

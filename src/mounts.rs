@@ -1,0 +1,282 @@
+//! Which parts of the file tree a reader may wait on. Pure: lines of a mountinfo in, a verdict on a path out.
+//!
+//! PID 1 waits for its generators, so a path must not lead onto a file system whose answers come from somewhere else: a
+//! server that is down, a FUSE daemon that hangs, an automounter that waits for the very reload that waits for the
+//! generator. File systems that are known to answer from memory or from a disk of this machine are *local*; every other
+//! type, unknown ones included, is *remote* and is not entered. A list of remote types would be shorter, but one type
+//! that is missing from it would stop a boot; one that is missing here costs a line in the log.
+//!
+//! What this doesn't decide: which steps a path consists of ([`crate::root`] resolves links and asks for each step).
+
+use memchr::{memchr, memchr_iter, memmem};
+
+/// Local file systems without a block device of their own. A type with a block device is local whatever its name.
+const LOCAL: [&str; 49] = [
+    "aufs",
+    "bcachefs",
+    "binder",
+    "binfmt_misc",
+    "bpf",
+    "btrfs",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "cpuset",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "ecryptfs",
+    "efivarfs",
+    "erofs",
+    "exfat",
+    "ext2",
+    "ext3",
+    "ext4",
+    "f2fs",
+    "functionfs",
+    "fusectl",
+    "hugetlbfs",
+    "iso9660",
+    "jffs2",
+    "mqueue",
+    "nsfs",
+    "ntfs3",
+    "nullfs",
+    "overlay",
+    "overlayfs",
+    "proc",
+    "pstore",
+    "ramfs",
+    "resctrl",
+    "rootfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "shiftfs",
+    "smackfs",
+    "squashfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+    "ubifs",
+    "xfs",
+    "zfs",
+];
+/// These have a block device, and yet ask a daemon or other machines before they answer.
+const REMOTE_ON_A_DEVICE: [&str; 4] = ["fuseblk", "gfs2", "gpfs", "ocfs2"];
+/// lxcfs shows a container its limits in files below /proc and /sys.
+const LXCFS: &str = "fuse.lxcfs";
+const PREFIXES_OF_LXCFS: [&[u8]; 2] = [b"/proc/", b"/sys/"];
+
+/// A mount that must not be entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Remote {
+    id: u32,
+    point: Vec<u8>,
+    kind: String,
+}
+
+/// What a mountinfo says about remote file systems.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    remote: Vec<Remote>,
+    /// Where lxcfs shows a container's limits.
+    lxcfs: Vec<Vec<u8>>,
+}
+
+impl Mounts {
+    /// Takes one line of a mountinfo (proc_pid_mountinfo(5)); other lines than those of remote mounts leave nothing.
+    /// `below`: only mounts below this directory count, as seen from it.
+    pub fn add(&mut self, line: &[u8], below: &[u8]) {
+        let Some(at) = memmem::find(line, b" - ") else {
+            return;
+        };
+        let (mount, rest) = line.split_at_checked(at).unwrap_or_default();
+        let kind = rest.get(3..).unwrap_or_default();
+        let kind = kind.get(..memchr(b' ', kind).unwrap_or(kind.len())).unwrap_or_default();
+        let mut fields = mount.split(|byte| *byte == b' ');
+        let mut field = || fields.next().unwrap_or_default();
+        let (id, parent, device, _root, point) = (field(), field(), field(), field(), field());
+        let is_local = is_local(kind, device);
+        if is_local && self.remote.is_empty() {
+            return;
+        }
+        let point = unescape(point);
+        let Some(point) = below_of(&point, below) else {
+            return;
+        };
+        let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        if is_local {
+            // A local mount on top of a remote one hides it: a disk that an automount has mounted, for one.
+            if let Some(parent) = number(parent) {
+                self.remote.retain(|remote| remote.id != parent || remote.point != point);
+            }
+            return;
+        }
+        // What everything below is reached through: PID 1 itself would not run if it did not answer.
+        if point == b"/" {
+            return;
+        }
+        let kind = String::from_utf8_lossy(kind).into_owned();
+        if kind == LXCFS && PREFIXES_OF_LXCFS.iter().any(|prefix| point.starts_with(prefix)) {
+            self.lxcfs.push(point.to_vec());
+            return;
+        }
+        let id = number(id).unwrap_or_default();
+        self.remote.push(Remote { id, point: point.to_vec(), kind });
+    }
+
+    /// The type of the remote file system that `path` lies on or crosses; `None`: local all the way. The path is absolute
+    /// and has no links in it, no `.`, `..` and doubled slashes.
+    pub fn remote(&self, path: &[u8]) -> Option<&str> {
+        let inside = |remote: &&Remote| is_at_or_below(path, &remote.point);
+        self.remote.iter().find(inside).map(|remote| remote.kind.as_str())
+    }
+
+    /// Whether there is any remote mount.
+    pub fn has_remote(&self) -> bool {
+        !self.remote.is_empty()
+    }
+
+    /// Whether lxcfs stands behind `path`: what it says is the container's, not the kernel's.
+    pub fn is_lxcfs(&self, path: &str) -> bool {
+        self.lxcfs.iter().any(|point| is_at_or_below(path.as_bytes(), point))
+    }
+
+    /// Takes what other mounts say as well.
+    pub fn append(&mut self, mut more: Self) {
+        self.remote.append(&mut more.remote);
+        self.lxcfs.append(&mut more.lxcfs);
+    }
+
+    /// Takes back that the file system around `path` is remote: it is known to answer.
+    pub fn admit(&mut self, path: &[u8]) {
+        self.remote.retain(|remote| !is_at_or_below(path, &remote.point));
+    }
+}
+
+/// Whether `path` is `point` or lies below it.
+fn is_at_or_below(path: &[u8], point: &[u8]) -> bool {
+    path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// `point` as seen from `below`, which ends in no slash; `None`: it is not below.
+fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
+    match point.strip_prefix(below)? {
+        rest if rest.starts_with(b"/") => Some(rest),
+        _ => None,
+    }
+}
+
+fn is_local(kind: &[u8], device: &[u8]) -> bool {
+    let is = |known: &&str| known.as_bytes() == kind;
+    if REMOTE_ON_A_DEVICE.iter().any(is) {
+        return false;
+    }
+    LOCAL.iter().any(is) || !device.starts_with(b"0:")
+}
+
+/// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    if memchr_iter(b'\\', field).next().is_none() {
+        return field.to_vec();
+    }
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = if *first == b'\\' { crate::parse::mountinfo::octal(after) } else { None };
+        let (byte, after) = escaped.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mounts;
+
+    fn mounts(text: &str, below: &str) -> Mounts {
+        let mut mounts = Mounts::default();
+        for line in text.lines() {
+            mounts.add(line.as_bytes(), below.as_bytes());
+        }
+        mounts
+    }
+
+    #[test]
+    fn known_local_types_and_disks_are_entered_and_nothing_else() {
+        let text = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            23 22 0:5 / /proc rw - proc proc rw\n\
+            24 22 0:30 / /srv rw shared:1 - nfs4 server:/srv rw\n\
+            25 22 8:17 / /disk rw - unheard /dev/sdb1 rw\n\
+            26 22 0:31 / /new rw - unheard none rw\n\
+            27 22 8:18 / /ntfs rw - fuseblk /dev/sdc1 rw\n\
+            28 23 0:32 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n\
+            29 22 0:33 / /my\\040mount rw - fuse.sshfs x rw\n";
+        let mounts = mounts(text, "");
+        for (path, kind) in [
+            ("/etc/pypnm/sizing.conf", None),
+            ("/srv", Some("nfs4")),
+            ("/srv/a/b", Some("nfs4")),
+            ("/srvx/a", None),
+            ("/disk/a", None),
+            ("/new/a", Some("unheard")),
+            ("/ntfs/a", Some("fuseblk")),
+            ("/proc/sys/fs/binfmt_misc/status", Some("autofs")),
+            ("/proc/1/status", None),
+            ("/my mount/a", Some("fuse.sshfs")),
+        ] {
+            assert_eq!(mounts.remote(path.as_bytes()), kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_root_itself_is_entered() {
+        let mounts =
+            mounts("22 1 0:40 / / rw - nfs server:/root rw\n23 22 0:41 / /usr rw - nfs s:/usr rw\n", "");
+        assert_eq!(mounts.remote(b"/etc/x"), None);
+        assert_eq!(mounts.remote(b"/usr/lib/x"), Some("nfs"));
+    }
+
+    #[test]
+    fn a_disk_on_an_automount_is_entered() {
+        let automount = "40 22 0:40 / /data rw - autofs systemd-1 rw\n";
+        assert_eq!(mounts(automount, "").remote(b"/data/x"), Some("autofs"));
+        let disk = [automount, "41 40 8:2 / /data rw - xfs /dev/sda2 rw\n"].concat();
+        assert_eq!(mounts(&disk, "").remote(b"/data/x"), None);
+        let server = [automount, "41 40 0:50 / /data rw - nfs s:/data rw\n"].concat();
+        assert_eq!(mounts(&server, "").remote(b"/data/x"), Some("autofs"));
+    }
+
+    #[test]
+    fn lxcfs_is_told_from_other_daemons() {
+        let text = "50 23 0:60 /proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n\
+            51 23 0:60 /sys/devices/system/cpu /sys/devices/system/cpu rw - fuse.lxcfs lxcfs rw\n\
+            52 22 0:60 / /var/lib/lxcfs rw - fuse.lxcfs lxcfs rw\n";
+        let mounts = mounts(text, "");
+        assert!(mounts.is_lxcfs("/proc/meminfo") && mounts.is_lxcfs("/sys/devices/system/cpu/online"));
+        assert!(!mounts.is_lxcfs("/proc/1/status"));
+        assert_eq!(mounts.remote(b"/proc/meminfo"), None);
+        assert_eq!(mounts.remote(b"/var/lib/lxcfs/x"), Some("fuse.lxcfs"));
+    }
+
+    #[test]
+    fn mounts_below_a_directory_are_seen_from_there() {
+        let text = "24 22 0:30 / /images/a/srv rw - nfs4 s:/ rw\n25 22 0:31 / /images/a rw - fuse.x x rw\n\
+            26 22 0:32 / /images/ab/srv rw - nfs4 s:/ rw\n";
+        let mounts = mounts(text, "/images/a");
+        assert_eq!(mounts.remote(b"/srv/x"), Some("nfs4"));
+        assert_eq!(mounts.remote(b"/etc/x"), None);
+    }
+
+    #[test]
+    fn what_the_program_itself_runs_from_is_admitted() {
+        let text = "24 22 0:30 / /nix rw - nfs4 s:/ rw\n25 22 0:31 / /nix/store rw - 9p x rw\n\
+            26 22 0:31 / /nix/store/dead rw - 9p x rw\n";
+        let mut mounts = mounts(text, "");
+        mounts.admit(b"/nix/store/abc/bin/generator");
+        assert_eq!(mounts.remote(b"/nix/store/abc/etc"), None);
+        assert_eq!(mounts.remote(b"/nix/store/dead/x"), Some("9p"));
+    }
+}

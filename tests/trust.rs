@@ -1,0 +1,378 @@
+//! Who may lead root, and what may keep PID 1 waiting: the built generator over trees that others can write, and over
+//! mounts that never answer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::mount::MountFlags;
+
+const GENERATOR: &str = env!("CARGO_BIN_EXE_pypnm-sizing-generator");
+/// A user that is not root.
+const SOMEBODY: u32 = 12345;
+/// A run takes some milliseconds; a wait that PID 1 gives up takes 90 s.
+const IN_TIME: Duration = Duration::from_secs(20);
+
+/// A machine with room for four workers, in a directory.
+struct Machine {
+    directory: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = Self { directory };
+        fs::create_dir_all(machine.path("/")).unwrap();
+        machine.put("/sys/devices/system/cpu/online", "0-7\n");
+        machine.put("/proc/meminfo", "MemTotal: 65852000 kB\n");
+        machine.put("/etc/systemd/system/pypnm.service", "[Service]\nExecStart=/bin/pypnm serve\n");
+        machine
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join("root").join(path.trim_start_matches('/'))
+    }
+
+    fn put(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    }
+
+    fn mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.path(path), Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The workers in the drop-in, and what is said.
+    fn run(&self) -> (u32, String) {
+        let out = self.directory.path().join("out");
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir(&out).unwrap();
+        run(Some(&self.path("/")), &out)
+    }
+}
+
+/// Runs the generator; one that waits is a failure.
+fn run(root: Option<&Path>, out: &Path) -> (u32, String) {
+    let mut command = Command::new(GENERATOR);
+    command.arg(out).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
+    if let Some(root) = root {
+        command.env("PYPNM_SIZING_ROOT", root);
+    }
+    let child = command.spawn().unwrap();
+    let output = in_time(child);
+    assert!(output.status.success(), "{output:?}");
+    let names: Vec<_> = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["pypnm.service.d"], "no other unit gets a drop-in");
+    let text = fs::read_to_string(out.join("pypnm.service.d/10-pypnm-sizing.conf")).unwrap();
+    let workers = text.lines().find_map(|line| line.strip_prefix("Environment=PYPNM_SERVE_WORKERS="));
+    assert_eq!(text.lines().filter(|line| line.starts_with("ExecStartPre=")).count(), 1, "{text}");
+    (workers.unwrap().parse().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn in_time(mut child: Child) -> std::process::Output {
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > IN_TIME {
+            let _ = child.kill();
+            panic!("it waits");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output().unwrap()
+}
+
+const CONF: &str = "/etc/pypnm/sizing.conf";
+const DROP_IN: &str = "/etc/pypnm/sizing.conf.d/50.conf";
+const THREE: &str = "[Sizing]\nWorkers=3\n";
+
+#[test]
+fn what_others_can_write_does_not_count() {
+    for (way, path, wrong, mode) in [
+        ("the file, its group", CONF, CONF, 0o664),
+        ("the file, everybody", CONF, CONF, 0o646),
+        ("its directory", CONF, "/etc/pypnm", 0o775),
+        ("its directory, sticky", CONF, "/etc/pypnm", 0o1777),
+        ("a directory above", CONF, "/etc", 0o777),
+        ("the root", CONF, "/", 0o777),
+        ("a drop-in", DROP_IN, DROP_IN, 0o666),
+        ("the drop-ins' directory", DROP_IN, "/etc/pypnm/sizing.conf.d", 0o1777),
+    ] {
+        let machine = Machine::new();
+        machine.put(path, THREE);
+        assert_eq!(machine.run(), (3, String::new()), "{way}");
+        machine.mode(wrong, mode);
+        let (workers, said) = machine.run();
+        assert_eq!(workers, 4, "{way}: {said}");
+        let mode = format!("(mode {mode:04o})");
+        assert!(
+            said.contains("not trusted") && said.contains(&mode) && said.contains(wrong),
+            "{way}: {said}"
+        );
+    }
+}
+
+#[test]
+fn what_belongs_to_others_does_not_count() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (way, wrong) in [("the file", CONF), ("its directory", "/etc/pypnm"), ("the directory above", "/etc")]
+    {
+        let machine = Machine::new();
+        machine.put(CONF, THREE);
+        chown(machine.path(wrong), Some(SOMEBODY), None).unwrap();
+        let (workers, said) = machine.run();
+        assert_eq!(workers, 4, "{way}: {said}");
+        assert!(said.contains("user 12345"), "{way}: {said}");
+    }
+    // A link of theirs to a file of root's, and a link of root's to a file of theirs.
+    for (theirs_is, link_owner, file_owner) in [("the link", SOMEBODY, 0), ("the file", 0, SOMEBODY)] {
+        let machine = Machine::new();
+        machine.put("/srv/x.conf", THREE);
+        fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+        symlink("/srv/x.conf", machine.path(CONF)).unwrap();
+        assert_eq!(machine.run(), (3, String::new()));
+        lchown(machine.path(CONF), Some(link_owner), None).unwrap();
+        chown(machine.path("/srv/x.conf"), Some(file_owner), None).unwrap();
+        let (workers, said) = machine.run();
+        assert_eq!(workers, 4, "{theirs_is}: {said}");
+        assert!(said.contains("user 12345"), "{theirs_is}: {said}");
+    }
+}
+
+#[test]
+fn what_does_not_count_hides_nothing() {
+    let machine = Machine::new();
+    machine.put("/run/pypnm/sizing.conf", "[Sizing]\nWorkers=2\n");
+    machine.put("/run/pypnm/sizing.conf.d/50.conf", "[Sizing]\nLimitMaxRequests=7\n");
+    machine.put("/usr/lib/pypnm/sizing.conf", THREE);
+    machine.put("/usr/lib/pypnm/sizing.conf.d/50.conf", "[Sizing]\nWorkers=1\n");
+    assert_eq!(machine.run().0, 2);
+    machine.mode("/run/pypnm/sizing.conf.d/50.conf", 0o666);
+    assert_eq!(machine.run().0, 1);
+    machine.mode("/run/pypnm", 0o777);
+    assert_eq!(machine.run().0, 1);
+    fs::remove_dir_all(machine.path("/usr/lib/pypnm/sizing.conf.d")).unwrap();
+    assert_eq!(machine.run().0, 3);
+}
+
+/// The name of a file becomes part of root's drop-in, a line in the log and one on a terminal.
+#[test]
+fn names_with_control_characters_are_left_out_and_named() {
+    let machine = Machine::new();
+    let attack = "10-a\n[Service]\nExecStartPre=+\\x2fvar\\x2flib\\x2fpypnm\\x2fx\n#.conf";
+    for name in [attack, "\u{1b}]0;x\u{7}.conf", "\u{202e}fnoc.conf", "caf\u{e9}.conf"] {
+        machine.put(&format!("/etc/pypnm/sizing.conf.d/{name}"), "[Sizing]\nWorkers=3\nBad=1\n");
+    }
+    fs::remove_file(machine.path("/etc/pypnm/sizing.conf.d/caf\u{e9}.conf")).unwrap();
+    let (workers, said) = machine.run();
+    assert_eq!((workers, said.lines().count()), (4, 3), "{said}");
+    assert!(said.contains("10-a\\n[Service]\\nExecStartPre=+\\x2f"), "{said}");
+    assert!(said.contains("\\x1b]0;x\\x07.conf: its name has a control character"), "{said}");
+    assert!(said.contains("\\u202e"), "{said}");
+    machine.put("/etc/pypnm/sizing.conf.d/caf\u{e9}.conf", THREE);
+    assert_eq!(machine.run().0, 3);
+}
+
+/// systemd reads unit files whatever their names; what is printed of them must be harmless.
+#[test]
+fn a_units_drop_in_with_such_a_name_is_read_and_can_do_nothing() {
+    let machine = Machine::new();
+    let name = "20-a\n[Service]\nExecStartPre=+\\x2fx\n#.conf";
+    machine.put(
+        &format!("/etc/systemd/system/pypnm.service.d/{name}"),
+        "[Service]\nMemoryMax=7G\nMemoryHigh=x\n",
+    );
+    let (workers, said) = machine.run();
+    assert_eq!((workers, said.lines().count()), (2, 1), "{said}");
+}
+
+/// A FIFO, a device and a socket are not opened, wherever they lie: opening some is a deed of its own.
+#[test]
+fn only_regular_files_are_opened() {
+    let machine = Machine::new();
+    machine.put(
+        "/etc/systemd/system/pypnm.service",
+        "[Service]\nEnvironmentFile=-/etc/pypnm/env\nExecStart=/bin/pypnm serve\n",
+    );
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    for path in [CONF, "/etc/pypnm/env"] {
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::from_raw_mode(0o644);
+        rustix::fs::mknodat(rustix::fs::CWD, machine.path(path), fifo, mode, 0).unwrap();
+    }
+    let (_, said) = machine.run();
+    assert_eq!(said.matches("it is not a regular file").count(), 2, "{said}");
+}
+
+/// NixOS: /etc is links to links into its store, which its builders' group may add to.
+#[test]
+fn the_links_of_nixos_are_followed() {
+    let machine = Machine::new();
+    machine.put("/nix/store/abc-sizing.conf", THREE);
+    fs::create_dir_all(machine.path("/nix/store/def-etc/etc/pypnm")).unwrap();
+    symlink("/nix/store/abc-sizing.conf", machine.path("/nix/store/def-etc/etc/pypnm/sizing.conf")).unwrap();
+    symlink("/nix/store/def-etc/etc", machine.path("/etc/static")).unwrap();
+    symlink("/etc/static/pypnm", machine.path("/etc/pypnm")).unwrap();
+    machine.mode("/nix/store", 0o1775);
+    assert_eq!(machine.run(), (3, String::new()));
+}
+
+/// Paths of an image never lead out of it.
+#[test]
+fn no_link_leads_out_of_another_root() {
+    let machine = Machine::new();
+    let outside = machine.directory.path().join("outside.conf");
+    fs::write(&outside, THREE).unwrap();
+    fs::set_permissions(&outside, Permissions::from_mode(0o644)).unwrap();
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    for target in [outside.to_str().unwrap(), "../../../outside.conf", "../../../../../../../../etc/passwd"] {
+        let _ = fs::remove_file(machine.path(CONF));
+        symlink(target, machine.path(CONF)).unwrap();
+        assert_eq!(machine.run().0, 4, "{target}");
+    }
+}
+
+/// Before Linux 5.6, and where a container's seccomp profile denies it, there is no openat2.
+#[test]
+fn without_openat2_the_same_comes_out() {
+    let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/need");
+    assert!(Command::new(need).arg("strace").status().unwrap().success(), "strace is needed");
+    let machine = Machine::new();
+    machine.put("/srv/x.conf", THREE);
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    symlink("../../srv/x.conf", machine.path(CONF)).unwrap();
+    machine
+        .put("/etc/systemd/system/pypnm.service.d/50.conf", "[Service]\nMemoryMax=infinity\nMemoryHigh=x\n");
+    let whole = machine.run();
+    assert_eq!(whole.0, 3);
+    for error in ["ENOSYS", "EPERM"] {
+        let out = machine.directory.path().join(error);
+        fs::create_dir(&out).unwrap();
+        let output = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-e", &format!("inject=openat2:error={error}")])
+            .arg(GENERATOR)
+            .arg(&out)
+            .env_clear()
+            .env("PYPNM_SIZING_ROOT", machine.path("/"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = fs::read_to_string(out.join("pypnm.service.d/10-pypnm-sizing.conf")).unwrap();
+        assert!(text.contains("PYPNM_SERVE_WORKERS=3\n"), "{error}: {text}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), whole.1, "{error}");
+    }
+}
+
+/// A mountinfo says where an image must not be looked at.
+#[test]
+fn remote_file_systems_of_mountinfo_are_not_entered() {
+    let machine = Machine::new();
+    machine.put(
+        "/proc/1/mountinfo",
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:40 / /srv rw - nfs4 server:/ rw\n\
+         24 22 0:41 / /opt rw - autofs systemd-1 rw\n25 22 0:42 / /odd rw - neverheardof x rw\n\
+         26 22 8:2 / /disk rw - neverheardof /dev/sda2 rw\n",
+    );
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    for (place, kind) in [("/srv", "nfs4"), ("/opt", "autofs"), ("/odd", "neverheardof")] {
+        machine.put(&format!("{place}/x.conf"), THREE);
+        let _ = fs::remove_file(machine.path(CONF));
+        symlink(format!("{place}/x.conf"), machine.path(CONF)).unwrap();
+        let (workers, said) = machine.run();
+        assert_eq!(workers, 4, "{place}: {said}");
+        assert!(said.contains(CONF) && said.contains("not looked at") && said.contains(kind), "{said}");
+    }
+    machine.put("/disk/x.conf", THREE);
+    fs::remove_file(machine.path(CONF)).unwrap();
+    symlink("/disk/x.conf", machine.path(CONF)).unwrap();
+    assert_eq!(machine.run(), (3, String::new()));
+}
+
+/// Mounts in a namespace of its own, so that nothing of them is left.
+#[test]
+fn mounts_that_never_answer_are_not_waited_for() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+        eprintln!("not run: it takes root and /dev/fuse");
+        return;
+    }
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "in_a_mount_namespace", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A FUSE file system whose daemon reads nothing and answers nothing. Dropping the file ends it.
+fn dead_fuse(point: &Path, subtype: Option<&str>) -> File {
+    let daemon = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let is_directory = point.is_dir();
+    let options = format!(
+        "fd={},rootmode={},user_id=0,group_id=0",
+        daemon.as_raw_fd(),
+        if is_directory { "40000" } else { "100000" }
+    );
+    let kind = subtype.map_or("fuse".to_owned(), |subtype| format!("fuse.{subtype}"));
+    let options = std::ffi::CString::new(options).unwrap();
+    rustix::mount::mount("dead", point, kind, MountFlags::empty(), Some(options.as_c_str())).unwrap();
+    daemon
+}
+
+#[test]
+#[ignore = "run by mounts_that_never_answer_are_not_waited_for"]
+fn in_a_mount_namespace() {
+    // Below another root: what is really mounted there.
+    let machine = Machine::new();
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    fs::create_dir_all(machine.path("/mnt/dead")).unwrap();
+    symlink("/mnt/dead/x.conf", machine.path(CONF)).unwrap();
+    machine.put(
+        "/etc/systemd/system/pypnm.service",
+        "[Service]\nEnvironmentFile=-/etc/pypnm/env\nExecStart=/bin/pypnm serve\n",
+    );
+    symlink("../../mnt/dead", machine.path("/etc/pypnm/env")).unwrap();
+    symlink("/mnt/dead/d", machine.path("/etc/pypnm/sizing.conf.d")).unwrap();
+    let daemon = dead_fuse(&machine.path("/mnt/dead"), None);
+    let (workers, said) = machine.run();
+    assert_eq!(workers, 4, "{said}");
+    assert_eq!(said.matches("not looked at").count(), 3, "{said}");
+
+    // The machine itself, with another /etc.
+    let etc = machine.directory.path().join("etc");
+    fs::create_dir_all(etc.join("pypnm")).unwrap();
+    let point = Path::new("/etc/dead");
+    fs::create_dir(etc.join("dead")).unwrap();
+    symlink(point.join("x.conf"), etc.join("pypnm/sizing.conf")).unwrap();
+    symlink(point, etc.join("pypnm/sizing.conf.d")).unwrap();
+    fs::create_dir_all(etc.join("systemd/system/pypnm.service.d")).unwrap();
+    fs::write(
+        etc.join("systemd/system/pypnm.service"),
+        "[Service]\nEnvironmentFile=/etc/pypnm/env\nExecStart=/bin/pypnm serve\n",
+    )
+    .unwrap();
+    symlink(point, etc.join("pypnm/env")).unwrap();
+    symlink(point.join("u.conf"), etc.join("systemd/system/pypnm.service.d/50.conf")).unwrap();
+    rustix::mount::mount_bind(&etc, "/etc").unwrap();
+    let other_daemon = dead_fuse(point, Some("sshfs"));
+    let out = machine.directory.path().join("out2");
+    fs::create_dir(&out).unwrap();
+    let started = Instant::now();
+    let (workers, said) = run(None, &out);
+    assert_eq!(workers, 1, "what a drop-in of the unit may say is not known: {said}");
+    assert_eq!(said.matches("not looked at").count(), 4, "{said}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop((daemon, other_daemon));
+}
