@@ -8,10 +8,12 @@ use pypnm_sizing::overrides::Effect;
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
+use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde_json::{Map, Value, json};
 
 use crate::judge::{Judged, Live, Status};
+use crate::service::pypnm::{self, Program};
 use crate::verbs::check;
 use crate::verbs::explain::{Own, scope};
 use crate::verbs::show::Loaded;
@@ -21,9 +23,14 @@ use crate::wording::{effective, settings, turned_off};
 pub(crate) const SCHEMA: u32 = 1;
 
 /// `show --json`.
-pub(crate) fn show(sizing: &Sizing, units: &[&SizedUnit], loaded: &dyn Fn(&SizedUnit) -> Loaded) -> String {
+pub(crate) fn show(
+    root: &Root,
+    sizing: &Sizing,
+    units: &[&SizedUnit],
+    loaded: &dyn Fn(&SizedUnit) -> Loaded,
+) -> String {
     let units = units.iter().map(|unit| {
-        let mut value = common(unit);
+        let mut value = common(root, unit);
         let loaded = match loaded(unit) {
             Loaded::NotAsked => Value::Null,
             Loaded::Same => json!({ "same": true, "workers": unit.profile.workers,
@@ -39,9 +46,9 @@ pub(crate) fn show(sizing: &Sizing, units: &[&SizedUnit], loaded: &dyn Fn(&Sized
 }
 
 /// `explain --json`.
-pub(crate) fn explain(sizing: &Sizing, units: &[&SizedUnit], own: &Own) -> String {
+pub(crate) fn explain(root: &Root, sizing: &Sizing, units: &[&SizedUnit], own: &Own) -> String {
     let units = units.iter().map(|unit| {
-        let mut value = common(unit);
+        let mut value = common(root, unit);
         let binds = |index| {
             [unit.capacity.cpu, unit.capacity.memory].iter().any(|grant| grant.binding == Some(index))
         };
@@ -140,7 +147,7 @@ fn whole(verb: &str, sizing: &Sizing, units: Vec<Value>) -> Map<String, Value> {
 }
 
 /// What `show` and `explain` say of a unit alike.
-fn common(unit: &SizedUnit) -> Map<String, Value> {
+fn common(root: &Root, unit: &SizedUnit) -> Map<String, Value> {
     let mut value = Map::new();
     let profile = &unit.profile;
     value.insert("unit".into(), unit.name.as_str().into());
@@ -171,6 +178,20 @@ fn common(unit: &SizedUnit) -> Map<String, Value> {
         json!({ "key": one.effect.key(), "value": given, "text": one.to_string(), "source": source(&one.source) })
     });
     value.insert("overrides".into(), overrides.collect());
+    let program = Program::of(&unit.name, unit.definition.as_ref());
+    let installations = pypnm::find(root, program, unit.definition.as_ref());
+    let installations = installations.iter().map(|installation| {
+        json!({
+            "environment": installation.environment,
+            "command": installation.command,
+            "version": installation.version,
+            "takes_profile": installation.takes_profile(),
+            "editable_source": installation.source,
+            "found": installation.found.to_string(),
+            "fault": installation.fault,
+        })
+    });
+    value.insert("installations".into(), installations.collect());
     value
 }
 

@@ -17,7 +17,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Command, Options};
 use pypnm_sizing::root::Root;
-use verbs::{apply, check, env, exec, explain, preview, ready, show};
+use verbs::{apply, check, env, exec, explain, preview, ready, setup, show};
 
 fn main() -> ExitCode {
     let parsed = Options::try_parse().and_then(|options| {
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Some(Command::Exec(arguments)) => Ok(exec::run(&root, arguments)),
         Some(Command::Check(arguments)) => check::run(&root, arguments),
         Some(Command::Apply(arguments)) => apply::run(&root, arguments),
+        Some(Command::Setup(arguments)) => setup::run(&root, arguments),
         Some(Command::Ready(arguments)) => ready::run(&root, arguments),
         Some(Command::Watch(arguments)) => watch::run(&root, arguments),
     };

@@ -1,5 +1,7 @@
 //! The service as the running machine has it: what systemd says, what the generator wrote, where PyPNM looks.
 
+pub(crate) mod account;
 pub(crate) mod generated;
+pub(crate) mod listener;
 pub(crate) mod pypnm;
 pub(crate) mod systemctl;

@@ -15,6 +15,7 @@ use crate::answer as json;
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
+use crate::service::pypnm::{self, Program};
 use crate::wording::{chosen, place, profile, settings, state, turned_off};
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
@@ -31,7 +32,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let own = Own::of(root, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
-        return answer(&json::explain(&sizing, &units, &own));
+        return answer(&json::explain(root, &sizing, &units, &own));
     }
     let mut page = Page::new();
     if let Some(why) = turned_off(&sizing) {
@@ -39,6 +40,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     for unit in &units {
         one(&mut page, unit, &own);
+        installations(&mut page, root, unit);
     }
     if arguments.unit.is_none() {
         show::unsized_units(&mut page, &sizing);
@@ -89,6 +91,22 @@ fn one(page: &mut Page, unit: &SizedUnit, own: &Own) {
             }
         }
         None => page.row("  ", 2, "none"),
+    }
+}
+
+/// Every PyPNM that was found and how; the first is the one that the unit starts.
+fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    page.heading("PyPNM installed");
+    let program = Program::of(&unit.name, unit.definition.as_ref());
+    let found = pypnm::find(root, program, unit.definition.as_ref());
+    if found.is_empty() {
+        page.row("  ", 2, &program.none_found());
+    }
+    for installation in &found {
+        page.row("  ", 2, &format!("{}; {}", installation.text(program), installation.found));
+        if let Some(source) = &installation.source {
+            page.row("  - ", 4, &format!("editable: its source is {source}"));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::generated;
+use crate::service::pypnm::{self, Program};
 use crate::wording::{
     Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
@@ -27,14 +28,18 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let loaded = |unit: &SizedUnit| loaded(root, &hypothetical, unit);
     if arguments.json {
-        return answer(&json::show(&sizing, &units, &loaded));
+        return answer(&json::show(root, &sizing, &units, &loaded));
     }
     let mut page = Page::new();
     if let Some(why) = turned_off(&sizing) {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM counts CPUs and memory itself."));
     }
     for unit in &units {
-        one(&mut page, unit, &loaded(unit), hypothetical != Hypothetical::default());
+        let is_tried = hypothetical != Hypothetical::default();
+        one(&mut page, unit, &loaded(unit), is_tried);
+        if !is_tried {
+            installation(&mut page, root, unit);
+        }
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -105,6 +110,16 @@ fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
             "nothing: systemd has no drop-in from the generator; 'pypnm-sizing check' says why",
         ),
     }
+}
+
+/// The PyPNM that the unit starts, or the one that there is.
+fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    let program = Program::of(&unit.name, unit.definition.as_ref());
+    let text = match pypnm::find(root, program, unit.definition.as_ref()).as_slice() {
+        [] => program.none_found(),
+        [first, ..] => first.text(program),
+    };
+    page.row("  PyPNM", LABEL, &text);
 }
 
 /// The unit and its profile, as it comes out in the end.

@@ -65,9 +65,13 @@ impl Program {
         if starts(CMTS) || name.starts_with(CMTS.command) && !starts(PYPNM) { CMTS } else { PYPNM }
     }
 
-    /// The commands that install it where the packaged unit looks.
-    pub(crate) fn how_to_get(self) -> String {
-        format!("python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}", self.package)
+    /// That there is none, and what to do about it.
+    pub(crate) fn none_found(self) -> String {
+        format!(
+            "none found; install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name \
+             its directory to 'pypnm-sizing setup DIR'",
+            self.package
+        )
     }
 }
 
@@ -141,8 +145,10 @@ impl Installation {
             text.push_str(", which cannot start: ");
             text.push_str(fault);
         } else if self.takes_profile() == Some(false) {
+            let pip = format!("{}/bin/pip install --upgrade {}", self.environment, program.package);
             text.push_str(": before 1.6 it takes --workers only and reads no profile; upgrade it with '");
-            text.push_str(&format!("{}/bin/pip install --upgrade {}'", self.environment, program.package));
+            text.push_str(&pip);
+            text.push('\'');
         }
         text
     }
@@ -201,12 +207,12 @@ impl Installation {
 
     /// What would keep it from starting, the first that is found.
     fn look_for_faults(&mut self, root: &Root, script: Option<&str>, program: Program) {
-        let Some(interpreter) = script.filter(|script| is_python_script(script)).and_then(metadata::interpreter) else {
+        let Some(interpreter) =
+            script.filter(|script| is_python_script(script)).and_then(metadata::interpreter)
+        else {
             return;
         };
-        if interpreter.starts_with('/')
-            && real_path(root, interpreter).is_none()
-        {
+        if interpreter.starts_with('/') && real_path(root, interpreter).is_none() {
             self.fault = Some(match root.link(interpreter) {
                 Some(_) => {
                     let home = root.text(&format!("{}/pyvenv.cfg", self.environment)).ok();
@@ -297,8 +303,11 @@ pub(crate) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Foun
         .into_iter()
         .map(|name| format!("{directory}/{name}"))
         .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
+        // A link is another name of the same.
+        .filter_map(|path| real_path(root, &path))
         .collect();
     found.sort_unstable();
+    found.dedup();
     found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
 }
 
@@ -350,23 +359,69 @@ fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
     all
 }
 
-/// `PATH` that the unit's `Environment=` sets, else systemd's own.
-pub(crate) fn path_of(unit: &Unit) -> String {
-    let mut path = None;
-    for assignment in unit.assignments_of("Environment") {
-        if assignment.value.is_empty() {
-            path = None;
-        }
-        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
-            path = word.strip_prefix("PATH=").map(str::to_owned).or(path);
+/// Which command of the unit starts the installation; `None`: none does.
+pub(crate) fn started_by(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    installation: &Installation,
+) -> Option<Source> {
+    let mut places = Vec::new();
+    of_unit(root, program, unit, &mut places);
+    places.into_iter().find_map(|(environment, found)| match found {
+        Found::Unit(source) if environment == installation.environment => Some(source),
+        _ => None,
+    })
+}
+
+/// The directories that the environment's Python needs beside the environment: those of the links that lead to it, and
+/// the prefix where its library is.
+pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<String> {
+    let script = root.text(&installation.command).unwrap_or_default();
+    let mut places = Vec::new();
+    let Some(mut path) = metadata::interpreter(&script).map(str::to_owned) else {
+        return places;
+    };
+    for _ in 0..MOST_LINKS {
+        let Some((directory, _)) = path.rsplit_once('/') else {
+            break;
+        };
+        let directory = directory.to_owned();
+        places.extend(real_path(root, &directory));
+        match root.link(&path) {
+            Some(target) if target.starts_with('/') => path = target,
+            Some(target) => path = format!("{directory}/{target}"),
+            None => break,
         }
     }
-    path.unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned())
+    places.extend(real_path(root, &path).as_deref().and_then(prefix_of));
+    places
+}
+
+/// A variable that the unit's `Environment=` sets.
+pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
+    let mut value = None;
+    for assignment in unit.assignments_of("Environment") {
+        if assignment.value.is_empty() {
+            value = None;
+        }
+        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
+            let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+            value = set.map(str::to_owned).or(value);
+        }
+    }
+    value
+}
+
+/// `PATH` that the unit's `Environment=` sets, else systemd's own.
+fn path_of(unit: &Unit) -> String {
+    let default = || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned();
+    variable_of(unit, "PATH").unwrap_or_else(default)
 }
 
 /// The prefix of the first directory on `path` that has the program.
 fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
-    let mut directories = path.split(':').filter(|directory| directory.starts_with('/'));
+    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
     let command = directories
         .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
         .find(|command| real_path(root, command).is_some())?;
