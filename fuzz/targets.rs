@@ -6,6 +6,7 @@ use std::path::Path;
 use pypnm_sizing::config::{self, Config};
 use pypnm_sizing::limits::cgroup::Hierarchy;
 use pypnm_sizing::limits::{Amount, Scope, service};
+use pypnm_sizing::manager::Manager;
 use pypnm_sizing::overrides::{self, Effect};
 use pypnm_sizing::parse::boolean::boolean;
 use pypnm_sizing::parse::cgroup::{self, LimitValue};
@@ -262,7 +263,7 @@ pub(crate) fn unit(data: &[u8]) {
     let mut parts = data.splitn(4, |byte| *byte == 0);
     let mut next = || parts.next().unwrap_or_default();
     let (whole, file, drop_in, variables) = (String::from_utf8_lossy(next()), next(), next(), next());
-    for variable in environment::variables(variables) {
+    for variable in environment::variables(variables).unwrap_or_default() {
         // Only the first byte of a name may be a '='.
         assert!(!variable.key.chars().skip(1).any(|c| c == '=') && !variable.key.contains(['\n', '\r']));
         assert!(variable.line as usize <= variables.len());
@@ -318,10 +319,13 @@ pub(crate) fn unit(data: &[u8]) {
             }
         }
     }
-    let overrides = overrides::read(&root, &unit, &[], &mut problems);
+    let overrides = overrides::read(&root, &unit, &Manager::default(), &[], &mut problems);
     // Each of them once, save the files that were not looked at.
-    let looked_at = overrides.list.iter().filter(|one| !matches!(one.effect, Effect::NotRead { .. }));
-    assert!(looked_at.count() <= 1 + 7 + 2 + 2);
+    let looked_at = overrides
+        .list
+        .iter()
+        .filter(|one| !matches!(one.effect, Effect::NotRead { .. } | Effect::UnknownCommand { .. }));
+    assert!(looked_at.count() <= 1 + 8 + 8 + 2 + 2);
     for one in &overrides.list {
         assert!(one.source.file.starts_with('/') && one.effect != Effect::Replaced);
     }

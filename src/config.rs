@@ -1,27 +1,32 @@
 //! The operator's configuration, sizing.conf(5): which files are read, in which order, and what their keys mean.
 //!
-//! Files after the UAPI.6 specification: the first main file wins; drop-ins of all directories are merged in the
-//! order of their names, one in an earlier directory hides the same name in a later one, and an empty file or a
-//! link to /dev/null hides it without a replacement. What a key does to the profile is [`crate::policy`]'s.
+//! Which files count, and in which order, is [`crate::conf_files`]; what a key does to the profile is [`crate::policy`]'s.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
+use crate::conf_files;
 use crate::names;
 use crate::parse::boolean::boolean;
-use crate::parse::printable::is_hidden;
 use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::PolicySettings;
 use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
 
-/// Where configuration lies, the strongest first: the main file, and the directory of its drop-ins.
-const PLACES: [(&str, &str); 4] = [
-    ("/etc/pypnm/sizing.conf", "/etc/pypnm/sizing.conf.d"),
-    ("/run/pypnm/sizing.conf", "/run/pypnm/sizing.conf.d"),
-    ("/usr/local/lib/pypnm/sizing.conf", "/usr/local/lib/pypnm/sizing.conf.d"),
-    ("/usr/lib/pypnm/sizing.conf", "/usr/lib/pypnm/sizing.conf.d"),
+/// Where the main file is, the strongest first.
+const MAIN_FILES: [&str; 4] = [
+    "/etc/pypnm/sizing.conf",
+    "/run/pypnm/sizing.conf",
+    "/usr/local/lib/pypnm/sizing.conf",
+    "/usr/lib/pypnm/sizing.conf",
+];
+/// The directories of its drop-ins, likewise.
+const DIRECTORIES: [&str; 4] = [
+    "/etc/pypnm/sizing.conf.d",
+    "/run/pypnm/sizing.conf.d",
+    "/usr/local/lib/pypnm/sizing.conf.d",
+    "/usr/lib/pypnm/sizing.conf.d",
 ];
 /// The section for all units.
 const GENERAL: &str = "Sizing";
@@ -30,7 +35,7 @@ pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// More units than this on one host are a mistake.
 const MOST_UNITS: usize = 64;
 /// More workers than this are a mistake (the kernel's CPUs end at 8192, PyPNM's use long before).
-const MOST_WORKERS: u32 = 1024;
+pub const MOST_WORKERS: u32 = 1024;
 /// A file with more faults than this is no configuration file; nor are all of them read by anybody.
 const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the key is skipped";
@@ -72,16 +77,17 @@ impl UnitConfig {
         }
     }
 
-    /// The variables of the drop-in whose value it decides.
-    pub fn decided_variables(&self) -> Vec<&'static str> {
-        let mut decided = Vec::new();
-        if self.workers.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend([names::WORKERS, names::UVICORN_WORKERS]);
-        }
-        if self.limit_max_requests.as_ref().is_some_and(|set| set.value.is_some()) {
-            decided.extend([names::LIMIT_MAX_REQUESTS, names::UVICORN_LIMIT_MAX_REQUESTS]);
-        }
-        decided
+    /// The variables of the drop-in whose value it decides, and where.
+    pub fn decided_variables(&self) -> Vec<(&'static str, Source)> {
+        let workers = self.workers.as_ref().filter(|set| set.value.is_some());
+        let limit = self.limit_max_requests.as_ref().filter(|set| set.value.is_some());
+        let decided = [
+            (names::WORKERS, workers),
+            (names::UVICORN_WORKERS, workers),
+            (names::LIMIT_MAX_REQUESTS, limit),
+            (names::UVICORN_LIMIT_MAX_REQUESTS, limit),
+        ];
+        decided.into_iter().filter_map(|(name, set)| Some((name, set?.source.clone()))).collect()
     }
 
     /// Whether the unit is sized at all.
@@ -149,57 +155,20 @@ impl Config {
 /// Reads the configuration below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
-    for (main, _) in PLACES {
+    for main in MAIN_FILES {
         if take_file(root, main.into(), &mut config, problems) {
             break;
         }
     }
-    // By name; of the same name the strongest directory's, unless that one is not trusted.
-    let mut drop_ins: Vec<(String, &str)> = Vec::new();
-    for (_, directory) in PLACES {
-        let mut bad_names = 0;
-        let listed = root.each_trusted_entry(directory, |name, _| {
-            if !name.ends_with(b".conf") || name.starts_with(b".") {
-                return;
-            }
-            match usable_name(name) {
-                Ok(name) => drop_ins.push((name.to_owned(), directory)),
-                Err(reason) if bad_names < MOST_FAULTS => {
-                    bad_names += 1;
-                    let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
-                    let consequence = "the file is skipped".into();
-                    problems.push(Problem { source, kind: ProblemKind::BadName { reason }, consequence });
-                }
-                Err(_) => {}
-            }
-        });
-        match listed {
-            Ok(()) | Err(ReadError::Missing) => {}
-            Err(error) => problems.push(Problem::unreadable(directory, error, "its files are skipped")),
-        }
-    }
-    // Stable: the directories stay in their order.
-    drop_ins.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut taken = None;
-    for (name, directory) in drop_ins {
-        if taken.as_ref() != Some(&name)
-            && take_file(root, format!("{directory}/{name}").into(), &mut config, problems)
-        {
-            taken = Some(name);
-        }
-    }
+    conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
+        take_file(root, path.to_owned().into(), &mut config, problems)
+    });
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
     }
     config
-}
-
-/// The name of a drop-in. `Err`: it is none that this program reads or prints.
-fn usable_name(name: &[u8]) -> Result<&str, &'static str> {
-    let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
-    if name.chars().any(is_hidden) { Err("its name has a control character") } else { Ok(name) }
 }
 
 /// Reads one file into `config`. Whether there is such a file; one that others than root could have written does not count.
@@ -218,9 +187,9 @@ fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Ve
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
-            let is_trusted = !matches!(error, ReadError::Untrusted(_));
+            let hides = conf_files::hides(&error);
             problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            is_trusted
+            hides
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::names::{self, HELPER, RUNTIME_DIRECTORY};
 use crate::overrides::SingleWorker;
 use crate::parse::quantity::{Cpus, Gb, Gib};
 use crate::parse::syntax::{Item, items};
+use crate::policy::WorkersStep;
 use crate::problem::Source;
 use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_reason};
 use crate::sizing::{SizedUnit, Sizing};
@@ -70,7 +71,10 @@ impl DropIn {
         Self {
             variables: variables.filter_map(variable).collect(),
             env_file,
-            restart: unit.overrides.single_worker(profile.workers, profile.limit_max_requests),
+            restart: unit
+                .overrides
+                .single_worker(profile.workers, profile.limit_max_requests)
+                .or_else(|| may_be_lowered_to_one(unit).then_some(SingleWorker::Possible)),
         }
     }
 
@@ -114,9 +118,11 @@ impl DropIn {
         let out = &mut text;
         summary(out, sizing, unit);
         line(out, &["\n[Service]"]);
+        let mut of_uvicorn = false;
         for variable in &self.variables {
             match variable.name {
-                names::UVICORN_WORKERS => {
+                names::UVICORN_WORKERS | names::UVICORN_LIMIT_MAX_REQUESTS if !of_uvicorn => {
+                    of_uvicorn = true;
                     line(out, &["# For units that start uvicorn directly: it reads none of the above."]);
                 }
                 names::ENV_FILE => line(
@@ -131,6 +137,9 @@ impl DropIn {
                 line(out, &["# As set in ", &one_line(place.to_string()), ":"]);
             }
             line(out, &["Environment=", variable.name, "=", &variable.value]);
+        }
+        for name in names::VARIABLES.into_iter().filter(|name| unit.overrides.is_left_out(name)) {
+            line(out, &["# ", name, " is left out, so that WEB_CONCURRENCY= takes effect."]);
         }
         line(out, &["ExecStartPre=-+", HELPER, " env --unit=%n --write ", &self.env_file]);
         match self.restart {
@@ -154,6 +163,7 @@ impl DropIn {
                 "\n# To override it, set Workers= or other keys in /etc/pypnm/sizing.conf.d/*.conf,\n\
                 # see sizing.conf(5); or add Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
                 # 'systemctl edit ",
+                if unit.name.starts_with('-') { "-- " } else { "" },
                 &unit.name,
                 "'.",
             ],
@@ -165,6 +175,17 @@ impl DropIn {
 /// The drop-in's text for `unit`.
 pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
     DropIn::new(unit).write(sizing, unit)
+}
+
+/// Whether the last look at a start (`env --write`) may leave a single worker, of a unit that does not come back then.
+fn may_be_lowered_to_one(unit: &SizedUnit) -> bool {
+    let profile = &unit.profile;
+    let set_by_hand = profile.workers_step == WorkersStep::Operator
+        || unit.overrides.workers(profile.workers).set_by.is_some()
+        || unit.overrides.repeated(names::WORKERS).is_some();
+    let recycles = unit.overrides.limit_max_requests(profile.limit_max_requests).value > 0;
+    let last = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart")).next_back();
+    recycles && !set_by_hand && last.is_none_or(|restart| restart.value != "always")
 }
 
 /// The comments at the top.

@@ -1,4 +1,4 @@
-//! The kernel command line's word: `pypnm.sizing=no` turns sizing off for one boot.
+//! The kernel command line: `pypnm.sizing=no` turns sizing off for one boot, `systemd.setenv=` gives all services a variable.
 //!
 //! Read as systemd reads its own switches (kernel-command-line(7), `proc_cmdline_get_bool()`): an optional boolean,
 //! a bare word is yes, the last valid word wins; in a container PID 1's arguments stand for the kernel's.
@@ -8,60 +8,87 @@ use crate::problem::{Problem, Source};
 use crate::root::{ReadError, Root};
 
 const KEY: &str = "pypnm.sizing";
+const SETENV: &str = "systemd.setenv";
 const KERNEL: &str = "/proc/cmdline";
 const PID_1: &str = "/proc/1/cmdline";
 /// systemd's note of the container it found itself in, written before the generators run.
 const CONTAINER: &str = "/run/systemd/container";
 
-/// What the command line says: the value of the switch and the file it stands in. `None`: nothing.
-pub fn read(
-    root: &Root,
-    virtualization: Option<&str>,
-    problems: &mut Vec<Problem>,
-) -> Option<(bool, &'static str)> {
+/// What the command line says.
+#[derive(Debug, Default)]
+pub struct KernelCommandLine {
+    /// The value of the switch, and the file that has it.
+    pub switch: Option<(bool, &'static str)>,
+    /// `systemd.setenv=`, in order.
+    pub setenv: Vec<Setenv>,
+}
+
+/// One `systemd.setenv=NAME=VALUE` (systemd(1)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setenv {
+    /// The variable.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// The file that has it.
+    pub file: &'static str,
+}
+
+/// Reads the command line of the kernel, or in a container of PID 1.
+pub fn read(root: &Root, virtualization: Option<&str>, problems: &mut Vec<Problem>) -> KernelCommandLine {
     let container = match virtualization {
         Some(virtualization) => virtualization.starts_with("container:"),
         None => root.with_bytes(CONTAINER, |_| ()).is_ok(),
     };
     let file = if container { PID_1 } else { KERNEL };
-    match root.with_bytes(file, |text| last_value(text, container, file, problems)) {
-        Ok(said) => said.map(|value| (value, file)),
-        Err(ReadError::Missing) => None,
+    match root.with_bytes(file, |text| parse(text, container, file, problems)) {
+        Ok(said) => said,
+        Err(ReadError::Missing) => KernelCommandLine::default(),
         Err(error) => {
             problems.push(Problem::unreadable(file, error, "sizing stays on"));
-            None
+            KernelCommandLine::default()
         }
     }
 }
 
-/// The last valid word of a command line; PID 1's where it is of a `container`.
-fn last_value(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> Option<bool> {
+/// Of the switch the last valid word counts.
+fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> KernelCommandLine {
+    let mut found = KernelCommandLine::default();
     // Hardly any boot says anything.
-    memchr::memmem::find(text, KEY.as_bytes())?;
-    let mut said = None;
+    let has = |key: &str| memchr::memmem::find(text, key.as_bytes()).is_some();
+    if !has(KEY) && !has("setenv") {
+        return found;
+    }
     for word in words_of(text, container) {
-        let Ok(word) = std::str::from_utf8(&word).map(str::to_owned) else {
+        let Ok(word) = std::str::from_utf8(&word) else {
             continue;
         };
-        let Some(rest) = word.strip_prefix(KEY) else {
-            continue;
+        let (key, value) = match word.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (word, None),
         };
-        let value = match rest.strip_prefix('=') {
-            None if rest.is_empty() => Some(true),
-            None => continue,
-            Some(value) => boolean(value),
-        };
-        match value {
-            Some(value) => said = Some(value),
-            None => problems.push(Problem::bad_value(
-                Source::key(file, 0, KEY),
-                rest.trim_start_matches('='),
-                "a boolean (yes or no)",
-                "the word is ignored",
-            )),
+        match (key, value) {
+            (KEY, None) => found.switch = Some((true, file)),
+            (KEY, Some(value)) => match boolean(value) {
+                Some(value) => found.switch = Some((value, file)),
+                None => problems.push(Problem::bad_value(
+                    Source::key(file, 0, KEY),
+                    value,
+                    "a boolean (yes or no)",
+                    "the word is ignored",
+                )),
+            },
+            (SETENV, Some(assignment)) => {
+                found.setenv.extend(assignment.split_once('=').map(|(name, value)| Setenv {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                    file,
+                }));
+            }
+            _ => {}
         }
     }
-    said
+    found
 }
 
 /// The words: PID 1's arguments as they are, the kernel's separated by white space and unquoted.

@@ -14,11 +14,14 @@
 //! `parse`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
 
 pub mod capacity;
+pub mod command;
+pub mod conf_files;
 pub mod config;
 pub mod dropin;
 pub mod kernel_cmdline;
 pub mod limits;
 pub mod log;
+pub mod manager;
 pub mod mounts;
 pub mod names;
 pub mod overrides;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::capacity::{Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
-use crate::kernel_cmdline;
+use crate::kernel_cmdline::{self, KernelCommandLine};
+use crate::limits::host::{self, Host};
 use crate::limits::process::{self, Process};
-use crate::limits::{Amount, Limit, Scope, cgroup, host, service};
+use crate::limits::{Amount, Limit, Scope, cgroup, service};
+use crate::manager::Manager;
+use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
 use crate::policy::{Profile, profile};
@@ -58,6 +61,8 @@ pub struct Sizing {
     pub kernel_switch: Option<(bool, &'static str)>,
     /// The operator's configuration.
     pub config: Config,
+    /// The machine itself, without a container's or a unit's limits.
+    pub host: Host,
     /// The units, each with its profile.
     pub units: Vec<SizedUnit>,
     /// What was wrong with the inputs.
@@ -94,93 +99,126 @@ impl Sizing {
 
 /// Reads everything below the root of `request` and sizes the units.
 pub fn size(request: &Request<'_>) -> Sizing {
-    let Request { root, virtualization, hypothetical, extra_unit, process } = request;
+    let root = request.root;
     let mut problems = Vec::new();
-    let kernel_switch = kernel_cmdline::read(root, *virtualization, &mut problems);
+    let KernelCommandLine { switch, setenv } =
+        kernel_cmdline::read(root, request.virtualization, &mut problems);
     let config = config::read(root, &mut problems);
-    let mut sizing = Sizing { kernel_switch, config, units: Vec::new(), problems };
+    let mut sizing =
+        Sizing { kernel_switch: switch, config, host: Host::default(), units: Vec::new(), problems };
     if !sizing.is_enabled() {
         return sizing;
     }
-    let host = host::read(root, &mut sizing.problems);
-    let container = cgroup::read(root, &mut sizing.problems);
-    let mut machine = host.limits;
-    machine.extend(container.limits);
-    if let Some(process) = *process {
-        // In a container of its own its cgroup is PID 1's: each file once.
-        let mut problems = Vec::new();
-        let mut limits = process::read(root, process, &mut problems);
-        limits.retain(|limit| !machine.iter().any(|old| old.source == limit.source));
-        problems.retain(|problem| !sizing.problems.iter().any(|old| old.source == problem.source));
-        machine.append(&mut limits);
-        sizing.problems.append(&mut problems);
-    }
-    let machine = replaced(machine, hypothetical);
+    let problems = &mut sizing.problems;
+    let host = host::read(root, problems);
+    let container = cgroup::read(root, problems);
     // What percentages are of, as for systemd (`physical_memory()`).
-    let physical_memory = match (hypothetical.memory, host.memory_total, container.root_memory) {
+    let physical_memory = match (request.hypothetical.memory, host.memory_total, container.root_memory) {
         (Some((bytes, _)), _, _) => Some(bytes),
         (None, Some(total), Some(limit)) => Some(total.min(limit)),
         (None, total, _) => total,
     };
+    let mut machine = host.limits.clone();
+    machine.extend(container.limits);
+    if let Some(process) = request.process {
+        add_process(root, process, &mut machine, problems);
+    }
+    let machine = replaced(machine, &request.hypothetical);
+    sizing.host = host;
 
     let mut names = sizing.config.units();
     // A process that is one service does not share with a default that nobody asked for.
-    if process.is_some() && extra_unit.is_some() && !sizing.config.names_units() {
+    if request.process.is_some() && request.extra_unit.is_some() && !sizing.config.names_units() {
         names.clear();
     }
-    if let Some(extra) = extra_unit
+    if let Some(extra) = request.extra_unit
         && !names.iter().any(|name| name == extra)
     {
-        names.push((*extra).to_owned());
+        names.push(extra.to_owned());
+    }
+    let configs: Vec<UnitConfig> = names.iter().map(|name| sizing.config.for_unit(name)).collect();
+    let manager = Manager::read(root, setenv, problems);
+    let mut reader = ServiceReader {
+        root,
+        index: Index::read(root, &names, names::DROP_IN, problems),
+        manager,
+        physical_memory,
+        slices: Slices::default(),
+    };
+    let mut services = Vec::with_capacity(names.len());
+    for (name, config) in names.iter().zip(&configs) {
+        services.push(reader.read(name, config, problems));
     }
     let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
-    let mut services = services(root, &names, &sizing.config, physical_memory, &mut sizing.problems);
-    // The last of them takes the machine's limits, the others have copies.
-    let machines = std::iter::repeat_n(machine, names.len());
-    let of = std::mem::take(&mut services.of);
-    for ((name, service), mut limits) in names.into_iter().zip(of).zip(machines) {
-        let config = sizing.config.for_unit(&name);
-        if !config.is_enabled() {
-            continue;
+    for ((name, config), service) in names.iter().zip(configs).zip(services) {
+        if config.is_enabled() {
+            let limits = limits_of(&machine, sharing, &service, &reader.slices);
+            sizing.units.push(sized(name, config, service, limits, physical_memory, sharing));
         }
-        // The process's own belong to it alone.
-        for limit in limits.iter_mut().filter(|limit| limit.scope != Scope::Process) {
-            limit.shared_by = sharing;
-        }
-        if service.replaces_affinity && limits.iter().any(is_cpuset) {
-            limits.retain(|limit| *limit.source.file != *host::PID_1_STATUS);
-        }
-        limits.extend(service.slices.iter().flat_map(|slice| services.limits_of(slice)));
-        limits.extend(service.limits);
-        let reserve = Reserve {
-            cpu: config.reserve_cpus.as_ref().map_or(0, |set| set.value) / u64::from(sharing),
-            memory: config
-                .reserve_memory
-                .as_ref()
-                .map_or(0, |set| set.value.in_bytes(physical_memory.unwrap_or(0)))
-                / u64::from(sharing),
-        };
-        let capacity = capacity(&limits, reserve);
-        let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.policy_settings());
-        sizing.units.push(SizedUnit {
-            name,
-            config,
-            definition: service.definition,
-            slices: service.slices,
-            overrides: service.overrides,
-            limits,
-            capacity,
-            profile,
-        });
     }
     sizing
 }
 
-/// Whether a limit is the kernel's own word on the CPUs of the container. Where that can be seen, PID 1's affinity only
-/// says what processes inherit, and `CPUAffinity=` of a service replaces it; where not, the affinity may be all that
-/// shows of a cpuset further out, and both count.
-fn is_cpuset(limit: &Limit) -> bool {
-    limit.scope == Scope::Container && matches!(limit.amount, Amount::Cpus(_))
+/// Adds the limits of one process to the machine's. In a container of its own its cgroup is PID 1's: each file counts once.
+fn add_process(root: &Root, process: Process, machine: &mut Vec<Limit>, problems: &mut Vec<Problem>) {
+    let mut more = Vec::new();
+    let mut limits = process::read(root, process, &mut more);
+    limits.retain(|limit| !machine.iter().any(|old| old.source == limit.source));
+    more.retain(|problem| !problems.iter().any(|old| old.source == problem.source));
+    machine.append(&mut limits);
+    problems.append(&mut more);
+}
+
+/// Every limit of a service, from the outside in.
+fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices) -> Vec<Limit> {
+    // Where the kernel's own word on the CPUs of the container can be seen, PID 1's affinity only says what processes
+    // inherit, and a service's `CPUAffinity=` replaces it; where not, the affinity may be all that shows of a cpuset
+    // further out, and both count.
+    let is_cpuset =
+        |limit: &Limit| limit.scope == Scope::Container && matches!(limit.amount, Amount::Cpus(_));
+    let inherits = !service.replaces_affinity || !machine.iter().any(is_cpuset);
+    let mut limits = Vec::with_capacity(machine.len() + service.limits.len());
+    for limit in machine.iter().filter(|limit| inherits || limit.scope != Scope::Inherited) {
+        // The process's own belong to it alone.
+        let shared_by = if limit.scope == Scope::Process { limit.shared_by } else { sharing };
+        limits.push(Limit { shared_by, ..limit.clone() });
+    }
+    for slice in &service.slices {
+        let (shared_by, of_slice) =
+            slices.get(slice).map_or((1, [].as_slice()), |(n, all)| (*n, all.as_slice()));
+        limits.extend(of_slice.iter().map(|limit| Limit { shared_by, ..limit.clone() }));
+    }
+    limits.extend_from_slice(&service.limits);
+    limits
+}
+
+/// The last steps: capacity, then profile.
+fn sized(
+    name: &str,
+    config: UnitConfig,
+    service: Service,
+    limits: Vec<Limit>,
+    physical_memory: Option<u64>,
+    sharing: u32,
+) -> SizedUnit {
+    let reserved = config.reserve_memory.as_ref();
+    let reserved = reserved.map_or(0, |set| set.value.in_bytes(physical_memory.unwrap_or(0)));
+    let reserve = Reserve {
+        cpu: config.reserve_cpus.as_ref().map_or(0, |set| set.value) / u64::from(sharing),
+        memory: reserved / u64::from(sharing),
+    };
+    let capacity = capacity(&limits, reserve);
+    let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.policy_settings());
+    SizedUnit {
+        name: name.to_owned(),
+        config,
+        definition: service.definition,
+        slices: service.slices,
+        overrides: service.overrides,
+        limits,
+        capacity,
+        profile,
+    }
 }
 
 /// What the unit files say of one service.
@@ -195,67 +233,59 @@ struct Service {
     replaces_affinity: bool,
 }
 
-/// All services and the slices around them; a slice of several is read once.
-#[derive(Default)]
-struct Services {
-    /// In the order of their names; empty where that is none of a service.
-    of: Vec<Service>,
-    /// How many of the services live in it, and its limits.
-    slices: BTreeMap<String, (u32, Vec<Limit>)>,
+/// Slices by name: how many of the services are in one, and its limits.
+type Slices = BTreeMap<String, (u32, Vec<Limit>)>;
+
+/// Reads the unit files of services and of the slices around them; a slice of several is read once.
+struct ServiceReader<'a> {
+    root: &'a Root,
+    index: Index<'a>,
+    manager: Manager,
+    physical_memory: Option<u64>,
+    slices: Slices,
 }
 
-/// Reads the unit files of the services `names` and of their slices.
-fn services(
-    root: &Root,
-    names: &[String],
-    config: &Config,
-    physical_memory: Option<u64>,
-    problems: &mut Vec<Problem>,
-) -> Services {
-    let index = Index::read(root, names, problems);
-    let mut all = Services::default();
-    for name in names {
-        let Some(mut unit) = index.load(name, problems) else {
-            all.of.push(Service::default());
-            continue;
+impl ServiceReader<'_> {
+    /// Empty where `name` is none of a service.
+    fn read(&mut self, name: &str, config: &UnitConfig, problems: &mut Vec<Problem>) -> Service {
+        let Some(unit) = self.index.load(name, problems) else {
+            return Service::default();
         };
-        overrides::hide(&mut unit);
-        let settings = service::settings(&unit, physical_memory, problems);
-        let mut slices = Vec::new();
-        let mut next = settings.slice.clone();
+        let settings = service::settings(&unit, self.physical_memory, problems);
+        let slices = self.slices_around(settings.slice.as_deref(), problems);
+        Service {
+            overrides: overrides::read(
+                self.root,
+                &unit,
+                &self.manager,
+                &config.decided_variables(),
+                problems,
+            ),
+            slices,
+            limits: service::limits(self.root, &settings, Scope::Service, problems),
+            replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
+            definition: Some(unit),
+        }
+    }
+
+    /// The slice and all above it, from the outermost.
+    fn slices_around(&mut self, innermost: Option<&str>, problems: &mut Vec<Problem>) -> Vec<String> {
+        let mut around = Vec::new();
+        let mut next = innermost.map(str::to_owned);
         while let Some(slice) = next {
-            let (services, _) = all.slices.entry(slice.clone()).or_insert_with(|| {
-                let limits = index.load(&slice, problems).map(|unit| {
-                    let settings = service::settings(&unit, physical_memory, problems);
-                    service::limits(root, &settings, Scope::Slice, problems)
+            let (services, _) = self.slices.entry(slice.clone()).or_insert_with(|| {
+                let limits = self.index.load(&slice, problems).map(|unit| {
+                    let settings = service::settings(&unit, self.physical_memory, problems);
+                    service::limits(self.root, &settings, Scope::Slice, problems)
                 });
                 (0, limits.unwrap_or_default())
             });
             *services += 1;
             next = parent_slice(&slice);
-            slices.push(slice);
+            around.push(slice);
         }
-        slices.reverse();
-        let service = Service {
-            overrides: overrides::read(root, &unit, &config.for_unit(name).decided_variables(), problems),
-            slices,
-            limits: service::limits(root, &settings, Scope::Service, problems),
-            replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
-            definition: Some(unit),
-        };
-        all.of.push(service);
-    }
-    all
-}
-
-impl Services {
-    /// The limits of one slice, shared by all the services in it.
-    fn limits_of(&self, slice: &str) -> Vec<Limit> {
-        let (shared_by, limits) = match self.slices.get(slice) {
-            Some((services, limits)) => (*services, limits.as_slice()),
-            None => (1, [].as_slice()),
-        };
-        limits.iter().map(|limit| Limit { shared_by, ..limit.clone() }).collect()
+        around.reverse();
+        around
     }
 }
 

@@ -16,7 +16,7 @@ pub const PID_1_STATUS: &str = "/proc/1/status";
 const MEMINFO: &str = "/proc/meminfo";
 
 /// What the machine grants.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Its limits.
     pub limits: Vec<Limit>,
@@ -28,7 +28,7 @@ pub struct Host {
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
     let mut limits = Vec::with_capacity(16);
     limits.push(online(root, problems));
-    limits.extend(affinity(root, PID_1_STATUS, Scope::Host, problems));
+    limits.extend(affinity(root, PID_1_STATUS, Scope::Inherited, problems));
     let (memory, memory_total) = memory(root, problems);
     limits.push(memory);
     Host { limits, memory_total }

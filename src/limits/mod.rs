@@ -39,6 +39,8 @@ pub enum Amount {
 pub enum Scope {
     /// The machine.
     Host,
+    /// The affinity that PID 1 hands down, unless a service replaces it.
+    Inherited,
     /// A cgroup at or above PID 1.
     Container,
     /// A slice above the service.

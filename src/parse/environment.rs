@@ -2,6 +2,8 @@
 
 use memchr::{memchr, memchr3};
 
+use crate::parse::syntax::Fault;
+
 /// One assignment of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
@@ -27,13 +29,17 @@ enum In {
     CommentEscape,
 }
 
-/// The assignments of `text`, in order; the first NUL ends it.
-pub fn variables(text: &[u8]) -> Vec<Variable> {
-    let mut reader = Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1 };
+/// The assignments of `text`, in order. A NUL anywhere (`read_full_file()`), or an assignment that is not UTF-8
+/// (`load_env_file_push()`), costs the whole file: `Err`, with the line of the assignment, or 0.
+pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
+    if memchr(0, text).is_some() {
+        return Err((0, Fault::Nul));
+    }
+    let mut reader =
+        Parser { all: Vec::new(), key: Vec::new(), value: Vec::new(), kept: 0, begun: 1, fault: None };
     let mut state = In::Start;
     let mut line = 1;
-    let end = memchr(0, text).unwrap_or(text.len());
-    let mut rest = text.get(..end).unwrap_or_default();
+    let mut rest = text;
     while let Some((byte, after)) = rest.split_first() {
         state = reader.step(state, *byte, line);
         if *byte == b'\n' {
@@ -51,7 +57,7 @@ pub fn variables(text: &[u8]) -> Vec<Variable> {
         In::Value => reader.push_trimmed(),
         _ => reader.push(),
     }
-    reader.all
+    reader.fault.map_or(Ok(reader.all), Err)
 }
 
 struct Parser {
@@ -61,6 +67,8 @@ struct Parser {
     /// How much of the value is no white space that may be at its end.
     kept: usize,
     begun: u32,
+    /// The first assignment that is not UTF-8.
+    fault: Option<(u32, Fault)>,
 }
 
 impl Parser {
@@ -130,11 +138,13 @@ impl Parser {
         self.push();
     }
 
-    /// Ends an assignment. systemd takes no file with a name or a value that is not UTF-8; here that variable is left out.
+    /// Ends an assignment.
     fn push(&mut self) {
         if let (Ok(key), Ok(value)) = (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
             let key = key.trim_end_matches([' ', '\t']).to_owned();
             self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
+        } else {
+            self.fault = self.fault.or(Some((self.begun, Fault::NotUtf8)));
         }
         self.value.clear();
         self.kept = 0;
@@ -146,7 +156,8 @@ mod tests {
     use super::variables;
 
     fn read(text: &str) -> Vec<String> {
-        variables(text.as_bytes()).into_iter().map(|v| format!("{} {}={}", v.line, v.key, v.value)).collect()
+        let variables = variables(text.as_bytes()).unwrap_or_default();
+        variables.into_iter().map(|v| format!("{} {}={}", v.line, v.key, v.value)).collect()
     }
 
     #[test]
@@ -154,7 +165,16 @@ mod tests {
         assert_eq!(read("A=1\n# c\n;c\n\n B = 2 x \nC="), ["1 A=1", "5 B=2 x", "6 C="]);
         assert_eq!(read("A='1 2'\"3\\\"\\q\"4\nB=a\\\nb\nC=\\ x"), ["1 A=1 23\"\\q4", "2 B=ab", "4 C= x"]);
         assert_eq!(read("# goes on \\\nA=1\nB=2"), ["3 B=2"], "a comment goes on");
-        assert_eq!(read("junk\nA=1\0B=2"), ["2 A=1"]);
+        assert_eq!(read("junk\nA=1"), ["2 A=1"]);
         assert_eq!(read("export A=1\nA=\"1\n2\"\n"), ["1 export A=1", "2 A=1\n2"]);
+    }
+
+    #[test]
+    fn one_assignment_that_is_not_utf_8_costs_the_file() {
+        let fault = |text: &[u8]| variables(text).map_err(|(line, _)| line).err();
+        assert_eq!(fault(b"A=1\n\nB=\xe4\nC=3\n"), Some(3));
+        assert_eq!(fault(b"A=1\n\xe4=2"), Some(2));
+        assert_eq!(fault(b"A=1\0"), Some(0));
+        assert_eq!(fault(b"# \xe4\nA=1\n\xe4\n"), None, "a comment, and a line that is no assignment");
     }
 }

@@ -45,6 +45,8 @@ pub enum Fault {
     MissingKey,
     /// Not UTF-8.
     NotUtf8,
+    /// A NUL byte in a file that may hold none.
+    Nul,
     /// `[` without `]`: the rest of the file is not read, by systemd as by us.
     BrokenSection,
 }
@@ -55,6 +57,7 @@ impl std::fmt::Display for Fault {
             Self::MissingEquals => "no '=' in the line",
             Self::MissingKey => "no key before '='",
             Self::NotUtf8 => "not UTF-8",
+            Self::Nul => "a NUL byte",
             Self::BrokenSection => "a section header without ']'",
         })
     }

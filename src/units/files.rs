@@ -40,6 +40,9 @@ pub struct Index<'a> {
     wanted: &'a [String],
     /// And their templates'.
     templates: Vec<String>,
+    /// The name of the drop-in that a generator is about to write for those services. A file of that name in a weaker
+    /// directory is never read, and not here either.
+    generated: &'a str,
     /// Units, in the order of the directories.
     units: Vec<Entry>,
     /// Directories of drop-ins, in the same order.
@@ -86,11 +89,17 @@ enum Id {
 }
 
 impl<'a> Index<'a> {
-    /// Lists the directories of units below `root`, for units that go by `names`.
-    pub fn read(root: &'a Root, names: &'a [String], problems: &mut Vec<Problem>) -> Self {
+    /// Lists the directories of units below `root`, for units that go by `names` and get a drop-in `generated`.
+    pub fn read(
+        root: &'a Root,
+        names: &'a [String],
+        generated: &'a str,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut index = Self {
             root,
             wanted: names,
+            generated,
             templates: names.iter().filter_map(|name| Name::parse(name)?.template()).collect(),
             units: Vec::with_capacity(64),
             drop_ins: Vec::with_capacity(16),
@@ -437,11 +446,23 @@ impl<'a> Index<'a> {
         }
         files.sort_unstable();
         files.dedup_by(|later, earlier| later.0 == earlier.0);
+        if id.unit_type == Type::Service {
+            files.retain(|(name, place)| {
+                *name != self.generated
+                    || places.get(*place).is_some_and(|place| is_stronger(place.0, &place.1))
+            });
+        }
         let path = |(file, place): (String, usize)| {
             places.get(place).map(|(directory, name)| join(&join(directory, name), &file))
         };
         files.into_iter().filter_map(path).collect()
     }
+}
+
+/// Whether systemd prefers a directory of drop-ins to the generators': those below /etc and /run, unless they are for the
+/// whole type.
+fn is_stronger(directory: &str, name: &str) -> bool {
+    name != "service.d" && !["/usr/", "/lib/"].iter().any(|weaker| directory.starts_with(weaker))
 }
 
 /// Takes what one file says into `unit`; an empty one is `Masked`, one that is not there `NotFound`, one that is not read

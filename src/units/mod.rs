@@ -52,6 +52,7 @@ keys! {
     "ExecStart",
     "ExecStartPre",
     "Restart",
+    "Type",
 }
 
 /// Whether a line may be about one of [`KEYS`], by its first letters. False only for what is a plain line of a key that is
@@ -59,7 +60,10 @@ keys! {
 fn may_be_known(line: &[u8]) -> bool {
     match line {
         [a, b, ..] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
-            matches!(&[*a, *b], b"Sl" | b"Me" | b"CP" | b"Al" | b"NU" | b"En" | b"Pa" | b"Un" | b"Ex" | b"Re")
+            matches!(
+                &[*a, *b],
+                b"Sl" | b"Me" | b"CP" | b"Al" | b"NU" | b"En" | b"Pa" | b"Un" | b"Ex" | b"Re" | b"Ty"
+            )
         }
         _ => true,
     }

@@ -20,7 +20,7 @@ fn main() {
     let root = Root::at(Some(Path::new("/").as_os_str())).unwrap();
     let mut problems = Vec::new();
     let names: Vec<String> = arguments.collect();
-    let index = Index::read(&root, &names, &mut problems);
+    let index = Index::read(&root, &names, "", &mut problems);
     for name in &names {
         let Some(unit) = index.load(name, &mut problems) else {
             println!("{}", json!({ "asked": name, "state": "no unit" }));

@@ -171,8 +171,9 @@ fn common(root: &Root, unit: &SizedUnit) -> Map<String, Value> {
     value.insert("settings".into(), settings.collect());
     let overrides = unit.overrides.list.iter().map(|one| {
         let given = match &one.effect {
-            Effect::Variable { value, .. } | Effect::Flag { value, .. } | Effect::Restart { value } => Some(value),
+            Effect::Variable { value, .. } | Effect::Ineffective { value, .. } | Effect::Flag { value, .. } | Effect::Restart { value } => Some(value),
             Effect::NotRead { path } => Some(path),
+            Effect::UnknownCommand { program } => Some(program),
             Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => None,
         };
         json!({ "key": one.effect.key(), "value": given, "text": one.to_string(), "source": source(&one.source) })

@@ -166,15 +166,14 @@ impl Keys {
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
     let keys = command.map_or(OF_PYPNM, |command| Keys::of_command(&command.value));
-    let profile = &unit.profile;
-    Numbers {
-        workers: unit.overrides.effective_number(keys.workers, 1, profile.workers).value.into(),
-        limit_max_requests: unit
-            .overrides
-            .effective_number(keys.limit, 0, profile.limit_max_requests)
-            .value
-            .into(),
-    }
+    let (profile, overrides) = (&unit.profile, &unit.overrides);
+    let (workers, limit) = if keys == OF_UVICORN {
+        let limit = overrides.uvicorn_limit_max_requests(profile.limit_max_requests);
+        (overrides.uvicorn_workers(profile.workers), limit)
+    } else {
+        (overrides.workers(profile.workers), overrides.limit_max_requests(profile.limit_max_requests))
+    };
+    Numbers { workers: workers.value.into(), limit_max_requests: limit.value.into() }
 }
 
 /// An override in a few words.
@@ -184,7 +183,9 @@ pub(crate) fn override_text(one: &Override) -> String {
         Effect::Variable { key, value } => format!("{key}={value}, {at}"),
         Effect::Flag { flag, value } => format!("{flag} {value}, {at}"),
         Effect::Restart { value } => format!("Restart={value}, {at}"),
-        Effect::Unset { .. }
+        Effect::Ineffective { .. }
+        | Effect::UnknownCommand { .. }
+        | Effect::Unset { .. }
         | Effect::Passed { .. }
         | Effect::NoHandOver
         | Effect::Replaced

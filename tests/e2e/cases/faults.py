@@ -42,7 +42,7 @@ def _sane(m, workers=1, limit=1000):
     text = generated(m)
     if text:
         sized(m, workers, limit)
-        expect(text.endswith("below [Service].\n"), f"the drop-in is cut off:\n{text}")
+        expect(text.endswith("'systemctl edit pypnm.service'.\n"), f"the drop-in is cut off:\n{text}")
     left = m.run("ls -A /run/systemd/generator/pypnm.service.d 2>/dev/null", check=False).stdout.split()
     expect(not [name for name in left if name.endswith(".conf") and name != "10-pypnm-sizing.conf"], f"left behind: {left}")
     return bool(text)

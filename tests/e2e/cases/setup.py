@@ -28,14 +28,15 @@ def checkout(root):
             place_of = machine.upper / "tmp/sources"
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place_of]
             subprocess.run([*pip, "--no-binary=:all:", images.PYPNM], check=True, stdout=sys.stderr)
-            subprocess.run([*pip, "wheel"], check=True, stdout=sys.stderr)
+            subprocess.run([*pip, "setuptools>=77", "wheel"], check=True, stdout=sys.stderr)
             machine.run("useradd --create-home --shell /bin/bash op && chmod 0750 /home/op", timeout=600)
             machine.run(f"""
+                set -e
                 mkdir {CHECKOUT} && tar -xzf /tmp/sources/*.tar.gz -C {CHECKOUT} --strip-components=1 --no-same-owner
                 mv /opt/pypnm {CHECKOUT}/.env
                 cd {CHECKOUT}
                 sed -i 's,/opt/pypnm,{CHECKOUT}/.env,g' .env/pyvenv.cfg $(grep -lI /opt/pypnm .env/bin/*)
-                .env/bin/pip install --quiet --no-index /tmp/sources/wheel-*.whl
+                .env/bin/pip install --quiet --no-index --upgrade /tmp/sources/*.whl
                 .env/bin/pip uninstall --quiet --yes pypnm-docsis
                 .env/bin/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
                 rm -r /tmp/sources

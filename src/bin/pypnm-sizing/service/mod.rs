@@ -1,7 +1,12 @@
 //! The service as the running machine has it: what systemd says, what the generator wrote, where PyPNM looks.
 
 pub(crate) mod account;
+pub(crate) mod family;
 pub(crate) mod generated;
 pub(crate) mod listener;
+pub(crate) mod own;
+mod probe;
 pub(crate) mod pypnm;
+pub(crate) mod readiness;
+pub(crate) mod sockets;
 pub(crate) mod systemctl;

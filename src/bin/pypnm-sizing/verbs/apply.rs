@@ -8,11 +8,13 @@ use anyhow::bail;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
 
-use super::{check, ready};
+use super::check;
 use crate::cli::Apply;
 use crate::judge::{Judged, Live, Status, judge, names, server};
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
+use crate::service::family::Service;
+use crate::service::readiness::{self, NotReady};
 use crate::service::systemctl;
 use crate::wording;
 
@@ -67,10 +69,12 @@ fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> anyhow::R
             let started = Instant::now();
             let timeout = Duration::from_secs(arguments.timeout);
             systemctl::restart(name, timeout)?;
-            let mut process = || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded));
-            match ready::wait(root, &mut process, timeout.saturating_sub(started.elapsed()))? {
+            let mut service =
+                || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
+            match readiness::wait(root, &mut service, timeout.saturating_sub(started.elapsed())) {
                 Ok(()) => say(&format!("{name}: answers after {} s.", started.elapsed().as_secs()))?,
-                Err(why) => {
+                Err(NotReady::Unknown(why)) => bail!(why),
+                Err(NotReady::No(why)) => {
                     remark(&format!("{name}: {why}; journalctl -u {name} says why"));
                     return Ok(false);
                 }

@@ -1,6 +1,10 @@
 //! `env`: PyPNM's four lines. As `ExecStartPre=` of the generated drop-in it writes the file that PyPNM reads, from
 //! the environment that systemd has resolved for this start, so that whatever an operator set there reaches PyPNM.
 //!
+//! There it also takes a last look: its cgroup is the service's, and what other generators, `systemctl set-property` or
+//! sysctl.d(5) have limited since the generator ran shows in it. A number that nobody set by hand is lowered to what
+//! fits now, never raised.
+//!
 //! The file is right for PyPNM, for bash's `source` and for `EnvironmentFile=` at once: KEY=value, nothing else.
 
 use std::fmt::Write as _;
@@ -10,29 +14,38 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use pypnm_sizing::overrides::is_valid_value;
-use pypnm_sizing::parse::quantity::Gib;
+use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
-use pypnm_sizing::write;
+use pypnm_sizing::{reasons, write};
 
 use crate::cli::{Env, Target};
 use crate::output::{Outcome, answer, remark};
-use crate::service::pypnm;
+use crate::service::generated::{self, Generated};
+use crate::service::{own, pypnm};
+use crate::wording;
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
     let sizing = size(&Request {
         hypothetical: hypothetical.clone(),
         extra_unit: arguments.unit.as_deref(),
+        process: arguments
+            .unit
+            .as_deref()
+            .map_or_else(|| own::without_systemd(root), |unit| own::within_unit(root, unit)),
         ..Request::new(root)
     });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
     // A machine to try, or one below --root, has nothing to do with this process's environment.
     let resolved = root.is_machine() && hypothetical == Hypothetical::default();
-    let text = sizing.units.iter().find(wanted).map(|unit| lines(unit, resolved));
+    let text = sizing.units.iter().find(wanted).map(|unit| {
+        let generated = generated::read(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
+        lines(unit, resolved, &generated)
+    });
 
     match (arguments.target(), text) {
         (Target::File(path), None) => {
@@ -63,8 +76,9 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     }
 }
 
-/// The four lines: what the environment says where it is `resolved` and sane, else the sized value.
-fn lines(unit: &SizedUnit, resolved: bool) -> String {
+/// The four lines: what the environment says where it is `resolved` and valid, else the sized value. A value of the
+/// `generated` drop-in is lowered to the sized one.
+fn lines(unit: &SizedUnit, resolved: bool, generated: &Generated) -> String {
     let cpus = unit.capacity.whole_cpus();
     // A key of PyPNM's, its sized value, what it takes in words.
     let keys = [
@@ -74,12 +88,21 @@ fn lines(unit: &SizedUnit, resolved: bool) -> String {
         (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string(), "a whole number from 0"),
     ];
     let mut text = String::new();
+    let mut lowered = Vec::new();
     for (key, sized, expected) in keys {
         let set = if resolved { std::env::var_os(key) } else { None };
         let value = match set {
             None => sized,
             Some(set) => match set.to_str() {
-                Some(value) if is_valid_value(key, value) => value.to_owned(),
+                Some(value) if is_valid_value(key, value) => {
+                    let is_generated = generated.environment.get(key).is_some_and(|set| set == value);
+                    if is_generated && !is_by_hand(unit, key) && is_lower(key, &sized, value) {
+                        lowered.push((key, value.to_owned()));
+                        sized
+                    } else {
+                        value.to_owned()
+                    }
+                }
                 _ => {
                     let source = Source::key("the environment", 0, key);
                     let instead = format!("the sized {sized} is used");
@@ -91,7 +114,38 @@ fn lines(unit: &SizedUnit, resolved: bool) -> String {
         // Writing into a string can't fail.
         let _ = writeln!(text, "{key}={value}");
     }
+    let numbers: Vec<String> = lowered
+        .iter()
+        .filter(|(key, _)| [WORKERS, LIMIT_MAX_REQUESTS].contains(key))
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
+    if !numbers.is_empty() {
+        remark(&format!(
+            "lowered to {}, from {} at the last reload: {} CPUs by {}, {} GiB by {}",
+            wording::profile(unit.profile.workers, unit.profile.limit_max_requests),
+            numbers.join(" and "),
+            Cpus(unit.capacity.cpu.amount),
+            reasons::cpu_reason(unit),
+            Gib(unit.capacity.memory.amount),
+            reasons::memory_reason(unit),
+        ));
+    }
     text
+}
+
+/// Whether a file of the operator's sets `key`, be it to what the drop-in says.
+fn is_by_hand(unit: &SizedUnit, key: &str) -> bool {
+    unit.overrides.get(key).is_some() || unit.overrides.repeated(key).is_some()
+}
+
+/// Whether one value of `key` is less than another; both are valid.
+fn is_lower(key: &str, value: &str, than: &str) -> bool {
+    let number = |text: &str| match text.parse::<f64>().ok()? {
+        // Never recycled.
+        0.0 if key == LIMIT_MAX_REQUESTS => Some(f64::INFINITY),
+        number => Some(number),
+    };
+    number(value) < number(than)
 }
 
 /// Writes the file, or else removes it: a stale profile would be worse than none, without one PyPNM sizes itself.

@@ -15,6 +15,7 @@ use crate::answer as json;
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
+use crate::service::own;
 use crate::service::pypnm::{self, Program};
 use crate::wording::{chosen, place, profile, settings, state, turned_off};
 
@@ -27,7 +28,11 @@ const RECYCLE_SMALL_RULE: &str =
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
-    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
+    let sizing = size(&Request {
+        hypothetical: hypothetical.clone(),
+        process: own::without_systemd(root),
+        ..Request::new(root)
+    });
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let own = Own::of(root, &hypothetical);
     if arguments.json {
@@ -193,7 +198,7 @@ fn source(limit: &Limit) -> String {
 /// Who sets a limit, in a word.
 pub(crate) fn scope(scope: Scope) -> &'static str {
     match scope {
-        Scope::Host => "machine",
+        Scope::Host | Scope::Inherited => "machine",
         Scope::Container => "container",
         Scope::Slice => "slice",
         Scope::Service => "service",

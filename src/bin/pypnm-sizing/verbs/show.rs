@@ -10,20 +10,22 @@ use crate::answer as json;
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::service::generated;
 use crate::service::pypnm::{self, Program};
+use crate::service::{generated, own};
 use crate::wording::{
     Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
 };
 
 /// The width of the labels.
 const LABEL: usize = 11;
-/// Where systemd runs, this is (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
-    let sizing = size(&Request { hypothetical: hypothetical.clone(), ..Request::new(root) });
+    let sizing = size(&Request {
+        hypothetical: hypothetical.clone(),
+        process: own::without_systemd(root),
+        ..Request::new(root)
+    });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let loaded = |unit: &SizedUnit| loaded(root, &hypothetical, unit);
@@ -150,7 +152,7 @@ pub(crate) enum Loaded {
 }
 
 fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded {
-    if *hypothetical != Hypothetical::default() || !root.has_directory(BOOTED) {
+    if *hypothetical != Hypothetical::default() || !own::is_booted(root) {
         return Loaded::NotAsked;
     }
     match generated::read(root, &unit.name, &unit.name)

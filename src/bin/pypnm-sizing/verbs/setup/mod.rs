@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use pypnm_sizing::names::DROP_IN as GENERATED;
 use pypnm_sizing::parse::environment;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
@@ -157,7 +158,7 @@ fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
 fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     let names = [name.to_owned()];
     let mut problems = Vec::new();
-    let unit = Index::read(root, &names, &mut problems).load(name, &mut problems);
+    let unit = Index::read(root, &names, GENERATED, &mut problems).load(name, &mut problems);
     let Some(unit) = unit else {
         bail!("--unit={name}: expected the name of a service, such as pypnm.service");
     };
@@ -404,7 +405,7 @@ fn other_unit(root: &Root, unit: &str, installation: &Installation, program: Pro
     names.sort_unstable();
     names.dedup();
     let mut problems = Vec::new();
-    let index = Index::read(root, &names, &mut problems);
+    let index = Index::read(root, &names, GENERATED, &mut problems);
     for name in &names {
         let Some(other) = index.load(name, &mut problems).filter(|other| other.state == State::Loaded) else {
             continue;
@@ -433,7 +434,7 @@ fn address(
     // What the service reads after every Environment=.
     let file = format!("/etc/pypnm/{}.env", program.command);
     let bytes = root.bytes(&file).unwrap_or_default();
-    let variables = environment::variables(&bytes);
+    let variables = environment::variables(&bytes).unwrap_or_default();
     let in_file = |key: &str| variables.iter().rfind(|variable| variable.key == key);
     let mut words = Vec::new();
     let given =

@@ -1,0 +1,234 @@
+//! What a command line starts, and the flags on it that decide workers and recycle limit. Pure.
+//!
+//! Two programs are known: `pypnm serve` (and its sister `pypnm-cmts serve`), whose parser is Python's argparse, and
+//! `uvicorn`, whose parser is click; both directly, by a Python interpreter's `-m`, or as a script of one. What else a
+//! service starts (a shell, a wrapper, another server) may do anything, and counts as [`Program::Unknown`].
+
+use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+
+/// What a command starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `pypnm serve` or `pypnm-cmts serve`.
+    Pypnm,
+    /// `uvicorn`
+    Uvicorn,
+    /// Something whose effect on the workers cannot be seen from its words.
+    Unknown,
+}
+
+/// Takes the words of one command, one after the other, as the program would see them.
+#[derive(Debug)]
+pub struct CommandReader {
+    state: State,
+    /// Only positional arguments follow (`--`).
+    ended: bool,
+    /// A flag whose value is the next word.
+    pending: Option<&'static str>,
+    /// The words so far name `--reload`: a single worker, whatever is asked for.
+    reload: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The program's path comes next.
+    Path,
+    /// argv[0] comes next, which starts nothing (`@` before the path).
+    Name(&'static State),
+    /// A Python interpreter; its options, a module or a script.
+    Python,
+    /// The value of one of Python's options.
+    PythonValue,
+    /// Python's `-m`: a module comes next.
+    Module,
+    /// `pypnm`, whose verb comes next.
+    Verb,
+    Known(Program),
+}
+
+impl Default for CommandReader {
+    fn default() -> Self {
+        Self { state: State::Path, ended: false, pending: None, reload: false }
+    }
+}
+
+impl CommandReader {
+    /// Takes the next word; what it says of a flag, as the flag and its value.
+    pub fn word<'w>(&mut self, word: &'w str) -> Option<(&'static str, &'w str)> {
+        self.state = match self.state {
+            State::Path => {
+                let path = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
+                let program = by_name(path);
+                let has_name = word.get(..word.len() - path.len()).is_some_and(|prefix| prefix.contains('@'));
+                if has_name { State::Name(program) } else { *program }
+            }
+            State::Name(program) => *program,
+            State::Python => match word {
+                "-m" => State::Module,
+                "-W" | "-X" => State::PythonValue,
+                _ if word.starts_with("-m") => module(word.get(2..).unwrap_or_default()),
+                _ if word.starts_with("-W") || word.starts_with("-X") => State::Python,
+                // Others take no value; -c is followed by a program, and a single dash stands for stdin.
+                _ if word.starts_with('-') && word.len() > 1 && !word.contains('c') => State::Python,
+                _ => match by_name(word) {
+                    State::Python => State::Known(Program::Unknown),
+                    program => *program,
+                },
+            },
+            State::PythonValue => State::Python,
+            State::Module => module(word),
+            State::Verb if word == "serve" => State::Known(Program::Pypnm),
+            State::Verb => State::Known(Program::Unknown),
+            State::Known(program) => {
+                return self.argument(program, word);
+            }
+        };
+        None
+    }
+
+    /// What the command starts, by the words so far.
+    pub fn program(&self) -> Program {
+        match self.state {
+            State::Known(program) => program,
+            _ => Program::Unknown,
+        }
+    }
+
+    /// Whether the program is asked to reload its code (`--reload`), which it does with a single worker only.
+    pub fn reloads(&self) -> bool {
+        self.reload
+    }
+
+    fn argument<'w>(&mut self, program: Program, word: &'w str) -> Option<(&'static str, &'w str)> {
+        if let Some(flag) = self.pending.take() {
+            return Some((flag, word));
+        }
+        if self.ended || word == "--" {
+            self.ended = true;
+            return None;
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        self.reload |= name == "--reload";
+        let flag =
+            [WORKERS_FLAG, LIMIT_MAX_REQUESTS_FLAG].into_iter().find(|flag| is_flag(program, name, flag));
+        match (flag?, value) {
+            (flag, Some(value)) => Some((flag, value)),
+            (flag, None) => {
+                self.pending = Some(flag);
+                None
+            }
+        }
+    }
+}
+
+/// Whether `name` stands for `flag`. argparse takes any unique beginning for the whole; one that is not unique ends the
+/// program, and is read as the flag all the same.
+fn is_flag(program: Program, name: &str, flag: &str) -> bool {
+    let abbreviated = program != Program::Uvicorn && name.len() > 2 && flag.starts_with(name);
+    name == flag || abbreviated
+}
+
+/// By the last step of a path.
+fn by_name(path: &str) -> &'static State {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "pypnm" | "pypnm-cmts" => &State::Verb,
+        "uvicorn" => &State::Known(Program::Uvicorn),
+        name if is_python(name) => &State::Python,
+        _ => &State::Known(Program::Unknown),
+    }
+}
+
+/// `python`, `python3`, `python3.11`
+fn is_python(name: &str) -> bool {
+    let version = name.strip_prefix("python");
+    version.is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+}
+
+fn module(name: &str) -> State {
+    match name {
+        "uvicorn" => State::Known(Program::Uvicorn),
+        "pypnm" | "pypnm.cli" | "pypnm_cmts" | "pypnm_cmts.cli" => State::Verb,
+        _ => State::Known(Program::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CommandReader, Program};
+
+    fn read(command: &str) -> (Program, Vec<String>) {
+        let mut reader = CommandReader::default();
+        let flags = command.split(' ').filter_map(|word| reader.word(word).map(|(f, v)| format!("{f} {v}")));
+        let flags = flags.collect();
+        (reader.program(), flags)
+    }
+
+    #[test]
+    fn what_is_started() {
+        for command in [
+            "pypnm serve",
+            "/opt/pypnm/bin/pypnm serve --port 1",
+            "-/opt/pypnm/bin/pypnm-cmts serve",
+            "@/opt/pypnm/bin/pypnm x serve",
+            ":+/usr/bin/python3 -u -X dev /opt/pypnm/bin/pypnm serve",
+            "/usr/bin/python3.11 -m pypnm.cli serve",
+        ] {
+            assert_eq!(read(command).0, Program::Pypnm, "{command}");
+        }
+        for command in [
+            "/v/bin/uvicorn a:b",
+            "/v/bin/python -m uvicorn a:b",
+            "python3 -Wd -muvicorn a:b",
+            "/usr/bin/python3 -B /v/bin/uvicorn a:b",
+        ] {
+            assert_eq!(read(command).0, Program::Uvicorn, "{command}");
+        }
+        for command in [
+            "",
+            "pypnm",
+            "pypnm --version",
+            "/bin/bash -c uvicorn",
+            "/opt/app/start.sh",
+            "/usr/bin/env pypnm serve",
+            "python3 -c pypnm serve",
+            "python3 - pypnm serve",
+            "python3 start.py",
+            "python3 -m gunicorn",
+            "/usr/bin/python-wrapper -m uvicorn",
+            "/v/bin/gunicorn -k uvicorn",
+        ] {
+            assert_eq!(read(command).0, Program::Unknown, "{command}");
+        }
+    }
+
+    #[test]
+    fn flags_and_their_beginnings() {
+        let of = |command: &str| read(command).1.join(", ");
+        assert_eq!(
+            of("pypnm serve --workers 3 --limit-max-requests=7"),
+            "--workers 3, --limit-max-requests 7"
+        );
+        assert_eq!(of("pypnm serve --worker 1 --limit 500"), "--workers 1, --limit-max-requests 500");
+        assert_eq!(of("pypnm serve --w=1 --l 5"), "--workers 1, --limit-max-requests 5");
+        assert_eq!(of("pypnm serve --work --workers"), "--workers --workers");
+        assert_eq!(of("pypnm serve --workersx 1 -- --workers 2 --reload"), "");
+        assert_eq!(of("uvicorn a:b --worker 1 --workers 2"), "--workers 2", "click takes no beginnings");
+        assert_eq!(of("/usr/bin/env pypnm serve --worker 1"), "--workers 1");
+        assert_eq!(of("pypnm --workers 3 serve"), "", "not one of the verb's");
+    }
+
+    #[test]
+    fn reloading_its_code() {
+        let reloads = |command: &str| {
+            let mut reader = CommandReader::default();
+            for word in command.split(' ') {
+                reader.word(word);
+            }
+            reader.reloads()
+        };
+        assert!(reloads("pypnm serve --reload") && !reloads("pypnm serve --reload-dir x"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The commands of `ExecStart=`: what they start, and which flags they have once their variables are replaced.
+
+use std::borrow::Cow;
+
+use crate::command::{CommandReader, Program};
+use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use crate::overrides::environment::{Environment, words_of};
+use crate::overrides::{Effect, Override};
+use crate::problem::{Problem, Source};
+use crate::units::name::Name;
+use crate::units::{Assignment, Unit, specifier};
+
+/// What the kernel takes for a command line and its environment (execve(2), "Limits on size of arguments and environment"
+/// with the usual stack): a longer one cannot be started.
+const MOST_BYTES: usize = 2 << 20;
+
+/// A command of `ExecStart=`.
+pub(super) struct Command<'a> {
+    assignment: &'a Assignment,
+    /// The unit's name, for specifiers.
+    name: Option<Name<'a>>,
+    /// Variables are replaced (no `:` before the path).
+    expands: bool,
+}
+
+impl<'a> Command<'a> {
+    /// Its words up to a broken one, specifiers replaced, variables not.
+    pub(super) fn words(&self) -> impl Iterator<Item = Cow<'a, str>> {
+        let name = self.name;
+        words_of(&self.assignment.value).map(move |word| {
+            match name.map(|name| specifier::expand(&word, &name)) {
+                Some(Ok(Cow::Owned(expanded))) => Cow::Owned(expanded),
+                _ => word,
+            }
+        })
+    }
+
+    /// Whether variables among them are replaced.
+    pub(super) fn expands(&self) -> bool {
+        self.expands
+    }
+
+    fn source(&self) -> &'a Source {
+        &self.assignment.source
+    }
+}
+
+/// The commands of `ExecStart=` in effect.
+pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
+    let mut commands = Vec::new();
+    for assignment in unit.assignments_of("ExecStart") {
+        if assignment.value.is_empty() {
+            commands.clear();
+            continue;
+        }
+        let prefix = assignment.value.bytes().take_while(|byte| b"@-:+!|".contains(byte));
+        let expands = !prefix.into_iter().any(|byte| byte == b':');
+        commands.push(Command { assignment, name: unit.name_at(assignment), expands });
+    }
+    commands
+}
+
+/// What they start; several that differ are not known.
+pub(super) fn program(commands: &[Command<'_>]) -> Program {
+    let mut found = None;
+    for command in commands {
+        let mut reader = CommandReader::default();
+        for word in command.words() {
+            reader.word(&word);
+        }
+        if found.is_some_and(|found| found != reader.program()) {
+            return Program::Unknown;
+        }
+        found = Some(reader.program());
+    }
+    found.unwrap_or(Program::Unknown)
+}
+
+/// The flags among the commands' words, the last of each, and the commands that are not known. Whether all commands are
+/// known and may run more than one worker.
+pub(super) fn flags(
+    commands: &[Command<'_>],
+    environment: &Environment<'_>,
+    list: &mut Vec<Override>,
+    problems: &mut Vec<Problem>,
+) -> bool {
+    let (mut workers, mut limit) = (None, None);
+    let mut unknown = Vec::new();
+    let mut all_known = true;
+    let mut budget = MOST_BYTES;
+    for command in commands {
+        let mut reader = CommandReader::default();
+        let fits = each_word(command, environment, &mut budget, &mut |word, source| {
+            if let Some((flag, value)) = reader.word(word) {
+                let effect = Effect::Flag { flag, value: value.to_owned() };
+                let slot = if flag == WORKERS_FLAG { &mut workers } else { &mut limit };
+                debug_assert!(flag == WORKERS_FLAG || flag == LIMIT_MAX_REQUESTS_FLAG);
+                *slot = Some(Override { source: source.clone(), effect });
+            }
+        });
+        if !fits {
+            let value = &command.assignment.value;
+            let expected = "a command line of at most 2 MiB with its variables replaced";
+            let consequence = "its flags are not known";
+            problems.push(Problem::bad_value(command.source().clone(), value, expected, consequence));
+        }
+        if reader.program() == Program::Unknown || !fits {
+            let program = command.words().next().unwrap_or_default().into_owned();
+            unknown.push(Override {
+                source: command.source().clone(),
+                effect: Effect::UnknownCommand { program },
+            });
+        }
+        all_known &= reader.program() != Program::Unknown && fits && !reader.reloads();
+    }
+    list.extend(workers);
+    list.extend(limit);
+    list.append(&mut unknown);
+    all_known
+}
+
+/// Calls `visit` for the words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone
+/// becomes words, `${NAME}` stays within its word. Each with where it is set. False: they are too long for `budget`, which
+/// bounds time as well as length.
+fn each_word(
+    command: &Command<'_>,
+    environment: &Environment<'_>,
+    budget: &mut usize,
+    visit: &mut dyn FnMut(&str, &Source),
+) -> bool {
+    let mut spend = |bytes: usize| match budget.checked_sub(bytes + 1) {
+        Some(rest) => {
+            *budget = rest;
+            true
+        }
+        None => false,
+    };
+    for word in command.words() {
+        if !spend(word.len()) {
+            return false;
+        }
+        if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
+            visit(&word, command.source());
+            continue;
+        }
+        if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with(['{', '$'])) {
+            if let Some((value, source)) = environment.value(name) {
+                if !spend(value.len()) {
+                    return false;
+                }
+                words_of(value).for_each(|word| visit(&word, source.unwrap_or(command.source())));
+            }
+            continue;
+        }
+        let mut text = String::new();
+        let mut rest = word.as_ref();
+        while let Some((before, after)) = rest.split_once('$') {
+            text.push_str(before);
+            if let Some(after) = after.strip_prefix('{') {
+                let (name, behind) = after.split_once('}').unwrap_or((after, ""));
+                let value = environment.value(name).map_or("", |(value, _)| value);
+                if !spend(value.len()) {
+                    return false;
+                }
+                text.push_str(value);
+                rest = behind;
+            } else if let Some(after) = after.strip_prefix('$') {
+                text.push('$');
+                rest = after;
+            } else {
+                text.push('$');
+                rest = after;
+            }
+        }
+        text.push_str(rest);
+        visit(&text, command.source());
+    }
+    true
+}

@@ -1,0 +1,380 @@
+//! The environment of a service, as far as it is asked for: the drop-in's variables, `WEB_CONCURRENCY`, and those that its
+//! commands use. Later ones win: what the manager gives, `PassEnvironment=`, `Environment=`, `EnvironmentFile=`; at last
+//! `UnsetEnvironment=` takes away (systemd.exec(5), "Environment Variables in Spawned Processes").
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::command::Program;
+use crate::manager::Manager;
+use crate::names::{self, VARIABLES};
+use crate::overrides::commands::Command;
+use crate::overrides::{Effect, Override, Overrides, Position, is_by_hand, is_valid_value, position};
+use crate::parse::environment;
+use crate::parse::words::{Words, is_whitespace};
+use crate::problem::{Problem, ProblemKind, Source, Sourced};
+use crate::root::{ReadError, Root};
+use crate::units::{Assignment, Unit, specifier};
+
+/// What makes a path of `EnvironmentFile=` a pattern for several files.
+const PATTERN: [char; 3] = ['*', '?', '['];
+
+/// Whether a generator may open a file: what lies elsewhere may not be mounted yet, or its mount may wait for the very
+/// reload that waits for the generator (systemd.generator(7), "Notes about writing generators").
+fn is_there_early(path: &str) -> bool {
+    let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
+    inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
+}
+
+/// The words of a value, up to one that is broken.
+pub(super) fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    Words::new(value, is_whitespace, true).map_while(Result::ok)
+}
+
+/// What is known of one variable.
+#[derive(Default)]
+struct Slot {
+    /// From the manager.
+    inherited: Option<Sourced<String>>,
+    /// `PassEnvironment=` names it, and PID 1's environment cannot be read.
+    passed: Option<Source>,
+    /// From the unit's files.
+    assigned: Option<Assigned>,
+    /// `UnsetEnvironment=` takes it away.
+    unset: Option<Source>,
+}
+
+enum Assigned {
+    /// By the generated drop-in.
+    Ours,
+    By(Sourced<String>),
+}
+
+impl Slot {
+    /// Its value and where it is set; `None`: it has none, or the drop-in's.
+    fn value(&self) -> Option<&Sourced<String>> {
+        match (&self.unset, &self.assigned) {
+            (Some(_), _) | (None, Some(Assigned::Ours)) => None,
+            (None, Some(Assigned::By(set))) => Some(set),
+            (None, None) => self.inherited.as_ref(),
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.unset.is_none() && matches!(self.assigned, Some(Assigned::Ours))
+    }
+}
+
+/// The service's environment.
+pub(super) struct Environment<'a> {
+    slots: BTreeMap<Cow<'a, str>, Slot>,
+    /// Where `Environment=` was reset last, after the drop-in.
+    reset: Option<Source>,
+    /// What the drop-in must repeat.
+    pub(super) repeated: Vec<(&'static str, String, Source)>,
+    /// What it must leave out.
+    pub(super) left_out: Vec<&'static str>,
+    /// What the operator sets in vain.
+    ineffective: Vec<Override>,
+    /// Files that were not looked at.
+    pub(super) not_read: Vec<Override>,
+    /// There are files that a generator cannot look at.
+    pub(super) has_late_files: bool,
+}
+
+impl<'a> Environment<'a> {
+    pub(super) fn new(commands: &[Command<'_>]) -> Self {
+        let fixed = VARIABLES.into_iter().chain([names::WEB_CONCURRENCY]);
+        let mut slots: BTreeMap<Cow<'a, str>, Slot> =
+            fixed.map(|name| (Cow::Borrowed(name), Slot::default())).collect();
+        for word in commands.iter().filter(|command| command.expands()).flat_map(Command::words) {
+            for piece in word.split('$').skip(1) {
+                let piece = piece.strip_prefix('{').unwrap_or(piece);
+                let end = piece.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+                if let Some(name) = piece.get(..end).filter(|name| !slots.contains_key(*name)) {
+                    slots.insert(Cow::Owned(name.to_owned()), Slot::default());
+                }
+            }
+        }
+        Self {
+            slots,
+            reset: None,
+            repeated: Vec::new(),
+            left_out: Vec::new(),
+            ineffective: Vec::new(),
+            not_read: Vec::new(),
+            has_late_files: false,
+        }
+    }
+
+    /// The value of a variable, as far as it is known here, and where it is set.
+    pub(super) fn value(&self, name: &str) -> Option<(&str, Option<&Source>)> {
+        let slot = self.slots.get(name)?;
+        if slot.is_ours() {
+            // Its value is not known here, and no command has a use for it.
+            return Some(("", None));
+        }
+        slot.value().map(|set| (set.value.as_str(), Some(&set.source)))
+    }
+
+    /// What the manager gives, and `PassEnvironment=`.
+    pub(super) fn inherit(&mut self, root: &Root, unit: &Unit, manager: &Manager) {
+        for (name, slot) in &mut self.slots {
+            slot.inherited = manager.for_all(name).cloned();
+        }
+        let mut passed: BTreeMap<&str, &Source> = BTreeMap::new();
+        for assignment in unit.assignments_of("PassEnvironment") {
+            if assignment.value.is_empty() {
+                passed.clear();
+            }
+            let names = assignment.value.split_ascii_whitespace();
+            passed.extend(names.map(|name| (name, &assignment.source)));
+        }
+        passed.retain(|name, _| self.slots.contains_key(*name));
+        if passed.is_empty() {
+            return;
+        }
+        let own = manager.own_environment(root);
+        for (name, source) in passed {
+            let Some(slot) = self.slots.get_mut(name) else {
+                continue;
+            };
+            match own.as_ref().map(|own| own.get(name)) {
+                Some(Some(value)) => {
+                    slot.inherited = Some(Sourced { value: value.clone(), source: source.clone() });
+                }
+                Some(None) => {}
+                None => slot.passed = Some(source.clone()),
+            }
+        }
+    }
+
+    /// Whether an assignment with its specifiers may be of one of the variables.
+    fn may_set(&self, assignment: &str) -> bool {
+        let end = assignment.find(['=', '%']).unwrap_or(assignment.len());
+        let (key, rest) = assignment.split_at_checked(end).unwrap_or((assignment, ""));
+        rest.starts_with('%') || self.slots.contains_key(key)
+    }
+
+    fn set(&mut self, key: &str, value: &str, source: impl FnOnce() -> Source) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.assigned = Some(Assigned::By(Sourced { value: value.to_owned(), source: source() }));
+        }
+    }
+
+    /// `Environment=` of all files, with the drop-in in its place if it is `in_force`.
+    pub(super) fn assign(
+        &mut self,
+        unit: &Unit,
+        in_force: bool,
+        decided: &[(&'static str, Source)],
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut passed_ours = false;
+        for assignment in unit.assignments_of("Environment") {
+            if !passed_ours && position(unit, &assignment.source.file) != Position::Before {
+                passed_ours = true;
+                self.set_ours(in_force, decided, problems);
+            }
+            if assignment.value.is_empty() {
+                self.slots.values_mut().for_each(|slot| slot.assigned = None);
+                self.reset = passed_ours.then(|| assignment.source.clone());
+                continue;
+            }
+            let Some(name) = unit.name_at(assignment) else {
+                continue;
+            };
+            for word in words_of(&assignment.value) {
+                if !self.may_set(&word) {
+                    continue;
+                }
+                let Ok(word) = specifier::expand(&word, &name) else {
+                    continue;
+                };
+                if let Some((key, value)) = word.split_once('=') {
+                    self.set(key, value, || assignment.source.clone());
+                }
+            }
+        }
+        if !passed_ours {
+            self.set_ours(in_force, decided, problems);
+        }
+    }
+
+    /// The drop-in's place has come: what the operator sets before it stays, all else is replaced.
+    fn set_ours(&mut self, in_force: bool, decided: &[(&'static str, Source)], problems: &mut Vec<Problem>) {
+        for key in VARIABLES.into_iter().filter(|_| in_force) {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            let by_hand = |set: &&Sourced<String>| !set.value.is_empty() && is_by_hand(&set.source.file);
+            let assigned = match &slot.assigned {
+                Some(Assigned::By(set)) => Some(set),
+                _ => None,
+            };
+            let in_unit = assigned.filter(by_hand);
+            let Some(set) = in_unit.or(slot.inherited.as_ref().filter(by_hand)).cloned() else {
+                slot.assigned = Some(Assigned::Ours);
+                continue;
+            };
+            if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
+                let effect = Effect::Ineffective { key, value: set.value, because: format!("{by} decides") };
+                self.ineffective.push(Override { source: set.source, effect });
+                slot.assigned = Some(Assigned::Ours);
+            } else if !is_valid_value(key, &set.value) {
+                problems.push(not_valid(key, &set));
+                slot.assigned = Some(Assigned::Ours);
+            } else {
+                self.repeated.push((key, set.value.clone(), set.source.clone()));
+                slot.assigned = Some(Assigned::By(set));
+            }
+        }
+    }
+
+    /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
+    pub(super) fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
+        // Without a path: its specifiers are not known here.
+        let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
+        for assignment in unit.assignments_of("EnvironmentFile") {
+            if assignment.value.is_empty() {
+                files.clear();
+                continue;
+            }
+            let Some(name) = unit.name_at(assignment) else {
+                continue;
+            };
+            let path = assignment.value.strip_prefix('-').unwrap_or(&assignment.value);
+            if path.starts_with(['/', '%']) {
+                files.push((specifier::expand(path, &name).ok().map(Into::into), assignment));
+            }
+        }
+        for (path, assignment) in files {
+            let is_early = path.as_deref().is_some_and(is_there_early);
+            self.has_late_files |= !is_early;
+            let path = path.filter(|path| !path.contains(PATTERN) && (is_early || !root.is_early()));
+            let Some(path) = path else {
+                let path = assignment.value.trim_start_matches('-').to_owned();
+                let effect = Effect::NotRead { path };
+                self.not_read.push(Override { source: assignment.source.clone(), effect });
+                continue;
+            };
+            let variables = match root.with_bytes(&path, environment::variables) {
+                Ok(Ok(variables)) => variables,
+                Ok(Err((line, fault))) => {
+                    problems.push(Problem {
+                        source: Source::key(path, line, ""),
+                        kind: ProblemKind::Syntax(fault),
+                        consequence: "systemd ignores the whole file".into(),
+                    });
+                    continue;
+                }
+                Err(ReadError::Missing) => continue,
+                Err(error) => {
+                    problems.push(Problem::unreadable(path, error, "what it sets is not known"));
+                    continue;
+                }
+            };
+            for variable in variables {
+                let source = || Source::key(path.clone(), variable.line, variable.key.clone());
+                self.set(&variable.key, &variable.value, source);
+            }
+        }
+    }
+
+    /// `UnsetEnvironment=`: names, or names with the one value that is taken away.
+    pub(super) fn unset(&mut self, unit: &Unit) {
+        let mut taken: Vec<(Cow<'_, str>, &Source)> = Vec::new();
+        for assignment in unit.assignments_of("UnsetEnvironment") {
+            if assignment.value.is_empty() {
+                taken.clear();
+            }
+            taken.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
+        }
+        for (word, source) in taken {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (word.as_ref(), None),
+            };
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            // The drop-in's own values are not known here, so one of them is never taken for that value.
+            let is_it = match value {
+                None => slot.is_ours() || slot.value().is_some(),
+                Some(value) => slot.value().is_some_and(|set| set.value == value),
+            };
+            if is_it {
+                slot.unset = Some(source.clone());
+            }
+        }
+    }
+
+    /// `WEB_CONCURRENCY`, which uvicorn reads where `UVICORN_WORKERS` is not set: the operator's counts, so the drop-in
+    /// leaves its own variable out.
+    pub(super) fn settle_concurrency(
+        &mut self,
+        program: Program,
+        decided: &[(&'static str, Source)],
+        problems: &mut Vec<Problem>,
+    ) {
+        const KEY: &str = names::WEB_CONCURRENCY;
+        let Some(set) = self.slots.get(KEY).and_then(Slot::value).cloned() else {
+            return;
+        };
+        let Some(workers) = self.slots.get_mut(names::UVICORN_WORKERS) else {
+            return;
+        };
+        let because = if program == Program::Pypnm {
+            "pypnm serve does not read it".to_owned()
+        } else if let Some(other) = workers.value() {
+            format!("{}={} wins, {}", names::UVICORN_WORKERS, other.value, other.source)
+        } else if !workers.is_ours() {
+            // Nothing else is set.
+            return;
+        } else if !is_by_hand(&set.source.file) {
+            "a package's setting is replaced".to_owned()
+        } else if let Some((_, by)) = decided.iter().find(|(name, _)| *name == names::UVICORN_WORKERS) {
+            format!("{by} decides")
+        } else if !is_valid_value(KEY, &set.value) {
+            problems.push(not_valid(KEY, &set));
+            return;
+        } else {
+            workers.assigned = None;
+            self.left_out.push(names::UVICORN_WORKERS);
+            return;
+        };
+        let effect = Effect::Ineffective { key: KEY, value: set.value, because };
+        self.ineffective.push(Override { source: set.source, effect });
+    }
+
+    /// What is not the drop-in's.
+    pub(super) fn report(&mut self, overrides: &mut Overrides) {
+        let concurrency_counts =
+            !self.ineffective.iter().any(|o| o.effect.key() == Some(names::WEB_CONCURRENCY));
+        for key in
+            VARIABLES.into_iter().chain([names::WEB_CONCURRENCY].into_iter().filter(|_| concurrency_counts))
+        {
+            let Some(slot) = self.slots.get(key).filter(|slot| !slot.is_ours()) else {
+                continue;
+            };
+            let found = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
+                (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
+                (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
+                (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
+                (None, None, None, Some(source))
+                    if key != names::WEB_CONCURRENCY && !self.left_out.contains(&key) =>
+                {
+                    (source.clone(), Effect::Unset { key })
+                }
+                (None, None, None, _) => continue,
+            };
+            overrides.list.push(Override { source: found.0, effect: found.1 });
+        }
+        overrides.list.append(&mut self.ineffective);
+    }
+}
+
+fn not_valid(key: &'static str, set: &Sourced<String>) -> Problem {
+    let source = Source { key: key.into(), ..set.source.clone() };
+    Problem::bad_value(source, &set.value, "a value that PyPNM can take", "the sized one is used")
+}
