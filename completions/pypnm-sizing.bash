@@ -40,6 +40,9 @@ _pypnm__sizing() {
             pypnm__sizing,ready)
                 cmd="pypnm__sizing__subcmd__ready"
                 ;;
+            pypnm__sizing,setup)
+                cmd="pypnm__sizing__subcmd__setup"
+                ;;
             pypnm__sizing,show)
                 cmd="pypnm__sizing__subcmd__show"
                 ;;
@@ -70,6 +73,9 @@ _pypnm__sizing() {
             pypnm__sizing__subcmd__help,ready)
                 cmd="pypnm__sizing__subcmd__help__subcmd__ready"
                 ;;
+            pypnm__sizing__subcmd__help,setup)
+                cmd="pypnm__sizing__subcmd__help__subcmd__setup"
+                ;;
             pypnm__sizing__subcmd__help,show)
                 cmd="pypnm__sizing__subcmd__help__subcmd__show"
                 ;;
@@ -83,7 +89,7 @@ _pypnm__sizing() {
 
     case "${cmd}" in
         pypnm__sizing)
-            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply ready watch help"
+            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply setup ready watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,7 +277,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__help)
-            opts="show explain preview env exec check apply ready watch help"
+            opts="show explain preview env exec check apply setup ready watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -396,6 +402,20 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__help__subcmd__setup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -474,6 +494,40 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__setup)
+            opts="-h --unit --user --host --port --write --remove --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

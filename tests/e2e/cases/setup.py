@@ -1,5 +1,6 @@
 """setup: a checkout in a home directory, installed as PyPNM's install.sh leaves it, becomes a sized, hardened service."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from suite import KB_4G, KB_16G, case, equal, expect, loaded, serves, workers
 CHECKOUT = "/home/op/PyPNM"
 PLACE = "/etc/systemd/system/pypnm.service.d/50-place.conf"
 UNIT = "pypnm.service"
+UID = 1000
 MAC = "00:11:22:33:44:55"
 # The systemd that each of these stands for runs over bookworm's Python, which the checkout's environment is made from.
 VERSIONS = (247, 252, 254)
@@ -29,7 +31,7 @@ def checkout(root):
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place_of]
             subprocess.run([*pip, "--no-binary=:all:", images.PYPNM], check=True, stdout=sys.stderr)
             subprocess.run([*pip, "setuptools>=77", "wheel"], check=True, stdout=sys.stderr)
-            machine.run("useradd --create-home --shell /bin/bash op && chmod 0750 /home/op", timeout=600)
+            machine.run(f"useradd --uid {UID} --create-home --shell /bin/bash op && chmod 0750 /home/op", timeout=600)
             machine.run(f"""
                 set -e
                 mkdir {CHECKOUT} && tar -xzf /tmp/sources/*.tar.gz -C {CHECKOUT} --strip-components=1 --no-same-owner
@@ -47,9 +49,14 @@ def checkout(root):
     return images.cached("checkout", ["1", root.name, images.PYPNM], build)
 
 
+@contextlib.contextmanager
 def machine(e2e):
-    """A machine (off) with the product installed and PyPNM in op's checkout alone. bookworm's layer has nothing of systemd's."""
-    return Machine(e2e.root, layers=[checkout(images.rootfs("bookworm")), e2e.layer])
+    """A machine (off) with the product installed and PyPNM in op's checkout alone."""
+    # The layer has no file of systemd's, so that it fits every root that is bookworm's but for systemd. The product's layer
+    # hides its accounts.
+    with Machine(e2e.root, layers=[checkout(images.rootfs("bookworm")), e2e.layer]) as m:
+        m.run(f"useradd --uid {UID} --no-create-home --shell /bin/bash op")
+        yield m
 
 
 def setup(m, *arguments, check=True):

@@ -47,16 +47,16 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         Some(dir) => named(root, dir, program)?,
         None => only(root, &unit, program)?,
     };
-    // As packaged, or set up before: what remains to do without a change is nothing.
+    // What the packaged unit finds needs a drop-in only for an account or an address.
     let is_packaged = installation.source.is_none()
         && !is_home(root, &installation.environment)
         && arguments.user.is_none()
         && on_packaged_path(&installation);
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
+        old_version(&installation, program);
         return answer(&format!(
             "{} starts {} as it is: there is nothing to set up.\n",
-            arguments.unit,
-            installation.text(program)
+            arguments.unit, installation.command
         ));
     }
     let checkout = checkout(root, arguments, &installation, program)?;
@@ -79,14 +79,19 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         home,
         address: address(root, arguments, &unit, program)?,
     };
-    if installation.takes_profile() == Some(false) {
-        remark(&format!("{} {}", program.command, installation.text(program)));
-    }
+    old_version(&installation, program);
     let text = place.text();
     if !arguments.write {
         return answer(&text);
     }
     written(root, &directory, &arguments.unit, &text)
+}
+
+/// Says what a version that reads no profile needs.
+fn old_version(installation: &Installation, program: Program) {
+    if installation.takes_profile() == Some(false) {
+        remark(&format!("{} {}", program.command, installation.text(program)));
+    }
 }
 
 /// Writes the drop-in and has systemd read it.
@@ -236,7 +241,7 @@ fn choose(several: &[Installation], place: &str) -> String {
             )
         })
         .collect();
-    format!("{place} has {} of them; choose one: {}", several.len(), list.join(", or "))
+    format!("{place} has {} installations; choose one: {}", several.len(), list.join(", or "))
 }
 
 /// Whether the packaged unit finds it with the `PATH` it has.
