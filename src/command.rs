@@ -1,7 +1,8 @@
 //! What a command line starts, and the flags on it that decide workers and recycle limit. Pure.
 //!
 //! Two programs are known: `pypnm serve` (and its sister `pypnm-cmts serve`), whose parser is Python's argparse, and
-//! `uvicorn`, whose parser is click; both directly, by a Python interpreter's `-m`, or as a script of one. What else a
+//! `uvicorn`, whose parser is click; both directly, by a Python interpreter's `-m`, as a
+//! script of one, or behind env(1) and the wrappers of this package. What else a
 //! service starts (a shell, a wrapper, another server) may do anything, and counts as [`Program::Unknown`].
 
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
@@ -43,6 +44,10 @@ enum State {
     Module,
     /// `pypnm`, whose verb comes next.
     Verb,
+    /// A program that executes the command after its own options and assignments (env(1)).
+    Wrapper,
+    /// `pypnm-sizing`, whose `exec` is such a program.
+    Helper,
     Known(Program),
 }
 
@@ -77,8 +82,11 @@ impl CommandReader {
             },
             State::PythonValue => State::Python,
             State::Module => module(word),
+            State::Wrapper if word.starts_with('-') || word.contains('=') => State::Wrapper,
+            State::Wrapper => *by_name(word),
+            State::Helper if word == "exec" => State::Wrapper,
             State::Verb if word == "serve" => State::Known(Program::Pypnm),
-            State::Verb => State::Known(Program::Unknown),
+            State::Helper | State::Verb => State::Known(Program::Unknown),
             State::Known(program) => {
                 return self.argument(program, word);
             }
@@ -124,6 +132,15 @@ impl CommandReader {
     }
 }
 
+/// What a command of these words starts.
+pub fn program<S: AsRef<str>>(words: &[S]) -> Program {
+    let mut reader = CommandReader::default();
+    for word in words {
+        reader.word(word.as_ref());
+    }
+    reader.program()
+}
+
 /// Whether `name` stands for `flag`. argparse takes any unique beginning for the whole; one that is not unique ends the
 /// program, and is read as the flag all the same.
 fn is_flag(program: Program, name: &str, flag: &str) -> bool {
@@ -136,6 +153,8 @@ fn by_name(path: &str) -> &'static State {
     match path.rsplit('/').next().unwrap_or_default() {
         "pypnm" | "pypnm-cmts" => &State::Verb,
         "uvicorn" => &State::Known(Program::Uvicorn),
+        "env" | "handover" | "pypnm_handover" => &State::Wrapper,
+        "pypnm-sizing" => &State::Helper,
         name if is_python(name) => &State::Python,
         _ => &State::Known(Program::Unknown),
     }
@@ -150,6 +169,7 @@ fn is_python(name: &str) -> bool {
 fn module(name: &str) -> State {
     match name {
         "uvicorn" => State::Known(Program::Uvicorn),
+        "pypnm_handover" => State::Wrapper,
         "pypnm" | "pypnm.cli" | "pypnm_cmts" | "pypnm_cmts.cli" => State::Verb,
         _ => State::Known(Program::Unknown),
     }
@@ -175,6 +195,11 @@ mod tests {
             "@/opt/pypnm/bin/pypnm x serve",
             ":+/usr/bin/python3 -u -X dev /opt/pypnm/bin/pypnm serve",
             "/usr/bin/python3.11 -m pypnm.cli serve",
+            "/usr/bin/env -i A=1 pypnm serve",
+            "/usr/bin/env python3 -m pypnm.cli serve",
+            "/usr/lib/pypnm-sizing/handover pypnm serve --port 1",
+            "/v/bin/python3 -P /usr/lib/pypnm-sizing/pypnm_handover /v/bin/pypnm-cmts serve",
+            "/usr/bin/pypnm-sizing exec -- pypnm serve",
         ] {
             assert_eq!(read(command).0, Program::Pypnm, "{command}");
         }
@@ -192,7 +217,9 @@ mod tests {
             "pypnm --version",
             "/bin/bash -c uvicorn",
             "/opt/app/start.sh",
-            "/usr/bin/env pypnm serve",
+            "/usr/bin/env",
+            "/usr/bin/env -S a b",
+            "/usr/bin/pypnm-sizing watch",
             "python3 -c pypnm serve",
             "python3 - pypnm serve",
             "python3 start.py",

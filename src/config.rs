@@ -362,11 +362,15 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
         if problems.len() - before >= MOST_FAULTS {
             break;
         }
-        if !is_unit_name(name) || units.len() >= MOST_UNITS {
-            let expected = "the name of a service, at most 64 of them";
-            problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));
-        } else if !units.iter().any(|known| known == name) {
-            units.push(name.to_owned());
+        // A dot in it is of a service's suffix or of another file's; an instance may have what it likes.
+        let is_other_file = !name.ends_with(".service") && !name.contains('@') && name.contains('.');
+        match service_name(name).filter(|_| !is_other_file && units.len() < MOST_UNITS) {
+            None => {
+                let expected = "the name of a service, at most 64 of them";
+                problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));
+            }
+            Some(name) if units.contains(&name) => {}
+            Some(name) => units.push(name),
         }
     }
     if value.is_empty() {
@@ -374,6 +378,26 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
     } else if !units.is_empty() {
         config.units = Some(Sourced { value: units, source });
     }
+}
+
+/// The name of a service, with `.service` added to a name without a suffix of systemd's, as systemctl(1) does.
+pub fn service_name(name: &str) -> Option<String> {
+    const SUFFIXES: [&str; 11] = [
+        ".service",
+        ".socket",
+        ".device",
+        ".mount",
+        ".automount",
+        ".swap",
+        ".target",
+        ".path",
+        ".timer",
+        ".slice",
+        ".scope",
+    ];
+    let has_suffix = SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+    let name = if has_suffix { name.to_owned() } else { format!("{name}.service") };
+    is_unit_name(&name).then_some(name)
 }
 
 /// The name of a service (systemd.unit(5)): never a path, so it is safe to make a file name of.

@@ -185,7 +185,9 @@ fn may_be_lowered_to_one(unit: &SizedUnit) -> bool {
         || unit.overrides.repeated(names::WORKERS).is_some();
     let recycles = unit.overrides.limit_max_requests(profile.limit_max_requests).value > 0;
     let last = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart")).next_back();
-    recycles && !set_by_hand && last.is_none_or(|restart| restart.value != "always")
+    let comes_back =
+        unit.overrides.refuses_restart() || last.is_some_and(|restart| restart.value == "always");
+    recycles && !set_by_hand && !comes_back
 }
 
 /// The comments at the top.

@@ -1,30 +1,29 @@
-//! Where remarks go: the kernel's log when PID 1 called, else stderr for the person at the terminal.
+//! Where messages go: to the kernel log if PID 1 called, else to stderr.
 //!
-//! At boot nobody listens on stderr and no journal runs yet; /dev/kmsg reaches both `dmesg` and, later, the journal
-//! (systemd.generator(7), "Notes about writing generators"). A container may have none: then nothing is said.
+//! At boot stderr is /dev/null and no journal is running yet; /dev/kmsg reaches `dmesg` and, later, the journal
+//! (systemd.generator(7), "Notes about writing generators"). A container may have no /dev/kmsg; nothing is logged then.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-/// syslog(3) priorities that are used.
+/// The priorities of syslog(3) that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// The run failed.
     Error = 3,
-    /// An input is not as it should be.
+    /// An input is invalid or cannot be read.
     Warning = 4,
 }
 
-/// The kernel lets a writer put ten lines into its log in a burst (`printk_devkmsg=ratelimit`); the last one says
-/// what was left out.
+/// The kernel accepts a burst of ten records (`printk_devkmsg=ratelimit`); the last one says how many are missing.
 const MOST_LINES: usize = 10;
-/// A record above 1 KiB less its header is refused by the kernel.
+/// The kernel refuses a record above 1 KiB less its header.
 const MOST_BYTES: usize = 900;
 
-/// Collects nothing, decides only where a line goes.
+/// The destination of messages.
 #[derive(Debug)]
 pub struct Log {
     name: &'static str,
@@ -43,15 +42,15 @@ impl Log {
         Self { name, kernel }
     }
 
-    /// Says every line, each with its priority.
-    pub fn write(&self, lines: &[(Priority, &dyn fmt::Display)]) {
+    /// Writes all lines, each with its priority.
+    pub fn write(&self, lines: &[(Priority, String)]) {
         if lines.is_empty() {
             return;
         }
         if !self.kernel {
             let mut stderr = std::io::stderr().lock();
             for (_, line) in lines {
-                // Nobody is left to be told that stderr is closed.
+                // A closed stderr cannot be reported anywhere.
                 let _ = writeln!(stderr, "{}: {line}", self.name);
             }
             return;
@@ -71,16 +70,16 @@ impl Log {
     }
 
     /// One record is one write.
-    fn record(&self, kmsg: &rustix::fd::OwnedFd, priority: Priority, line: &dyn fmt::Display) {
+    fn record(&self, kmsg: &rustix::fd::OwnedFd, priority: Priority, line: &str) {
         let mut record = String::with_capacity(256);
-        // Writing into a string can't fail.
+        // Writing to a string cannot fail.
         let _ = write!(record, "<{}>{}[{}]: {line}", priority as u8, self.name, std::process::id());
         let end =
             (0..=MOST_BYTES.min(record.len())).rev().find(|at| record.is_char_boundary(*at)).unwrap_or(0);
         record.truncate(end);
         let mut record = record.replace('\n', " ");
-        // Without an end of line the kernel keeps the record open, for more text to come, and shows it with the next
-        // one only: on a quiet machine, much later.
+        // Without a newline the kernel holds the record back for a continuation and shows it with the next one, which on
+        // a quiet machine may be much later.
         record.push('\n');
         let _ = rustix::io::write(kmsg, record.as_bytes());
     }
@@ -95,11 +94,11 @@ fn stderr_is_null() -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && device == (1, 3)
 }
 
-/// A generator that dies of a signal makes PID 1 skip all the others' output: a panic, which should not be, becomes a
-/// line in the log and an exit status instead of SIGABRT.
+/// Turns a panic, which is a bug, into a log message and an exit status instead of SIGABRT: PID 1 ignores the output of all
+/// generators if one of them is killed by a signal.
 pub fn no_signal_on_panic(name: &'static str) {
     std::panic::set_hook(Box::new(move |info| {
-        Log::of_generator(name).write(&[(Priority::Error, &format!("internal error: {info}"))]);
+        Log::of_generator(name).write(&[(Priority::Error, format!("internal error: {info}"))]);
         std::process::exit(70);
     }));
 }

@@ -1,93 +1,130 @@
 //! The only place that writes: one file, replaced whole by a rename, or left as it was.
 //!
-//! The mode is set whatever the umask: a directory 0755, the file 0644, because somebody else reads both.
+//! The file appears under its name complete and with its mode, whatever the umask and whenever the program is killed; what a
+//! killed run leaves is a file whose name begins with a dot and does not end in ".conf", which systemd never takes for a
+//! drop-in. A directory that is made here is opened without following a link and used by its descriptor, so that nobody
+//! who may rename it can lead root elsewhere.
 
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Other users read both.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+/// Not the file's own name, which may be as long as a name can be.
+const TEMPORARY_PREFIX: &str = ".pypnm-sizing-";
 
 /// Why the file could not be written.
 #[derive(Debug)]
 pub struct WriteError {
-    /// What was being done: `make the directory`, `write` …
+    /// What was being done: `create the directory`, `write` …
     pub doing: &'static str,
     /// To which file or directory.
     pub path: PathBuf,
-    /// What the kernel said.
+    /// The kernel's error.
     pub error: io::Error,
 }
 
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "can't {} {}: {}", self.doing, self.path.display(), self.error)
+        write!(f, "cannot {} {}: {}", self.doing, self.path.display(), self.error)
     }
 }
 
 impl std::error::Error for WriteError {}
 
-/// Writes `text` to `dir/name`, whole or not at all. `dir` is made where it is missing, its parent is not.
-pub fn replace(dir: &Path, name: &str, text: &str) -> Result<(), WriteError> {
-    make_directory(dir)?;
-    let path = dir.join(name);
-    // A leading dot and no ".conf": systemd never takes it for a drop-in, should we be killed before the rename.
-    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
-    let written = write_new(&temporary, text)
-        .map_err(|e| failed("write", &temporary, e))
-        .and_then(|()| rustix::fs::rename(&temporary, &path).map_err(|e| failed("put in place", &path, e)));
-    if written.is_err() {
-        // Nothing half-done stays; the error that counts is the one above.
-        let _ = rustix::fs::unlink(&temporary);
-    }
-    written
+fn failed(doing: &'static str, path: &Path, error: impl Into<io::Error>) -> WriteError {
+    WriteError { doing, path: path.to_owned(), error: error.into() }
 }
 
-/// Makes `dir` and whatever is missing above it.
-pub fn make_directories(dir: &Path) -> Result<(), WriteError> {
+/// Writes `text` to `dir/name`, whole or not at all. `dir` is created where it is missing, its parent is not.
+pub fn replace(dir: &Path, name: &str, text: &str) -> Result<(), WriteError> {
+    let directory = create_directory(dir)?;
+    let path = dir.join(name);
+    // The directory that was opened, whatever its name leads to by now.
+    let pinned = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    let written = write_new(&pinned, text).map_err(|error| failed("write", &path, error))?;
+    // What could not be put in place is removed again.
+    written.persist(pinned.join(name)).map_err(|error| failed("replace", &path, error.error))?;
+    Ok(())
+}
+
+fn write_new(dir: &Path, text: &str) -> io::Result<tempfile::NamedTempFile> {
+    let mode = Permissions::from_mode(FILE_MODE);
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(dir)?;
+    file.as_file().set_permissions(mode)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
+
+/// Creates `dir` and whatever is missing above it.
+pub fn create_directories(dir: &Path) -> Result<(), WriteError> {
     if dir.is_dir() {
         return Ok(());
     }
     match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => make_directories(parent)?,
+        Some(parent) if !parent.as_os_str().is_empty() => create_directories(parent)?,
         _ => {}
     }
-    make_directory(dir)
+    create_directory(dir).map(drop)
 }
 
-/// Makes `dir` where it is missing; one that is there keeps its mode.
-fn make_directory(dir: &Path) -> Result<(), WriteError> {
-    let mode = Mode::from_raw_mode(0o755);
-    match rustix::fs::mkdir(dir, mode) {
-        Ok(()) => rustix::fs::chmod(dir, mode).map_err(|e| failed("open up", dir, e)),
-        Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(errno) => Err(failed("make the directory", dir, errno)),
-    }
-}
-
-fn failed(doing: &'static str, path: &Path, errno: rustix::io::Errno) -> WriteError {
-    WriteError { doing, path: path.to_owned(), error: errno.into() }
-}
-
-fn write_new(path: &Path, text: &str) -> rustix::io::Result<()> {
-    let mode = Mode::from_raw_mode(0o644);
-    // A new file of our own, never one that somebody laid there: what is left of a killed run goes first.
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, mode) {
-        Err(rustix::io::Errno::EXIST) => {
-            rustix::fs::unlink(path)?;
-            rustix::fs::open(path, flags, mode)?
-        }
-        opened => opened?,
+/// Creates `dir` where it is missing, and opens it; one that is there keeps its mode.
+fn create_directory(dir: &Path) -> Result<OwnedFd, WriteError> {
+    let open = |flags| {
+        let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(|e| failed("open the directory", dir, e))
     };
-    rustix::fs::fchmod(&file, mode)?;
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        match rustix::io::write(&file, rest) {
-            Ok(0) => return Err(rustix::io::Errno::IO),
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+    let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+    match rustix::fs::mkdir(dir, mode) {
+        Ok(()) => {
+            let directory = open(OFlags::NOFOLLOW)?;
+            rustix::fs::fchmod(&directory, mode).map_err(|e| failed("set the mode of", dir, e))?;
+            Ok(directory)
         }
+        Err(Errno::EXIST) => open(OFlags::empty()),
+        Err(errno) => Err(failed("create the directory", dir, errno)),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::{create_directories, create_directory, replace};
+
+    #[test]
+    fn the_longest_name_and_nothing_left_behind() {
+        let out = tempfile::tempdir().unwrap();
+        let name = "n".repeat(255);
+        replace(&out.path().join("d"), &name, "1").unwrap();
+        replace(&out.path().join("d"), &name, "22").unwrap();
+        assert_eq!(fs::read_to_string(out.path().join("d").join(&name)).unwrap(), "22");
+        assert_eq!(fs::read_dir(out.path().join("d")).unwrap().count(), 1);
+        let error = replace(&out.path().join("d"), &"n".repeat(256), "3").unwrap_err();
+        assert!(error.to_string().starts_with("cannot replace "), "{error}");
+        assert_eq!(fs::read_dir(out.path().join("d")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_is_followed_where_it_was_there_before() {
+        let out = tempfile::tempdir().unwrap();
+        fs::create_dir(out.path().join("real")).unwrap();
+        symlink("real", out.path().join("link")).unwrap();
+        replace(&out.path().join("link"), "f", "1").unwrap();
+        assert!(out.path().join("real/f").is_file());
+        symlink("nowhere", out.path().join("dangling")).unwrap();
+        assert!(create_directory(&out.path().join("dangling")).is_err());
+        create_directories(&out.path().join("a/b/c")).unwrap();
+        assert!(out.path().join("a/b/c").is_dir() && create_directories(&out.path().join("a/b/c")).is_ok());
+    }
 }

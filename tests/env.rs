@@ -296,7 +296,7 @@ fn where_writing_fails_the_stale_file_goes() {
     let full = sh("trap '' XFSZ; ulimit -f 0; exec \"$P\" env --write \"$1\"", &[file.to_str().unwrap()]);
     assert_eq!(status(&full), 2, "{full:?}");
     assert!(
-        stderr(&full).contains("can't write") && stderr(&full).contains("removed the old file"),
+        stderr(&full).contains("cannot write") && stderr(&full).contains("removed the old file"),
         "{full:?}"
     );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "neither the old file nor half of a new one");
@@ -358,7 +358,9 @@ fn a_unit_asked_for_by_name_is_sized_by_its_own_settings() {
     assert_eq!(workers(&["--unit", "b.service"]), "PYPNM_SERVE_WORKERS=3");
     // Its drop-in is still loaded though Units= no longer has it: not another unit's profile.
     assert_eq!(workers(&["--unit", "c.service"]), "PYPNM_SERVE_WORKERS=5");
-    for name in ["../x.service", "x", "", "x.timer"] {
+    // As systemctl does.
+    assert_eq!(workers(&["--unit", "c"]), "PYPNM_SERVE_WORKERS=5");
+    for name in ["../x.service", "x/y", "", "x.timer"] {
         assert_eq!(status(&env(&["--unit", name], &[])), 2, "{name:?}");
     }
 }

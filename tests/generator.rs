@@ -104,6 +104,26 @@ fn the_modes_are_set_whatever_the_umask() {
     assert_eq!((mode("pypnm.service.d"), mode(DROP_IN)), (0o755, 0o644));
 }
 
+/// Between two calls that name a directory by its path, somebody else may put a link in its place.
+#[test]
+fn modes_are_set_by_descriptor_and_files_are_named_below_one() {
+    let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/need");
+    assert!(Command::new(need).arg("strace").status().unwrap().success(), "strace is needed");
+    let out = tempfile::tempdir().unwrap();
+    let log = out.path().join("strace");
+    let calls = "trace=chmod,fchmod,fchmodat,openat,rename,renameat,renameat2,unlink,unlinkat";
+    let mut traced = over(&machine(), "strace");
+    traced.args(["-qq", "-e", calls, "-o"]).arg(&log).arg(GENERATOR).arg(out.path());
+    assert!(traced.status().unwrap().success());
+    let log = fs::read_to_string(&log).unwrap();
+    let of = |call: &str| log.lines().filter(|line| line.starts_with(&format!("{call}("))).count();
+    assert_eq!((of("chmod"), of("fchmodat"), of("fchmod")), (0, 0, 2), "{log}");
+    assert_eq!(of("rename") + of("renameat") + of("renameat2"), 1, "{log}");
+    let pinned = |line: &&str| line.contains("10-pypnm-sizing.conf") || line.contains(".pypnm-sizing-");
+    assert!(log.lines().filter(pinned).all(|line| line.contains("/proc/self/fd/")), "{log}");
+    assert!(log.lines().any(|line| line.contains("O_NOFOLLOW") && line.contains("pypnm.service.d")), "{log}");
+}
+
 #[test]
 fn an_older_drop_in_is_replaced_and_a_link_in_its_place_is_not_followed() {
     let out = tempfile::tempdir().unwrap();
@@ -127,7 +147,10 @@ fn what_is_in_the_way_is_said_and_leaves_nothing_half_done() {
         let done = generator().arg(directory).output().unwrap();
         assert_eq!(done.status.code(), Some(1), "{what}");
         let said = stderr(&done);
-        assert!(said.contains("pypnm.service: can't ") && said.contains("it sizes itself"), "{what}: {said}");
+        assert!(
+            said.contains("pypnm.service: cannot ") && said.contains("PyPNM falls back to its own sizing"),
+            "{what}: {said}"
+        );
         assert_eq!(said.lines().count(), 1, "{what}: {said}");
     };
     fails(&out.path().join("missing"), "no such directory");

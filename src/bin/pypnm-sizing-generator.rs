@@ -1,13 +1,14 @@
-//! The generator's `main`: systemd's calling convention (systemd.generator(7)) around the library's one way.
+//! The generator's `main`: systemd's calling convention (systemd.generator(7)) around [`pypnm_sizing::sizing`].
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::log::{self, Log, Priority};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
-use pypnm_sizing::{dropin, names, write};
+use pypnm_sizing::{names, write};
 
 // About a hundred small allocations, then the end: see Cargo.toml.
 #[global_allocator]
@@ -18,21 +19,21 @@ const NAME: &str = "pypnm-sizing-generator";
 fn main() -> ExitCode {
     log::no_signal_on_panic(NAME);
     let log = Log::of_generator(NAME);
-    let fail = |what: &dyn std::fmt::Display| {
+    let fail = |what: String| {
         log.write(&[(Priority::Error, what)]);
         ExitCode::FAILURE
     };
 
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let ([normal] | [normal, _, _]) = arguments.as_slice() else {
-        fail(&"expected NORMAL_DIR [EARLY_DIR LATE_DIR], see pypnm-sizing-generator(8)");
+        fail("expected NORMAL_DIR [EARLY_DIR LATE_DIR], see pypnm-sizing-generator(8)".to_owned());
         return log::usage_error();
     };
     let root = std::env::var_os("PYPNM_SIZING_ROOT");
     let root = match Root::at(root.as_deref()) {
         Ok(root) => root.for_a_generator(),
         Err(error) => {
-            return fail(&format!("PYPNM_SIZING_ROOT={}: {error}", display(root.as_deref())));
+            return fail(format!("PYPNM_SIZING_ROOT={}: {error}", display(root.as_deref())));
         }
     };
     // The initrd is not the machine that will run the service.
@@ -42,22 +43,19 @@ fn main() -> ExitCode {
 
     let virtualization = std::env::var("SYSTEMD_VIRTUALIZATION").ok();
     let sizing = size(&Request { virtualization: virtualization.as_deref(), ..Request::new(&root) });
-    let mut lines: Vec<(Priority, &dyn std::fmt::Display)> = Vec::new();
-    lines
-        .extend(sizing.problems.iter().map(|problem| (Priority::Warning, problem as &dyn std::fmt::Display)));
-
-    let mut failures = Vec::new();
+    let mut lines: Vec<(Priority, String)> =
+        sizing.problems.iter().map(|problem| (Priority::Warning, problem.to_string())).collect();
+    let mut status = ExitCode::SUCCESS;
     for unit in &sizing.units {
-        let dir = Path::new(normal).join([&unit.name, ".d"].concat());
-        if let Err(error) = write::replace(&dir, names::DROP_IN, &dropin::text(&sizing, unit)) {
-            failures.push(format!("{}: {error}; it sizes itself", unit.name));
+        let dir = Path::new(normal).join(format!("{}.d", unit.name));
+        let text = DropIn::new(unit).write(&sizing, unit);
+        if let Err(error) = write::replace(&dir, names::DROP_IN, &text) {
+            let line = format!("{}: {error}; PyPNM falls back to its own sizing", unit.name);
+            lines.push((Priority::Error, line));
+            status = ExitCode::FAILURE;
         }
     }
-    lines.extend(failures.iter().map(|failure| (Priority::Error, failure as &dyn std::fmt::Display)));
     log.write(&lines);
-    let status = if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    // The process ends here: its memory goes with it, piece by piece would cost more than some of the above.
-    std::mem::forget((root, sizing, failures));
     status
 }
 

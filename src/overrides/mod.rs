@@ -148,7 +148,7 @@ pub struct Overrides {
     /// A single worker cannot be ruled out, whatever the numbers say: by a command that is not known, by an environment
     /// file that a generator cannot read.
     may_be_one_worker: bool,
-    /// `Type=oneshot`, for which systemd refuses a unit with `Restart=always`.
+    /// `Type=oneshot`
     refuses_restart: bool,
 }
 
@@ -237,6 +237,11 @@ impl Overrides {
             return Some(SingleWorker::Certain);
         }
         self.may_be_one_worker.then_some(SingleWorker::Possible)
+    }
+
+    /// Whether systemd would refuse the unit with `Restart=always` (`Type=oneshot`).
+    pub fn refuses_restart(&self) -> bool {
+        self.refuses_restart
     }
 
     /// The first of `keys` with a valid number, `least` or more; else the sized one.

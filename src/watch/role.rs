@@ -11,6 +11,8 @@
 //!  └─ python3 -c from multiprocessing.spawn import spawn_main; …       worker
 //! ```
 
+use crate::command::{Program, program};
+
 /// What a process is to the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -63,13 +65,7 @@ impl Candidate<'_> {
 
     /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper stands before them.
     pub fn is_server(&self) -> bool {
-        let name = |argument: &String| argument.rsplit('/').next().unwrap_or_default().to_owned();
-        // The interpreter, its flags, then the script; a shell's `-c` text is one argument and no server.
-        let named = |names: &[&str]| {
-            self.arguments.iter().take(4).any(|argument| names.contains(&name(argument).as_str()))
-        };
-        named(&["uvicorn"])
-            || (named(&["pypnm", "pypnm-cmts"]) && self.arguments.iter().any(|a| a == "serve"))
+        program(self.arguments) != Program::Unknown
     }
 }
 

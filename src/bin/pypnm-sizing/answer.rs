@@ -1,240 +1,297 @@
-//! Answers for programs: one JSON object a verb, described in docs/json.md and pinned by the golden files of
-//! tests/helper. Bytes, milli-CPUs, whole numbers; what is not known is null. `schema` rises when a field changes its
-//! meaning or goes; new fields may come without.
+//! Answers for programs: what the JSON objects of several verbs have in common. A verb's own fields are in its module;
+//! the types are the schema, docs/json.md describes it, and a test compares the two.
+//!
+//! Bytes, milli-CPUs, whole numbers; what is not known is null. `schema` rises when a field changes its meaning or goes;
+//! new fields may come without.
 
-use pypnm_sizing::capacity::Available;
-use pypnm_sizing::limits::{Amount, Limit, Resource};
-use pypnm_sizing::overrides::Effect;
+use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{SizedUnit, Sizing};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-use crate::judge::{Judged, Live, Status};
-use crate::service::pypnm::{self, Program};
-use crate::verbs::check;
-use crate::verbs::explain::{Own, scope};
-use crate::verbs::show::Loaded;
-use crate::wording::{effective, settings, turned_off};
+use crate::service::pypnm::{self, Installation, Program};
+use crate::wording::{Setting, effective, settings, turned_off};
 
 /// The schema's number.
-pub(crate) const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
 
-/// `show --json`.
-pub(crate) fn show(
-    root: &Root,
-    sizing: &Sizing,
-    units: &[&SizedUnit],
-    loaded: &dyn Fn(&SizedUnit) -> Loaded,
-) -> String {
-    let units = units.iter().map(|unit| {
-        let mut value = common(root, unit);
-        let loaded = match loaded(unit) {
-            Loaded::NotAsked => Value::Null,
-            Loaded::Same => json!({ "same": true, "workers": unit.profile.workers,
-                "limit_max_requests": unit.profile.limit_max_requests }),
-            Loaded::Other(numbers) => json!({ "same": false, "workers": numbers.workers,
-                "limit_max_requests": numbers.limit_max_requests }),
-            Loaded::Nothing => json!({ "same": false, "workers": null, "limit_max_requests": null }),
-        };
-        value.insert("loaded".into(), loaded);
-        Value::Object(value)
-    });
-    text(&whole("show", sizing, units.collect()))
+/// What every answer begins with. `U`: what the verb says of a unit.
+#[derive(Serialize)]
+pub(crate) struct Answer<U> {
+    pub(crate) schema: u32,
+    pub(crate) verb: &'static str,
+    pub(crate) turned_off: Option<String>,
+    pub(crate) units: Vec<U>,
+    pub(crate) problems: Vec<ProblemAnswer>,
 }
 
-/// `explain --json`.
-pub(crate) fn explain(root: &Root, sizing: &Sizing, units: &[&SizedUnit], own: &Own) -> String {
-    let units = units.iter().map(|unit| {
-        let mut value = common(root, unit);
-        let binds = |index| {
-            [unit.capacity.cpu, unit.capacity.memory].iter().any(|grant| grant.binding == Some(index))
-        };
-        let limits = unit.limits.iter().enumerate().map(|(index, one)| limit(one, binds(index)));
-        value.insert("limits".into(), limits.collect());
-        value.insert(
-            "capacity".into(),
-            json!({ "cpu": grant(unit.capacity.cpu), "memory": grant(unit.capacity.memory) }),
-        );
-        value.insert(
-            "targets".into(),
-            json!({
-                "cpu": unit.profile.cpu_target,
-                "memory": unit.profile.guardrail.workers,
-                "memory_per_worker": unit.profile.per_worker_target,
-            }),
-        );
-        let (_, reasons) = own.against(unit);
-        value.insert(
-            "pypnm_by_itself".into(),
-            json!({
-                "workers": own.numbers.workers,
-                "limit_max_requests": own.numbers.limit_max_requests,
-                "differs_because": reasons,
-            }),
-        );
-        let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
-        value.insert("unit_files".into(), files.map(String::as_str).collect());
-        Value::Object(value)
-    });
-    let mut value = whole("explain", sizing, units.collect());
-    value.insert("configuration_files".into(), json!(sizing.config.files));
-    text(&value)
-}
-
-/// `check --json`.
-pub(crate) fn check(sizing: &Sizing, judged: &[Judged], status: u8) -> String {
-    let units = judged.iter().map(|one| {
-        let facts = one.facts.as_ref();
-        let verdict = one.verdict.as_ref().ok();
-        let findings = verdict.map_or(&[][..], |verdict| &verdict.findings);
-        json!({
-            "unit": one.unit,
-            "status": word(one.status()),
-            "summary": check::summary(one),
-            "mend": verdict.and_then(|verdict| verdict.leading()?.mend.as_deref()),
-            "sized": numbers(facts.and_then(|facts| Some(facts.sized.as_ref().ok()?.numbers))),
-            "loaded": numbers(facts.and_then(|facts| facts.generated.as_ref()?.numbers())),
-            "due": numbers(verdict.and_then(|verdict| verdict.due)),
-            "running": facts.and_then(|facts| match &facts.live {
-                Live::Is(running) => Some(json!({
-                    "workers_alive": running.workers,
-                    "workers": verdict.and_then(|verdict| verdict.in_use?.workers),
-                    "limit_max_requests": verdict.and_then(|verdict| verdict.in_use?.limit_max_requests),
-                    "by": verdict.and_then(|verdict| Some(verdict.in_use?.by.word())),
-                })),
-                Live::Not | Live::Hidden(_) => None,
-            }),
-            "findings": findings.iter().map(|finding| json!({
-                "topic": finding.topic,
-                "status": word(finding.status),
-                "text": finding.text,
-                "mend": finding.mend,
-            })).collect::<Vec<Value>>(),
-        })
-    });
-    let mut value = whole("check", sizing, units.collect());
-    value.insert("status".into(), status.into());
-    text(&value)
-}
-
-fn word(status: Status) -> &'static str {
-    match status {
-        Status::Fits => "fits",
-        Status::Differs => "differs",
-        Status::Unknown => "unknown",
+impl<U> Answer<U> {
+    pub(crate) fn new(verb: &'static str, sizing: &Sizing, units: Vec<U>) -> Self {
+        let problems = sizing.problems.iter().map(ProblemAnswer::new).collect();
+        Self { schema: SCHEMA, verb, turned_off: turned_off(sizing), units, problems }
     }
 }
 
-fn numbers(numbers: Option<Numbers>) -> Value {
-    numbers.map_or(
-        Value::Null,
-        |numbers| json!({ "workers": numbers.workers, "limit_max_requests": numbers.limit_max_requests }),
-    )
+/// Where a value is set.
+#[derive(Serialize)]
+pub(crate) struct SourceAnswer {
+    pub(crate) file: String,
+    pub(crate) line: Option<u32>,
+    pub(crate) key: Option<String>,
 }
 
-/// What every answer begins with.
-fn whole(verb: &str, sizing: &Sizing, units: Vec<Value>) -> Map<String, Value> {
-    let mut value = Map::new();
-    value.insert("schema".into(), SCHEMA.into());
-    value.insert("verb".into(), verb.into());
-    value.insert("turned_off".into(), turned_off(sizing).into());
-    value.insert("units".into(), units.into());
-    value.insert("problems".into(), sizing.problems.iter().map(problem).collect());
-    value
+impl SourceAnswer {
+    pub(crate) fn new(source: &Source) -> Self {
+        Self {
+            file: source.file.to_string(),
+            line: (source.line > 0).then_some(source.line),
+            key: (!source.key.is_empty()).then(|| source.key.to_string()),
+        }
+    }
+}
+
+/// Something that could not be read or understood.
+#[derive(Serialize)]
+pub(crate) struct ProblemAnswer {
+    pub(crate) source: SourceAnswer,
+    pub(crate) message: String,
+}
+
+impl ProblemAnswer {
+    fn new(problem: &Problem) -> Self {
+        Self { source: SourceAnswer::new(&problem.source), message: problem.to_string() }
+    }
+}
+
+/// Workers and recycle limit.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct NumbersAnswer {
+    pub(crate) workers: i64,
+    pub(crate) limit_max_requests: i64,
+}
+
+impl From<Numbers> for NumbersAnswer {
+    fn from(numbers: Numbers) -> Self {
+        Self { workers: numbers.workers, limit_max_requests: numbers.limit_max_requests }
+    }
 }
 
 /// What `show` and `explain` say of a unit alike.
-fn common(root: &Root, unit: &SizedUnit) -> Map<String, Value> {
-    let mut value = Map::new();
-    let profile = &unit.profile;
-    value.insert("unit".into(), unit.name.as_str().into());
-    value.insert("workers".into(), profile.workers.into());
-    value.insert("limit_max_requests".into(), profile.limit_max_requests.into());
-    value.insert("cpu_milli".into(), unit.capacity.cpu.amount.into());
-    value.insert("memory_bytes".into(), unit.capacity.memory.amount.into());
-    value.insert(
-        "reasons".into(),
-        json!({
-            "cpu": reasons::cpu_reason(unit),
-            "memory": reasons::memory_reason(unit),
-            "workers": reasons::workers_reason(unit),
-            "limit_max_requests": reasons::limit_reason(unit),
-        }),
-    );
-    value.insert("in_effect".into(), numbers(Some(effective(unit))));
-    let settings = settings(&unit.config).into_iter().map(
-        |setting| json!({ "key": setting.key, "value": setting.value, "source": source(&setting.source) }),
-    );
-    value.insert("settings".into(), settings.collect());
-    let overrides = unit.overrides.list.iter().map(|one| {
-        let given = match &one.effect {
-            Effect::Variable { value, .. } | Effect::Ineffective { value, .. } | Effect::Flag { value, .. } | Effect::Restart { value } => Some(value),
-            Effect::NotRead { path } => Some(path),
-            Effect::UnknownCommand { program } => Some(program),
-            Effect::Unset { .. } | Effect::Passed { .. } | Effect::NoHandOver | Effect::Replaced => None,
+#[derive(Serialize)]
+pub(crate) struct ProfileAnswer {
+    pub(crate) unit: String,
+    pub(crate) workers: u32,
+    pub(crate) limit_max_requests: u32,
+    pub(crate) cpu_milli: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) reasons: ReasonsAnswer,
+    pub(crate) in_effect: NumbersAnswer,
+    pub(crate) settings: Vec<SettingAnswer>,
+    pub(crate) overrides: Vec<OverrideAnswer>,
+}
+
+/// A few words on what decided each of the four.
+#[derive(Serialize)]
+pub(crate) struct ReasonsAnswer {
+    pub(crate) cpu: String,
+    pub(crate) memory: String,
+    pub(crate) workers: String,
+    pub(crate) limit_max_requests: String,
+}
+
+/// A key of sizing.conf(5).
+#[derive(Serialize)]
+pub(crate) struct SettingAnswer {
+    pub(crate) key: &'static str,
+    pub(crate) value: String,
+    pub(crate) source: SourceAnswer,
+}
+
+/// What a unit's own files set instead of the generated drop-in.
+#[derive(Serialize)]
+pub(crate) struct OverrideAnswer {
+    pub(crate) key: Option<&'static str>,
+    pub(crate) value: Option<String>,
+    pub(crate) text: String,
+    pub(crate) source: SourceAnswer,
+}
+
+impl ProfileAnswer {
+    pub(crate) fn new(unit: &SizedUnit) -> Self {
+        let profile = &unit.profile;
+        Self {
+            unit: unit.name.clone(),
+            workers: profile.workers,
+            limit_max_requests: profile.limit_max_requests,
+            cpu_milli: unit.capacity.cpu.amount,
+            memory_bytes: unit.capacity.memory.amount,
+            reasons: ReasonsAnswer {
+                cpu: reasons::cpu_reason(unit),
+                memory: reasons::memory_reason(unit),
+                workers: reasons::workers_reason(unit),
+                limit_max_requests: reasons::limit_reason(unit).into_owned(),
+            },
+            in_effect: effective(unit).into(),
+            settings: settings(&unit.config).iter().map(SettingAnswer::new).collect(),
+            overrides: unit.overrides.list.iter().map(OverrideAnswer::new).collect(),
+        }
+    }
+}
+
+impl SettingAnswer {
+    fn new(setting: &Setting) -> Self {
+        Self { key: setting.key, value: setting.value.clone(), source: SourceAnswer::new(&setting.source) }
+    }
+}
+
+impl OverrideAnswer {
+    fn new(found: &Override) -> Self {
+        let value = match &found.effect {
+            Effect::Variable { value, .. }
+            | Effect::Ineffective { value, .. }
+            | Effect::Flag { value, .. }
+            | Effect::Restart { value } => Some(value.clone()),
+            Effect::NotRead { path } => Some(path.clone()),
+            Effect::UnknownCommand { program } => Some(program.clone()),
+            _ => None,
         };
-        json!({ "key": one.effect.key(), "value": given, "text": one.to_string(), "source": source(&one.source) })
-    });
-    value.insert("overrides".into(), overrides.collect());
-    let program = Program::of(&unit.name, unit.definition.as_ref());
-    let installations = pypnm::find(root, program, unit.definition.as_ref());
-    let installations = installations.iter().map(|installation| {
-        json!({
-            "environment": installation.environment,
-            "command": installation.command,
-            "version": installation.version,
-            "takes_profile": installation.takes_profile(),
-            "editable_source": installation.source,
-            "found": installation.found.to_string(),
-            "fault": installation.fault,
-        })
-    });
-    value.insert("installations".into(), installations.collect());
-    value
+        let source = SourceAnswer::new(&found.source);
+        Self { key: found.effect.key(), value, text: found.to_string(), source }
+    }
 }
 
-fn grant(grant: Available) -> Value {
-    json!({
-        "amount": grant.amount,
-        "before_reserve": grant.amount.saturating_add(grant.reserved),
-        "reserved": grant.reserved,
-    })
-}
-
-fn limit(limit: &Limit, binds: bool) -> Value {
-    let (amount, cpus) = match &limit.amount {
-        Amount::Memory(bytes) => (Some(*bytes), None),
-        Amount::CpuTime(milli) => (Some(*milli), None),
-        Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
-        Amount::Unknown(_) => (None, None),
-    };
-    json!({
-        "resource": match limit.resource() { Resource::Cpu => "cpu", Resource::Memory => "memory" },
-        "scope": scope(limit.scope),
-        "amount": amount,
-        "cpus": cpus,
-        "shared_by": limit.shared_by,
-        "binds": binds,
-        "source": source(&limit.source),
-    })
-}
-
-fn source(source: &Source) -> Value {
-    let line = (source.line > 0).then_some(source.line);
-    let key = (!source.key.is_empty()).then_some(&source.key);
-    json!({ "file": &*source.file, "line": line, "key": key })
-}
-
-fn problem(problem: &Problem) -> Value {
-    json!({ "source": source(&problem.source), "message": problem.to_string() })
-}
-
-/// Pretty, since people read it as well.
-pub(crate) fn text(value: &Map<String, Value>) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+/// An answer as text: pretty, since people read it as well.
+pub(crate) fn text(answer: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(answer).unwrap_or_default();
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::Serialize;
+    use serde_json::Value;
+
+    use super::{
+        Answer, NumbersAnswer, OverrideAnswer, ProblemAnswer, ProfileAnswer, ReasonsAnswer, SettingAnswer,
+        SourceAnswer,
+    };
+
+    pub(crate) fn source() -> SourceAnswer {
+        SourceAnswer { file: String::new(), line: Some(1), key: Some(String::new()) }
+    }
+
+    pub(crate) fn numbers() -> NumbersAnswer {
+        NumbersAnswer { workers: 1, limit_max_requests: 1 }
+    }
+
+    pub(crate) fn profile() -> ProfileAnswer {
+        ProfileAnswer {
+            unit: String::new(),
+            workers: 1,
+            limit_max_requests: 1,
+            cpu_milli: 1,
+            memory_bytes: 1,
+            reasons: ReasonsAnswer {
+                cpu: String::new(),
+                memory: String::new(),
+                workers: String::new(),
+                limit_max_requests: String::new(),
+            },
+            in_effect: numbers(),
+            settings: vec![SettingAnswer { key: "", value: String::new(), source: source() }],
+            overrides: vec![OverrideAnswer {
+                key: Some(""),
+                value: Some(String::new()),
+                text: String::new(),
+                source: source(),
+            }],
+        }
+    }
+
+    pub(crate) fn answer<U>(unit: U) -> Answer<U> {
+        Answer {
+            schema: 1,
+            verb: "",
+            turned_off: Some(String::new()),
+            units: vec![unit],
+            problems: vec![ProblemAnswer { source: source(), message: String::new() }],
+        }
+    }
+
+    /// Compares an answer in which every field has a value with the section of docs/json.md, paths and all.
+    pub(crate) fn assert_documented(section: &str, answer: &impl Serialize) {
+        fn paths(value: &Value, at: &str, into: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(object) => {
+                    for (key, value) in object {
+                        let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                        paths(value, &path, into);
+                    }
+                }
+                Value::Array(values) => {
+                    for value in values {
+                        paths(value, &format!("{at}[]"), into);
+                    }
+                }
+                _ => {
+                    into.insert(at.to_owned());
+                }
+            }
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json.md");
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let of = |name: &str| {
+            let heading = format!("\n## {name}\n");
+            let section = text.split(heading.as_str()).nth(1).unwrap_or_else(|| panic!("no section {name}"));
+            let section = section.split("\n## ").next().unwrap_or_default();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+            rows.map(|(path, what)| (path.to_owned(), what.to_owned())).collect::<Vec<_>>()
+        };
+        let mut documented = BTreeSet::new();
+        for (path, what) in of("In every answer").into_iter().chain(of(section)) {
+            if what.starts_with("a source") {
+                documented.extend(of("A source").into_iter().map(|(field, _)| format!("{path}.{field}")));
+            } else if !what.starts_with("an object") {
+                documented.insert(path);
+            }
+        }
+        let mut known = BTreeSet::new();
+        paths(&serde_json::to_value(answer).unwrap_or_default(), "", &mut known);
+        assert_eq!(known, documented, "docs/json.md, {section}");
+    }
+}
+
+/// An installed program of the unit.
+#[derive(Serialize)]
+pub(crate) struct InstallationAnswer {
+    environment: String,
+    command: String,
+    version: Option<String>,
+    takes_profile: Option<bool>,
+    editable_source: Option<String>,
+    found: String,
+    fault: Option<String>,
+}
+
+impl InstallationAnswer {
+    pub(crate) fn all(root: &Root, unit: &SizedUnit) -> Vec<Self> {
+        let program = Program::of(&unit.name, unit.definition.as_ref());
+        let found = pypnm::find(root, program, unit.definition.as_ref());
+        let answer = |installation: Installation| Self {
+            takes_profile: installation.takes_profile(),
+            environment: installation.environment,
+            command: installation.command,
+            version: installation.version,
+            editable_source: installation.source,
+            found: installation.found.to_string(),
+            fault: installation.fault,
+        };
+        found.into_iter().map(answer).collect()
+    }
 }

@@ -1,4 +1,14 @@
-//! The helper's `main`: what a person types, one module a verb. Sizing itself is the library's.
+//! The helper's `main`: parses the command line, runs a verb, ends with its status. Nothing imports this module.
+//!
+//! ```text
+//!  verbs    gather, answer, print                     each owns its answer
+//!  answer   what the JSON of several verbs shares     judge   facts, verdict, topics     watch   the live view
+//!  wording  how a sizing is put into words
+//!  service  systemd, processes, what was generated
+//!  cli  page  output                                  for all of them
+//! ```
+//!
+//! Imports go down only. Sizing itself is the library's.
 
 mod answer;
 mod cli;
@@ -14,19 +24,22 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::{Command, Options};
 use pypnm_sizing::root::Root;
 use verbs::{apply, check, env, exec, explain, preview, ready, setup, show};
 
 fn main() -> ExitCode {
-    let parsed = Options::try_parse().and_then(|options| {
-        if options.command.is_some() && options.show.is_given() {
-            let message = "flags of a verb stand behind it: pypnm-sizing VERB --cpus N";
-            return Err(Options::command().error(ErrorKind::ArgumentConflict, message));
-        }
-        Ok(options)
-    });
+    let command = Options::command().term_width(page::columns_of_stdout());
+    let parsed = command.try_get_matches().and_then(|matches| Options::from_arg_matches(&matches)).and_then(
+        |options| {
+            if options.command.is_some() && options.show.is_given() {
+                let message = "put options after the command: pypnm-sizing COMMAND --cpus N";
+                return Err(Options::command().error(ErrorKind::ArgumentConflict, message));
+            }
+            Ok(options)
+        },
+    );
     let options = match parsed {
         Ok(options) => options,
         Err(error) => {
@@ -41,8 +54,11 @@ fn main() -> ExitCode {
         Err(error) => {
             let failed =
                 failed(&format!("--root={}: {error}", options.common.root.unwrap_or_default().display()));
-            let is_exec = matches!(options.command, Some(Command::Exec(_)));
-            return if is_exec { ExitCode::from(exec::OWN_FAILURE) } else { failed };
+            return match options.command {
+                Some(Command::Exec(_)) => ExitCode::from(exec::OWN_FAILURE),
+                Some(Command::Check(_)) => ExitCode::from(check::WRONG_USAGE),
+                _ => failed,
+            };
         }
     };
     let outcome = match &options.command {
@@ -68,7 +84,11 @@ fn usage_status(arguments: impl Iterator<Item = OsString>) -> u8 {
         Some(root) if root == "--root" => arguments.nth(1),
         other => other,
     };
-    if verb.is_some_and(|verb| verb == "exec") { exec::OWN_FAILURE } else { 2 }
+    match verb.as_ref().and_then(|verb| verb.to_str()) {
+        Some("exec") => exec::OWN_FAILURE,
+        Some("check") => check::WRONG_USAGE,
+        _ => 2,
+    }
 }
 
 fn failed(message: &str) -> ExitCode {

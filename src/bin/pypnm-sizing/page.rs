@@ -168,6 +168,11 @@ pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
     is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// The columns that are used of standard output.
+pub(crate) fn columns_of_stdout() -> usize {
+    columns(&std::io::stdout())
+}
+
 /// The columns that are used of `stream`: those of `$COLUMNS`, of the terminal, or 80.
 fn columns(stream: &(impl AsFd + IsTerminal)) -> usize {
     let stated = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| *columns > 0);

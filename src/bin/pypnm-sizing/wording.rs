@@ -1,13 +1,20 @@
 //! What the verbs say of a sizing in the same words: which units, why none, what was set by hand, a profile in a line.
 
 use anyhow::anyhow;
+use pypnm_sizing::command::Program;
 use pypnm_sizing::config::UnitConfig;
+use pypnm_sizing::limits::{Amount, host};
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::{Cpus, Gib, Size};
+use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::problem::Source;
-use pypnm_sizing::pypnm::{self, Numbers};
-use pypnm_sizing::sizing::{SizedUnit, Sizing};
+use pypnm_sizing::pypnm::{Numbers, default_numbers};
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
 use pypnm_sizing::units::{self, State};
+
+use crate::page::Page;
+use crate::service::launch::Launch;
 
 /// The units to speak of: all that are sized, or the one that was asked for.
 pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Result<Vec<&'a SizedUnit>> {
@@ -106,6 +113,11 @@ pub(crate) fn settings(config: &UnitConfig) -> Vec<Setting> {
     found
 }
 
+/// `1 CPU`, `4 CPUs`
+pub(crate) fn cpus(number: u64) -> String {
+    if number == 1 { "1 CPU".to_owned() } else { format!("{number} CPUs") }
+}
+
 /// `2 workers, each recycled after 2000 requests`.
 pub(crate) fn profile(workers: impl Into<i64>, limit: impl Into<i64>) -> String {
     let (workers, limit) = (workers.into(), limit.into());
@@ -126,54 +138,67 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     }
 }
 
-/// Environment of units that start uvicorn itself.
-pub(crate) const UVICORN_WORKERS: &str = "UVICORN_WORKERS";
-pub(crate) const UVICORN_LIMIT: &str = "UVICORN_LIMIT_MAX_REQUESTS";
-
-/// What counts for the program that the unit starts: a flag before a variable.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Keys {
-    pub(crate) workers: [&'static str; 2],
-    pub(crate) limit: [&'static str; 2],
-}
-
-pub(crate) const OF_PYPNM: Keys = Keys {
-    workers: ["--workers", pypnm::WORKERS],
-    limit: ["--limit-max-requests", pypnm::LIMIT_MAX_REQUESTS],
-};
-pub(crate) const OF_UVICORN: Keys =
-    Keys { workers: ["--workers", UVICORN_WORKERS], limit: ["--limit-max-requests", UVICORN_LIMIT] };
-
-impl Keys {
-    /// Of a process.
-    pub(crate) fn of_arguments(arguments: &[String]) -> Self {
-        Self::of_words(&arguments.iter().map(String::as_str).collect::<Vec<&str>>())
-    }
-
-    /// Of a command line in a unit.
-    pub(crate) fn of_command(command: &str) -> Self {
-        Self::of_words(&command.split_ascii_whitespace().collect::<Vec<&str>>())
-    }
-
-    /// uvicorn's own, unless PyPNM's `serve` is among the words.
-    fn of_words(words: &[&str]) -> Self {
-        let is_uvicorn = words.iter().any(|word| word.rsplit('/').next() == Some("uvicorn"));
-        if is_uvicorn && !words.contains(&"serve") { OF_UVICORN } else { OF_PYPNM }
-    }
-}
-
 /// What a unit gets in the end: sized, or what its own files say instead.
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
-    let keys = command.map_or(OF_PYPNM, |command| Keys::of_command(&command.value));
+    let is_uvicorn =
+        Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn;
     let (profile, overrides) = (&unit.profile, &unit.overrides);
-    let (workers, limit) = if keys == OF_UVICORN {
+    let (workers, limit) = if is_uvicorn {
         let limit = overrides.uvicorn_limit_max_requests(profile.limit_max_requests);
         (overrides.uvicorn_workers(profile.workers), limit)
     } else {
         (overrides.workers(profile.workers), overrides.limit_max_requests(profile.limit_max_requests))
     };
     Numbers { workers: workers.value.into(), limit_max_requests: limit.value.into() }
+}
+
+/// The unit and its profile, as it comes out in the end.
+pub(crate) fn headline(unit: &SizedUnit) -> String {
+    let sized = Numbers {
+        workers: unit.profile.workers.into(),
+        limit_max_requests: unit.profile.limit_max_requests.into(),
+    };
+    let numbers = effective(unit);
+    let but = if numbers == sized {
+        String::new()
+    } else {
+        format!(", by hand; sized: {}", brief(sized.workers, Some(sized.limit_max_requests)))
+    };
+    format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
+}
+
+/// The units that are named but not sized.
+pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
+    if !sizing.is_enabled() {
+        return;
+    }
+    for name in sizing.config.units() {
+        if let Some(why) = not_sized(sizing, &name) {
+            page.heading(&format!("{name}: not sized, {why}"));
+        }
+    }
+}
+
+/// What is odd about an operator's own numbers: they are used as they are.
+pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let profile = &unit.profile;
+    let allowed =
+        profile.cpu_target.min(profile.guardrail.workers).min(profile.per_worker_target.unwrap_or(u32::MAX));
+    if profile.workers_step == WorkersStep::Operator && profile.workers > allowed.max(1) {
+        doubts.push(format!(
+            "Workers={} is more than the {} that CPUs and memory allow here",
+            profile.workers,
+            allowed.max(1)
+        ));
+    }
+    for (key, available) in [("ReserveCPUs", unit.capacity.cpu), ("ReserveMemory", unit.capacity.memory)] {
+        if available.reserved > 0 && available.amount == 0 {
+            doubts.push(format!("{key}= reserves all there is; the minimum is assumed"));
+        }
+    }
+    doubts
 }
 
 /// An override in a few words.
@@ -183,13 +208,7 @@ pub(crate) fn override_text(one: &Override) -> String {
         Effect::Variable { key, value } => format!("{key}={value}, {at}"),
         Effect::Flag { flag, value } => format!("{flag} {value}, {at}"),
         Effect::Restart { value } => format!("Restart={value}, {at}"),
-        Effect::Ineffective { .. }
-        | Effect::UnknownCommand { .. }
-        | Effect::Unset { .. }
-        | Effect::Passed { .. }
-        | Effect::NoHandOver
-        | Effect::Replaced
-        | Effect::NotRead { .. } => one.to_string(),
+        _ => one.to_string(),
     }
 }
 
@@ -200,5 +219,80 @@ pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
         State::NotFound => Some("there is none of this name, or another generator makes it"),
         State::Masked => Some("it is masked, and can't be started"),
         State::Bad => Some("its file can't be read"),
+    }
+}
+
+/// What PyPNM would take for itself: it sees the machine's CPUs and memory, and no limit below them.
+pub(crate) struct PypnmDefault {
+    cpus: u64,
+    memory: u64,
+    pub(crate) numbers: Numbers,
+}
+
+impl PypnmDefault {
+    /// For the machine below `root`, or the one to try.
+    pub(crate) fn new(root: &Root, hypothetical: &Hypothetical) -> Self {
+        // Problems of these files have been reported by the sizing.
+        let host = host::read(root, &mut Vec::new());
+        let online = host.limits.iter().find_map(|limit| match &limit.amount {
+            Amount::Cpus(set) => Some(u64::from(set.count())),
+            _ => None,
+        });
+        let cpus = hypothetical.cpu.map_or(online.unwrap_or(1), |(milli, _)| (milli / 1000).max(1));
+        let memory = hypothetical.memory.map_or(host.memory_total.unwrap_or(0), |(bytes, _)| bytes);
+        Self { cpus, memory, numbers: default_numbers(cpus, memory) }
+    }
+
+    /// What it would start in place of the unit's profile, and why that differs.
+    pub(crate) fn against(&self, unit: &SizedUnit) -> (String, Vec<String>) {
+        let sized = &unit.profile;
+        let own = self.numbers;
+        let itself = profile(own.workers, own.limit_max_requests);
+        let same_workers = own.workers == i64::from(sized.workers);
+        let same_limit = own.limit_max_requests == i64::from(sized.limit_max_requests);
+        if same_workers && same_limit {
+            return ("would start the same".to_owned(), Vec::new());
+        }
+        let mut why = Vec::new();
+        let (cpus, memory) = (unit.capacity.whole_cpus(), unit.capacity.memory.amount);
+        // What its table says of what is really granted.
+        let here = default_numbers(cpus, memory);
+        if here != own {
+            why.push(format!(
+                "It counts {} CPUs and {} GiB, the machine's; what is granted is {cpus} and {} GiB.",
+                self.cpus,
+                Gib(self.memory),
+                Gib(memory)
+            ));
+        }
+        let by_hand = |same: bool, operator: bool| !same && operator;
+        if by_hand(same_workers, sized.workers_step == WorkersStep::Operator)
+            || by_hand(same_limit, sized.limit_step == LimitStep::Operator)
+        {
+            why.push("It does not know sizing.conf.".to_owned());
+        } else if !same_workers && here.workers != i64::from(sized.workers) {
+            let steps = here.workers < i64::from(sized.workers) && sized.workers <= DEFAULT_MAX_WORKERS;
+            why.push(if steps {
+                "Its steps are 6, 12 and 24 GiB (2^30 bytes); the guide's are GB (10^9).".to_owned()
+            } else {
+                "It knows neither MaxWorkers= nor MemoryPerWorker=.".to_owned()
+            });
+        }
+        if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
+            why.extend(match (sized.limit_step, here.limit_max_requests) {
+                (LimitStep::Operator, _) => None,
+                (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
+                (_, 1000) => Some(
+                    "Its table says 1000 for all below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
+                        .to_owned(),
+                ),
+                (_, 4000) => Some(
+                    "Its table says 4000 from 8 CPUs and 64 GiB on; the guide has 2000-4000 there, and the lower is taken."
+                        .to_owned(),
+                ),
+                _ => Some("Its table says 2000 from 12 GiB on.".to_owned()),
+            });
+        }
+        (format!("would start {itself}"), why)
     }
 }

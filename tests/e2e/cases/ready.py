@@ -56,13 +56,15 @@ def started(m, *lines):
 
 
 def said(m):
-    return m.journal("-o", "cat", "-t", "pypnm-sizing", "-b")
+    """What the journal has of the service since its last start."""
+    m.run("journalctl --sync")
+    return m.journal("-o", "cat", "-b", f"_SYSTEMD_INVOCATION_ID={m.show(UNIT, 'InvocationID')}")
 
 
 def is_up(m, what, ask, *lines):
     """The start succeeds, and the service answers at once to `ask`, curl's arguments."""
     status, took = started(m, *lines)
-    equal(status, 0, f"{what}: systemctl start, after {took:.0f} s, with {said(m)[-500:]}")
+    equal(status, 0, f"{what}: systemctl start, after {took:.0f} s, with {said(m)[-1000:]}")
     done = m.run(f"curl -sk -m 10 -o /dev/null -w '%{{http_code}}' {ask}", check=False)
     equal(done.stdout, "200", f"{what}: its health")
     return took
@@ -94,7 +96,7 @@ def a_stranger_on_the_port(e2e):
             expect(status != 0, f"{workers} workers: systemctl start says 0 after {took:.0f} s")
             equal(m.show(UNIT, "ActiveState"), "failed", f"{workers} workers: the service")
             expect("127.0.0.1:8000 belongs to" in said(m), f"{workers} workers: {said(m)}")
-        e2e.note(said(m).splitlines()[-1])
+        e2e.note(next(line for line in said(m).splitlines() if "belongs to" in line))
         # The port is free again.
         m.systemctl("stop", "stranger")
         is_up(m, "after the stranger", "http://127.0.0.1:8000/health")
@@ -110,7 +112,7 @@ def wherever_it_listens(e2e):
         is_up(m, "--uds, one worker", "--unix-socket /run/pypnm/s http://x/health", "RuntimeDirectory=pypnm", "ExecStart=", f"ExecStart={PYTHON} --uds /run/pypnm/s --workers 1")
         is_up(m, "--uds, two workers", "--unix-socket /run/pypnm/s http://x/health", "RuntimeDirectory=pypnm", "ExecStart=", f"ExecStart={PYTHON} --uds /run/pypnm/s --workers 2")
         is_up(m, "UVICORN_PORT=", "http://127.0.0.1:8001/health", "Environment=UVICORN_HOST=127.0.0.1 UVICORN_PORT=8001", one, "ExecStart=", f"ExecStart={PYTHON}")
-        is_up(m, "--por", "http://127.0.0.1:8002/health", "Environment=PYPNM_PORT=8002", "ExecStart=", "ExecStart=pypnm serve --hos 127.0.0.1 --por 8002 --work 2")
+        is_up(m, "--por", "http://127.0.0.1:8002/health", "Environment=PYPNM_PORT=8002", "ExecStart=", "ExecStart=/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --por 8002 --work 2")
         is_up(m, "IPv6", "http://[::1]:8000/health", "Environment=PYPNM_HOST=::1 PYPNM_OPTIONS='--workers 1'")
         is_up(m, "--fd", "http://127.0.0.1:8003/health", "Sockets=pypnm.socket", one, "ExecStart=", f"ExecStart={PYTHON} --fd 3 --workers 1")
         m.systemctl("stop", "pypnm.socket")

@@ -15,7 +15,7 @@ use values::{cpus, evidence, gib, host, interval, memory, time, unit};
 
 /// All that stands on it.
 #[derive(Parser)]
-#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 80)]
+#[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -63,10 +63,10 @@ pub(crate) enum Command {
     /// Size PyPNM to what this process may use, and become the command: for containers
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
-    /// Whether what systemd has loaded, and what runs, still fits the machine
+    /// Check whether what systemd has loaded, and what runs, still fits the machine
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
-    /// Reload, and restart the service if its profile changed
+    /// Reload systemd, and restart the service if its profile changed
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(Apply),
     /// Make a PyPNM in a checkout or another directory a sized, hardened service
@@ -109,14 +109,16 @@ Examples:
   by hand:                   pypnm-sizing exec pypnm serve --port 8000";
 
 const CHECK_EXAMPLES: &str = "\
-Status:
-  0  it fits; an operator's own numbers fit as well, and are named
-  1  it does not: the line says what differs, and the command that mends it
-  2  it could not be told: no systemd here, no such unit, no permission
+Exit status, as for monitoring plugins:
+  0  OK: the profile in use fits; numbers set by hand are fine, and named
+  1  WARNING: it does not fit; the line names the difference and the fix
+  2  CRITICAL: the service failed, keeps ending, or systemd has no such unit
+  3  UNKNOWN: no systemd here, hidden from this user, or wrong usage
 
 Examples:
-  pypnm-sizing check                           one line, as Nagios wants it
+  pypnm-sizing check                           one line, with performance data
   pypnm-sizing check --verbose
+  pypnm-sizing check --must-run                a stopped service is CRITICAL
   pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
 
 const SETUP_EXAMPLES: &str = "\
@@ -135,18 +137,18 @@ Examples:
   sudo pypnm-sizing setup --remove             back to the packaged unit";
 
 const APPLY_EXAMPLES: &str = "\
-It asks systemd to reload, restarts the service only where its workers or its
-recycle limit changed, waits until it answers and checks. A service that does
-not run is not started. Needs the rights that systemctl needs.
+Reloads systemd, restarts the service only where its workers or its recycle
+limit have changed, waits until it answers, and checks. A service that is not
+running is not started. Needs the rights that systemctl needs.
 
-Status:
-  0  done, or nothing to do     1  it was done and still does not fit
+Exit status:
+  0  done, or nothing to do     1  done, and check still finds something
   2  it could not be done
 
 Examples:
   pypnm-sizing apply --dry-run                 what would happen
   sudo pypnm-sizing apply
-  sudo pypnm-sizing apply --no-restart         the numbers count from its next start on";
+  sudo pypnm-sizing apply --no-restart         takes effect at the next start";
 
 /// Another machine to try.
 #[derive(Args)]
@@ -191,7 +193,7 @@ pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) machine: Machine,
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
     /// For programs: one JSON object, see pypnm-sizing(1)
     #[arg(long)]
@@ -210,16 +212,19 @@ pub(crate) struct Preview {
     #[command(flatten)]
     pub(crate) machine: Machine,
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Check {
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Say what was compared
+    /// A service that is not active is critical, even if an operator stopped it
+    #[arg(long)]
+    pub(crate) must_run: bool,
+    /// Show what was compared
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) verbose: bool,
     /// For programs: one JSON object, see pypnm-sizing(1)
@@ -255,15 +260,15 @@ pub(crate) struct Setup {
 #[derive(Args)]
 pub(crate) struct Apply {
     /// Only this unit (default: every unit that is sized)
-    #[arg(long, value_name = "UNIT")]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Reload only; the service takes its new profile at its next start
     #[arg(long)]
     pub(crate) no_restart: bool,
-    /// Give up waiting for the service after so many seconds
+    /// Give up on a service that does not answer after this time, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
 }
@@ -341,7 +346,7 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) machine: Machine,
     /// The unit to watch
-    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT)]
+    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
     pub(crate) unit: String,
     /// Watch this process and its children instead: a PyPNM started by hand or in a container
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use pypnm_sizing::config::is_unit_name;
+use pypnm_sizing::config::service_name;
 use pypnm_sizing::parse::quantity::{GB, GIB, Gib, Size, milli_cpus, size};
 
+/// The name of a service; `.service` is added as systemctl(1) does.
 pub(super) fn unit(text: &str) -> Result<String, String> {
-    if is_unit_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected the name of a service, such as pypnm.service".to_owned())
-    }
+    service_name(text).ok_or_else(|| "expected the name of a service, such as pypnm.service".to_owned())
 }
 
 pub(super) fn host(text: &str) -> Result<String, String> {
@@ -37,6 +34,10 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
             _ => None,
         },
     };
+    // A bare number is in bytes: nobody tries a machine with less than a megabyte, but many forget the unit.
+    if let Some(few @ 1..1_000_000) = bytes {
+        return Err(format!("that is {few} bytes; did you mean {text}G or {text}GB?"));
+    }
     bytes
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "expected a size such as 16GB (10^9 bytes), 15.6GiB or 8G (base 1024)".to_owned())

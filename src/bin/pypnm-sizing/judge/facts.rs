@@ -1,20 +1,22 @@
 //! What the verdict needs to know, gathered from systemd and from files of the running machine. Nothing is changed and
 //! no privilege is needed; what only root may read is left open.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pypnm_sizing::names;
+use pypnm_sizing::overrides::Overrides;
 use pypnm_sizing::parse::quantity::Gib;
+use pypnm_sizing::problem::{Problem, ProblemKind};
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
-use super::verdict::{Facts, Generator, Live, Running, Sized};
-use crate::service::generated;
-use crate::service::systemctl::{self, Loaded, Trouble};
-use crate::verbs::explain::Own;
-use crate::wording;
+use super::in_use::Running;
+use crate::service::generated::{self, Generated};
+use crate::service::process::{self, Process};
+use crate::service::systemctl::{self, Loaded, SystemctlError};
+use crate::wording::{self, PypnmDefault};
 
 /// systemd.generator(7): the first of a name wins.
 const GENERATORS: [&str; 4] = [
@@ -36,19 +38,83 @@ const STRONGER: [&str; 8] = [
     "/run/systemd/system.attached",
 ];
 
+/// All that is known of one unit.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) unit: String,
+    /// What fits the machine now. `Err`: it is not sized, and why.
+    pub(crate) expected: Result<Expected, String>,
+    /// The path of the generated drop-in, and what it says where it is there.
+    pub(crate) drop_in: String,
+    pub(crate) generated: Option<Generated>,
+    /// Whether the generator has written a drop-in for any unit since it was installed.
+    pub(crate) generator_has_run: bool,
+    pub(crate) generator: Generator,
+    pub(crate) loaded: Loaded,
+    /// A file of the drop-in's name that systemd prefers to the generated one, and whether it has any content.
+    pub(crate) rival: Option<(String, bool)>,
+    /// Environment files that the caller may not read.
+    pub(crate) hidden_files: Vec<String>,
+    /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
+    pub(crate) foreign_file: Option<(String, Result<String, String>)>,
+    pub(crate) live: Live,
+    /// Time since the boot, on the clock of systemd's timestamps.
+    pub(crate) now: Duration,
+    /// Mistakes in sizing.conf(5).
+    pub(crate) mistakes: Vec<String>,
+    /// Other units in which a PyPNM runs, and which are not sized.
+    pub(crate) other_units: Vec<String>,
+}
+
+/// What fits the machine now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) numbers: Numbers,
+    pub(crate) cpus: u64,
+    pub(crate) gib: String,
+    /// Of the memory that it may use, in bytes.
+    pub(crate) memory: u64,
+    /// The operator's keys in sizing.conf(5) that decided.
+    pub(crate) set_by_hand: Vec<String>,
+    /// What the unit's files set instead of the drop-in.
+    pub(crate) overrides: Overrides,
+    /// What PyPNM takes where it sizes itself.
+    pub(crate) default: Numbers,
+}
+
+/// The generator's file, as systemd looks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Generator {
+    Installed,
+    Missing,
+    /// By an empty file or a link to /dev/null, here.
+    Masked(String),
+    NotExecutable(String),
+}
+
+/// The service's processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Live {
+    /// It is not active.
+    Not,
+    /// Its processes cannot be seen.
+    Hidden(String),
+    Running(Running),
+}
+
 /// Gathers what there is to know of `name`.
-pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, Trouble> {
+pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, SystemctlError> {
     let loaded = systemctl::show(name)?;
-    // An instance lives by its template's drop-in.
+    // An instance is sized by its template's drop-in.
     let template =
         name.split_once('@').map_or_else(|| name.to_owned(), |(stem, _)| format!("{stem}@.service"));
     let unit = [name, &template].iter().find_map(|name| sizing.units.iter().find(|unit| unit.name == **name));
-    let of = unit.map_or(name, |unit| unit.name.as_str());
-    let generated = generated::read(root, of, name).ok().flatten();
+    let sized_name = unit.map_or(name, |unit| unit.name.as_str());
+    let generated = generated::read(root, sized_name, name).ok().flatten();
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
-    let sized = match unit {
-        Some(unit) => Ok(of_unit(root, unit)),
+    let expected = match unit {
+        Some(unit) => Ok(expected(root, unit)),
         None => Err(wording::turned_off(sizing)
             .or_else(|| wording::not_sized(sizing, name))
             .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
@@ -62,35 +128,77 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     let live = live(root, &loaded, ours);
     Ok(Facts {
         unit: name.to_owned(),
-        sized,
+        expected,
         generator: generator(root),
-        drop_in: generated::path(of),
-        rival: rival(root, of),
+        generator_has_run: generated::exists_for_any(root),
+        drop_in: generated::path(sized_name),
+        rival: rival(root, sized_name),
         generated,
         hidden_files,
         foreign_file,
         live,
+        now: now(),
+        mistakes: mistakes(&sizing.problems),
+        other_units: Vec::new(),
         loaded,
     })
 }
 
-fn of_unit(root: &Root, unit: &SizedUnit) -> Sized {
+fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn expected(root: &Root, unit: &SizedUnit) -> Expected {
     let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
-    Sized {
+    Expected {
         numbers: Numbers {
             workers: unit.profile.workers.into(),
             limit_max_requests: unit.profile.limit_max_requests.into(),
         },
         cpus: unit.capacity.whole_cpus(),
         gib: Gib(unit.capacity.memory.amount).to_string(),
-        by_hand: settings.map(|setting| setting.to_string()).collect(),
+        memory: unit.capacity.memory.amount,
+        set_by_hand: settings.map(|setting| setting.to_string()).collect(),
         overrides: unit.overrides.clone(),
-        own: Own::of(root, &Hypothetical::default()).numbers,
+        default: PypnmDefault::new(root, &Hypothetical::default()).numbers,
     }
 }
 
+/// What an operator would correct: not a file that could not be read, which may be nobody's fault.
+fn mistakes(problems: &[Problem]) -> Vec<String> {
+    let is_mistake = |problem: &&Problem| {
+        !matches!(problem.kind, ProblemKind::Unreadable(_))
+            && problem.source.file.contains("/pypnm/sizing.conf")
+    };
+    problems.iter().filter(is_mistake).map(ToString::to_string).collect()
+}
+
+/// The services in which a PyPNM runs and that are none of `names`.
+pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
+    let processes = process::all();
+    let servers = processes.iter().filter(|process| {
+        let candidate = process.candidate();
+        let is_pypnm = process.arguments.iter().any(|argument| argument.contains("pypnm"));
+        is_pypnm && candidate.is_server() && !candidate.is_spawned()
+    });
+    let mut units: Vec<String> = servers
+        .filter_map(|server| process::unit_of(root, server.pid))
+        .filter(|unit| !unit.starts_with("user@") && !is_sized(names, unit))
+        .collect();
+    units.sort();
+    units.dedup();
+    units
+}
+
+/// Whether a unit, or the template that it is an instance of, is among `names`.
+fn is_sized(names: &[String], unit: &str) -> bool {
+    let template = unit.split_once('@').map(|(stem, _)| format!("{stem}@.service"));
+    names.iter().any(|name| name == unit || Some(name) == template.as_ref())
+}
+
 fn text(root: &Root, path: &str) -> Result<String, String> {
-    root.text(path).map_err(|error| error.to_string())
+    process::text_of_file(root, path).map_err(|error| error.to_string())
 }
 
 fn generator(root: &Root) -> Generator {
@@ -121,36 +229,30 @@ fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
     })
 }
 
-/// The processes of a unit's cgroup.
-fn processes(root: &Root, cgroup: &str) -> Vec<(u32, u32, Vec<String>)> {
-    systemctl::processes(root, cgroup).into_iter().filter_map(|pid| process(root, pid)).collect()
-}
-
-fn candidates(processes: &[(u32, u32, Vec<String>)]) -> Vec<Candidate<'_>> {
-    let all = processes.iter();
-    all.map(|(pid, parent, arguments)| Candidate { pid: *pid, parent: *parent, arguments }).collect()
+fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
+    processes.iter().map(Process::candidate).collect()
 }
 
 /// The process of a service that serves, or whose children do.
 pub(crate) fn server(root: &Root, loaded: &Loaded) -> Option<u32> {
-    main_process(&candidates(&processes(root, &loaded.cgroup)))
+    main_process(&candidates(&process::of_pids(&process::pids_of_cgroup(root, &loaded.cgroup))))
 }
 
 /// The service's processes, and what they were given.
 fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
-    if loaded.active != "active" {
+    if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") {
         return Live::Not;
     }
-    let processes = processes(root, &loaded.cgroup);
+    let processes = process::of_pids(&process::pids_of_cgroup(root, &loaded.cgroup));
     let candidates = candidates(&processes);
     let Some(main) = main_process(&candidates) else {
-        return Live::Hidden("it runs, but its processes are hidden from you".to_owned());
+        return Live::Hidden("it is active, but its processes are hidden from this user".to_owned());
     };
     let roles = roles(&candidates);
     let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
-    let environment = environment(root, main);
+    let environment = process::environment(root, main);
     let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).find(|pid| *pid != main);
-    let active = worker.and_then(|pid| self::environment(root, pid)).and_then(|environment| {
+    let active = worker.and_then(|pid| process::environment(root, pid)).and_then(|environment| {
         let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
         Some(Numbers {
             workers: number("PYPNM_ACTIVE_WORKERS")?,
@@ -159,16 +261,16 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     });
     let path = match &environment {
         Some(environment) => environment.get(pypnm::ENV_FILE).cloned(),
-        // Not permitted: what it was started with is most probably what systemd has.
+        // Not permitted: it was started most probably with what systemd has.
         None => loaded.environment.get(pypnm::ENV_FILE).or(ours).cloned(),
     };
-    Live::Is(Running {
+    Live::Running(Running {
         workers: of_role(Role::Worker).count(),
-        alone: of_role(Role::Parent).next().is_none(),
-        arguments: candidates
+        is_single: of_role(Role::Parent).next().is_none(),
+        arguments: processes
             .iter()
-            .find(|one| one.pid == main)
-            .map(|one| one.arguments.to_vec())
+            .find(|process| process.pid == main)
+            .map(|process| process.arguments.clone())
             .unwrap_or_default(),
         environment,
         active,
@@ -177,24 +279,4 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
             (path, text)
         }),
     })
-}
-
-/// A process: its pid, its parent's, its arguments.
-fn process(root: &Root, pid: u32) -> Option<(u32, u32, Vec<String>)> {
-    let status = root.text(&format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
-    Some((pid, parent, words(&root.bytes(&format!("/proc/{pid}/cmdline")).ok()?)))
-}
-
-/// The environment that a process was started with; `None`: not permitted, or gone.
-fn environment(root: &Root, pid: u32) -> Option<BTreeMap<String, String>> {
-    let bytes = root.bytes(&format!("/proc/{pid}/environ")).ok()?;
-    let words = words(&bytes);
-    Some(words.iter().filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
-}
-
-/// Words that end in NUL.
-fn words(bytes: &[u8]) -> Vec<String> {
-    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }

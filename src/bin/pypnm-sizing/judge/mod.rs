@@ -1,8 +1,18 @@
-//! Whether what systemd has loaded, and what really runs, still fits the machine, of one unit.
+//! Whether what systemd has loaded, and what really runs, fits the machine: facts are gathered, then judged.
+//!
+//! ```text
+//!  facts    what systemd, the processes and the files say     reads
+//!  in_use   which numbers the processes use                   pure
+//!  verdict  what that means: findings                         pure
+//!  topic    the words for it, and their meanings
+//! ```
 
 mod facts;
+mod in_use;
+pub(crate) mod summary;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod verdict;
 
 use std::time::Duration;
@@ -10,27 +20,36 @@ use std::time::Duration;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::Sizing;
 
-use crate::service::systemctl::Trouble;
-use facts::gather;
-pub(crate) use facts::server;
-use verdict::verdict;
-pub(crate) use verdict::{Facts, Live, Status, Verdict};
+use crate::service::systemctl::SystemctlError;
+pub(crate) use facts::{Facts, Live, server};
+use facts::{gather, other_units};
+pub(crate) use topic::{Finding, State, Topic};
+pub(crate) use verdict::Verdict;
 
 /// A worker that ends at its limit is replaced within a second or so; only what stays is a finding.
 const LOOKS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(700);
 
-/// One unit judged, or why that was not possible.
+/// One unit judged.
 pub(crate) struct Judged {
     pub(crate) unit: String,
+    /// `None`: systemd could not be asked.
     pub(crate) facts: Option<Facts>,
-    pub(crate) verdict: Result<Verdict, String>,
+    pub(crate) verdict: Verdict,
 }
 
 impl Judged {
-    pub(crate) fn status(&self) -> Status {
-        self.verdict.as_ref().map_or(Status::Unknown, Verdict::status)
+    pub(crate) fn state(&self) -> State {
+        self.verdict.state()
     }
+}
+
+/// What is judged, and how.
+pub(crate) struct Question<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) sizing: &'a Sizing,
+    /// A service that is not active is critical, whoever stopped it.
+    pub(crate) must_run: bool,
 }
 
 /// The units to judge: those of the configuration, or the one that was asked for.
@@ -38,53 +57,58 @@ pub(crate) fn names(sizing: &Sizing, asked: Option<&str>) -> Vec<String> {
     asked.map_or_else(|| sizing.config.units(), |asked| vec![asked.to_owned()])
 }
 
-/// Judges one unit; looks again where only a worker seems to be missing.
-pub(crate) fn judge(root: &Root, sizing: &Sizing, name: &str) -> Judged {
-    let mut judged = judge_once(root, sizing, name);
-    for _ in 1..LOOKS {
-        let leading = judged.verdict.as_ref().ok().and_then(Verdict::leading);
-        if leading.is_none_or(|finding| finding.topic != "workers-missing") {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        judged = judge_once(root, sizing, name);
+impl Question<'_> {
+    /// Judges the units `names`.
+    pub(crate) fn judge_all(&self, names: &[String]) -> Vec<Judged> {
+        names.iter().map(|name| self.judge(name)).collect()
     }
-    judged
+
+    /// Judges one unit; looks again where only a worker seems to be missing.
+    pub(crate) fn judge(&self, name: &str) -> Judged {
+        let mut judged = self.judge_once(name);
+        for _ in 1..LOOKS {
+            if judged.verdict.leading().is_none_or(|finding| finding.topic != Topic::WorkersMissing) {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            judged = self.judge_once(name);
+        }
+        judged
+    }
+
+    fn judge_once(&self, name: &str) -> Judged {
+        let unit = name.to_owned();
+        let without_facts = |topic, text| {
+            let finding = Finding { topic, state: State::Unknown, text, fix: None };
+            Judged { unit: unit.clone(), facts: None, verdict: Verdict::only(finding) }
+        };
+        if let Some((stem, _)) = name.split_once("@.") {
+            let text = format!("it is a template; name an instance: --unit={stem}@NAME.service");
+            return without_facts(Topic::Template, text);
+        }
+        let mut facts = match gather(self.root, self.sizing, name) {
+            Ok(facts) => facts,
+            Err(error) => {
+                let hint = match error {
+                    SystemctlError::NoSystemctl | SystemctlError::NotRunning(_) => {
+                        "; without it, 'pypnm-sizing env --write FILE' writes PyPNM's profile"
+                    }
+                    _ => "",
+                };
+                return without_facts(Topic::NoSystemd, format!("{error}{hint}"));
+            }
+        };
+        if facts.live == Live::Not {
+            let mut sized = self.sizing.config.units();
+            sized.push(unit.clone());
+            facts.other_units = other_units(self.root, &sized);
+        }
+        let verdict = verdict::verdict(&facts, self.must_run);
+        Judged { unit, facts: Some(facts), verdict }
+    }
 }
 
-fn judge_once(root: &Root, sizing: &Sizing, name: &str) -> Judged {
-    let unit = name.to_owned();
-    if let Some((stem, _)) = name.split_once("@.") {
-        let why = format!("it is a template; name an instance, --unit={stem}@NAME.service");
-        return Judged { unit, facts: None, verdict: Err(why) };
-    }
-    let facts = match gather(root, sizing, name) {
-        Ok(facts) => facts,
-        Err(trouble) => {
-            let hint = match trouble {
-                Trouble::NoSystemctl | Trouble::NotRunning(_) => {
-                    "; without it, 'pypnm-sizing env --write FILE' hands PyPNM its profile"
-                }
-                _ => "",
-            };
-            return Judged { unit, facts: None, verdict: Err(format!("{trouble}{hint}")) };
-        }
-    };
-    let verdict = match facts.loaded.load.as_str() {
-        "loaded" => Ok(verdict(&facts)),
-        "not-found" => Err("systemd knows no such unit".to_owned()),
-        "masked" => Err("the unit is masked".to_owned()),
-        other => Err(format!("systemd could not load the unit ({other})")),
-    };
-    Judged { unit, facts: Some(facts), verdict }
-}
-
-/// The worst of all, as a status for the shell.
-pub(crate) fn status(judged: &[Judged]) -> u8 {
-    let any = |status| judged.iter().any(|one| one.status() == status);
-    match (any(Status::Differs), any(Status::Unknown)) {
-        (true, _) => 1,
-        (_, true) => 2,
-        _ => 0,
-    }
+/// The worst state of all; of no unit at all it is fine.
+pub(crate) fn worst(judged: &[Judged]) -> State {
+    judged.iter().map(Judged::state).max().unwrap_or(State::Ok)
 }

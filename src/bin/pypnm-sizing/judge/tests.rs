@@ -1,12 +1,16 @@
 //! The verdict on made-up facts; the same states on a running systemd: tests/e2e/cases/helper.py.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 
-use super::verdict::{By, Facts, Generator, Live, Running, Sized, Status, Verdict, verdict};
+use super::facts::{Expected, Facts, Generator, Live};
+use super::in_use::{Origin, Running};
+use super::topic::State;
+use super::verdict::{self, Verdict};
 use crate::service::generated::{self, Generated};
 use crate::service::systemctl::Loaded;
 
@@ -45,13 +49,14 @@ fn well() -> Facts {
     let environment = profile_of(numbers(2, 2000), 4, "7.77");
     Facts {
         unit: UNIT.to_owned(),
-        sized: Ok(Sized {
+        expected: Ok(Expected {
             numbers: numbers(2, 2000),
             cpus: 4,
             gib: "7.77".to_owned(),
-            by_hand: Vec::new(),
+            memory: 8_343_000_000,
+            set_by_hand: Vec::new(),
             overrides: Overrides::default(),
-            own: numbers(2, 1000),
+            default: numbers(2, 1000),
         }),
         drop_in: generated::path(UNIT),
         generated: Some(Generated { environment: environment.clone() }),
@@ -61,16 +66,20 @@ fn well() -> Facts {
             active: "active".to_owned(),
             drop_ins: vec![generated::path(UNIT)],
             environment: environment.clone(),
-            exec_start_pre: "{ path=/usr/bin/pypnm-sizing ; argv[]=/usr/bin/pypnm-sizing env".to_owned(),
-            exec_start: "{ path=/opt/pypnm/bin/pypnm ; argv[]=pypnm serve --port 8000 ;".to_owned(),
+            exec_start_pre: vec!["/usr/bin/pypnm-sizing env".to_owned()],
+            exec_start: vec!["/opt/pypnm/bin/pypnm serve --port 8000".to_owned()],
             ..Loaded::default()
         },
         rival: None,
+        generator_has_run: true,
+        now: Duration::from_secs(1000),
+        mistakes: Vec::new(),
+        other_units: Vec::new(),
         hidden_files: Vec::new(),
         foreign_file: None,
-        live: Live::Is(Running {
+        live: Live::Running(Running {
             workers: 2,
-            alone: false,
+            is_single: false,
             arguments: words("/opt/pypnm/bin/python /opt/pypnm/bin/pypnm serve --port 8000"),
             file: Some((FILE.to_owned(), Ok(file_of(&environment)))),
             environment: Some(environment),
@@ -82,24 +91,24 @@ fn well() -> Facts {
 fn with(change: impl FnOnce(&mut Facts)) -> Verdict {
     let mut facts = well();
     change(&mut facts);
-    verdict(&facts)
+    verdict::verdict(&facts, false)
 }
 
-fn sized(facts: &mut Facts) -> &mut Sized {
-    facts.sized.as_mut().unwrap_or_else(|why| panic!("{why}"))
+fn expected(facts: &mut Facts) -> &mut Expected {
+    facts.expected.as_mut().unwrap_or_else(|why| panic!("{why}"))
 }
 
 fn running(facts: &mut Facts) -> &mut Running {
     match &mut facts.live {
-        Live::Is(running) => running,
+        Live::Running(running) => running,
         other => panic!("{other:?}"),
     }
 }
 
-/// Status, the topics found, and whether a restart is due.
-fn told(verdict: &Verdict) -> (Status, Vec<&'static str>, bool) {
-    let topics = verdict.findings.iter().map(|finding| finding.topic).collect();
-    (verdict.status(), topics, verdict.restart_is_due)
+/// State, the topics found, and whether a restart is due.
+fn found(verdict: &Verdict) -> (State, Vec<&'static str>, bool) {
+    let topics = verdict.findings.iter().map(|finding| finding.topic.word()).collect();
+    (verdict.state(), topics, verdict.needs_restart)
 }
 
 fn set(key: &'static str, value: &str, file: &'static str) -> Override {
@@ -114,26 +123,26 @@ fn set(key: &'static str, value: &str, file: &'static str) -> Override {
 #[test]
 fn all_is_well() {
     let verdict = with(|_| {});
-    assert_eq!(told(&verdict), (Status::Fits, vec![], false));
-    assert_eq!(verdict.in_use.map(|used| used.by), Some(By::Pypnm));
+    assert_eq!(found(&verdict), (State::Ok, vec![], false));
+    assert_eq!(verdict.in_use.map(|used| used.origin), Some(Origin::Pypnm));
     // What an unprivileged user sees.
     let verdict = with(|facts| {
         running(facts).environment = None;
         running(facts).active = None;
     });
-    assert_eq!(told(&verdict), (Status::Fits, vec![], false));
-    assert_eq!(verdict.in_use.map(|used| used.by), Some(By::File));
+    assert_eq!(found(&verdict), (State::Ok, vec![], false));
+    assert_eq!(verdict.in_use.map(|used| used.origin), Some(Origin::File));
 }
 
 #[test]
 fn the_machine_changed() {
     let grown = |facts: &mut Facts| {
-        let sized = sized(facts);
-        (sized.numbers, sized.cpus, sized.gib) = (numbers(4, 2000), 4, "15.63".to_owned());
+        let expected = expected(facts);
+        (expected.numbers, expected.cpus, expected.gib) = (numbers(4, 2000), 4, "15.63".to_owned());
     };
     let verdict = with(grown);
-    assert_eq!(told(&verdict), (Status::Differs, vec!["machine-changed", "not-restarted"], true));
-    assert_eq!(verdict.leading().and_then(|one| one.mend.as_deref()), Some("pypnm-sizing apply"));
+    assert_eq!(found(&verdict), (State::Warning, vec!["machine-changed", "not-restarted"], true));
+    assert_eq!(verdict.leading().and_then(|one| one.fix.as_deref()), Some("pypnm-sizing apply"));
     // Reloaded since: only the restart is missing.
     let verdict = with(|facts| {
         grown(facts);
@@ -141,19 +150,19 @@ fn the_machine_changed() {
         facts.loaded.environment.clone_from(&environment);
         facts.generated = Some(Generated { environment });
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
     // More memory, the same profile; and a jitter that is not worth a word.
-    let verdict = with(|facts| "9.1".clone_into(&mut sized(facts).gib));
-    assert_eq!(told(&verdict), (Status::Fits, vec!["machine-changed"], false));
-    let verdict = with(|facts| "7.9".clone_into(&mut sized(facts).gib));
-    assert_eq!(told(&verdict), (Status::Fits, vec![], false));
+    let verdict = with(|facts| "9.1".clone_into(&mut expected(facts).gib));
+    assert_eq!(found(&verdict), (State::Ok, vec!["machine-changed"], false));
+    let verdict = with(|facts| "7.9".clone_into(&mut expected(facts).gib));
+    assert_eq!(found(&verdict), (State::Ok, vec![], false));
 }
 
 #[test]
 fn the_operators_word() {
     // In a drop-in that is loaded, and in one that is not yet.
     let in_a_drop_in = |facts: &mut Facts| {
-        sized(facts).overrides.list = vec![set(pypnm::WORKERS, "3", "/etc/o.conf")];
+        expected(facts).overrides.list = vec![set(pypnm::WORKERS, "3", "/etc/o.conf")];
     };
     let verdict = with(|facts| {
         in_a_drop_in(facts);
@@ -161,50 +170,51 @@ fn the_operators_word() {
         running(facts).active = Some(numbers(3, 2000));
         running(facts).workers = 3;
     });
-    assert_eq!(told(&verdict), (Status::Fits, vec!["override"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
     let verdict = with(in_a_drop_in);
     let topics = vec!["override", "configuration-changed", "not-restarted"];
-    assert_eq!(told(&verdict), (Status::Differs, topics, true));
+    assert_eq!(found(&verdict), (State::Warning, topics, true));
     // In an environment file, which systemd reads at the next start without a reload.
     let verdict = with(|facts| {
-        sized(facts).overrides.list = vec![set(pypnm::WORKERS, "3", "/etc/x.env")];
+        expected(facts).overrides.list = vec![set(pypnm::WORKERS, "3", "/etc/x.env")];
         facts.loaded.environment_files = vec!["/etc/x.env".to_owned()];
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["override", "not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec!["override", "not-restarted"], true));
     // A value that PyPNM can't bear is replaced, and named.
     let verdict = with(|facts| {
-        sized(facts).overrides.list = vec![set(pypnm::WORKERS, "0", "/etc/o.conf")];
+        expected(facts).overrides.list = vec![set(pypnm::WORKERS, "0", "/etc/o.conf")];
         facts.loaded.environment.insert(pypnm::WORKERS.to_owned(), "0".to_owned());
     });
-    assert_eq!(told(&verdict), (Status::Fits, vec!["override"], false));
-    assert!(verdict.findings.iter().any(|finding| finding.text.contains("the sized one is used")));
+    assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
+    assert!(verdict.findings.iter().any(|finding| finding.text.contains("the sized value is used")));
     // Written into a wrapper, where nobody but the process shows it.
     let verdict = with(|facts| {
+        facts.loaded.exec_start = vec!["/usr/local/bin/start.sh".to_owned()];
         running(facts).arguments = words("python pypnm serve --workers 1 --limit-max-requests 2000");
         running(facts).active = None;
         running(facts).workers = 1;
-        running(facts).alone = true;
+        running(facts).is_single = true;
     });
-    assert_eq!(told(&verdict), (Status::Fits, vec!["override"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
     // An environment file that the caller may not read.
     let verdict = with(|facts| {
         facts.hidden_files = vec!["/root/x.env".to_owned()];
         running(facts).active = Some(numbers(3, 2000));
         running(facts).workers = 3;
     });
-    assert_eq!(told(&verdict).0, Status::Unknown);
+    assert_eq!(found(&verdict).0, State::Unknown);
 }
 
 #[test]
 fn flags_of_a_wrapper_are_of_the_profile_it_was_started_with() {
     let verdict = with(|facts| {
-        sized(facts).numbers = numbers(4, 2000);
+        expected(facts).numbers = numbers(4, 2000);
         let environment = profile_of(numbers(4, 2000), 4, "7.77");
         facts.loaded.environment.clone_from(&environment);
         facts.generated = Some(Generated { environment });
         running(facts).arguments = words("python pypnm serve --workers 2 --limit-max-requests 2000");
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
 }
 
 #[test]
@@ -232,19 +242,19 @@ fn not_in_force() {
         ),
         (with(without), "not-generated"),
     ] {
-        assert_eq!(told(&verdict), (Status::Differs, vec![topic, "sizes-itself"], false), "{topic}");
-        assert!(verdict.leading().is_some_and(|finding| finding.mend.is_some()), "{topic}");
+        assert_eq!(found(&verdict), (State::Warning, vec![topic, "sizes-itself"], false), "{topic}");
+        assert!(verdict.leading().is_some_and(|finding| finding.fix.is_some()), "{topic}");
     }
     // Masked since the last reload: what is loaded is still ours.
     let verdict = with(|facts| facts.generator = Generator::Masked("/etc/g".to_owned()));
-    assert_eq!(told(&verdict), (Status::Differs, vec!["generator-masked"], false));
-    let verdict = with(|facts| facts.sized = Err("turned off".to_owned()));
-    assert_eq!(told(&verdict).0, Status::Differs, "turned off since the last reload");
+    assert_eq!(found(&verdict), (State::Warning, vec!["generator-masked"], false));
+    let verdict = with(|facts| facts.expected = Err("turned off".to_owned()));
+    assert_eq!(found(&verdict).0, State::Warning, "turned off since the last reload");
     let verdict = with(|facts| {
         without(facts);
-        facts.sized = Err("turned off".to_owned());
+        facts.expected = Err("turned off".to_owned());
     });
-    assert_eq!(told(&verdict), (Status::Fits, vec!["turned-off"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec!["turned-off"], false));
 }
 
 #[test]
@@ -254,38 +264,36 @@ fn not_read() {
         itself(facts);
         running(facts).file = Some((FILE.to_owned(), Err("there is no such file".to_owned())));
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-read"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true));
     let verdict = with(|facts| {
         itself(facts);
         running(facts).environment = Some(BTreeMap::new());
         running(facts).file = None;
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-read"], true), "started before it was sized");
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true), "started before it was sized");
     // Nothing that a restart would mend.
     let verdict = with(|facts| facts.loaded.exec_start_pre.clear());
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
     let verdict = with(|facts| drop(facts.loaded.environment.remove(pypnm::ENV_FILE)));
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
     let verdict = with(|facts| {
         facts.foreign_file = Some(("/etc/x".to_owned(), Ok("PYPNM_SERVE_WORKERS=2.0\n".to_owned())));
     });
-    assert!(verdict.leading().is_some_and(|finding| finding.text.contains("can't start")));
+    assert!(verdict.leading().is_some_and(|finding| finding.text.contains("cannot start")));
     // PyPNM before 1.6: one process, whatever the file says.
     let verdict = with(|facts| {
         running(facts).active = None;
-        (running(facts).alone, running(facts).workers) = (true, 1);
+        (running(facts).is_single, running(facts).workers) = (true, 1);
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
 }
 
 #[test]
 fn the_workers_that_are_there() {
     let verdict = with(|facts| running(facts).workers = 1);
-    assert_eq!(told(&verdict), (Status::Differs, vec!["workers-missing"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec!["workers-missing"], false));
     let verdict = with(|facts| facts.live = Live::Hidden("hidden".to_owned()));
-    assert_eq!(told(&verdict), (Status::Unknown, vec!["hidden"], false));
-    let verdict = with(|facts| facts.live = Live::Not);
-    assert_eq!(told(&verdict), (Status::Fits, vec!["not-running"], false));
+    assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
 }
 
 #[test]
@@ -294,17 +302,115 @@ fn uvicorn_itself() {
         running(facts).arguments = words("/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app");
         (running(facts).file, running(facts).active) = (None, None);
     };
-    assert_eq!(told(&with(uvicorn)), (Status::Fits, vec![], false));
+    assert_eq!(found(&with(uvicorn)), (State::Ok, vec![], false));
     // Its environment is hidden from others: its workers can be counted.
     let verdict = with(|facts| {
         uvicorn(facts);
         running(facts).environment = None;
     });
-    assert_eq!(told(&verdict), (Status::Fits, vec![], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![], false));
     let verdict = with(|facts| {
         uvicorn(facts);
         running(facts).environment = None;
         running(facts).workers = 4;
     });
-    assert_eq!(told(&verdict), (Status::Differs, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+}
+
+fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {
+    facts.live = Live::Not;
+    active.clone_into(&mut facts.loaded.active);
+    sub.clone_into(&mut facts.loaded.sub);
+    result.clone_into(&mut facts.loaded.result);
+}
+
+#[test]
+fn a_service_that_does_not_run() {
+    let verdict = with(|facts| inactive(facts, "inactive", "dead", "success"));
+    assert_eq!(found(&verdict), (State::Ok, vec!["not-running"], false));
+    let mut facts = well();
+    inactive(&mut facts, "inactive", "dead", "success");
+    assert_eq!(verdict::verdict(&facts, true).state(), State::Critical, "--must-run");
+    let verdict = with(|facts| inactive(facts, "failed", "failed", "exit-code"));
+    assert_eq!(found(&verdict), (State::Critical, vec!["failed"], false));
+    let verdict = with(|facts| {
+        inactive(facts, "inactive", "dead", "success");
+        facts.loaded.conditions_met = Some(false);
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["condition-failed"], false));
+    let verdict = with(|facts| {
+        inactive(facts, "inactive", "dead", "success");
+        "not-found".clone_into(&mut facts.loaded.load);
+        facts.other_units = vec!["pypnm-api.service".to_owned()];
+    });
+    assert_eq!(found(&verdict), (State::Critical, vec!["unit-missing", "other-unit"], false));
+    assert!(verdict.findings.iter().any(|finding| finding.text.contains("Units=pypnm-api.service")));
+    let verdict = with(|facts| "masked".clone_into(&mut facts.loaded.load));
+    assert_eq!(found(&verdict), (State::Unknown, vec!["unit-masked"], false));
+}
+
+#[test]
+fn a_service_that_keeps_ending_and_one_that_recycles() {
+    let minute = 60_000_000;
+    // A single worker at its recycle limit, after an hour.
+    let recycled = |facts: &mut Facts| {
+        inactive(facts, "activating", "auto-restart", "success");
+        (facts.loaded.main_started, facts.loaded.main_exited) = (minute, 15 * minute);
+        (facts.loaded.active_entered, facts.loaded.active_exited) = (minute, 15 * minute);
+        facts.loaded.automatic_restarts = 7;
+        facts.now = Duration::from_secs(15 * 60 + 1);
+    };
+    assert_eq!(found(&with(recycled)), (State::Ok, vec!["starting"], false));
+    let starts_again = |facts: &mut Facts| {
+        recycled(facts);
+        "start-post".clone_into(&mut facts.loaded.sub);
+        facts.now = Duration::from_secs(15 * 60 + 8);
+    };
+    assert_eq!(found(&with(starts_again)), (State::Ok, vec!["starting"], false));
+    let looping = (State::Critical, vec!["looping"], false);
+    let verdict = with(|facts| {
+        recycled(facts);
+        "exit-code".clone_into(&mut facts.loaded.result);
+    });
+    assert_eq!(found(&verdict), looping);
+    let verdict = with(|facts| {
+        recycled(facts);
+        facts.loaded.main_exited = minute + 1_000_000;
+    });
+    assert_eq!(found(&verdict), looping, "a second after its start");
+    let verdict = with(|facts| {
+        starts_again(facts);
+        facts.now = Duration::from_mins(20);
+    });
+    assert_eq!(found(&verdict), looping, "five minutes without having been active");
+}
+
+/// `--workers 3` was in the environment file when the service was started, and has been taken out since.
+#[test]
+fn a_flag_of_the_running_process_is_no_setting() {
+    let verdict = with(|facts| {
+        facts.loaded.exec_start = vec!["/usr/bin/env pypnm serve --port 8000 $PYPNM_OPTIONS".to_owned()];
+        running(facts).arguments = words("python pypnm serve --port 8000 --workers 3");
+        running(facts).workers = 3;
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_a_warning() {
+    let verdict = with(|facts| facts.mistakes = vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-ignored"], false));
+    assert_eq!(verdict.leading().map(|finding| finding.text.as_str()), Some("a (and 1 more mistake)"));
+}
+
+#[test]
+fn a_unit_that_was_just_added() {
+    let without = |facts: &mut Facts, has_run| {
+        facts.generated = None;
+        facts.loaded.drop_ins.clear();
+        facts.generator_has_run = has_run;
+    };
+    let text = |verdict: &Verdict| verdict.leading().map(|finding| finding.text.clone()).unwrap_or_default();
+    assert!(text(&with(|facts| without(facts, true))).contains("added to Units= after the last reload"));
+    assert!(text(&with(|facts| without(facts, false))).contains("since it was installed"));
 }

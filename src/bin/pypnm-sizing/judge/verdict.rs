@@ -1,194 +1,62 @@
 //! Whether what systemd has loaded, and what runs, fits: facts in, findings out. Pure.
 //!
 //! ```text
-//!  sized      what the machine's files say now
-//!  generated  what the generator wrote at the last reload      ≠ sized: reload
-//!  loaded     what systemd has merged, with what overrides it  ≠ generated: the operator's word
-//!  running    what the live processes use                      ≠ loaded: restart
+//!  expected    what the machine's files say now
+//!  generated   what the generator wrote at the last reload      ≠ expected: reload
+//!  loaded      what systemd has merged, with what overrides it  ≠ generated: the operator's override
+//!  in use      what the live processes use                      ≠ loaded: restart
 //! ```
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use pypnm_sizing::overrides::{Effect, Override, Overrides};
+use pypnm_sizing::command::Program;
+use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
-use pypnm_sizing::watch::role::flag;
 
+use super::facts::{Expected, Facts, Generator, Live};
+use super::in_use::{InUse, Origin, Running, in_use};
+use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
-use crate::service::systemctl::Loaded;
-use crate::wording::{
-    Keys, OF_PYPNM, OF_UVICORN, UVICORN_LIMIT, UVICORN_WORKERS, brief, override_text, place,
-};
+use crate::service::launch::{Keys, Launch};
+use crate::wording::{brief, override_text, place};
 
 const APPLY: &str = "pypnm-sizing apply";
-
-/// All that is known of one unit.
-#[derive(Debug)]
-pub(crate) struct Facts {
-    pub(crate) unit: String,
-    /// What fits the machine now. `Err`: it is not sized, and why.
-    pub(crate) sized: Result<Sized, String>,
-    /// The generated drop-in's path, and what it says where it is there.
-    pub(crate) drop_in: String,
-    pub(crate) generated: Option<Generated>,
-    pub(crate) generator: Generator,
-    pub(crate) loaded: Loaded,
-    /// A file of the drop-in's name that systemd prefers to the generated one, and whether it says anything.
-    pub(crate) rival: Option<(String, bool)>,
-    /// Environment files that the caller may not read.
-    pub(crate) hidden_files: Vec<String>,
-    /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
-    pub(crate) foreign_file: Option<(String, Result<String, String>)>,
-    pub(crate) live: Live,
-}
-
-/// What fits the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sized {
-    pub(crate) numbers: Numbers,
-    pub(crate) cpus: u64,
-    pub(crate) gib: String,
-    /// The operator's keys in sizing.conf(5) that decided.
-    pub(crate) by_hand: Vec<String>,
-    /// What the unit's files set instead of the drop-in.
-    pub(crate) overrides: Overrides,
-    /// What PyPNM would take for itself.
-    pub(crate) own: Numbers,
-}
-
-/// The generator's file, as systemd looks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Generator {
-    Installed,
-    Missing,
-    /// By an empty file or a link to /dev/null, here.
-    Masked(String),
-    NotExecutable(String),
-}
-
-/// The service's processes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Live {
-    /// It does not run, or is only starting.
-    Not,
-    /// Its processes are not to be seen.
-    Hidden(String),
-    Is(Running),
-}
-
-/// A service that runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Running {
-    /// Workers alive.
-    pub(crate) workers: usize,
-    /// One process serves by itself, without a parent over workers.
-    pub(crate) alone: bool,
-    /// Arguments of the process that serves or whose children do.
-    pub(crate) arguments: Vec<String>,
-    /// Its environment; `None`: not permitted.
-    pub(crate) environment: Option<BTreeMap<String, String>>,
-    /// What PyPNM says to its workers of the profile in effect (`PYPNM_ACTIVE_…`).
-    pub(crate) active: Option<Numbers>,
-    /// The profile file that it reads, where one is known: its path, and its text or why there is none.
-    pub(crate) file: Option<(String, Result<String, String>)>,
-}
-
-/// How it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Fits,
-    Differs,
-    Unknown,
-}
-
-/// One thing found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// A word for programs.
-    pub(crate) topic: &'static str,
-    pub(crate) status: Status,
-    pub(crate) text: String,
-    /// The one command that mends it.
-    pub(crate) mend: Option<String>,
-}
-
-/// Where the running numbers come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum By {
-    /// PyPNM's own word to its workers.
-    Pypnm,
-    /// A flag on its command line.
-    Flag,
-    /// The profile file.
-    File,
-    /// The environment (uvicorn).
-    Environment,
-    /// PyPNM sized itself.
-    Itself,
-    /// Not known.
-    Unknown,
-}
-
-impl By {
-    /// For a person.
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Self::Pypnm => "by PyPNM's own word",
-            Self::Flag => "by flags on its command line",
-            Self::File => "by its profile file",
-            Self::Environment => "by its environment",
-            Self::Itself => "by PyPNM's own sizing",
-            Self::Unknown => "counted",
-        }
-    }
-
-    /// For a program.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Pypnm => "pypnm",
-            Self::Flag => "flag",
-            Self::File => "file",
-            Self::Environment => "environment",
-            Self::Itself => "itself",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What the processes use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InUse {
-    pub(crate) workers: Option<i64>,
-    pub(crate) limit_max_requests: Option<i64>,
-    pub(crate) by: By,
-}
+/// A service whose main process lives shorter than this does not end at its recycle limit.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// A single worker that has ended at its recycle limit is back within this time.
+const TIME_TO_RECYCLE: Duration = Duration::from_mins(1);
 
 /// The verdict on one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    pub(crate) unit: String,
-    /// The first one is the one to speak of.
     pub(crate) findings: Vec<Finding>,
-    /// What the service gets at its next start.
-    pub(crate) due: Option<Numbers>,
+    /// What the service gets at its next start, after a reload.
+    pub(crate) next_start: Option<Numbers>,
     pub(crate) in_use: Option<InUse>,
     /// Only a restart is missing.
-    pub(crate) restart_is_due: bool,
+    pub(crate) needs_restart: bool,
 }
 
 impl Verdict {
-    pub(crate) fn status(&self) -> Status {
-        let any = |status| self.findings.iter().any(|finding| finding.status == status);
-        match (any(Status::Differs), any(Status::Unknown)) {
-            (true, _) => Status::Differs,
-            (_, true) => Status::Unknown,
-            _ => Status::Fits,
-        }
+    /// That nothing can be judged, and why.
+    pub(crate) fn only(finding: Finding) -> Self {
+        Self { findings: vec![finding], next_start: None, in_use: None, needs_restart: false }
     }
 
-    /// The finding that decided the status.
+    /// The worst of the findings.
+    pub(crate) fn state(&self) -> State {
+        self.findings.iter().map(|finding| finding.state).max().unwrap_or(State::Ok)
+    }
+
+    /// The first of the worst findings; `None`: all is well.
     pub(crate) fn leading(&self) -> Option<&Finding> {
-        let status = self.status();
-        self.findings.iter().find(|finding| finding.status == status && status != Status::Fits)
+        let state = self.state();
+        self.findings.iter().find(|finding| finding.state == state && state != State::Ok)
+    }
+
+    pub(crate) fn has(&self, topic: Topic) -> bool {
+        self.findings.iter().any(|finding| finding.topic == topic)
     }
 }
 
@@ -201,23 +69,26 @@ enum Given {
     Nothing,
 }
 
-/// Judges one unit.
-pub(crate) fn verdict(facts: &Facts) -> Verdict {
+/// Judges one unit. `must_run`: a service that is not active is critical, whoever stopped it.
+pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
     let mut judge = Judge { facts, findings: Vec::new() };
-    let mut due = None;
+    let mut next_start = None;
     let mut in_use = None;
-    let mut restart_is_due = false;
-    match &facts.sized {
+    let mut needs_restart = false;
+    let is_known = judge.service(must_run);
+    match &facts.expected {
+        _ if !is_known => {}
         Err(why) => judge.not_sized(why),
-        Ok(sized) if judge.is_in_force() => {
-            let (numbers, loaded) = judge.due(sized);
-            judge.generated(sized, numbers, loaded);
-            due = Some(numbers);
-            (in_use, restart_is_due) = judge.running(sized, numbers);
+        Ok(expected) if judge.is_in_force() => {
+            let (numbers, loaded) = judge.next_start(expected);
+            judge.generated(expected, numbers, loaded);
+            next_start = Some(numbers);
+            (in_use, needs_restart) = judge.running(expected, numbers);
         }
-        Ok(sized) => judge.self_sized(sized),
+        Ok(expected) => judge.report_fallback(expected),
     }
-    Verdict { unit: facts.unit.clone(), findings: judge.findings, due, in_use, restart_is_due }
+    judge.mistakes();
+    Verdict { findings: judge.findings, next_start, in_use, needs_restart }
 }
 
 struct Judge<'a> {
@@ -226,119 +97,225 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn find(&mut self, topic: &'static str, status: Status, text: String, mend: Option<&str>) {
-        self.findings.push(Finding { topic, status, text, mend: mend.map(str::to_owned) });
+    fn report(&mut self, topic: Topic, state: State, text: String, fix: Option<&str>) {
+        self.findings.push(Finding { topic, state, text, fix: fix.map(str::to_owned) });
+    }
+
+    /// Whether systemd has the unit, and in which state. Whether there is more to say.
+    fn service(&mut self, must_run: bool) -> bool {
+        let facts = self.facts;
+        let (unit, loaded) = (&facts.unit, &facts.loaded);
+        match loaded.load.as_str() {
+            "loaded" => {}
+            "not-found" => {
+                let text = "systemd has no such unit".to_owned();
+                self.report(Topic::UnitMissing, State::Critical, text, None);
+                self.other_units();
+                return false;
+            }
+            "masked" => {
+                let state = if must_run { State::Critical } else { State::Unknown };
+                let fix = format!("systemctl unmask {unit}");
+                self.report(Topic::UnitMasked, state, "the unit is masked".to_owned(), Some(&fix));
+                self.other_units();
+                return false;
+            }
+            other => {
+                let text = format!("systemd cannot load the unit ({other})");
+                let fix = format!("systemctl status {unit}");
+                self.report(Topic::UnitMissing, State::Critical, text, Some(&fix));
+                return false;
+            }
+        }
+        let log = format!("journalctl -u {unit}");
+        match loaded.active.as_str() {
+            "active" | "reloading" | "refreshing" => {}
+            "failed" => {
+                let text = format!("the service has failed ({})", loaded.result);
+                self.report(Topic::Failed, State::Critical, text, Some(&log));
+            }
+            "activating" if self.is_looping() => {
+                let times = match loaded.automatic_restarts {
+                    0 => String::new(),
+                    1 => ", restarted once".to_owned(),
+                    times => format!(", restarted {times} times"),
+                };
+                let text = format!("the service keeps ending and is started again and again{times}");
+                self.report(Topic::Looping, State::Critical, text, Some(&log));
+            }
+            "activating" => {
+                let text = format!("the service is being started ({})", loaded.sub);
+                self.report(Topic::Starting, State::Ok, text, None);
+            }
+            state => {
+                let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
+                    let text =
+                        "the service was not started: a condition of its unit is not met; for the packaged \
+                                unit, PyPNM is not installed where the unit looks for it"
+                            .to_owned();
+                    (Topic::ConditionFailed, text, State::Warning)
+                } else {
+                    (Topic::NotRunning, format!("the service is not running ({state})"), State::Ok)
+                };
+                let fix = match topic {
+                    Topic::ConditionFailed => format!("systemctl status {unit}"),
+                    _ => format!("systemctl start {unit}"),
+                };
+                let found = if must_run { State::Critical } else { own };
+                self.report(topic, found, text, (found != State::Ok).then_some(&fix));
+            }
+        }
+        if facts.live == Live::Not {
+            self.other_units();
+        }
+        true
+    }
+
+    /// Whether a service that is being started ends soon after each start. A single worker that has ended at its recycle
+    /// limit is started again as well: it lived longer, it ended with success, and it is soon active again.
+    fn is_looping(&self) -> bool {
+        let loaded = &self.facts.loaded;
+        let since = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
+        let now = u64::try_from(self.facts.now.as_micros()).unwrap_or(u64::MAX);
+        if loaded.sub.starts_with("auto-restart") {
+            let had_short_life = loaded.main_exited >= loaded.main_started
+                && since(loaded.main_started, loaded.main_exited) < SHORT_LIFE;
+            return loaded.result != "success" || had_short_life;
+        }
+        let was_never_active = loaded.active_entered == 0;
+        let is_long_inactive = since(loaded.active_exited, now) > TIME_TO_RECYCLE;
+        loaded.automatic_restarts > 1 && (was_never_active || is_long_inactive)
+    }
+
+    /// A PyPNM that runs under another unit's name, where this one does not run.
+    fn other_units(&mut self) {
+        for unit in &self.facts.other_units {
+            let text = format!("PyPNM runs as {unit}, which is not sized; in sizing.conf(5): Units={unit}");
+            self.report(Topic::OtherUnit, State::Warning, text, Some(APPLY));
+        }
+    }
+
+    fn mistakes(&mut self) {
+        let Some((first, more)) = self.facts.mistakes.split_first() else {
+            return;
+        };
+        let more = match more.len() {
+            0 => String::new(),
+            1 => " (and 1 more mistake)".to_owned(),
+            number => format!(" (and {number} more mistakes)"),
+        };
+        self.report(Topic::ConfigurationIgnored, State::Warning, format!("{first}{more}"), None);
     }
 
     fn not_sized(&mut self, why: &str) {
         if self.facts.generated.is_some() {
             let text = format!("it is {why}, but systemd still has the profile from before that");
-            self.find("turned-off", Status::Differs, text, Some(APPLY));
+            self.report(Topic::TurnedOff, State::Warning, text, Some(APPLY));
         } else {
-            self.find("turned-off", Status::Fits, format!("it is {why}; PyPNM sizes itself"), None);
+            let text = format!("it is {why}; PyPNM sizes itself");
+            self.report(Topic::TurnedOff, State::Ok, text, None);
         }
     }
 
     /// Whether systemd has our drop-in; else a finding says why not.
     fn is_in_force(&mut self) -> bool {
         let facts = self.facts;
-        if let Some((path, says_something)) = &facts.rival {
-            let (topic, what) = if *says_something {
-                ("drop-in-replaced", "replaced by")
+        if let Some((path, has_content)) = &facts.rival {
+            let (topic, what) = if *has_content {
+                (Topic::DropInReplaced, "replaced by")
             } else {
-                ("drop-in-masked", "masked by")
+                (Topic::DropInMasked, "masked by")
             };
             let text = format!("the generated drop-in is {what} {path}");
-            self.find(topic, Status::Differs, text, Some(&format!("rm {path} && {APPLY}")));
+            self.report(topic, State::Warning, text, Some(&format!("rm {path} && {APPLY}")));
             return false;
         }
+        let is_loaded = facts.loaded.drop_ins.contains(&facts.drop_in);
         match &facts.generator {
-            Generator::Installed => {}
+            Generator::Installed if is_loaded => {}
+            Generator::Installed => {
+                let text = if facts.generator_has_run && facts.generated.is_none() {
+                    "systemd has no profile for it: it was added to Units= after the last reload"
+                } else {
+                    "systemd has no profile for it: the generator has not run since it was installed or turned on, or it \
+                     failed (journalctl -k -g pypnm-sizing)"
+                };
+                self.report(Topic::NotGenerated, State::Warning, text.to_owned(), Some(APPLY));
+            }
             Generator::Missing => {
                 let text = "the generator is not installed (no pypnm-sizing-generator in system-generators/)";
-                let mend = "install the package pypnm-sizing anew";
-                self.find("generator-missing", Status::Differs, text.to_owned(), Some(mend));
+                let fix = "reinstall the package pypnm-sizing";
+                self.report(Topic::GeneratorMissing, State::Warning, text.to_owned(), Some(fix));
             }
             Generator::Masked(path) => {
-                let mend = format!("rm {path} && {APPLY}");
-                self.find(
-                    "generator-masked",
-                    Status::Differs,
-                    format!("the generator is masked by {path}"),
-                    Some(&mend),
-                );
+                let fix = format!("rm {path} && {APPLY}");
+                let text = format!("the generator is masked by {path}");
+                self.report(Topic::GeneratorMasked, State::Warning, text, Some(&fix));
             }
             Generator::NotExecutable(path) => {
-                let mend = format!("chmod +x {path} && {APPLY}");
-                let text = format!("the generator can't be executed, {path}");
-                self.find("generator-masked", Status::Differs, text, Some(&mend));
+                let fix = format!("chmod +x {path} && {APPLY}");
+                let text = format!("the generator is not executable: {path}");
+                self.report(Topic::GeneratorMasked, State::Warning, text, Some(&fix));
             }
-        }
-        let is_loaded = facts.loaded.drop_ins.contains(&facts.drop_in);
-        if !is_loaded && self.findings.is_empty() {
-            let text = "systemd has no profile for it: the generator has not run since it was installed or turned \
-                        on, or failed (journalctl -k -g pypnm-sizing)";
-            self.find("not-generated", Status::Differs, text.to_owned(), Some(APPLY));
         }
         is_loaded
     }
 
-    /// Without our drop-in PyPNM counts for itself.
-    fn self_sized(&mut self, sized: &Sized) {
-        let text = format!("PyPNM is left to size itself; right: {}", say(sized.numbers));
-        self.find("sizes-itself", Status::Differs, text, None);
+    /// Without our drop-in PyPNM falls back to its own sizing.
+    fn report_fallback(&mut self, expected: &Expected) {
+        let text = format!("PyPNM falls back to its own sizing; expected: {}", say(expected.numbers));
+        self.report(Topic::SizesItself, State::Warning, text, None);
     }
 
-    /// What was generated at the last reload against the machine now, as far as nothing overrides it.
-    fn generated(&mut self, sized: &Sized, due: Numbers, loaded: Numbers) {
+    /// What was generated at the last reload against the machine now, where nothing overrides it.
+    fn generated(&mut self, expected: &Expected, next_start: Numbers, loaded: Numbers) {
         let environment = self.facts.generated.as_ref().map(|generated| &generated.environment);
         let then = |key| environment.and_then(|environment| environment.get(key)).map_or("?", String::as_str);
         let (cpus, gib) = (then(pypnm::CPU_COUNT), then(pypnm::TOTAL_MEMORY_GIB));
-        let same_machine = cpus == sized.cpus.to_string() && is_near(gib, &sized.gib);
+        let is_same_machine = cpus == expected.cpus.to_string() && is_near(gib, &expected.gib);
         let change = format!(
-            "it may use {} CPUs, {} GiB now, at the last reload it was {cpus} CPUs, {gib} GiB",
-            sized.cpus, sized.gib
+            "it may use {} CPUs, {} GiB now; at the last reload: {cpus} CPUs, {gib} GiB",
+            expected.cpus, expected.gib
         );
-        if due == loaded {
-            if !same_machine {
-                self.find("machine-changed", Status::Fits, format!("{change}: the same profile"), None);
+        if next_start == loaded {
+            if !is_same_machine {
+                self.report(Topic::MachineChanged, State::Ok, format!("{change}; same profile"), None);
             }
             return;
         }
-        let (topic, why) = if same_machine {
-            ("configuration-changed", "the configuration has changed since the last reload".to_owned())
+        let (topic, why) = if is_same_machine {
+            (Topic::ConfigurationChanged, "the configuration has changed since the last reload".to_owned())
         } else {
-            ("machine-changed", change)
+            (Topic::MachineChanged, change)
         };
-        let text = format!("{why}; due: {}, loaded: {}", say(due), say(loaded));
-        self.find(topic, Status::Differs, text, Some(APPLY));
+        let text = format!("{why}; expected: {}, loaded: {}", say(next_start), say(loaded));
+        self.report(topic, State::Warning, text, Some(APPLY));
     }
 
-    /// What the service gets at its next start, after a reload and without one: sized, or what overrides it.
-    fn due(&mut self, sized: &Sized) -> (Numbers, Numbers) {
-        for setting in &sized.by_hand {
-            self.find("set-by-hand", Status::Fits, setting.clone(), None);
+    /// What the service gets at its next start, after a reload and without one: expected, or what overrides it.
+    fn next_start(&mut self, expected: &Expected) -> (Numbers, Numbers) {
+        for setting in &expected.set_by_hand {
+            self.report(Topic::SetByHand, State::Ok, setting.clone(), None);
         }
-        let keys = self.keys();
-        if keys == OF_PYPNM {
-            match self.foreign_file(sized) {
+        let (program, keys) = self.launched();
+        if program != Program::Uvicorn {
+            match self.profile_file(expected) {
                 Given::Ours => {}
                 Given::Numbers(numbers) => return (numbers, numbers),
-                Given::Nothing => return (sized.own, sized.own),
+                Given::Nothing => return (expected.default, expected.default),
             }
         }
-        let generated = self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(sized.numbers);
-        let numbers = [
-            self.of_keys(sized, keys.workers, 1, sized.numbers.workers, generated.workers),
-            self.of_keys(
-                sized,
-                keys.limit,
-                0,
-                sized.numbers.limit_max_requests,
-                generated.limit_max_requests,
-            ),
-        ];
-        let [(workers, loaded_workers), (limit, loaded_limit)] = numbers;
+        let generated =
+            self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(expected.numbers);
+        let (workers, loaded_workers) =
+            self.effective(expected, keys.workers, 1, expected.numbers.workers, generated.workers);
+        let (limit, loaded_limit) = self.effective(
+            expected,
+            keys.limit,
+            0,
+            expected.numbers.limit_max_requests,
+            generated.limit_max_requests,
+        );
         (
             Numbers { workers, limit_max_requests: limit },
             Numbers { workers: loaded_workers, limit_max_requests: loaded_limit },
@@ -346,175 +323,185 @@ impl Judge<'_> {
     }
 
     /// One number, after a reload and without one.
-    fn of_keys(
+    fn effective(
         &mut self,
-        sized: &Sized,
+        expected: &Expected,
         keys: [&'static str; 2],
         least: u32,
-        fits: i64,
+        fitting: i64,
         generated: i64,
     ) -> (i64, i64) {
         let number = |value: &str| value.parse::<u32>().ok().filter(|value| *value >= least).map(i64::from);
-        for one in keys.into_iter().filter_map(|key| sized.overrides.get(key)) {
-            let text = override_text(one);
-            let text = match &one.effect {
+        for found in keys.into_iter().filter_map(|key| expected.overrides.get(key)) {
+            let text = override_text(found);
+            let text = match &found.effect {
                 Effect::Variable { value, .. } if number(value).is_none() => {
-                    format!("{text}, is no whole number from {least}: the sized one is used")
+                    format!("{text}, is not a whole number of at least {least}: the sized value is used")
                 }
                 _ => text,
             };
-            self.find("override", Status::Fits, text, None);
+            self.report(Topic::Override, State::Ok, text, None);
         }
-        let none = u32::MAX;
-        let effective = sized.overrides.effective_number(keys, least, none);
-        let due = if effective.set_by.is_some() { i64::from(effective.value) } else { fits };
-        // Flags, and what stands in an environment file, need no reload.
-        let at_start = |one: &Override| {
-            matches!(one.effect, Effect::Flag { .. })
-                || self.facts.loaded.environment_files.iter().any(|file| *file == *one.source.file)
+        let effective = expected.overrides.effective_number(keys, least, u32::MAX);
+        let after_reload = if effective.set_by.is_some() { i64::from(effective.value) } else { fitting };
+        // Flags, and what an environment file says, need no reload.
+        let is_read_at_start = |found: &Override| {
+            matches!(found.effect, Effect::Flag { .. })
+                || self.facts.loaded.environment_files.iter().any(|file| *file == *found.source.file)
         };
-        if effective.set_by.is_some_and(at_start) {
-            return (due, due);
+        if effective.set_by.is_some_and(is_read_at_start) {
+            return (after_reload, after_reload);
         }
         let loaded = keys.into_iter().find_map(|key| self.facts.loaded.environment.get(key));
-        (due, loaded.and_then(|value| number(value)).unwrap_or(generated))
+        (after_reload, loaded.and_then(|value| number(value)).unwrap_or(generated))
     }
 
     /// Whether PyPNM is pointed to our file, to the operator's, or to none.
-    fn foreign_file(&mut self, sized: &Sized) -> Given {
+    fn profile_file(&mut self, expected: &Expected) -> Given {
         let facts = self.facts;
-        let at = sized.overrides.get(pypnm::ENV_FILE);
-        let at = at.map_or_else(String::new, |one| format!(", {}", place(&one.source)));
+        let at = expected.overrides.get(pypnm::ENV_FILE);
+        let at = at.map_or_else(String::new, |found| format!(", {}", place(&found.source)));
         let name = pypnm::ENV_FILE;
         let why = match &facts.foreign_file {
             None if facts.loaded.environment.contains_key(name) => {
-                if facts.loaded.exec_start_pre.contains("pypnm-sizing") {
+                if facts.loaded.exec_start_pre.iter().any(|command| command.contains("pypnm-sizing")) {
                     return Given::Ours;
                 }
-                "nothing writes the profile for PyPNM: an empty ExecStartPre= in the unit took ours away"
+                "nothing writes the profile for PyPNM: an empty ExecStartPre= in the unit removes the command that does"
                     .to_owned()
             }
-            None => format!("an empty Environment= in the unit took {name}= away"),
+            None => format!("an empty Environment= in the unit removes {name}="),
             Some((path, Ok(text))) => match pypnm::read_profile_file(text) {
                 ProfileFile::Taken(numbers) => {
-                    self.find("override", Status::Fits, format!("{name}={path}{at}"), None);
+                    self.report(Topic::Override, State::Ok, format!("{name}={path}{at}"), None);
                     return Given::Numbers(numbers);
                 }
                 ProfileFile::Ignored(key) => format!("{name}={path}{at}: the file has no {key}"),
                 ProfileFile::Crashes(key, value) => {
-                    format!("{name}={path}{at}: PyPNM can't start with its {key}={value}")
+                    format!("{name}={path}{at}: PyPNM cannot start with its {key}={value}")
                 }
             },
             Some((path, Err(why))) => format!("{name}={path}{at}: {why}"),
         };
-        let text = format!("{why}; PyPNM is left to size itself; right: {}", say(sized.numbers));
-        self.find("not-read", Status::Differs, text, None);
+        let text = format!("{why}; PyPNM falls back to its own sizing; expected: {}", say(expected.numbers));
+        self.report(Topic::NotRead, State::Warning, text, None);
         Given::Nothing
     }
 
-    /// By what runs, else by what would be started.
-    fn keys(&self) -> Keys {
-        match &self.facts.live {
-            Live::Is(running) => Keys::of_arguments(&running.arguments),
-            Live::Not | Live::Hidden(_) => Keys::of_command(&self.facts.loaded.exec_start),
-        }
+    /// What runs, else what would be started, and what decides its numbers.
+    fn launched(&self) -> (Program, Keys) {
+        let launch = match &self.facts.live {
+            Live::Running(running) => Launch::of_arguments(&running.arguments),
+            Live::Not | Live::Hidden(_) => self.command(),
+        };
+        (launch.program(), launch.keys())
     }
 
-    /// What the live processes use against what is due. Second: whether a restart mends it.
-    fn running(&mut self, sized: &Sized, due: Numbers) -> (Option<InUse>, bool) {
-        let facts = self.facts;
-        let running = match &facts.live {
-            Live::Not => {
-                let state = &facts.loaded.active;
-                self.find("not-running", Status::Fits, format!("it does not run ({state})"), None);
-                return (None, false);
-            }
-            Live::Hidden(why) => {
-                self.find("hidden", Status::Unknown, why.clone(), Some("run it as root"));
-                return (None, false);
-            }
-            Live::Is(running) => running,
-        };
-        let in_use = in_use(running, sized);
+    /// The last command of `ExecStart=`.
+    fn command(&self) -> Launch<'_> {
+        Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
+    }
 
-        // A flag that came with the profile that is due stays with the next start: whoever starts PyPNM sets it.
-        let given = running
-            .file
-            .as_ref()
-            .and_then(|(_, text)| text.as_ref().ok())
-            .map(|text| pypnm::read_profile_file(text));
-        let given = |of: fn(&Numbers) -> i64| match &given {
-            Some(ProfileFile::Taken(numbers)) => of(numbers) == of(&due),
-            _ => false,
+    /// The live processes against what they get at the next start. Second: whether a restart fixes it.
+    fn running(&mut self, expected: &Expected, next_start: Numbers) -> (Option<InUse>, bool) {
+        let running = match &self.facts.live {
+            Live::Not => return (None, false),
+            Live::Hidden(why) => {
+                self.report(Topic::Hidden, State::Unknown, why.clone(), Some("run it as root"));
+                return (None, false);
+            }
+            Live::Running(running) => running,
         };
-        let mut other = false;
-        for (name, used, due, given) in [
-            ("--workers", in_use.workers, due.workers, given(|numbers| numbers.workers)),
-            (
-                "--limit-max-requests",
-                in_use.limit_max_requests,
-                due.limit_max_requests,
-                given(|numbers| numbers.limit_max_requests),
-            ),
+        let in_use = in_use(running, expected.default);
+        let mut differs = false;
+        for (flag, used, due, of) in [
+            (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
+            (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
+                n.limit_max_requests
+            }),
         ] {
-            match flag(&running.arguments, name) {
-                _ if used.is_none_or(|used| used == due) => {}
-                Some(value) if given || facts.loaded.exec_start.contains(name) => {
-                    self.find("override", Status::Fits, format!("{name} {value} on its command line"), None);
+            if used.is_none_or(|used| used == due) {
+                continue;
+            }
+            match self.standing_flag(running, flag, due, of) {
+                Some(value) => {
+                    let text = format!("{flag} {value} on its command line");
+                    self.report(Topic::Override, State::Ok, text, None);
                 }
-                _ => other = true,
+                None => differs = true,
             }
         }
-        // By itself, it has the right numbers by chance.
-        let is_otherwise = other || in_use.by == By::Itself;
-        let said = self.findings.iter().any(|finding| finding.topic == "not-read");
-        let mut restart = is_otherwise && !said && self.other_numbers(running, in_use, due);
+        // Where it sizes itself, it has the right numbers by chance.
+        let is_other = differs || in_use.origin == Origin::Itself;
+        let is_reported = self.findings.iter().any(|finding| finding.topic == Topic::NotRead);
+        let mut restart = is_other && !is_reported && self.other_numbers(running, in_use, next_start);
         self.alive(running, in_use, &mut restart);
         (Some(in_use), restart)
     }
 
-    /// The running service uses other numbers: why. Whether a restart mends it.
-    fn other_numbers(&mut self, running: &Running, in_use: InUse, due: Numbers) -> bool {
+    /// A flag on the command line of the running process that its next start will have as well. Where the unit starts
+    /// PyPNM or uvicorn itself, the sizing has found every such flag; what only the process has is from before a change.
+    /// A script adds flags of its own: a fixed one, or one from the profile that it was started with.
+    fn standing_flag(
+        &self,
+        running: &Running,
+        flag: &str,
+        next_start: i64,
+        of: fn(&Numbers) -> i64,
+    ) -> Option<String> {
+        if self.command().program() != Program::Unknown {
+            return None;
+        }
+        let value = Launch::of_arguments(&running.arguments).flag(flag)?.to_owned();
+        let started_with = match running.profile() {
+            Some(ProfileFile::Taken(numbers)) => Some(of(&numbers)),
+            _ => None,
+        };
+        let is_fixed = started_with == Some(next_start) || self.command().flag(flag).is_some();
+        is_fixed.then_some(value)
+    }
+
+    /// Why the running service uses other numbers. Whether a restart fixes it.
+    fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
         let facts = self.facts;
         let uses = in_use.workers.map_or_else(
             || "numbers that are not known".to_owned(),
             |workers| brief(workers, in_use.limit_max_requests),
         );
-        let mend = format!("systemctl restart {}", facts.unit);
-        if in_use.by == By::Itself {
-            let knows_file = running.environment.as_ref().is_none_or(|e| e.contains_key(pypnm::ENV_FILE));
-            let text = match (&running.file, knows_file) {
+        let fix = format!("systemctl restart {}", facts.unit);
+        if in_use.origin == Origin::Itself {
+            let has_variable =
+                running.environment.as_ref().is_none_or(|all| all.contains_key(pypnm::ENV_FILE));
+            let text = match (&running.file, has_variable) {
                 (_, false) => "it was started before it was sized".to_owned(),
-                (None, true) => "PyPNM is given no profile file".to_owned(),
-                (Some((path, Err(why))), true) => format!("PyPNM can't read its profile: {path}: {why}"),
+                (None, true) => "PyPNM has no profile file".to_owned(),
+                (Some((path, Err(why))), true) => format!("PyPNM cannot read its profile: {path}: {why}"),
                 (Some((path, Ok(text))), true) => match pypnm::read_profile_file(text) {
-                    ProfileFile::Ignored(key) => {
-                        format!("PyPNM passes over its profile: {path} has no {key}")
-                    }
+                    ProfileFile::Ignored(key) => format!("PyPNM ignores its profile: {path} has no {key}"),
                     ProfileFile::Taken(_) | ProfileFile::Crashes(..) => {
                         format!("PyPNM does not take its profile from {path}")
                     }
                 },
             };
-            let text = format!("{text}; it sizes itself: {uses}; right: {}", say(due));
-            self.find("not-read", Status::Differs, text, Some(&mend));
+            let text = format!("{text}; it sizes itself: {uses}; expected: {}", say(next_start));
+            self.report(Topic::NotRead, State::Warning, text, Some(&fix));
             return true;
         }
         if !facts.hidden_files.is_empty() {
             let files = facts.hidden_files.join(", ");
             let text = format!(
-                "it runs {uses}, loaded: {}; {files}, which you may not read, can override that",
-                say(due)
+                "it runs {uses}, loaded: {}; {files}, which this user may not read, can override that",
+                say(next_start)
             );
-            self.find("hidden", Status::Unknown, text, Some("run it as root"));
+            self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
             return false;
         }
-        let text = if self.findings.iter().any(|finding| finding.status == Status::Differs) {
+        let text = if self.findings.iter().any(|finding| finding.state == State::Warning) {
             format!("it runs {uses}")
         } else {
-            format!("it runs {uses} from before the last reload; due and loaded: {}", say(due))
+            format!("it runs {uses} from before the last reload or change; loaded: {}", say(next_start))
         };
-        self.find("not-restarted", Status::Differs, text, Some(&mend));
+        self.report(Topic::NotRestarted, State::Warning, text, Some(&fix));
         true
     }
 
@@ -524,67 +511,22 @@ impl Judge<'_> {
             return;
         };
         let alive = i64::try_from(alive).unwrap_or(i64::MAX);
-        if alive == wanted || self.findings.iter().any(|finding| finding.status == Status::Differs) {
+        let has_warning = self.findings.iter().any(|finding| finding.state >= State::Warning);
+        if alive == wanted || has_warning {
             return;
         }
-        if running.alone && wanted > 1 {
+        if running.is_single && wanted > 1 {
             let text = format!(
                 "PyPNM runs as one process although its profile says {wanted} workers: it does not read it (PyPNM \
-                 before 1.6 doesn't)"
+                 before 1.6 does not)"
             );
-            self.find("not-read", Status::Differs, text, None);
+            self.report(Topic::NotRead, State::Warning, text, None);
         } else {
-            let text = format!("{alive} of {wanted} workers are alive; its log says why");
-            let mend = format!("journalctl -u {}", self.facts.unit);
-            self.find("workers-missing", Status::Differs, text, Some(&mend));
+            let text = format!("{alive} of {wanted} workers are alive");
+            let fix = format!("journalctl -u {}", self.facts.unit);
+            self.report(Topic::WorkersMissing, State::Warning, text, Some(&fix));
         }
         *restart = false;
-    }
-}
-
-/// What the processes use, from the surest source there is.
-fn in_use(running: &Running, sized: &Sized) -> InUse {
-    let number = |name| flag(&running.arguments, name).and_then(|value| value.parse::<i64>().ok());
-    let (workers, limit) = (number("--workers"), number("--limit-max-requests"));
-    if Keys::of_arguments(&running.arguments) == OF_UVICORN {
-        let environment = running.environment.as_ref();
-        let of = |key| environment.and_then(|e| e.get(key)).and_then(|value| value.parse::<i64>().ok());
-        let alive = i64::try_from(running.workers).ok();
-        return InUse {
-            workers: workers.or_else(|| of(UVICORN_WORKERS)).or_else(|| of("WEB_CONCURRENCY")).or(alive),
-            limit_max_requests: limit.or_else(|| of(UVICORN_LIMIT)).or(environment.map(|_| 0)),
-            by: match (workers, environment) {
-                (Some(_), _) => By::Flag,
-                (None, Some(_)) => By::Environment,
-                (None, None) => By::Unknown,
-            },
-        };
-    }
-    if let (Some(workers), Some(limit)) = (workers, limit) {
-        return InUse { workers: Some(workers), limit_max_requests: Some(limit), by: By::Flag };
-    }
-    let taken = match &running.file {
-        Some((_, Ok(text))) => match pypnm::read_profile_file(text) {
-            ProfileFile::Taken(numbers) => Some(numbers),
-            ProfileFile::Ignored(_) | ProfileFile::Crashes(..) => None,
-        },
-        _ => None,
-    };
-    let (numbers, by) = match (running.active, taken) {
-        // What is in effect, but whether by the file or by itself only the file tells.
-        (Some(active), taken) => (active, if taken.is_some() { By::Pypnm } else { By::Itself }),
-        (None, Some(numbers)) => (numbers, By::File),
-        (None, None) => (sized.own, By::Itself),
-    };
-    let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
-    if by == By::Itself && running.active.is_none() && workers.is_none() && alive != numbers.workers {
-        // It counted otherwise than can be told from here.
-        return InUse { workers: Some(alive), limit_max_requests: limit, by };
-    }
-    InUse {
-        workers: Some(workers.unwrap_or(numbers.workers)),
-        limit_max_requests: Some(limit.unwrap_or(numbers.limit_max_requests)),
-        by,
     }
 }
 

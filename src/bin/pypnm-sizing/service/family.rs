@@ -8,7 +8,7 @@ use pypnm_sizing::root::{ReadError, Root};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, test_kill_process};
 
-use super::systemctl;
+use super::process;
 
 /// More processes than this are no PyPNM.
 const MOST: usize = 4096;
@@ -123,7 +123,7 @@ fn of_unit(machine: &Root, pid: u32) -> Vec<u32> {
         let (controllers, path) = hierarchy.split_once(':')?;
         (matches!(controllers, "" | "name=systemd") && path.ends_with(".service")).then_some(path)
     });
-    paths.next().map(|path| systemctl::processes(machine, path)).unwrap_or_default()
+    paths.next().map(|path| process::pids_of_cgroup(machine, path)).unwrap_or_default()
 }
 
 /// The children of a process: those of all of its threads.

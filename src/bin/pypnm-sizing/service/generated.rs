@@ -31,6 +31,13 @@ pub(crate) fn read(root: &Root, unit: &str, instance: &str) -> Result<Option<Gen
     }
 }
 
+/// Whether there is a generated drop-in for any unit at all: then the generator has run.
+pub(crate) fn exists_for_any(root: &Root) -> bool {
+    let directories = root.entries(DIRECTORY).unwrap_or_default();
+    let mut units = directories.iter().filter_map(|entry| entry.name.strip_suffix(".d"));
+    units.any(|unit| root.file_type(&path(unit)).is_some())
+}
+
 impl Generated {
     /// Workers and recycle limit.
     pub(crate) fn numbers(&self) -> Option<pypnm::Numbers> {

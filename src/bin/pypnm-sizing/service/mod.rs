@@ -3,9 +3,11 @@
 pub(crate) mod account;
 pub(crate) mod family;
 pub(crate) mod generated;
+pub(crate) mod launch;
 pub(crate) mod listener;
 pub(crate) mod own;
 mod probe;
+pub(crate) mod process;
 pub(crate) mod pypnm;
 pub(crate) mod readiness;
 pub(crate) mod sockets;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::sockets::{self, Address, Listener};
+use super::sockets::{self, Address};
 
 /// For a connection: the kernel takes it without the service's help unless its queue is full.
 const TO_CONNECT: Duration = Duration::from_secs(5);
@@ -40,8 +40,8 @@ pub(crate) enum Answer {
 /// What a probe found out.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// The listening socket that was asked.
-    pub(crate) inode: u64,
+    /// The listening socket that was asked: its inode and its address.
+    pub(crate) socket: (u64, Address),
     pub(crate) outcome: io::Result<(Answer, Connection)>,
 }
 
@@ -68,17 +68,17 @@ pub(crate) struct Vantage {
     pub(crate) foreign: bool,
 }
 
-/// Asks `listener` in a thread of its own until `deadline`, and sends what came of it.
+/// Asks a socket in a thread of its own until `deadline`, and sends what came of it.
 pub(crate) fn start(
-    listener: Listener,
+    socket: (u64, Address),
     from: Vantage,
     deadline: Instant,
     to: Sender<Report>,
 ) -> io::Result<()> {
     let ask = move || {
-        let outcome = enter(&from).and_then(|()| ask(&listener.address, from.holder, deadline));
+        let outcome = enter(&from).and_then(|()| ask(&socket.1, from.holder, deadline));
         // The receiver is gone when another probe was faster.
-        let _ = to.send(Report { inode: listener.inode, outcome });
+        let _ = to.send(Report { socket, outcome });
     };
     std::thread::Builder::new().name("probe".to_owned()).spawn(ask).map(drop)
 }

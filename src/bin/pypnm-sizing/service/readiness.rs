@@ -95,8 +95,8 @@ struct Wait<'a> {
     workers: Workers,
     /// When the sockets are looked at next.
     next_look: Instant,
-    /// The service's own sockets, by inode.
-    own: BTreeMap<u64, Socket>,
+    /// The service's own sockets, by inode and address: lines of the table of Unix sockets can be forged.
+    own: BTreeMap<(u64, Address), Socket>,
     /// Why the descriptors of a process are not readable, where that is so.
     denied: Option<u32>,
     /// Who has the port that the service was to have.
@@ -108,7 +108,6 @@ struct Wait<'a> {
 
 /// A socket that the service listens on.
 struct Socket {
-    address: Address,
     vantage: Vantage,
     /// When it was last asked.
     asked: Option<Instant>,
@@ -244,9 +243,9 @@ impl<'a> Wait<'a> {
             };
             for listener in &listeners {
                 if owner.has(listener) && found.len() < MAX_SOCKETS {
-                    found.insert(listener.inode);
-                    let socket = self.own.entry(listener.inode).or_insert_with(|| Socket {
-                        address: listener.address.clone(),
+                    let key = (listener.inode, listener.address.clone());
+                    found.insert(key.clone());
+                    let socket = self.own.entry(key).or_insert_with(|| Socket {
                         vantage: vantage.clone(),
                         asked: None,
                         pending: 0,
@@ -258,7 +257,7 @@ impl<'a> Wait<'a> {
             }
             self.note_strangers(&listeners, owner);
         }
-        self.own.retain(|inode, _| found.contains(inode));
+        self.own.retain(|key, _| found.contains(key));
         Ok(())
     }
 
@@ -295,16 +294,15 @@ impl<'a> Wait<'a> {
     /// Asks each socket that has not answered and has been silent for long enough.
     fn ask(&mut self) {
         let now = Instant::now();
-        for (inode, socket) in &mut self.own {
+        for ((inode, address), socket) in &mut self.own {
             let pause = if socket.pending == 0 { UNTIL_RETRY } else { UNTIL_ANOTHER };
             let waits = socket.asked.is_some_and(|last| now.duration_since(last) < pause);
             if socket.answer.is_some() || waits || socket.pending >= MAX_PENDING {
                 continue;
             }
             socket.asked = Some(now);
-            let listener =
-                Listener { inode: *inode, address: socket.address.clone(), accept_queue: None, user: None };
-            match probe::start(listener, socket.vantage.clone(), self.deadline, self.sender.clone()) {
+            let key = (*inode, address.clone());
+            match probe::start(key, socket.vantage.clone(), self.deadline, self.sender.clone()) {
                 Ok(()) => socket.pending += 1,
                 Err(error) => socket.why = Some(error.to_string()),
             }
@@ -313,13 +311,13 @@ impl<'a> Wait<'a> {
 
     /// Takes a report for what it is worth.
     fn judge(&mut self, report: Report, owner: &Owner) -> Result<(), NotReady> {
-        let Some(socket) = self.own.get(&report.inode) else { return Ok(()) };
-        let (address, vantage) = (socket.address.clone(), socket.vantage.clone());
+        let Some(socket) = self.own.get(&report.socket) else { return Ok(()) };
+        let vantage = socket.vantage.clone();
         let (answer, why) = match report.outcome {
             Err(error) if vantage.foreign && error.kind() == ErrorKind::PermissionDenied => {
                 return Err(NotReady::Unknown(format!(
-                    "process {} listens on {address} in another network namespace, which only root can enter",
-                    vantage.holder
+                    "process {} listens on {} in another network namespace, which only root can enter",
+                    vantage.holder, report.socket.1
                 )));
             }
             Err(error) => (None, in_words(&error)),
@@ -330,7 +328,7 @@ impl<'a> Wait<'a> {
                 }
             },
         };
-        if let Some(socket) = self.own.get_mut(&report.inode) {
+        if let Some(socket) = self.own.get_mut(&report.socket) {
             socket.pending = socket.pending.saturating_sub(1);
             socket.answer = socket.answer.or(answer);
             socket.why = why;
@@ -376,9 +374,9 @@ impl<'a> Wait<'a> {
 
 impl fmt::Display for Wait<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut silent = self.own.values().filter(|socket| socket.answer.is_none());
+        let mut silent = self.own.iter().filter(|(_, socket)| socket.answer.is_none());
         match silent.next() {
-            Some(Socket { address, why, .. }) => {
+            Some(((_, address), Socket { why, .. })) => {
                 write!(f, "{address}: {}", why.as_deref().unwrap_or("nobody answers"))?;
             }
             None => write!(f, "process {} listens on no socket", self.service.main())?,

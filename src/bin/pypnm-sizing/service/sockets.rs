@@ -25,7 +25,7 @@ const ACCEPTS_CONNECTIONS: u32 = 1 << 16;
 const STREAM: u32 = 1;
 
 /// Where a socket listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Address {
     /// An IPv6 address without its zone, which the kernel's table lacks.
     Tcp(SocketAddr),

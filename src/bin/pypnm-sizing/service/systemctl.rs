@@ -1,12 +1,14 @@
-//! The running systemd, asked through `systemctl`.
+//! The running systemd, asked through `systemctl`: the one place that runs it and reads its answers.
 //!
 //! Why not D-Bus itself: `systemctl` starts polkit's prompt for an unprivileged operator who may manage units, reaches
 //! PID 1 by its private socket where no bus runs (containers, rescue mode), is there wherever systemd is, and costs
 //! the static helper no crate. Its `show` output is documented as stable ("systemctl show" is "intended for computers").
 //!
-//! It also knows where systemd keeps a unit's cgroup, and so the unit's processes.
+//! `show` prints a line feed inside a value as it is (systemd issue 40079), so a line of its output may be part of an
+//! argument of `ExecStart=`. Therefore only properties whose values are words or numbers of systemd's own are asked for
+//! together; each of the others is asked for alone, with `--value`, and its answer is never taken apart into properties.
 //!
-//! No child is waited for longer than its time; what it said becomes a message for a person.
+//! No child is waited for longer than its time, and no more than [`MOST_BYTES`] of what it says are kept.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,51 +17,53 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use pypnm_sizing::root::Root;
 use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
-/// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
-const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
-/// More processes than this are no PyPNM.
-const MOST: usize = 4096;
-/// For an answer from a manager that is up.
+/// For the answers of a manager that is up.
 const TO_ANSWER: Duration = Duration::from_secs(10);
 /// For a reload: systemd gives its generators 90 s.
 const TO_RELOAD: Duration = Duration::from_mins(2);
 /// Between two looks at a child.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The most that is read of an answer; an honest one has a few KiB.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Why systemd could not be asked, or did not do it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum SystemctlError {
     /// There is no `systemctl`.
     NoSystemctl,
     /// PID 1 is no systemd, or can't be reached.
     NotRunning(String),
     /// No answer in time.
     Late(&'static str, Duration),
+    /// The answer is longer than [`MOST_BYTES`].
+    TooLong(&'static str),
     /// The caller may not.
     Denied(&'static str),
-    /// It said no: what was asked, and what it said.
+    /// It refused: what was asked, and what it said.
     Failed(&'static str, String),
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for SystemctlError {}
 
-impl fmt::Display for Trouble {
+impl fmt::Display for SystemctlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSystemctl => f.write_str("there is no systemctl here, so no systemd to ask"),
-            Self::NotRunning(said) if said.is_empty() => f.write_str("no systemd runs here"),
-            Self::NotRunning(said) => write!(f, "no systemd runs here ({said})"),
+            Self::NoSystemctl => f.write_str("systemd is not available: there is no systemctl"),
+            Self::NotRunning(said) if said.is_empty() => f.write_str("systemd is not running"),
+            Self::NotRunning(said) => write!(f, "systemd is not running ({said})"),
             Self::Late(what, time) => {
-                write!(f, "systemctl {what} did not end in {} s; it was given up", time.as_secs())
+                write!(f, "systemctl {what} did not finish within {} s and was given up", time.as_secs())
+            }
+            Self::TooLong(what) => {
+                write!(f, "systemctl {what} printed more than {} KiB and was given up", MOST_BYTES >> 10)
             }
             Self::Denied(what) => {
                 write!(
                     f,
-                    "systemctl {what}: not permitted; try again as root (sudo), or as a polkit administrator"
+                    "systemctl {what}: permission denied; run it as root (sudo) or authorize it with polkit"
                 )
             }
             Self::Failed(what, said) => write!(f, "systemctl {what}: {said}"),
@@ -67,115 +71,145 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// A unit as systemd has it loaded.
+/// A unit as systemd has it loaded, with the state that it is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// LoadState
     pub(crate) load: String,
     /// ActiveState
     pub(crate) active: String,
-    /// FragmentPath
-    pub(crate) fragment: String,
+    /// SubState
+    pub(crate) sub: String,
+    /// Result: `success`, or why the service failed.
+    pub(crate) result: String,
+    /// ConditionResult, where conditions have been checked at all.
+    pub(crate) conditions_met: Option<bool>,
+    /// NRestarts: automatic restarts since it was started by hand.
+    pub(crate) automatic_restarts: u64,
+    /// Microseconds of CLOCK_MONOTONIC; 0: never.
+    pub(crate) active_entered: u64,
+    pub(crate) active_exited: u64,
+    /// When its main process started and ended.
+    pub(crate) main_started: u64,
+    pub(crate) main_exited: u64,
+    /// ControlGroup; empty where none runs.
+    pub(crate) cgroup: String,
     /// DropInPaths
     pub(crate) drop_ins: Vec<String>,
     /// `Environment=`, all of them merged.
     pub(crate) environment: BTreeMap<String, String>,
     /// `EnvironmentFile=`, in order, without the remark on missing files.
     pub(crate) environment_files: Vec<String>,
-    /// `ExecStartPre=`, as systemd prints it.
-    pub(crate) exec_start_pre: String,
-    /// `ExecStart=`, as systemd prints it: variables not yet expanded.
-    pub(crate) exec_start: String,
-    /// MainPID; 0 where none runs.
-    pub(crate) main: u32,
-    /// ControlGroup; empty where none runs.
-    pub(crate) cgroup: String,
+    /// The commands of `ExecStartPre=`: words separated by spaces.
+    pub(crate) exec_start_pre: Vec<String>,
+    /// The commands of `ExecStart=`; their variables are not expanded.
+    pub(crate) exec_start: Vec<String>,
 }
 
-const PROPERTIES: &str = "LoadState,ActiveState,FragmentPath,DropInPaths,Environment,EnvironmentFiles,\
-                          ExecStartPre,ExecStart,MainPID,ControlGroup";
+/// Properties whose values hold no line feed: systemd's own words, numbers and, in the cgroup's path, escaped names.
+const STATE: [&str; 11] = [
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ConditionResult",
+    "ConditionTimestampMonotonic",
+    "NRestarts",
+    "ActiveEnterTimestampMonotonic",
+    "ActiveExitTimestampMonotonic",
+    "ExecMainStartTimestampMonotonic",
+    "ExecMainExitTimestampMonotonic",
+];
 
-/// What systemd has loaded for `unit`; a unit that it does not know has the state `not-found`.
-pub(crate) fn show(unit: &str) -> Result<Loaded, Trouble> {
-    properties(unit, PROPERTIES).map(loaded)
+/// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
+pub(crate) fn show(unit: &str) -> Result<Loaded, SystemctlError> {
+    let until = Instant::now() + TO_ANSWER;
+    let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), until)?);
+    if loaded.load == "loaded" {
+        loaded.drop_ins = words(&value(unit, "DropInPaths", until)?);
+        loaded.environment = environment(&value(unit, "Environment", until)?);
+        loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", until)?);
+        loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", until)?);
+        loaded.exec_start = commands(&value(unit, "ExecStart", until)?);
+    }
+    Ok(loaded)
 }
 
-/// Properties of a unit, named with commas between them; of some there are several.
-pub(crate) fn properties(unit: &str, names: &str) -> Result<Vec<(String, String)>, Trouble> {
-    let said = run("show", &[&format!("--property={names}"), "--", unit], TO_ANSWER)?;
+/// Properties of a unit, each of which is a word, a number or the path of a cgroup: see the head of this file.
+pub(crate) fn properties(unit: &str, names: &[&str]) -> Result<BTreeMap<String, String>, SystemctlError> {
+    properties_until(unit, names, Instant::now() + TO_ANSWER)
+}
+
+fn properties_until(
+    unit: &str,
+    names: &[&str],
+    until: Instant,
+) -> Result<BTreeMap<String, String>, SystemctlError> {
+    let said = run("show", &[&format!("--property={}", names.join(",")), "--", unit], until)?;
     let lines = said.lines().filter_map(|line| line.split_once('='));
-    let properties: Vec<_> = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let known = lines.filter(|(name, _)| names.contains(name));
+    let properties: BTreeMap<_, _> = known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // In a chroot systemctl ignores what it is asked, with status 0.
-    if properties.is_empty() { Err(Trouble::NotRunning(String::new())) } else { Ok(properties) }
+    if properties.is_empty() { Err(SystemctlError::NotRunning(String::new())) } else { Ok(properties) }
+}
+
+/// The value of one property, whatever is in it.
+fn value(unit: &str, property: &str, until: Instant) -> Result<String, SystemctlError> {
+    run("show", &["--value", &format!("--property={property}"), "--", unit], until)
 }
 
 /// Has systemd run its generators and read its units anew.
-pub(crate) fn reload() -> Result<(), Trouble> {
-    run("daemon-reload", &[], TO_RELOAD).map(drop)
+pub(crate) fn reload() -> Result<(), SystemctlError> {
+    run("daemon-reload", &[], Instant::now() + TO_RELOAD).map(drop)
 }
 
-/// Restarts a unit that runs, and waits until systemd calls it started.
-pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), Trouble> {
-    // Never starts what has ended meanwhile.
-    run("try-restart", &["--", unit], time).map(drop)
+/// Restarts a unit that is active, and waits until systemd calls it started.
+pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> {
+    // Unlike `restart`, this starts nothing that has ended meanwhile.
+    run("try-restart", &["--", unit], Instant::now() + time).map(drop)
 }
 
-fn loaded(properties: Vec<(String, String)>) -> Loaded {
-    let mut loaded = Loaded::default();
-    for (key, value) in properties {
-        match key.as_str() {
-            "LoadState" => loaded.load = value,
-            "ActiveState" => loaded.active = value,
-            "FragmentPath" => loaded.fragment = value,
-            "DropInPaths" => {
-                loaded.drop_ins = value.split(' ').filter(|p| !p.is_empty()).map(str::to_owned).collect();
-            }
-            "Environment" => {
-                let words = words(&value);
-                let pairs = words.iter().filter_map(|word| word.split_once('='));
-                loaded.environment = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-            }
-            "EnvironmentFiles" => {
-                let path = value.rsplit_once(" (ignore_errors=").map_or(value.as_str(), |(path, _)| path);
-                loaded.environment_files.push(path.to_owned());
-            }
-            "ExecStart" => loaded.exec_start = format!("{}{value}\n", loaded.exec_start),
-            "ExecStartPre" => loaded.exec_start_pre = format!("{}{value}\n", loaded.exec_start_pre),
-            "MainPID" => loaded.main = value.parse().unwrap_or(0),
-            "ControlGroup" => loaded.cgroup = value,
-            _ => {}
-        }
+fn state(properties: &BTreeMap<String, String>) -> Loaded {
+    let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
+    let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+    Loaded {
+        load: word("LoadState"),
+        active: word("ActiveState"),
+        sub: word("SubState"),
+        result: word("Result"),
+        conditions_met: (number("ConditionTimestampMonotonic") > 0).then(|| word("ConditionResult") == "yes"),
+        automatic_restarts: number("NRestarts"),
+        active_entered: number("ActiveEnterTimestampMonotonic"),
+        active_exited: number("ActiveExitTimestampMonotonic"),
+        main_started: number("ExecMainStartTimestampMonotonic"),
+        main_exited: number("ExecMainExitTimestampMonotonic"),
+        cgroup: word("ControlGroup"),
+        ..Loaded::default()
     }
-    loaded
 }
 
-/// All processes of a unit's cgroup and of those below. Empty: it is down.
-pub(crate) fn processes(machine: &Root, cgroup: &str) -> Vec<u32> {
-    let mut pids = Vec::new();
-    // The root cgroup is everybody's.
-    if cgroup.len() > 1 {
-        for hierarchy in HIERARCHIES {
-            if pids.is_empty() {
-                processes_below(machine, &format!("{hierarchy}{cgroup}"), 0, &mut pids);
-            }
-        }
-    }
-    pids
+fn environment(value: &str) -> BTreeMap<String, String> {
+    let words = words(value);
+    let pairs = words.iter().filter_map(|word| word.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// The processes of a cgroup and of those below it.
-fn processes_below(machine: &Root, dir: &str, depth: u32, pids: &mut Vec<u32>) {
-    if let Ok(text) = machine.text(&format!("{dir}/cgroup.procs")) {
-        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(MOST));
+/// `PATH (ignore_errors=yes)`, a line each; a path may hold a line feed itself.
+fn environment_files(value: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut pieces = value.split(" (ignore_errors=");
+    let mut path = pieces.next().unwrap_or_default();
+    for piece in pieces {
+        files.push(path.to_owned());
+        path = piece.split_once(")\n").map_or("", |(_, next)| next);
     }
-    // A service without Delegate= has no cgroups below; a container's engine may make some.
-    if depth < 4
-        && let Ok(entries) = machine.entries(dir)
-    {
-        for entry in entries.iter().filter(|entry| !entry.name.contains('.') && !entry.link) {
-            processes_below(machine, &format!("{dir}/{}", entry.name), depth + 1, pids);
-        }
-    }
+    files
+}
+
+/// The commands of `{ path=… ; argv[]=… ; ignore_errors=… ; … }`, one after the other.
+fn commands(value: &str) -> Vec<String> {
+    let after = value.split(" ; argv[]=").skip(1);
+    after.filter_map(|text| Some(text.split_once(" ; ignore_errors=")?.0.to_owned())).collect()
 }
 
 /// Words as `systemctl show` quotes them: `A=1 "B=two words" $'C=\t'`; of the escapes only `\\` and `\"` matter here.
@@ -183,7 +217,7 @@ fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;
-    let mut characters = text.chars().peekable();
+    let mut characters = text.trim_end_matches('\n').chars().peekable();
     while let Some(c) = characters.next() {
         match (quote, c) {
             (None, '$') if word.is_empty() && characters.peek() == Some(&'\'') => {}
@@ -199,61 +233,68 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Runs `systemctl verb arguments`; its stdout.
-fn run(verb: &'static str, arguments: &[&str], time: Duration) -> Result<String, Trouble> {
+fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String, SystemctlError> {
+    let time = until.saturating_duration_since(Instant::now());
     let mut child = Command::new(PROGRAM)
         .args(["--no-pager", verb])
         .args(arguments)
         .env("SYSTEMD_COLORS", "0")
         .env("LC_ALL", "C.UTF-8")
+        .stdin(if verb == "show" { Stdio::null() } else { Stdio::inherit() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Trouble::NoSystemctl,
-            _ => Trouble::Failed(verb, error.to_string()),
+            std::io::ErrorKind::NotFound => SystemctlError::NoSystemctl,
+            _ => SystemctlError::Failed(verb, error.to_string()),
         })?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-    let Some(status) = wait(&mut child, time).map_err(|error| Trouble::Failed(verb, error.to_string()))?
-    else {
+    let ended = wait(&mut child, time).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
+    let Some(status) = ended else {
         // Its agent for passwords goes with it, or with the terminal.
         let _ = child.kill();
         let _ = child.wait();
-        return Err(Trouble::Late(verb, time));
+        return Err(SystemctlError::Late(verb, time));
     };
-    let text = |from: &Receiver<String>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
-    let (said, complained) = (text(&stdout), text(&stderr));
-    if status.success() {
-        return Ok(said);
+    let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
+    let (said, complained) = (bytes(&stdout), bytes(&stderr));
+    if u64::try_from(said.len()).unwrap_or(u64::MAX) > MOST_BYTES {
+        return Err(SystemctlError::TooLong(verb));
     }
-    Err(trouble(verb, complained.trim()))
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&said).into_owned());
+    }
+    Err(refusal(verb, String::from_utf8_lossy(&complained).trim()))
 }
 
 /// What a complaint of systemctl's means.
-fn trouble(verb: &'static str, complaint: &str) -> Trouble {
-    let one_line = complaint.lines().next().unwrap_or("it failed without a word").trim().to_owned();
+fn refusal(verb: &'static str, complaint: &str) -> SystemctlError {
+    let one_line = complaint.lines().next().unwrap_or("it failed without a message").trim().to_owned();
     let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
     if says(&["not been booted with systemd"]) {
         // The rest of what it says is for who knows systemd already.
-        Trouble::NotRunning(String::new())
+        SystemctlError::NotRunning(String::new())
     } else if says(&["Failed to connect to", "Host is down"]) {
-        Trouble::NotRunning(one_line)
+        SystemctlError::NotRunning(one_line)
     } else if says(&["Access denied", "Permission denied", "authentication required", "Not authorized"]) {
-        Trouble::Denied(verb)
+        SystemctlError::Denied(verb)
     } else {
-        Trouble::Failed(verb, one_line)
+        SystemctlError::Failed(verb, one_line)
     }
 }
 
-/// Reads all of a pipe beside the wait, so that a child that says much never waits for us.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
+/// Reads a pipe beside the wait, so that a child that says much never waits for us, up to one byte more than
+/// [`MOST_BYTES`]; then the pipe is closed, and a child that says still more dies of it.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut bytes);
+        if let Some(pipe) = pipe {
+            // What was read before an error is all there is.
+            let _ = pipe.take(MOST_BYTES + 1).read_to_end(&mut bytes);
         }
         // The receiver may have given up.
-        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        let _ = sender.send(bytes);
     });
     receiver
 }
@@ -276,29 +317,38 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use super::{Loaded, Trouble, loaded, trouble, wait, words};
-
-    fn parse(said: &str) -> Loaded {
-        let lines = said.lines().filter_map(|line| line.split_once('='));
-        loaded(lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-    }
+    use super::{SystemctlError, commands, environment, environment_files, refusal, state, wait, words};
 
     #[test]
-    fn recorded_show_of_systemd_252() {
-        let loaded = parse(
-            "MainPID=71\n\
-             ExecStart={ path=/usr/bin/pypnm ; argv[]=pypnm serve $PYPNM_OPTIONS ; ignore_errors=no ; pid=71 }\n\
-             Environment=A=1 \"B=two words\" PYPNM_SERVE_WORKERS=3\n\
-             EnvironmentFiles=/etc/pypnm/pypnm.env (ignore_errors=yes)\nEnvironmentFiles=/etc/x (ignore_errors=no)\n\
-             ControlGroup=/system.slice/pypnm.service\nLoadState=loaded\nActiveState=active\n\
-             FragmentPath=/etc/systemd/system/pypnm.service\n\
-             DropInPaths=/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf /etc/a.conf\n",
+    fn recorded_answers_of_systemd_252() {
+        let said = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\
+                    NRestarts=3\nConditionResult=no\nConditionTimestampMonotonic=0\n\
+                    ControlGroup=/system.slice/pypnm.service\n";
+        let lines = said.lines().filter_map(|line| line.split_once('='));
+        let loaded = state(&lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
+        assert_eq!((loaded.load.as_str(), loaded.sub.as_str()), ("loaded", "auto-restart"));
+        assert_eq!((loaded.conditions_met, loaded.automatic_restarts), (None, 3));
+        let variables = environment("A=1 \"B=two words\" PYPNM_SERVE_WORKERS=3\n");
+        assert_eq!(variables.get("B").map(String::as_str), Some("two words"));
+        assert_eq!(variables.get("PYPNM_SERVE_WORKERS").map(String::as_str), Some("3"));
+        let files = environment_files("/etc/a b.env (ignore_errors=yes)\n/etc/x (ignore_errors=no)\n");
+        assert_eq!(files, ["/etc/a b.env", "/etc/x"]);
+        assert_eq!(environment_files("\n"), Vec::<String>::new());
+        let exec = "{ path=/bin/a ; argv[]=/bin/a --x $Y ; ignore_errors=no ; start_time=[n/a] ; pid=0 }\n\
+                    { path=/bin/b ; argv[]=/bin/b ; ignore_errors=yes ; pid=0 }\n";
+        assert_eq!(commands(exec), ["/bin/a --x $Y", "/bin/b"]);
+    }
+
+    /// systemd prints an argument with a line feed as it is.
+    #[test]
+    fn an_argument_forges_no_property() {
+        let exec =
+            "{ path=/bin/a ; argv[]=/bin/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; pid=0 }\n";
+        assert_eq!(commands(exec), ["/bin/a x\nLoadState=masked\nMainPID=1"]);
+        assert_eq!(
+            environment_files("/etc/a\nLoadState=masked (ignore_errors=no)\n"),
+            ["/etc/a\nLoadState=masked"]
         );
-        assert_eq!(loaded.environment.get("B").map(String::as_str), Some("two words"));
-        assert_eq!(loaded.environment_files, ["/etc/pypnm/pypnm.env", "/etc/x"]);
-        assert_eq!((loaded.main, loaded.drop_ins.len()), (71, 2));
-        assert_eq!((loaded.load.as_str(), loaded.active.as_str()), ("loaded", "active"));
-        assert_eq!(parse("LoadState=not-found\nDropInPaths=\nEnvironment=\n").drop_ins.len(), 0);
     }
 
     #[test]
@@ -322,9 +372,9 @@ mod tests {
     #[test]
     fn complaints() {
         let booted = "System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed";
-        assert!(matches!(trouble("show", booted), Trouble::NotRunning(_)));
+        assert!(matches!(refusal("show", booted), SystemctlError::NotRunning(_)));
         let denied = "Failed to reload daemon: Interactive authentication required.";
-        assert_eq!(trouble("daemon-reload", denied), Trouble::Denied("daemon-reload"));
-        assert!(matches!(trouble("show", ""), Trouble::Failed("show", _)));
+        assert_eq!(refusal("daemon-reload", denied), SystemctlError::Denied("daemon-reload"));
+        assert!(matches!(refusal("show", ""), SystemctlError::Failed("show", _)));
     }
 }

@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::sizing::{Request, size};
 
-use super::check;
 use crate::cli::Apply;
-use crate::judge::{Judged, Live, Status, judge, names, server};
+use crate::judge::summary::{print_line, summary};
+use crate::judge::{Judged, Live, Question, State, Topic, names, server};
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::family::Service;
 use crate::service::readiness::{self, NotReady};
 use crate::service::systemctl;
 use crate::wording;
+
+/// Between two looks at a service.
+const PAUSE: Duration = Duration::from_millis(500);
+/// For workers that start after the first one.
+const TO_SETTLE: Duration = Duration::from_secs(30);
 
 /// What is to be done with one unit after the reload.
 enum Step {
@@ -27,89 +32,116 @@ enum Step {
 
 pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if !root.is_machine() {
-        bail!("apply asks the running systemd; a machine below --root has none");
+        bail!("apply asks the running systemd; below --root there is none");
     }
     let sizing = size(&Request::new(root));
     sizing.problems.iter().for_each(|problem| remark(problem));
+    let question = Question { root, sizing: &sizing, must_run: false };
     let names = names(&sizing, arguments.unit.as_deref());
-    let before: Vec<Judged> = names.iter().map(|name| judge(root, &sizing, name)).collect();
-    // Nothing of it is known to systemd: nothing to apply to.
-    if let Some(Err(why)) = before.iter().map(|one| &one.verdict).find(|verdict| verdict.is_err())
-        && before.iter().all(|one| one.verdict.is_err())
+    let before = question.judge_all(&names);
+    // systemd has none of the units: there is nothing to apply to.
+    if let Some(first) = before.first()
+        && before.iter().all(|judged| why_not(judged).is_some())
     {
-        bail!("{}: {why}", names.join(" "));
+        bail!("{}: {}", names.join(" "), why_not(first).unwrap_or_default());
     }
     if arguments.dry_run {
         return plan(&before, arguments.no_restart).print();
     }
     systemctl::reload()?;
     say("systemd has reloaded.")?;
-    let mut all_well = true;
+    let mut is_ok = true;
     for name in &names {
-        all_well &= one(root, &sizing, name, arguments)?;
+        is_ok &= apply(&question, name, arguments)?;
     }
-    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Why nothing can be applied to a unit; `None`: it can.
+fn why_not(judged: &Judged) -> Option<&str> {
+    let lacks_unit = matches!(
+        judged.verdict.leading()?.topic,
+        Topic::UnitMissing | Topic::UnitMasked | Topic::NoSystemd | Topic::Template
+    );
+    lacks_unit.then_some(judged.verdict.leading()?.text.as_str())
 }
 
 /// Restarts one unit if it must be, and says how it is then. Whether all is well.
-fn one(root: &Root, sizing: &Sizing, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
-    let mut judged = judge(root, sizing, name);
-    let due = judged.verdict.as_ref().ok().and_then(|verdict| verdict.due);
+fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
+    let timeout = Duration::from_secs(arguments.timeout);
+    let mut judged = started_up(question, name, timeout)?;
+    let next_start = judged.verdict.next_start;
     match step(&judged) {
         Step::Leave(why) => say(&format!("{name}: {why}."))?,
         Step::Restart if arguments.no_restart => {
-            let due = due.map_or_else(String::new, |due| {
-                format!(": {} from its next start on", wording::profile(due.workers, due.limit_max_requests))
+            let numbers = next_start.map_or_else(String::new, |next| {
+                format!(
+                    ": {} from its next start on",
+                    wording::profile(next.workers, next.limit_max_requests)
+                )
             });
-            say(&format!("{name}: not restarted, as asked{due}."))?;
+            say(&format!("{name}: not restarted, as requested{numbers}."))?;
             return Ok(true);
         }
         Step::Restart => {
-            say(&format!("{name}: its profile changed, restarting …"))?;
-            let started = Instant::now();
-            let timeout = Duration::from_secs(arguments.timeout);
+            say(&format!("{name}: its profile has changed, restarting …"))?;
+            let restarted = Instant::now();
             systemctl::restart(name, timeout)?;
+            let root = question.root;
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
-            match readiness::wait(root, &mut service, timeout.saturating_sub(started.elapsed())) {
-                Ok(()) => say(&format!("{name}: answers after {} s.", started.elapsed().as_secs()))?,
+            match readiness::wait(root, &mut service, timeout.saturating_sub(restarted.elapsed())) {
+                Ok(()) => say(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
                 Err(NotReady::Unknown(why)) => bail!(why),
                 Err(NotReady::No(why)) => {
-                    remark(&format!("{name}: {why}; journalctl -u {name} says why"));
+                    remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
                     return Ok(false);
                 }
             }
-            judged = settled(root, sizing, name, timeout.saturating_sub(started.elapsed()));
+            judged = settled(question, name, timeout.saturating_sub(restarted.elapsed()));
         }
     }
-    let (word, ink) = check::word(judged.status());
-    let mut page = Page::new();
-    page.one_line(word, ink, &format!(": {}", check::summary(&judged)));
-    page.print()?;
-    Ok(judged.status() == Status::Fits)
+    print_line(judged.state(), &format!(" - {}", summary(&judged)))?;
+    Ok(judged.state() == State::Ok)
 }
 
-/// The first worker that answers is seldom the last one that starts.
-fn settled(root: &Root, sizing: &Sizing, name: &str, patience: Duration) -> Judged {
-    let started = Instant::now();
+/// Judges a unit once it is no longer being started: what a service in between uses says nothing.
+fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<Judged> {
+    let began = Instant::now();
+    let mut judged = question.judge(name);
+    if judged.verdict.has(Topic::Starting) {
+        say(&format!("{name}: the service is being started, waiting …"))?;
+    }
+    while judged.verdict.has(Topic::Starting) && began.elapsed() < timeout {
+        std::thread::sleep(PAUSE);
+        judged = question.judge(name);
+    }
+    Ok(judged)
+}
+
+/// Judges a unit once all its workers have had time to start: the first one that answers is seldom the last.
+fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
+    let began = Instant::now();
     loop {
-        let judged = judge(root, sizing, name);
-        if judged.status() == Status::Fits || started.elapsed() >= patience.min(Duration::from_secs(30)) {
+        let judged = question.judge(name);
+        let is_passing = judged.verdict.has(Topic::WorkersMissing) || judged.verdict.has(Topic::Starting);
+        if !is_passing || began.elapsed() >= patience.min(TO_SETTLE) {
             return judged;
         }
+        std::thread::sleep(PAUSE);
     }
 }
 
 /// What is to be done with a unit, after a reload.
 fn step(judged: &Judged) -> Step {
-    let verdict = match &judged.verdict {
-        Ok(verdict) => verdict,
-        Err(why) => return Step::Leave(why.clone()),
-    };
+    if let Some(why) = why_not(judged) {
+        return Step::Leave(why.to_owned());
+    }
     let state = judged.facts.as_ref().map(|facts| (&facts.live, facts.loaded.active.as_str()));
     match state {
-        _ if verdict.restart_is_due => Step::Restart,
-        Some((Live::Not, state)) => Step::Leave(format!("it does not run ({state}), and is not started")),
+        _ if judged.verdict.needs_restart => Step::Restart,
+        Some((Live::Not, "activating")) => Step::Leave("it is still being started, not restarted".to_owned()),
+        Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}), not started")),
         _ => Step::Leave("the profile of the running service has not changed, not restarted".to_owned()),
     }
 }
@@ -117,24 +149,22 @@ fn step(judged: &Judged) -> Step {
 /// What would be done.
 fn plan(before: &[Judged], no_restart: bool) -> Page {
     let mut page = Page::new();
-    page.row("", 0, "Would have systemd reload (systemctl daemon-reload).");
+    page.row("", 0, "Would reload systemd (systemctl daemon-reload).");
     for judged in before {
         let name = &judged.unit;
-        // Without our drop-in nothing has told the service anything yet; with one after the reload it is to be told.
-        let unsized_yet = judged.verdict.as_ref().is_ok_and(|verdict| {
-            verdict.leading().is_some_and(|finding| matches!(finding.topic, "not-generated"))
-        });
-        let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Is(_)));
+        // A service without our drop-in gets its first profile by the reload.
+        let is_unsized_yet = judged.verdict.has(Topic::NotGenerated);
+        let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
         let text = match step(judged) {
             Step::Restart if no_restart => "would be left as it is (--no-restart)".to_owned(),
             Step::Restart => "would be restarted: its profile changes".to_owned(),
-            Step::Leave(_) if unsized_yet && runs && !no_restart => {
+            Step::Leave(_) if is_unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }
             Step::Leave(why) => format!("would be left as it is: {why}"),
         };
         page.row("", 0, &format!("{name}: {text}."));
-        page.row("", 0, &format!("Now: {}", check::summary(judged)));
+        page.row("", 0, &format!("Now: {}", summary(judged)));
     }
     page
 }

@@ -1,158 +1,224 @@
-//! `check`: whether what systemd has loaded, and what really runs, still fits the machine. One line a unit for
-//! monitoring; status 0, 1 and 2 for "fits", "does not" and "can't tell".
+//! `check`: whether what systemd has loaded, and what really runs, still fits the machine. A monitoring plugin: one line
+//! that sums up every unit, the worst first, performance data, and the status 0, 1, 2 or 3
+//! (<https://www.monitoring-plugins.org/doc/guidelines.html>).
 
 use std::process::ExitCode;
 
-use anyhow::bail;
-use pypnm_sizing::problem::Problem;
+use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
+use serde::Serialize;
 
-use crate::answer as json;
+use crate::answer::{Answer, NumbersAnswer, text};
 use crate::cli::Check;
-use crate::judge::{Judged, Live, Status, judge, names, status};
+use crate::judge::summary::{heading, ink, line, print_line, summary, worst_first};
+use crate::judge::{Finding, Judged, Live, Question, State, names, worst};
 use crate::output::{Outcome, answer};
-use crate::page::{Ink, Page};
+use crate::page::Page;
+use crate::service::generated::Generated;
 use crate::wording;
 
 /// The width of the labels of details.
-const LABEL: usize = 11;
+const LABEL: usize = 14;
+
+/// The status for wrong usage: a monitoring plugin that cannot tell is UNKNOWN.
+pub(crate) const WRONG_USAGE: u8 = 3;
+
+/// What `check --json` says.
+#[derive(Serialize)]
+struct CheckAnswer {
+    #[serde(flatten)]
+    answer: Answer<UnitAnswer>,
+    /// The exit status.
+    status: u8,
+    state: &'static str,
+}
+
+/// What it says of a unit.
+#[derive(Serialize)]
+struct UnitAnswer {
+    unit: String,
+    status: &'static str,
+    state: &'static str,
+    summary: String,
+    #[serde(rename = "mend")]
+    fix: Option<String>,
+    sized: Option<NumbersAnswer>,
+    loaded: Option<NumbersAnswer>,
+    due: Option<NumbersAnswer>,
+    running: Option<RunningAnswer>,
+    active: Option<String>,
+    findings: Vec<FindingAnswer>,
+}
+
+/// The numbers that a running service uses.
+#[derive(Serialize)]
+struct RunningAnswer {
+    workers_alive: usize,
+    workers: Option<i64>,
+    limit_max_requests: Option<i64>,
+    by: Option<&'static str>,
+}
+
+/// One thing found.
+#[derive(Serialize)]
+struct FindingAnswer {
+    topic: &'static str,
+    status: &'static str,
+    state: &'static str,
+    text: String,
+    #[serde(rename = "mend")]
+    fix: Option<String>,
+}
+
+impl UnitAnswer {
+    fn new(judged: &Judged) -> Self {
+        let facts = judged.facts.as_ref();
+        let verdict = &judged.verdict;
+        let in_use = verdict.in_use;
+        Self {
+            unit: judged.unit.clone(),
+            status: judged.state().fit(),
+            state: judged.state().word(),
+            summary: summary(judged),
+            fix: verdict.leading().and_then(|finding| finding.fix.clone()),
+            sized: facts.and_then(|facts| Some(facts.expected.as_ref().ok()?.numbers.into())),
+            loaded: facts.and_then(|facts| facts.generated.as_ref()?.numbers()).map(Into::into),
+            due: verdict.next_start.map(Into::into),
+            running: facts.and_then(|facts| match &facts.live {
+                Live::Running(running) => Some(RunningAnswer {
+                    workers_alive: running.workers,
+                    workers: in_use.and_then(|in_use| in_use.workers),
+                    limit_max_requests: in_use.and_then(|in_use| in_use.limit_max_requests),
+                    by: in_use.map(|in_use| in_use.origin.word()),
+                }),
+                Live::Not | Live::Hidden(_) => None,
+            }),
+            active: facts.map(|facts| facts.loaded.active.clone()),
+            findings: verdict.findings.iter().map(FindingAnswer::new).collect(),
+        }
+    }
+}
+
+impl FindingAnswer {
+    fn new(finding: &Finding) -> Self {
+        Self {
+            topic: finding.topic.word(),
+            status: finding.state.fit(),
+            state: finding.state.word(),
+            text: finding.text.clone(),
+            fix: finding.fix.clone(),
+        }
+    }
+}
+
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
-        bail!("check asks the running systemd; a machine below --root has none");
+        let why = " - check asks the running systemd, not --root";
+        return print_line(State::Unknown, why).map(|_| ExitCode::from(State::Unknown.exit_status()));
     }
     let sizing = size(&Request::new(root));
-    let judged: Vec<Judged> =
-        names(&sizing, arguments.unit.as_deref()).iter().map(|name| judge(root, &sizing, name)).collect();
-    let text = if arguments.json {
-        json::check(&sizing, &judged, status(&judged))
-    } else {
-        let mut page = Page::new();
-        for one in &judged {
-            line(&mut page, one, &sizing.problems);
-            if arguments.verbose {
-                details(&mut page, one);
-            }
-        }
-        if arguments.verbose {
-            for problem in &sizing.problems {
-                page.row("  problem  ", 11, &problem.to_string());
-            }
-        }
-        page.print()?;
-        return Ok(ExitCode::from(status(&judged)));
-    };
-    answer(&text).map(|_| ExitCode::from(status(&judged)))
-}
-
-/// The words that monitoring knows.
-pub(crate) fn word(status: Status) -> (&'static str, Ink) {
-    match status {
-        Status::Fits => ("OK", Ink::Green),
-        Status::Differs => ("WARNING", Ink::Yellow),
-        Status::Unknown => ("UNKNOWN", Ink::Red),
-    }
-}
-
-/// What the line says behind the word.
-pub(crate) fn summary(judged: &Judged) -> String {
-    let verdict = match &judged.verdict {
-        Ok(verdict) => verdict,
-        Err(why) => return format!("{}: {why}", judged.unit),
-    };
-    let name = &verdict.unit;
-    if let Some(finding) = verdict.leading() {
-        // Each on its own says half: both why there is no drop-in and what PyPNM does instead.
-        let also = verdict.findings.iter().find(|other| other.topic == "sizes-itself" && *other != finding);
-        let also = also.map_or_else(String::new, |other| format!("; {}", other.text));
-        let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!("; mend: {mend}"));
-        return format!("{name}: {}{also}{mend}", finding.text);
-    }
-    let mut parts = Vec::new();
-    if let (Some(due), Some(Ok(sized))) =
-        (verdict.due, judged.facts.as_ref().map(|facts| facts.sized.as_ref()))
-    {
-        let profile = match verdict.in_use {
-            Some(used) => (
-                used.workers.unwrap_or(due.workers),
-                used.limit_max_requests.unwrap_or(due.limit_max_requests),
-            ),
-            None => (due.workers, due.limit_max_requests),
+    let question = Question { root, sizing: &sizing, must_run: arguments.must_run };
+    let judged = question.judge_all(&names(&sizing, arguments.unit.as_deref()));
+    let state = worst(&judged);
+    let status = ExitCode::from(state.exit_status());
+    if arguments.json {
+        let units = judged.iter().map(UnitAnswer::new).collect();
+        let answer_of_all = CheckAnswer {
+            answer: Answer::new("check", &sizing, units),
+            status: state.exit_status(),
+            state: state.word(),
         };
-        parts.push(format!(
-            "{}, on {} CPUs, {} GiB",
-            wording::profile(profile.0, profile.1),
-            sized.cpus,
-            sized.gib
-        ));
+        return answer(&text(&answer_of_all)).map(|_| status);
     }
-    let by_hand: Vec<&str> = verdict
-        .findings
-        .iter()
-        .filter(|finding| matches!(finding.topic, "override" | "set-by-hand"))
-        .map(|finding| finding.text.as_str())
-        .collect();
-    if !by_hand.is_empty() {
-        parts.push(format!("set by hand: {}", by_hand.join("; ")));
+    let mut page = Page::new();
+    page.one_line(&heading(state), ink(state), &line(&judged));
+    if arguments.verbose {
+        for judged in worst_first(&judged) {
+            details(&mut page, judged);
+        }
+        for problem in &sizing.problems {
+            page.row("  problem", LABEL, &problem.to_string());
+        }
     }
-    let rest =
-        verdict.findings.iter().filter(|finding| matches!(finding.topic, "turned-off" | "not-running"));
-    parts.extend(rest.map(|finding| finding.text.clone()));
-    format!("{name}: {}", parts.join("; "))
-}
-
-/// The one line; longer than a terminal if it must be, since monitoring reads one.
-fn line(page: &mut Page, judged: &Judged, problems: &[Problem]) {
-    let problems = match problems.len() {
-        0 => String::new(),
-        1 => "; 1 problem with what was read, see --verbose".to_owned(),
-        number => format!("; {number} problems with what was read, see --verbose"),
-    };
-    let (word, ink) = word(judged.status());
-    page.one_line(word, ink, &format!(": {}{problems}", summary(judged)));
+    page.print().map(|_| status)
 }
 
 fn details(page: &mut Page, judged: &Judged) {
-    let (Some(facts), Ok(verdict)) = (&judged.facts, &judged.verdict) else {
-        return;
+    let verdict = &judged.verdict;
+    page.row("", 0, &format!("{}: {}", judged.unit, judged.state().word().to_uppercase()));
+    let numbers = |numbers: Option<Numbers>| {
+        numbers.map_or_else(|| "none".to_owned(), |n| wording::brief(n.workers, Some(n.limit_max_requests)))
     };
-    let numbers = |numbers: Option<pypnm_sizing::pypnm::Numbers>| {
-        numbers
-            .map_or_else(|| "nothing".to_owned(), |n| wording::brief(n.workers, Some(n.limit_max_requests)))
-    };
-    match &facts.sized {
-        Ok(sized) => page.row(
-            "  fits",
-            LABEL,
-            &format!("{} ({} CPUs, {} GiB)", numbers(Some(sized.numbers)), sized.cpus, sized.gib),
-        ),
-        Err(why) => page.row("  fits", LABEL, &format!("not sized: {why}")),
-    }
-    page.row(
-        "  loaded",
-        LABEL,
-        &format!(
-            "{} ({})",
-            numbers(facts.generated.as_ref().and_then(crate::service::generated::Generated::numbers)),
-            facts.drop_in
-        ),
-    );
-    if verdict.due.is_some() {
-        page.row("  due", LABEL, &format!("{}, at its next start", numbers(verdict.due)));
-    }
-    match (&facts.live, verdict.in_use) {
-        (Live::Is(running), used) => {
-            let alive = wording::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
-            let asked = used.and_then(|used| {
-                let profile = wording::brief(used.workers?, used.limit_max_requests);
-                Some(format!("; {profile} {}", used.by.words()))
-            });
-            page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
+    if let Some(facts) = &judged.facts {
+        match &facts.expected {
+            Ok(expected) => page.row(
+                "  sized",
+                LABEL,
+                &format!(
+                    "{}, for {} and {} GiB",
+                    numbers(Some(expected.numbers)),
+                    wording::cpus(expected.cpus),
+                    expected.gib
+                ),
+            ),
+            Err(why) => page.row("  sized", LABEL, &format!("no: {why}")),
         }
-        (Live::Not | Live::Hidden(_), _) => page.row("  running", LABEL, &facts.loaded.active),
+        let generated = numbers(facts.generated.as_ref().and_then(Generated::numbers));
+        page.row("  generated", LABEL, &format!("{generated} ({})", facts.drop_in));
+        if verdict.next_start.is_some() {
+            page.row("  next start", LABEL, &numbers(verdict.next_start));
+        }
+        match (&facts.live, verdict.in_use) {
+            (Live::Running(running), in_use) => {
+                let alive = wording::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+                let asked = in_use.and_then(|in_use| {
+                    let profile = wording::brief(in_use.workers?, in_use.limit_max_requests);
+                    Some(format!("; {profile}, {}", in_use.origin.words()))
+                });
+                page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
+            }
+            (Live::Not | Live::Hidden(_), _) => page.row("  running", LABEL, &facts.loaded.active),
+        }
     }
     for finding in &verdict.findings {
-        let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!("; mend: {mend}"));
-        page.row("  -", LABEL, &format!("{}{mend}", finding.text));
+        let fix = finding.fix.as_ref().map_or_else(String::new, |fix| format!("; fix: {fix}"));
+        page.row("  -", 4, &format!("{}{fix}", finding.text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckAnswer, FindingAnswer, RunningAnswer, UnitAnswer};
+    use crate::answer::tests::{answer, assert_documented, numbers};
+
+    #[test]
+    fn the_schema_is_documented() {
+        let text = String::new;
+        let unit = UnitAnswer {
+            unit: text(),
+            status: "",
+            state: "",
+            summary: text(),
+            fix: Some(text()),
+            sized: Some(numbers()),
+            loaded: Some(numbers()),
+            due: Some(numbers()),
+            running: Some(RunningAnswer {
+                workers_alive: 1,
+                workers: Some(1),
+                limit_max_requests: Some(1),
+                by: Some(""),
+            }),
+            active: Some(text()),
+            findings: vec![FindingAnswer {
+                topic: "",
+                status: "",
+                state: "",
+                text: text(),
+                fix: Some(text()),
+            }],
+        };
+        assert_documented("`check`", &CheckAnswer { answer: answer(unit), status: 0, state: "" });
     }
 }

@@ -155,7 +155,7 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
         bail!("--write={}: expected the path of a file", path.display());
     };
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let written = write::make_directories(dir).and_then(|()| write::replace(dir, name, text));
+    let written = write::create_directories(dir).and_then(|()| write::replace(dir, name, text));
     written.map_err(|error| match removed(path) {
         Ok(what) => anyhow!("{error}; {what}"),
         Err(stale) => anyhow!("{error}; {stale}"),

@@ -14,8 +14,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
+use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::pypnm::{ENV_FILE, integer};
 use pypnm_sizing::root::{ReadError, Root};
@@ -26,7 +28,8 @@ use rustix::io::Errno;
 
 use crate::cli::Exec;
 use crate::output::remark;
-use crate::wording::{self, Keys, OF_UVICORN};
+use crate::service::launch::Launch;
+use crate::wording;
 use environment::{Decision, Number, OperatorFile, SizedValues, VARIABLES, decide};
 
 /// Statuses, as env(1), nohup(1) and timeout(1) have them: the program's own failure, a command that can't be executed, a
@@ -162,7 +165,7 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
             continue;
         };
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        if write::make_directories(dir).and_then(|()| write::replace(dir, name, text)).is_ok() {
+        if write::create_directories(dir).and_then(|()| write::replace(dir, name, text)).is_ok() {
             return Ok(path.to_owned());
         }
     }
@@ -196,11 +199,12 @@ fn in_memory(text: &str) -> Result<OwnedFd, Errno> {
 /// The one line: the numbers, why, the file, and what becomes of one worker at its limit.
 fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) -> String {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let numbers = if Keys::of_arguments(&words) == OF_UVICORN { &decision.uvicorn } else { &decision.serve };
+    let launch = Launch::of_arguments(&words);
+    let numbers = if launch.program() == Program::Uvicorn { &decision.uvicorn } else { &decision.serve };
     let [workers, limit] = numbers.clone();
     // Flags of the command win by themselves.
-    let workers = flag(&words, "--workers").unwrap_or(workers);
-    let limit = flag(&words, "--limit-max-requests").unwrap_or(limit);
+    let workers = flag(&launch, WORKERS_FLAG).unwrap_or(workers);
+    let limit = flag(&launch, LIMIT_MAX_REQUESTS_FLAG).unwrap_or(limit);
 
     let mut reasons = Vec::new();
     match &workers.set_by {
@@ -228,16 +232,8 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
     format!("{} ({}); {place}{end}", wording::profile(workers.value, limit.value), reasons.join("; "))
 }
 
-/// The value of a flag on the command line, the last one.
-fn flag(words: &[String], name: &str) -> Option<Number> {
-    let mut found = None;
-    for (at, word) in words.iter().enumerate() {
-        let value = match word.strip_prefix(name) {
-            Some("") => words.get(at + 1).map(String::as_str),
-            Some(rest) => rest.strip_prefix('='),
-            None => None,
-        };
-        found = value.and_then(integer).or(found);
-    }
-    found.map(|value| Number { value, set_by: Some(name.to_owned()) })
+/// The value of a flag on the command line.
+fn flag(launch: &Launch<'_>, name: &str) -> Option<Number> {
+    let value = launch.flag(name).and_then(integer)?;
+    Some(Number { value, set_by: Some(name.to_owned()) })
 }

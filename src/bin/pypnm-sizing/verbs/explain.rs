@@ -2,22 +2,150 @@
 //! steps, what was set by hand, what was read and what could not be, and what PyPNM would have taken for itself.
 
 use pypnm_sizing::capacity::Available;
-use pypnm_sizing::limits::{Amount, Limit, Resource, Scope, host};
+use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
-use pypnm_sizing::pypnm::{Numbers, default_numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
+use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
+use serde::Serialize;
 
-use super::show;
-use crate::answer as json;
+use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
 use crate::service::pypnm::{self, Program};
-use crate::wording::{chosen, place, profile, settings, state, turned_off};
+use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
+
+/// What `explain --json` says.
+#[derive(Serialize)]
+struct ExplainAnswer {
+    #[serde(flatten)]
+    answer: Answer<UnitAnswer>,
+    configuration_files: Vec<String>,
+}
+
+/// What it says of a unit.
+#[derive(Serialize)]
+struct UnitAnswer {
+    #[serde(flatten)]
+    profile: ProfileAnswer,
+    limits: Vec<LimitAnswer>,
+    capacity: CapacityAnswer,
+    targets: TargetsAnswer,
+    pypnm_by_itself: PypnmDefaultAnswer,
+    unit_files: Vec<String>,
+    installations: Vec<InstallationAnswer>,
+}
+
+/// A limit that was found.
+#[derive(Serialize)]
+struct LimitAnswer {
+    resource: &'static str,
+    scope: &'static str,
+    /// Milli-CPUs or bytes.
+    amount: Option<u64>,
+    cpus: Option<String>,
+    shared_by: u32,
+    binds: bool,
+    source: SourceAnswer,
+}
+
+/// What is left of the tightest limits.
+#[derive(Serialize)]
+struct CapacityAnswer {
+    cpu: AvailableAnswer,
+    memory: AvailableAnswer,
+}
+
+/// Milli-CPUs or bytes.
+#[derive(Serialize)]
+struct AvailableAnswer {
+    amount: u64,
+    before_reserve: u64,
+    reserved: u64,
+}
+
+/// Workers, as each of the guide's steps would have them.
+#[derive(Serialize)]
+struct TargetsAnswer {
+    cpu: u32,
+    memory: u32,
+    memory_per_worker: Option<u32>,
+}
+
+/// What PyPNM starts where it sizes itself.
+#[derive(Serialize)]
+struct PypnmDefaultAnswer {
+    workers: i64,
+    limit_max_requests: i64,
+    differs_because: Vec<String>,
+}
+
+impl UnitAnswer {
+    fn new(root: &Root, unit: &SizedUnit, default: &PypnmDefault) -> Self {
+        let binds = |index| {
+            [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
+        };
+        let limits =
+            unit.limits.iter().enumerate().map(|(index, limit)| LimitAnswer::new(limit, binds(index)));
+        let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
+        Self {
+            profile: ProfileAnswer::new(unit),
+            limits: limits.collect(),
+            capacity: CapacityAnswer {
+                cpu: AvailableAnswer::new(unit.capacity.cpu),
+                memory: AvailableAnswer::new(unit.capacity.memory),
+            },
+            targets: TargetsAnswer {
+                cpu: unit.profile.cpu_target,
+                memory: unit.profile.guardrail.workers,
+                memory_per_worker: unit.profile.per_worker_target,
+            },
+            pypnm_by_itself: PypnmDefaultAnswer {
+                workers: default.numbers.workers,
+                limit_max_requests: default.numbers.limit_max_requests,
+                differs_because: default.against(unit).1,
+            },
+            unit_files: files.cloned().collect(),
+            installations: InstallationAnswer::all(root, unit),
+        }
+    }
+}
+
+impl LimitAnswer {
+    fn new(limit: &Limit, binds: bool) -> Self {
+        let (amount, cpus) = match &limit.amount {
+            Amount::Memory(bytes) => (Some(*bytes), None),
+            Amount::CpuTime(milli) => (Some(*milli), None),
+            Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
+            Amount::Unknown(_) => (None, None),
+        };
+        Self {
+            resource: match limit.resource() {
+                Resource::Cpu => "cpu",
+                Resource::Memory => "memory",
+            },
+            scope: scope(limit.scope),
+            amount,
+            cpus,
+            shared_by: limit.shared_by,
+            binds,
+            source: SourceAnswer::new(&limit.source),
+        }
+    }
+}
+
+impl AvailableAnswer {
+    fn new(available: Available) -> Self {
+        Self {
+            amount: available.amount,
+            before_reserve: available.amount.saturating_add(available.reserved),
+            reserved: available.reserved,
+        }
+    }
+}
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
 const LOWER_OF: &str = "Choose a worker count from the lower of: CPU-based target, memory-based target";
@@ -34,28 +162,32 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         ..Request::new(root)
     });
     let units = chosen(&sizing, arguments.unit.as_deref())?;
-    let own = Own::of(root, &hypothetical);
+    let default = PypnmDefault::new(root, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
-        return answer(&json::explain(root, &sizing, &units, &own));
+        let units = units.iter().map(|unit| UnitAnswer::new(root, unit, &default)).collect();
+        return answer(&text(&ExplainAnswer {
+            answer: Answer::new("explain", &sizing, units),
+            configuration_files: sizing.config.files.iter().map(ToString::to_string).collect(),
+        }));
     }
     let mut page = Page::new();
     if let Some(why) = turned_off(&sizing) {
         page.row("", 0, &format!("Nothing is sized: {why}."));
     }
     for unit in &units {
-        one(&mut page, unit, &own);
+        explain(&mut page, unit, &default);
         installations(&mut page, root, unit);
     }
     if arguments.unit.is_none() {
-        show::unsized_units(&mut page, &sizing);
+        unsized_units(&mut page, &sizing);
     }
     configuration(&mut page, &sizing);
     page.print()
 }
 
-fn one(page: &mut Page, unit: &SizedUnit, own: &Own) {
-    page.heading(&show::headline(unit));
+fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
+    page.heading(&headline(unit));
     resource(page, unit, Resource::Cpu);
     resource(page, unit, Resource::Memory);
     page.heading("The steps of the guide \"PyPNM Worker Sizing\"");
@@ -77,7 +209,7 @@ fn one(page: &mut Page, unit: &SizedUnit, own: &Own) {
         page.row("  ", 2, &one.to_string());
     }
     page.heading("PyPNM by itself");
-    let (what, why) = own.against(unit);
+    let (what, why) = default.against(unit);
     page.row("  ", 2, &what);
     for reason in why {
         page.row("  - ", 4, &reason);
@@ -139,11 +271,11 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
         })
         .collect();
     page.table(&rows);
-    page.row("  = ", 4, &left(unit, grant, resource));
+    page.row("  = ", 4, &remainder(unit, grant, resource));
 }
 
 /// What is left of the limit that binds: before and after the share, the reserve, the rounding.
-fn left(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
+fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
     let written = |value| match resource {
         Resource::Cpu => Cpus(value).to_string(),
         Resource::Memory => format!("{} ({} GiB)", Gb(value), Gib(value)),
@@ -196,7 +328,7 @@ fn source(limit: &Limit) -> String {
 }
 
 /// Who sets a limit, in a word.
-pub(crate) fn scope(scope: Scope) -> &'static str {
+fn scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Host | Scope::Inherited => "machine",
         Scope::Container => "container",
@@ -284,77 +416,38 @@ fn configuration(page: &mut Page, sizing: &Sizing) {
     }
 }
 
-/// What PyPNM would take for itself: it sees the machine's CPUs and memory, and no limit below them.
-pub(crate) struct Own {
-    cpus: u64,
-    memory: u64,
-    pub(crate) numbers: Numbers,
-}
+#[cfg(test)]
+mod tests {
+    use super::{
+        AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
+        UnitAnswer,
+    };
+    use crate::answer::tests::{answer, assert_documented, profile, source};
 
-impl Own {
-    /// For the machine below `root`, or the one to try.
-    pub(crate) fn of(root: &Root, hypothetical: &Hypothetical) -> Self {
-        // Problems of these files have been reported by the sizing.
-        let host = host::read(root, &mut Vec::new());
-        let online = host.limits.iter().find_map(|limit| match &limit.amount {
-            Amount::Cpus(set) => Some(u64::from(set.count())),
-            _ => None,
-        });
-        let cpus = hypothetical.cpu.map_or(online.unwrap_or(1), |(milli, _)| (milli / 1000).max(1));
-        let memory = hypothetical.memory.map_or(host.memory_total.unwrap_or(0), |(bytes, _)| bytes);
-        Self { cpus, memory, numbers: default_numbers(cpus, memory) }
-    }
-
-    /// What it would start in place of the unit's profile, and why that differs.
-    pub(crate) fn against(&self, unit: &SizedUnit) -> (String, Vec<String>) {
-        let sized = &unit.profile;
-        let own = self.numbers;
-        let itself = profile(own.workers, own.limit_max_requests);
-        let same_workers = own.workers == i64::from(sized.workers);
-        let same_limit = own.limit_max_requests == i64::from(sized.limit_max_requests);
-        if same_workers && same_limit {
-            return ("would start the same".to_owned(), Vec::new());
-        }
-        let mut why = Vec::new();
-        let (cpus, memory) = (unit.capacity.whole_cpus(), unit.capacity.memory.amount);
-        // What its table says of what is really granted.
-        let here = default_numbers(cpus, memory);
-        if here != own {
-            why.push(format!(
-                "It counts {} CPUs and {} GiB, the machine's; what is granted is {cpus} and {} GiB.",
-                self.cpus,
-                Gib(self.memory),
-                Gib(memory)
-            ));
-        }
-        let by_hand = |same: bool, operator: bool| !same && operator;
-        if by_hand(same_workers, sized.workers_step == WorkersStep::Operator)
-            || by_hand(same_limit, sized.limit_step == LimitStep::Operator)
-        {
-            why.push("It does not know sizing.conf.".to_owned());
-        } else if !same_workers && here.workers != i64::from(sized.workers) {
-            let steps = here.workers < i64::from(sized.workers) && sized.workers <= DEFAULT_MAX_WORKERS;
-            why.push(if steps {
-                "Its steps are 6, 12 and 24 GiB (2^30 bytes); the guide's are GB (10^9).".to_owned()
-            } else {
-                "It knows neither MaxWorkers= nor MemoryPerWorker=.".to_owned()
-            });
-        }
-        if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
-            why.extend(match (sized.limit_step, here.limit_max_requests) {
-                (LimitStep::Operator, _) => None,
-                (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
-                (_, 1000) => Some(
-                    "Its table says 1000 for all below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
-                        .to_owned(),
-                ),
-                (_, 4000) => Some(
-                    "Its table says 4000 from 8 CPUs and 64 GiB on; the guide has 2000-4000 there, and the lower is taken."
-                        .to_owned(),
-                ),
-                _ => Some("Its table says 2000 from 12 GiB on.".to_owned()),
-            });
-        }
-        (format!("would start {itself}"), why)
+    #[test]
+    fn the_schema_is_documented() {
+        let available = || AvailableAnswer { amount: 1, before_reserve: 1, reserved: 1 };
+        let unit = UnitAnswer {
+            profile: profile(),
+            limits: vec![LimitAnswer {
+                resource: "",
+                scope: "",
+                amount: Some(1),
+                cpus: Some(String::new()),
+                shared_by: 1,
+                binds: true,
+                source: source(),
+            }],
+            capacity: CapacityAnswer { cpu: available(), memory: available() },
+            targets: TargetsAnswer { cpu: 1, memory: 1, memory_per_worker: Some(1) },
+            pypnm_by_itself: PypnmDefaultAnswer {
+                workers: 1,
+                limit_max_requests: 1,
+                differs_because: vec![String::new()],
+            },
+            unit_files: vec![String::new()],
+        };
+        let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
+        assert_documented("`explain`", &whole);
     }
 }

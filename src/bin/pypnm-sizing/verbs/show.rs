@@ -1,20 +1,39 @@
 //! `show`: the answer at a glance. The profile, a line each for what decided it, and where to look next.
 
+use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
+use serde::Serialize;
 
-use crate::answer as json;
+use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::pypnm::{self, Program};
 use crate::service::{generated, own};
 use crate::wording::{
-    Setting, brief, chosen, effective, not_sized, override_text, profile, settings, state, turned_off,
+    Setting, chosen, doubts, headline, override_text, profile, settings, state, turned_off, unsized_units,
 };
+
+/// What `show --json` says of a unit.
+#[derive(Serialize)]
+struct UnitAnswer {
+    #[serde(flatten)]
+    profile: ProfileAnswer,
+    loaded: Option<LoadedAnswer>,
+    installations: Vec<InstallationAnswer>,
+}
+
+/// What the generator wrote at the last reload; null: nothing.
+#[derive(Serialize)]
+struct LoadedAnswer {
+    same: bool,
+    workers: Option<i64>,
+    limit_max_requests: Option<i64>,
+}
 
 /// The width of the labels.
 const LABEL: usize = 11;
@@ -30,7 +49,12 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let loaded = |unit: &SizedUnit| loaded(root, &hypothetical, unit);
     if arguments.json {
-        return answer(&json::show(root, &sizing, &units, &loaded));
+        let units = units.iter().map(|unit| UnitAnswer {
+            profile: ProfileAnswer::new(unit),
+            loaded: LoadedAnswer::new(&loaded(unit)),
+            installations: InstallationAnswer::all(root, unit),
+        });
+        return answer(&text(&Answer::new("show", &sizing, units.collect())));
     }
     let mut page = Page::new();
     if let Some(why) = turned_off(&sizing) {
@@ -38,7 +62,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     for unit in &units {
         let is_tried = hypothetical != Hypothetical::default();
-        one(&mut page, unit, &loaded(unit), is_tried);
+        show(&mut page, unit, &loaded(unit), is_tried);
         if !is_tried {
             installation(&mut page, root, unit);
         }
@@ -47,26 +71,14 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         unsized_units(&mut page, &sizing);
     }
     if !units.is_empty() {
-        let next = "Why: pypnm-sizing explain. Does it fit what runs: pypnm-sizing check.";
+        let next = "Reasons: pypnm-sizing explain. Comparison with what runs: pypnm-sizing check.";
         page.gap();
         page.row("", 0, next);
     }
     page.print()
 }
 
-/// The units that are named but not sized.
-pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
-    if !sizing.is_enabled() {
-        return;
-    }
-    for name in sizing.config.units() {
-        if let Some(why) = not_sized(sizing, &name) {
-            page.heading(&format!("{name}: not sized, {why}"));
-        }
-    }
-}
-
-fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
+fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     page.heading(&headline(unit));
     page.gap();
     let capacity = &unit.capacity;
@@ -85,11 +97,14 @@ fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     );
     // The two lines above name their own keys already.
     let named = |setting: &&Setting| matches!(setting.key, "Workers" | "LimitMaxRequests");
-    for setting in settings(&unit.config).iter().filter(|one| one.matters() && !named(one)) {
+    for setting in settings(&unit.config).iter().filter(|setting| setting.matters() && !named(setting)) {
         page.row("  By hand", LABEL, &setting.to_string());
     }
-    for one in &unit.overrides.list {
-        page.row("  By hand", LABEL, &override_text(one));
+    for found in &unit.overrides.list {
+        page.row("  By hand", LABEL, &override_text(found));
+    }
+    for doubt in doubts(unit) {
+        page.row("  Note", LABEL, &doubt);
     }
     // Of a machine to try nobody expects that it has one.
     let here = unit.definition.as_ref().filter(|_| !is_tried);
@@ -97,19 +112,19 @@ fn one(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
         page.row("  Unit", LABEL, state);
     }
     match loaded {
-        Loaded::NotAsked | Loaded::Same => {}
+        Loaded::NotAsked | Loaded::Same(_) => {}
         Loaded::Other(numbers) => page.row(
             "  Loaded",
             LABEL,
             &format!(
-                "{}: systemd has that from before a change; 'pypnm-sizing apply' brings it up to date",
+                "{}, from before a change; 'pypnm-sizing apply' brings it up to date",
                 profile(numbers.workers, numbers.limit_max_requests)
             ),
         ),
         Loaded::Nothing => page.row(
             "  Loaded",
             LABEL,
-            "nothing: systemd has no drop-in from the generator; 'pypnm-sizing check' says why",
+            "nothing: systemd has no drop-in from the generator; see 'pypnm-sizing check'",
         ),
     }
 }
@@ -124,49 +139,54 @@ fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
     page.row("  PyPNM", LABEL, &text);
 }
 
-/// The unit and its profile, as it comes out in the end.
-pub(crate) fn headline(unit: &SizedUnit) -> String {
-    let sized = Numbers {
-        workers: unit.profile.workers.into(),
-        limit_max_requests: unit.profile.limit_max_requests.into(),
-    };
-    let numbers = effective(unit);
-    let but = if numbers == sized {
-        String::new()
-    } else {
-        format!(", by hand; sized: {}", brief(sized.workers, Some(sized.limit_max_requests)))
-    };
-    format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
-}
-
-/// What the running systemd has loaded for a unit, as far as a look at the generator's output tells.
-pub(crate) enum Loaded {
+/// What the generator wrote for a unit at the last reload.
+enum Loaded {
     /// Another machine is tried, or no systemd runs.
     NotAsked,
-    /// The same profile.
-    Same,
-    /// Another one.
+    /// What it would write now.
+    Same(Numbers),
     Other(Numbers),
-    /// None of ours.
     Nothing,
+}
+
+impl LoadedAnswer {
+    fn new(loaded: &Loaded) -> Option<Self> {
+        let (same, numbers) = match loaded {
+            Loaded::NotAsked => return None,
+            Loaded::Same(numbers) => (true, Some(*numbers)),
+            Loaded::Other(numbers) => (false, Some(*numbers)),
+            Loaded::Nothing => (false, None),
+        };
+        Some(Self {
+            same,
+            workers: numbers.map(|numbers| numbers.workers),
+            limit_max_requests: numbers.map(|numbers| numbers.limit_max_requests),
+        })
+    }
 }
 
 fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded {
     if *hypothetical != Hypothetical::default() || !own::is_booted(root) {
         return Loaded::NotAsked;
     }
-    match generated::read(root, &unit.name, &unit.name)
-        .ok()
-        .flatten()
-        .and_then(|generated| generated.numbers())
-    {
+    let generated = generated::read(root, &unit.name, &unit.name).ok().flatten();
+    match generated.and_then(|generated| generated.numbers()) {
         None => Loaded::Nothing,
-        Some(numbers)
-            if numbers.workers == i64::from(unit.profile.workers)
-                && numbers.limit_max_requests == i64::from(unit.profile.limit_max_requests) =>
-        {
-            Loaded::Same
+        Some(numbers) if generated::numbers(&DropIn::new(unit).environment()) == Some(numbers) => {
+            Loaded::Same(numbers)
         }
         Some(numbers) => Loaded::Other(numbers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LoadedAnswer, UnitAnswer};
+    use crate::answer::tests::{answer, assert_documented, profile};
+
+    #[test]
+    fn the_schema_is_documented() {
+        let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
+        assert_documented("`show`", &answer(UnitAnswer { profile: profile(), loaded: Some(loaded) }));
     }
 }

@@ -4,7 +4,7 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::{Candidate, main_process};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
-use crate::service::systemctl;
+use crate::service::{process, systemctl};
 
 /// More processes than this are no PyPNM.
 const MOST: usize = 4096;
@@ -46,25 +46,24 @@ pub(super) struct Unit {
 impl Unit {
     /// Asks systemd. `None`: no systemd answers here.
     fn ask(name: &str) -> Option<Self> {
-        let properties =
-            systemctl::properties(name, "LoadState,ActiveState,ControlGroup,MainPID,NRestarts").ok()?;
-        let mut unit = Self { name: name.to_owned(), ..Self::default() };
-        for (property, value) in properties {
-            match property.as_str() {
-                "LoadState" => unit.load = value,
-                "ActiveState" => unit.active = value,
-                "ControlGroup" => unit.cgroup = value,
-                "MainPID" => unit.main = value.parse().unwrap_or(0),
-                "NRestarts" => unit.automatic_restarts = value.parse().ok(),
-                _ => {}
-            }
-        }
+        let names = ["LoadState", "ActiveState", "ControlGroup", "MainPID", "NRestarts"];
+        let properties = systemctl::properties(name, &names).ok()?;
+        let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
+        let number = |name: &str| properties.get(name)?.parse().ok();
+        let unit = Self {
+            name: name.to_owned(),
+            load: word("LoadState"),
+            active: word("ActiveState"),
+            cgroup: word("ControlGroup"),
+            main: number("MainPID").and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+            automatic_restarts: number("NRestarts"),
+        };
         Some(unit)
     }
 
     /// All processes of its cgroup and of those below. Empty: it is down.
     fn processes(&self, machine: &Root) -> Vec<u32> {
-        systemctl::processes(machine, &self.cgroup)
+        process::pids_of_cgroup(machine, &self.cgroup)
     }
 }
 

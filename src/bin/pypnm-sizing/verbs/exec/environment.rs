@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use pypnm_sizing::names::{UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY};
 use pypnm_sizing::overrides::is_valid_value;
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{
@@ -16,10 +17,6 @@ use pypnm_sizing::pypnm::{
     read_profile_file,
 };
 
-use crate::wording::{UVICORN_LIMIT, UVICORN_WORKERS};
-
-/// What uvicorn and others take for the number of workers where nothing else gives it.
-pub(crate) const WEB_CONCURRENCY: &str = "WEB_CONCURRENCY";
 /// Every variable that decides.
 pub(crate) const VARIABLES: [&str; 7] = [
     CPU_COUNT,
@@ -27,7 +24,7 @@ pub(crate) const VARIABLES: [&str; 7] = [
     WORKERS,
     LIMIT_MAX_REQUESTS,
     UVICORN_WORKERS,
-    UVICORN_LIMIT,
+    UVICORN_LIMIT_MAX_REQUESTS,
     WEB_CONCURRENCY,
 ];
 
@@ -80,7 +77,7 @@ pub(crate) fn decide(
     let sized_text = |key| match key {
         CPU_COUNT => sized.cpu_count.clone(),
         TOTAL_MEMORY_GIB => sized.total_memory_gib.clone(),
-        LIMIT_MAX_REQUESTS | UVICORN_LIMIT => sized.limit_max_requests.to_string(),
+        LIMIT_MAX_REQUESTS | UVICORN_LIMIT_MAX_REQUESTS => sized.limit_max_requests.to_string(),
         _ => sized.workers.to_string(),
     };
     // Each on its own: not empty, and nothing that would end the program.
@@ -104,20 +101,20 @@ pub(crate) fn decide(
         .or_else(|| first(&[WORKERS, UVICORN_WORKERS, WEB_CONCURRENCY], 1))
         .unwrap_or_else(|| of_sizing(sized.workers));
     let serve_limit = in_file(LIMIT_MAX_REQUESTS)
-        .or_else(|| first(&[LIMIT_MAX_REQUESTS, UVICORN_LIMIT], 0))
+        .or_else(|| first(&[LIMIT_MAX_REQUESTS, UVICORN_LIMIT_MAX_REQUESTS], 0))
         .unwrap_or_else(|| of_sizing(sized.limit_max_requests));
     let uvicorn_workers =
         first(&[UVICORN_WORKERS, WEB_CONCURRENCY], 1).unwrap_or_else(|| serve_workers.clone());
-    let uvicorn_limit = variable(UVICORN_LIMIT, 0).unwrap_or_else(|| serve_limit.clone());
+    let uvicorn_limit = variable(UVICORN_LIMIT_MAX_REQUESTS, 0).unwrap_or_else(|| serve_limit.clone());
 
     if !own.contains_key(UVICORN_WORKERS) && !own.contains_key(WEB_CONCURRENCY) {
         decision.changes.insert(UVICORN_WORKERS, Some(uvicorn_workers.value.to_string()));
     }
     // uvicorn takes 0 for "end before the first request".
     if uvicorn_limit.value <= 0 {
-        decision.remove(UVICORN_LIMIT);
-    } else if !own.contains_key(UVICORN_LIMIT) {
-        decision.changes.insert(UVICORN_LIMIT, Some(uvicorn_limit.value.to_string()));
+        decision.remove(UVICORN_LIMIT_MAX_REQUESTS);
+    } else if !own.contains_key(UVICORN_LIMIT_MAX_REQUESTS) {
+        decision.changes.insert(UVICORN_LIMIT_MAX_REQUESTS, Some(uvicorn_limit.value.to_string()));
     }
 
     let mut profile = String::new();
@@ -213,7 +210,9 @@ impl Deciding<'_> {
 fn is_accepted(key: &str, value: &str) -> (bool, &'static str) {
     match key {
         UVICORN_WORKERS | WEB_CONCURRENCY => (integer(value.trim()).is_some(), "a whole number"),
-        UVICORN_LIMIT => (integer(value.trim()).is_some_and(|limit| limit >= 0), "a whole number from 0"),
+        UVICORN_LIMIT_MAX_REQUESTS => {
+            (integer(value.trim()).is_some_and(|limit| limit >= 0), "a whole number from 0")
+        }
         LIMIT_MAX_REQUESTS => (is_valid_value(key, value), "a whole number from 0"),
         TOTAL_MEMORY_GIB => (is_valid_value(key, value), "a number"),
         _ => (is_valid_value(key, value), "a whole number from 1"),

@@ -1,0 +1,139 @@
+//! Which numbers the running processes use, from the surest source there is. Pure.
+
+use std::collections::BTreeMap;
+
+use pypnm_sizing::command::Program;
+use pypnm_sizing::names::{
+    LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
+};
+use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
+
+use crate::service::launch::Launch;
+
+/// A service that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Running {
+    /// Workers alive.
+    pub(crate) workers: usize,
+    /// One process serves, without a parent over workers.
+    pub(crate) is_single: bool,
+    /// Arguments of the process that serves or whose children do.
+    pub(crate) arguments: Vec<String>,
+    /// Its environment; `None`: the caller may not know it.
+    pub(crate) environment: Option<BTreeMap<String, String>>,
+    /// What PyPNM tells its workers of the profile in effect (`PYPNM_ACTIVE_…`).
+    pub(crate) active: Option<Numbers>,
+    /// The profile file that it reads, where one is known: its path, and its text or why there is none.
+    pub(crate) file: Option<(String, Result<String, String>)>,
+}
+
+impl Running {
+    /// What PyPNM makes of its profile file, where the text is known.
+    pub(crate) fn profile(&self) -> Option<ProfileFile> {
+        let text = self.file.as_ref()?.1.as_ref().ok()?;
+        Some(pypnm::read_profile_file(text))
+    }
+}
+
+/// Where the numbers in use come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// What PyPNM reports to its workers.
+    Pypnm,
+    /// Flags on its command line.
+    Flag,
+    /// The profile file.
+    File,
+    /// The environment, for uvicorn.
+    Environment,
+    /// PyPNM sized itself.
+    Itself,
+    /// The workers were counted.
+    Unknown,
+}
+
+impl Origin {
+    /// For a person, after the numbers.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Pypnm => "as PyPNM reports",
+            Self::Flag => "from flags on its command line",
+            Self::File => "from its profile file",
+            Self::Environment => "from its environment",
+            Self::Itself => "from PyPNM's own sizing",
+            Self::Unknown => "by counting its workers",
+        }
+    }
+
+    /// For a program.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Pypnm => "pypnm",
+            Self::Flag => "flag",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Itself => "itself",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The numbers in use; `None`: not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InUse {
+    pub(crate) workers: Option<i64>,
+    pub(crate) limit_max_requests: Option<i64>,
+    pub(crate) origin: Origin,
+}
+
+/// The numbers that `running` uses. `default`: what PyPNM takes where it sizes itself.
+pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
+    let launch = Launch::of_arguments(&running.arguments);
+    let number = |name| launch.flag(name).and_then(|value| value.parse::<i64>().ok());
+    let (workers, limit) = (number(WORKERS_FLAG), number(LIMIT_MAX_REQUESTS_FLAG));
+    if launch.program() == Program::Uvicorn {
+        return of_uvicorn(running, workers, limit);
+    }
+    if let (Some(workers), Some(limit)) = (workers, limit) {
+        return InUse { workers: Some(workers), limit_max_requests: Some(limit), origin: Origin::Flag };
+    }
+    let taken = match running.profile() {
+        Some(ProfileFile::Taken(numbers)) => Some(numbers),
+        _ => None,
+    };
+    let (numbers, origin) = match (running.active, taken) {
+        // These are in effect; whether from the file or of its own, only the file tells.
+        (Some(active), taken) => (active, if taken.is_some() { Origin::Pypnm } else { Origin::Itself }),
+        (None, Some(numbers)) => (numbers, Origin::File),
+        (None, None) => (default, Origin::Itself),
+    };
+    let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
+    let is_own = origin == Origin::Itself && running.active.is_none();
+    if is_own && workers.is_none() && alive != numbers.workers {
+        // Its own sizing had a result that cannot be derived here.
+        return InUse { workers: Some(alive), limit_max_requests: limit, origin };
+    }
+    InUse {
+        workers: Some(workers.unwrap_or(numbers.workers)),
+        limit_max_requests: Some(limit.unwrap_or(numbers.limit_max_requests)),
+        origin,
+    }
+}
+
+fn of_uvicorn(running: &Running, workers: Option<i64>, limit: Option<i64>) -> InUse {
+    let environment = running.environment.as_ref();
+    let variable = |key| environment.and_then(|all| all.get(key)).and_then(|value| value.parse::<i64>().ok());
+    let alive = i64::try_from(running.workers).ok();
+    InUse {
+        workers: workers
+            .or_else(|| variable(UVICORN_WORKERS))
+            .or_else(|| variable(WEB_CONCURRENCY))
+            .or(alive),
+        limit_max_requests: limit.or_else(|| variable(UVICORN_LIMIT_MAX_REQUESTS)).or(environment.map(|_| 0)),
+        origin: match (workers, environment) {
+            (Some(_), _) => Origin::Flag,
+            (None, Some(_)) => Origin::Environment,
+            (None, None) => Origin::Unknown,
+        },
+    }
+}
