@@ -422,7 +422,7 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, profile, source};
+    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
 
     #[test]
     fn the_schema_is_documented() {
@@ -446,6 +446,7 @@ mod tests {
                 differs_because: vec![String::new()],
             },
             unit_files: vec![String::new()],
+            installations: installations(),
         };
         let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
         assert_documented("`explain`", &whole);

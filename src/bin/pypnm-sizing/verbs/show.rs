@@ -182,11 +182,12 @@ fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded 
 #[cfg(test)]
 mod tests {
     use super::{LoadedAnswer, UnitAnswer};
-    use crate::answer::tests::{answer, assert_documented, profile};
+    use crate::answer::tests::{answer, assert_documented, installations, profile};
 
     #[test]
     fn the_schema_is_documented() {
         let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
-        assert_documented("`show`", &answer(UnitAnswer { profile: profile(), loaded: Some(loaded) }));
+        let unit = UnitAnswer { profile: profile(), loaded: Some(loaded), installations: installations() };
+        assert_documented("`show`", &answer(unit));
     }
 }

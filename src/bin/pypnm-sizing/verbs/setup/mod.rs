@@ -104,7 +104,7 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     let path = format!("{directory}/{DROP_IN}");
     let is_same = root.text(&path).is_ok_and(|there| there == text);
     if !is_same {
-        write::make_directories(Path::new(directory))
+        write::create_directories(Path::new(directory))
             .and_then(|()| write::replace(Path::new(directory), DROP_IN, text))
             .with_context(|| format!("{unit} is as it was; setup --write must run as root"))?;
     }
@@ -115,9 +115,9 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     } else {
         format!("Wrote {path}; systemd has reloaded.")
     };
-    let active = systemctl::properties(unit, "ActiveState").is_ok_and(|properties| {
-        properties.iter().any(|(_, value)| matches!(value.as_str(), "active" | "activating" | "reloading"))
-    });
+    let state = systemctl::properties(unit, &["ActiveState"]).unwrap_or_default();
+    let state = state.get("ActiveState").map(String::as_str);
+    let active = matches!(state, Some("active" | "activating" | "reloading"));
     let next =
         if active { format!("systemctl restart {unit}") } else { format!("systemctl enable --now {unit}") };
     answer(&format!("{what}\nNext: {next}\nThen: pypnm-sizing check --unit {unit}\n"))
