@@ -40,8 +40,8 @@ _pypnm__sizing() {
             pypnm__sizing,ready)
                 cmd="pypnm__sizing__subcmd__ready"
                 ;;
-            pypnm__sizing,setup)
-                cmd="pypnm__sizing__subcmd__setup"
+            pypnm__sizing,report)
+                cmd="pypnm__sizing__subcmd__report"
                 ;;
             pypnm__sizing,show)
                 cmd="pypnm__sizing__subcmd__show"
@@ -73,8 +73,8 @@ _pypnm__sizing() {
             pypnm__sizing__subcmd__help,ready)
                 cmd="pypnm__sizing__subcmd__help__subcmd__ready"
                 ;;
-            pypnm__sizing__subcmd__help,setup)
-                cmd="pypnm__sizing__subcmd__help__subcmd__setup"
+            pypnm__sizing__subcmd__help,report)
+                cmd="pypnm__sizing__subcmd__help__subcmd__report"
                 ;;
             pypnm__sizing__subcmd__help,show)
                 cmd="pypnm__sizing__subcmd__help__subcmd__show"
@@ -89,7 +89,7 @@ _pypnm__sizing() {
 
     case "${cmd}" in
         pypnm__sizing)
-            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply setup ready watch help"
+            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply ready watch report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -277,7 +277,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__help)
-            opts="show explain preview env exec check apply setup ready watch help"
+            opts="show explain preview env exec check apply ready watch report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -402,7 +402,7 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pypnm__sizing__subcmd__help__subcmd__setup)
+        pypnm__sizing__subcmd__help__subcmd__report)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -508,8 +508,8 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pypnm__sizing__subcmd__setup)
-            opts="-h --unit --user --host --port --write --remove --root --help"
+        pypnm__sizing__subcmd__report)
+            opts="-h --unit --since --until --json --html --write-advice --adopt --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -519,15 +519,15 @@ _pypnm__sizing() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --user)
+                --since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --host)
+                --until)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --port)
+                --html)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -581,7 +581,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__watch)
-            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --evidence --duration --json --write-advice --root --help"
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --evidence --duration --json --write-advice --record --keep --metrics --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -620,6 +620,18 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --duration)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

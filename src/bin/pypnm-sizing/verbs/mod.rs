@@ -7,5 +7,6 @@ pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod preview;
 pub(crate) mod ready;
+pub(crate) mod report;
 pub(crate) mod setup;
 pub(crate) mod show;

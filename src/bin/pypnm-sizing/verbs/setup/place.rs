@@ -89,6 +89,8 @@ impl Place {
         if let Some(home) = &self.home {
             line("# Home directories stay hidden from the service, except for what it needs of them.");
             line("ProtectHome=tmpfs");
+            line("# systemd 247 makes the directories above them with this mask: 0027 would close them.");
+            line("UMask=0026");
             for path in &home.writable {
                 line(&format!("BindPaths={path}"));
             }
