@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub extra_unit: Option<&'a str>,
     /// A process that is the service or becomes it: the limits of its own cgroup and affinity count as well.
     pub process: Option<Process>,
+    /// Limits of that process that are known from elsewhere, such as from the running systemd.
+    pub loaded: Vec<Limit>,
 }
 
 impl<'a> Request<'a> {
@@ -41,6 +43,7 @@ impl<'a> Request<'a> {
             hypothetical: Hypothetical::default(),
             extra_unit: None,
             process: None,
+            loaded: Vec::new(),
         }
     }
 }
@@ -120,9 +123,11 @@ pub fn size(request: &Request<'_>) -> Sizing {
     };
     let mut machine = host.limits.clone();
     machine.extend(container.limits);
+    machine.extend(request.loaded.iter().cloned());
     if let Some(process) = request.process {
         add_process(root, process, &mut machine, problems);
     }
+    host::recognize_virtual_cpus(root, &mut machine);
     let machine = replaced(machine, &request.hypothetical);
     sizing.host = host;
 
