@@ -161,9 +161,8 @@ fn last_look(
 fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
     let is_packaged = |file: &str| ["/usr/", "/lib/"].iter().any(|packaged| file.starts_with(packaged));
     let of_another_generator = generated::has_unit(root, &unit.name);
-    let settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
-    let last =
-        settings.filter(|restart| !(of_another_generator && is_packaged(&restart.source.file))).next_back();
+    let mut settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
+    let last = settings.rfind(|restart| !(of_another_generator && is_packaged(&restart.source.file)));
     let is_always = last.is_some_and(|restart| restart.value == "always");
     let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)
