@@ -2,6 +2,7 @@
 
 pub(crate) mod family;
 pub(crate) mod generated;
+pub(crate) mod handover;
 pub(crate) mod launch;
 pub(crate) mod own;
 mod probe;
