@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::parse::printable::{Printable, is_hidden};
+use crate::parse::quantity::Gib;
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
@@ -138,6 +139,13 @@ pub enum ProblemKind {
         /// What it should be.
         expected: &'static str,
     },
+    /// A valid value that the machine cannot meet.
+    Excessive {
+        /// The value.
+        value: String,
+        /// What there is.
+        available: String,
+    },
     /// No such key, and perhaps the one that was meant.
     UnknownKey {
         /// The nearest key there is.
@@ -154,6 +162,11 @@ pub enum ProblemKind {
     BadName {
         /// Why not.
         reason: &'static str,
+    },
+    /// Memory that is plugged in and not in use.
+    OfflineMemory {
+        /// How much, in bytes.
+        bytes: u64,
     },
     /// So many faults before this line that the file can't be what it should be.
     TooManyFaults,
@@ -204,6 +217,9 @@ impl fmt::Display for Problem {
             ProblemKind::Unreadable(error) => write!(f, "{error}")?,
             ProblemKind::Absent => f.write_str("not there")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
+            ProblemKind::Excessive { value, available } => {
+                write!(f, "{value}, but only {available} available")?;
+            }
             ProblemKind::UnknownKey { nearest: Some(nearest) } => {
                 write!(f, "unknown key, did you mean {nearest}=?")?;
             }
@@ -211,6 +227,7 @@ impl fmt::Display for Problem {
             ProblemKind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
             ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
             ProblemKind::BadName { reason } => f.write_str(reason)?,
+            ProblemKind::OfflineMemory { bytes } => write!(f, "{} GiB of memory is offline", Gib(*bytes))?,
             ProblemKind::TooManyFaults => f.write_str("too many faults above")?,
         }
         write!(f, "; {}", self.consequence)

@@ -115,6 +115,7 @@ impl LimitAnswer {
     fn new(limit: &Limit, binds: bool) -> Self {
         let (amount, cpus) = match &limit.amount {
             Amount::Memory(bytes) => (Some(*bytes), None),
+            Amount::MemoryNodes(nodes) => (Some(nodes.bytes()), None),
             Amount::CpuTime(milli) => (Some(*milli), None),
             Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
             Amount::Unknown(_) => (None, None),
@@ -293,6 +294,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
 fn amount(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Memory(bytes) => format!("{} = {} GiB", Gb(*bytes), Gib(*bytes)),
+        Amount::MemoryNodes(nodes) => format!("{} = {} GiB", Gb(nodes.bytes()), Gib(nodes.bytes())),
         Amount::CpuTime(milli) => Cpus(*milli).to_string(),
         Amount::Cpus(set) => set.count().to_string(),
         Amount::Unknown(_) => "unknown".to_owned(),
@@ -302,6 +304,7 @@ fn amount(limit: &Limit) -> String {
 fn source(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Cpus(set) => format!("{} ({set})", limit.source),
+        Amount::MemoryNodes(nodes) => format!("{} (memory nodes {nodes})", limit.source),
         Amount::Unknown(_) => format!("{}, which counts as the least", limit.source),
         Amount::Memory(_) | Amount::CpuTime(_) => limit.source.to_string(),
     }
