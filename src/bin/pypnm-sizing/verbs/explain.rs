@@ -1,5 +1,5 @@
-//! `explain`: the whole story, printed from the data that the generator used: every limit, the minimum, the guide's
-//! steps, what was set by hand, what was read and what could not be, and what PyPNM would have taken for itself.
+//! `explain`: everything that led to the profile, from the data that the generator uses: every limit, the guide's steps,
+//! what was set by hand, what was read and what could not be, and what PyPNM's own sizing would have given.
 
 use pypnm_sizing::capacity::Available;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
@@ -204,7 +204,7 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
     for one in &unit.overrides.list {
         page.row("  ", 2, &one.to_string());
     }
-    page.heading("PyPNM by itself");
+    page.heading("PyPNM's own sizing");
     let (what, why) = default.against(unit);
     page.row("  ", 2, &what);
     for reason in why {
@@ -220,23 +220,23 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
                 page.row("  ", 2, state);
             }
             for source in &definition.unread {
-                page.row("  - ", 4, &format!("{source}: not read, though it may say something"));
+                page.row("  - ", 4, &format!("{source}: could not be read, and may contain settings"));
             }
         }
         None => page.row("  ", 2, "none"),
     }
 }
 
-/// The limits on one resource, and what is left of the least.
+/// The limits on one resource, and what remains of the tightest.
 fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     let (title, grant) = match resource {
-        Resource::Cpu => ("CPUs: every limit found, > marks the one that binds", unit.capacity.cpu),
-        Resource::Memory => ("Memory: every limit found, > marks the one that binds", unit.capacity.memory),
+        Resource::Cpu => ("CPUs: every limit found; > marks the tightest", unit.capacity.cpu),
+        Resource::Memory => ("Memory: every limit found; > marks the tightest", unit.capacity.memory),
     };
     page.heading(title);
     let limits = || unit.limits.iter().enumerate().filter(|(_, limit)| limit.resource() == resource);
     if limits().next().is_none() {
-        page.row("  ", 2, "none; nothing readable counts as the least");
+        page.row("  ", 2, "none could be read; the minimum is assumed");
     }
     let widest = limits().map(|(_, limit)| amount(limit).chars().count()).max().unwrap_or(0);
     let rows: Vec<TableRow> = limits()
@@ -254,7 +254,7 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     page.row("  = ", 4, &remainder(unit, grant, resource));
 }
 
-/// What is left of the limit that binds: before and after the share, the reserve, the rounding.
+/// What remains of the tightest limit: before and after the share, the reserve, the rounding.
 fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
     let written = |value| match resource {
         Resource::Cpu => Cpus(value).to_string(),
@@ -267,7 +267,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
         if let Amount::Cpus(set) = &limit.amount
             && u64::from(set.count()) * 1000 / sharing != offered
         {
-            parts.push(", the CPUs that all these lists have in common".to_owned());
+            parts.push(", the CPUs common to all these lists".to_owned());
         }
         if sharing > 1 {
             let before = written(offered.saturating_mul(sharing));
@@ -280,7 +280,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
             };
             let at = set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, place(source)));
             let (kept, before) = (written(grant.reserved), written(offered));
-            parts.push(format!(", {kept} kept back{at} (before: {before})"));
+            parts.push(format!(", {kept} reserved{at} (before: {before})"));
         }
     }
     if resource == Resource::Cpu && !grant.amount.is_multiple_of(1000) {
@@ -302,12 +302,12 @@ fn amount(limit: &Limit) -> String {
 fn source(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Cpus(set) => format!("{} ({set})", limit.source),
-        Amount::Unknown(_) => format!("{}, which counts as the least", limit.source),
+        Amount::Unknown(_) => format!("{}, assumed to be minimal", limit.source),
         Amount::Memory(_) | Amount::CpuTime(_) => limit.source.to_string(),
     }
 }
 
-/// Who sets a limit, in a word.
+/// Who sets a limit.
 fn scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Host | Scope::Inherited => "machine",
@@ -346,7 +346,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         Step {
             name: "Memory",
             value: profile.guardrail.workers,
-            why: format!("at most, with {memory}"),
+            why: format!("the most for {memory}"),
             guide: Some(profile.guardrail.guide),
         },
     ];
@@ -360,7 +360,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     steps.push(Step {
         name: "Workers",
         value: profile.workers,
-        why: if by_hand { format!("{reason}; the steps above would say {sized}") } else { reason },
+        why: if by_hand { format!("{reason}; the steps above give {sized}") } else { reason },
         guide: (!by_hand).then_some(LOWER_OF),
     });
     steps.push(Step {
@@ -378,18 +378,18 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
 
 /// What was read for the configuration, and what was wrong.
 fn configuration(page: &mut Page, sizing: &Sizing) {
-    page.heading("Configuration read, later ones win");
+    page.heading("Configuration files read; later ones win");
     if sizing.config.files.is_empty() {
-        page.row("  ", 2, "none; the defaults of sizing.conf(5) hold");
+        page.row("  ", 2, "none; the defaults of sizing.conf(5) apply");
     }
     for file in &sizing.config.files {
         page.row("  ", 2, file);
     }
     if let Some((true, file)) = sizing.kernel_switch {
-        page.row("  ", 2, &format!("{file}: pypnm.sizing=, which says yes"));
+        page.row("  ", 2, &format!("{file}: pypnm.sizing=yes"));
     }
     if !sizing.problems.is_empty() {
-        page.heading("What could not be read, or not be understood");
+        page.heading("What could not be read or understood");
     }
     for problem in &sizing.problems {
         page.row("  - ", 4, &problem.to_string());
