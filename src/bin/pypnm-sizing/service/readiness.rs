@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::Root;
 
-use super::family::{self, Presence, Service, Stat};
+use super::family::{self, Presence, Service};
 use super::probe::{self, Answer, Connection, Report, Vantage};
+use super::process::{self, Stat};
 use super::sockets::{self, Address, Held, Listener};
 
 /// Between two looks at the processes: uvicorn's parent reaps a dead worker within half a second, and how it ended can
@@ -161,7 +162,7 @@ impl<'a> Wait<'a> {
             return Err(NotReady::No(format!("process {pid} has ended before it answered{taken}")));
         }
         self.family = family::processes(self.machine, self.service);
-        let command_line = |pid| family::command_line(self.machine, pid);
+        let command_line = |pid| process::arguments(self.machine, pid);
         self.workers.look(&self.family, pid, &command_line);
         if self.workers.keep_failing() {
             let failed = self.workers.failed.len();
@@ -206,7 +207,7 @@ impl<'a> Wait<'a> {
             user = match presence {
                 // Only processes of the caller's own user can be signalled, and root's are not hidden from root.
                 Presence::Hidden => Some(rustix::process::geteuid().as_raw()),
-                _ => family::user(self.machine, denied),
+                _ => process::user(self.machine, denied),
             };
             if user.is_none_or(|user| user == 0) {
                 return Err(NotReady::Unknown(format!(
@@ -263,7 +264,7 @@ impl<'a> Wait<'a> {
 
     /// Notes who has the port that the service seems to be meant for. It serves a message only.
     fn note_strangers(&mut self, listeners: &[Listener], owner: &Owner) {
-        let port = intended_port(&family::command_line(self.machine, self.service.main()));
+        let port = intended_port(&process::arguments(self.machine, self.service.main()));
         let has_port =
             |listener: &&Listener| matches!(listener.address, Address::Tcp(at) if at.port() == port);
         let mut on_port = listeners.iter().filter(has_port);
@@ -277,7 +278,7 @@ impl<'a> Wait<'a> {
     /// Names a process that holds a socket.
     fn who_holds(&self, inode: u64, user: Option<u32>) -> String {
         let holds = |pid: &u32| sockets::held(*pid).is_ok_and(|held| held.contains(&inode));
-        match (family::everybody(self.machine).into_iter().find(holds), user) {
+        match (process::all_pids(self.machine).into_iter().find(holds), user) {
             (Some(pid), _) => self.with_name(pid),
             (None, Some(user)) => format!("a process of user {user} that cannot be seen from here"),
             (None, None) => "a process that cannot be seen from here".to_owned(),
@@ -285,7 +286,7 @@ impl<'a> Wait<'a> {
     }
 
     fn with_name(&self, pid: u32) -> String {
-        match family::name(self.machine, pid) {
+        match process::name(self.machine, pid) {
             Some(name) => format!("process {pid} ({name})"),
             None => format!("process {pid}"),
         }

@@ -1,148 +1,23 @@
 //! `explain`: everything that led to the profile, from the data that the generator uses: every limit, the guide's steps,
 //! what was set by hand, what was read and what could not be, and what PyPNM's own sizing would have given.
 
+mod answer;
+
 use pypnm_sizing::capacity::Available;
-use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
+use pypnm_sizing::limits::{Amount, Limit, Resource};
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
-use serde::Serialize;
 
-use crate::answer::{Answer, ProfileAnswer, SourceAnswer, text};
+use crate::answer::{Answer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
 use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
-
-/// What `explain --json` says.
-#[derive(Serialize)]
-struct ExplainAnswer {
-    #[serde(flatten)]
-    answer: Answer<UnitAnswer>,
-    configuration_files: Vec<String>,
-}
-
-/// What it says of a unit.
-#[derive(Serialize)]
-struct UnitAnswer {
-    #[serde(flatten)]
-    profile: ProfileAnswer,
-    limits: Vec<LimitAnswer>,
-    capacity: CapacityAnswer,
-    targets: TargetsAnswer,
-    pypnm_by_itself: PypnmDefaultAnswer,
-    unit_files: Vec<String>,
-}
-
-/// A limit that was found.
-#[derive(Serialize)]
-struct LimitAnswer {
-    resource: &'static str,
-    scope: &'static str,
-    /// Milli-CPUs or bytes.
-    amount: Option<u64>,
-    cpus: Option<String>,
-    shared_by: u32,
-    binds: bool,
-    source: SourceAnswer,
-}
-
-/// What is left of the tightest limits.
-#[derive(Serialize)]
-struct CapacityAnswer {
-    cpu: AvailableAnswer,
-    memory: AvailableAnswer,
-}
-
-/// Milli-CPUs or bytes.
-#[derive(Serialize)]
-struct AvailableAnswer {
-    amount: u64,
-    before_reserve: u64,
-    reserved: u64,
-}
-
-/// Workers, as each of the guide's steps would have them.
-#[derive(Serialize)]
-struct TargetsAnswer {
-    cpu: u32,
-    memory: u32,
-    memory_per_worker: Option<u32>,
-}
-
-/// What PyPNM starts where it sizes itself.
-#[derive(Serialize)]
-struct PypnmDefaultAnswer {
-    workers: i64,
-    limit_max_requests: i64,
-    differs_because: Vec<String>,
-}
-
-impl UnitAnswer {
-    fn new(unit: &SizedUnit, default: &PypnmDefault) -> Self {
-        let binds = |index| {
-            [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
-        };
-        let limits =
-            unit.limits.iter().enumerate().map(|(index, limit)| LimitAnswer::new(limit, binds(index)));
-        let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
-        Self {
-            profile: ProfileAnswer::new(unit),
-            limits: limits.collect(),
-            capacity: CapacityAnswer {
-                cpu: AvailableAnswer::new(unit.capacity.cpu),
-                memory: AvailableAnswer::new(unit.capacity.memory),
-            },
-            targets: TargetsAnswer {
-                cpu: unit.profile.cpu_target,
-                memory: unit.profile.guardrail.workers,
-                memory_per_worker: unit.profile.per_worker_target,
-            },
-            pypnm_by_itself: PypnmDefaultAnswer {
-                workers: default.numbers.workers,
-                limit_max_requests: default.numbers.limit_max_requests,
-                differs_because: default.against(unit).1,
-            },
-            unit_files: files.cloned().collect(),
-        }
-    }
-}
-
-impl LimitAnswer {
-    fn new(limit: &Limit, binds: bool) -> Self {
-        let (amount, cpus) = match &limit.amount {
-            Amount::Memory(bytes) => (Some(*bytes), None),
-            Amount::CpuTime(milli) => (Some(*milli), None),
-            Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
-            Amount::Unknown(_) => (None, None),
-        };
-        Self {
-            resource: match limit.resource() {
-                Resource::Cpu => "cpu",
-                Resource::Memory => "memory",
-            },
-            scope: scope(limit.scope),
-            amount,
-            cpus,
-            shared_by: limit.shared_by,
-            binds,
-            source: SourceAnswer::new(&limit.source),
-        }
-    }
-}
-
-impl AvailableAnswer {
-    fn new(available: Available) -> Self {
-        Self {
-            amount: available.amount,
-            before_reserve: available.amount.saturating_add(available.reserved),
-            reserved: available.reserved,
-        }
-    }
-}
+use answer::{ExplainAnswer, UnitAnswer, scope};
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
 const LOWER_OF: &str = "Choose a worker count from the lower of: CPU-based target, memory-based target";
@@ -307,17 +182,6 @@ fn source(limit: &Limit) -> String {
     }
 }
 
-/// Who sets a limit.
-fn scope(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Host | Scope::Inherited => "machine",
-        Scope::Container => "container",
-        Scope::Slice => "slice",
-        Scope::Service => "service",
-        Scope::Process => "process",
-    }
-}
-
 /// One step: its name, what comes out, why, and the guide's words for it.
 struct Step {
     name: &'static str,
@@ -393,41 +257,5 @@ fn configuration(page: &mut Page, sizing: &Sizing) {
     }
     for problem in &sizing.problems {
         page.row("  - ", 4, &problem.to_string());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
-        UnitAnswer,
-    };
-    use crate::answer::tests::{answer, assert_documented, profile, source};
-
-    #[test]
-    fn the_schema_is_documented() {
-        let available = || AvailableAnswer { amount: 1, before_reserve: 1, reserved: 1 };
-        let unit = UnitAnswer {
-            profile: profile(),
-            limits: vec![LimitAnswer {
-                resource: "",
-                scope: "",
-                amount: Some(1),
-                cpus: Some(String::new()),
-                shared_by: 1,
-                binds: true,
-                source: source(),
-            }],
-            capacity: CapacityAnswer { cpu: available(), memory: available() },
-            targets: TargetsAnswer { cpu: 1, memory: 1, memory_per_worker: Some(1) },
-            pypnm_by_itself: PypnmDefaultAnswer {
-                workers: 1,
-                limit_max_requests: 1,
-                differs_because: vec![String::new()],
-            },
-            unit_files: vec![String::new()],
-        };
-        let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
-        assert_documented("`explain`", &whole);
     }
 }
