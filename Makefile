@@ -23,6 +23,7 @@ sysconfdir ?= /etc
 generatordir ?= $(call pc,systemdsystemgeneratordir,/usr/lib/systemd/system-generators)
 unitdir ?= $(call pc,systemdsystemunitdir,/usr/lib/systemd/system)
 sysusersdir ?= $(call pc,sysusersdir,/usr/lib/sysusers.d)
+handoverdir ?= $(PREFIX)/lib/pypnm-sizing
 presetdir ?= $(call pc,systemdsystempresetdir,/usr/lib/systemd/system-preset)
 bashcompletiondir ?= $(datadir)/bash-completion/completions
 zshcompletiondir ?= $(datadir)/zsh/vendor-completions
@@ -30,7 +31,9 @@ fishcompletiondir ?= $(datadir)/fish/vendor_completions.d
 
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
+MAN7 := $(wildcard man/*.7)
 MAN8 := $(wildcard man/*.8)
+HANDOVER := $(wildcard handover/pypnm_handover/*.py)
 UNITS := $(wildcard systemd/*.service)
 CONFIGURATION := sizing.conf pypnm.env pypnm-cmts.env
 DOCS := README.md CHANGELOG.md
@@ -54,6 +57,9 @@ install:
 	done
 	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing $(DESTDIR)$(bindir)/pypnm-sizing
 	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing-generator $(DESTDIR)$(generatordir)/pypnm-sizing-generator
+	@# The launcher of the packaged units; no bytecode: PyPNM's Python is not known here, and compiling it takes 20 ms.
+	$(INSTALL) -D -p -m 0755 handover/handover $(DESTDIR)$(handoverdir)/handover
+	for file in $(HANDOVER); do $(PUT) $$file $(DESTDIR)$(handoverdir)/pypnm_handover/$${file##*/} || exit 1; done
 	for file in $(notdir $(UNITS)); do $(PUT) systemd/$$file $(DESTDIR)$(unitdir)/$$file || exit 1; done
 	$(PUT) systemd/pypnm-sizing.sysusers $(DESTDIR)$(sysusersdir)/pypnm-sizing.conf
 	$(PUT) systemd/pypnm-sizing.preset $(DESTDIR)$(presetdir)/50-pypnm-sizing.preset
@@ -63,6 +69,7 @@ install:
 	        $(PUT) packaging/$$file $(DESTDIR)$(sysconfdir)/pypnm/$$file || exit 1; done
 	for file in $(MAN1); do $(PUT) $$file $(DESTDIR)$(mandir)/man1/$${file##*/} || exit 1; done
 	for file in $(MAN5); do $(PUT) $$file $(DESTDIR)$(mandir)/man5/$${file##*/} || exit 1; done
+	for file in $(MAN7); do $(PUT) $$file $(DESTDIR)$(mandir)/man7/$${file##*/} || exit 1; done
 	for file in $(MAN8); do $(PUT) $$file $(DESTDIR)$(mandir)/man8/$${file##*/} || exit 1; done
 	$(PUT) completions/pypnm-sizing.bash $(DESTDIR)$(bashcompletiondir)/pypnm-sizing
 	$(PUT) completions/_pypnm-sizing $(DESTDIR)$(zshcompletiondir)/_pypnm-sizing
@@ -76,10 +83,11 @@ uninstall:
 	    $(DESTDIR)$(presetdir)/50-pypnm-sizing.preset \
 	    $(foreach page,$(notdir $(MAN1)),$(DESTDIR)$(mandir)/man1/$(page)) \
 	    $(foreach page,$(notdir $(MAN5)),$(DESTDIR)$(mandir)/man5/$(page)) \
+	    $(foreach page,$(notdir $(MAN7)),$(DESTDIR)$(mandir)/man7/$(page)) \
 	    $(foreach page,$(notdir $(MAN8)),$(DESTDIR)$(mandir)/man8/$(page)) \
 	    $(DESTDIR)$(bashcompletiondir)/pypnm-sizing $(DESTDIR)$(zshcompletiondir)/_pypnm-sizing \
 	    $(DESTDIR)$(fishcompletiondir)/pypnm-sizing.fish
 	for file in $(CONFIGURATION); do \
 	    ! cmp -s packaging/$$file $(DESTDIR)$(sysconfdir)/pypnm/$$file || rm $(DESTDIR)$(sysconfdir)/pypnm/$$file; done
 	[ ! -d $(DESTDIR)$(sysconfdir)/pypnm ] || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(sysconfdir)/pypnm
-	rm -rf $(DESTDIR)$(docdir)
+	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(handoverdir)

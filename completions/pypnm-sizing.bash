@@ -40,6 +40,9 @@ _pypnm__sizing() {
             pypnm__sizing,ready)
                 cmd="pypnm__sizing__subcmd__ready"
                 ;;
+            pypnm__sizing,report)
+                cmd="pypnm__sizing__subcmd__report"
+                ;;
             pypnm__sizing,show)
                 cmd="pypnm__sizing__subcmd__show"
                 ;;
@@ -70,6 +73,9 @@ _pypnm__sizing() {
             pypnm__sizing__subcmd__help,ready)
                 cmd="pypnm__sizing__subcmd__help__subcmd__ready"
                 ;;
+            pypnm__sizing__subcmd__help,report)
+                cmd="pypnm__sizing__subcmd__help__subcmd__report"
+                ;;
             pypnm__sizing__subcmd__help,show)
                 cmd="pypnm__sizing__subcmd__help__subcmd__show"
                 ;;
@@ -83,7 +89,7 @@ _pypnm__sizing() {
 
     case "${cmd}" in
         pypnm__sizing)
-            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply ready watch help"
+            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply ready watch report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -271,7 +277,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__help)
-            opts="show explain preview env exec check apply ready watch help"
+            opts="show explain preview env exec check apply ready watch report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -396,6 +402,20 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__help__subcmd__report)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -488,6 +508,40 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__report)
+            opts="-h --unit --since --until --json --html --write-advice --adopt --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__show)
             opts="-h --cpus --cpu-count --memory --memory-gib --unit --json --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -527,7 +581,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__watch)
-            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --evidence --duration --json --write-advice --root --help"
+            opts="-h --cpus --cpu-count --memory --memory-gib --unit --pid --interval --evidence --duration --json --write-advice --record --keep --metrics --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -566,6 +620,18 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --duration)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,24 +1,23 @@
-//! What the ledger's numbers say about sizing.conf: findings, each with its evidence, some with a line to set. Pure;
-//! the profile that a line would give comes from [`crate::policy`] itself.
+//! What the evidence says about sizing.conf: findings, each with its reason and the time it rests on, some with a line to
+//! set. Pure; the profile that a line would give comes from [`crate::policy`] itself.
+//!
+//! One cause at a time: while workers grow, memory and workers are left alone, for what they show is the growth's doing
+//! and a setting made for it would outlive it.
 
 use std::fmt::Write as _;
 
 use crate::policy::{MOST_WORKERS, PolicySettings, Profile, RECYCLE_SMALL, profile};
 
-use super::ledger::{BUSY_PERCENT, Ledger};
-use super::slope::Slope;
+use super::evidence::{Epoch, Evidence, Growth};
+use super::text::{clock_range, duration, gib, mib, part, per_hour, wrapped};
 use super::{MIB, number, whole};
 
 /// Samples without which nothing is advised at all, however long they took.
-const FEWEST_SAMPLES: u64 = 30;
-/// This part of the time that makes evidence proves demand, or pressure: by default two minutes.
-const PROOF: f64 = 0.2;
-/// Samples with all workers busy without which nothing is proven, however long they took.
-const FEWEST_BUSY: u64 = 10;
-/// Windows whose peaks make a percentile.
-pub const FEWEST_PEAKS: u64 = 10;
+const FEWEST_SAMPLES: u64 = 20;
 /// A worker may grow by a quarter of what it began with before it is recycled.
 const GROWTH_ALLOWED: f64 = 0.25;
+/// Of what a worker began with, what must have been added while watched: less is warming up that has not quite ended.
+const TO_MATTER: f64 = 0.02;
 /// Growth that takes longer than a week to matter is left to the next update of the machine.
 const SLOW: f64 = 7.0 * 86_400.0;
 /// The recycle limit below which a worker is hardly up before it goes again.
@@ -26,8 +25,8 @@ const LEAST_LIMIT: u32 = 100;
 /// What is sized so already and isn't so in the running service.
 const NOT_IN_EFFECT: &str =
     ": it takes effect at a restart, unless something overrides it (pypnm-sizing explain)";
-/// Measured memory is rounded up to this, in MiB.
-const STEP: u64 = 16;
+/// More workers are advised only where so much of the memory stays free in the worst case, in tenths.
+const MARGIN: u64 = 9;
 
 /// How the service is sized at present.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +42,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    fn profile(&self) -> Profile {
+    /// The profile as it is sized.
+    pub fn profile(&self) -> Profile {
         self.with(|_| ())
     }
 
-    /// The profile with something set otherwise.
+    /// The profile with a setting changed.
     fn with(&self, change: impl FnOnce(&mut PolicySettings)) -> Profile {
         let mut settings = self.settings;
         change(&mut settings);
@@ -84,7 +84,7 @@ impl Topic {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// What it is about.
     pub topic: Topic,
@@ -92,100 +92,147 @@ pub struct Finding {
     pub line: Option<String>,
     /// Why, with numbers.
     pub reason: String,
+    /// The time it rests on, on the evidence's clock.
+    pub time: Option<(f64, f64)>,
 }
 
 impl Finding {
     fn set(topic: Topic, line: String, reason: String) -> Self {
-        Self { topic, line: Some(line), reason }
+        Self { topic, line: Some(line), reason, time: None }
     }
 
     fn remark(topic: Topic, reason: String) -> Self {
-        Self { topic, line: None, reason }
+        Self { topic, line: None, reason, time: None }
+    }
+
+    fn at(self, time: (f64, f64)) -> Self {
+        Self { time: Some(time), ..self }
     }
 }
 
-/// All findings. With `None` for the setup nothing can be advised.
-pub fn findings(ledger: &Ledger, setup: Option<&Setup>) -> Vec<Finding> {
+/// All findings. Without a setup nothing can be advised. `clock` names a moment of the evidence's clock; without one
+/// (a watch of minutes) no moments are named.
+pub fn findings(
+    evidence: &Evidence,
+    setup: Option<&Setup>,
+    clock: Option<&dyn Fn(f64) -> String>,
+) -> Vec<Finding> {
     let mut found = Vec::new();
-    if ledger.short_lives >= 3 {
+    if evidence.short_lives >= 3 {
         let reason = format!(
             "{} workers died within 10 s of their start: a crash, not a recycle limit; see the service's log",
-            ledger.short_lives
+            evidence.short_lives
         );
         found.push(Finding::remark(Topic::Crashes, reason));
     }
     let Some(setup) = setup else {
-        found.push(Finding::remark(
-            Topic::Evidence,
-            "sizing is turned off, so there is nothing to advise".into(),
-        ));
+        let reason = "sizing is turned off, so there is nothing to advise".to_owned();
+        found.push(Finding::remark(Topic::Evidence, reason));
         return found;
     };
-    let (samples, seconds) = (ledger.evidence.samples, ledger.evidence.seconds);
-    let missing = if seconds < ledger.enough() {
-        Some(format!("{} of {}", duration(seconds), duration(ledger.enough())))
-    } else if samples < FEWEST_SAMPLES {
-        Some(format!("{samples} of {FEWEST_SAMPLES} samples"))
-    } else {
-        None
-    };
-    if let Some(missing) = missing {
-        found.push(Finding::remark(Topic::Evidence, format!("too little evidence yet: {missing}")));
+    let epoch = evidence.epoch();
+    let all = (epoch.from, epoch.until);
+    if let Some(missing) = missing(evidence, &epoch) {
+        let reason = format!("too little evidence yet: {missing}");
+        found.push(Finding::remark(Topic::Evidence, reason));
         return found;
     }
-    found.push(growth(ledger, setup));
-    let memory = memory_per_worker(ledger, setup);
-    // Memory that calls for fewer workers already is not asked for more.
-    let lowered = memory.line.is_some();
-    found.push(memory);
-    if let Some(finding) = fewer(ledger, setup) {
+    let growth = evidence.growth();
+    let of_growth = growth_finding(evidence, growth.as_ref(), setup);
+    let grows = of_growth.line.is_some();
+    let time = growth.as_ref().map_or(all, |growth| (growth.from, growth.until));
+    found.push(of_growth.at(time));
+    if grows {
+        let reason =
+            "no advice on memory and on the number of workers while workers grow: first stop the growth"
+                .to_owned();
+        found.push(Finding::remark(Topic::Workers, reason).at(all));
+        return found;
+    }
+    if let Some(finding) = under_pressure(&epoch, setup) {
+        found.push(memory_remark(&epoch, setup).at(all));
         found.push(finding);
-    } else if !lowered {
-        found.push(more(ledger, setup));
+        return found;
+    }
+    let memory = memory_per_worker(&epoch, setup);
+    let lowered = memory.line.is_some();
+    found.push(memory.at(all));
+    // Memory that calls for fewer workers already is not asked for more.
+    if !lowered {
+        found.push(demand(&epoch, setup, evidence.block_length(), clock));
     }
     found
 }
 
+/// What is still missing before anything can be said.
+fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
+    let needed = evidence.block_length();
+    // The first sample stands for no time, so a watch of ten minutes has a little less.
+    if epoch.seconds < needed * 0.95 {
+        Some(format!("{} of {}", duration(epoch.seconds), duration(needed)))
+    } else if epoch.samples < FEWEST_SAMPLES {
+        Some(format!("{} of {FEWEST_SAMPLES} samples", epoch.samples))
+    } else {
+        None
+    }
+}
+
 /// Growth that a lower recycle limit would contain.
-fn growth(ledger: &Ledger, setup: &Setup) -> Finding {
+fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup: &Setup) -> Finding {
     let remark = |reason| Finding::remark(Topic::Growth, reason);
-    let Some(growth) = ledger.growth() else {
-        return remark("growth: no worker has lived long enough while watched to say".into());
+    let Some(growth) = growth else {
+        let needed = duration(evidence.block_length() * 6.0);
+        return remark(format!(
+            "growth: unknown until the workers have been watched for {needed} without a restart"
+        ));
     };
-    let shown = per_hour(&growth.all);
-    if !growth.goes_on {
-        return remark(format!("no lasting growth: {shown} a worker"));
+    let (slope, who) = match &growth.single {
+        Some(single) => {
+            let others = per_hour(single.others);
+            (
+                single.slope,
+                format!(
+                    "worker {} alone grows by {} (the others by {others})",
+                    single.pid,
+                    interval(&single.slope)
+                ),
+            )
+        }
+        None => (growth.all, format!("a worker grows by {}", interval(&growth.all))),
+    };
+    let grown = slope.per_second * (growth.until - growth.from);
+    if !slope.lasting || grown < number(growth.baseline) * TO_MATTER {
+        return remark(format!("no lasting growth: {} a worker", interval(&growth.all)));
     }
     let allowed = number(growth.baseline) * GROWTH_ALLOWED;
     let room = mib(whole(allowed));
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
-    if let (Some(age), 1..) = (ledger.recycle_interval(), limit) {
-        let a_life = growth.all.per_second * age;
-        let told = format!(
-            "a worker grows by {shown}, {} in the {} that {limit} requests take ({} per 1000 requests)",
-            mib(whole(a_life)),
+    if let (Some(a_life), 1..) = (growth.a_life, limit) {
+        let age = evidence.recycle_age().unwrap_or(0.0);
+        let shown = format!(
+            "a worker grows by {} ({} to {}) in a life of {limit} requests, which took {} ({} per 1000 requests)",
+            mib(whole(a_life.value)),
+            mib(whole(a_life.low)),
+            mib(whole(a_life.high)),
             duration(age),
-            mib(whole(a_life / f64::from(limit) * 1000.0))
+            mib(whole(a_life.value / f64::from(limit) * 1000.0))
         );
-        if a_life <= allowed {
-            return remark(format!("{told}; recycling contains it"));
+        if a_life.value <= allowed {
+            return remark(format!("{shown}; recycling contains it"));
         }
-        let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
+        let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
         // The guide's number where that is enough.
         let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
         if lower >= limit {
-            return remark(format!("{told}; recycling at {limit} is as low as is of use"));
+            return remark(format!("{shown}; a limit below {limit} would be of no use"));
         }
-        return limited(
-            setup,
-            lower,
-            &format!("{told}; {lower} requests keep it below {room}, a quarter of its size"),
-        );
+        let reason = format!("{shown}; {lower} requests keep it below {room}, a quarter of its size");
+        return recycle_at(setup, lower, &reason);
     }
-    let until = allowed / growth.all.per_second;
-    let told = format!("a worker grows by {shown}, {room} (a quarter of its size) in {}", duration(until));
+    let until = allowed / slope.per_second;
+    let shown = format!("{who}, {room} (a quarter of its size) in {}", duration(until));
     if until > SLOW {
-        return remark(format!("{told}: too slow to matter"));
+        return remark(format!("{shown}: too slow to matter"));
     }
     let lower = match limit {
         0 => RECYCLE_SMALL,
@@ -193,28 +240,27 @@ fn growth(ledger: &Ledger, setup: &Setup) -> Finding {
         _ => (limit / 2).max(LEAST_LIMIT),
     };
     if limit != 0 && lower >= limit {
-        return remark(format!("{told}; recycling at {limit} is as low as is of use"));
+        return remark(format!("{shown}; a limit below {limit} would be of no use"));
     }
     let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
-    limited(
-        setup,
-        lower,
-        &format!("{told}; {now} and no worker met it while watched, so how much per request is not known"),
-    )
+    let reason =
+        format!("{shown}; {now} and too few workers reached it while watched to say how much a request adds");
+    recycle_at(setup, lower, &reason)
 }
 
-/// The line that makes `lower` the recycle limit: the guide's word where that does it.
-fn limited(setup: &Setup, lower: u32, reason: &str) -> Finding {
+fn interval(slope: &super::trend::Slope) -> String {
+    super::text::interval(slope)
+}
+
+/// The line that makes `lower` the recycle limit: in the guide's words where that does it.
+fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
     let sized = setup.profile().limit_max_requests;
     if (1..=lower).contains(&sized) {
-        return Finding::remark(
-            Topic::Growth,
-            format!("{reason}; the profile has {sized} already{NOT_IN_EFFECT}"),
-        );
+        let reason = format!("{reason}; the profile has {sized} already{NOT_IN_EFFECT}");
+        return Finding::remark(Topic::Growth, reason);
     }
     let investigated = setup.with(|settings| settings.investigate_memory_creep = true).limit_max_requests;
-    let is_news = setup.profile().limit_max_requests != investigated;
-    let line = if investigated == lower && is_news {
+    let line = if investigated == lower && sized != investigated {
         "InvestigateMemoryCreep=yes".to_owned()
     } else {
         format!("LimitMaxRequests={lower}")
@@ -222,208 +268,234 @@ fn limited(setup: &Setup, lower: u32, reason: &str) -> Finding {
     Finding::set(Topic::Growth, line, reason.to_owned())
 }
 
-/// What one worker needs, in bytes: a high percentile of the peaks and its part of what the others take.
-fn measured(ledger: &Ledger) -> Option<(u64, String)> {
-    let peaks = &ledger.evidence.peaks;
-    if peaks.total() < FEWEST_PEAKS {
-        return None;
-    }
-    let peak = peaks.percentile(95)?;
-    let overhead = (ledger.overhead() / (ledger.workers.len() as u64).max(1)).div_ceil(MIB);
-    let needs = (peak + overhead).next_multiple_of(STEP);
-    let kind = if ledger.has_shares() { "shares" } else { "resident sizes" };
-    let mut told =
-        format!("a worker at work needs {needs} MiB (95 % of {} peaks of {kind} ≤ {peak}", peaks.total());
-    if overhead > 0 {
-        let _ = write!(told, ", {overhead} for its part of the others");
-    }
-    told.push(')');
-    Some((needs * MIB, told))
+/// Bytes that so many workers need at the worst that was seen: all but one at what 95 % of the samples don't exceed, one
+/// at its peak, and the processes that are no workers; or in proportion to the most that all of them had at once.
+fn needed(epoch: &Epoch, workers: u32) -> u64 {
+    let count = u64::from(workers.max(1));
+    let one_at_its_peak = (count - 1).saturating_mul(epoch.worker_memory).saturating_add(epoch.worker_peak);
+    let seen = epoch.workers.max(1);
+    let usual = seen.saturating_mul(epoch.worker_memory).saturating_add(epoch.others_peak);
+    let above = epoch.total_peak.saturating_sub(usual);
+    let all_at_once = count.saturating_mul(epoch.worker_memory).saturating_add(above / seen * count);
+    one_at_its_peak.max(all_at_once).saturating_add(epoch.others_peak)
 }
 
-/// `MemoryPerWorker=` as measured, and the profile it gives.
-fn memory_per_worker(ledger: &Ledger, setup: &Setup) -> Finding {
-    let topic = Topic::MemoryPerWorker;
-    let Some((needs, told)) = measured(ledger) else {
-        let reason = if ledger.mean_worker_cpu() < 2.0 {
-            format!(
-                "the workers were idle ({:.1} % of a CPU each), which says nothing about the memory they need",
-                ledger.mean_worker_cpu()
-            )
-        } else {
-            let windows = ledger.evidence.peaks.total();
-            format!("memory a worker: {windows} of {FEWEST_PEAKS} peaks under load seen")
-        };
-        return Finding::remark(topic, reason);
-    };
-    let (now, then) = (setup.profile(), setup.with(|settings| settings.memory_per_worker = Some(needs)));
-    if then.workers < now.workers {
-        let reason =
-            format!("{told}; {} hold {} of them, not {}", gib(setup.memory), then.workers, now.workers);
-        return Finding::set(topic, format!("MemoryPerWorker={}M", needs / MIB), reason);
-    }
-    let holds = setup.memory / needs.max(1);
-    Finding::remark(
-        topic,
-        format!(
-            "{told}; {} would hold {holds}, the profile stays {}",
-            gib(setup.memory),
-            workers(now.workers)
-        ),
+/// What a worker was measured to need.
+fn measured(epoch: &Epoch) -> String {
+    format!(
+        "a worker holds up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
+        mib(epoch.worker_memory),
+        mib(epoch.worker_peak),
+        workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
+        mib(needed(epoch, u32::try_from(epoch.workers).unwrap_or(u32::MAX)))
     )
 }
 
-/// Fewer workers under pressure.
-fn fewer(ledger: &Ledger, setup: &Setup) -> Option<Finding> {
-    let evidence = &ledger.evidence;
-    let live = u32::try_from(ledger.workers.len()).unwrap_or(u32::MAX);
-    let of_time = |seconds| part(seconds, evidence.seconds);
-    let often = |seconds| seconds >= PROOF * ledger.enough() && seconds * 10.0 >= evidence.seconds;
+/// What was measured, where something else is advised.
+fn memory_remark(epoch: &Epoch, setup: &Setup) -> Finding {
+    let reason = if epoch.memory_samples == 0 {
+        "memory a worker: not measured yet".to_owned()
+    } else {
+        format!("{} of {}", measured(epoch), gib(setup.memory))
+    };
+    Finding::remark(Topic::MemoryPerWorker, reason)
+}
+
+/// `MemoryPerWorker=` as measured, where the profile does not fit.
+fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
+    let topic = Topic::MemoryPerWorker;
+    if epoch.memory_samples == 0 {
+        return memory_remark(epoch, setup);
+    }
+    let now = setup.profile().workers;
+    let fit = |memory: u64| (1..=now).rev().find(|workers| needed(epoch, *workers) <= memory).unwrap_or(1);
+    let fits = fit(setup.memory);
+    if fits < now && setup.memory > 0 {
+        let each = needed(epoch, fits).div_ceil(u64::from(fits)).next_multiple_of(MIB);
+        let reason = format!("{}; {} hold {fits} of them, not {now}", measured(epoch), gib(setup.memory));
+        let then = setup.with(|settings| settings.memory_per_worker = Some(each)).workers;
+        if then < now {
+            return Finding::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
+        }
+        return fewer(setup, fits, now, &reason, topic);
+    }
+    if let Some(reach) = epoch.within_reach.filter(|reach| *reach < setup.memory) {
+        let fits = fit(reach);
+        if fits < now {
+            let reason = format!(
+                "{}; other programs on this host leave {} at times, which hold {fits} of them, not {now}",
+                measured(epoch),
+                gib(reach)
+            );
+            return fewer(setup, fits, now, &reason, topic);
+        }
+    }
+    if epoch.mean_worker_cpu() < 2.0 {
+        let reason = format!(
+            "the workers were idle ({:.1} % of a CPU each), which says nothing about the memory they need",
+            epoch.mean_worker_cpu()
+        );
+        return Finding::remark(topic, reason);
+    }
+    let reason = format!("{} of {}: the profile stays {}", measured(epoch), gib(setup.memory), workers(now));
+    Finding::remark(topic, reason)
+}
+
+/// Fewer workers, because memory or CPUs run out.
+fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
+    let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
+    let of_time = |seconds| part(seconds, epoch.seconds);
     let less = live.saturating_sub(1);
-    let reason = if evidence.oom_kills > 0 {
-        format!("the kernel killed {} processes of the service for want of memory", evidence.oom_kills)
-    } else if often(evidence.memory_stalled) {
-        format!("tasks waited for memory in {}", of_time(evidence.memory_stalled))
-    } else if often(evidence.memory_tight) {
-        format!("it held over 90 % of its {} in {}", gib(setup.memory), of_time(evidence.memory_tight))
-    } else if often(evidence.cpu_full) && u64::from(live) > setup.cpus {
+    let (reason, time) = if let Some(killed) = epoch.killed {
+        let count = epoch.oom_kills;
+        let processes = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        (format!("the kernel killed {processes} of the service for want of memory"), killed)
+    } else if let Some(time) = epoch.stalled.proven {
+        (format!("tasks waited for memory in {}", of_time(epoch.memory_stalled)), time)
+    } else if let Some(time) = epoch.tight.proven {
+        (format!("it held over 90 % of its {} in {}", gib(setup.memory), of_time(epoch.memory_tight)), time)
+    } else if let Some(time) = epoch.full.proven.filter(|_| u64::from(live) > setup.cpus) {
         let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
         let reason = format!(
-            "no CPU was left in {}: {live} workers on {cpus} CPUs only wait for each other",
-            of_time(evidence.cpu_full)
+            "no CPU was left in {}: {live} workers on {} only wait for each other",
+            of_time(epoch.cpu_full),
+            if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") }
         );
-        return Some(with_cap(setup, cpus, live, &reason));
+        return Some(fewer(setup, cpus, live, &reason, Topic::Workers).at(time));
     } else {
         return None;
     };
     if less == 0 {
-        let reason = format!("{reason}; one worker is the least: the service needs more memory");
-        return Some(Finding::remark(Topic::Workers, reason));
+        let reason = format!("{reason}; one worker is the minimum: the service needs more memory");
+        return Some(Finding::remark(Topic::Workers, reason).at(time));
     }
-    Some(with_cap(setup, less, live, &reason))
+    Some(fewer(setup, less, live, &reason, Topic::Workers).at(time))
 }
 
 /// `MaxWorkers=` lowered, or `Workers=` where the operator has set that.
-fn with_cap(setup: &Setup, cap: u32, live: u32, reason: &str) -> Finding {
+fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
     let sized = setup.profile().workers;
     if sized <= cap {
         let reason = format!("{reason}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized));
-        return Finding::remark(Topic::Workers, reason);
+        return Finding::remark(topic, reason);
     }
     let capped = setup.with(|settings| settings.max_workers = cap).workers;
-    let (set, then) = if capped < live && setup.settings.workers.is_none() {
+    let (setting, then) = if capped < live && setup.settings.workers.is_none() {
         (format!("MaxWorkers={cap}"), capped)
     } else {
         (format!("Workers={cap}"), cap)
     };
-    Finding::set(Topic::Workers, set, format!("{reason}; this gives {}", workers(then)))
+    Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
 }
 
 /// More workers, where demand is proven and there is room.
-fn more(ledger: &Ledger, setup: &Setup) -> Finding {
+fn demand(epoch: &Epoch, setup: &Setup, block: f64, clock: Option<&dyn Fn(f64) -> String>) -> Finding {
+    let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX).max(1);
+    let length = duration(block);
+    let busiest = epoch.busiest.map_or_else(String::new, |(waiting, from, until)| {
+        let when = clock.map_or_else(String::new, |clock| format!(" ({})", clock_range(clock, from, until)));
+        format!("requests waited for a worker in {:.0} % of the busiest {length}{when}", waiting * 100.0)
+    });
+    let all = (epoch.from, epoch.until);
     let remark = |reason| Finding::remark(Topic::Workers, reason);
-    let evidence = &ledger.evidence;
-    let live = u32::try_from(ledger.workers.len()).unwrap_or(u32::MAX).max(1);
-    let all = if live == 1 { "the worker was".to_owned() } else { format!("all {live} workers were") };
-    let busy =
-        format!("{all} busy (≥ {BUSY_PERCENT} % of a CPU) in {}", part(evidence.all_busy, evidence.seconds));
-    let proof = PROOF * ledger.enough();
-    if evidence.all_busy < proof || evidence.free_cpus_when_busy.total() < FEWEST_BUSY {
-        let full = evidence.cpu_full >= proof;
-        let why = if full {
-            ": the CPUs are full, more workers would only wait"
+    let Some(time) = epoch.demand.proven else {
+        let why = if busiest.is_empty() {
+            format!("no {length} long enough to judge demand by")
+        } else if epoch.full.proven.is_some() {
+            format!("{busiest}; the CPUs are full, more workers would only wait")
         } else {
-            ": that proves no demand for more"
+            format!("{busiest}: that proves no demand for more workers{}", unseen(epoch))
         };
-        return remark(format!("{busy}{why}"));
+        return remark(why).at(all);
+    };
+    let blocks = format!("{busiest}, and in {} such stretches in all", epoch.demand.count);
+    if epoch.demand_under_pressure > 0 {
+        return remark(format!("{blocks}; but memory was short at that time: no room for another worker"))
+            .at(time);
     }
-    // Free in nine of ten of those samples.
-    let free = evidence.free_cpus_when_busy.percentile(10).unwrap_or(0);
-    let needs = measured(ledger)
-        .map_or_else(|| number(ledger.memory_peak) / f64::from(live), |(needs, _)| number(needs));
-    let spare = setup.memory.saturating_sub(evidence.most_memory_when_busy);
-    let by_memory = whole((number(spare) / needs.max(1.0)).floor());
-    let told = format!("{busy}; meanwhile {free} CPUs and {} stayed free", gib(spare));
-    let room = u32::try_from(free.min(by_memory)).unwrap_or(u32::MAX);
-    if room == 0 {
-        return remark(format!("{told}: no room for another worker"));
+    let free = epoch.free_cpus.percentile(50).unwrap_or(0);
+    let memory = room(epoch, setup.memory);
+    let shown = format!("{blocks}; {free} CPUs were free at that time");
+    if free == 0 {
+        return remark(format!("{shown}: no room for another worker")).at(time);
     }
     let sized = setup.profile().workers;
     if sized > live {
-        return remark(format!("{told}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)));
+        return remark(format!("{shown}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)))
+            .at(time);
     }
     let most = MOST_WORKERS;
+    let free = u32::try_from(free).unwrap_or(u32::MAX);
     // At most double at a time: the next watch can say more.
-    let wanted = live.saturating_add(room.min(live)).min(most);
-    let then = setup.with(|settings| settings.max_workers = wanted).workers;
+    let wanted = live.saturating_add(free.min(live)).min(most);
     if wanted <= live {
-        return remark(format!("{told}; {most} workers are the guide's most"));
+        return remark(format!("{shown}; {most} workers are the guide's maximum")).at(time);
     }
+    let fits = (live..=wanted).rev().find(|workers| needed(epoch, *workers) <= memory).unwrap_or(live);
+    if fits <= live {
+        let reason = format!(
+            "{shown}, but {} would need up to {} of the {} that are safe to use: no room for another worker",
+            workers(live + 1),
+            mib(needed(epoch, live + 1)),
+            gib(memory)
+        );
+        return remark(reason).at(time);
+    }
+    let shown = format!(
+        "{shown}, and {} would need up to {} of {}",
+        workers(fits),
+        mib(needed(epoch, fits)),
+        gib(memory)
+    );
+    let then = setup.with(|settings| settings.max_workers = fits).workers;
     if then <= live {
         return match setup.settings.workers {
             Some(_) => Finding::set(
                 Topic::Workers,
-                format!("Workers={wanted}"),
-                format!("{told}: concurrency demand is proven"),
-            ),
+                format!("Workers={fits}"),
+                format!("{shown}: concurrency demand is proven"),
+            )
+            .at(time),
             None => remark(format!(
-                "{told}: demand is proven, but the guide gives {} for {} and {} CPUs",
+                "{shown}: demand is proven, but the guide gives {} for {} and {} CPUs",
                 workers(then),
                 gib(setup.memory),
                 setup.cpus
-            )),
+            ))
+            .at(time),
         };
     }
-    let reason = format!("{told}: concurrency demand is proven; this gives {}", workers(then));
-    Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason)
+    let reason = format!("{shown}: concurrency demand is proven; this gives {}", workers(then));
+    Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason).at(time)
 }
 
-fn workers(count: u32) -> String {
-    if count == 1 { "1 worker".into() } else { format!("{count} workers") }
+/// Bytes that more workers may use: nine tenths of what the service may use, and of what the host had left beside other
+/// programs a tenth of that stays free too.
+fn room(epoch: &Epoch, memory: u64) -> u64 {
+    let safe = memory / 10 * MARGIN;
+    let kept = memory - safe;
+    epoch.within_reach.map_or(safe, |reach| safe.min(reach.saturating_sub(kept)))
 }
 
-/// `80 % of 13 min`.
-fn part(seconds: f64, of: f64) -> String {
-    format!("{:.0} % of {}", seconds * 100.0 / of.max(f64::MIN_POSITIVE), duration(of))
-}
-
-/// A slope an hour with its uncertainty: `+1.2 MiB/h (0.9 to 1.5)`.
-pub fn per_hour(slope: &Slope) -> String {
-    let mib = |per_second: f64| per_second * 3600.0 / number(MIB);
-    format!("{:+.1} MiB/h ({:.1} to {:.1})", mib(slope.per_second), mib(slope.low), mib(slope.high))
-}
-
-/// Bytes in MiB.
-pub fn mib(bytes: u64) -> String {
-    if bytes < 10 * MIB {
-        format!("{:.1} MiB", number(bytes) / number(MIB))
+/// What can't be seen.
+fn unseen(epoch: &Epoch) -> &'static str {
+    if epoch.queued > 0.0 || epoch.queue_peak > 0 {
+        ""
     } else {
-        format!("{} MiB", bytes.div_ceil(MIB))
+        "; requests that wait for a modem inside a worker, or on a connection kept open, show in no queue"
     }
 }
 
-/// Bytes in GiB.
-pub fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", number(bytes) / number(1 << 30))
-}
-
-/// Seconds as a person says them: `42 s`, `3 min`, `2 h 5 min`, `4 days`.
-pub fn duration(seconds: f64) -> String {
-    let seconds = whole(seconds);
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} days", seconds / 86_400),
-    }
+/// `1 worker`, `4 workers`.
+pub fn workers(count: u32) -> String {
+    if count == 1 { "1 worker".into() } else { format!("{count} workers") }
 }
 
 /// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason; what needs nothing set as
 /// remarks.
-pub fn drop_in(findings: &[Finding], section: &str, watched: &str) -> String {
-    let mut text = format!(
-        "# From `pypnm-sizing watch`: {watched}.\n# Read it, keep what you agree with, then: pypnm-sizing apply\n"
-    );
+pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
+    let mut text = String::new();
+    head.lines().for_each(|line| comment(&mut text, line));
     for finding in findings.iter().filter(|finding| finding.line.is_none()) {
         comment(&mut text, &finding.reason);
     }
@@ -445,21 +517,6 @@ fn comment(text: &mut String, reason: &str) {
     for line in wrapped(reason, 76) {
         let _ = writeln!(text, "# {line}");
     }
-}
-
-/// The words of a text in lines of at most `width` characters; a longer word stands alone.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_ascii_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -2,11 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::slope::Point;
-
 /// Points a series keeps at the most; full, it drops every second one and takes every second from then on. At two
 /// seconds a day's series has a point every 384 or 768 s: coarse, and spread evenly over the whole day.
 pub const POINTS: usize = 240;
+
+/// A value at a moment, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// When.
+    pub at: f64,
+    /// What.
+    pub value: f64,
+}
 
 /// A series of points, evenly thinned.
 #[derive(Clone, Debug)]
@@ -26,12 +33,12 @@ impl Default for Series {
 
 impl Series {
     /// Takes a point, or passes it over.
-    pub fn push(&mut self, point: Point) {
+    pub fn push(&mut self, at: f64, value: f64) {
         if self.pass > 0 {
             self.pass -= 1;
             return;
         }
-        self.points.push(point);
+        self.points.push(Point { at, value });
         self.pass = self.stride - 1;
         if self.points.len() >= POINTS {
             self.thin();
@@ -52,11 +59,6 @@ impl Series {
     pub fn points(&self) -> &[Point] {
         &self.points
     }
-}
-
-/// At most `most` of the points, evenly spread.
-pub fn thinned(points: &[Point], most: usize) -> Vec<Point> {
-    points.iter().step_by(points.len().div_ceil(most.max(1)).max(1)).copied().collect()
 }
 
 /// How often which number occurred. Its size is that of the range of the numbers, so take them coarse (MiB, whole CPUs).
@@ -119,11 +121,6 @@ impl<T> Latest<T> {
     pub fn pop_newest(&mut self) -> Option<T> {
         self.items.pop_back()
     }
-
-    /// From the oldest to the newest.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.items.iter()
-    }
 }
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -162,7 +159,7 @@ pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Latest, POINTS, Point, Series, Tally, sparkline, thinned};
+    use super::{Latest, POINTS, Point, Series, Tally, sparkline};
     use crate::watch::number;
 
     fn points(values: &[u64]) -> Vec<Point> {
@@ -173,7 +170,7 @@ mod tests {
     fn a_series_stays_small_and_even() {
         let mut series = Series::default();
         for n in 0..1_000_000u64 {
-            series.push(Point { at: number(n), value: 0.0 });
+            series.push(number(n), 0.0);
             assert!(series.points().len() <= POINTS);
         }
         let kept = series.points();
@@ -183,9 +180,6 @@ mod tests {
         assert!(gaps.iter().all(|gap| gaps.first() == Some(gap)), "{gaps:?}");
         assert_eq!(kept.first().map(|point| point.at), Some(0.0));
         assert!(kept.last().is_some_and(|point| point.at > 980_000.0));
-        assert_eq!(thinned(kept, POINTS).len(), kept.len());
-        assert!((30..=60).contains(&thinned(kept, 60).len()));
-        assert_eq!(thinned(&[], 0), []);
     }
 
     #[test]
@@ -203,7 +197,6 @@ mod tests {
     fn the_latest_few() {
         let mut latest = Latest::new(2);
         (0..5).for_each(|n| latest.push(n));
-        assert_eq!(latest.iter().copied().collect::<Vec<i32>>(), [3, 4]);
         assert_eq!((latest.pop(), latest.pop(), latest.pop()), (Some(3), Some(4), None));
         (5..8).for_each(|n| latest.push(n));
         assert_eq!((latest.pop_newest(), latest.pop_newest(), latest.pop_newest()), (Some(7), Some(6), None));

@@ -1,28 +1,38 @@
-//! What the live workers' numbers say: the pure half of `pypnm-sizing watch`.
+//! What the live workers' numbers say: the pure half of `pypnm-sizing watch` and `report`.
 //!
-//! Samples go in, findings come out; nothing here reads a file or a clock, so a day's watch can be replayed in a
-//! test. Reading processes and drawing the screen is the helper's.
+//! Samples go in, findings come out; nothing here reads a file or a clock, so a week's watch is replayed in a test.
+//! Reading processes and recordings, and showing what came of it, is the helper's.
 //!
 //! ```text
-//!  sample → [role]  who is who   → [ledger]  lives, peaks, evidence → [advice] lines for sizing.conf
-//!                                  [history] bounded                  [slope]  growth and its uncertainty
+//!  /proc → [role] who is who → [meter] rates → [line] ⇄ JSON, recordings
+//!                                                │
+//!        [advice] ← [evidence] ←─────────────────┘
+//!  lines for        [block]  ten minutes: demand, pressure, memory
+//!  sizing.conf      [lives]  a worker from birth to recycle   [trend] growth and its uncertainty
+//!                   [history] of bounded size                 [days]  an hour at a time, for reports
 //! ```
 
 pub mod advice;
+pub mod block;
+pub mod days;
+pub mod evidence;
 pub mod history;
-pub mod ledger;
+pub mod line;
+pub mod lives;
+pub mod meter;
 pub mod role;
-pub mod slope;
+pub mod text;
+pub mod trend;
 
 #[cfg(test)]
-mod feed;
-#[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod simulate;
 
 /// A mebibyte.
 pub const MIB: u64 = 1 << 20;
 
-/// A count or an amount as a number to reckon with. Bytes of one machine stay far below 2⁵³.
+/// A count or an amount as a number to compute with. Bytes of one machine stay far below 2⁵³.
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^53, and a measurement above")]
 pub fn number(amount: u64) -> f64 {
     amount as f64

@@ -1,7 +1,8 @@
 //! What the real PyPNM did under load, replayed: `tests/watch/run --record` keeps it in recorded/.
 
 use super::advice::{Finding, Setup, Topic, findings};
-use super::ledger::{Bounds, Ledger, Process, Sample, Shares};
+use super::evidence::Evidence;
+use super::meter::{Bounds, Meter, Reading, Sample, Shares};
 use super::role::Role;
 use super::{MIB, number};
 use crate::policy::PolicySettings;
@@ -24,12 +25,12 @@ fn sample(line: &str) -> Option<Sample> {
     })
 }
 
-fn process(field: &str) -> Option<Process> {
+fn process(field: &str) -> Option<Reading> {
     let words: Vec<&str> = field.split(' ').collect();
     let [pid, role, age, rss, pss, cpu_ms] = words.as_slice() else { return None };
     let roles = [Role::Worker, Role::Parent, Role::Tracker, Role::Other];
     let pss = pss.parse::<u64>().ok()? << 10;
-    Some(Process {
+    Some(Reading {
         pid: pid.parse().ok()?,
         started: 1,
         role: roles.into_iter().find(|one| one.word() == *role)?,
@@ -41,21 +42,29 @@ fn process(field: &str) -> Option<Process> {
     })
 }
 
-/// So many CPUs and GiB, and ten seconds of evidence.
-fn replayed(samples: Vec<Sample>, cpus: u64, gib: u64) -> Ledger {
-    let mut ledger = Ledger::new(Bounds { cpu: cpus * 1000, memory: gib << 30 }, 10.0);
+/// Evidence on so many CPUs and GiB, in blocks of a few seconds.
+struct Replayed {
+    evidence: Evidence,
+    bounds: Bounds,
+}
+
+fn replayed(samples: Vec<Sample>, cpus: u64, gib: u64) -> Replayed {
+    let bounds = Bounds { cpu: cpus * 1000, memory: gib << 30 };
+    let (mut meter, mut evidence) = (Meter::default(), Evidence::new(3.0));
     for sample in samples {
-        ledger.take(sample);
+        let at = sample.at;
+        if let Some((line, elapsed)) = meter.line(sample, bounds) {
+            evidence.take(line, at, elapsed);
+        }
     }
-    ledger
+    Replayed { evidence, bounds }
 }
 
 /// The lines to set about `topic`, and why.
-fn told(ledger: &Ledger, settings: PolicySettings, topic: Topic) -> (Vec<String>, String) {
-    let bounds = ledger.bounds();
-    let setup =
-        Setup { cpus: bounds.cpu / 1000, memory: bounds.memory, settings, limit_max_requests: Some(2000) };
-    let found = findings(ledger, Some(&setup));
+fn told(replayed: &Replayed, settings: PolicySettings, topic: Topic) -> (Vec<String>, String) {
+    let Bounds { cpu, memory } = replayed.bounds;
+    let setup = Setup { cpus: cpu / 1000, memory, settings, limit_max_requests: Some(2000) };
+    let found = findings(&replayed.evidence, Some(&setup), None);
     let about: Vec<&Finding> = found.iter().filter(|finding| finding.topic == topic).collect();
     let lines = about.iter().filter_map(|finding| finding.line.clone()).collect();
     (lines, about.iter().map(|finding| finding.reason.as_str()).collect())
@@ -63,43 +72,43 @@ fn told(ledger: &Ledger, settings: PolicySettings, topic: Topic) -> (Vec<String>
 
 #[test]
 fn a_leak() {
-    let ledger = replayed(samples(include_str!("recorded/leak.tsv")), 8, 32);
+    let seen = replayed(samples(include_str!("recorded/leak.tsv")), 8, 32);
     let truth = number(2 * MIB);
-    let growth = ledger.growth().map(|growth| (growth.all, growth.goes_on));
+    let growth = seen.evidence.growth().map(|growth| growth.all);
     assert!(
-        growth.is_some_and(|(all, goes_on)| {
-            goes_on && all.low <= truth && truth <= all.high && (all.per_second / truth - 1.0).abs() < 0.1
+        growth.is_some_and(|all| {
+            all.lasting && all.low <= truth && truth <= all.high && (all.per_second / truth - 1.0).abs() < 0.1
         }),
         "{growth:?}"
     );
-    assert_eq!(told(&ledger, PolicySettings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
+    assert_eq!(told(&seen, PolicySettings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
 }
 
 #[test]
 fn recycles() {
     let recording = include_str!("recorded/recycles.tsv");
-    let ledger = replayed(samples(recording), 2, 8);
+    let seen = replayed(samples(recording), 2, 8);
     let died = recording.split(' ').zip(recording.split(' ').skip(1)).find(|(_, next)| *next == "recycled");
-    assert_eq!(died.map(|(count, _)| count), Some(ledger.recycles.to_string().as_str()));
-    assert_eq!((ledger.restarts, ledger.workers.len()), (0, 2));
+    assert_eq!(died.map(|(count, _)| count), Some(seen.evidence.recycles.to_string().as_str()));
+    assert_eq!((seen.evidence.restarts, seen.evidence.workers.len()), (0, 2));
 }
 
 #[test]
 fn four_saturated_workers_on_a_full_machine() {
-    let ledger = replayed(samples(include_str!("recorded/full.tsv")), 2, 64);
+    let seen = replayed(samples(include_str!("recorded/full.tsv")), 2, 64);
     let (lines, why) =
-        told(&ledger, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
+        told(&seen, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
     assert_eq!(lines, ["Workers=2"], "{why}");
     assert!(why.contains("4 workers on 2 CPUs only wait for each other"), "{why}");
 }
 
 /// Four of the recorded worker, so many CPUs of which so many milli-CPUs stay idle.
-fn fourfold(cpus: u64, idle: u64) -> Ledger {
+fn fourfold(cpus: u64, idle: u64) -> Replayed {
     let four = |sample: Sample| {
         let worker = sample.processes.iter().find(|process| process.role == Role::Worker).cloned();
         let parent =
-            worker.clone().map(|process| Process { pid: 1, role: Role::Parent, cpu_ms: 0, ..process });
-        let workers = (0..4).filter_map(|n| worker.clone().map(|process| Process { pid: 10 + n, ..process }));
+            worker.clone().map(|process| Reading { pid: 1, role: Role::Parent, cpu_ms: 0, ..process });
+        let workers = (0..4).filter_map(|n| worker.clone().map(|process| Reading { pid: 10 + n, ..process }));
         Sample {
             processes: parent.into_iter().chain(workers).collect(),
             idle_ms: Some(super::whole(sample.at * number(idle))),

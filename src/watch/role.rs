@@ -11,10 +11,13 @@
 //!  └─ python3 -c from multiprocessing.spawn import spawn_main; …       worker
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use crate::command::{Program, program};
 
 /// What a process is to the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Serves requests; with one worker it is the first process.
     Worker,
@@ -23,6 +26,8 @@ pub enum Role {
     /// multiprocessing's resource tracker.
     Tracker,
     /// A wrapper's shell, a ping, whatever else there is.
+    #[default]
+    #[serde(other)]
     Other,
 }
 

@@ -66,8 +66,8 @@ class Context:
 
     note = staticmethod(harness.note)
 
-    def __init__(self, version, root, layer):
-        self.version, self.root, self.layer = version, root, layer
+    def __init__(self, version, root, layer, package):
+        self.version, self.root, self.layer, self.package = version, root, layer, package
 
     def machine(self, cpus=2, memory_kb=KB_4G, files=None, start=SERVE, **options):
         """A machine (off) with the product and a foreign unit that starts PyPNM by `start`."""

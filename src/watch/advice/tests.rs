@@ -1,11 +1,99 @@
-use super::super::feed::Feed;
-use super::super::ledger::{Bounds, ENOUGH, Ledger};
-use super::super::{MIB, number};
-use super::{Finding, Setup, Topic, drop_in, findings, wrapped};
+use super::super::evidence::{BLOCK, Evidence};
+use super::super::line::{Line, Process};
+use super::super::role::Role;
+use super::super::{MIB, number, whole};
+use super::{Finding, Setup, Topic, drop_in, findings};
 use crate::policy::PolicySettings;
 
-fn setup(cpus: u64, gib: u64) -> Setup {
-    Setup { cpus, memory: gib << 30, settings: PolicySettings::default(), limit_max_requests: Some(2000) }
+/// A service of numbers: each worker does the same.
+struct Feed {
+    workers: u64,
+    cpus: u64,
+    memory: u64,
+    cpu: f64,
+    idle: u64,
+    stalled: f64,
+    /// Bytes a second.
+    growth: f64,
+    /// Seconds after which a worker is recycled; 0: never.
+    life: f64,
+    base: u64,
+    at: f64,
+    evidence: Evidence,
+}
+
+impl Feed {
+    fn new(workers: u64, cpus: u64, gib: u64) -> Self {
+        let (memory, idle) = (gib << 30, cpus * 1000);
+        Self {
+            workers,
+            cpus,
+            memory,
+            cpu: 0.1,
+            idle,
+            stalled: 0.0,
+            growth: 0.0,
+            life: 0.0,
+            base: 200 * MIB,
+            at: 0.0,
+            evidence: Evidence::new(BLOCK),
+        }
+    }
+
+    fn run(mut self, hours: f64) -> Self {
+        for _ in 0..whole(hours * 360.0) {
+            self.at += 10.0;
+            let worker = |n: u64| {
+                let (generation, age) = if self.life > 0.0 {
+                    let lived = self.at + number(n) * self.life / number(self.workers);
+                    (whole((lived / self.life).floor()), lived % self.life)
+                } else {
+                    (0, self.at + 500.0)
+                };
+                let jitter = (self.at * 7919.0 + number(n) * 104_729.0) % 65_536.0;
+                Process {
+                    pid: 100 + n * 1000 + generation,
+                    role: Role::Worker,
+                    age_seconds: age,
+                    rss: self.base + whole(self.growth * age + jitter),
+                    cpu_percent: Some(self.cpu),
+                    cpu_ms: Some(whole(self.cpu * age * 10.0)),
+                    ..Process::default()
+                }
+            };
+            let parent =
+                Process { pid: 1, role: Role::Parent, age_seconds: self.at + 900.0, ..Process::default() };
+            let processes: Vec<Process> =
+                std::iter::once(parent).chain((0..self.workers).map(worker)).collect();
+            let line = Line {
+                workers: self.workers,
+                memory: processes.iter().map(Process::memory).sum(),
+                memory_limit: self.memory,
+                cpu_milli: whole(self.cpu * 10.0) * self.workers,
+                cpu_milli_limit: self.cpus * 1000,
+                idle_milli: Some(self.idle),
+                pressure_memory_percent: Some(self.stalled),
+                processes,
+                ..Line::default()
+            };
+            let elapsed = if self.at > 10.0 { 10.0 } else { 0.0 };
+            self.evidence.take(line, self.at, elapsed);
+        }
+        self
+    }
+
+    fn setup(&self) -> Setup {
+        let settings = PolicySettings::default();
+        Setup { cpus: self.cpus, memory: self.memory, settings, limit_max_requests: Some(2000) }
+    }
+
+    fn found(&self) -> Vec<Finding> {
+        findings(&self.evidence, Some(&self.setup()), None)
+    }
+
+    fn found_with(&self, settings: PolicySettings) -> Vec<Finding> {
+        findings(&self.evidence, Some(&Setup { settings, ..self.setup() }), None)
+    }
 }
 
 /// The lines to set.
@@ -18,30 +106,21 @@ fn reason(found: &[Finding], topic: Topic) -> String {
     reasons.join("; ")
 }
 
-/// Workers that use a whole CPU each while so many milli-CPUs stay idle.
-fn busy(workers: u32, cpus: u64, gib: u64, idle: f64) -> Feed {
-    let mut feed = Feed::new(workers, cpus, gib);
-    feed.cpu = 95.0;
-    feed.idle = idle;
-    feed.run(400);
-    feed
+fn busy(workers: u64, cpus: u64, gib: u64, idle: u64) -> Feed {
+    Feed { cpu: 95.0, idle, ..Feed::new(workers, cpus, gib) }.run(1.0)
 }
 
 #[test]
-fn too_little_evidence_says_so() {
-    let mut feed = Feed::new(4, 8, 32);
-    feed.cpu = 99.0;
-    feed.run(200);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
+fn too_little_evidence_says_so_and_advises_nothing() {
+    let feed = Feed { cpu: 99.0, ..Feed::new(4, 8, 32) }.run(0.1);
+    let found = feed.found();
     assert!(lines(&found).is_empty());
     assert_eq!(reason(&found, Topic::Evidence), "too little evidence yet: 6 min of 10 min");
 }
 
 #[test]
-fn idle_workers_are_nothing_to_do() {
-    let mut feed = Feed::new(4, 8, 32);
-    feed.run(1000);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
+fn idle_workers_are_nothing_to_set() {
+    let found = Feed::new(4, 8, 32).run(2.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::MemoryPerWorker).contains("idle"), "{found:?}");
     assert!(reason(&found, Topic::Growth).starts_with("no lasting growth"), "{found:?}");
@@ -49,128 +128,77 @@ fn idle_workers_are_nothing_to_do() {
 }
 
 #[test]
-fn four_saturated_workers_with_room_prove_demand() {
-    let feed = busy(4, 16, 64, 12_000.0);
-    let found = findings(&feed.ledger, Some(&setup(16, 64)));
+fn saturated_workers_ask_for_as_many_as_there_is_room_for() {
+    let found = busy(4, 16, 64, 12_000).found();
     assert_eq!(lines(&found), ["MaxWorkers=8"]);
-    let why = reason(&found, Topic::Workers);
-    assert!(why.starts_with("all 4 workers were busy (≥ 70 % of a CPU) in 100 % of 13 min"), "{why}");
+    // Two CPUs are free: two more. None: none.
+    assert_eq!(lines(&busy(4, 8, 32, 2100).found()), ["MaxWorkers=6"]);
+    let found = busy(4, 16, 64, 400).found();
     assert!(
-        why.contains("12 CPUs and 63.4 GiB stayed free") && why.contains("this gives 8 workers"),
-        "{why}"
+        lines(&found).is_empty() && reason(&found, Topic::Workers).ends_with("no room for another worker")
     );
-    // Two CPUs are free: two more.
-    let feed = busy(4, 8, 32, 2100.0);
-    assert_eq!(lines(&findings(&feed.ledger, Some(&setup(8, 32)))), ["MaxWorkers=6"]);
-}
-
-#[test]
-fn the_same_load_on_a_full_machine_does_not() {
-    // Others on the host take the rest.
-    let feed = busy(4, 16, 64, 400.0);
-    let found = findings(&feed.ledger, Some(&setup(16, 64)));
-    assert!(lines(&found).is_empty(), "{found:?}");
-    assert!(reason(&found, Topic::Workers).ends_with("no room for another worker"), "{found:?}");
-    // The service's own CPUs are used up, whatever the host has.
-    let feed = busy(4, 4, 16, 12_000.0);
-    let found = findings(&feed.ledger, Some(&setup(4, 16)));
-    assert!(lines(&found).is_empty(), "{found:?}");
     // CPUs are free, memory is not.
-    let mut feed = Feed::new(4, 16, 1);
-    feed.cpu = 95.0;
-    feed.idle = 12_000.0;
-    feed.growth = 0.0;
-    feed.ledger = Ledger::new(Bounds { cpu: 16_000, memory: 800 * MIB }, ENOUGH);
-    feed.run(400);
-    let full = Setup { memory: 800 * MIB, ..setup(16, 1) };
-    let found = findings(&feed.ledger, Some(&full));
-    assert!(!lines(&found).iter().any(|line| line.starts_with("MaxWorkers=8")), "{found:?}");
+    let tight = Feed { cpu: 95.0, idle: 12_000, base: 7 << 30, ..Feed::new(4, 16, 32) }.run(1.0);
+    assert!(lines(&tight.found()).is_empty(), "{:?}", tight.found());
 }
 
 #[test]
-fn demand_that_the_guides_guardrail_holds_back_is_told_not_advised() {
-    let feed = busy(2, 4, 8, 2000.0);
-    let found = findings(&feed.ledger, Some(&setup(4, 8)));
+fn the_guides_guardrail_and_the_operators_own_line() {
+    let found = busy(2, 4, 8, 2000).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::Workers).contains("the guide gives 2 workers for 8.0 GiB and 4 CPUs"));
-}
-
-#[test]
-fn busy_for_a_moment_only_is_no_proof() {
-    let mut feed = Feed::new(4, 16, 64);
-    feed.run(500);
-    feed.cpu = 99.0;
-    feed.run(50);
-    assert!(lines(&findings(&feed.ledger, Some(&setup(16, 64)))).is_empty());
-}
-
-#[test]
-fn the_operators_own_workers_line_is_the_one_to_change() {
-    let feed = busy(2, 8, 32, 6000.0);
     let own = PolicySettings { workers: Some(2), ..PolicySettings::default() };
-    let found = findings(&feed.ledger, Some(&Setup { settings: own, ..setup(8, 32) }));
-    assert_eq!(lines(&found), ["Workers=4"]);
+    assert_eq!(lines(&busy(2, 8, 32, 6000).found_with(own)), ["Workers=4"]);
+    // Not restarted since the machine has grown.
+    let found = busy(2, 8, 32, 6000).found();
+    assert!(reason(&found, Topic::Workers).contains("the profile gives 4 workers already"), "{found:?}");
 }
 
 #[test]
 fn a_leak_that_recycling_does_not_contain_wants_a_lower_limit() {
-    let mut feed = Feed::new(4, 8, 32);
-    feed.cpu = 30.0;
-    feed.life = 1000.0;
-    // 100 MiB in a life of 2000 requests: twice the 50 allowed.
-    feed.growth = number(100 * MIB) / 1000.0;
-    feed.run(2000);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
+    // 100 MiB in a life of 2000 requests, twice what is allowed.
+    let leak = || Feed { cpu: 30.0, life: 3000.0, growth: number(100 * MIB) / 3000.0, ..Feed::new(4, 8, 32) };
+    let feed = leak().run(8.0);
+    let found = feed.found();
     assert_eq!(lines(&found), ["InvestigateMemoryCreep=yes"], "{found:?}");
-    let why = reason(&found, Topic::Growth);
-    assert!(why.contains("50 MiB per 1000 requests"), "{why}");
-    // At 1000 requests already: only a number of its own can lower it.
-    let small = Setup { limit_max_requests: Some(1000), ..setup(8, 32) };
-    let found = findings(&feed.ledger, Some(&small));
-    let line = lines(&found).join("");
+    assert!(reason(&found, Topic::Growth).contains("50 MiB per 1000 requests"), "{found:?}");
+    // At 1000 already only a number of its own lowers it, and an operator's own limit beats InvestigateMemoryCreep=.
+    let small = Setup { limit_max_requests: Some(1000), ..feed.setup() };
+    let line = lines(&findings(&feed.evidence, Some(&small), None)).join("");
     let limit = line.strip_prefix("LimitMaxRequests=").and_then(|limit| limit.parse::<u32>().ok());
-    assert!(limit.is_some_and(|limit| (450..=650).contains(&limit)), "{found:?}");
-    // The operator's own limit beats InvestigateMemoryCreep=.
+    assert!(limit.is_some_and(|limit| (450..=650).contains(&limit)), "{line}");
     let own = PolicySettings { limit_max_requests: Some(2000), ..PolicySettings::default() };
-    let found = findings(&feed.ledger, Some(&Setup { settings: own, ..setup(8, 32) }));
-    assert!(lines(&found).join("").starts_with("LimitMaxRequests=1"), "{found:?}");
-}
-
-#[test]
-fn a_leak_that_recycling_contains_is_nothing_to_do() {
-    let mut feed = Feed::new(4, 8, 32);
-    feed.cpu = 30.0;
-    feed.life = 1000.0;
-    feed.growth = number(20 * MIB) / 1000.0;
-    feed.run(2000);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
+    assert!(lines(&feed.found_with(own)).join("").starts_with("LimitMaxRequests=1"));
+    // A fifth of it is contained.
+    let found = Feed { growth: number(20 * MIB) / 3000.0, ..leak() }.run(8.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::Growth).ends_with("recycling contains it"), "{found:?}");
 }
 
 #[test]
 fn a_leak_without_a_recycle_in_sight() {
-    let mut feed = Feed::new(4, 8, 32);
-    feed.growth = number(30 * MIB) / 3600.0;
-    feed.run(2000);
+    let feed = Feed { growth: number(30 * MIB) / 3600.0, ..Feed::new(4, 8, 32) }.run(3.0);
     let with = |limit| {
-        lines(&findings(&feed.ledger, Some(&Setup { limit_max_requests: limit, ..setup(8, 32) }))).join("")
+        lines(&findings(&feed.evidence, Some(&Setup { limit_max_requests: limit, ..feed.setup() }), None))
+            .join("")
     };
     assert_eq!(with(Some(2000)), "InvestigateMemoryCreep=yes");
     assert_eq!(with(None), "InvestigateMemoryCreep=yes", "the profile's 2000");
     assert_eq!(with(Some(1000)), "LimitMaxRequests=500");
-    assert_eq!(with(Some(100)), "", "as low as is of use");
+    assert_eq!(with(Some(100)), "", "a lower one would be of no use");
     let never = PolicySettings { limit_max_requests: Some(0), ..PolicySettings::default() };
-    let found =
-        findings(&feed.ledger, Some(&Setup { settings: never, limit_max_requests: Some(0), ..setup(8, 32) }));
+    let setup = Setup { settings: never, limit_max_requests: Some(0), ..feed.setup() };
+    let found = findings(&feed.evidence, Some(&setup), None);
     assert_eq!(lines(&found), ["LimitMaxRequests=1000"]);
     assert!(reason(&found, Topic::Growth).contains("workers are never recycled"), "{found:?}");
+    // Configured and not yet in effect.
+    let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
+    let found = feed.found_with(creep);
+    assert!(
+        lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile has 1000 already")
+    );
     // A quarter in more than a week.
-    let mut slow = Feed::new(4, 8, 32);
-    slow.interval = 60.0;
-    slow.growth = 60.0;
-    slow.run(2000);
-    let found = findings(&slow.ledger, Some(&setup(8, 32)));
+    let found = Feed { growth: 60.0, ..Feed::new(4, 8, 32) }.run(24.0).found();
     assert!(
         lines(&found).is_empty() && reason(&found, Topic::Growth).ends_with("too slow to matter"),
         "{found:?}"
@@ -178,114 +206,41 @@ fn a_leak_without_a_recycle_in_sight() {
 }
 
 #[test]
-fn measured_memory_lowers_the_profile_only_where_it_does_not_fit() {
-    let mut feed = Feed::new(4, 8, 16);
-    feed.cpu = 30.0;
-    feed.run(400);
-    let found = findings(&feed.ledger, Some(&setup(8, 16)));
+fn memory_lowers_the_profile_only_where_it_does_not_fit() {
+    let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 16) }.run(1.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
-    // 150 MiB of shares, 10 of the parent's: 160 MiB.
-    let why = reason(&found, Topic::MemoryPerWorker);
-    assert!(
-        why.starts_with("a worker at work needs 176 MiB (95 % of") || why.contains("needs 160 MiB"),
-        "{why}"
-    );
-    assert!(why.ends_with("the profile stays 4 workers"), "{why}");
-    // Workers of 5 GiB each: 16 GiB hold two.
-    let mut feed = Feed::new(4, 8, 64);
-    feed.cpu = 30.0;
-    feed.growth = number(5u64 << 30) / 800.0;
-    feed.run(400);
-    let found = findings(&feed.ledger, Some(&setup(8, 16)));
-    let line = lines(&found).into_iter().find(|line| line.starts_with("MemoryPerWorker="));
-    assert!(line.is_some_and(|line| line.ends_with('M')), "{found:?}");
-    assert!(reason(&found, Topic::MemoryPerWorker).contains("hold 2 of them, not 4"), "{found:?}");
+    assert!(reason(&found, Topic::MemoryPerWorker).ends_with("the profile stays 4 workers"), "{found:?}");
+    let found = Feed { cpu: 30.0, base: 5 << 30, ..Feed::new(4, 8, 16) }.run(1.0).found();
+    let line = lines(&found).join(" ");
+    assert!(line.starts_with("MaxWorkers=3") || line.starts_with("MemoryPerWorker="), "{found:?}");
 }
 
 #[test]
 fn pressure_asks_for_fewer() {
-    let mut feed = Feed::new(4, 8, 32);
-    feed.memory_stall = 20.0;
-    feed.cpu = 95.0;
-    feed.run(400);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
-    assert_eq!(lines(&found), ["MaxWorkers=3"], "and never more at once: {found:?}");
-    let mut feed = Feed::new(4, 8, 32);
-    feed.run(200);
-    feed.oom_kills = 2;
-    feed.run(200);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
-    assert_eq!(lines(&found), ["MaxWorkers=3"]);
-    assert!(reason(&found, Topic::Workers).starts_with("the kernel killed 2 processes"), "{found:?}");
-    // One worker can't be fewer.
-    let mut feed = Feed::new(1, 2, 4).single();
-    feed.memory_stall = 50.0;
-    feed.run(400);
-    let found = findings(&feed.ledger, Some(&setup(2, 4)));
-    assert!(lines(&found).is_empty() && reason(&found, Topic::Workers).contains("one worker is the least"));
-}
-
-#[test]
-fn more_workers_than_cpus_only_wait() {
-    let mut feed = Feed::new(4, 2, 24);
-    feed.cpu = 50.0;
-    feed.idle = 0.0;
-    feed.run(400);
+    let found = Feed { stalled: 20.0, cpu: 95.0, ..Feed::new(4, 8, 32) }.run(1.0).found();
+    assert_eq!(lines(&found), ["MaxWorkers=3"], "and never for more at once: {found:?}");
+    let found = Feed { stalled: 50.0, ..Feed::new(1, 2, 4) }.run(1.0).found();
+    assert!(lines(&found).is_empty() && reason(&found, Topic::Workers).contains("one worker is the minimum"));
+    // Four on two CPUs that are full.
+    let four = Feed { cpu: 50.0, idle: 0, ..Feed::new(4, 2, 24) }.run(1.0);
     let own = PolicySettings { workers: Some(4), ..PolicySettings::default() };
-    let found = findings(&feed.ledger, Some(&Setup { settings: own, ..setup(2, 24) }));
-    assert_eq!(lines(&found), ["Workers=2"]);
+    assert_eq!(lines(&four.found_with(own)), ["Workers=2"]);
+    let found = four.found();
+    assert!(reason(&found, Topic::Workers).contains("the profile gives 2 workers already"), "{found:?}");
 }
 
 #[test]
-fn what_the_profile_has_already_is_no_line_to_set() {
-    // Four run on two CPUs by flags of their own: sized are two.
-    let mut feed = Feed::new(4, 2, 24);
-    feed.cpu = 50.0;
-    feed.idle = 0.0;
-    feed.run(400);
-    let found = findings(&feed.ledger, Some(&setup(2, 24)));
-    assert!(lines(&found).is_empty(), "{found:?}");
-    assert!(
-        reason(&found, Topic::Workers)
-            .contains("the profile gives 2 workers already: it takes effect at a restart")
-    );
-    // Two run, not restarted since the machine has grown: sized are four.
-    let feed = busy(2, 8, 32, 6000.0);
-    let found = findings(&feed.ledger, Some(&setup(8, 32)));
-    assert!(lines(&found).is_empty(), "{found:?}");
-    assert!(reason(&found, Topic::Workers).contains("the profile gives 4 workers already"), "{found:?}");
-    // The lower limit is configured and not in effect yet.
-    let mut feed = Feed::new(4, 8, 32);
-    feed.growth = number(30 * MIB) / 3600.0;
-    feed.run(2000);
-    let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
-    let found = findings(&feed.ledger, Some(&Setup { settings: creep, ..setup(8, 32) }));
-    assert!(lines(&found).is_empty(), "{found:?}");
-    assert!(reason(&found, Topic::Growth).contains("the profile has 1000 already"), "{found:?}");
-}
-
-#[test]
-fn a_crash_loop_is_named() {
-    let mut feed = Feed::new(2, 4, 8);
-    feed.life = 5.0;
-    feed.run(100);
-    let found = findings(&feed.ledger, Some(&setup(4, 8)));
+fn crashes_are_named_and_switched_off_there_is_nothing_to_advise() {
+    let found = Feed { life: 9.0, ..Feed::new(2, 4, 8) }.run(0.5).found();
     assert!(reason(&found, Topic::Crashes).contains("died within 10 s"), "{found:?}");
-}
-
-#[test]
-fn switched_off_there_is_nothing_to_advise() {
-    let mut feed = Feed::new(2, 4, 8);
-    feed.run(500);
-    let found = findings(&feed.ledger, None);
+    let found = findings(&Feed::new(2, 4, 8).run(1.0).evidence, None, None);
     assert!(lines(&found).is_empty() && reason(&found, Topic::Evidence).contains("turned off"));
 }
 
 #[test]
 fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
-    let feed = busy(4, 16, 64, 12_000.0);
-    let found = findings(&feed.ledger, Some(&setup(16, 64)));
-    let text = drop_in(&found, "Sizing", "pypnm.service, 13 min");
+    let found = busy(4, 16, 64, 12_000).found();
+    let text = drop_in(&found, "Sizing", "From `pypnm-sizing watch`: pypnm.service, 1 h.\nRead it.");
     let mut problems = Vec::new();
     let mut config = crate::config::Config::default();
     crate::config::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
@@ -294,11 +249,4 @@ fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
     assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");
     let nothing = drop_in(&[], "Sizing", "pypnm.service, 13 min");
     assert!(nothing.lines().all(|line| line.starts_with('#')) && nothing.ends_with("# Nothing to set.\n"));
-}
-
-#[test]
-fn words_are_wrapped() {
-    assert_eq!(wrapped("a bb ccc", 4), ["a bb", "ccc"]);
-    assert_eq!(wrapped("abcdef", 2), ["abcdef"]);
-    assert!(wrapped("", 4).is_empty());
 }

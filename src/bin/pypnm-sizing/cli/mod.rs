@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::sizing::Hypothetical;
 
 pub(crate) use values::FOR_EVER;
-use values::{cpus, evidence, gib, interval, memory, time, unit};
+use values::{cpus, evidence, gib, interval, memory, moment, time, unit};
 
 /// The whole command line.
 #[derive(Parser)]
@@ -73,6 +72,8 @@ pub(crate) enum Command {
     Ready(Ready),
     /// Watch the live workers, and advise what to set
     Watch(Watch),
+    /// What the recordings of `watch --record` say: a page, and what to set
+    Report(Report),
 }
 
 const SHOW_EXAMPLES: &str = "\
@@ -302,25 +303,74 @@ pub(crate) struct Ready {
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) machine: Machine,
-    /// The unit to watch
-    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
-    pub(crate) unit: String,
+    /// The unit to watch [default: the first of Units=]
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub(crate) unit: Option<String>,
     /// Watch this process and its children instead: a PyPNM started by hand or in a container
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
-    pub(crate) interval: Duration,
-    /// Time watched before anything is advised; a fifth of it at full load proves demand
+    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s where it is recorded]
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub(crate) interval: Option<Duration>,
+    /// The length of a block of evidence: one before anything is advised, three for demand, six for growth
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time (default: at Ctrl-C)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
-    /// One line of JSON a sample, and one at the end
+    /// One line of JSON for each sample, and one at the end
     #[arg(long)]
     pub(crate) json: bool,
     /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
+    /// Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = RECORDINGS)]
+    pub(crate) record: Option<PathBuf>,
+    /// Disk space for the recordings of a unit; the oldest days are deleted first
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory, requires = "record")]
+    pub(crate) keep: u64,
+    /// Write the last sample to FILE for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
 }
+
+/// Where recordings are kept.
+pub(crate) const RECORDINGS: &str = "/var/lib/pypnm-sizing";
+
+#[derive(Args)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub(crate) struct Report {
+    /// Recordings: directories, files, or - for standard input [default: /var/lib/pypnm-sizing]
+    #[arg(value_name = "DIR or FILE")]
+    pub(crate) recordings: Vec<PathBuf>,
+    /// The unit to report on [default: the first of Units= that was recorded]
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Only what was recorded since then: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) since: Option<f64>,
+    /// Only what was recorded before then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) until: Option<f64>,
+    /// For programs: one JSON object, see pypnm-sizing(1)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a page with plots to FILE, which needs nothing else to be shown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print the advice as a drop-in for sizing.conf.d, and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) write_advice: bool,
+    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and say what `apply` would change
+    #[arg(long, conflicts_with_all = ["json", "write_advice"])]
+    pub(crate) adopt: bool,
+}
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing report                          all that was recorded
+  pypnm-sizing report --since 7d --html week.html
+  pypnm-sizing report --json | jq '.findings[].line'
+  sudo pypnm-sizing report --adopt && sudo pypnm-sizing apply
+  ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";

@@ -72,8 +72,8 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 pub(super) fn evidence(text: &str) -> Result<Duration, String> {
     time(text)
         .ok()
-        .filter(|time| *time >= Duration::from_secs(10))
-        .ok_or_else(|| "expected a time of 10s or more, such as 10min".to_owned())
+        .filter(|time| *time >= Duration::from_secs(3))
+        .ok_or_else(|| "expected a time of 3s or more, such as 10min".to_owned())
 }
 
 pub(super) fn time(text: &str) -> Result<Duration, String> {
@@ -91,4 +91,26 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
         .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
         .filter(|time| !time.is_zero() && *time < FOR_EVER)
         .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
+}
+
+/// A moment of the calendar as seconds since 1970: a date, a date and time of the local time zone, a time ago, or
+/// `@SECONDS`.
+pub(super) fn moment(text: &str) -> Result<f64, String> {
+    let expected =
+        || "expected a time such as 2026-11-20, \"2026-11-20 08:00\", 7d (ago) or @1764000000".to_owned();
+    if let Some(seconds) = text.strip_prefix('@') {
+        return seconds.parse().ok().filter(|seconds: &f64| seconds.is_finite()).ok_or_else(expected);
+    }
+    let now = jiff::Timestamp::now().as_duration().as_secs_f64();
+    if let Ok(ago) = time(text)
+        && !text.ends_with(|c: char| c.is_ascii_digit())
+    {
+        return Ok(now - ago.as_secs_f64());
+    }
+    let local = |civil: jiff::civil::DateTime| {
+        let moment = civil.to_zoned(jiff::tz::TimeZone::system()).ok()?;
+        Some(moment.timestamp().as_duration().as_secs_f64())
+    };
+    let zoned = text.parse::<jiff::Timestamp>().ok().map(|moment| moment.as_duration().as_secs_f64());
+    zoned.or_else(|| text.parse().ok().and_then(local)).ok_or_else(expected)
 }

@@ -7,4 +7,5 @@ pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod preview;
 pub(crate) mod ready;
+pub(crate) mod report;
 pub(crate) mod show;

@@ -68,23 +68,42 @@ impl Unit {
 }
 
 impl Target {
-    /// The process given, else the unit where systemd has it, else the only PyPNM there is. Second: a remark.
+    /// The process given, else the unit; where no systemd answers and no unit was named, the only PyPNM there is. Second:
+    /// a remark. `waits`: a unit that does not run yet is waited for.
     pub(super) fn find(
         machine: &Root,
         pid: Option<u32>,
-        name: &str,
+        named: Option<&str>,
+        default: &str,
+        waits: bool,
     ) -> Result<(Self, Option<String>), String> {
         if let Some(pid) = pid {
             return Self::of_process(pid);
         }
-        let why_not = match Unit::ask(name) {
-            None => "no systemd answers here".to_owned(),
-            Some(unit) if unit.load != "loaded" => format!("systemd knows no {name} ({})", unit.load),
-            Some(unit) if unit.processes(machine).is_empty() && unit.main == 0 => {
-                format!("{name} is not running ({})", unit.active)
+        let name = named.unwrap_or(default);
+        let Some(unit) = Unit::ask(name) else {
+            if named.is_some() {
+                return Err(format!("{name}: no systemd answers here; --pid=PID watches a process"));
             }
-            Some(unit) => return Ok((Self::Unit(unit), None)),
+            return Self::only_server();
         };
+        let why_not = if unit.load != "loaded" {
+            format!("systemd knows no {name} ({})", unit.load)
+        } else if unit.processes(machine).is_empty() && unit.main == 0 && !waits {
+            format!("{name} is not running ({})", unit.active)
+        } else {
+            return Ok((Self::Unit(unit), None));
+        };
+        let others = servers().unwrap_or_default();
+        let hint = match others.as_slice() {
+            [] => String::new(),
+            [first, ..] => format!("; a PyPNM runs as process {first}: --pid={first} watches it"),
+        };
+        Err(format!("{why_not}{hint}"))
+    }
+
+    fn only_server() -> Result<(Self, Option<String>), String> {
+        let why_not = "no systemd answers here";
         match servers()?.as_slice() {
             [] => Err(format!("{why_not}, and no process here looks like a PyPNM; --pid=PID names one")),
             [only] => Ok((

@@ -1,171 +1,141 @@
-//! The ledger for programs: one line of JSON a sample, and one at the end. Every line is an object that stands for itself.
-//!
-//! Units are in the name or these: bytes, milli-CPUs (1000: one CPU all the time), seconds on a clock that never jumps,
-//! percent. What could not be read, or is not known yet, is null; a limit of 0 is not known. New fields may come at any
-//! time; the number of the schema rises when a field changes its meaning or goes.
-//!
-//! In every line: `schema` (1), `type` (`sample` or `summary`), `unix_seconds` (the calendar's time, which may be set at any
-//! moment), `seconds` since the first sample, `service` (the unit, or `process PID`), `workers` (how many live now; 0: the service is down), `memory_peak` (the most of `memory` so far),
-//! `memory_limit` and `memory_limit_source` (the limit that binds, and what says so), `oom_kills` (processes that the
-//! kernel killed in the service's cgroup, while watched), `recycles` (workers replaced under the same parent, or with one
-//! worker by systemd's automatic restart), `restarts` (of the service, otherwise), `limit_max_requests` (in effect; 0:
-//! never), `cost_percent` (of one CPU that watching takes).
-//!
-//! A sample has these besides:
-//!
-//! | field | |
-//! |---|---|
-//! | `memory` | of all processes together: shares (PSS), or resident bytes where those can't be read |
-//! | `memory_is` | `pss` or `rss` |
-//! | `cgroup_memory`, `cgroup_memory_peak` | charged to the service's cgroup, page cache included |
-//! | `cpu_milli`, `cpu_milli_limit` | used since the sample before; may be used |
-//! | `idle_milli` | used by nobody, of the CPUs that the service may run on |
-//! | `pressure_memory_percent`, `pressure_cpu_percent` | of the time since the sample before in which some task waited (PSI) |
-//! | `throttled_percent` | of that time for which the CPU quota held the service back |
-//! | `processes` | the workers, the oldest first, then the others |
-//!
-//! A process: `pid`; `role`: `worker`, `parent`, `tracker` (multiprocessing's) or `other`; `age_seconds`; `rss`, `pss`,
-//! `uss` (what it alone holds), the latter two as last read; `peak_rss` (the kernel's high-water mark, workers only);
-//! `cpu_percent` of one CPU since the sample before; `growth_per_hour` (workers only): `bytes`, and `low` and `high`, the
-//! bounds of its 95 % confidence interval.
-//!
-//! The summary has these besides:
-//!
-//! | field | |
-//! |---|---|
-//! | `samples`, `evidence_seconds` | with live workers, and the time they stand for |
-//! | `enough_seconds` | the time that makes evidence (`--evidence=`) |
-//! | `all_busy_seconds` | of these: every worker used 70 % of a CPU or more |
-//! | `cpu_full_seconds` | no CPU was left: the service used all, or most of them and others the rest, or its quota held it back |
-//! | `memory_tight_seconds` | it held over nine tenths of `memory_limit` |
-//! | `memory_stalled_seconds` | tasks waited for memory a tenth of the time or more |
-//! | `mean_worker_cpu_percent` | of one CPU, a worker |
-//! | `peaks`, `peak_95_mib` | how many peaks of workers at work were measured, and what 95 % of them don't exceed, in MiB |
-//! | `growth_per_hour`, `growth_goes_on` | all workers' together; whether it lasts, as a leak does and a filled cache doesn't |
-//! | `recycle_age_seconds` | the median age at recycling |
-//! | `short_lives` | workers that died within ten seconds of their start |
-//! | `findings` | each with `topic` (`evidence`, `growth`, `memory-per-worker`, `workers`, `crashes`), `line` (what to set in sizing.conf, or null) and `reason` |
-
-use std::time::SystemTime;
+//! The last line of `watch --json`, after those of its samples ([`pypnm_sizing::watch::line`]). docs/json.md describes
+//! both.
 
 use pypnm_sizing::watch::advice::Finding;
-use pypnm_sizing::watch::ledger::{Ledger, Process, Shares};
-use pypnm_sizing::watch::slope::Slope;
-use serde_json::{Value, json};
+use pypnm_sizing::watch::evidence::Evidence;
+use pypnm_sizing::watch::line::{Kind, PerHour, SCHEMA, rounded};
+use pypnm_sizing::watch::{MIB, meter};
+use serde::Serialize;
 
-use super::show::Context;
-
-const SCHEMA: u32 = 1;
-
-/// A line for a sample.
-pub(super) fn sample(ledger: &Ledger, context: &Context<'_>) -> String {
-    let workers = ledger
-        .workers
-        .iter()
-        .map(|life| process(&life.now, life.shares, life.cpu, &growth(life.growth.as_ref())));
-    let others =
-        ledger.companions.iter().map(|other| process(&other.now, other.shares, other.cpu, &Value::Null));
-    let last = ledger.last();
-    json!({
-        "schema": SCHEMA,
-        "type": "sample",
-        "unix_seconds": unix_seconds(),
-        "seconds": ledger.watched(),
-        "service": context.name,
-        "processes": workers.chain(others).collect::<Vec<Value>>(),
-        "workers": ledger.workers.len(),
-        "memory": ledger.memory_now(),
-        "memory_is": if ledger.has_shares() { "pss" } else { "rss" },
-        "memory_peak": ledger.memory_peak,
-        "memory_limit": ledger.bounds().memory,
-        "memory_limit_source": context.memory_source,
-        "cgroup_memory": last.and_then(|sample| sample.cgroup_memory),
-        "cgroup_memory_peak": last.and_then(|sample| sample.cgroup_peak),
-        "cpu_milli": ledger.rates.cpu,
-        "cpu_milli_limit": ledger.bounds().cpu,
-        "idle_milli": ledger.rates.idle,
-        "pressure_memory_percent": ledger.rates.memory_stall,
-        "pressure_cpu_percent": ledger.rates.cpu_stall,
-        "throttled_percent": ledger.rates.throttled,
-        "oom_kills": ledger.evidence.oom_kills,
-        "recycles": ledger.recycles,
-        "restarts": ledger.restarts,
-        "limit_max_requests": context.limit_max_requests,
-        "cost_percent": context.cost,
-    })
-    .to_string()
+/// A finding.
+#[derive(Serialize)]
+pub(crate) struct FindingAnswer {
+    topic: &'static str,
+    line: Option<String>,
+    reason: String,
+    from: Option<f64>,
+    until: Option<f64>,
 }
 
-/// The line at the end.
-pub(super) fn summary(ledger: &Ledger, context: &Context<'_>) -> String {
-    let found = ledger.growth();
-    let evidence = &ledger.evidence;
-    json!({
-        "schema": SCHEMA,
-        "type": "summary",
-        "unix_seconds": unix_seconds(),
-        "seconds": ledger.watched(),
-        "service": context.name,
-        "samples": evidence.samples,
-        "workers": ledger.workers.len(),
-        "memory_peak": ledger.memory_peak,
-        "memory_limit": ledger.bounds().memory,
-        "memory_limit_source": context.memory_source,
-        "peaks": evidence.peaks.total(),
-        "peak_95_mib": evidence.peaks.percentile(95),
-        "growth_per_hour": growth(found.as_ref().map(|growth| &growth.all)),
-        "growth_goes_on": found.map(|growth| growth.goes_on),
-        "evidence_seconds": evidence.seconds,
-        "enough_seconds": ledger.enough(),
-        "all_busy_seconds": evidence.all_busy,
-        "cpu_full_seconds": evidence.cpu_full,
-        "memory_tight_seconds": evidence.memory_tight,
-        "memory_stalled_seconds": evidence.memory_stalled,
-        "mean_worker_cpu_percent": ledger.mean_worker_cpu(),
-        "oom_kills": evidence.oom_kills,
-        "recycles": ledger.recycles,
-        "recycle_age_seconds": ledger.recycle_interval(),
-        "restarts": ledger.restarts,
-        "short_lives": ledger.short_lives,
-        "limit_max_requests": context.limit_max_requests,
-        "findings": context.findings.iter().map(finding).collect::<Vec<Value>>(),
-        "cost_percent": context.cost,
-    })
-    .to_string()
+impl FindingAnswer {
+    /// `epoch` is where the evidence's clock begins, in seconds since 1970.
+    pub(crate) fn of(finding: &Finding, epoch: f64) -> Self {
+        let moment = |at: f64| rounded(epoch + at, 0);
+        Self {
+            topic: finding.topic.word(),
+            line: finding.line.clone(),
+            reason: finding.reason.clone(),
+            from: finding.time.map(|(from, _)| moment(from)),
+            until: finding.time.map(|(_, until)| moment(until)),
+        }
+    }
 }
 
-/// The calendar's time, to the millisecond; null before 1970.
-fn unix_seconds() -> Option<f64> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some((now.as_secs_f64() * 1000.0).round() / 1000.0)
+/// What the evidence adds up to; the same in the summary of a watch and in a report.
+#[derive(Serialize)]
+pub(crate) struct Figures {
+    samples: u64,
+    workers: u64,
+    memory_peak: u64,
+    memory_limit: u64,
+    memory_limit_source: String,
+    peaks: u64,
+    peak_95_mib: u64,
+    worker_memory_peak: u64,
+    growth_per_hour: Option<PerHour>,
+    growth_goes_on: Option<bool>,
+    growth_per_life: Option<PerLife>,
+    evidence_seconds: f64,
+    enough_seconds: f64,
+    all_busy_seconds: f64,
+    queued_seconds: f64,
+    accept_queue_peak: u64,
+    waiting_percent_busiest: Option<f64>,
+    cpu_full_seconds: f64,
+    memory_tight_seconds: f64,
+    memory_stalled_seconds: f64,
+    mean_worker_cpu_percent: f64,
+    oom_kills: u64,
+    recycles: u64,
+    recycle_age_seconds: Option<f64>,
+    restarts: u64,
+    short_lives: u64,
+    limit_max_requests: Option<u64>,
 }
 
-fn process(process: &Process, shares: Option<Shares>, cpu: Option<f64>, growth: &Value) -> Value {
-    json!({
-        "pid": process.pid,
-        "role": process.role.word(),
-        "age_seconds": process.age,
-        "rss": process.rss,
-        "pss": shares.map(|shares| shares.pss),
-        "uss": shares.map(|shares| shares.uss),
-        "peak_rss": process.peak,
-        "cpu_percent": cpu,
-        "growth_per_hour": growth,
-    })
+/// Bytes in a whole life of a worker.
+#[derive(Serialize)]
+struct PerLife {
+    bytes: f64,
+    low: f64,
+    high: f64,
 }
 
-/// Bytes an hour; a bound that is not known is null.
-fn growth(slope: Option<&Slope>) -> Value {
-    let per_hour = |per_second: f64| per_second * 3600.0;
-    slope.map_or(Value::Null, |slope| {
-        json!({
-            "bytes": per_hour(slope.per_second),
-            "low": per_hour(slope.low),
-            "high": per_hour(slope.high),
-        })
-    })
+impl Figures {
+    pub(crate) fn of(evidence: &Evidence) -> Self {
+        let (epoch, growth, last) = (evidence.epoch(), evidence.growth(), evidence.last());
+        let whole = |bytes: f64| rounded(bytes, 0);
+        Self {
+            samples: epoch.samples,
+            workers: last.workers,
+            memory_peak: evidence.memory_peak,
+            memory_limit: last.memory_limit,
+            memory_limit_source: last.memory_limit_source.clone(),
+            peaks: epoch.memory_samples,
+            peak_95_mib: epoch.worker_memory / MIB,
+            worker_memory_peak: epoch.worker_peak,
+            growth_per_hour: growth.as_ref().map(|growth| meter::per_hour(&growth.all)),
+            growth_goes_on: growth.as_ref().map(|growth| growth.all.lasting),
+            growth_per_life: growth.and_then(|growth| growth.a_life).map(|life| PerLife {
+                bytes: whole(life.value),
+                low: whole(life.low),
+                high: whole(life.high),
+            }),
+            evidence_seconds: rounded(epoch.seconds, 1),
+            enough_seconds: rounded(evidence.block_length(), 1),
+            all_busy_seconds: rounded(epoch.all_busy, 1),
+            queued_seconds: rounded(epoch.queued, 1),
+            accept_queue_peak: epoch.queue_peak,
+            waiting_percent_busiest: epoch.busiest.map(|(part, _, _)| rounded(part * 100.0, 1)),
+            cpu_full_seconds: rounded(epoch.cpu_full, 1),
+            memory_tight_seconds: rounded(epoch.memory_tight, 1),
+            memory_stalled_seconds: rounded(epoch.memory_stalled, 1),
+            mean_worker_cpu_percent: rounded(epoch.mean_worker_cpu(), 1),
+            oom_kills: evidence.oom_kills,
+            recycles: evidence.recycles,
+            recycle_age_seconds: evidence.recycle_age().map(|age| rounded(age, 1)),
+            restarts: evidence.restarts,
+            short_lives: evidence.short_lives,
+            limit_max_requests: last.limit_max_requests,
+        }
+    }
 }
 
-fn finding(finding: &Finding) -> Value {
-    json!({ "topic": finding.topic.word(), "line": finding.line, "reason": finding.reason })
+#[derive(Serialize)]
+struct Summary<'a> {
+    schema: u32,
+    r#type: Kind,
+    unix_seconds: Option<f64>,
+    seconds: f64,
+    service: &'a str,
+    #[serde(flatten)]
+    figures: Figures,
+    findings: Vec<FindingAnswer>,
+    cost_percent: Option<f64>,
+}
+
+/// The line at the end of a watch that began `epoch` seconds after 1970.
+pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cost: Option<f64>) -> String {
+    let last = evidence.last();
+    let summary = Summary {
+        schema: SCHEMA,
+        r#type: Kind::Summary,
+        unix_seconds: last.unix_seconds,
+        seconds: rounded(evidence.watched(), 3),
+        service: &last.service,
+        figures: Figures::of(evidence),
+        findings: findings.iter().map(|finding| FindingAnswer::of(finding, epoch)).collect(),
+        cost_percent: cost.map(|cost| rounded(cost, 2)),
+    };
+    serde_json::to_string(&summary).unwrap_or_default()
 }

@@ -1,36 +1,54 @@
-//! `watch`: the live workers of the service: memory, growth, CPU, recycles, and what to set. This loop reads a sample,
-//! gives it to the library's ledger, and shows what came of it; it changes nothing.
+//! `watch`: the live workers of the service: memory, growth, CPU, what waits for them, recycles, and what to set. This loop
+//! reads a sample, makes a line of it and gives that to the library's evidence, to the screen, to the recording and to the
+//! metrics. It changes nothing about the service.
 
 mod cost;
 mod find;
-mod json;
+pub(crate) mod json;
+mod metrics;
 mod place;
+mod queue;
 mod read;
+mod record;
 mod show;
 mod terminal;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Error;
+use anyhow::{Context as _, Error, anyhow};
+use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
-use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, duration, findings};
-use pypnm_sizing::watch::ledger::{Bounds, Ledger};
+use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, findings};
+use pypnm_sizing::watch::evidence::Evidence;
+use pypnm_sizing::watch::line::{Line, rounded};
+use pypnm_sizing::watch::meter::{Bounds, Meter, per_hour};
+use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
 use crate::output::{Outcome, remark};
 use crate::page::{has_colours, is_capable};
 use cost::{Cost, cpu_seconds};
 use find::Target;
+use metrics::Metrics;
 use read::Reader;
+use record::Recorder;
+pub(crate) use record::days as recorded_days;
 use show::Context;
 use terminal::{Events, Screen, Woken};
 
-/// The part of one CPU that reckoning growth and findings may take.
-const RECKONING_BUDGET: f64 = 0.002;
+/// The part of one CPU that computing growth and findings may take.
+const COMPUTING_BUDGET: f64 = 0.002;
+/// Between samples: looked at, or recorded.
+const LOOKED_AT: Duration = Duration::from_secs(2);
+const RECORDED: Duration = Duration::from_secs(10);
+/// A long watch looks at the machine and at the configuration again as often.
+const SIZED_AGAIN: Duration = Duration::from_mins(1);
+/// Seconds without which what watching costs is not known: starting up is not watching.
+const COST_KNOWN: f64 = 10.0;
 
 /// How samples are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +56,10 @@ enum Style {
     Screen,
     Lines,
     Json,
-    Silent,
+    /// The advice at the end, nothing before.
+    Advice,
+    /// Recorded or exported only.
+    Quiet,
 }
 
 /// What ended the watch.
@@ -52,59 +73,96 @@ enum End {
 }
 
 pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
-    let sizing = size(&Request { hypothetical: arguments.machine.hypothetical(), ..Request::new(root) });
+    let hypothetical = arguments.machine.hypothetical();
+    let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let unit = sizing.units.iter().find(|unit| unit.name == arguments.unit).or(sizing.units.first());
+    let default = sizing.units.first().map_or(DEFAULT_UNIT, |unit| unit.name.as_str());
+    let kept = arguments.record.is_some() || arguments.metrics.is_some();
+    let named = arguments.unit.as_deref();
     let (target, said) =
-        Target::find(&Root::machine(), arguments.pid, &arguments.unit).map_err(Error::msg)?;
+        Target::find(&Root::machine(), arguments.pid, named, default, kept).map_err(Error::msg)?;
     if let Some(said) = said {
         remark(&said);
     }
     let style = match (arguments.write_advice, arguments.json) {
-        (true, _) => Style::Silent,
+        (true, _) => Style::Advice,
         (_, true) => Style::Json,
         _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => Style::Screen,
+        _ if kept => Style::Quiet,
         _ => Style::Lines,
     };
+    let name = target.name();
+    let recorder = match &arguments.record {
+        Some(directory) => Some(Recorder::new(directory, &name, arguments.keep)?),
+        None => None,
+    };
+    let unit = unit_of(&sizing, &name);
     let mut watch = Watching {
+        root,
         arguments,
         unit,
-        name: target.name(),
+        sizing,
+        interval: arguments.interval.unwrap_or(if kept { RECORDED } else { LOOKED_AT }),
+        name,
         target,
         style,
         counts_live: root.is_machine(),
+        boot_id: Root::machine().text("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
         reader: Reader::new().map_err(Error::msg)?,
-        ledger: Ledger::new(Bounds::default(), arguments.evidence.as_secs_f64()),
+        meter: Meter::default(),
+        evidence: Evidence::new(arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
-        reckon_at: 0.0,
+        compute_at: 0.0,
+        size_at: Instant::now() + SIZED_AGAIN,
+        recorder,
+        metrics: arguments.metrics.as_deref().map(Metrics::new),
         began: Instant::now(),
-        cpu_began: cpu_seconds(),
+        began_unix: unix_seconds(),
+        cost_since: None,
     };
-    let end = watch.until_the_end().map_err(Error::msg)?;
-    watch.at_the_end(&end, &sizing)
+    let end = watch.until_the_end()?;
+    watch.at_the_end(&end)
+}
+
+/// The place of a unit among those that are sized: by name; a process has the first's settings.
+fn unit_of(sizing: &Sizing, name: &str) -> Option<usize> {
+    let by_name = sizing.units.iter().position(|unit| unit.name == name);
+    by_name.or_else(|| (!sizing.units.is_empty()).then_some(0))
 }
 
 /// A watch going on.
 struct Watching<'a> {
+    root: &'a Root,
     arguments: &'a Watch,
-    unit: Option<&'a SizedUnit>,
+    sizing: Sizing,
+    /// Which of the units it is.
+    unit: Option<usize>,
+    interval: Duration,
     name: String,
     target: Target,
     style: Style,
     /// Whether what the live process is granted counts; below another root a machine is stated instead.
     counts_live: bool,
+    boot_id: Option<String>,
     reader: Reader,
-    ledger: Ledger,
+    meter: Meter,
+    evidence: Evidence,
     findings: Vec<Finding>,
     /// When growth and findings are due again, in seconds.
-    reckon_at: f64,
+    compute_at: f64,
+    /// When the machine is looked at again.
+    size_at: Instant,
+    recorder: Option<Recorder>,
+    metrics: Option<Metrics<'a>>,
     began: Instant,
-    cpu_began: f64,
+    began_unix: f64,
+    /// When the cost of watching began to count, in seconds, and CPU seconds used by then.
+    cost_since: Option<(f64, f64)>,
 }
 
 impl Watching<'_> {
-    fn until_the_end(&mut self) -> Result<End, String> {
-        let events = Events::new().map_err(|error| format!("can't handle signals: {error}"))?;
+    fn until_the_end(&mut self) -> anyhow::Result<End> {
+        let events = Events::new().context("cannot handle signals")?;
         let mut screen = (self.style == Style::Screen).then(Screen::new);
         let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
         let mut next = self.began;
@@ -114,27 +172,33 @@ impl Watching<'_> {
             let Some(sample) = self.reader.sample(&mut self.target, at) else {
                 return Ok(End::Gone);
             };
+            self.size_again();
             let bounds = Bounds { cpu: self.bound(Resource::Cpu).0, memory: self.bound(Resource::Memory).0 };
-            self.ledger.rebound(bounds);
-            self.ledger.take(sample);
-            self.reckon(at);
-            if !self.show() {
+            if let Some((line, elapsed)) = self.meter.line(sample, bounds) {
+                self.take(line, at, elapsed);
+            }
+            if self.cost_since.is_none() {
+                self.cost_since = Some((at, cpu_seconds()));
+            }
+            self.compute(at);
+            if !self.show()? {
                 return Ok(End::Unread);
             }
-            next += self.arguments.interval;
+            self.keep()?;
+            next += self.interval;
             let now = Instant::now();
             if next < now {
                 // Late (stopped, suspended, a slow machine): go on from here rather than catch up.
-                next = now + self.arguments.interval;
+                next = now + self.interval;
             }
             if next > last {
                 return Ok(End::Done);
             }
             loop {
-                match events.wait(next, screen.as_mut())? {
+                match events.wait(next, screen.as_mut()).map_err(Error::msg)? {
                     Woken::End => return Ok(End::Done),
                     Woken::Redraw if self.style == Style::Screen => {
-                        self.show();
+                        self.show()?;
                     }
                     Woken::Time if Instant::now() >= next => break,
                     Woken::Time | Woken::Redraw => {}
@@ -143,17 +207,66 @@ impl Watching<'_> {
         }
     }
 
+    /// Completes the line and gives it to the evidence.
+    fn take(&mut self, mut line: Line, at: f64, elapsed: f64) {
+        line.unix_seconds = Some(rounded(unix_seconds(), 3));
+        line.boot_id.clone_from(&self.boot_id);
+        line.service.clone_from(&self.name);
+        line.memory_limit_source = self.bound(Resource::Memory).1;
+        line.limit_max_requests = self.reader.limit_max_requests.map(u64::from);
+        line.cost_percent = self.cost(at).map(|cost| rounded(cost, 2));
+        for process in &mut line.processes {
+            let known = self.evidence.workers.iter().find(|life| life.is(process));
+            process.growth_per_hour = known.and_then(|life| life.growth.as_ref()).map(per_hour);
+        }
+        self.evidence.take(line, at, elapsed);
+    }
+
+    /// Percent of one CPU that watching takes, once that is known.
+    fn cost(&self, at: f64) -> Option<f64> {
+        let (since, used) = self.cost_since?;
+        (at - since >= COST_KNOWN).then(|| (cpu_seconds() - used) * 100.0 / (at - since))
+    }
+
     /// Growth and findings, as often as their cost allows.
-    fn reckon(&mut self, at: f64) {
-        if at < self.reckon_at {
+    fn compute(&mut self, at: f64) {
+        if at < self.compute_at || matches!(self.style, Style::Quiet | Style::Advice) {
             return;
         }
         let mut cost = Cost::default();
         cost.of(|| {
-            self.ledger.reckon_growth();
-            self.findings = findings(&self.ledger, self.setup().as_ref());
+            self.evidence.compute_growth();
+            self.findings = findings(&self.evidence, self.setup().as_ref(), None);
         });
-        self.reckon_at = at + cost.seconds() / RECKONING_BUDGET;
+        self.compute_at = at + cost.seconds() / COMPUTING_BUDGET;
+    }
+
+    /// A machine may be resized, and its configuration changed, in the days that a watch takes.
+    fn size_again(&mut self) {
+        if Instant::now() < self.size_at {
+            return;
+        }
+        let hypothetical = self.arguments.machine.hypothetical();
+        self.sizing = size(&Request { hypothetical, ..Request::new(self.root) });
+        self.unit = unit_of(&self.sizing, &self.name);
+        self.size_at = Instant::now() + SIZED_AGAIN;
+    }
+
+    fn sized(&self) -> Option<&SizedUnit> {
+        self.sizing.units.get(self.unit?)
+    }
+
+    /// Appends the line to the recording and to the metrics.
+    fn keep(&mut self) -> anyhow::Result<()> {
+        let line = self.evidence.last();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.append(line)?;
+        }
+        if let Some(metrics) = &mut self.metrics {
+            let unit = self.unit.and_then(|unit| self.sizing.units.get(unit));
+            metrics.write(line, &self.evidence, unit.map(|unit| unit.profile))?;
+        }
+        Ok(())
     }
 
     /// How much of a resource the service may use (0: not known), and what says so: as it is sized, or less where the
@@ -161,8 +274,10 @@ impl Watching<'_> {
     fn bound(&self, resource: Resource) -> (u64, String) {
         let hypothetical = self.arguments.machine.hypothetical();
         let (sized, stated) = match resource {
-            Resource::Cpu => (self.unit.map(|unit| unit.capacity.cpu), hypothetical.cpu.is_some()),
-            Resource::Memory => (self.unit.map(|unit| unit.capacity.memory), hypothetical.memory.is_some()),
+            Resource::Cpu => (self.sized().map(|unit| unit.capacity.cpu), hypothetical.cpu.is_some()),
+            Resource::Memory => {
+                (self.sized().map(|unit| unit.capacity.memory), hypothetical.memory.is_some())
+            }
         };
         let sized = sized.filter(|grant| grant.amount > 0);
         let live = self.reader.place.least(resource).filter(|_| self.counts_live && !stated);
@@ -170,7 +285,7 @@ impl Watching<'_> {
             (Some(sized), Some(live)) if live.amount < sized.amount => (live.amount, live.source.clone()),
             (None, Some(live)) => (live.amount, live.source.clone()),
             (Some(sized), _) => {
-                let limit = self.unit.zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
+                let limit = self.sized().zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
                 (sized.amount, limit.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string()))
             }
             (None, None) => (0, "not known".to_owned()),
@@ -178,80 +293,87 @@ impl Watching<'_> {
     }
 
     fn setup(&self) -> Option<Setup> {
-        self.unit.map(|unit| Setup {
-            cpus: (self.ledger.bounds().cpu / 1000).max(1),
-            memory: self.ledger.bounds().memory,
+        self.sized().map(|unit| Setup {
+            cpus: (self.bound(Resource::Cpu).0 / 1000).max(1),
+            memory: self.bound(Resource::Memory).0,
             settings: unit.config.policy_settings(),
             limit_max_requests: self.reader.limit_max_requests,
         })
     }
 
     fn with_context<T>(&self, colours: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
-        let (_, source) = self.bound(Resource::Memory);
-        let watched = self.began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         use_it(&Context {
-            name: &self.name,
-            interval: self.arguments.interval.as_secs_f64(),
-            memory_source: &source,
-            limit_max_requests: self.reader.limit_max_requests,
+            interval: self.interval.as_secs_f64(),
             findings: &self.findings,
             no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
-            cost: (cpu_seconds() - self.cpu_began) * 100.0 / watched,
+            cost: self.cost(self.began.elapsed().as_secs_f64()),
             letters: !speaks_utf8(),
             colours,
         })
     }
 
     /// Shows the sample. Whether somebody still reads.
-    fn show(&self) -> bool {
+    fn show(&self) -> anyhow::Result<bool> {
         match self.style {
-            Style::Silent => true,
+            Style::Advice | Style::Quiet => Ok(true),
             Style::Screen => {
                 let (columns, rows) = Screen::size();
                 let lines = self.with_context(has_colours(&io::stdout()), |context| {
-                    show::screen(&self.ledger, context, columns, rows)
+                    show::screen(&self.evidence, context, columns, rows)
                 });
-                Screen::draw(&lines).is_ok()
+                is_read(Screen::draw(&lines))
             }
-            Style::Lines => say(&show::line(&self.ledger)),
-            Style::Json => say(&self.with_context(false, |context| json::sample(&self.ledger, context))),
+            Style::Lines => say(&show::line(&self.evidence)),
+            Style::Json => say(&self.evidence.last().to_json()),
         }
     }
 
-    fn at_the_end(&mut self, end: &End, sizing: &Sizing) -> Outcome {
+    fn at_the_end(&mut self, end: &End) -> Outcome {
         if matches!(end, End::Unread) {
             return Ok(ExitCode::SUCCESS);
         }
         if matches!(end, End::Gone) {
             remark(&format!("{} has ended", self.name));
         }
-        self.findings = findings(&self.ledger, self.setup().as_ref());
-        let colours_of_stderr = has_colours(&io::stderr());
+        if let Some(metrics) = &self.metrics {
+            metrics.remove();
+        }
+        self.findings = findings(&self.evidence, self.setup().as_ref(), None);
         match self.style {
             Style::Json => {
-                say(&self.with_context(false, |context| json::summary(&self.ledger, context)));
+                let cost = self.cost(self.began.elapsed().as_secs_f64());
+                say(&json::summary(&self.evidence, &self.findings, self.began_unix, cost))?;
             }
-            Style::Silent => {
+            Style::Advice => {
+                let colours = has_colours(&io::stderr());
+                let columns = Screen::size().0;
                 let text =
-                    self.with_context(colours_of_stderr, |context| show::summary(&self.ledger, context));
+                    self.with_context(colours, |context| show::summary(&self.evidence, context, columns));
                 // The drop-in below is the answer; this only goes with it.
                 let _ = io::stderr().write_all(text.as_bytes());
-                let section = section(sizing, self.unit);
-                let watched = format!("{}, {}", self.name, duration(self.ledger.watched()));
-                return crate::output::answer(&drop_in(&self.findings, &section, &watched));
+                let section = section(&self.sizing, self.sized());
+                let head = format!(
+                    "From `pypnm-sizing watch`: {}, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+                    self.name,
+                    duration(self.evidence.watched())
+                );
+                return crate::output::answer(&drop_in(&self.findings, &section, &head));
             }
             Style::Screen | Style::Lines => {
                 let colours = has_colours(&io::stdout());
-                let text = self.with_context(colours, |context| show::summary(&self.ledger, context));
+                let columns = Screen::size().0;
+                let text =
+                    self.with_context(colours, |context| show::summary(&self.evidence, context, columns));
                 return crate::output::answer_painted(&text);
             }
+            Style::Quiet => {}
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// The section of sizing.conf that the advice belongs in: the unit's own where several are sized.
-fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
+pub(crate) fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
     match unit {
         Some(unit) if sizing.units.len() > 1 => unit.name.clone(),
         _ => "Sizing".to_owned(),
@@ -259,9 +381,23 @@ fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
 }
 
 /// Writes a line to stdout. Whether somebody reads it.
-fn say(line: &str) -> bool {
+fn say(line: &str) -> anyhow::Result<bool> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_ok()
+    is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
+}
+
+/// A reader that has gone away ends a watch; anything else that keeps it from being written is an error.
+fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow!(error).context("cannot write to standard output")),
+    }
+}
+
+/// The calendar's time.
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Whether the locale's character set has block characters.

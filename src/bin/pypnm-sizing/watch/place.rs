@@ -11,7 +11,7 @@ use pypnm_sizing::parse::cgroup::{
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::parse::mountinfo::cgroup_mounts;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::watch::ledger::Sample;
+use pypnm_sizing::watch::meter::Sample;
 
 /// A limit of the live process.
 #[derive(Clone, Debug, PartialEq, Eq)]

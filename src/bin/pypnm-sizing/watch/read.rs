@@ -4,7 +4,7 @@
 //! keeps that below a fixed part of one CPU, whatever the machine and the number of workers.
 
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::watch::ledger::{Process, Sample, Shares};
+use pypnm_sizing::watch::meter::{Reading, Sample, Shares};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::role::{Candidate, Role, flag, roles};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
@@ -12,6 +12,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System,
 use super::cost::{Cost, seconds_since_boot};
 use super::find::{Stat, Target, arguments, main_of, processes};
 use super::place::{Place, value_of};
+use super::queue::Queue;
 
 /// The part of one CPU that reading shares may take.
 const SHARES_BUDGET: f64 = 0.004;
@@ -29,6 +30,7 @@ pub(super) struct Reader {
     main: Option<u32>,
     /// Where that process is.
     pub(super) place: Place,
+    queue: Queue,
 }
 
 impl Reader {
@@ -41,6 +43,7 @@ impl Reader {
             limit_max_requests: None,
             main: None,
             place: Place::default(),
+            queue: Queue::default(),
         })
     }
 
@@ -91,7 +94,7 @@ impl Reader {
             {
                 no_shares = Some(error.clone());
             }
-            processes.push(Process {
+            processes.push(Reading {
                 pid,
                 started,
                 role,
@@ -103,9 +106,16 @@ impl Reader {
             });
         }
         let main = main_of(&told);
+        let (mut accept_queue, mut listen_drops) = (None, None);
         // While it is down what held last still holds.
         if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
             self.place = cost.of(|| Place::of(&self.machine, pid));
+        }
+        if let Some(pid) = main {
+            let workers = processes.iter().filter(|process| process.role == Role::Worker);
+            let holders: Vec<u32> = std::iter::once(pid).chain(workers.map(|worker| worker.pid)).collect();
+            let read = cost.of(|| self.queue.read(&self.machine, &holders, with_shares));
+            (accept_queue, listen_drops) = read;
         }
         if with_shares {
             self.no_shares = no_shares;
@@ -120,8 +130,16 @@ impl Reader {
                 _ => None,
             };
         }
-        let mut sample =
-            Sample { at, processes, automatic_restarts: target.automatic_restarts(), ..Sample::default() };
+        let available = self.machine.text("/proc/meminfo").ok();
+        let mut sample = Sample {
+            at,
+            processes,
+            automatic_restarts: target.automatic_restarts(),
+            memory_available: available.and_then(|text| kb(&text, "MemAvailable")),
+            accept_queue,
+            listen_drops,
+            ..Sample::default()
+        };
         self.place.counters(&self.machine, &mut sample);
         Some(sample)
     }

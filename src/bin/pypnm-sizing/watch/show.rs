@@ -2,28 +2,24 @@
 
 use std::fmt::Write as _;
 
-use pypnm_sizing::watch::advice::{Finding, duration, gib, mib, per_hour, wrapped};
+use pypnm_sizing::watch::advice::{Finding, Topic};
+use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
-use pypnm_sizing::watch::ledger::{Ledger, Process, Shares};
-use pypnm_sizing::watch::slope::Slope;
+use pypnm_sizing::watch::line::Process;
+use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
+use pypnm_sizing::watch::trend::Slope;
 use pypnm_sizing::watch::{MIB, number};
 
-/// All that is shown beside the ledger.
+/// All that is shown beside the evidence.
 pub(super) struct Context<'a> {
-    /// What is watched.
-    pub(super) name: &'a str,
     /// Seconds between samples.
     pub(super) interval: f64,
-    /// Where the memory limit that binds stands.
-    pub(super) memory_source: &'a str,
-    /// The recycle limit in effect, where known.
-    pub(super) limit_max_requests: Option<u32>,
     /// What was found so far.
     pub(super) findings: &'a [Finding],
     /// Why shares could not be read.
     pub(super) no_shares: Option<String>,
-    /// Percent of one CPU that watching takes.
-    pub(super) cost: f64,
+    /// Percent of one CPU that watching takes; `None`: not known yet.
+    pub(super) cost: Option<f64>,
     /// Whether the terminal has block characters.
     pub(super) letters: bool,
     /// Whether colours may be used.
@@ -50,9 +46,10 @@ impl Lines {
 }
 
 /// The screen of `columns` × `rows`.
-pub(super) fn screen(ledger: &Ledger, context: &Context<'_>, columns: usize, rows: usize) -> Vec<String> {
+pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize, rows: usize) -> Vec<String> {
     let mut out = Lines { lines: Vec::new() };
-    let count = ledger.workers.len();
+    let last = evidence.last();
+    let count = last.workers;
     let state = match count {
         0 => "DOWN, waiting for it".to_owned(),
         1 => "1 worker".to_owned(),
@@ -63,17 +60,18 @@ pub(super) fn screen(ledger: &Ledger, context: &Context<'_>, columns: usize, row
         style,
         format!(
             "{}: {state}   watched {} every {} s",
-            context.name,
-            duration(ledger.watched()),
+            last.service,
+            duration(evidence.watched()),
             context.interval
         ),
     );
-    overview(&mut out, ledger, context, columns);
+    overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     if let Some(why) = &context.no_shares {
         out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
     }
-    let cost = format!("watching costs {:.2} % of a CPU; q or Ctrl-C ends with a summary", context.cost);
+    let cost = context.cost.map_or_else(String::new, |cost| format!("watching costs {cost:.2} % of a CPU; "));
+    let cost = format!("{cost}q or Ctrl-C ends with a summary");
     out.add(Style::Plain, cost);
     let mut below = out.lines.split_off(above);
     let mut table = Lines { lines: Vec::new() };
@@ -84,7 +82,7 @@ pub(super) fn screen(ledger: &Ledger, context: &Context<'_>, columns: usize, row
 
     // Where all doesn't fit, remarks make room first, then processes; what is to be set stays.
     let room = rows.saturating_sub(out.lines.len() + below.len());
-    let processes = processes(ledger, columns);
+    let processes = processes(evidence, columns);
     let (to_set, remarks) = advice(context.findings, columns);
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
     let found = with_remarks(to_set, remarks, wanted);
@@ -136,27 +134,29 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Style, String)> {
 }
 
 /// Memory, CPU, pressure, recycles.
-fn overview(out: &mut Lines, ledger: &Ledger, context: &Context<'_>, columns: usize) {
-    let bounds = ledger.bounds();
-    let memory = ledger.memory_now();
-    let mut line = format!("memory    {}", mib(memory));
-    if bounds.memory > 0 {
-        let share = number(memory) * 100.0 / number(bounds.memory);
-        let _ = write!(line, " of {} ({share:.0} %)", gib(bounds.memory));
+fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool) {
+    let last = evidence.last();
+    let mut line = format!("memory    {}", mib(last.memory));
+    if last.memory_limit > 0 {
+        let share = number(last.memory) * 100.0 / number(last.memory_limit);
+        let _ = write!(line, " of {} ({share:.0} %)", gib(last.memory_limit));
     }
-    let _ = write!(line, ", peak {}", mib(ledger.memory_peak));
-    let limit = format!("limit: {}", context.memory_source);
-    let points = ledger.memory.points();
+    let _ = write!(line, ", peak {}", mib(evidence.memory_peak));
+    if let Some(available) = last.memory_available {
+        let _ = write!(line, ", host has {} left", gib(available));
+    }
+    let limit = format!("limit: {}", last.memory_limit_source);
+    let points = evidence.memory.points();
     let fits = line.chars().count() + 2 + limit.chars().count() <= columns;
-    let all = columns.saturating_sub(10).min(60);
+    let all = columns.saturating_sub(10).min(120);
     // Beside the history, which is a little shorter then, or above it.
     let beside = columns.saturating_sub(12 + limit.chars().count());
-    if bounds.memory > 0 && fits {
+    if last.memory_limit > 0 && fits {
         let _ = write!(line, "  {limit}");
     }
     out.add(Style::Plain, line);
-    let history = |width| sparkline(points, width, context.letters);
-    if bounds.memory == 0 || fits {
+    let history = |width| sparkline(points, width, letters);
+    if last.memory_limit == 0 || fits {
         out.add(Style::Plain, format!("          {}", history(all)));
     } else if beside >= 8 {
         out.add(Style::Plain, format!("          {}  {limit}", history(all.min(beside))));
@@ -164,48 +164,65 @@ fn overview(out: &mut Lines, ledger: &Ledger, context: &Context<'_>, columns: us
         out.add(Style::Plain, format!("          {limit}"));
         out.add(Style::Plain, format!("          {}", history(all)));
     }
-    out.add(Style::Plain, cpu_line(ledger));
-    let rates = ledger.rates;
+    out.add(Style::Plain, cpu_line(evidence));
+    out.add(Style::Plain, queue_line(evidence));
     let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0} %"));
-    let mut line =
-        format!("pressure  memory {}  CPU {}", percent(rates.memory_stall), percent(rates.cpu_stall));
-    if let Some(throttled) = rates.throttled.filter(|throttled| *throttled > 0.0) {
+    let mut line = format!(
+        "pressure  memory {}  CPU {}",
+        percent(last.pressure_memory_percent),
+        percent(last.pressure_cpu_percent)
+    );
+    if let Some(throttled) = last.throttled_percent.filter(|throttled| *throttled > 0.0) {
         let _ = write!(line, "  held back by the quota {throttled:.0} %");
     }
-    if ledger.evidence.oom_kills > 0 {
-        let _ = write!(line, "  killed for memory: {}", ledger.evidence.oom_kills);
+    if evidence.oom_kills > 0 {
+        let _ = write!(line, "  killed for memory: {}", evidence.oom_kills);
     }
     out.add(Style::Plain, line);
-    out.add(Style::Plain, recycle_line(ledger, context));
+    out.add(Style::Plain, recycle_line(evidence));
 }
 
-fn cpu_line(ledger: &Ledger) -> String {
+fn cpu_line(evidence: &Evidence) -> String {
     let cpus = |milli: u64| number(milli) / 1000.0;
-    let rates = ledger.rates;
-    let mut line = format!("CPU       {:.2}", cpus(rates.cpu));
-    if ledger.bounds().cpu > 0 {
-        let _ = write!(line, " of {} CPUs", cpus(ledger.bounds().cpu));
+    let last = evidence.last();
+    let mut line = format!("CPU       {:.2}", cpus(last.cpu_milli));
+    if last.cpu_milli_limit > 0 {
+        let _ = write!(line, " of {} CPUs", cpus(last.cpu_milli_limit));
     }
-    if let Some(idle) = rates.idle {
+    if let Some(idle) = last.idle_milli {
         let _ = write!(line, ", {:.2} idle", cpus(idle));
     }
     line
 }
 
-fn recycle_line(ledger: &Ledger, context: &Context<'_>) -> String {
-    let mut line = format!("recycles  {}", ledger.recycles);
-    if let Some(age) = ledger.recycle_interval() {
+/// What waits to be accepted.
+fn queue_line(evidence: &Evidence) -> String {
+    let (last, epoch) = (evidence.last(), evidence.epoch());
+    let Some(waiting) = last.accept_queue else {
+        return "queue     unknown: the service's sockets can't be read".to_owned();
+    };
+    let connections = if waiting == 1 { "connection waits" } else { "connections wait" };
+    let mut line = format!("queue     {waiting} {connections}, peak {}", epoch.queue_peak);
+    if let Some(dropped) = last.listen_drops.filter(|dropped| *dropped > 0) {
+        let _ = write!(line, ", {dropped} dropped");
+    }
+    line
+}
+
+fn recycle_line(evidence: &Evidence) -> String {
+    let mut line = format!("recycles  {}", evidence.recycles);
+    if let Some(age) = evidence.recycle_age() {
         let _ = write!(line, ", at an age of {}", duration(age));
     }
-    match context.limit_max_requests {
+    match evidence.last().limit_max_requests {
         Some(0) => line.push_str("  limit: none"),
         Some(limit) => {
             let _ = write!(line, "  limit: {limit} requests");
         }
         None => {}
     }
-    if ledger.restarts > 0 {
-        let _ = write!(line, "  restarts of the service: {}", ledger.restarts);
+    if evidence.restarts > 0 {
+        let _ = write!(line, "  restarts of the service: {}", evidence.restarts);
     }
     line
 }
@@ -246,28 +263,27 @@ fn heading(columns: usize) -> String {
 }
 
 /// The processes, a line each: the workers, then the others.
-fn processes(ledger: &Ledger, columns: usize) -> Vec<String> {
-    let workers = ledger.workers.iter().map(|life| {
-        let growth = life.growth.as_ref().filter(|_| ledger.evidence.samples >= 30);
-        cells(&life.now, life.shares, growth, life.cpu)
-    });
-    let others = ledger.companions.iter().map(|other| cells(&other.now, other.shares, None, other.cpu));
-    workers.chain(others).map(|cells| row(columns, &cells)).collect()
+fn processes(evidence: &Evidence, columns: usize) -> Vec<String> {
+    let growth = |process: &Process| {
+        let life = evidence.workers.iter().find(|life| life.is(process))?;
+        life.growth.as_ref().map(growth_cell)
+    };
+    evidence.last().processes.iter().map(|process| row(columns, &cells(process, growth(process)))).collect()
 }
 
-fn cells(process: &Process, shares: Option<Shares>, growth: Option<&Slope>, cpu: Option<f64>) -> [String; 9] {
+fn cells(process: &Process, growth: Option<String>) -> [String; 9] {
     let mib = |bytes: u64| bytes.div_ceil(MIB).to_string();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         process.pid.to_string(),
         process.role.word().to_owned(),
         mib(process.rss),
-        or_dash(shares.map(|shares| mib(shares.pss))),
-        or_dash(shares.map(|shares| mib(shares.uss))),
-        or_dash(process.peak.map(mib)),
-        or_dash(growth.map(growth_cell)),
-        or_dash(cpu.map(|cpu| format!("{cpu:.0}"))),
-        age(process.age),
+        or_dash(process.pss.map(mib)),
+        or_dash(process.uss.map(mib)),
+        or_dash(process.peak_rss.map(mib)),
+        or_dash(growth),
+        or_dash(process.cpu_percent.map(|cpu| format!("{cpu:.0}"))),
+        age(process.age_seconds),
     ]
 }
 
@@ -299,7 +315,13 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
     let mut out = Lines { lines: Vec::new() };
     let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    let heading = if set.peek().is_some() { "to set in sizing.conf" } else { "nothing to do" };
+    let heading = if set.peek().is_some() {
+        "to set in sizing.conf"
+    } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
+        "nothing to say yet"
+    } else {
+        "nothing to set"
+    };
     out.add(Style::Bold, heading.to_owned());
     for finding in set {
         out.add(Style::Advice, format!("  {}", finding.line.as_deref().unwrap_or_default()));
@@ -319,59 +341,61 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
 }
 
 /// A line for a sample where no screen can be drawn.
-pub(super) fn line(ledger: &Ledger) -> String {
-    let mut line = format!(
-        "{:>8}  {} workers  {}",
-        duration(ledger.watched()),
-        ledger.workers.len(),
-        mib(ledger.memory_now())
-    );
-    if ledger.bounds().memory > 0 {
-        let share = number(ledger.memory_now()) * 100.0 / number(ledger.bounds().memory);
+pub(super) fn line(evidence: &Evidence) -> String {
+    let last = evidence.last();
+    let workers = if last.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", last.workers) };
+    let mut line = format!("{:>8}  {workers}  {}", duration(evidence.watched()), mib(last.memory));
+    if last.memory_limit > 0 {
+        let share = number(last.memory) * 100.0 / number(last.memory_limit);
         let _ = write!(line, " ({share:.0} %)");
     }
-    let cpu = number(ledger.rates.cpu) / 1000.0;
-    let _ = write!(line, "  CPU {cpu:.2}  recycles {}", ledger.recycles);
-    if ledger.restarts > 0 {
-        let _ = write!(line, "  restarts {}", ledger.restarts);
+    let cpu = number(last.cpu_milli) / 1000.0;
+    let _ = write!(line, "  CPU {cpu:.2}");
+    if let Some(waiting) = last.accept_queue {
+        let _ = write!(line, "  queue {waiting}");
+    }
+    let _ = write!(line, "  recycles {}", evidence.recycles);
+    if evidence.restarts > 0 {
+        let _ = write!(line, "  restarts {}", evidence.restarts);
     }
     line
 }
 
 /// What there is to say at the end.
-pub(super) fn summary(ledger: &Ledger, context: &Context<'_>) -> String {
+pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize) -> String {
     let mut out = Lines { lines: Vec::new() };
-    let head = format!(
-        "{}: watched {}, {} samples",
-        context.name,
-        duration(ledger.watched()),
-        ledger.evidence.samples
-    );
-    out.add(Style::Bold, head);
-    let mut line = format!("memory    peak {}", mib(ledger.memory_peak));
-    if ledger.bounds().memory > 0 {
-        let share = number(ledger.memory_peak) * 100.0 / number(ledger.bounds().memory);
-        let _ = write!(line, ", {share:.0} % of {} ({})", gib(ledger.bounds().memory), context.memory_source);
+    let (last, epoch) = (evidence.last(), evidence.epoch());
+    let samples =
+        if epoch.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", epoch.samples) };
+    out.add(Style::Bold, format!("{}: watched {}, {samples}", last.service, duration(evidence.watched())));
+    let mut line = format!("memory    peak {}", mib(evidence.memory_peak));
+    if last.memory_limit > 0 {
+        let share = number(evidence.memory_peak) * 100.0 / number(last.memory_limit);
+        let _ = write!(line, ", {share:.0} % of {} ({})", gib(last.memory_limit), last.memory_limit_source);
     }
     out.add(Style::Plain, line);
-    if let Some(peak) = ledger.evidence.peaks.percentile(95) {
-        let of = ledger.evidence.peaks.total();
-        out.add(Style::Plain, format!("worker    95 % of {of} peaks under load up to {peak} MiB"));
+    if epoch.memory_samples > 0 {
+        let (usual, peak) = (mib(epoch.worker_memory), mib(epoch.worker_peak));
+        out.add(
+            Style::Plain,
+            format!("worker    {usual} in 95 % of the busiest stretch, {peak} at its peak"),
+        );
     }
-    if let Some(growth) = ledger.growth() {
-        out.add(Style::Plain, format!("growth    {} a worker", per_hour(&growth.all)));
+    if let Some(growth) = evidence.growth() {
+        out.add(Style::Plain, format!("growth    {} a worker", interval(&growth.all)));
     }
-    out.add(
-        Style::Plain,
-        format!("CPU       {:.1} % of a CPU a worker on average", ledger.mean_worker_cpu()),
-    );
-    out.add(Style::Plain, recycle_line(ledger, context));
-    let (to_set, remarks) = advice(context.findings, 80);
+    let cpu = format!("CPU       {:.1} % of a CPU a worker on average", epoch.mean_worker_cpu());
+    out.add(Style::Plain, cpu);
+    out.add(Style::Plain, queue_line(evidence));
+    out.add(Style::Plain, recycle_line(evidence));
+    let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     if let Some(why) = &context.no_shares {
         out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
     }
-    out.add(Style::Plain, format!("watching cost {:.2} % of a CPU", context.cost));
+    if let Some(cost) = context.cost {
+        out.add(Style::Plain, format!("watching cost {cost:.2} % of a CPU"));
+    }
     let mut text = String::new();
     for (style, line) in out.lines {
         text.push_str(&painted(style, &spelled(line, context.letters), context.colours));
@@ -415,43 +439,44 @@ fn painted(style: Style, line: &str, colours: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Finding, Ledger, MIB, Process, screen};
+    use super::{Context, Evidence, Finding, MIB, Process, screen};
     use pypnm_sizing::watch::advice::Topic;
-    use pypnm_sizing::watch::ledger::{Bounds, ENOUGH, Sample, Shares};
+    use pypnm_sizing::watch::evidence::BLOCK;
+    use pypnm_sizing::watch::line::Line;
     use pypnm_sizing::watch::role::Role;
 
-    fn ledger(workers: u32) -> Ledger {
-        let mut ledger = Ledger::new(Bounds { cpu: 2000, memory: 8 << 30 }, ENOUGH);
+    fn evidence(workers: u64) -> Evidence {
+        let mut evidence = Evidence::new(BLOCK);
         for at in 1..50u32 {
             let process = |pid| Process {
                 pid,
-                started: 1,
                 role: if pid == 1 { Role::Parent } else { Role::Worker },
-                age: f64::from(at),
+                age_seconds: f64::from(at),
                 rss: 235 * MIB,
-                shares: Some(Shares { pss: 170 * MIB, uss: 162 * MIB }),
-                peak: Some(235 * MIB),
-                cpu_ms: u64::from(at) * 900,
+                pss: Some(170 * MIB),
+                uss: Some(162 * MIB),
+                peak_rss: Some(235 * MIB),
+                cpu_ms: Some(u64::from(at) * 900),
+                ..Process::default()
             };
-            let processes = (1..=workers + 1).map(process).collect();
-            ledger.take(Sample { at: f64::from(at), processes, ..Sample::default() });
+            let line = Line {
+                service: "pypnm.service".into(),
+                workers,
+                processes: (1..=workers + 1).map(process).collect(),
+                memory: (workers + 1) * 170 * MIB,
+                memory_limit: 8 << 30,
+                memory_limit_source: "/sys/fs/cgroup/system.slice/pypnm.service/memory.max".into(),
+                accept_queue: Some(2),
+                ..Line::default()
+            };
+            evidence.take(line, f64::from(at), 1.0);
         }
-        ledger.reckon_growth();
-        ledger
+        evidence.compute_growth();
+        evidence
     }
 
     fn context(findings: &[Finding]) -> Context<'_> {
-        Context {
-            name: "pypnm.service",
-            interval: 2.0,
-            memory_source: "/sys/fs/cgroup/system.slice/pypnm.service/memory.max",
-            limit_max_requests: Some(2000),
-            findings,
-            no_shares: None,
-            cost: 0.42,
-            letters: false,
-            colours: false,
-        }
+        Context { interval: 2.0, findings, no_shares: None, cost: Some(0.42), letters: false, colours: false }
     }
 
     fn finding(line: Option<&str>, word: &str) -> Finding {
@@ -459,17 +484,18 @@ mod tests {
             topic: Topic::Workers,
             line: line.map(str::to_owned),
             reason: format!("{word} ").repeat(30),
+            time: None,
         }
     }
 
     #[test]
     fn a_screen_of_any_size() {
-        let ledger = ledger(8);
+        let evidence = evidence(8);
         let findings = [finding(Some("MaxWorkers=6"), "set ≥"), finding(None, "one"), finding(None, "two")];
         let context = context(&findings);
         for columns in 1..140 {
             for rows in 1..50 {
-                let shown = screen(&ledger, &context, columns, rows);
+                let shown = screen(&evidence, &context, columns, rows);
                 assert!(shown.len() <= rows, "{columns}×{rows}: {} lines", shown.len());
                 let widest = shown.iter().map(|line| line.chars().count()).max();
                 assert!(widest <= Some(columns), "{columns}×{rows}: {widest:?} columns");
@@ -487,26 +513,26 @@ mod tests {
 
     #[test]
     fn eighty_by_twenty_four() {
-        let all = ledger(8);
+        let all = evidence(8);
         let findings = [finding(None, "one"), finding(None, "two"), finding(None, "three")];
         let shown = screen(&all, &context(&findings), 80, 24);
         assert_eq!(shown.iter().filter(|line| line.contains(" worker ")).count(), 8, "{shown:#?}");
         assert!(shown.iter().any(|line| line == "  - 2 remarks in the summary"), "{shown:#?}");
         assert!(!shown.iter().any(|line| line.contains("two")), "whole remarks only: {shown:#?}");
         // More workers than rows.
-        let shown = screen(&ledger(40), &context(&findings), 80, 24);
+        let shown = screen(&evidence(40), &context(&findings), 80, 24);
         assert!(
             shown.iter().any(|line| line.starts_with("    and ") && line.ends_with(" more")),
             "{shown:#?}"
         );
-        assert!(shown.iter().any(|line| line == "nothing to do"), "{shown:#?}");
+        assert!(shown.iter().any(|line| line == "nothing to set"), "{shown:#?}");
     }
 
     #[test]
     fn ascii_alone_where_the_terminal_has_nothing_else() {
         let findings = [finding(Some("MaxWorkers=6"), "≥ ≤ ± ü")];
         let context = Context { letters: true, ..context(&findings) };
-        let shown = screen(&ledger(2), &context, 80, 24).join("\n");
+        let shown = screen(&evidence(2), &context, 80, 24).join("\n");
         assert!(shown.is_ascii() && shown.contains(">= <= +- ?"), "{shown}");
     }
 }

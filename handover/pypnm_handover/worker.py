@@ -1,0 +1,137 @@
+"""uvicorn's server in a worker process: says when it takes connections and when it is spent, and drains politely.
+
+Owns one server; the parent (supervisor, processes) decides when it ends. The words on the pipe: from the worker UP and
+SPENT, from the parent a number, the seconds of grace to end with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from .processes import SPENT, UP
+from .supervisor import GRACE_AT_HANDOVER, GRACE_AT_STOP
+
+CLOSE = (b"connection", b"close")
+# How often connections are looked at while the server drains, in seconds.
+TICK = 0.02
+
+
+class Server(uvicorn.Server):
+    """A server that can be retired at any time, also while it starts."""
+
+    def __init__(self, config: uvicorn.Config, parent: Connection, limit: int) -> None:
+        super().__init__(config)
+        self._parent, self._limit = parent, limit
+        self._is_spent = False
+        # A signal handler may come while this thread holds it.
+        self._lock = threading.RLock()
+        self._has_begun = False
+        self._grace: float | None = None
+
+    def retire(self, grace: float) -> None:
+        """Ends the server: no new connections, `grace` seconds for those that wait for a request."""
+        with self._lock:
+            if not self._has_begun:
+                # No connection has been taken; the application may be in the middle of its imports.
+                os._exit(0)
+            self._grace = grace if self._grace is None else min(grace, self._grace)
+
+    def obey(self) -> None:
+        """Takes the parent's orders, in a thread of its own. Without a parent there is nothing to serve for."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self.retire(self._parent.recv())
+        self.retire(GRACE_AT_STOP)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM and SIGINT, of a unit with KillMode=control-group or of a terminal: the parent gets them as well."""
+        self.retire(GRACE_AT_STOP)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        with self._lock:
+            self._has_begun = True
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._tell(UP)
+
+    async def on_tick(self, counter: int) -> bool:
+        # Never by should_exit: uvicorn drops the connections that it took while it started when that is set by then.
+        is_over = await super().on_tick(counter)
+        if self._limit and not self._is_spent and self.server_state.total_requests >= self._limit:
+            self._is_spent = True
+            self._tell(SPENT)
+        return is_over or self._grace is not None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in getattr(self, "servers", []):
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        started = time.monotonic()
+        while self.server_state.connections and not self.force_exit:
+            # The last answer on a connection says that it is the last: the client opens another one.
+            self._announce_close()
+            waited = time.monotonic() - started
+            if waited >= (self._grace or 0.0) and (waited >= GRACE_AT_HANDOVER or self._is_idle()):
+                break
+            await asyncio.sleep(TICK)
+        await super().shutdown(sockets=sockets)
+
+    def _is_idle(self) -> bool:
+        """Whether every connection has had an answer and waits for its next request: its keep-alive time is running.
+
+        uvicorn's own shutdown closes connections in the middle of a request's head, too.
+        """
+        return all(getattr(one, "timeout_keep_alive_task", None) is not None for one in self.server_state.connections)
+
+    def _announce_close(self) -> None:
+        """Adds the header to the answers to come. Requests in hand hold the list that was current when they began."""
+        lists = [self.server_state.default_headers]
+        for connection in self.server_state.connections:
+            headers = getattr(getattr(connection, "cycle", None), "default_headers", None)
+            if isinstance(headers, list):
+                lists.append(headers)
+        for headers in lists:
+            if CLOSE not in headers:
+                headers.append(CLOSE)
+
+    def _tell(self, word: str) -> None:
+        with contextlib.suppress(OSError):
+            self._parent.send(word)
+
+
+def work(config: Any, sockets: list[socket.socket], limit: int, parent: Connection) -> None:
+    """A worker process from its start to its end."""
+    # The parent's to handle.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    status = 1
+    try:
+        config.configure_logging()
+        server = Server(config, parent, limit)
+        threading.Thread(target=server.obey, name="orders", daemon=True).start()
+        server.run(sockets=sockets)
+        status = 0 if server.started else 1
+    except SystemExit as error:
+        # uvicorn's way to say that the application cannot be loaded; it has logged why.
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # As uvicorn's own worker, which ends by a signal: threads of a library may never end.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,525 @@
+//! `report`: what the recordings of `watch --record` say: what was watched, day by day, when it was busiest, what to set and
+//! why, and what can't be seen. Reads recordings and the configuration; writes only what it is asked to.
+//!
+//! Owns the page of text, the JSON object and the adoption; `read` owns reading, `html` the page with plots.
+
+mod html;
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pypnm_sizing::policy::PolicySettings;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::watch::advice::{Finding, Setup, Topic, drop_in, findings, workers};
+use pypnm_sizing::watch::days::{Days, Hour};
+use pypnm_sizing::watch::evidence::{Epoch, Evidence};
+use pypnm_sizing::watch::line::{SCHEMA, rounded};
+use pypnm_sizing::watch::number;
+use pypnm_sizing::watch::text::{clock_range, duration, gib, interval, mib};
+use pypnm_sizing::write::replace;
+use serde::Serialize;
+
+use crate::cli::{RECORDINGS, Report};
+use crate::output::{self, Outcome, remark};
+use crate::page::{Ink, Page};
+use crate::watch::json::{Figures, FindingAnswer};
+use crate::watch::section;
+use read::{Reader, Wanted};
+
+/// Where `--adopt` writes, below the root: after a site's own files, before what an operator numbers higher.
+const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
+/// Blocks of evidence without which conditions that held before are not compared with the present ones.
+const COMPARABLE: f64 = 3.0;
+
+/// All that a report shows.
+struct Gathered {
+    unit: String,
+    evidence: Evidence,
+    days: Days,
+    findings: Vec<Finding>,
+    problems: Vec<String>,
+    /// What changed against the time before the last change of workers.
+    before: Option<String>,
+    section: String,
+}
+
+/// `directory` is what `root` stands for.
+pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> Outcome {
+    let sizing = size(&Request::new(root));
+    let gathered = gather(&sizing, arguments)?;
+    if let Some(file) = &arguments.html {
+        let page = html::page(&gathered);
+        write_file(file, &page)?;
+        if !arguments.json && !arguments.write_advice && !arguments.adopt {
+            remark(&format!("wrote {} ({} KiB)", file.display(), page.len().div_ceil(1024)));
+        }
+    }
+    if arguments.json {
+        gathered.problems.iter().for_each(|problem| remark(problem));
+        return output::answer(&format!("{}\n", serde_json::to_string(&Answer::of(&gathered))?));
+    }
+    if arguments.write_advice {
+        gathered.problems.iter().for_each(|problem| remark(problem));
+        return output::answer(&advice_file(&gathered));
+    }
+    if arguments.adopt {
+        return adopt(root, directory.unwrap_or(Path::new("/")), &gathered);
+    }
+    print(&gathered)
+}
+
+fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
+    let wanted = Wanted { unit: arguments.unit.as_deref(), since: arguments.since, until: arguments.until };
+    let mut reader = Reader::new(wanted);
+    let default = [PathBuf::from(RECORDINGS)];
+    let recordings: &[PathBuf] =
+        if arguments.recordings.is_empty() { &default } else { &arguments.recordings };
+    if arguments.recordings.is_empty() && !Path::new(RECORDINGS).is_dir() {
+        bail!(
+            "nothing is recorded in {RECORDINGS}: systemctl enable --now pypnm-sizing-watch.service records"
+        );
+    }
+    reader.read(recordings)?;
+    let preferred: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
+    let chosen = reader.choose(&preferred);
+    let mut problems = std::mem::take(&mut reader.files);
+    problems.extend(reader.left.sentences(chosen.as_ref().map(|(unit, _)| unit.as_str())));
+    let Some((unit, recording)) = chosen else {
+        for problem in &problems {
+            remark(problem);
+        }
+        let what = arguments.unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
+        let when = if arguments.since.or(arguments.until).is_some() { " in that time" } else { "" };
+        bail!("there is no sample{what}{when} in {}", named(recordings));
+    };
+    let (evidence, days) = (recording.evidence, recording.days);
+    let (cpu, memory, limit) = evidence.limits();
+    let sized = sizing.units.iter().find(|sized| sized.name == unit);
+    let setup = (!sizing.units.is_empty()).then(|| Setup {
+        cpus: (cpu / 1000).max(1),
+        memory,
+        settings: sized.map_or_else(PolicySettings::default, |unit| unit.config.policy_settings()),
+        limit_max_requests: limit.and_then(|limit| u32::try_from(limit).ok()),
+    });
+    let findings = findings(&evidence, setup.as_ref(), Some(&clock));
+    Ok(Gathered {
+        before: compared(&evidence),
+        section: section(sizing, sized),
+        unit,
+        evidence,
+        days,
+        findings,
+        problems,
+    })
+}
+
+fn named(recordings: &[PathBuf]) -> String {
+    recordings.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// A moment by the clock on the wall.
+fn clock(at: f64) -> String {
+    shown(at, "%a %d %b %H:%M")
+}
+
+fn shown(at: f64, format: &str) -> String {
+    let moment = Timestamp::from_second(pypnm_sizing::watch::whole(at.max(0.0)).cast_signed());
+    moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
+}
+
+/// What was seen with other workers before, against what is seen now: whether a change has helped.
+fn compared(evidence: &Evidence) -> Option<String> {
+    let now = evidence.epoch();
+    let long = |epoch: &Epoch| epoch.seconds >= COMPARABLE * evidence.block_length();
+    let before = evidence
+        .earlier()
+        .filter(|epoch| long(epoch) && epoch.workers != now.workers && epoch.until <= now.until)
+        .max_by(|a, b| a.until.total_cmp(&b.until))?;
+    if !long(&now) {
+        return None;
+    }
+    let of = |epoch: &Epoch| {
+        let waiting = epoch.busiest.map_or(0.0, |(part, _, _)| part * 100.0);
+        let killed = if epoch.oom_kills > 0 {
+            format!(", {} killed for memory", epoch.oom_kills)
+        } else {
+            String::new()
+        };
+        format!(
+            "with {} requests waited in {waiting:.0} % of the busiest {}, memory peak {}{killed}",
+            workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
+            duration(evidence.block_length()),
+            gib(epoch.total_peak)
+        )
+    };
+    Some(format!("{}; until {}, {}", of(&now), clock(before.until), of(before)))
+}
+
+/// The days of the recording in the local time zone.
+fn by_day(days: &Days) -> BTreeMap<String, (f64, Hour)> {
+    let mut found: BTreeMap<String, (f64, Hour)> = BTreeMap::new();
+    for (hour, figures) in &days.hours {
+        let at = begin(*hour);
+        let day = found.entry(shown(at, "%Y-%m-%d")).or_insert_with(|| (at, Hour::default()));
+        day.1.add(figures);
+    }
+    found
+}
+
+/// When an hour begins, in seconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "an hour since 1970")]
+fn begin(hour: i64) -> f64 {
+    hour as f64 * 3600.0
+}
+
+/// What a report can't know.
+const UNSEEN: &str = "What it cannot see: requests that wait for a modem inside a worker, or for their turn on a connection \
+                      that is kept open. They show in no queue and in no CPU time; PyPNM's own log has their times.";
+
+fn print(gathered: &Gathered) -> Outcome {
+    let mut page = Page::new();
+    let (evidence, days) = (&gathered.evidence, &gathered.days);
+    let (from, until) = evidence.range().unwrap_or_default();
+    page.heading(&format!("{}: {} watched", gathered.unit, duration(evidence.watched())));
+    page.row("", 0, &covered(evidence, from, until));
+    gathered.problems.iter().for_each(|problem| page.row("", 0, &format!("Note: {problem}.")));
+
+    page.heading("What to set");
+    let mut to_set = gathered.findings.iter().filter(|finding| finding.line.is_some()).peekable();
+    if to_set.peek().is_none() {
+        page.row(
+            "  ",
+            2,
+            if is_too_little(&gathered.findings) { "nothing can be said yet" } else { "nothing" },
+        );
+    }
+    for finding in to_set {
+        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
+        page.row("      ", 6, &with_time(finding));
+    }
+    for finding in gathered.findings.iter().filter(|finding| finding.line.is_none()) {
+        page.row("  - ", 4, &finding.reason);
+    }
+    if let Some(before) = &gathered.before {
+        page.row("  - ", 4, before);
+    }
+    if gathered.findings.iter().any(|finding| finding.line.is_some()) {
+        page.gap();
+        page.row("", 0, "To adopt it: pypnm-sizing report --adopt, then pypnm-sizing apply");
+    }
+
+    page.heading("Day by day");
+    let head = format!(
+        "  {:<10}{:>8}{:>8}{:>12}{:>6}{:>9}  ",
+        "", "watched", "workers", "memory peak", "CPUs", "waiting"
+    );
+    page.row(&head, 0, "");
+    for (at, day) in by_day(days).into_values() {
+        let (figures, happened) = day_line(at, &day);
+        page.row(&figures, 0, &happened);
+    }
+    if let Some((hour, figures)) = days.busiest() {
+        let at = begin(hour);
+        page.gap();
+        page.row("", 0, &busiest(at, figures));
+    }
+    let epoch = evidence.epoch();
+    page.heading("Measured");
+    page.row("  memory  ", 10, &memory(evidence, &epoch));
+    page.row("  growth  ", 10, &growth(evidence));
+    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU a worker on average", epoch.mean_worker_cpu()));
+    page.row("  queue   ", 10, &queue(evidence, &epoch));
+    page.gap();
+    page.row("", 0, UNSEEN);
+    page.print()
+}
+
+fn is_too_little(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.topic == Topic::Evidence)
+}
+
+/// The reason, and when.
+fn with_time(finding: &Finding) -> String {
+    match finding.time {
+        Some((from, until)) => format!("{} [{}]", finding.reason, clock_range(&clock, from, until)),
+        None => finding.reason.clone(),
+    }
+}
+
+fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
+    let of = (until - from).max(f64::MIN_POSITIVE);
+    let part = (evidence.watched() / of * 100.0).min(100.0);
+    let zone = shown(until, "%Z");
+    format!("{} to {} ({zone}), of which {part:.0} % was watched", clock(from), clock(until))
+}
+
+/// The figures of a day, and what happened.
+fn day_line(at: f64, day: &Hour) -> (String, String) {
+    let seconds = day.seconds.max(f64::MIN_POSITIVE);
+    let mut happened: Vec<String> = Vec::new();
+    let mut say = |count: u64, singular: &str, plural: &str| {
+        if count > 0 {
+            happened.push(format!("{count} {}", if count == 1 { singular } else { plural }));
+        }
+    };
+    say(day.recycles, "recycle", "recycles");
+    say(day.restarts, "restart", "restarts");
+    say(day.oom_kills, "killed for memory", "killed for memory");
+    let figures = format!(
+        "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>7.1} %  ",
+        shown(at, "%a %d %b"),
+        duration(day.seconds).replace(" min", "m").replace(" h", "h"),
+        day.workers,
+        gib(day.memory_peak),
+        day.cpu / seconds,
+        day.waiting / seconds * 100.0
+    );
+    (figures, happened.join(", "))
+}
+
+fn busiest(at: f64, hour: &Hour) -> String {
+    let seconds = hour.seconds.max(f64::MIN_POSITIVE);
+    format!(
+        "The busiest hour: {}, {:.2} CPUs, requests waited in {:.0} % of it (up to {} in the queue), memory up to {}",
+        clock_range(&clock, at, at + 3600.0),
+        hour.cpu / seconds,
+        hour.waiting / seconds * 100.0,
+        hour.queue_peak,
+        gib(hour.memory_peak)
+    )
+}
+
+fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
+    let (_, limit, _) = evidence.limits();
+    let mut text = format!("up to {}", mib(evidence.memory_peak));
+    if limit > 0 {
+        text = format!(
+            "{text} of {} ({:.0} %)",
+            gib(limit),
+            number(evidence.memory_peak) * 100.0 / number(limit)
+        );
+    }
+    format!(
+        "{text}; a worker: {} in 95 % of the busiest stretch, {} at its peak",
+        mib(epoch.worker_memory),
+        mib(epoch.worker_peak)
+    )
+}
+
+fn growth(evidence: &Evidence) -> String {
+    match evidence.growth() {
+        None => "unknown: no worker was watched for an hour".to_owned(),
+        Some(growth) => {
+            let lasting = if growth.all.lasting { "" } else { ", which does not last or is chance" };
+            format!("{} a worker{lasting}", interval(&growth.all))
+        }
+    }
+}
+
+fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
+    if evidence.last().accept_queue.is_none() && epoch.queue_peak == 0 {
+        return "not recorded: the service's sockets could not be read".to_owned();
+    }
+    let connections = if epoch.queue_peak == 1 { "connection" } else { "connections" };
+    format!(
+        "up to {} {connections}, some in {} of {}",
+        epoch.queue_peak,
+        duration(epoch.queued),
+        duration(epoch.seconds)
+    )
+}
+
+/// The JSON object.
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    verb: &'static str,
+    unit: String,
+    from: f64,
+    until: f64,
+    watched_seconds: f64,
+    #[serde(flatten)]
+    figures: Figures,
+    findings: Vec<FindingAnswer>,
+    days: Vec<DayAnswer>,
+    busiest_hour: Option<DayAnswer>,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct DayAnswer {
+    from: f64,
+    watched_seconds: f64,
+    workers: u64,
+    memory_peak: u64,
+    worker_memory_peak: u64,
+    cpu_milli: f64,
+    waiting_seconds: f64,
+    accept_queue_peak: u64,
+    memory_stalled_seconds: f64,
+    recycles: u64,
+    restarts: u64,
+    oom_kills: u64,
+}
+
+impl DayAnswer {
+    fn of(at: f64, day: &Hour) -> Self {
+        Self {
+            from: at,
+            watched_seconds: rounded(day.seconds, 1),
+            workers: day.workers,
+            memory_peak: day.memory_peak,
+            worker_memory_peak: day.worker_peak,
+            cpu_milli: rounded(day.cpu * 1000.0 / day.seconds.max(f64::MIN_POSITIVE), 0),
+            waiting_seconds: rounded(day.waiting, 1),
+            accept_queue_peak: day.queue_peak,
+            memory_stalled_seconds: rounded(day.stalled, 1),
+            recycles: day.recycles,
+            restarts: day.restarts,
+            oom_kills: day.oom_kills,
+        }
+    }
+}
+
+impl Answer {
+    fn of(gathered: &Gathered) -> Self {
+        let (from, until) = gathered.evidence.range().unwrap_or_default();
+        Self {
+            schema: SCHEMA,
+            verb: "report",
+            unit: gathered.unit.clone(),
+            from: rounded(from, 3),
+            until: rounded(until, 3),
+            watched_seconds: rounded(gathered.evidence.watched(), 1),
+            figures: Figures::of(&gathered.evidence),
+            findings: gathered.findings.iter().map(|finding| FindingAnswer::of(finding, 0.0)).collect(),
+            days: by_day(&gathered.days).into_values().map(|(at, day)| DayAnswer::of(at, &day)).collect(),
+            busiest_hour: gathered.days.busiest().map(|(hour, day)| DayAnswer::of(begin(hour), day)),
+            problems: gathered.problems.clone(),
+        }
+    }
+}
+
+/// The advice as a file of sizing.conf.d.
+fn advice_file(gathered: &Gathered) -> String {
+    let (from, until) = gathered.evidence.range().unwrap_or_default();
+    let head = format!(
+        "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+        gathered.unit,
+        duration(gathered.evidence.watched()),
+        clock_range(&clock, from, until)
+    );
+    drop_in(&gathered.findings, &gathered.section, &head)
+}
+
+/// Writes the advice where it counts, and says what comes of it.
+fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
+    let mut page = Page::new();
+    gathered.problems.iter().for_each(|problem| remark(problem));
+    if !gathered.findings.iter().any(|finding| finding.line.is_some()) {
+        page.row("", 0, "Nothing to set, so nothing was written.");
+        for finding in &gathered.findings {
+            page.row("  - ", 4, &finding.reason);
+        }
+        return page.print();
+    }
+    let (directory, name) = ADOPTED;
+    let path = format!("/{directory}/{name}");
+    let profile = |sizing: &Sizing| {
+        let unit = sizing.units.iter().find(|unit| unit.name == gathered.unit);
+        unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
+    };
+    let before = profile(&size(&Request::new(root)));
+    let kept = kept(&root.text(&path).unwrap_or_default(), &gathered.findings, &gathered.section);
+    let text = format!("{}{kept}", advice_file(gathered));
+    let below = top.join(directory);
+    pypnm_sizing::write::create_directories(&below)?;
+    replace(&below, name, &text)?;
+    let after = profile(&size(&Request::new(root)));
+    page.heading(&format!("Wrote {}", below.join(name).display()));
+    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
+        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
+        page.row("      ", 6, &with_time(finding));
+    }
+    let said = |profile: Option<(u32, u32)>| {
+        profile.map_or_else(
+            || format!("{} is not sized", gathered.unit),
+            |(count, limit)| format!("{}, recycled after {limit} requests", workers(count)),
+        )
+    };
+    page.row("  before  ", 10, &said(before));
+    page.row("  after   ", 10, &said(after));
+    let next = if before == after {
+        "Something else decides the profile: pypnm-sizing explain".to_owned()
+    } else {
+        format!(
+            "To put it into effect: pypnm-sizing apply (it restarts {}). To undo it: rm {path}",
+            gathered.unit
+        )
+    };
+    page.gap();
+    page.row("", 0, &next);
+    page.print()
+}
+
+/// The settings of a file that the advice does not replace, to be kept in it.
+fn kept(text: &str, findings: &[Finding], section: &str) -> String {
+    let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
+    let replaced: Vec<String> =
+        findings.iter().filter_map(|finding| finding.line.as_deref()).filter_map(key).collect();
+    let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut current);
+        } else if let Some(key) = key(line)
+            && !(current == section && replaced.contains(&key))
+        {
+            sections.entry(current.clone()).or_default().push(line.to_owned());
+        }
+    }
+    let mut kept = String::new();
+    for (section, lines) in sections {
+        let _ = write!(kept, "\n# Adopted before.\n[{section}]\n{}\n", lines.join("\n"));
+    }
+    kept
+}
+
+fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = file.file_name().and_then(|name| name.to_str()).context("--html: no name of a file")?;
+    if !directory.is_dir() {
+        bail!("--html={}: there is no directory {}", file.display(), directory.display());
+    }
+    Ok(replace(directory, name, text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Finding, Topic, kept};
+
+    #[test]
+    fn what_was_adopted_before_stays_unless_it_is_replaced() {
+        let text = "# old\n[Sizing]\nMaxWorkers=6\n# why\nLimitMaxRequests=500\n[b.service]\nMaxWorkers=2\n";
+        let finding = Finding {
+            topic: Topic::Workers,
+            line: Some("MaxWorkers=8".into()),
+            reason: String::new(),
+            time: None,
+        };
+        let kept = kept(text, &[finding], "Sizing");
+        assert_eq!(
+            kept,
+            "\n# Adopted before.\n[Sizing]\nLimitMaxRequests=500\n\n# Adopted before.\n[b.service]\nMaxWorkers=2\n"
+        );
+    }
+}

@@ -1,0 +1,438 @@
+//! The report as one file of HTML with plots in SVG. It loads nothing and runs nothing: no script, no font, no picture from
+//! elsewhere, and a policy in its head that forbids them. Light and dark follow the reader's choice; words stand outside the
+//! plots, so that they keep their size on a narrow screen.
+
+use std::fmt::Write as _;
+
+use pypnm_sizing::watch::days::{Days, Hour};
+use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
+use pypnm_sizing::watch::{MIB, number};
+
+use super::{
+    Gathered, UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown,
+    with_time,
+};
+
+/// Days in the picture of demand; the table has all.
+const PICTURED: usize = 62;
+/// A plot's own units; it is stretched to the width of the page.
+const WIDTH: f64 = 1000.0;
+const HEIGHT: f64 = 200.0;
+/// Colours for workers, readable on light and on dark.
+const COLOURS: [&str; 8] =
+    ["#3b82c4", "#c2570c", "#3f9142", "#a83f8e", "#8a7a00", "#0f8f8f", "#7a5cc7", "#b83a3a"];
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1d2127; --dim: #5b6470; --paper: #ffffff; --line: #d7dbe0; --card: #f5f7f9;
+  --accent: #1f6fb2; --limit: #b42318; --mark: rgb(214 158 46 / .22); --heat: 31 111 178; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --dim: #9aa4b1; --paper: #14171b; --line: #343a42;
+  --card: #1d2127; --accent: #5aa9e6; --limit: #f0776c; --mark: rgb(236 190 80 / .2); --heat: 90 169 230; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+p { margin: .4rem 0; } .dim { color: var(--dim); } code { font-size: .95em; overflow-wrap: anywhere; }
+.card { background: var(--card); border: 1px solid var(--line); border-left: 4px solid var(--accent);
+  border-radius: 6px; padding: .6rem .9rem; margin: .5rem 0; }
+.card code { font-weight: 600; } ul { padding-left: 1.2rem; } li { margin: .25rem 0; }
+figure { margin: 1rem 0 1.6rem; } figcaption { font-weight: 600; }
+figcaption span { font-weight: 400; color: var(--dim); }
+.plot { display: grid; grid-template-columns: 4.5rem 1fr; gap: 0 .4rem; font-size: .8rem; color: var(--dim); }
+.plot svg { width: 100%; height: 11rem; display: block; border: 1px solid var(--line); border-width: 0 0 1px 1px; }
+.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
+.x { grid-column: 2; display: flex; justify-content: space-between; padding-top: .15rem; }
+.plot path, .plot line { vector-effect: non-scaling-stroke; }
+.heat { display: grid; grid-template-columns: 4.5rem repeat(24, 1fr); gap: 1px; font-size: .75rem; color: var(--dim); }
+.heat i { aspect-ratio: 1; min-height: .7rem; max-height: 1.4rem; width: 100%; border: 1px solid var(--line); }
+.heat b { font-weight: 400; text-align: right; padding-right: .4rem; white-space: nowrap; }
+.heat u { text-decoration: none; text-align: center; overflow: hidden; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: right; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } dt { color: var(--dim); } dd { margin: 0 0 .4rem; }
+@media (max-width: 600px) { body { padding: .7rem; } .few { display: none; }
+  .plot { grid-template-columns: 3.6rem 1fr; } .heat { grid-template-columns: 3.4rem repeat(24, 1fr); gap: 0; } }
+@media print { body { max-width: none; } }
+";
+
+/// The page.
+pub(super) fn page(gathered: &Gathered) -> String {
+    let (evidence, days) = (&gathered.evidence, &gathered.days);
+    let (from, until) = evidence.range().unwrap_or_default();
+    let unit = escaped(&gathered.unit);
+    let mut out = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{unit}: evidence</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
+         <h1>{unit}: {} watched</h1>\n<p class=\"dim\">{}</p>\n",
+        duration(evidence.watched()),
+        escaped(&covered(evidence, from, until))
+    );
+    for problem in &gathered.problems {
+        let _ = writeln!(out, "<p class=\"dim\">Note: {}.</p>", escaped(problem));
+    }
+    advice(&mut out, gathered);
+    plots(&mut out, gathered);
+    heat(&mut out, days);
+    table(&mut out, days);
+    let epoch = evidence.epoch();
+    let _ = writeln!(out, "<h2>Measured</h2>\n<dl>");
+    let cpu = format!("{:.1} % of a CPU a worker on average", epoch.mean_worker_cpu());
+    for (what, text) in [
+        ("Memory", memory(evidence, &epoch)),
+        ("Growth", growth(evidence)),
+        ("CPU", cpu),
+        ("Queue", queue(evidence, &epoch)),
+    ] {
+        let _ = writeln!(out, "<dt>{what}</dt><dd>{}</dd>", escaped(&text));
+    }
+    let _ = writeln!(out, "</dl>\n<p class=\"dim\">{}</p>\n</body>\n</html>", escaped(UNSEEN));
+    out
+}
+
+fn advice(out: &mut String, gathered: &Gathered) {
+    let _ = writeln!(out, "<h2>What to set</h2>");
+    let mut any = false;
+    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
+        any = true;
+        let line = escaped(finding.line.as_deref().unwrap_or_default());
+        let _ = writeln!(
+            out,
+            "<div class=\"card\"><code>{line}</code><p>{}</p></div>",
+            escaped(&with_time(finding))
+        );
+    }
+    if any {
+        let _ = writeln!(
+            out,
+            "<p>To adopt it: <code>pypnm-sizing report --adopt</code>, then <code>pypnm-sizing apply</code></p>"
+        );
+    } else {
+        let nothing = if is_too_little(&gathered.findings) { "Nothing can be said yet." } else { "Nothing." };
+        let _ = writeln!(out, "<p>{nothing}</p>");
+    }
+    let remarks =
+        gathered.findings.iter().filter(|finding| finding.line.is_none()).map(|finding| &finding.reason);
+    let _ = writeln!(out, "<ul>");
+    for remark in remarks.chain(&gathered.before) {
+        let _ = writeln!(out, "<li>{}</li>", escaped(remark));
+    }
+    let _ = writeln!(out, "</ul>");
+}
+
+/// A plot being drawn: time to the right, values upwards from 0.
+struct Plot {
+    from: f64,
+    until: f64,
+    highest: f64,
+    svg: String,
+}
+
+impl Plot {
+    fn new(from: f64, until: f64, highest: f64) -> Self {
+        Self { from, until, highest: if highest > 0.0 { highest } else { 1.0 }, svg: String::new() }
+    }
+
+    fn x(&self, at: f64) -> f64 {
+        ((at - self.from) / (self.until - self.from).max(1.0) * WIDTH).clamp(0.0, WIDTH)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        HEIGHT - (value / self.highest * HEIGHT).clamp(0.0, HEIGHT)
+    }
+
+    /// Stretches that are marked.
+    fn mark(&mut self, from: f64, until: f64) {
+        let (x, end) = (self.x(from), self.x(until));
+        let width = (end - x).max(1.5);
+        let _ = write!(
+            self.svg,
+            "<rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{HEIGHT}\" fill=\"var(--mark)\"/>"
+        );
+    }
+
+    /// A line through points, broken where more than `gap` seconds are missing.
+    fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, gap: f64, colour: &str) {
+        let (mut path, mut before) = (String::new(), f64::NEG_INFINITY);
+        for (at, value) in points {
+            let letter = if at - before > gap { 'M' } else { 'L' };
+            let _ = write!(path, "{letter}{:.1} {:.1}", self.x(at), self.y(value));
+            before = at;
+        }
+        let _ = write!(
+            self.svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>"
+        );
+    }
+
+    /// Bars of `width` seconds.
+    fn bars(&mut self, bars: impl Iterator<Item = (f64, f64)>, width: f64, colour: &str) {
+        let mut path = String::new();
+        for (at, value) in bars.filter(|(_, value)| *value > 0.0) {
+            let (x, end) = (self.x(at), self.x(at + width));
+            let _ = write!(path, "M{x:.1} {HEIGHT}V{:.1}H{:.1}V{HEIGHT}z", self.y(value), end.max(x + 0.6));
+        }
+        let _ = write!(self.svg, "<path d=\"{path}\" fill=\"{colour}\" fill-opacity=\".75\"/>");
+    }
+
+    /// From the lowest to the highest at each moment, faint.
+    fn range(&mut self, ranges: impl Iterator<Item = (f64, (f64, f64))>, colour: &str) {
+        let mut path = String::new();
+        for (at, (lowest, highest)) in ranges.filter(|(_, (lowest, highest))| highest > lowest) {
+            let _ = write!(path, "M{:.1} {:.1}V{:.1}", self.x(at), self.y(lowest), self.y(highest));
+        }
+        let _ = write!(
+            self.svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-opacity=\".25\" stroke-width=\"1\"/>"
+        );
+    }
+
+    fn limit(&mut self, value: f64) {
+        let y = self.y(value);
+        let _ = write!(
+            self.svg,
+            "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"var(--limit)\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"/>"
+        );
+    }
+
+    /// A small mark at the foot.
+    fn tick(&mut self, at: f64, colour: &str) {
+        let x = self.x(at);
+        let _ = write!(
+            self.svg,
+            "<path d=\"M{x:.1} {HEIGHT}V{}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            HEIGHT - 10.0
+        );
+    }
+
+    fn figure(self, out: &mut String, caption: &str, more: &str, amount: &dyn Fn(f64) -> String) {
+        let labels: String =
+            [1.0, 0.5, 0.0].map(|part| format!("<span>{}</span>", amount(self.highest * part))).concat();
+        let mut times = String::new();
+        for n in 0..=6u32 {
+            let at = self.from + (self.until - self.from) * f64::from(n) / 6.0;
+            let class = if n % 3 == 0 { "" } else { " class=\"few\"" };
+            let _ = write!(
+                times,
+                "<span{class}>{}</span>",
+                escaped(&shown(at, if self.until - self.from > 172_800.0 { "%a %d %b" } else { "%a %H:%M" }))
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<figure><figcaption>{caption} <span>{more}</span></figcaption><div class=\"plot\"><div class=\"y\">{labels}</div>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{caption}\">{}</svg>\
+             <div class=\"x\">{times}</div></div></figure>",
+            self.svg
+        );
+    }
+}
+
+fn plots(out: &mut String, gathered: &Gathered) {
+    let (days, width) = (&gathered.days, gathered.days.width);
+    let (from, until) = gathered.evidence.range().unwrap_or_default();
+    let columns: Vec<(f64, &pypnm_sizing::watch::days::Column)> =
+        days.columns.iter().map(|(place, column)| (at(*place, width), column)).collect();
+    let highest = |of: &dyn Fn(&pypnm_sizing::watch::days::Column) -> f64| {
+        columns.iter().map(|(_, column)| of(column)).fold(0.0, f64::max)
+    };
+    let marks: Vec<(f64, f64)> = gathered
+        .findings
+        .iter()
+        .filter(|finding| finding.line.is_some())
+        .filter_map(|finding| finding.time)
+        .collect();
+    let plot = |highest: f64| {
+        let mut plot = Plot::new(from, until, highest * 1.08);
+        for (from, until) in &marks {
+            plot.mark(*from, *until);
+        }
+        plot
+    };
+    let marked = if marks.is_empty() { "" } else { " Shaded: the time that the advice rests on." };
+    let _ = writeln!(
+        out,
+        "<h2>Over time</h2>\n<p class=\"dim\">Each point is a stretch of {}.{marked}</p>",
+        duration(width)
+    );
+    let gap = width * 2.5;
+
+    let lives = || days.lives.values();
+    let tallest =
+        lives().flat_map(|life| life.columns.values()).map(|(_, highest)| *highest).fold(0.0, f64::max);
+    let mut memory = plot(tallest);
+    for (number, life) in lives().enumerate() {
+        let colour = COLOURS.get(number % COLOURS.len()).copied().unwrap_or("gray");
+        memory.range(life.columns.iter().map(|(place, range)| (at(*place, width), *range)), colour);
+        memory.line(life.columns.iter().map(|(place, (mib, _))| (at(*place, width), *mib)), gap, colour);
+        if let Some((first, _)) =
+            life.columns.first_key_value().filter(|(first, _)| at(**first, width) > from + width)
+        {
+            memory.tick(at(*first, width), colour);
+        }
+    }
+    memory.figure(
+        out,
+        "Memory of each worker",
+        "the lowest of each stretch; faint: up to the highest; a mark at the foot: a worker was replaced",
+        &|value| mib(bytes(value)),
+    );
+
+    let limit = highest(&|column| number(column.memory_limit));
+    let sum = highest(&|column| number(column.memory));
+    // A limit far above would press everything to the ground.
+    let is_near = limit > 0.0 && limit <= sum * 4.0;
+    let mut memory = plot(if is_near { limit.max(sum) } else { sum });
+    memory.bars(columns.iter().map(|(at, column)| (*at, number(column.memory))), width, "var(--accent)");
+    if is_near {
+        memory.limit(limit);
+    }
+    let more = match (limit > 0.0, is_near) {
+        (false, _) => "its limit is unknown".to_owned(),
+        (true, true) => format!("dashed: the {} it may use", gib(pypnm_sizing::watch::whole(limit))),
+        (true, false) => format!("it may use {}, far above", gib(pypnm_sizing::watch::whole(limit))),
+    };
+    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::whole(value)));
+
+    let used =
+        |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
+    let (limit, most) = (highest(&|column| number(column.cpu_limit) / 1000.0), highest(&used));
+    let mut cpu = plot(limit.max(most));
+    cpu.bars(columns.iter().map(|(at, column)| (*at, used(column))), width, "var(--accent)");
+    if limit > 0.0 {
+        cpu.limit(limit);
+    }
+    cpu.figure(out, "CPUs used", "dashed: what it may use", &|value| format!("{value:.1}"));
+
+    let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
+    if columns.iter().any(|(_, column)| column.queue.is_some()) {
+        let mut queue = plot(highest(&queued).max(1.0));
+        queue.bars(columns.iter().map(|(at, column)| (*at, queued(column))), width, "#c2570c");
+        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| {
+            format!("{value:.0}")
+        });
+    } else {
+        let _ = writeln!(out, "<p class=\"dim\">The accept queue was not recorded.</p>");
+    }
+    let mut pressure = plot(highest(&|column| column.pressure).max(10.0));
+    pressure.bars(columns.iter().map(|(at, column)| (*at, column.pressure)), width, "var(--limit)");
+    pressure.figure(
+        out,
+        "Pressure for memory",
+        "part of the time in which some task waited for it",
+        &|value| format!("{value:.0} %"),
+    );
+}
+
+/// When a column begins.
+#[expect(clippy::cast_precision_loss, reason = "a column since 1970")]
+fn at(place: i64, width: f64) -> f64 {
+    place as f64 * width
+}
+
+fn bytes(mib: f64) -> u64 {
+    pypnm_sizing::watch::whole(mib * number(MIB))
+}
+
+/// An hour in the picture: how dark it is, and what it says.
+type Cell = (f64, String);
+
+/// The hours of the days: how much of each hour requests waited, or how busy the CPUs were.
+fn heat(out: &mut String, days: &Days) {
+    let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
+    let most_waiting = days.hours.values().map(|hour| part(hour.waiting, hour)).fold(0.0, f64::max);
+    let most_cpu = days.hours.values().map(|hour| part(hour.cpu, hour)).fold(f64::MIN_POSITIVE, f64::max);
+    let by_waiting = most_waiting >= 0.01;
+    let mut rows: std::collections::BTreeMap<String, (f64, [Option<Cell>; 24])> =
+        std::collections::BTreeMap::new();
+    for (hour, figures) in &days.hours {
+        let at = begin(*hour);
+        let row = rows.entry(shown(at, "%Y-%m-%d")).or_insert_with(|| (at, std::array::from_fn(|_| None)));
+        let place = shown(at, "%H").parse::<usize>().unwrap_or(0);
+        let (waiting, cpu) = (part(figures.waiting, figures), part(figures.cpu, figures));
+        let level = if by_waiting { waiting / most_waiting } else { cpu / most_cpu };
+        let title = format!(
+            "{}: requests waited in {:.0} %, {cpu:.2} CPUs",
+            clock_range(&clock, at, at + 3600.0),
+            waiting * 100.0
+        );
+        if let Some(cell) = row.1.get_mut(place) {
+            *cell = Some((level, title));
+        }
+    }
+    let what = if by_waiting {
+        format!("part of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
+    } else {
+        format!("requests hardly ever waited, so by CPU; darkest: {most_cpu:.2} CPUs")
+    };
+    let _ = writeln!(
+        out,
+        "<h2>When it is busy</h2>\n<p class=\"dim\">Hour of the day by day: {what}. Empty: not watched.</p>\n<div class=\"heat\"><b></b>"
+    );
+    for hour in 0..24u32 {
+        let _ = write!(out, "<u>{}</u>", if hour % 6 == 0 { hour.to_string() } else { String::new() });
+    }
+    let skipped = rows.len().saturating_sub(PICTURED);
+    for (begins, cells) in rows.into_values().skip(skipped) {
+        let _ = write!(out, "\n<b>{}</b>", escaped(&shown(begins, "%a %d %b")));
+        for cell in cells {
+            match cell {
+                Some((level, title)) => {
+                    let _ = write!(
+                        out,
+                        "<i style=\"background:rgb(var(--heat)/{:.2})\" title=\"{}\"></i>",
+                        level.clamp(0.02, 1.0),
+                        escaped(&title)
+                    );
+                }
+                None => out.push_str("<i style=\"border-color:transparent\"></i>"),
+            }
+        }
+    }
+    let _ = writeln!(out, "\n</div>");
+    if let Some((hour, figures)) = days.busiest() {
+        let _ = writeln!(out, "<p>{}.</p>", escaped(&busiest(begin(hour), figures)));
+    }
+}
+
+fn table(out: &mut String, days: &Days) {
+    let _ = writeln!(
+        out,
+        "<h2>Day by day</h2>\n<div class=\"wide\"><table><tr><th>Day</th><th>Watched</th><th>Workers</th><th>Memory peak</th>\
+         <th>Largest worker</th><th>CPUs</th><th>Waiting</th><th>Recycles</th><th>Restarts</th><th>Killed</th></tr>"
+    );
+    for (at, day) in by_day(days).into_values() {
+        let seconds = day.seconds.max(f64::MIN_POSITIVE);
+        let _ = writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.1} %</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escaped(&shown(at, "%a %d %b")),
+            duration(day.seconds),
+            day.workers,
+            gib(day.memory_peak),
+            mib(day.worker_peak),
+            day.cpu / seconds,
+            day.waiting / seconds * 100.0,
+            day.recycles,
+            day.restarts,
+            day.oom_kills
+        );
+    }
+    let _ = writeln!(out, "</table></div>");
+}
+
+/// Text as HTML shows it: names of units and files may hold anything.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in crate::output::printable(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}

@@ -1,0 +1,118 @@
+//! The last sample in Prometheus' text format, for the textfile collector of node_exporter: a file that is replaced by a
+//! rename, so nobody reads half of it, and removed at the end, so nobody takes the last sample for a live one.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use pypnm_sizing::policy::Profile;
+use pypnm_sizing::watch::evidence::Evidence;
+use pypnm_sizing::watch::line::{Line, Process, rounded};
+use pypnm_sizing::watch::number;
+use pypnm_sizing::write::replace;
+
+/// Where they are written.
+pub(super) struct Metrics<'a> {
+    path: &'a Path,
+}
+
+impl<'a> Metrics<'a> {
+    pub(super) fn new(path: &'a Path) -> Self {
+        Self { path }
+    }
+
+    /// Replaces the file. `profile`: as it is sized now.
+    pub(super) fn write(
+        &self,
+        line: &Line,
+        evidence: &Evidence,
+        profile: Option<Profile>,
+    ) -> anyhow::Result<()> {
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let name =
+            self.path.file_name().and_then(|name| name.to_str()).context("--metrics: no name of a file")?;
+        Ok(replace(directory, name, &text(line, evidence, profile))?)
+    }
+
+    /// Removes it.
+    pub(super) fn remove(&self) {
+        let _ = std::fs::remove_file(self.path);
+    }
+}
+
+/// One metric each: its name, its type, its help, its value.
+fn text(line: &Line, evidence: &Evidence, profile: Option<Profile>) -> String {
+    let amount = |value: Option<u64>| value.map(number);
+    let part = |percent: Option<f64>| percent.map(|percent| rounded(percent / 100.0, 4));
+    let limit = |limit: u64| (limit > 0).then(|| number(limit));
+    let largest = line.workers().map(Process::memory).max();
+    let epoch = evidence.epoch();
+    let growth =
+        evidence.workers.iter().filter_map(|life| life.growth.as_ref()).filter(|growth| growth.lasting);
+    let steepest = growth.map(|growth| growth.per_second).fold(0.0, f64::max);
+    let drift =
+        profile.map(|profile| u8::from(line.workers > 0 && u64::from(profile.workers) != line.workers));
+    #[rustfmt::skip]
+    let metrics: [(&str, &str, &str, Option<f64>); 24] = [
+        ("pypnm_up", "gauge", "Whether the service has a live worker.", Some(f64::from(u8::from(line.workers > 0)))),
+        ("pypnm_workers", "gauge", "Live workers.", Some(number(line.workers))),
+        ("pypnm_memory_bytes", "gauge", "Memory of all processes of the service, shared pages counted once.", Some(number(line.memory))),
+        ("pypnm_memory_peak_bytes", "gauge", "The highest pypnm_memory_bytes since the watch began.", Some(number(line.memory_peak))),
+        ("pypnm_memory_limit_bytes", "gauge", "Memory that the service may use.", limit(line.memory_limit)),
+        ("pypnm_worker_memory_max_bytes", "gauge", "Memory of the largest worker.", amount(largest)),
+        ("pypnm_worker_growth_bytes_per_second", "gauge", "Lasting growth of the worker that grows fastest.", Some(rounded(steepest, 1))),
+        ("pypnm_cpu_used_cpus", "gauge", "CPUs used since the sample before.", Some(rounded(number(line.cpu_milli) / 1000.0, 3))),
+        ("pypnm_cpu_limit_cpus", "gauge", "CPUs that the service may use.", limit(line.cpu_milli_limit).map(|milli| milli / 1000.0)),
+        ("pypnm_workers_busy_ratio", "gauge", "CPU used by the workers, of what they could use.", busy(line)),
+        ("pypnm_accept_queue_connections", "gauge", "Connections that wait to be accepted.", amount(line.accept_queue)),
+        ("pypnm_listen_drops_total", "counter", "Connections dropped at full queues since the watch began.", amount(line.listen_drops)),
+        ("pypnm_memory_pressure_ratio", "gauge", "Part of the time in which some task waited for memory.", part(line.pressure_memory_percent)),
+        ("pypnm_cpu_pressure_ratio", "gauge", "Part of the time in which some task waited for a CPU.", part(line.pressure_cpu_percent)),
+        ("pypnm_cpu_throttled_ratio", "gauge", "Part of the time for which the CPU quota held the service back.", part(line.throttled_percent)),
+        ("pypnm_oom_kills_total", "counter", "Processes killed for want of memory since the watch began.", Some(number(line.oom_kills))),
+        ("pypnm_worker_recycles_total", "counter", "Workers replaced since the watch began.", Some(number(line.recycles))),
+        ("pypnm_service_restarts_total", "counter", "Restarts of the service since the watch began.", Some(number(line.restarts))),
+        ("pypnm_host_memory_available_bytes", "gauge", "Memory that the host could still give to programs.", amount(line.memory_available)),
+        ("pypnm_sizing_workers", "gauge", "Workers that the machine is sized for now.", profile.map(|profile| f64::from(profile.workers))),
+        ("pypnm_sizing_limit_max_requests", "gauge", "Recycle limit that the machine is sized for now.", profile.map(|profile| f64::from(profile.limit_max_requests))),
+        ("pypnm_sizing_drift", "gauge", "Whether the live workers are not as many as the machine is sized for.", drift.map(f64::from)),
+        ("pypnm_sizing_busiest_waiting_ratio", "gauge", "Part of the busiest ten minutes in which requests waited for a worker.", epoch.busiest.map(|(part, _, _)| rounded(part, 3))),
+        ("pypnm_sizing_sample_timestamp_seconds", "gauge", "When the sample was taken, since 1970.", line.unix_seconds),
+    ];
+    let unit: String = line.service.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut text = String::new();
+    for (name, kind, help, value) in metrics {
+        if let Some(value) = value {
+            let _ = write!(
+                text,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{unit=\"{unit}\"}} {value}\n"
+            );
+        }
+    }
+    text
+}
+
+fn busy(line: &Line) -> Option<f64> {
+    let used: Vec<f64> = line.workers().filter_map(|worker| worker.cpu_percent).collect();
+    (!used.is_empty()).then(|| rounded(used.iter().sum::<f64>() / number(used.len() as u64) / 100.0, 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Evidence, Line, text};
+
+    #[test]
+    fn every_metric_is_described_once_and_names_its_unit() {
+        let line = Line { service: "a\"b.service".into(), accept_queue: Some(3), ..Line::default() };
+        let text = text(&line, &Evidence::new(600.0), None);
+        assert!(text.contains("pypnm_accept_queue_connections{unit=\"a\\\"b.service\"} 3\n"), "{text}");
+        assert!(text.contains("pypnm_up{unit=\"a\\\"b.service\"} 0\n"), "{text}");
+        assert!(!text.contains("pypnm_memory_limit_bytes"), "what is unknown is left out");
+        let described = text.lines().filter(|line| line.starts_with("# HELP")).count();
+        assert_eq!(described, text.lines().filter(|line| !line.starts_with('#')).count());
+    }
+}

@@ -1,0 +1,63 @@
+//! What waits for a worker, as the kernel sees it: connections that are established and not yet accepted (the queue of each
+//! listening socket that the service holds), and those that were dropped because a queue was full (`ListenDrops` of the
+//! service's network namespace, `/proc/PID/net/netstat`).
+
+use pypnm_sizing::root::Root;
+
+use crate::service::sockets::{Held, each_tcp};
+
+/// The sockets of a service.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    held: Held,
+    /// The process that they were looked up for.
+    of: Option<u32>,
+}
+
+impl Queue {
+    /// Connections that wait, and those dropped so far; `None` where that can't be read. The first of `pids` is the main
+    /// process. `anew`: the sockets are looked up again.
+    pub(super) fn read(&mut self, machine: &Root, pids: &[u32], anew: bool) -> (Option<u64>, Option<u64>) {
+        let Some(main) = pids.first().copied() else {
+            return (None, None);
+        };
+        if anew || self.of != Some(main) {
+            self.held = Held::by(pids.iter().copied());
+            self.of = Some(main);
+        }
+        let mut waiting = None;
+        let read = each_tcp(main, |socket| {
+            if let Some(listener) = socket.listener().filter(|listener| self.held.has(listener.inode)) {
+                let queue = u64::from(listener.accept_queue.unwrap_or(0));
+                waiting = Some(waiting.unwrap_or(0) + queue);
+            }
+        });
+        let dropped = machine.text(&format!("/proc/{main}/net/netstat")).ok();
+        (waiting.filter(|_| read.is_ok()), dropped.and_then(|text| counter(&text, "ListenDrops")))
+    }
+}
+
+/// A counter of netstat: a line of names, then one of numbers.
+fn counter(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
+        if let Some((_, value)) = pairs.find(|(key, _)| *key == name) {
+            return value.parse().ok();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counter;
+
+    #[test]
+    fn a_counter_of_a_recorded_file() {
+        let netstat =
+            "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 4 5\nIpExt: InOctets\nIpExt: 9\n";
+        assert_eq!(counter(netstat, "ListenDrops"), Some(5));
+        assert_eq!(counter("TcpExt: A\n", "A"), None);
+    }
+}

@@ -1,0 +1,272 @@
+//! The recording of a watch: `DIR/UNIT/YYYY-MM-DD.jsonl`, a line for each sample, a file for each day (UTC).
+//!
+//! A line is written whole or, where the disk is full, not at all; a line that a power failure tore is closed off before
+//! the next one. The oldest days go when there is more than may be kept. One recorder holds a lock on the unit's directory.
+//! Reading recordings is the report's.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use pypnm_sizing::watch::line::Line;
+use pypnm_sizing::write::create_directories;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::output::remark;
+
+/// How a day's file ends.
+pub(crate) const EXTENSION: &str = "jsonl";
+
+/// Where lines are kept.
+pub(super) struct Recorder {
+    directory: PathBuf,
+    keep: u64,
+    /// Held for as long as we live.
+    _lock: File,
+    open: Option<Day>,
+    /// Bytes that are kept.
+    total: u64,
+    /// Lines that could not be written since the last that was.
+    lost: u64,
+}
+
+/// The file that is written to.
+struct Day {
+    name: String,
+    path: PathBuf,
+    file: File,
+    identity: (u64, u64),
+}
+
+impl Recorder {
+    /// Takes the directory of a unit, which is made where it is missing.
+    pub(super) fn new(below: &Path, unit: &str, keep: u64) -> anyhow::Result<Self> {
+        let directory = below.join(unit.replace(' ', "-"));
+        create_directories(&directory)?;
+        let path = directory.join(".lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => bail!("{}: another watch records here already", directory.display()),
+            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+        }
+        Ok(Self { directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
+    }
+
+    /// Appends a line. A full disk costs lines, with a remark, and does not end the recording.
+    pub(super) fn append(&mut self, line: &Line) -> anyhow::Result<()> {
+        let name = day(line.unix_seconds.unwrap_or(0.0));
+        match self.write(&name, line) {
+            Ok(()) => {
+                if self.lost > 0 {
+                    remark(&format!("recording again; {} lines were lost", self.lost));
+                    self.lost = 0;
+                }
+                if self.total > self.keep {
+                    self.keep_within(self.keep)?;
+                }
+            }
+            Err(error) => {
+                if self.lost == 0 {
+                    remark(&format!(
+                        "cannot record to {}/{name}: {error}; trying on",
+                        self.directory.display()
+                    ));
+                    // Room may be made by what is older than it has to be.
+                    let _ = self.keep_within(self.keep);
+                }
+                self.lost += 1;
+                self.open = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, name: &str, line: &Line) -> io::Result<()> {
+        let is_there = |day: &Day| {
+            day.name == name
+                && fs::symlink_metadata(&day.path).is_ok_and(|data| identity(&data) == day.identity)
+        };
+        if !self.open.as_ref().is_some_and(is_there) {
+            create_directories(&self.directory).map_err(io::Error::other)?;
+            self.open = Some(Day::open(&self.directory, name)?);
+            self.keep_within(self.keep).map_err(io::Error::other)?;
+        }
+        let Some(day) = &mut self.open else { return Ok(()) };
+        let before = day.file.metadata()?.len();
+        let mut text = line.to_json();
+        text.push('\n');
+        day.file.write_all(text.as_bytes()).inspect_err(|_| {
+            // Half a line is none.
+            let _ = day.file.set_len(before);
+        })?;
+        self.total += text.len() as u64;
+        Ok(())
+    }
+
+    /// Deletes the oldest days until no more than `keep` bytes are left; of a single day, its first half.
+    fn keep_within(&mut self, keep: u64) -> anyhow::Result<()> {
+        let mut days: Vec<(PathBuf, u64)> = days(&self.directory)?;
+        let mut total: u64 = days.iter().map(|(_, size)| size).sum();
+        while total > keep && days.len() > 1 {
+            let (path, size) = days.remove(0);
+            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+            total -= size;
+        }
+        self.total = total;
+        if let Some((path, size)) = days.first().filter(|(_, size)| *size > keep) {
+            self.open = None;
+            self.total = keep / 2;
+            halve(path, *size, keep / 2).with_context(|| format!("cannot shorten {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Day {
+    fn open(directory: &Path, name: &str) -> io::Result<Self> {
+        let path = directory.join(name);
+        let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
+        let data = file.metadata()?;
+        let mut last = [b'\n'];
+        if data.len() > 0 {
+            file.read_exact_at(&mut last, data.len() - 1)?;
+        }
+        if last != [b'\n'] {
+            file.write_all(b"\n")?;
+        }
+        Ok(Self { name: name.to_owned(), path, identity: identity(&data), file })
+    }
+}
+
+fn identity(data: &fs::Metadata) -> (u64, u64) {
+    (data.dev(), data.ino())
+}
+
+/// The recorded days of a directory with their sizes, the oldest first.
+pub(crate) fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+    let mut days = Vec::new();
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_day = path.extension().is_some_and(|extension| extension == EXTENSION);
+        if let Ok(data) = entry.metadata()
+            && is_day
+            && data.is_file()
+        {
+            days.push((path, data.len()));
+        }
+    }
+    days.sort();
+    Ok(days)
+}
+
+/// Keeps the last `keep` bytes of a file, whole lines of them, by way of a copy.
+fn halve(path: &Path, size: u64, keep: u64) -> io::Result<()> {
+    let mut from = BufReader::new(File::open(path)?);
+    from.seek(SeekFrom::Start(size.saturating_sub(keep)))?;
+    from.skip_until(b'\n')?;
+    let copy = path.with_extension("shortened");
+    let written = File::create(&copy).and_then(|mut to| io::copy(&mut from.take(keep), &mut to));
+    if let Err(error) = written.and_then(|_| fs::rename(&copy, path)) {
+        let _ = fs::remove_file(&copy);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// The name of the file of a day, from seconds since 1970.
+fn day(unix_seconds: f64) -> String {
+    let moment = jiff::Timestamp::from_second(pypnm_sizing::watch::whole(unix_seconds.floor()).cast_signed());
+    let date = moment.unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC).date();
+    format!("{date}.{EXTENSION}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, Recorder, day, days};
+    use std::fs;
+
+    fn line(unix_seconds: f64) -> Line {
+        Line { unix_seconds: Some(unix_seconds), service: "x".repeat(200), schema: 1, ..Line::default() }
+    }
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn append(recorder: &mut Recorder, line: &Line) {
+        recorder.append(line).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn recorder(dir: &tempfile::TempDir, keep: u64) -> Recorder {
+        Recorder::new(dir.path(), "pypnm.service", keep).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn text(dir: &tempfile::TempDir, day: &str) -> String {
+        fs::read_to_string(dir.path().join("pypnm.service").join(day)).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_file_a_day_and_the_oldest_go() {
+        assert_eq!(day(1_764_201_599.9), "2025-11-26.jsonl");
+        assert_eq!(day(1_764_201_600.0), "2025-11-27.jsonl");
+        let dir = directory();
+        let mut recorder = recorder(&dir, 8000);
+        for n in 0..20u32 {
+            append(&mut recorder, &line(1_764_201_600.0 + f64::from(n) * 43_200.0));
+        }
+        let kept = days(&dir.path().join("pypnm.service")).unwrap_or_default();
+        let total: u64 = kept.iter().map(|(_, size)| size).sum();
+        assert!(total <= 8000 && kept.len() >= 2, "{kept:?}");
+        assert!(kept.last().is_some_and(|(path, _)| path.ends_with("2025-12-06.jsonl")), "{kept:?}");
+    }
+
+    #[test]
+    fn a_single_day_is_shortened_to_whole_lines() {
+        let dir = directory();
+        let mut recorder = recorder(&dir, 50_000);
+        for n in 0..2000u32 {
+            append(&mut recorder, &line(1_764_201_600.0 + f64::from(n)));
+        }
+        let text = text(&dir, "2025-11-27.jsonl");
+        assert!(text.len() <= 50_000, "{}", text.len());
+        assert!(text.lines().all(|line| Line::parse(line.as_bytes()).is_ok()));
+        assert!(text.contains("\"unix_seconds\":1764203599.0"), "the last is there");
+    }
+
+    #[test]
+    fn torn_lines_deleted_files_and_a_clock_set_back() {
+        let dir = directory();
+        let path = dir.path().join("pypnm.service/2025-11-27.jsonl");
+        append(&mut recorder(&dir, 1 << 20), &line(1_764_201_600.0));
+        let torn = text(&dir, "2025-11-27.jsonl").trim_end().get(..40).unwrap_or_default().to_owned();
+        fs::write(&path, &torn).unwrap_or_else(|error| panic!("{error}"));
+        let mut recorder = recorder(&dir, 1 << 20);
+        append(&mut recorder, &line(1_764_201_700.0));
+        let text_now = text(&dir, "2025-11-27.jsonl");
+        assert_eq!(
+            text_now.lines().map(|l| Line::parse(l.as_bytes()).is_ok()).collect::<Vec<_>>(),
+            [false, true]
+        );
+        fs::remove_file(&path).unwrap_or_else(|error| panic!("{error}"));
+        append(&mut recorder, &line(1_764_201_701.0));
+        append(&mut recorder, &line(1_764_100_000.0));
+        assert_eq!(text(&dir, "2025-11-27.jsonl").lines().count(), 1);
+        assert_eq!(text(&dir, "2025-11-25.jsonl").lines().count(), 1, "by the calendar, wherever it is");
+    }
+
+    #[test]
+    fn two_recorders_at_once_are_one_too_many() {
+        let dir = directory();
+        let first = recorder(&dir, 1 << 20);
+        let second = Recorder::new(dir.path(), "pypnm.service", 1 << 20).map(|_| ());
+        assert!(second.is_err_and(|error| error.to_string().contains("another watch records here already")));
+        drop(first);
+        assert!(Recorder::new(dir.path(), "pypnm.service", 1 << 20).is_ok());
+    }
+}

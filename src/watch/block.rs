@@ -1,0 +1,191 @@
+//! Evidence is weighed in blocks of ten minutes: a busy quarter of an hour counts alike in a watch of an hour and of a
+//! week, whatever the interval between samples. Pure.
+
+use super::history::Tally;
+use super::line::Line;
+use super::{MIB, number, whole};
+
+/// A worker at or above this share of one CPU is busy, in percent. Python holds one lock a process, so one worker's
+/// analysis can't use much more than one CPU.
+pub const BUSY_PERCENT: f64 = 70.0;
+/// Requests wait in a block when they would have to in this part of it.
+pub const WAITING: f64 = 0.18;
+/// Below this mean use of the workers, waiting is not computed from it: work that no request asked for would count.
+const COMPUTED_FROM: f64 = 0.45;
+/// A block is under pressure when it was in this part of its time.
+pub const PRESSED: f64 = 0.2;
+/// Measured memory is counted in steps of so many bytes.
+const STEP: u64 = 4 * MIB;
+
+/// What was seen in a stretch of time.
+#[derive(Clone, Debug, Default)]
+pub struct Block {
+    /// When it began and ended.
+    pub from: f64,
+    /// See `from`.
+    pub until: f64,
+    /// Seconds for which what the workers did is known.
+    pub seconds: f64,
+    /// Samples of it.
+    pub samples: u64,
+    /// The most workers alive at once.
+    pub workers: u64,
+    /// Seconds in which every worker was busy.
+    pub all_busy: f64,
+    /// Seconds in which connections waited to be accepted.
+    pub queued: f64,
+    /// The most connections that waited.
+    pub queue_peak: u64,
+    /// Seconds in which either was so.
+    waiting: f64,
+    /// CPU seconds of the workers.
+    pub worker_cpu: f64,
+    /// Seconds of life of the workers.
+    pub worker_seconds: f64,
+    /// Milli-CPU seconds that were free for the service.
+    free: f64,
+    /// Seconds in which no CPU was left: the service used all it may use, or the better half while others had the rest,
+    /// or its quota held it back.
+    pub cpu_full: f64,
+    /// Seconds in which tasks waited for memory a tenth of the time or more.
+    pub memory_stalled: f64,
+    /// Seconds in which the service held above nine tenths of the memory it may use.
+    pub memory_tight: f64,
+    /// Processes killed for want of memory.
+    pub oom_kills: u64,
+    /// The memory of single workers, in steps.
+    memory_of_workers: Tally,
+    /// The most bytes of one worker, of all processes together, and of those that are no workers.
+    pub worker_peak: u64,
+    /// See `worker_peak`.
+    pub total_peak: u64,
+    /// See `worker_peak`.
+    pub others_peak: u64,
+    /// The fewest bytes that the service could have had: its own and what the host had left.
+    pub within_reach: Option<u64>,
+    /// The limits that held, in milli-CPUs and bytes.
+    pub cpu_limit: u64,
+    /// See `cpu_limit`.
+    pub memory_limit: u64,
+}
+
+impl Block {
+    /// An empty one.
+    pub fn new(at: f64) -> Self {
+        Self { from: at, until: at, ..Self::default() }
+    }
+
+    /// Takes a sample that stands for the `elapsed` seconds before it; `busy` is what each worker used, in percent,
+    /// where that is known, and `oom_kills` how many more processes were killed.
+    pub fn take(&mut self, line: &Line, at: f64, elapsed: f64, busy: &[Option<f64>], oom_kills: u64) {
+        self.until = at;
+        self.oom_kills += oom_kills;
+        self.workers = self.workers.max(busy.len() as u64);
+        if line.memory_limit > 0 {
+            self.memory_limit = line.memory_limit;
+        }
+        if line.cpu_milli_limit > 0 {
+            self.cpu_limit = line.cpu_milli_limit;
+        }
+        self.memory(line);
+        let known: Vec<f64> = busy.iter().filter_map(|busy| *busy).collect();
+        if known.is_empty() || elapsed <= 0.0 {
+            return;
+        }
+        self.samples += 1;
+        self.seconds += elapsed;
+        let when = |is: bool| if is { elapsed } else { 0.0 };
+        let all_busy = known.len() == busy.len() && known.iter().all(|busy| *busy >= BUSY_PERCENT);
+        let queue = line.accept_queue.unwrap_or(0);
+        self.all_busy += when(all_busy);
+        self.queued += when(queue > 0);
+        self.queue_peak = self.queue_peak.max(queue);
+        self.waiting += when(all_busy || queue > 0);
+        self.worker_cpu += known.iter().sum::<f64>() / 100.0 * elapsed;
+        self.worker_seconds += number(known.len() as u64) * elapsed;
+        let limit = line.cpu_milli_limit;
+        let free = limit.saturating_sub(line.cpu_milli);
+        self.free += number(line.idle_milli.map_or(free, |idle| free.min(idle))) * elapsed;
+        let used_up = line.cpu_milli.saturating_mul(100) >= limit.saturating_mul(95);
+        let nothing_left =
+            line.idle_milli.is_some_and(|idle| idle.saturating_mul(100) <= limit.saturating_mul(5));
+        let full = used_up || (nothing_left && line.cpu_milli.saturating_mul(2) >= limit);
+        let held_back = line.throttled_percent.is_some_and(|percent| percent >= 10.0);
+        self.cpu_full += when((limit > 0 && full) || held_back);
+        self.memory_stalled += when(line.pressure_memory_percent.is_some_and(|percent| percent >= 10.0));
+        self.memory_tight += when(line.memory_limit > 0 && line.memory / 9 * 10 >= line.memory_limit);
+    }
+
+    fn memory(&mut self, line: &Line) {
+        let mut of_workers = 0;
+        for worker in line.workers() {
+            let bytes = worker.memory();
+            of_workers += bytes;
+            self.memory_of_workers.add(bytes.div_ceil(STEP));
+            // A peak between two samples shows in the kernel's own mark; what is shared then is shared now.
+            let shared = worker.rss.saturating_sub(bytes);
+            let mark = worker.peak_rss.map_or(0, |peak| peak.saturating_sub(shared));
+            self.worker_peak = self.worker_peak.max(bytes).max(mark);
+        }
+        let total = if line.memory > 0 { line.memory } else { of_workers };
+        self.total_peak = self.total_peak.max(total);
+        self.others_peak = self.others_peak.max(total.saturating_sub(of_workers));
+        if let Some(available) = line.memory_available {
+            let reach = total.saturating_add(available);
+            self.within_reach = Some(self.within_reach.map_or(reach, |before| before.min(reach)));
+        }
+    }
+
+    /// Whether it is long enough to say how much of its time something took.
+    pub fn counts(&self, length: f64) -> bool {
+        self.seconds * 2.0 >= length
+    }
+
+    /// The part of the time in which a request would have had to wait: as seen in the accept queue and in workers that
+    /// are busy all at once, or as it must have been at such a mean use of them (Erlang's formula for a queue). The last
+    /// does not depend on how often samples are taken.
+    pub fn waiting(&self) -> f64 {
+        let seen = self.waiting / self.seconds.max(f64::MIN_POSITIVE);
+        let used = self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE);
+        if used >= COMPUTED_FROM { seen.max(erlang_c(self.workers, used)) } else { seen }
+    }
+
+    /// Whole CPUs that were free for another worker, on average. One that is free three quarters of the time has room.
+    pub fn free_cpus(&self) -> u64 {
+        (whole(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
+    }
+
+    /// What 95 % of the samples of a worker do not exceed, in bytes.
+    pub fn worker_memory(&self) -> Option<u64> {
+        self.memory_of_workers.percentile(95).map(|steps| steps * STEP)
+    }
+
+    /// Samples of single workers' memory.
+    pub fn memory_samples(&self) -> u64 {
+        self.memory_of_workers.total()
+    }
+}
+
+/// The part of requests that find all of `workers` busy when each is used this much of the time (Erlang, 1917).
+fn erlang_c(workers: u64, used: f64) -> f64 {
+    if used >= 1.0 {
+        return 1.0;
+    }
+    let offered = number(workers) * used;
+    // The loss formula by its recursion, then what waits instead of being lost.
+    let lost = (1..=workers.min(1000)).fold(1.0, |lost, n| offered * lost / (number(n) + offered * lost));
+    lost / (1.0 - used * (1.0 - lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::erlang_c;
+
+    #[test]
+    fn erlang_by_its_tables() {
+        // Four workers at 50 %: 0.1739; one at 30 %: 0.3; two at 80 %: 0.7111.
+        for (workers, used, waits) in [(4, 0.5, 0.1739), (1, 0.3, 0.3), (2, 0.8, 0.7111), (4, 1.2, 1.0)] {
+            assert!((erlang_c(workers, used) - waits).abs() < 1e-3, "{workers} {used}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What a report shows beside the evidence: an hour at a time, and series for plots. Pure, and of bounded size: hours
+//! beyond a year go, and a plot's columns are joined in pairs when there are too many.
+
+use std::collections::BTreeMap;
+
+use super::line::{Line, Process};
+use super::{MIB, number};
+use crate::watch::block::BUSY_PERCENT;
+
+/// Hours that are kept: a year.
+const HOURS: usize = 366 * 24;
+/// Columns of a plot at the most.
+const COLUMNS: usize = 720;
+/// The width of a column at first, in seconds.
+const COLUMN: f64 = 60.0;
+/// Lives that are kept for a plot.
+const LIVES: usize = 1500;
+
+/// An hour.
+#[derive(Clone, Debug, Default)]
+pub struct Hour {
+    /// Seconds of it that were watched.
+    pub seconds: f64,
+    /// Of these, seconds in which requests waited: all workers busy, or connections in the queue.
+    pub waiting: f64,
+    /// CPU seconds.
+    pub cpu: f64,
+    /// The most bytes of the service.
+    pub memory_peak: u64,
+    /// The most bytes of one worker.
+    pub worker_peak: u64,
+    /// The most workers.
+    pub workers: u64,
+    /// The longest queue.
+    pub queue_peak: u64,
+    /// Seconds in which tasks waited for memory.
+    pub stalled: f64,
+    /// What happened meanwhile.
+    pub recycles: u64,
+    /// See `recycles`.
+    pub restarts: u64,
+    /// See `recycles`.
+    pub oom_kills: u64,
+}
+
+impl Hour {
+    /// Adds another hour's figures.
+    pub fn add(&mut self, other: &Self) {
+        self.seconds += other.seconds;
+        self.waiting += other.waiting;
+        self.cpu += other.cpu;
+        self.memory_peak = self.memory_peak.max(other.memory_peak);
+        self.worker_peak = self.worker_peak.max(other.worker_peak);
+        self.workers = self.workers.max(other.workers);
+        self.queue_peak = self.queue_peak.max(other.queue_peak);
+        self.stalled += other.stalled;
+        self.recycles += other.recycles;
+        self.restarts += other.restarts;
+        self.oom_kills += other.oom_kills;
+    }
+}
+
+/// A column of a plot.
+#[derive(Clone, Debug, Default)]
+pub struct Column {
+    /// Seconds of it that were watched.
+    pub seconds: f64,
+    /// CPU seconds.
+    pub cpu: f64,
+    /// The most bytes of the service.
+    pub memory: u64,
+    /// The limits then, in bytes and milli-CPUs.
+    pub memory_limit: u64,
+    /// See `memory_limit`.
+    pub cpu_limit: u64,
+    /// The fewest bytes the host had left.
+    pub available: Option<u64>,
+    /// The longest queue.
+    pub queue: Option<u64>,
+    /// Percent of the time in which tasks waited for memory, at the most.
+    pub pressure: f64,
+}
+
+/// A worker's memory, MiB by column.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerLife {
+    /// Its age when last seen.
+    age: f64,
+    /// The lowest and the highest of each column: what stays, and what comes and goes.
+    pub columns: BTreeMap<i64, (f64, f64)>,
+}
+
+/// Hours and columns of a recording.
+#[derive(Clone, Debug)]
+pub struct Days {
+    /// By hours since 1970, UTC.
+    pub hours: BTreeMap<i64, Hour>,
+    /// Seconds of a column.
+    pub width: f64,
+    /// By columns since 1970.
+    pub columns: BTreeMap<i64, Column>,
+    /// Lives by pid and their number.
+    pub lives: BTreeMap<(u64, u64), WorkerLife>,
+    counts: (u64, u64, u64),
+}
+
+impl Default for Days {
+    fn default() -> Self {
+        Self {
+            hours: BTreeMap::new(),
+            width: COLUMN,
+            columns: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            counts: (0, 0, 0),
+        }
+    }
+}
+
+impl Days {
+    /// Takes a sample at `at` seconds since 1970 that stands for `elapsed` seconds; `counts` are recycles, restarts and
+    /// kills so far.
+    pub fn take(&mut self, line: &Line, at: f64, elapsed: f64, counts: (u64, u64, u64)) {
+        let hour = self.hours.entry(index(at / 3600.0)).or_default();
+        let used: Vec<f64> = line.workers().filter_map(|worker| worker.cpu_percent).collect();
+        let busy = !used.is_empty() && used.iter().all(|percent| *percent >= BUSY_PERCENT);
+        let waits = busy || line.accept_queue.is_some_and(|queue| queue > 0);
+        let stalled = line.pressure_memory_percent.unwrap_or(0.0);
+        let cpu = number(line.cpu_milli) / 1000.0 * elapsed;
+        hour.seconds += elapsed;
+        hour.waiting += if waits { elapsed } else { 0.0 };
+        hour.stalled += elapsed * stalled / 100.0;
+        hour.cpu += cpu;
+        hour.memory_peak = hour.memory_peak.max(line.memory);
+        hour.worker_peak = hour.worker_peak.max(line.workers().map(Process::memory).max().unwrap_or(0));
+        hour.workers = hour.workers.max(line.workers);
+        hour.queue_peak = hour.queue_peak.max(line.accept_queue.unwrap_or(0));
+        hour.recycles += counts.0.saturating_sub(self.counts.0);
+        hour.restarts += counts.1.saturating_sub(self.counts.1);
+        hour.oom_kills += counts.2.saturating_sub(self.counts.2);
+        self.counts = counts;
+        if self.hours.len() > HOURS {
+            self.hours.pop_first();
+        }
+
+        let place = index(at / self.width);
+        let column = self.columns.entry(place).or_default();
+        column.seconds += elapsed;
+        column.cpu += cpu;
+        column.memory = column.memory.max(line.memory);
+        column.memory_limit = line.memory_limit;
+        column.cpu_limit = line.cpu_milli_limit;
+        column.available = match (column.available, line.memory_available) {
+            (Some(before), Some(now)) => Some(before.min(now)),
+            (before, now) => before.or(now),
+        };
+        column.queue = column.queue.max(line.accept_queue);
+        column.pressure = column.pressure.max(stalled);
+        for worker in line.workers() {
+            let latest = self.lives.range((worker.pid, 0)..=(worker.pid, u64::MAX)).next_back();
+            let same = latest.filter(|(_, life)| worker.age_seconds >= life.age - 1.0).map(|(key, _)| *key);
+            let next = || (worker.pid, latest.map_or(0, |((_, number), _)| number + 1));
+            let key = same.unwrap_or_else(next);
+            if same.is_none() && self.lives.len() >= LIVES {
+                continue;
+            }
+            let known = self.lives.entry(key).or_default();
+            known.age = worker.age_seconds;
+            let mib = number(worker.memory()) / number(MIB);
+            let (lowest, highest) = known.columns.entry(place).or_insert((mib, mib));
+            (*lowest, *highest) = (lowest.min(mib), highest.max(mib));
+        }
+        while self.columns.len() > COLUMNS {
+            self.join();
+        }
+    }
+
+    /// Joins the columns in pairs.
+    fn join(&mut self) {
+        self.width *= 2.0;
+        for (place, column) in std::mem::take(&mut self.columns) {
+            let into = self.columns.entry(place.div_euclid(2)).or_default();
+            into.seconds += column.seconds;
+            into.cpu += column.cpu;
+            into.memory = into.memory.max(column.memory);
+            into.memory_limit = column.memory_limit;
+            into.cpu_limit = column.cpu_limit;
+            into.available = match (into.available, column.available) {
+                (Some(before), Some(now)) => Some(before.min(now)),
+                (before, now) => before.or(now),
+            };
+            into.queue = into.queue.max(column.queue);
+            into.pressure = into.pressure.max(column.pressure);
+        }
+        for life in self.lives.values_mut() {
+            for (place, value) in std::mem::take(&mut life.columns) {
+                let (lowest, highest) = life.columns.entry(place.div_euclid(2)).or_insert(value);
+                (*lowest, *highest) = (lowest.min(value.0), highest.max(value.1));
+            }
+        }
+    }
+
+    /// The hour with most waiting, else with most CPU, of those that were watched for half of their time.
+    pub fn busiest(&self) -> Option<(i64, &Hour)> {
+        let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
+        self.hours
+            .iter()
+            .filter(|(_, hour)| hour.seconds >= 1800.0)
+            .map(|(place, hour)| (*place, hour))
+            .max_by(|(_, a), (_, b)| {
+                part(a.waiting, a)
+                    .total_cmp(&part(b.waiting, b))
+                    .then(part(a.cpu, a).total_cmp(&part(b.cpu, b)))
+            })
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates; a number of an hour or of a column")]
+fn index(number: f64) -> i64 {
+    number.floor() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COLUMNS, Days, Line, Process};
+    use crate::watch::number;
+    use crate::watch::role::Role;
+
+    #[test]
+    fn a_year_is_small_and_adds_up() {
+        let mut days = Days::default();
+        for n in 0..=366 * 24u64 * 6 {
+            let worker = Process {
+                pid: 7 + n / 1000 % 3,
+                role: Role::Worker,
+                age_seconds: number(n % 1000),
+                rss: 1 << 28,
+                ..Process::default()
+            };
+            let line =
+                Line { memory: n, workers: 1, cpu_milli: 500, processes: vec![worker], ..Line::default() };
+            days.take(&line, 1.7e9 + number(n) * 600.0, 600.0, (n / 1000, 0, 0));
+        }
+        assert!(
+            days.hours.len() <= super::HOURS
+                && days.columns.len() <= COLUMNS
+                && days.lives.len() <= super::LIVES
+        );
+        let hours: f64 = days.hours.values().map(|hour| hour.seconds).sum();
+        let columns: f64 = days.columns.values().map(|column| column.seconds).sum();
+        assert!(
+            (columns - 366.0 * 86_400.0).abs() < 1e4 && (hours - columns).abs() < 1e4,
+            "{hours} {columns}"
+        );
+        assert_eq!(days.hours.values().map(|hour| hour.recycles).sum::<u64>(), 52);
+        assert_eq!(days.lives.len(), 53);
+    }
+}

@@ -1,0 +1,115 @@
+use super::super::MIB;
+use super::super::line::{Line, Process};
+use super::super::role::Role;
+use super::{BLOCK, Evidence};
+
+fn process(pid: u64, role: Role, age: f64) -> Process {
+    Process { pid, role, age_seconds: age, rss: 200 * MIB, pss: Some(150 * MIB), ..Process::default() }
+}
+
+/// A sample at `at` of a parent and workers, each with its age.
+fn line(at: f64, parent: Option<(u64, f64)>, workers: &[(u64, f64)]) -> (Line, f64) {
+    let parent = parent.map(|(pid, born)| process(pid, Role::Parent, at - born));
+    let workers: Vec<Process> =
+        workers.iter().map(|(pid, born)| process(*pid, Role::Worker, at - born)).collect();
+    (
+        Line {
+            workers: workers.len() as u64,
+            processes: parent.into_iter().chain(workers).collect(),
+            ..Line::default()
+        },
+        at,
+    )
+}
+
+fn take(evidence: &mut Evidence, (line, at): (Line, f64)) {
+    evidence.take(line, at, 1.0);
+}
+
+#[test]
+fn workers_replaced_by_a_parent_that_is_being_stopped_are_no_recycles() {
+    let mut seen = Evidence::new(BLOCK);
+    let one = Some((1, -50.0));
+    take(&mut seen, line(1.0, one, &[(2, -40.0), (3, -40.0)]));
+    // A true one, long before.
+    take(&mut seen, line(2.0, one, &[(2, -40.0), (4, 2.0)]));
+    take(&mut seen, line(60.0, one, &[(2, -40.0), (4, 2.0)]));
+    // All get the signal; the parent gets it last, having replaced both.
+    take(&mut seen, line(61.0, one, &[]));
+    take(&mut seen, line(61.2, one, &[(5, 61.2), (6, 61.2)]));
+    assert_eq!(seen.recycles, 3, "so far it looks like two more");
+    take(&mut seen, line(61.4, one, &[]));
+    take(&mut seen, line(61.6, None, &[]));
+    assert_eq!(seen.recycles, 1);
+    take(&mut seen, line(70.0, Some((11, 65.0)), &[(12, 65.0), (13, 65.0)]));
+    assert_eq!((seen.recycles, seen.restarts, seen.short_lives), (1, 1, 0));
+    // And at once, without a moment in which it is down.
+    take(&mut seen, line(90.0, Some((11, 65.0)), &[(12, 65.0)]));
+    take(&mut seen, line(90.2, Some((11, 65.0)), &[(12, 65.0), (14, 90.2)]));
+    take(&mut seen, line(91.0, Some((21, 90.5)), &[(22, 90.6), (23, 90.6)]));
+    assert_eq!((seen.recycles, seen.restarts), (1, 2));
+}
+
+#[test]
+fn one_worker_is_recycled_by_an_automatic_restart() {
+    let mut seen = Evidence::new(BLOCK);
+    let single = |at: f64, pid: u64, born: f64, automatic: Option<u64>, recycles: u64| {
+        let (line, at) = line(at, None, &[(pid, born)]);
+        (Line { automatic_restarts: automatic, recycles, ..line }, at)
+    };
+    take(&mut seen, single(1.0, 1, -200.0, Some(3), 0));
+    take(&mut seen, single(5.0, 2, 4.0, Some(4), 0));
+    assert_eq!((seen.recycles, seen.restarts), (1, 0));
+    assert!(seen.recycle_age().is_some_and(|age| (age - 201.0).abs() < 0.1));
+    take(&mut seen, single(60.0, 3, 59.0, Some(4), 0));
+    assert_eq!((seen.recycles, seen.restarts), (1, 1), "by hand");
+    // A recording of 0.1.0 counts recycles instead.
+    let mut seen = Evidence::new(BLOCK);
+    take(&mut seen, single(1.0, 1, -200.0, None, 0));
+    take(&mut seen, single(5.0, 2, 4.0, None, 1));
+    assert_eq!((seen.recycles, seen.restarts), (1, 0));
+}
+
+#[test]
+fn a_worker_that_went_without_a_successor_is_no_recycle_and_neither_is_the_end() {
+    let mut seen = Evidence::new(BLOCK);
+    let one = Some((1, -50.0));
+    take(&mut seen, line(1.0, one, &[(2, 0.0), (3, 0.0)]));
+    take(&mut seen, line(2.0, one, &[(2, 0.0)]));
+    assert_eq!(seen.recycles, 0);
+    take(&mut seen, line(3.0, one, &[(2, 0.0), (4, 3.0)]));
+    assert_eq!(seen.recycles, 1);
+    take(&mut seen, line(34.0, one, &[]));
+    take(&mut seen, line(35.0, None, &[]));
+    assert_eq!((seen.recycles, seen.workers.len()), (1, 0));
+    // The first process, before it had started its workers, was one itself.
+    let mut seen = Evidence::new(BLOCK);
+    take(&mut seen, line(1.0, None, &[(1, 0.0)]));
+    take(&mut seen, line(2.0, Some((1, 0.0)), &[(3, 1.5)]));
+    assert_eq!((seen.recycles, seen.restarts, seen.workers.len()), (0, 0, 1));
+}
+
+#[test]
+fn time_that_does_not_go_on_is_passed_over() {
+    let mut seen = Evidence::new(BLOCK);
+    take(&mut seen, line(5.0, None, &[(1, 0.0)]));
+    for at in [5.0, 4.0, f64::NAN, f64::INFINITY] {
+        take(&mut seen, line(at, None, &[(1, 0.0)]));
+    }
+    assert_eq!(seen.range(), Some((5.0, 5.0)));
+}
+
+#[test]
+fn a_week_of_recycling_workers_stays_small() {
+    let mut seen = Evidence::new(BLOCK);
+    for n in 0..60_480u32 {
+        let at = f64::from(n) * 10.0;
+        let workers: Vec<(u64, f64)> = (0..8u64)
+            .map(|slot| (100 + slot * 1000 + u64::from(n / 90), f64::from(n / 90) * 900.0 - 1.0))
+            .collect();
+        seen.take(line(at, Some((1, -50.0)), &workers).0, at, 10.0);
+    }
+    assert!(seen.recycles > 5000, "{}", seen.recycles);
+    assert!(seen.run.ended.all().len() <= 512 && seen.run.ages.len() <= super::AGES);
+    assert!(seen.epochs.len() <= super::CONDITIONS);
+}

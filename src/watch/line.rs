@@ -1,0 +1,266 @@
+//! One sample of a watch as a line of JSON: what `watch --json` prints, `watch --record` keeps and `report` reads.
+//!
+//! The schema is these structs. Bytes are whole bytes, CPUs are milli-CPUs (1000: one CPU), percentages are of one CPU or
+//! of the time since the previous sample. What could not be read is null; a limit of 0 is unknown. Reading is lenient:
+//! a field that is missing is unknown, one that is not known here is skipped, a count may be written as `4.0`.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::role::Role;
+use super::whole;
+
+/// The number of the schema. It rises when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+/// The longest line that is read, in bytes. A process takes some 250, so this is a service of 4096 processes.
+pub const LONGEST: usize = 1 << 20;
+/// More processes than this are not read.
+const MOST_PROCESSES: usize = 4096;
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// What was seen at one moment.
+    #[default]
+    Sample,
+    /// The last line of a watch.
+    Summary,
+}
+
+/// A sample.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Line {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What this line is.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// The calendar's time, which may be set at any moment.
+    pub unix_seconds: Option<f64>,
+    /// Seconds since the first sample of this watch, on a clock that never jumps.
+    pub seconds: Option<f64>,
+    /// The boot in which it was taken (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: Option<String>,
+    /// The unit, or `process PID`.
+    pub service: String,
+    /// The workers, the oldest first, then the others.
+    pub processes: Vec<Process>,
+    /// Workers alive; 0: the service is down.
+    #[serde(deserialize_with = "amount")]
+    pub workers: u64,
+    /// Bytes of all processes together.
+    #[serde(deserialize_with = "amount")]
+    pub memory: u64,
+    /// What `memory` adds up: `pss`, or `rss` where shares can't be read.
+    pub memory_is: String,
+    /// The highest `memory` so far.
+    #[serde(deserialize_with = "amount")]
+    pub memory_peak: u64,
+    /// Bytes the service may use; 0: unknown.
+    #[serde(deserialize_with = "amount")]
+    pub memory_limit: u64,
+    /// What sets that limit.
+    pub memory_limit_source: String,
+    /// Bytes that the host could still give to programs (MemAvailable of proc_meminfo(5)).
+    #[serde(deserialize_with = "amount_or_null")]
+    pub memory_available: Option<u64>,
+    /// Bytes charged to the service's cgroup, page cache included.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub cgroup_memory: Option<u64>,
+    /// The most that was ever charged to it.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub cgroup_memory_peak: Option<u64>,
+    /// Milli-CPUs used since the previous sample.
+    #[serde(deserialize_with = "amount")]
+    pub cpu_milli: u64,
+    /// Milli-CPUs the service may use; 0: unknown.
+    #[serde(deserialize_with = "amount")]
+    pub cpu_milli_limit: u64,
+    /// Milli-CPUs used by nobody, of the CPUs the service may run on.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub idle_milli: Option<u64>,
+    /// Percent of the time in which some task waited for memory (PSI).
+    pub pressure_memory_percent: Option<f64>,
+    /// Percent of the time in which some task waited for a CPU (PSI).
+    pub pressure_cpu_percent: Option<f64>,
+    /// Percent of the time for which the CPU quota held the service back.
+    pub throttled_percent: Option<f64>,
+    /// Connections that wait to be accepted, over all listening sockets of the service.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub accept_queue: Option<u64>,
+    /// Connections dropped because a queue was full, in the service's network namespace, while watched.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub listen_drops: Option<u64>,
+    /// Processes killed for want of memory in the service's cgroup, while watched.
+    #[serde(deserialize_with = "amount")]
+    pub oom_kills: u64,
+    /// Workers replaced under the same parent (with one worker: by systemd's automatic restart), while watched.
+    #[serde(deserialize_with = "amount")]
+    pub recycles: u64,
+    /// Other restarts of the service, while watched.
+    #[serde(deserialize_with = "amount")]
+    pub restarts: u64,
+    /// systemd's count of automatic restarts (NRestarts).
+    #[serde(deserialize_with = "amount_or_null")]
+    pub automatic_restarts: Option<u64>,
+    /// The recycle limit in effect; 0: never.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub limit_max_requests: Option<u64>,
+    /// Percent of one CPU that watching takes; null until that can be measured.
+    pub cost_percent: Option<f64>,
+}
+
+/// A process in a sample.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Process {
+    /// Its pid.
+    #[serde(deserialize_with = "amount")]
+    pub pid: u64,
+    /// What it is.
+    pub role: Role,
+    /// Seconds since it started.
+    pub age_seconds: f64,
+    /// Resident bytes.
+    #[serde(deserialize_with = "amount")]
+    pub rss: u64,
+    /// Its share of the resident bytes (proportional set size), as last read.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub pss: Option<u64>,
+    /// The bytes it alone holds, as last read.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub uss: Option<u64>,
+    /// The most resident bytes it ever had (VmHWM of proc_pid_status(5)); workers only.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub peak_rss: Option<u64>,
+    /// Percent of one CPU since the previous sample.
+    pub cpu_percent: Option<f64>,
+    /// Milliseconds of CPU time since it started.
+    #[serde(deserialize_with = "amount_or_null")]
+    pub cpu_ms: Option<u64>,
+    /// Growth of a worker.
+    pub growth_per_hour: Option<PerHour>,
+}
+
+/// Bytes an hour, with the bounds of the 95 % confidence interval; null: unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PerHour {
+    /// The estimate.
+    pub bytes: Option<f64>,
+    /// The lower bound.
+    pub low: Option<f64>,
+    /// The upper bound.
+    pub high: Option<f64>,
+}
+
+impl Process {
+    /// The bytes it adds to the service: its share where that is known, else its resident bytes.
+    pub fn memory(&self) -> u64 {
+        self.pss.unwrap_or(self.rss)
+    }
+}
+
+impl Line {
+    /// The line of JSON, without its end.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(|process| process.role == Role::Worker)
+    }
+
+    /// Whether this is a sample in this schema, and if not why.
+    pub fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default = "one")]
+            schema: f64,
+            #[serde(rename = "type", default)]
+            kind: Option<String>,
+        }
+        fn one() -> f64 {
+            1.0
+        }
+        let head: Head = serde_json::from_slice(text).map_err(|_| Unreadable::NotJson)?;
+        if whole(head.schema) != u64::from(SCHEMA) {
+            return Err(Unreadable::Schema(whole(head.schema)));
+        }
+        match head.kind.as_deref() {
+            Some("sample") => {}
+            Some("summary") => return Err(Unreadable::Summary),
+            _ => return Err(Unreadable::NotASample),
+        }
+        let mut line: Self = serde_json::from_slice(text).map_err(|_| Unreadable::NotASample)?;
+        line.processes.truncate(MOST_PROCESSES);
+        line.service.truncate(line.service.floor_char_boundary(255));
+        Ok(line)
+    }
+}
+
+/// Why a line is no sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Torn, or no JSON.
+    NotJson,
+    /// JSON of something else.
+    NotASample,
+    /// A schema that is not known here.
+    Schema(u64),
+    /// The last line of a watch, which says nothing that its samples don't.
+    Summary,
+}
+
+/// A count that may be written as a number with a fraction; negative numbers and null are 0.
+fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    Ok(amount_or_null(from)?.unwrap_or(0))
+}
+
+fn amount_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.map(whole))
+}
+
+/// Rounded to `decimals`, so that JSON shows as many digits as were measured.
+pub fn rounded(number: f64, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    let rounded = (number * scale).round() / scale;
+    if rounded.is_finite() { rounded } else { number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, Role, Unreadable};
+
+    #[test]
+    fn a_line_of_0_1_0_and_one_with_fractions() {
+        let line = br#"{"schema":1,"type":"sample","unix_seconds":1764200000.5,"seconds":2.0,"service":"pypnm.service",
+            "processes":[{"pid":7,"role":"worker","age_seconds":9.5,"rss":246415360.0,"pss":null,"uss":null,
+            "peak_rss":1,"cpu_percent":12.5,"growth_per_hour":null},{"pid":1,"role":"something","rss":5}],
+            "workers":1,"memory":-4,"memory_is":"pss","limit_max_requests":2000,"new_field":{"a":[1]}}"#;
+        let line = Line::parse(line).unwrap_or_else(|error| panic!("{error:?}"));
+        assert_eq!((line.seconds, line.memory, line.accept_queue), (Some(2.0), 0, None));
+        assert_eq!((line.processes.len(), line.workers().count()), (2, 1));
+        assert_eq!(line.processes.first().map(|p| (p.rss, p.cpu_ms)), Some((246_415_360, None)));
+        assert_eq!(line.processes.last().map(|p| p.role), Some(Role::Other));
+        assert_eq!(Line::parse(line.to_json().as_bytes()), Ok(line));
+    }
+
+    #[test]
+    fn what_is_no_sample() {
+        let cases: [(&str, Unreadable); 7] = [
+            ("", Unreadable::NotJson),
+            (r#"{"schema":1,"type":"sam"#, Unreadable::NotJson),
+            ("[1]", Unreadable::NotASample),
+            (r#"{"schema":3,"type":"sample"}"#, Unreadable::Schema(3)),
+            (r#"{"schema":1,"type":"summary"}"#, Unreadable::Summary),
+            (r#"{"schema":1,"verb":"show"}"#, Unreadable::NotASample),
+            (r#"{"schema":1,"type":"sample","workers":"four"}"#, Unreadable::NotASample),
+        ];
+        for (text, why) in cases {
+            assert_eq!(Line::parse(text.as_bytes()), Err(why), "{text}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The lives of workers: their memory as an envelope of bounded size, and what ended lives have grown by. Pure.
+
+use super::line::Process;
+use super::number;
+use super::trend::{Point, Slope, median, median_slope, slope};
+
+/// Points that an envelope keeps at the most.
+const POINTS: usize = 120;
+/// Ended lives that are kept; beyond that every second one goes.
+const LIVES: usize = 512;
+/// A worker first seen at a lower age, in seconds, was born while watched; its first quarter is warming up.
+const NEWBORN: f64 = 60.0;
+
+/// The lower envelope of a worker's memory: the lowest of each stretch of samples. Heavy requests come and go above it,
+/// what stays lifts it. Full, it joins its stretches in pairs, so it covers any length of time evenly.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    points: Vec<Point>,
+    /// Samples that make a point.
+    stride: u32,
+    open: Option<(Point, u32)>,
+}
+
+impl Default for Envelope {
+    fn default() -> Self {
+        Self { points: Vec::new(), stride: 1, open: None }
+    }
+}
+
+impl Envelope {
+    /// Takes the next sample.
+    pub fn push(&mut self, point: Point) {
+        let (lowest, count) = match self.open {
+            Some((open, count)) => (Point { value: open.value.min(point.value), ..open }, count + 1),
+            None => (point, 1),
+        };
+        self.open = Some((lowest, count));
+        if count < self.stride {
+            return;
+        }
+        self.points.push(lowest);
+        self.open = None;
+        if self.points.len() >= POINTS {
+            let joined = |pair: &[Point]| {
+                let value = pair.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
+                pair.first().map(|first| Point { value, ..*first })
+            };
+            self.points = self.points.chunks(2).filter_map(joined).collect();
+            self.stride = self.stride.saturating_mul(2);
+        }
+    }
+
+    /// The points of all full stretches.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+}
+
+/// A live worker.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Its pid.
+    pub pid: u64,
+    /// Seconds since it started, when last seen.
+    pub age: f64,
+    /// CPU seconds it has used.
+    pub cpu: f64,
+    /// Percent of one CPU since the previous sample; `None` at first sight.
+    pub busy: Option<f64>,
+    /// Its growth when last computed.
+    pub growth: Option<Slope>,
+    /// Whether its life began while watched.
+    born: bool,
+    /// Whether all its CPU time is known: counted since its start, or it was born while watched.
+    cpu_known: bool,
+    envelope: Envelope,
+}
+
+impl Life {
+    /// A worker at first sight.
+    pub fn new(process: &Process, at: f64) -> Self {
+        let born = process.age_seconds < NEWBORN;
+        let mut life = Self {
+            pid: process.pid,
+            age: process.age_seconds,
+            cpu: process.cpu_ms.map_or(0.0, |ms| number(ms) / 1000.0),
+            busy: None,
+            growth: None,
+            born,
+            cpu_known: born || process.cpu_ms.is_some(),
+            envelope: Envelope::default(),
+        };
+        life.remember(process, at);
+        life
+    }
+
+    /// Whether this process is this life: a pid may be another's by now.
+    pub fn is(&self, process: &Process) -> bool {
+        self.pid == process.pid && process.age_seconds >= self.age - 1.0
+    }
+
+    /// One sample on.
+    pub fn go_on(&mut self, process: &Process, at: f64, elapsed: f64) {
+        let counted = process.cpu_ms.map(|ms| number(ms) / 1000.0);
+        let by_count = counted.map(|cpu| (cpu - self.cpu).max(0.0) * 100.0 / elapsed.max(f64::MIN_POSITIVE));
+        self.busy = process.cpu_percent.or(by_count);
+        self.cpu = counted.unwrap_or_else(|| self.cpu + self.busy.unwrap_or(0.0) / 100.0 * elapsed);
+        self.age = process.age_seconds;
+        self.remember(process, at);
+    }
+
+    fn remember(&mut self, process: &Process, at: f64) {
+        self.envelope.push(Point { at, cpu: self.cpu, value: number(process.rss) });
+    }
+
+    /// Its history without the warm-up.
+    pub fn settled(&self) -> &[Point] {
+        let points = self.envelope.points();
+        let skipped = if self.born { points.len() / 4 } else { 0 };
+        points.get(skipped..).unwrap_or_default()
+    }
+
+    /// Computes its growth; up to a millisecond.
+    pub fn compute_growth(&mut self) {
+        self.growth = slope(&[self.settled()]);
+    }
+
+    /// What it has grown by in its whole life, now that it has ended; `None` where too little of it was seen.
+    pub fn ended(&self, at: f64) -> Option<Ended> {
+        // Work makes it grow, not time: requests take CPU. Only where it did nothing is time all there is.
+        let by_cpu = self.cpu_known && self.cpu >= 1.0;
+        let whole = if by_cpu { self.cpu } else { self.age };
+        let all = self.envelope.points();
+        let began = all.first()?.at - (self.age - (at - all.first()?.at)).max(0.0);
+        let progress = |point: &Point| if by_cpu { point.cpu } else { point.at - began };
+        let skip = if self.born { whole / 4.0 } else { 0.0 };
+        let points: Vec<Point> = all.iter().filter(|point| progress(point) >= skip).copied().collect();
+        if points.len() < 8 {
+            return None;
+        }
+        let part = (points.len() / 6).max(1);
+        let around = |points: Option<&[Point]>| {
+            let points = points?;
+            let at = points.iter().map(progress).sum::<f64>() / number(points.len() as u64);
+            let mut values: Vec<f64> = points.iter().map(|point| point.value).collect();
+            Some((at, median(&mut values)?))
+        };
+        let first = around(points.get(..part))?;
+        let start = (points.len() - part) / 2;
+        let middle = around(points.get(start..start + part))?;
+        let last = around(points.get(points.len() - part..))?;
+        let rate = |from: (f64, f64), to: (f64, f64)| {
+            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * whole)
+        };
+        Some(Ended {
+            growth: rate(first, last)?,
+            early: rate(first, middle)?,
+            late: rate(middle, last)?,
+            per_second: median_slope(&points)?,
+            baseline: first.1,
+        })
+    }
+}
+
+/// A life that has ended: bytes it grew by in its whole life, at the rates of the whole, of its first and of its second
+/// half, warming up left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ended {
+    /// In a whole life.
+    pub growth: f64,
+    /// In a whole life at the first half's rate.
+    pub early: f64,
+    /// In a whole life at the second half's rate.
+    pub late: f64,
+    /// By the clock.
+    pub per_second: f64,
+    /// What it had once warm.
+    pub baseline: f64,
+}
+
+/// Lives that have ended, in the order of their ends, thinned evenly.
+#[derive(Clone, Debug)]
+pub struct EndedLives {
+    lives: Vec<Ended>,
+    stride: u32,
+    pass: u32,
+}
+
+impl Default for EndedLives {
+    fn default() -> Self {
+        Self { lives: Vec::new(), stride: 1, pass: 0 }
+    }
+}
+
+impl EndedLives {
+    /// Takes one, or passes it over.
+    pub fn push(&mut self, life: Ended) {
+        if self.pass > 0 {
+            self.pass -= 1;
+            return;
+        }
+        self.lives.push(life);
+        self.pass = self.stride - 1;
+        if self.lives.len() >= LIVES {
+            let mut keep = false;
+            self.lives.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.stride = self.stride.saturating_mul(2);
+        }
+    }
+
+    /// Those that are kept.
+    pub fn all(&self) -> &[Ended] {
+        &self.lives
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Envelope, Life, POINTS, Point};
+    use crate::watch::line::Process;
+    use crate::watch::{number, whole};
+
+    #[test]
+    fn an_envelope_is_small_even_and_low() {
+        let mut envelope = Envelope::default();
+        for n in 0..1_000_000u64 {
+            // One sample in two is a heavy request's.
+            envelope.push(Point { at: number(n), cpu: 0.0, value: number(n) + number(n % 2) * 1e9 });
+            assert!(envelope.points().len() <= POINTS);
+        }
+        let points = envelope.points();
+        assert!(points.len() >= POINTS / 2, "{}", points.len());
+        assert!(points.iter().all(|point| point.value <= point.at + 1e-9), "{points:?}");
+        assert!(points.last().is_some_and(|point| point.at > 950_000.0));
+    }
+
+    #[test]
+    fn growth_in_a_life_follows_the_work_not_the_clock() {
+        // 50 MB in 100 CPU seconds; two thirds of it happen in the last quarter of the time.
+        let mut life =
+            Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
+        for n in 1..=1000u64 {
+            let cpu = if n <= 750 { number(n) / 22.5 } else { 33.3 + number(n - 750) / 3.75 };
+            let process = Process {
+                pid: 1,
+                age_seconds: number(n),
+                rss: whole(1e8 + cpu * 5e5),
+                cpu_ms: Some(whole(cpu * 1000.0)),
+                ..Process::default()
+            };
+            life.go_on(&process, number(n), 1.0);
+        }
+        let ended = life.ended(1000.0);
+        assert!(ended.is_some_and(|ended| (ended.growth - 5e7).abs() < 2e6), "{ended:?}");
+    }
+
+    #[test]
+    fn a_life_of_a_moment_says_nothing() {
+        let process = Process { pid: 1, rss: 5, ..Process::default() };
+        let life = Life::new(&process, 0.0);
+        assert_eq!(life.ended(0.5), None);
+        assert!(life.is(&process) && !life.is(&Process { pid: 2, ..process.clone() }));
+        let old = Life::new(&Process { age_seconds: 500.0, ..process.clone() }, 0.0);
+        assert!(!old.is(&process), "the pid was taken again");
+    }
+}

@@ -1,0 +1,255 @@
+//! Growth as a slope with its uncertainty. Pure.
+//!
+//! - A worker's slope is Theil's and Sen's: the median of the slopes of all pairs of points, which up to 29 % of
+//!   outliers don't move. What the workers have in common is the median of theirs.
+//! - The uncertainty comes from the residuals of all workers, added up per stretch of time: noise that all workers share
+//!   (a burst of requests, the host reclaiming memory) counts once, not once a worker (Driscoll and Kraay, "Consistent
+//!   covariance matrix estimation with spatially dependent panel data", 1998).
+//! - Memory resembles itself a moment ago. The variance is widened by (1+r)/(1−r), r being the correlation of
+//!   neighbouring residuals, corrected for its bias in short series (Marriott and Pope, 1954); the interval is Student's
+//!   with as many degrees of freedom as there are independent stretches.
+
+use super::number;
+
+/// One measurement of one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Point {
+    /// Seconds on a clock that never jumps.
+    pub at: f64,
+    /// CPU seconds that the worker had used by then.
+    pub cpu: f64,
+    /// Bytes.
+    pub value: f64,
+}
+
+/// A slope in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slope {
+    /// The estimate.
+    pub per_second: f64,
+    /// The bounds of the 95 % confidence interval.
+    pub low: f64,
+    /// See `low`.
+    pub high: f64,
+    /// Growth by chance is out of the question (99.5 %), and it goes on: the second half grows like the first, as a leak
+    /// does and a cache that fills, or a single step, doesn't.
+    pub lasting: bool,
+}
+
+const Z_95: f64 = 1.959_963_984_540_054;
+const Z_995: f64 = 2.807_033_768_343_811;
+/// A history of fewer points says nothing.
+pub const FEWEST_POINTS: usize = 12;
+/// How much more than least squares the median of medians varies, for normal noise.
+const OF_MEDIANS: f64 = 1.25;
+/// Of the first half's growth, what the second half must show.
+const GOES_ON: f64 = 0.75;
+
+/// The slope that these histories have in common; `None` where none has enough points.
+pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
+    let longest = histories.iter().map(|points| span(points)).fold(0.0, f64::max);
+    let histories: Vec<&[Point]> = histories
+        .iter()
+        .copied()
+        .filter(|points| points.len() >= FEWEST_POINTS && span(points) * 2.0 >= longest)
+        .collect();
+    let mut slopes: Vec<f64> = histories.iter().filter_map(|points| median_slope(points)).collect();
+    let half = |late: bool| -> Option<f64> {
+        let halves = histories.iter().map(|points| points.split_at(points.len() / 2));
+        let mut slopes: Vec<f64> =
+            halves.filter_map(|(first, second)| median_slope(if late { second } else { first })).collect();
+        median(&mut slopes)
+    };
+    let (early, late) = (half(false)?, half(true)?);
+    let per_second = median(&mut slopes)?;
+    let (error, freedom) = standard_error(&histories)?;
+    let width = quantile(Z_95, freedom) * error;
+    // A half has a third of the whole's precision (√8), and this is a difference of two.
+    let uncertain = 1.645 * error * (8.0 * (1.0 + GOES_ON * GOES_ON)).sqrt();
+    let lasting = per_second > quantile(Z_995, freedom) * error
+        && late >= GOES_ON * early - uncertain
+        && late >= per_second / 2.0
+        && early > 0.0;
+    Some(Slope { per_second, low: per_second - width, high: per_second + width, lasting })
+}
+
+fn span(points: &[Point]) -> f64 {
+    points.first().zip(points.last()).map_or(0.0, |(first, last)| last.at - first.at)
+}
+
+/// The median of the slopes of all pairs.
+pub fn median_slope(points: &[Point]) -> Option<f64> {
+    let mut slopes = Vec::with_capacity(points.len() * points.len() / 2);
+    for (index, a) in points.iter().enumerate() {
+        for b in points.iter().skip(index + 1) {
+            if b.at > a.at {
+                slopes.push((b.value - a.value) / (b.at - a.at));
+            }
+        }
+    }
+    median(&mut slopes)
+}
+
+/// The standard error of the common slope, and the degrees of freedom it rests on.
+fn standard_error(histories: &[&[Point]]) -> Option<(f64, f64)> {
+    let step = histories
+        .iter()
+        .map(|points| span(points) / number(points.len() as u64 - 1))
+        .fold(f64::MIN_POSITIVE, f64::max);
+    // Per stretch of time: the residuals weighted by their distance from the middle, the residuals, how many.
+    let mut stretches: std::collections::BTreeMap<i64, (f64, f64, f64)> = std::collections::BTreeMap::new();
+    let mut weight = 0.0;
+    for points in histories {
+        let slope = median_slope(points)?;
+        let count = number(points.len() as u64);
+        let middle = points.iter().map(|point| point.at).sum::<f64>() / count;
+        let mut offsets: Vec<f64> = points.iter().map(|p| p.value - slope * (p.at - middle)).collect();
+        let offset = median(&mut offsets)?;
+        for point in *points {
+            let distance = point.at - middle;
+            let residual = point.value - slope * distance - offset;
+            let stretch = stretches.entry(index(point.at / step)).or_default();
+            stretch.0 += distance * residual;
+            stretch.1 += residual;
+            stretch.2 += 1.0;
+            weight += distance * distance;
+        }
+    }
+    let count = number(stretches.len() as u64);
+    if weight <= 0.0 || count < 6.0 {
+        return None;
+    }
+    let squares: f64 = stretches.values().map(|(score, _, _)| score * score).sum();
+    let residuals: Vec<f64> = stretches.values().map(|(_, sum, of)| sum / of).collect();
+    let alike = neighbours(&residuals);
+    let widened = (1.0 + alike) / (1.0 - alike);
+    let variance = squares / (weight * weight) * count / (count - 2.0) * widened * OF_MEDIANS;
+    Some((variance.sqrt(), (count / widened - 2.0).max(2.0)))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates; a number of a stretch of time")]
+fn index(number: f64) -> i64 {
+    number.floor() as i64
+}
+
+/// How alike neighbours are: 0 (not at all) to 0.97.
+fn neighbours(values: &[f64]) -> f64 {
+    let count = number(values.len() as u64);
+    let mean = values.iter().sum::<f64>() / count;
+    let spread: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    if spread <= 0.0 {
+        return 0.0;
+    }
+    let common: f64 = values.iter().zip(values.iter().skip(1)).map(|(a, b)| (a - mean) * (b - mean)).sum();
+    let correlation = common / spread;
+    (correlation + (1.0 + 4.0 * correlation) / count).clamp(0.0, 0.97)
+}
+
+/// Student's quantile from the normal's (Hill, "Algorithm 396", 1970: the expansion by Fisher and Cornish).
+pub fn quantile(z: f64, freedom: f64) -> f64 {
+    let (z3, z5, z7) = (z.powi(3), z.powi(5), z.powi(7));
+    z + (z3 + z) / (4.0 * freedom)
+        + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * freedom.powi(2))
+        + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * freedom.powi(3))
+}
+
+/// An estimate with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The estimate.
+    pub value: f64,
+    /// The lower bound.
+    pub low: f64,
+    /// The upper bound.
+    pub high: f64,
+}
+
+/// The mean of what was measured one after another by `together` workers at a time. Those that were at work at the same
+/// time share their noise, so they count as one; fewer than three such groups give no interval.
+pub fn mean(values: &[f64], together: usize) -> Option<Estimate> {
+    let groups: Vec<f64> = values
+        .chunks_exact(together.max(1))
+        .map(|group| group.iter().sum::<f64>() / number(group.len() as u64))
+        .collect();
+    let count = number(groups.len() as u64);
+    if groups.len() < 3 {
+        return None;
+    }
+    let value = groups.iter().sum::<f64>() / count;
+    let variance = groups.iter().map(|group| (group - value).powi(2)).sum::<f64>() / (count - 1.0);
+    // One less than the groups would have if they were quite independent.
+    let width = quantile(Z_95, (count - 2.0).max(2.0)) * (variance / (count - 1.0)).sqrt();
+    Some(Estimate { value, low: value - width, high: value + width })
+}
+
+/// The median; the slice is reordered.
+pub fn median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let even = values.len().is_multiple_of(2);
+    let (lower, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    let upper = *upper;
+    if !even {
+        return Some(upper);
+    }
+    let lower = lower.iter().copied().max_by(f64::total_cmp)?;
+    Some(lower.midpoint(upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Point, Slope, median, median_slope, quantile, slope};
+    use crate::watch::number;
+
+    fn series(count: u64, value: impl Fn(u64) -> f64) -> Vec<Point> {
+        (0..count).map(|n| Point { at: number(n) * 30.0, cpu: 0.0, value: value(n) }).collect()
+    }
+
+    fn found(points: &[Point]) -> Slope {
+        slope(&[points]).unwrap_or_else(|| panic!("no slope"))
+    }
+
+    #[test]
+    fn the_median_of_all_pairs() {
+        // 10, 15, 14, 20 at 1, 2, 3, 4 has the slopes 5, 2, 10/3, -1, 2.5 and 6.
+        let points: Vec<Point> = [(1.0, 10.0), (2.0, 15.0), (3.0, 14.0), (4.0, 20.0)]
+            .map(|(at, value)| Point { at, cpu: 0.0, value })
+            .to_vec();
+        assert_eq!(median_slope(&points), Some(2.5f64.midpoint(10.0 / 3.0)));
+        assert_eq!(median(&mut []), None);
+    }
+
+    #[test]
+    fn students_quantiles() {
+        // From the tables.
+        for (freedom, t) in [(3.0, 3.182), (5.0, 2.571), (10.0, 2.228), (30.0, 2.042), (1e6, 1.960)] {
+            assert!((quantile(super::Z_95, freedom) - t).abs() < 0.05, "{freedom}");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_fills_and_a_single_step_do_not_last() {
+        let jitter = |n: u64| number(n * 7919 % 13) * 1e4;
+        let leak = found(&series(100, |n| 2e8 + number(n) * 1e5 + jitter(n)));
+        assert!(leak.lasting && leak.low < 1e5 / 30.0 && 1e5 / 30.0 < leak.high, "{leak:?}");
+        let cache = found(&series(100, |n| 2e8 + 8e7 * (1.0 - (-number(n) / 15.0).exp()) + jitter(n)));
+        assert!(!cache.lasting, "{cache:?}");
+        for at in [10, 30, 50, 70, 90] {
+            let step = found(&series(100, |n| if n < at { 2e8 } else { 4e8 } + jitter(n)));
+            assert!(!step.lasting, "{at}: {step:?}");
+        }
+    }
+
+    #[test]
+    fn constant_short_and_degenerate() {
+        let flat = found(&series(50, |_| 1e8));
+        assert_eq!((flat.per_second, flat.low, flat.high, flat.lasting), (0.0, 0.0, 0.0, false));
+        assert_eq!(slope(&[&series(11, number)]), None);
+        assert_eq!(slope(&[]), None);
+        // A clock that does not move gives no pair at all.
+        let stuck: Vec<Point> = (0..20).map(|n| Point { at: 1.0, cpu: 0.0, value: number(n) }).collect();
+        assert_eq!(slope(&[&stuck]), None);
+    }
+}

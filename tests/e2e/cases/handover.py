@@ -1,0 +1,328 @@
+"""No request is lost: when workers are recycled, when the service is restarted, resized, moved, upgraded. With the real
+PyPNM, the packaged unit and the load of load.py. Each has a control that must lose requests: the same on plain PyPNM.
+"""
+
+import contextlib
+import json
+import re
+import threading
+import time
+
+import images
+from suite import KB_8G, KB_16G, case, dropin, equal, expect, processes, profile, workers
+
+UNIT = "pypnm.service"
+LOAD = "/usr/lib/e2e-load.py"
+STOP = "/run/stop-load"
+OFF = {"/etc/systemd/system/pypnm.service.d/20-plain.conf": dropin("Environment=PYPNM_HANDOVER=no")}
+
+
+def _sizing(workers_, limit):
+    return {"/etc/pypnm/sizing.conf": f"[Sizing]\nWorkers={workers_}\nLimitMaxRequests={limit}\n"}
+
+
+@contextlib.contextmanager
+def _booted(e2e, workers_=1, limit=2000, files=None, memory_kb=KB_8G):
+    """A machine whose packaged service answers, with this profile."""
+    load = {LOAD: (images.HERE / "load.py").read_text()}
+    with e2e.machine(memory_kb=memory_kb, files={**_sizing(workers_, limit), **load, **(files or {})}) as m:
+        m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
+        m.boot()
+        profile(m)
+        yield m
+
+
+class _Load:
+    """Runs load.py in the machine until the end of the block; then `result` is its report."""
+
+    def __init__(self, machine, *options, new=8, keep_alive=4, trickle=1):
+        self.machine, self.result, self._errors = machine, {}, ""
+        self.command = ["python3", LOAD, "--seconds", "400", "--stop-file", STOP, *options]
+        self.command += ["--new", str(new), "--keep-alive", str(keep_alive), "--trickle", str(trickle)]
+
+    def __enter__(self):
+        self.machine.run(["rm", "-f", STOP])
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        time.sleep(1)
+        return self
+
+    def _run(self):
+        done = self.machine.run(self.command, check=False, timeout=500)
+        self._errors = done.stderr
+        with contextlib.suppress(ValueError):
+            self.result = json.loads(done.stdout)
+
+    def __exit__(self, kind, *_):
+        self.machine.run(["touch", STOP], check=kind is None)
+        self._thread.join()
+        expect(kind is not None or self.result, f"the load printed no result: {self._errors}")
+
+    def failures(self, how):
+        """How many requests failed like this."""
+        return sum(kind.get(how, 0) for kind in self.result.values() if isinstance(kind, dict))
+
+    def summary(self):
+        """In a line, for the notes."""
+        slowest = max(kind["slowest"] for kind in self.result.values() if isinstance(kind, dict) and kind.get("answered"))
+        return f"{self.result['answered']} requests, {self.result['lost']} lost, slowest {slowest} s"
+
+
+def _nothing_lost(e2e, load, what):
+    e2e.note(f"{what}: {load.summary()}")
+    equal((load.result["lost"], load.result["losses"]), (0, []), f"requests lost, {what}")
+    expect(load.result["answered"] >= 50, f"only {load.result['answered']} requests, {what}")
+
+
+def _control(e2e, load, what):
+    """Plain PyPNM loses requests, or the load proves nothing."""
+    e2e.note(f"plain PyPNM, {what}: {load.summary()}")
+    expect(load.failures("refused") > 0, f"the control lost nothing: {load.result}")
+
+
+def _main(m):
+    return m.show(UNIT, "MainPID")
+
+
+def _is_launcher(m):
+    return "pypnm_handover" in m.run(f"tr '\\0' ' ' </proc/{_main(m)}/cmdline").stdout
+
+
+def _started(m):
+    """How many workers have started since boot."""
+    return m.journal("-u", UNIT, "-o", "cat").count("Started server process")
+
+
+def _recycles(e2e, workers_, limit, number):
+    """Under load until `number` workers were replaced."""
+    with _booted(e2e, workers_, limit, memory_kb=KB_16G) as m:
+        m.until(lambda: len(workers(m)) == workers_, f"{workers_} workers")
+        m.until(lambda: _started(m) == workers_, "all workers to serve")
+        main = _main(m)
+        with _Load(m, new=15) as load:
+            m.until(lambda: _started(m) >= workers_ + number, f"{number} workers to be recycled", timeout=180)
+            time.sleep(1)
+        _nothing_lost(e2e, load, f"{workers_} workers, {number} recycled")
+        equal((_main(m), m.show(UNIT, "NRestarts")), (main, "0"), "main process, restarts by systemd")
+        equal(profile(m)["active_limit_max_requests"], limit, "the limit that PyPNM reports")
+        m.until(lambda: len(workers(m)) == workers_, f"{workers_} workers in the end")
+
+
+@case(fast=(252,))
+def recycle_of_one_worker(e2e):
+    """Hand-over: a worker that reaches its limit is replaced under load and loses no request; plain PyPNM refuses some"""
+    _recycles(e2e, 1, 150, 2)
+    with _booted(e2e, 1, 150, files=OFF) as m:
+        expect(not _is_launcher(m), "PYPNM_HANDOVER=no starts the launcher")
+        with _Load(m, new=15) as load:
+            m.until(lambda: int(m.show(UNIT, "NRestarts")) >= 1, "the worker to end at its limit")
+            profile(m)
+        _control(e2e, load, "one recycle")
+        said = m.journal("-u", UNIT, "-o", "cat")
+        equal(said.count("PYPNM_HANDOVER=no: starting plain pypnm, without hand-over"), said.count("Launching FastAPI"), "lines that say so")
+
+
+@case()
+def recycles_of_two_and_four_workers(e2e):
+    """Hand-over: two and four workers that reach their limits are replaced one by one, and no request is lost"""
+    _recycles(e2e, 2, 150, 4)
+    _recycles(e2e, 4, 100, 8)
+
+
+@case(fast=(252,))
+def restarts(e2e):
+    """Hand-over: restarts, at once and while one is under way, lose no request; plain PyPNM refuses some"""
+    with _booted(e2e) as m:
+        with _Load(m, "--slow", "1") as load:
+            for pause in (2.0, 0.7, 0.0, 3.3):
+                m.systemctl("restart", UNIT)
+                time.sleep(pause)
+            m.systemctl("restart", "--no-block", UNIT)
+            time.sleep(1.5)
+            m.systemctl("restart", UNIT)
+            time.sleep(1)
+        _nothing_lost(e2e, load, "6 restarts")
+    with _booted(e2e, files=OFF) as m:
+        with _Load(m) as load:
+            m.systemctl("restart", UNIT)
+        _control(e2e, load, "a restart")
+
+
+@case()
+def restarts_at_odd_moments(e2e):
+    """Hand-over: restarts at every stage of a start, of two workers and of a successor, lose no request"""
+    with _booted(e2e, 2) as m:
+        with _Load(m) as load:
+            for step in range(12):
+                m.systemctl("restart", "--no-block", UNIT)
+                time.sleep(0.45 * step)
+            m.systemctl("restart", UNIT)
+            for step in range(5):
+                m.systemctl("reload", "--no-block", UNIT)
+                time.sleep(0.3 + 0.8 * step)
+                m.systemctl("restart", UNIT)
+            time.sleep(1)
+        _nothing_lost(e2e, load, "18 restarts, 5 of them during a reload")
+
+
+@case(fast=(252,))
+def resizes(e2e):
+    """Hand-over: `systemctl reload` resizes a running service 1, 2, 1 workers without a lost request and waits until it is done"""
+    with _booted(e2e, 1) as m:
+        main = _main(m)
+        with _Load(m) as load:
+            for count, limit in ((2, 1500), (1, 900)):
+                before = set(workers(m))
+                m.install(_sizing(count, limit))
+                m.systemctl("daemon-reload")
+                m.systemctl("reload", UNIT)
+                after = workers(m)
+                equal((len(after), before & set(after)), (count, set()), "workers after the reload")
+                said = profile(m)
+                equal((said["active_workers"], said["active_limit_max_requests"]), (count, limit), "runtimeProfile after the reload")
+        _nothing_lost(e2e, load, "1, 2, 1 workers")
+        equal((_main(m), m.show(UNIT, "NRestarts"), m.show(UNIT, "ActiveState")), (main, "0", "active"), "the service")
+
+
+@case()
+def another_address(e2e):
+    """Hand-over: another port and host in pypnm.env count from the restart on; the old socket is closed, one is kept"""
+
+    def kept(m):
+        return m.show(UNIT, "NFileDescriptorStore")
+
+    with _booted(e2e) as m:
+        equal(kept(m), "1", "descriptors in the store")
+        for host, port in (("127.0.0.1", 9000), ("127.0.0.2", 9000), ("::1", 9000), ("localhost", 8000)):
+            m.install({"/etc/pypnm/pypnm.env": f"PYPNM_HOST={host}\nPYPNM_PORT={port}\n"})
+            m.systemctl("restart", UNIT)
+            listening = sorted(re.findall(r"LISTEN\s+\S+\s+\S+\s+(\S+)", m.run("ss -lnt").stdout))
+            expected = {"localhost": ["127.0.0.1:8000", "[::1]:8000"], "::1": ["[::1]:9000"]}.get(host, [f"{host}:{port}"])
+            # Whether localhost has an IPv6 address is /etc/hosts' business.
+            expect(listening in (expected, expected[:1]), f"{host} {port}: {listening}")
+            equal(kept(m), str(len(listening)), "descriptors in the store")
+            with _Load(m, "--host", host, "--port", str(port)) as load:
+                m.systemctl("restart", UNIT)
+            _nothing_lost(e2e, load, f"a restart on {host} port {port}")
+        m.systemctl("stop", UNIT)
+        equal((kept(m), "LISTEN" in m.run("ss -lnt").stdout), ("0", False), "descriptors and listeners of the stopped service")
+
+
+@case()
+def tls(e2e):
+    """Hand-over: with TLS, in a recycle, a restart and a reload"""
+    options = "PYPNM_OPTIONS=--ssl --cert /etc/pypnm/cert.pem --key /etc/pypnm/key.pem\n"
+    with _booted(e2e, 1, 150) as m:
+        m.run(
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -keyout /etc/pypnm/key.pem "
+            "-out /etc/pypnm/cert.pem 2>/dev/null && chown pypnm /etc/pypnm/key.pem"
+        )
+        m.install({"/etc/pypnm/pypnm.env": options})
+        m.systemctl("restart", UNIT)
+        before = _started(m)
+        with _Load(m, "--tls", new=15) as load:
+            m.until(lambda: _started(m) >= before + 2, "two recycles", timeout=120)
+            m.systemctl("restart", UNIT)
+            m.systemctl("reload", UNIT)
+        _nothing_lost(e2e, load, "TLS")
+
+
+@case()
+def killed(e2e):
+    """Hand-over: after SIGKILL of the worker or of the parent connections wait and are not refused; only what was in hand is lost"""
+    for who in ("worker", "parent"):
+        with _booted(e2e) as m:
+            with _Load(m) as load:
+                pid = workers(m)[0] if who == "worker" else _main(m)
+                m.run(["kill", "-KILL", str(pid)])
+                m.until(lambda old=pid: str(old) not in map(str, workers(m)) and _main(m) != str(old) and profile(m), "the service to serve again")
+            e2e.note(f"SIGKILL of the {who}: {load.summary()}")
+            expect(load.failures("refused") == 0 and load.result["lost"] <= 6, f"SIGKILL of the {who}: {load.result}")
+            equal(m.show(UNIT, "NRestarts"), "0" if who == "worker" else "1", "restarts by systemd")
+    with _booted(e2e, files=OFF) as m:
+        with _Load(m) as load:
+            m.run(["kill", "-KILL", _main(m)])
+            m.until(lambda: int(m.show(UNIT, "NRestarts")) >= 1 and profile(m), "the service to serve again")
+        _control(e2e, load, "SIGKILL")
+
+
+# On PyPNM's import path before everything else; only the workers import it.
+BROKEN = "/var/lib/pypnm/src/fastapi/__init__.py"
+
+
+@case()
+def workers_die_at_their_start(e2e):
+    """Hand-over: successors that cannot start leave the old worker serving; without one, the service ends as failed, status 3"""
+    with _booted(e2e) as m:
+        old = workers(m)
+        with _Load(m) as load:
+            m.install({BROKEN: "raise RuntimeError('broken')\n"})
+            m.systemctl("reload", UNIT)
+            equal(m.show(UNIT, "ActiveState"), "active", "the service after the failed reload")
+            expect(set(old) <= set(workers(m)), "the old worker does not serve on")
+            expect("has ended at its start (status 1)" in m.journal("-u", UNIT), "the journal does not say that a worker died")
+            m.run(["rm", BROKEN])
+            m.until(lambda: not set(old) & set(workers(m)), "the successor to take over", timeout=120)
+        _nothing_lost(e2e, load, "a reload that failed, then succeeded")
+        m.install({BROKEN: "raise RuntimeError('broken')\n", "/etc/systemd/system/pypnm.service.d/20-test.conf": dropin("ExecStartPost=", "Restart=no")})
+        m.systemctl("daemon-reload")
+        m.systemctl("restart", UNIT)
+        m.until(lambda: m.show(UNIT, "ActiveState") == "failed", "the service to fail", timeout=120)
+        equal((m.show(UNIT, "ExecMainStatus"), m.show(UNIT, "NFileDescriptorStore")), ("3", "0"), "its status, descriptors in the store")
+        expect("LISTEN" not in m.run("ss -lnt").stdout, "the failed service still listens")
+
+
+@case()
+def upgrades(e2e):
+    """Hand-over: the package is installed again under load, then a reload and a restart: no request is lost"""
+    with _booted(e2e) as m:
+        m.copy(e2e.package, "/tmp/product.deb")
+        main = _main(m)
+        with _Load(m) as load:
+            m.run("dpkg --force-depends --install /tmp/product.deb", timeout=300)
+            equal(_main(m), main, "the main process after the upgrade")
+            m.systemctl("reload", UNIT)
+            m.systemctl("restart", UNIT)
+        _nothing_lost(e2e, load, "the package's upgrade, a reload, a restart")
+
+
+@case()
+def stop_within_its_bound(e2e):
+    """Hand-over: clients that never finish a request hold a stop up to the launcher's 30 s, not up to systemd's SIGKILL"""
+    half = "import socket, time; s = socket.create_connection(('127.0.0.1', 8000)); s.sendall({!r}); time.sleep(300)"
+    request = b"POST /system/sysDescr HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    with _booted(e2e) as m:
+        m.install({"/usr/lib/e2e-half.py": half.format(request)})
+        m.run("systemd-run --quiet python3 /usr/lib/e2e-half.py && sleep 2")
+        started = time.monotonic()
+        m.systemctl("stop", UNIT)
+        took = time.monotonic() - started
+        equal((m.show(UNIT, "Result"), m.show(UNIT, "ActiveState")), ("success", "inactive"), "how the service ended")
+        expect(took < 44, f"the stop took {took:.0f} s")
+        e2e.note(f"a request that never ends: stopped after {took:.0f} s")
+
+
+@case()
+def what_it_costs(e2e):
+    """Hand-over: memory of the idle service beside plain PyPNM, and at most one worker more while a successor starts"""
+
+    def memory(m):
+        """Sum of PSS, MiB."""
+        files = " ".join(f"/proc/{pid}/smaps_rollup" for pid, _ in processes(m))
+        return sum(int(kb) for kb in re.findall(r"^Pss:\s+(\d+)", m.run(f"cat {files}", check=False).stdout, re.MULTILINE)) >> 10
+
+    idle = {}
+    for name, files in (("plain", OFF), ("handed over", None)):
+        with _booted(e2e, files=files) as m:
+            time.sleep(2)
+            idle[name] = memory(m)
+            if files is None:
+                m.systemctl("reload", "--no-block", UNIT)
+                peak, alive = 0, 0
+                deadline = time.monotonic() + 60
+                while m.show(UNIT, "ActiveState") == "reloading" or time.monotonic() < deadline - 58:
+                    peak, alive = max(peak, memory(m)), max(alive, len(workers(m)))
+                    expect(time.monotonic() < deadline, "the reload does not end")
+    e2e.note(f"one worker, idle: plain {idle['plain']} MiB, handed over {idle['handed over']} MiB, at a hand-over {peak} MiB")
+    equal(alive, 2, "workers at a hand-over")
+    expect(idle["handed over"] - idle["plain"] < 60, f"the parent costs too much: {idle}")

@@ -1,0 +1,107 @@
+"""handover, the shell script: which interpreter starts which script."""
+
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "handover/handover"
+# An interpreter: says how it was started. The package's directory becomes PACKAGE.
+PYTHON = f'#!/bin/sh\nprintf "%s|" "${{0##*/}}" "$@" | sed "s,{SCRIPT.parent}/,,"\n'
+PACKAGE = "pypnm_handover"
+
+
+class Script(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.bin = Path(directory.name, "a venv/bin")
+        self.bin.mkdir(parents=True)
+        self.plain = Path(directory.name, "bin")
+        self.plain.mkdir()
+        for place in (self.bin, self.plain):
+            self.program(place / "python3", PYTHON)
+        self.command = self.plain / "pypnm"
+
+    def program(self, path, text):
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run_script(self, *arguments, path=None):
+        environment = {"PATH": f"{path or self.plain}:/usr/bin:/bin"}
+        return subprocess.run([SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+    def starts(self, text, *expected):
+        self.program(self.command, text)
+        done = self.run_script("pypnm", "serve", "--host", "a b", "")
+        self.assertEqual((done.stdout, done.stderr), ("|".join([*expected, str(self.command), "serve", "--host", "a b", "", ""]), ""))
+
+    def test_the_interpreter_of_the_first_line(self):
+        self.starts(f"#!{self.plain}/python3\nimport re\n", "python3", PACKAGE)
+
+    def test_with_flags(self):
+        self.starts(f"#! {self.plain}/python3 -sP\n", "python3", "-sP", PACKAGE)
+
+    def test_by_env(self):
+        self.starts("#!/usr/bin/env python3\n", "python3", PACKAGE)
+        self.starts("#!/usr/bin/env -S python3 -I\n", "python3", "-I", PACKAGE)
+
+    def test_as_pip_names_an_interpreter_with_a_blank(self):
+        self.starts(f"#!/bin/sh\n'''exec' \"{self.bin}/python3\" \"$0\" \"$@\"\n' '''\n", "python3", PACKAGE)
+
+    def test_as_uv_names_an_interpreter_beside_the_script(self):
+        self.command = self.plain / "pypnm"
+        text = "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python3' \"$0\" \"$@\"\n' '''\n"
+        self.starts(text, "python3", PACKAGE)
+
+    def test_a_link_elsewhere(self):
+        self.program(self.bin / "pypnm", f"#!{self.plain}/python3\n")
+        self.command.symlink_to(self.bin / "pypnm")
+        self.assertEqual(self.run_script("pypnm", "serve").stdout, f"python3|{PACKAGE}|{self.command}|serve|")
+
+    def test_what_is_no_python_script_is_started_as_it_is(self):
+        for text in ('#!/bin/sh\nprintf "plain %s" "$*"\n', '#!/usr/bin/env bash\nprintf "plain %s" "$*"\n'):
+            self.program(self.command, text)
+            done = self.run_script("pypnm", "serve", "x")
+            self.assertEqual(done.stdout, "plain serve x")
+            self.assertIn("names no Python interpreter in its first line; starting plain pypnm\n", done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_a_program_is_started_as_it_is(self):
+        self.command.symlink_to("/bin/echo")
+        self.assertEqual(self.run_script("pypnm", "serve").stdout, "serve\n")
+
+    def test_a_missing_command(self):
+        done = self.run_script("pypnm", "serve")
+        self.assertEqual((done.returncode, done.stdout), (127, ""))
+        self.assertIn("pypnm: not found on PATH", done.stderr)
+
+    def test_a_reload_during_the_start_ends_nothing(self):
+        self.program(self.command, f"#!{sys.executable}\n")
+        self.program(self.plain / "python3", "#!/bin/sh\nkill -HUP $$\necho alive\n")
+        self.program(self.command, f"#!{self.plain}/python3\n")
+        self.assertEqual(self.run_script("pypnm", "serve").stdout, "alive\n")
+
+    def reload(self, command):
+        """A process with this command line is asked to reload; what the script says, whether it got SIGHUP."""
+        main = subprocess.Popen(command)
+        self.addCleanup(main.wait)
+        self.addCleanup(main.kill)
+        environment = {"PATH": f"{self.plain}:/usr/bin:/bin", "MAINPID": str(main.pid)}
+        self.program(self.plain / "systemd-notify", '#!/bin/sh\nprintf "%s|" notified "$@"\n')
+        run = [subprocess.run([SCRIPT, word], env=environment, capture_output=True, text=True, check=True) for word in ("--announce", "--reload")]
+        try:
+            status = main.wait(0.5)
+        except subprocess.TimeoutExpired:
+            status = None
+        return "".join(one.stdout for one in run), "".join(one.stderr for one in run), status
+
+    def test_a_reload_is_announced_then_begun(self):
+        command = ["sh", "-c", "sleep 20; exit", f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"]
+        self.assertEqual(self.reload(command), ("notified|RELOADING=1|", "", -1))
+
+    def test_plain_pypnm_gets_no_signal(self):
+        said, complaint, status = self.reload(["sh", "-c", "sleep 20; exit", "pypnm", "serve"])
+        self.assertEqual((said, status), ("", None))
+        self.assertIn("the service runs without the launcher", complaint)
