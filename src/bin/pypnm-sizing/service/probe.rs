@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::sockets::{self, Address};
@@ -198,7 +199,8 @@ fn connect_path(path: &Path, holder: u32) -> io::Result<UnixStream> {
     match open() {
         Ok(socket) => UnixStream::connect(PathBuf::from(format!("/proc/self/fd/{}", socket.as_raw_fd()))),
         // The service's root is not for the caller to see: its own may be the same. Kernels before 5.6 lack openat2.
-        Err(_) => UnixStream::connect(path),
+        Err(Errno::ACCESS | Errno::PERM | Errno::NOSYS) => UnixStream::connect(path),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -13,11 +13,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::Root;
+use rustix::io::Errno;
 
 use super::family::{self, Presence, Service};
 use super::probe::{self, Answer, Connection, Report, Vantage};
 use super::process::{self, Stat};
-use super::sockets::{self, Address, Held, Listener};
+use super::sockets::{self, Address, Held, Listener, TcpSocket};
 
 /// Between two looks at the processes: uvicorn's parent reaps a dead worker within half a second, and how it ended can
 /// be seen only before that.
@@ -98,10 +99,10 @@ struct Wait<'a> {
     next_look: Instant,
     /// The service's own sockets, by inode and address: lines of the table of Unix sockets can be forged.
     own: BTreeMap<(u64, Address), Socket>,
-    /// Why the descriptors of a process are not readable, where that is so.
+    /// A process whose descriptors are not readable, where that matters.
     denied: Option<u32>,
-    /// Who has the port that the service was to have.
-    taken: Option<String>,
+    /// Who has the port that the service was to have: the inode of the socket, and a clause of a message.
+    taken: Option<(u64, String)>,
     sender: Sender<Report>,
     receiver: Receiver<Report>,
     received: Vec<Report>,
@@ -158,7 +159,7 @@ impl<'a> Wait<'a> {
         let pid = self.service.main();
         let presence = family::presence(self.machine, pid);
         if presence == Presence::Ended {
-            let taken = self.taken.as_ref().map_or_else(String::new, |taken| format!("; {taken}"));
+            let taken = self.taken.as_ref().map_or_else(String::new, |(_, taken)| format!("; {taken}"));
             return Err(NotReady::No(format!("process {pid} has ended before it answered{taken}")));
         }
         self.family = family::processes(self.machine, self.service);
@@ -173,8 +174,8 @@ impl<'a> Wait<'a> {
         let reports = std::mem::take(&mut self.received);
         if self.next_look <= Instant::now() || !reports.is_empty() {
             let started = Instant::now();
-            let owner = self.owner(presence)?;
-            self.find(&owner)?;
+            let mut owner = self.owner(presence);
+            self.find(&mut owner)?;
             for report in reports {
                 self.judge(report, &owner)?;
             }
@@ -196,82 +197,117 @@ impl<'a> Wait<'a> {
     }
 
     /// How the service's sockets are told from others.
-    fn owner(&mut self, presence: Presence) -> Result<Owner, NotReady> {
-        let alive = self.family.iter().filter(|(_, stat)| !stat.has_ended());
-        let held = Held::by(alive.map(|(pid, _)| *pid));
-        let pid = self.service.main();
-        let denied =
-            if presence == Presence::Hidden { Some(pid) } else { held.denied.keys().next().copied() };
-        let mut user = None;
-        if let Some(denied) = denied {
-            user = match presence {
-                // Only processes of the caller's own user can be signalled, and root's are not hidden from root.
-                Presence::Hidden => Some(rustix::process::geteuid().as_raw()),
-                _ => process::user(self.machine, denied),
-            };
-            if user.is_none_or(|user| user == 0) {
-                return Err(NotReady::Unknown(format!(
-                    "the descriptors of process {denied} are not readable: run ready as its user with its capabilities, or \
-                     as root"
-                )));
-            }
+    fn owner(&self, presence: Presence) -> Owner {
+        let held = Held::by(self.alive());
+        let mut users: BTreeSet<u32> =
+            held.denied.iter().filter_map(|pid| process::user(self.machine, *pid)).collect();
+        if presence == Presence::Hidden {
+            // /proc hides from nobody the processes of a user but those that are not dumpable.
+            users.insert(rustix::process::geteuid().as_raw());
         }
-        self.denied = denied;
-        Ok(Owner { held, user })
+        // Whatever listens as root need not be of this service.
+        users.remove(&0);
+        let mut denied = held.denied.clone();
+        denied.extend((presence == Presence::Hidden).then_some(self.service.main()));
+        Owner { held, denied, users, by_user: false }
     }
 
-    /// Finds what the service listens on, in each network namespace that it has processes in.
-    fn find(&mut self, owner: &Owner) -> Result<(), NotReady> {
-        let own_namespace = sockets::network_namespace("self");
-        let mut seen = BTreeSet::new();
-        let mut found = BTreeSet::new();
-        self.taken = None;
-        let alive: Vec<u32> =
-            self.family.iter().filter(|(_, stat)| !stat.has_ended()).map(|(pid, _)| *pid).collect();
-        // Of a hidden service no process is shown; it has the namespace of its ExecStartPost=.
-        let alive = if alive.is_empty() { vec![std::process::id()] } else { alive };
-        for pid in alive {
-            let namespace = sockets::network_namespace(&pid.to_string());
-            if !seen.insert(namespace.clone()) {
-                continue;
+    /// The processes of the service that have not ended.
+    fn alive(&self) -> impl Iterator<Item = u32> {
+        self.family.iter().filter(|(_, stat)| !stat.has_ended()).map(|(pid, _)| *pid)
+    }
+
+    /// Finds what the service listens on: by its descriptors, and where these show nothing and some are not readable, by
+    /// its user.
+    fn find(&mut self, owner: &mut Owner) -> Result<(), NotReady> {
+        let views = self.views(owner)?;
+        self.keep(&views, owner);
+        self.denied = None;
+        if self.own.is_empty()
+            && let Some(denied) = owner.denied.first()
+        {
+            let all_denied = self.alive().all(|pid| owner.denied.contains(&pid));
+            if owner.users.is_empty() && all_denied {
+                return Err(NotReady::Unknown(format!(
+                    "the descriptors of process {denied} are not readable: run ready as its user with its capabilities, \
+                     or as root"
+                )));
             }
-            let vantage = Vantage { holder: pid, foreign: namespace.is_some() && namespace != own_namespace };
-            let listeners = match sockets::listening(pid) {
-                Ok(listeners) => listeners,
-                // It has ended.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(NotReady::Unknown(format!("/proc/{pid}/net: {error}"))),
-            };
-            for listener in &listeners {
-                if owner.has(listener) && found.len() < MAX_SOCKETS {
-                    let key = (listener.inode, listener.address.clone());
-                    found.insert(key.clone());
-                    let socket = self.own.entry(key).or_insert_with(|| Socket {
-                        vantage: vantage.clone(),
-                        asked: None,
-                        pending: 0,
-                        answer: None,
-                        why: None,
-                    });
-                    socket.vantage = vantage.clone();
-                }
-            }
-            self.note_strangers(&listeners, owner);
+            self.denied = Some(*denied);
+            owner.by_user = true;
+            self.keep(&views, owner);
         }
-        self.own.retain(|key, _| found.contains(key));
+        self.note_stranger(&views, owner);
         Ok(())
     }
 
+    /// What listens in each network namespace that the service has processes in.
+    fn views(&self, owner: &Owner) -> Result<Vec<(Vantage, Vec<Listener>)>, NotReady> {
+        let own_namespace = sockets::network_namespace("self");
+        let mut pids: Vec<u32> = self.alive().filter(|pid| !owner.denied.contains(pid)).collect();
+        if pids.is_empty() {
+            // A process that does not show its descriptors shows its tables, unless it is hidden altogether. Then it has
+            // the namespace of its ExecStartPost=.
+            pids.push(self.alive().next().unwrap_or_else(std::process::id));
+        }
+        let mut seen = BTreeSet::new();
+        let mut views = Vec::new();
+        for pid in pids {
+            let namespace = sockets::network_namespace(&pid.to_string());
+            let foreign = namespace.is_some() && namespace != own_namespace;
+            if !seen.insert(namespace) {
+                continue;
+            }
+            match sockets::listening(pid) {
+                Ok(listeners) => views.push((Vantage { holder: pid, foreign }, listeners)),
+                // It has ended.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // ESRCH: likewise, between open(2) and read(2).
+                Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+                Err(error) => return Err(NotReady::Unknown(format!("/proc/{pid}/net: {error}"))),
+            }
+        }
+        Ok(views)
+    }
+
+    /// Keeps the service's own sockets among these, and what is known of them.
+    fn keep(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
+        let mut found = BTreeSet::new();
+        for (vantage, listeners) in views {
+            for listener in listeners.iter().filter(|listener| owner.has(listener)) {
+                if found.len() == MAX_SOCKETS {
+                    break;
+                }
+                let key = (listener.inode, listener.address.clone());
+                found.insert(key.clone());
+                let new =
+                    || Socket { vantage: vantage.clone(), asked: None, pending: 0, answer: None, why: None };
+                self.own.entry(key).or_insert_with(new).vantage = vantage.clone();
+            }
+        }
+        self.own.retain(|key, _| found.contains(key));
+    }
+
     /// Notes who has the port that the service seems to be meant for. It serves a message only.
-    fn note_strangers(&mut self, listeners: &[Listener], owner: &Owner) {
+    fn note_stranger(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
         let port = intended_port(&process::arguments(self.machine, self.service.main()));
         let has_port =
             |listener: &&Listener| matches!(listener.address, Address::Tcp(at) if at.port() == port);
-        let mut on_port = listeners.iter().filter(has_port);
-        if let Some(stranger) = on_port.find(|listener| !owner.has(listener)) {
-            let who = self.who_holds(stranger.inode, stranger.user);
-            self.taken =
-                Some(format!("{} belongs to {who}, which is not part of the service", stranger.address));
+        let stranger = views
+            .iter()
+            .flat_map(|(_, listeners)| listeners)
+            .filter(has_port)
+            .find(|listener| !owner.has(listener));
+        // To look at every process takes long on a large machine.
+        let known = self.taken.as_ref().map(|(inode, _)| *inode);
+        if stranger.map(|stranger| stranger.inode) != known {
+            self.taken = stranger.map(|stranger| {
+                let who = self.who_holds(stranger.inode, stranger.user);
+                (
+                    stranger.inode,
+                    format!("{} belongs to {who}, which is not part of the service", stranger.address),
+                )
+            });
         }
     }
 
@@ -355,7 +391,7 @@ impl<'a> Wait<'a> {
                     }
                 });
                 match (read, accepted) {
-                    (Ok(()), Some(socket)) if owner.holds(socket.inode, Some(socket.user)) => None,
+                    (Ok(()), Some(socket)) if owner.accepted(&socket) => None,
                     (Ok(()), Some(socket)) => Some(self.who_holds(socket.inode, Some(socket.user))),
                     // It has closed the connection; with one listener only there is no doubt.
                     (Ok(()), None) => rivals.first().map(|rival| self.who_holds(rival.inode, rival.user)),
@@ -382,7 +418,7 @@ impl fmt::Display for Wait<'_> {
             }
             None => write!(f, "process {} listens on no socket", self.service.main())?,
         }
-        if let Some(taken) = &self.taken {
+        if let Some((_, taken)) = &self.taken {
             write!(f, "; {taken}")?;
         }
         if let Some(denied) = self.denied {
@@ -395,25 +431,35 @@ impl fmt::Display for Wait<'_> {
     }
 }
 
-/// How the sockets of a service are told from others: by the descriptors of its processes and, where some of these are
-/// not readable (a program with capabilities of its own), by the service's user, who is not root then.
+/// How the sockets of a service are told from others.
 struct Owner {
     held: Held,
-    user: Option<u32>,
+    /// Its processes whose descriptors are not readable: programs with capabilities of their own, or of another user.
+    denied: BTreeSet<u32>,
+    /// The users of those, but root.
+    users: BTreeSet<u32>,
+    /// Whether a listening socket of such a user counts as the service's.
+    by_user: bool,
 }
 
 impl Owner {
-    fn holds(&self, inode: u64, user: Option<u32>) -> bool {
-        self.held.has(inode) || (self.user.is_some() && user == self.user)
-    }
-
+    /// Whether a listening socket is the service's.
     fn has(&self, listener: &Listener) -> bool {
+        if self.held.has(listener.inode) {
+            return true;
+        }
         // The kernel does not say whose a Unix socket is; its file does.
         let file = match &listener.address {
-            Address::Path(path) if self.user.is_some() => std::fs::symlink_metadata(path).ok(),
+            Address::Path(path) if self.by_user => std::fs::symlink_metadata(path).ok(),
             _ => None,
         };
-        self.holds(listener.inode, listener.user.or(file.map(|file| file.uid())))
+        let user = listener.user.or(file.map(|file| file.uid()));
+        self.by_user && user.is_some_and(|user| self.users.contains(&user))
+    }
+
+    /// Whether the service has accepted a connection.
+    fn accepted(&self, connection: &TcpSocket) -> bool {
+        self.held.has(connection.inode) || self.users.contains(&connection.user)
     }
 }
 

@@ -5,7 +5,7 @@
 //! `/proc/PID/net` shows the network namespace of the process PID. Owns the syntax and the reading of these files; connects
 //! to nothing (see `probe`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
@@ -216,8 +216,8 @@ pub(crate) fn held(pid: u32) -> io::Result<BTreeSet<u64>> {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     inodes: BTreeSet<u64>,
-    /// Processes whose descriptors could not be read, with the reason.
-    pub(crate) denied: BTreeMap<u32, ErrorKind>,
+    /// Processes whose descriptors are not for the caller to see.
+    pub(crate) denied: BTreeSet<u32>,
 }
 
 impl Held {
@@ -228,7 +228,7 @@ impl Held {
             match held(pid) {
                 Ok(inodes) => all.inodes.extend(inodes),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    all.denied.insert(pid, error.kind());
+                    all.denied.insert(pid);
                 }
                 Err(_) => {}
             }
