@@ -34,7 +34,8 @@ MAN5 := $(wildcard man/*.5)
 MAN7 := $(wildcard man/*.7)
 MAN8 := $(wildcard man/*.8)
 HANDOVER := $(wildcard handover/pypnm_handover/*.py)
-UNITS := $(wildcard systemd/*.service)
+UNITS := $(wildcard systemd/*.service systemd/*.timer)
+MONITORING := $(wildcard packaging/monitoring/*)
 CONFIGURATION := sizing.conf pypnm.env pypnm-cmts.env
 DOCS := README.md CHANGELOG.md
 
@@ -76,6 +77,8 @@ install:
 	$(PUT) completions/pypnm-sizing.fish $(DESTDIR)$(fishcompletiondir)/pypnm-sizing.fish
 	for file in $(DOCS) LICENSE; do $(PUT) $$file $(DESTDIR)$(docdir)/$$file || exit 1; done
 	for file in $(CONFIGURATION); do $(PUT) packaging/$$file $(DESTDIR)$(docdir)/examples/$$file || exit 1; done
+	for file in $(MONITORING); do $(PUT) $$file $(DESTDIR)$(docdir)/monitoring/$${file##*/} || exit 1; done
+	$(PUT) docs/monitoring.md $(DESTDIR)$(docdir)/monitoring.md
 
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/pypnm-sizing $(DESTDIR)$(generatordir)/pypnm-sizing-generator \

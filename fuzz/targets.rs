@@ -315,7 +315,7 @@ pub(crate) fn unit(data: &[u8]) {
         for limit in service::limits(&root, &settings, Scope::Service, &mut problems) {
             match limit.amount {
                 Amount::Memory(bytes) => assert!(bytes > 0),
-                Amount::Cpus(_) | Amount::CpuTime(_) | Amount::Unknown(_) => {}
+                Amount::Cpus(_) | Amount::CpuTime(_) | Amount::MemoryNodes(_) | Amount::Unknown(_) => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Capacity: per resource the minimum over all limits, less the operator's reserve. Pure.
 
+use crate::limits::nodes::NodeMemory;
 use crate::limits::{Amount, Limit, Resource};
 use crate::parse::cpu_list::CpuSet;
 
@@ -47,6 +48,7 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
     let mut cpu = Minimum::default();
     let mut memory = Minimum::default();
     let mut cpus: Option<CpuSet> = None;
+    let mut nodes: Option<NodeMemory> = None;
     for (index, limit) in limits.iter().enumerate() {
         let share = |amount: u64| amount / u64::from(limit.shared_by.max(1));
         match &limit.amount {
@@ -62,6 +64,17 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
                 };
                 cpu.offer(index, share(u64::from(common.count()) * 1000));
                 cpus = Some(common);
+            }
+            Amount::MemoryNodes(set) => {
+                let common = match nodes.take() {
+                    None => set.clone(),
+                    Some(mut so_far) => {
+                        so_far.intersect(set);
+                        so_far
+                    }
+                };
+                memory.offer(index, share(common.bytes()));
+                nodes = Some(common);
             }
             Amount::Unknown(Resource::Cpu) => cpu.offer(index, 0),
             Amount::Unknown(Resource::Memory) => memory.offer(index, 0),

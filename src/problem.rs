@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::parse::printable::{Printable, is_hidden};
+use crate::parse::quantity::Gib;
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
@@ -155,6 +156,11 @@ pub enum ProblemKind {
         /// Why not.
         reason: &'static str,
     },
+    /// Memory that is plugged in and not in use.
+    OfflineMemory {
+        /// How much, in bytes.
+        bytes: u64,
+    },
     /// So many faults before this line that the file can't be what it should be.
     TooManyFaults,
 }
@@ -211,6 +217,7 @@ impl fmt::Display for Problem {
             ProblemKind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
             ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
             ProblemKind::BadName { reason } => f.write_str(reason)?,
+            ProblemKind::OfflineMemory { bytes } => write!(f, "{} GiB of memory is offline", Gib(*bytes))?,
             ProblemKind::TooManyFaults => f.write_str("too many faults above")?,
         }
         write!(f, "; {}", self.consequence)

@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use memchr::{memchr, memmem};
 use rustix::buffer::spare_capacity;
@@ -42,6 +43,8 @@ const MAX_STEPS: usize = 4096;
 /// A view of the mounts: our own, which decides what our own steps lead onto; in a made-up machine PID 1's.
 const OWN_MOUNTINFO: &str = "/proc/self/mountinfo";
 const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", OWN_MOUNTINFO];
+/// How long a generator waits for lxcfs, all in all; it answers within a millisecond.
+const LXCFS_TIME: Duration = Duration::from_secs(1);
 /// A link that masks what would lie there.
 const MASK: &[u8] = b"/dev/null";
 
@@ -56,6 +59,8 @@ pub struct Root {
     user: u32,
     /// Whether openat2 is there and allowed.
     has_openat2: Cell<bool>,
+    /// lxcfs has not answered in time.
+    lxcfs_is_silent: Cell<bool>,
     /// Read when it is first needed.
     mounts: OnceCell<MountTable>,
     /// What one file or directory after the other is read into; empty while one is looked at. One for all, and not on the
@@ -173,6 +178,7 @@ impl Root {
             early: false,
             user: rustix::process::geteuid().as_raw(),
             has_openat2: Cell::new(true),
+            lxcfs_is_silent: Cell::new(false),
             mounts: OnceCell::new(),
             buffer: RefCell::default(),
         }
@@ -502,6 +508,9 @@ impl Root {
 
     /// What `look` makes of the bytes of a file, at most [`MAX_FILE_BYTES`] of them.
     pub fn with_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
+        if self.early && self.is_machine() && self.mounts().mounts.is_lxcfs(path) {
+            return self.within_time(path).map(|bytes| look(&bytes));
+        }
         let file = self.open(path, OFlags::empty())?;
         self.with_bytes_of(file, look)
     }
@@ -533,6 +542,29 @@ impl Root {
     /// Whether every step of `path` is trusted, and there is something at its end.
     pub fn check_trusted(&self, path: &str) -> Result<(), ReadError> {
         self.walk(path, Walk { follow: true, others: Others::Nothing }, &self.mounts().mounts).map(|_| ())
+    }
+
+    /// Reads a file of lxcfs, for whom PID 1 waits: its daemon may be stopped, and the thread that asks it with it.
+    fn within_time(&self, path: &str) -> Result<Vec<u8>, ReadError> {
+        let silent = Err(ReadError::Os(Errno::TIMEDOUT));
+        if self.lxcfs_is_silent.get() {
+            return silent;
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let path = path.to_owned();
+        let reader = std::thread::Builder::new().spawn(move || {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let mut bytes = Vec::new();
+            let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(ReadError::from);
+            let read = opened.and_then(|file| read(&file, &mut bytes)).map(|()| bytes);
+            // Nobody listens any more where it took too long.
+            let _ = sender.send(read);
+        });
+        let read = reader.ok().and_then(|_| receiver.recv_timeout(LXCFS_TIME).ok());
+        read.unwrap_or_else(|| {
+            self.lxcfs_is_silent.set(true);
+            silent
+        })
     }
 
     fn with_bytes_of<T>(&self, file: Option<OwnedFd>, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
@@ -622,6 +654,13 @@ impl Root {
         let directory = self.open(path, OFlags::DIRECTORY).ok()??;
         let stat = rustix::fs::fstat(&directory).ok()?;
         Some((stat.st_dev, stat.st_ino))
+    }
+
+    /// How many links a directory has: where its file system counts them, one for each directory in it, and two.
+    pub fn link_count(&self, path: &str) -> Option<u64> {
+        let stat = self.look(path).and_then(|found| Ok(rustix::fs::fstat(&found)?)).ok()?;
+        #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
+        u64::try_from(stat.st_nlink).ok()
     }
 
     /// What lies there, a link being a link; `None`: nothing that can be looked at.

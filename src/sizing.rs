@@ -123,6 +123,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
     if let Some(process) = request.process {
         add_process(root, process, &mut machine, problems);
     }
+    host::recognize_virtual_cpus(root, &mut machine);
     let machine = replaced(machine, &request.hypothetical);
     sizing.host = host;
 

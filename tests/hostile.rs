@@ -92,6 +92,14 @@ fn everywhere() -> Vec<Entry> {
     ]
 }
 
+const NODES_ONLINE: &str = "/sys/devices/system/node/online";
+const NODE_0: &str = "/sys/devices/system/node/node0/meminfo";
+
+/// Of two memory nodes the small one.
+fn node_0() -> String {
+    "Node 0 MemTotal:       8139200 kB\nNode 0 MemFree:        1000 kB\n".into()
+}
+
 /// A container of version 2 without a namespace of its own: PID 1 two levels below the root.
 fn version_2() -> Vec<Entry> {
     use Kind::{Limit, MayBeEmpty, Needed};
@@ -99,6 +107,7 @@ fn version_2() -> Vec<Entry> {
     const MOUNTINFO: &str = "28 1 254:1 / / rw shared:1 - ext4 /dev/vda1 rw\n\
         31 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
     const INNERMOST: &str = "/sys/fs/cgroup/lxc/ct1/memory.max";
+    const MEMS: &str = "/sys/fs/cgroup/lxc/ct1/cpuset.mems.effective";
     let (max, tight) = ("max\n", format!("{}\n", 7 * GIB));
     let (no_quota, quota) = ("max 100000\n", "200000 100000\n");
     let mut entries = everywhere();
@@ -113,6 +122,9 @@ fn version_2() -> Vec<Entry> {
         entry(Limit, "/sys/fs/cgroup/lxc/ct1/memory.high", max, &*tight),
         entry(Limit, "/sys/fs/cgroup/lxc/ct1/cpu.max", no_quota, quota),
         entry(MayBeEmpty, "/sys/fs/cgroup/lxc/ct1/cpuset.cpus.effective", "0-7\n", "4-5\n"),
+        entry(MayBeEmpty, MEMS, "0-1\n", "0\n"),
+        Entry { tight: vec![(MEMS, "0\n".into())], ..entry(Needed, NODES_ONLINE, "0-1\n", "") },
+        Entry { tight: vec![(MEMS, "0\n".into())], ..entry(Needed, NODE_0, node_0(), "") },
         // They say where the limit is that decides.
         Entry { tight: vec![(INNERMOST, tight.clone())], ..entry(MayBeEmpty, "/proc/1/cgroup", CGROUP, "") },
         Entry {
@@ -133,6 +145,7 @@ fn version_1() -> Vec<Entry> {
         38 31 0:35 / /sys/fs/cgroup/cpuset rw shared:17 - cgroup cgroup rw,cpuset\n";
     const INNERMOST: &str = "/sys/fs/cgroup/memory/ct1/memory.limit_in_bytes";
     const QUOTA: &str = "/sys/fs/cgroup/cpu,cpuacct/ct1/cpu.cfs_quota_us";
+    const EFFECTIVE_MEMS: &str = "/sys/fs/cgroup/cpuset/ct1/cpuset.effective_mems";
     const EFFECTIVE: &str = "/sys/fs/cgroup/cpuset/ct1/cpuset.effective_cpus";
     let (none, tight) = ("9223372036854771712\n", format!("{}\n", 7 * GIB));
     let stat = |limit: &str| format!("cache 1\nhierarchical_memory_limit {limit}total_cache 1\n");
@@ -149,6 +162,16 @@ fn version_1() -> Vec<Entry> {
             ..entry(Needed, "/sys/fs/cgroup/cpu,cpuacct/ct1/cpu.cfs_period_us", "100000\n", "")
         },
         entry(MayBeEmpty, EFFECTIVE, "0-7\n", "4-5\n"),
+        entry(MayBeEmpty, EFFECTIVE_MEMS, "0-1\n", "0\n"),
+        Entry {
+            tight: vec![
+                (EFFECTIVE_MEMS, "\n".into()),
+                ("/sys/fs/cgroup/cpuset/ct1/cpuset.mems", "0\n".into()),
+            ],
+            ..entry(MayBeEmpty, "/sys/fs/cgroup/cpuset/ct1/cpuset.mems", "0-1\n", "")
+        },
+        Entry { tight: vec![(EFFECTIVE_MEMS, "0\n".into())], ..entry(Needed, NODES_ONLINE, "0-1\n", "") },
+        Entry { tight: vec![(EFFECTIVE_MEMS, "0\n".into())], ..entry(Needed, NODE_0, node_0(), "") },
         // Only looked at where an old kernel has no effective list.
         Entry {
             tight: vec![(EFFECTIVE, "\n".into()), ("/sys/fs/cgroup/cpuset/ct1/cpuset.cpus", "4-5\n".into())],
@@ -450,12 +473,16 @@ fn no_file_is_forgotten() {
     let mut opened: BTreeMap<String, bool> = BTreeMap::new();
     for entries in &tables {
         // The file that is looked at where another says nothing.
-        let old_kernel = [("/sys/fs/cgroup/cpuset/ct1/cpuset.effective_cpus", "\n".to_owned())];
+        let old_kernel = [
+            ("/sys/fs/cgroup/cpuset/ct1/cpuset.effective_cpus", "\n".to_owned()),
+            ("/sys/fs/cgroup/cpuset/ct1/cpuset.effective_mems", "\n".to_owned()),
+        ];
+        let one_node = [("/sys/fs/cgroup/lxc/ct1/cpuset.mems.effective", "0\n".to_owned())];
         let quota = [
             ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "200000\n".to_owned()),
             ("/sys/fs/cgroup/cpu,cpuacct/ct1/cpu.cfs_quota_us", "200000\n".to_owned()),
         ];
-        for tight in [&[][..], &old_kernel[..], &quota[..]] {
+        for tight in [&[][..], &old_kernel[..], &one_node[..], &quota[..]] {
             let tight = if entries.iter().any(|entry| tight.iter().any(|(path, _)| *path == entry.path)) {
                 tight
             } else {
@@ -496,6 +523,7 @@ fn no_file_is_forgotten() {
             || ["/etc/initrd-release", "/run/systemd/container"].contains(&path)
             || path.ends_with("/cpuset/ct1")
             || path.starts_with("/sys/fs/cgroup/cpuset/cpuset.")
+            || path.starts_with("/sys/fs/cgroup/") && path.ends_with("/cpuset.mems.effective")
             || pypnm_sizing::units::DIRECTORIES.contains(&path)
             || path == "/lib"
             || path.ends_with(".d") && path.starts_with("/etc/systemd/system/")

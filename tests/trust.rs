@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -193,6 +194,19 @@ fn a_units_drop_in_with_such_a_name_is_read_and_can_do_nothing() {
     assert_eq!((workers, said.lines().count()), (2, 1), "{said}");
 }
 
+/// systemd reads a drop-in whatever its name; one that can't be named here may say anything.
+#[test]
+fn names_that_are_not_utf_8_are_named() {
+    let machine = Machine::new();
+    for directory in ["/etc/pypnm/sizing.conf.d", "/etc/systemd/system/pypnm.service.d"] {
+        machine.put(&format!("{directory}/x.conf"), "");
+        let name = std::ffi::OsStr::from_bytes(b"caf\xe9.conf");
+        fs::rename(machine.path(directory).join("x.conf"), machine.path(directory).join(name)).unwrap();
+    }
+    let (workers, said) = machine.run();
+    assert_eq!((workers, said.matches("caf\u{fffd}.conf: its name is not UTF-8").count()), (1, 2), "{said}");
+}
+
 /// A FIFO, a device and a socket are not opened, wherever they lie: opening some is a deed of its own.
 #[test]
 fn only_regular_files_are_opened() {
@@ -274,6 +288,7 @@ fn without_openat2_the_same_comes_out() {
 #[test]
 fn remote_file_systems_of_mountinfo_are_not_entered() {
     let machine = Machine::new();
+    machine.put("/proc/1/status", "Cpus_allowed_list:\t0-7\n");
     machine.put(
         "/proc/1/mountinfo",
         "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:40 / /srv rw - nfs4 server:/ rw\n\

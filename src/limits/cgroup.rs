@@ -12,7 +12,9 @@
 //! - All of them, and systemd's `physical_memory()`, take a file that can't be read or understood for "no limit"; here
 //!   it counts as the least there is. Only a file that is not there says that there is no limit.
 
-use crate::limits::{Amount, Limit, Resource, Scope};
+use std::borrow::Cow;
+
+use crate::limits::{Amount, Limit, Resource, Scope, nodes};
 use crate::parse::cgroup::{self, LimitValue, Membership};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
@@ -77,12 +79,19 @@ pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) 
 
 fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
     let path = String::with_capacity(128);
-    let mut reader = LimitReader { root, member, problems, path, found: Container::default() };
+    let mut reader = LimitReader {
+        root,
+        member,
+        problems,
+        path,
+        controllers: Default::default(),
+        found: Container::default(),
+    };
     let membership = member.membership;
     let text = match root.text(membership) {
-        Ok(text) => text,
+        Ok(text) => Some(text),
         // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
-        Err(ReadError::Missing) => String::new(),
+        Err(ReadError::Missing) => None,
         Err(error) => {
             let instead = "taking the least of CPUs and memory";
             reader.problems.push(Problem::unreadable(membership.to_owned(), error, instead));
@@ -91,7 +100,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             return reader.found;
         }
     };
-    let memberships = match cgroup::memberships(&text) {
+    let memberships = match cgroup::memberships(text.as_deref().unwrap_or_default()) {
         Ok(memberships) => memberships,
         Err((line, bad)) => {
             let source = Source::key(membership.to_owned(), line, "");
@@ -103,8 +112,51 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             return reader.found;
         }
     };
-    let places = |mountinfo: &[u8]| {
-        let mounts = cgroup_mounts(mountinfo);
+    let lines = match root.cgroup_mounts(member.mountinfo) {
+        Ok(lines) => lines,
+        Err((path, ReadError::Missing)) => {
+            if !memberships.is_empty() {
+                let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+                reader.problems.push(Problem::unreadable(path, ReadError::Missing, instead));
+            }
+            Cow::Borrowed([].as_slice())
+        }
+        Err((path, error)) => {
+            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+            reader.problems.push(Problem::unreadable(path, error, instead));
+            Cow::Borrowed([].as_slice())
+        }
+    };
+    let mounts = cgroup_mounts(&lines);
+    if !mounts.is_empty() && memberships.is_empty() {
+        // The kernel has a line for each hierarchy that is mounted.
+        let directory = membership.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let is_hidden = text.is_none() && !root.has_directory(directory);
+        if !is_hidden {
+            let source = Source::file(membership.to_owned());
+            let (kind, consequence) = if text.is_some() {
+                reader.unknown(Resource::Cpu, source.clone());
+                reader.unknown(Resource::Memory, source.clone());
+                let expected = "a line for each hierarchy that is mounted";
+                (ProblemKind::bad_value("", expected), "taking the least of CPUs and memory")
+            } else {
+                (ProblemKind::Absent, "only the outermost cgroups in sight count")
+            };
+            reader.problems.push(Problem { source, kind, consequence: consequence.into() });
+        }
+    }
+    for (controller, resource) in
+        [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)]
+    {
+        let has_mount = mounts.iter().any(|mount| mount.has_v1(controller));
+        if has_mount && !memberships.is_empty() && !memberships.iter().any(|one| one.has_v1(controller)) {
+            let source = Source::key(membership.to_owned(), 0, controller);
+            let consequence = instead(resource).into();
+            reader.problems.push(Problem { source: source.clone(), kind: ProblemKind::Absent, consequence });
+            reader.unknown(resource, source);
+        }
+    }
+    let [memory, cpu, cpuset] = {
         let of = |controller| (member.place)(controller, &memberships, &mounts);
         let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
             && mounts.iter().all(|mount| mount.v1_options.is_none());
@@ -114,15 +166,9 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
         [memory, cpu, cpuset]
     };
-    let [memory, cpu, cpuset] = match root.cgroup_mounts(member.mountinfo) {
-        Ok(lines) => places(&lines),
-        Err((_, ReadError::Missing)) => places(&[]),
-        Err((path, error)) => {
-            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
-            reader.problems.push(Problem::unreadable(path, error, instead));
-            places(&[])
-        }
-    };
+    for place in [&memory, &cpu, &cpuset].into_iter().flatten() {
+        reader.check_place(place);
+    }
     if let Some(place) = memory {
         reader.memory(&place);
     }
@@ -130,7 +176,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         reader.cpu_time(&place);
     }
     if let Some(place) = cpuset {
-        reader.cpus(&place);
+        reader.cpuset(&place);
     }
     reader.found
 }
@@ -145,6 +191,17 @@ pub struct Hierarchy {
     v1: bool,
     /// Its cgroup is below the mount, so the directory must be there.
     certain: bool,
+    /// Why it may be another one, where no namespace explains that.
+    doubt: Option<Doubt>,
+}
+
+/// Why a place may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// No mount is known.
+    NoMount,
+    /// The mount shows other cgroups than the process's.
+    Outside,
 }
 
 impl Hierarchy {
@@ -178,6 +235,7 @@ impl Hierarchy {
         let path = member.map_or("/", |member| member.path);
         let path = stripped.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
         let path = path.trim_end_matches('/');
+        let own = path;
 
         // The cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
         let below = |mount: &CgroupMount<'_>| {
@@ -201,7 +259,10 @@ impl Hierarchy {
             let point = mount.point.trim_end_matches('/');
             let below = below(mount);
             let path = format!("{point}{}", below.as_deref().unwrap_or(""));
-            return Some(Self { path, outermost: point.len(), v1, certain: below.is_some() });
+            let certain = below.is_some();
+            let is_explained = certain || goes_up(own) || goes_up(&mount.root);
+            let doubt = if is_explained { None } else { Some(Doubt::Outside) };
+            return Some(Self { path, outermost: point.len(), v1, certain, doubt });
         }
         // The mounts can't be told: where everybody has them, or nowhere.
         let member = member?;
@@ -210,7 +271,13 @@ impl Hierarchy {
             None => STANDARD_PLACE.to_owned(),
         };
         let path = if goes_up(path) { "" } else { path };
-        Some(Self { path: format!("{point}{path}"), outermost: point.len(), v1, certain: false })
+        Some(Self {
+            path: format!("{point}{path}"),
+            outermost: point.len(),
+            v1,
+            certain: false,
+            doubt: Some(Doubt::NoMount),
+        })
     }
 
     /// The directories from the outermost in sight to the process's own.
@@ -245,6 +312,8 @@ struct LimitReader<'a> {
     problems: &'a mut Vec<Problem>,
     /// The path of the file that was read last.
     path: String,
+    /// A directory, and the controllers that are on in it.
+    controllers: (String, String),
     found: Container,
 }
 
@@ -286,6 +355,51 @@ impl LimitReader<'_> {
         Value::Unknown
     }
 
+    /// Where the mounts don't show the process's cgroup, a limit may be out of sight.
+    fn check_place(&mut self, place: &Hierarchy) {
+        let is_wrong = match place.doubt {
+            None => false,
+            Some(Doubt::NoMount) => !self.root.has_directory(&place.path),
+            Some(Doubt::Outside) => true,
+        };
+        let source = Source::file(place.path.clone());
+        if is_wrong && !self.problems.iter().any(|problem| problem.source == source) {
+            let Member { membership, who, .. } = self.member;
+            let consequence =
+                format!("limits of the cgroup that {membership} says {who} runs in may be out of sight");
+            let kind = ProblemKind::Absent;
+            self.problems.push(Problem { source, kind, consequence: consequence.into() });
+        }
+    }
+
+    /// A file of version 2 was not there. The real root has none of a controller's, nor has a cgroup in which the controller is
+    /// off; in another it must be there.
+    fn check_missing(&mut self, level: &str, controller: &str, resource: Resource) {
+        if self.controllers.0 != level || controller == "cpuset" {
+            // The real root has no events, and of the files that are looked for a cpuset's only. What is kept of it serves
+            // the first two controllers, which come before cpuset.
+            let is_root = self.root.file_type(&format!("{level}/cgroup.events")).is_none();
+            let controllers = format!("{level}/cgroup.controllers");
+            let controllers = if is_root && controller != "cpuset" {
+                String::new()
+            } else {
+                self.root.text(&controllers).unwrap_or_default()
+            };
+            self.controllers = (level.to_owned(), controllers);
+        }
+        if self.controllers.1.split_ascii_whitespace().any(|on| on == controller) {
+            self.absent(resource);
+        }
+    }
+
+    /// The file that was read last must be there, and is not.
+    fn absent(&mut self, resource: Resource) {
+        let source = self.source();
+        let consequence = instead(resource).into();
+        self.problems.push(Problem { source: source.clone(), kind: ProblemKind::Absent, consequence });
+        self.unknown(resource, source);
+    }
+
     /// False where the place is nonsense; then nothing below it is read.
     fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
         if place.path.len() <= LONGEST_PATH {
@@ -301,7 +415,9 @@ impl LimitReader<'_> {
     /// The process's own cgroup holds no file of a controller: most likely the controller is off there. But were the
     /// directory itself missing, a limit could be out of sight.
     fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
-        if place.certain && place.is_nested() && !self.root.has_directory(&place.path) {
+        // The usual place of a process at the root is not looked for.
+        let may_lack = place.is_nested() || !place.path.starts_with(STANDARD_PLACE);
+        if place.certain && may_lack && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
             let Member { membership, who, .. } = self.member;
             let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
@@ -321,6 +437,7 @@ impl LimitReader<'_> {
         }
         let own = place.path.len();
         let mut least = u64::MAX;
+        let mut own_is_there = false;
         for level in place.levels() {
             let mut is_there = false;
             let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
@@ -329,7 +446,8 @@ impl LimitReader<'_> {
                 ("memory.max", cgroup::memory_v2)
             };
             match self.value((level, file), RESOURCE, parse, "bytes, or max") {
-                Value::Missing => {}
+                Value::Missing if place.v1 => {}
+                Value::Missing => self.check_missing(level, "memory", RESOURCE),
                 Value::Is(LimitValue::At(bytes)) => {
                     is_there = true;
                     least = least.min(bytes);
@@ -342,7 +460,7 @@ impl LimitReader<'_> {
             }
             if !place.v1 {
                 match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
-                    Value::Missing => {}
+                    Value::Missing => self.check_missing(level, "memory", RESOURCE),
                     Value::Is(LimitValue::At(bytes)) => {
                         is_there = true;
                         self.push(Amount::Memory(bytes), self.source());
@@ -350,20 +468,29 @@ impl LimitReader<'_> {
                     Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
                 }
             }
-            if level.len() == own && !is_there {
-                self.check_own_directory(place, RESOURCE);
+            if level.len() == own {
+                own_is_there = is_there;
+                if !is_there {
+                    self.check_own_directory(place, RESOURCE);
+                }
             }
         }
         if place.v1 {
             // Knows the levels out of sight as well.
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
-            let value = self.value((&place.path, "memory.stat"), RESOURCE, parse, expected);
-            if let Value::Is(LimitValue::At(bytes)) = value
-                && bytes < least
-            {
-                let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
-                self.push(Amount::Memory(bytes), source);
+            match self.value((&place.path, "memory.stat"), RESOURCE, parse, expected) {
+                Value::Is(LimitValue::At(bytes)) if bytes < least => {
+                    let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
+                    self.push(Amount::Memory(bytes), source);
+                }
+                // The two are only ever there together.
+                Value::Missing if own_is_there => {
+                    let (source, kind) = (self.source(), ProblemKind::Absent);
+                    let consequence = "limits out of sight are not known".into();
+                    self.problems.push(Problem { source, kind, consequence });
+                }
+                Value::Is(_) | Value::Missing | Value::Unknown => {}
             }
         }
     }
@@ -382,10 +509,15 @@ impl LimitReader<'_> {
             };
             match value {
                 Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
-                Value::Missing if level.len() == place.path.len() => {
-                    self.check_own_directory(place, RESOURCE);
+                Value::Missing => {
+                    if !place.v1 {
+                        self.check_missing(level, "cpu", RESOURCE);
+                    }
+                    if level.len() == place.path.len() {
+                        self.check_own_directory(place, RESOURCE);
+                    }
                 }
-                Value::Is(LimitValue::Unlimited) | Value::Unknown | Value::Missing => {}
+                Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
             }
         }
     }
@@ -396,6 +528,11 @@ impl LimitReader<'_> {
         let expected = "a quota in microseconds above 0, or -1";
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
             Value::Is(LimitValue::At(quota)) => quota,
+            // The two are only ever there together.
+            Value::Missing if self.root.file_type(&format!("{level}/cpu.cfs_period_us")).is_some() => {
+                self.absent(RESOURCE);
+                return Value::Unknown;
+            }
             other => return other,
         };
         let expected = "a period of 1000 to 1000000 microseconds";
@@ -421,28 +558,58 @@ impl LimitReader<'_> {
         }
     }
 
-    /// The CPUs of the innermost cgroup that says any: what the kernel has made of all levels. Those further out don't
-    /// count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
-    fn cpus(&mut self, place: &Hierarchy) {
-        const RESOURCE: Resource = Resource::Cpu;
-        if !self.can_be_opened(place, RESOURCE) {
+    /// The CPUs and the memory nodes of the innermost cgroup that says any: what the kernel has made of all levels. Those
+    /// further out don't count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
+    fn cpuset(&mut self, place: &Hierarchy) {
+        if !self.can_be_opened(place, Resource::Cpu) {
             return;
         }
         // Kernels before 4.2 have no effective list in version 1.
-        let files: &[&str] =
-            if place.v1 { &["cpuset.effective_cpus", "cpuset.cpus"] } else { &["cpuset.cpus.effective"] };
-        for level in place.levels().rev() {
-            for file in files {
-                match self.value((level, file), RESOURCE, CpuSet::parse, "a list of CPUs") {
-                    Value::Is(cpus) if !cpus.is_empty() => {
-                        self.push(Amount::Cpus(cpus), self.source());
-                        return;
-                    }
-                    Value::Unknown => return,
-                    Value::Is(_) | Value::Missing => {}
-                }
+        let [cpus, nodes]: [&[&str]; 2] = if place.v1 {
+            [&["cpuset.effective_cpus", "cpuset.cpus"], &["cpuset.effective_mems", "cpuset.mems"]]
+        } else {
+            [&["cpuset.cpus.effective"], &["cpuset.mems.effective"]]
+        };
+        if let Value::Is(cpus) = self.innermost_set(place, cpus, Resource::Cpu) {
+            self.push(Amount::Cpus(cpus), self.source());
+        }
+        if let Value::Is(allowed) = self.innermost_set(place, nodes, Resource::Memory) {
+            let source = self.source();
+            if let Some(amount) = nodes::granted(self.root, &allowed, self.problems) {
+                self.push(amount, source);
             }
         }
+    }
+
+    /// The first of `files` that is there and not empty, from the process's own cgroup outwards.
+    fn innermost_set(&mut self, place: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
+        // An empty list is a line, too.
+        let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
+        let expected = match resource {
+            Resource::Cpu => "a list of CPUs",
+            Resource::Memory => "a list of memory nodes",
+        };
+        for level in place.levels().rev() {
+            let mut is_there = false;
+            for file in files {
+                match self.value((level, file), resource, parse, expected) {
+                    Value::Is(set) if !set.is_empty() => return Value::Is(set),
+                    Value::Unknown => return Value::Unknown,
+                    Value::Is(_) => is_there = true,
+                    Value::Missing => {}
+                }
+            }
+            if is_there || resource == Resource::Memory {
+                continue;
+            }
+            if !place.v1 {
+                self.check_missing(level, "cpuset", resource);
+            } else if place.certain && level.len() == place.path.len() && self.root.has_directory(level) {
+                // In version 1 every cgroup has them.
+                self.absent(resource);
+            }
+        }
+        Value::Missing
     }
 }
 

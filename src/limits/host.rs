@@ -2,9 +2,9 @@
 
 use memchr::memmem;
 
-use crate::limits::{Amount, Limit, Resource, Scope};
+use crate::limits::{Amount, Limit, Resource, Scope, nodes};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::quantity::decimal;
+use crate::parse::quantity::{decimal, kibibytes};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
@@ -12,6 +12,8 @@ use crate::root::{ReadError, Root};
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// proc_pid_status(5): `Cpus_allowed_list`, what `CPUAffinity=` of systemd-system.conf(5) or isolcpus leave.
 pub const PID_1_STATUS: &str = "/proc/1/status";
+/// From here on more memory changes nothing but what an operator sets (the guide's last guardrail, 24 GB).
+const ENOUGH_MEMORY: u64 = 24_000_000_000;
 /// proc_meminfo(5).
 const MEMINFO: &str = "/proc/meminfo";
 
@@ -31,7 +33,70 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
     limits.extend(affinity(root, PID_1_STATUS, Scope::Inherited, problems));
     let (memory, memory_total) = memory(root, problems);
     limits.push(memory);
+    offline_memory(root, memory_total, problems);
     Host { limits, memory_total }
+}
+
+/// Where the CPUs online are not those of the kernel, counts them instead of taking them for particular ones. lxcfs shows
+/// a container as many as it is granted, from 0 on, while affinity and cpuset name the machine's own; no kernel has an
+/// affinity or an effective cpuset without a CPU that is online.
+pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
+    let is_online = |limit: &Limit| *limit.source.file == *ONLINE;
+    let Some(Amount::Cpus(online)) = limits.iter().find(|limit| is_online(limit)).map(|limit| &limit.amount)
+    else {
+        return;
+    };
+    let is_disjoint = |limit: &Limit| match &limit.amount {
+        Amount::Cpus(set) => {
+            let mut common = set.clone();
+            common.intersect(online);
+            common.is_empty()
+        }
+        _ => false,
+    };
+    if root.mounts().mounts.is_lxcfs(ONLINE) || limits.iter().any(is_disjoint) {
+        let milli = u64::from(online.count()) * 1000;
+        for limit in limits.iter_mut().filter(|limit| is_online(limit)) {
+            limit.amount = Amount::CpuTime(milli);
+        }
+    }
+}
+
+/// Says how much memory has been plugged in and not been put to use: what hot-plug adds may stay offline, by the kernel's or
+/// the operator's choice (Documentation/admin-guide/mm/memory-hotplug.rst).
+fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) {
+    const MEMORY: &str = "/sys/devices/system/memory";
+    // More is not known to be worth a look at each block.
+    const MOST_BLOCKS: usize = 8192;
+    let Some(total) = total.filter(|total| *total < ENOUGH_MEMORY) else {
+        return;
+    };
+    let size = |text: &str| u64::from_str_radix(text.trim(), 16).ok();
+    let Ok(Some(size)) = root.with_text(&format!("{MEMORY}/block_size_bytes"), size) else {
+        return;
+    };
+    // The kernel keeps some for itself from the start, a crash kernel's for one.
+    let plausible = total.saturating_add(total / 8).saturating_add(1 << 30);
+    let blocks = root.link_count(MEMORY).filter(|links| *links > 1);
+    if blocks.is_some_and(|blocks| blocks.saturating_mul(size) <= plausible) {
+        return;
+    }
+    let mut states = Vec::new();
+    let listed = root.each_entry(MEMORY, |name, _| {
+        let number = name.strip_prefix(b"memory").and_then(|number| std::str::from_utf8(number).ok());
+        if let Some(number) = number.and_then(decimal::<u64>).filter(|_| states.len() < MOST_BLOCKS) {
+            states.push(format!("{MEMORY}/memory{number}/state"));
+        }
+    });
+    let is_offline = |path: &&String| root.with_text(path, |text| text.trim() == "offline") == Ok(true);
+    let offline = listed.map_or(0, |()| states.iter().filter(is_offline).count() as u64);
+    if offline > 0 {
+        problems.push(Problem {
+            source: Source::file(MEMORY),
+            kind: ProblemKind::OfflineMemory { bytes: offline.saturating_mul(size) },
+            consequence: "it does not count; chmem(8) puts it online".into(),
+        });
+    }
 }
 
 fn limit(amount: Amount, source: Source) -> Limit {
@@ -56,25 +121,35 @@ fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
     limit(amount, source)
 }
 
-/// The affinity in `status`, a process's /proc/PID/status: for a machine PID 1's. No such file, or no such line: nothing is
-/// known to narrow the CPUs online (an image has no /proc; an unprivileged caller under `hidepid=` does not see PID 1).
+/// The affinity in `status`, a process's /proc/PID/status: for a machine PID 1's. Where not even the directory around it can
+/// be seen, nothing is known to narrow the CPUs online (an image has no /proc; an unprivileged caller under `hidepid=`
+/// does not see PID 1).
 pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
     const INSTEAD: &str = "counting on 1 CPU";
     let source = || Source::key(status.to_owned(), 0, KEY);
     let amount = root.with_text(status, |text| {
-        let value = field(text, "Cpus_allowed_list:")?;
-        Some(match CpuSet::parse(value) {
-            Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
-            _ => {
-                problems.push(Problem::bad_value(source(), value, "a list of CPUs", INSTEAD));
-                Amount::Unknown(Resource::Cpu)
-            }
-        })
+        // The kernel always writes that line.
+        let value = field(text, "Cpus_allowed_list:").ok_or(ProblemKind::Absent)?;
+        match CpuSet::parse(value) {
+            Some(cpus) if !cpus.is_empty() => Ok(cpus),
+            _ => Err(ProblemKind::bad_value(value, "a list of CPUs")),
+        }
     });
     let amount = match amount {
-        Ok(amount) => amount?,
-        Err(ReadError::Missing) => return None,
+        Ok(Ok(cpus)) => Amount::Cpus(cpus),
+        Ok(Err(kind)) => {
+            problems.push(Problem { source: source(), kind, consequence: INSTEAD.into() });
+            Amount::Unknown(Resource::Cpu)
+        }
+        Err(ReadError::Missing) => {
+            let directory = status.rsplit_once('/').map_or("", |(directory, _)| directory);
+            if root.has_directory(directory) {
+                let consequence = "taking it that all CPUs online may be used";
+                problems.push(Problem::unreadable(status.to_owned(), ReadError::Missing, consequence));
+            }
+            return None;
+        }
         Err(error) => {
             problems.push(Problem::unreadable(status.to_owned(), error, INSTEAD));
             Amount::Unknown(Resource::Cpu)
@@ -85,35 +160,73 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
 
 /// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
+    const INSTEAD: &str = "taking the safest low-memory baseline";
     let source = |key| Source::key(MEMINFO, 0, key);
     let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
-    match read {
-        Ok((total, held)) if held > 0 => {
-            let usable = total.saturating_sub(held);
-            (limit(Amount::Memory(usable), source("MemTotal less Hugetlb")), Some(total))
-        }
-        Ok((total, _)) => (limit(Amount::Memory(total), source("MemTotal")), Some(total)),
+    let (total, held) = match read {
+        Ok(read) => read,
         Err(kind) => {
             let unreadable = matches!(kind, ProblemKind::Unreadable(_));
             let place = if unreadable { Source::file(MEMINFO) } else { source("MemTotal") };
-            let instead = "taking the safest low-memory baseline".into();
-            problems.push(Problem { source: place, kind, consequence: instead });
-            (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None)
+            problems.push(Problem { source: place, kind, consequence: INSTEAD.into() });
+            return (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None);
         }
-    }
+    };
+    let held = match held {
+        Ok(held) => held,
+        Err((key, kind)) => {
+            problems.push(Problem { source: source(key), kind, consequence: INSTEAD.into() });
+            return (limit(Amount::Unknown(Resource::Memory), source(key)), Some(total));
+        }
+    };
+    let usable = if root.mounts().mounts.is_lxcfs(MEMINFO) {
+        // lxcfs shows the container's memory, and the huge pages of the whole machine: they take from the machine's.
+        match nodes::total(root).filter(|_| held > 0) {
+            Some(machine) => total.min(machine.saturating_sub(held)),
+            None => total,
+        }
+    } else {
+        total.saturating_sub(held)
+    };
+    let key = if usable < total { "MemTotal less Hugetlb" } else { "MemTotal" };
+    (limit(Amount::Memory(usable), source(key)), Some(total))
 }
 
+/// What is held for huge pages, in bytes, or the line that can't be understood.
+type Held = Result<u64, (&'static str, ProblemKind)>;
+
 /// MemTotal, and what is held for huge pages: in MemTotal, of no use to PyPNM. Both in bytes.
-fn memory_of(meminfo: &str) -> Result<(u64, u64), ProblemKind> {
+fn memory_of(meminfo: &str) -> Result<(u64, Held), ProblemKind> {
     let value = field(meminfo, "MemTotal:").ok_or(ProblemKind::Absent)?;
     let total = kibibytes(value).filter(|bytes| *bytes > 0);
     let total = total.ok_or_else(|| ProblemKind::bad_value(value, "a number of kB above 0"))?;
+    Ok((total, held_of(meminfo)))
+}
+
+/// Absent lines say that there are no huge pages: the kernel is built without them. A line that is there must be whole.
+fn held_of(meminfo: &str) -> Held {
+    const PAGES: &str = "HugePages_Total";
+    let sum = field(meminfo, "Hugetlb:");
+    if let Some(bytes) = sum.and_then(kibibytes) {
+        return Ok(bytes);
+    }
     // Kernels before 4.16 have no sum over the page sizes.
-    let held = field(meminfo, "Hugetlb:").and_then(kibibytes).or_else(|| {
-        let pages: u64 = decimal(field(meminfo, "HugePages_Total:")?)?;
-        pages.checked_mul(kibibytes(field(meminfo, "Hugepagesize:")?)?)
-    });
-    Ok((total, held.unwrap_or(0)))
+    match (field(meminfo, "HugePages_Total:"), field(meminfo, "Hugepagesize:")) {
+        (Some(pages), Some(size)) => match (decimal::<u64>(pages), kibibytes(size)) {
+            (Some(0), _) => Ok(0),
+            (Some(pages), Some(size)) => Ok(pages.saturating_mul(size)),
+            (None, _) => Err((PAGES, ProblemKind::bad_value(pages, "a number of pages"))),
+            (_, None) => Err(("Hugepagesize", ProblemKind::bad_value(size, "a number of kB"))),
+        },
+        (None, None) => match sum {
+            Some(sum) => Err(("Hugetlb", ProblemKind::bad_value(sum, "a number of kB"))),
+            // Each line ends in a newline; without it the rest is missing, and they come late.
+            None if meminfo.contains('\n') && !meminfo.ends_with('\n') => Err((PAGES, ProblemKind::Absent)),
+            None => Ok(0),
+        },
+        (Some(_), None) => Err(("Hugepagesize", ProblemKind::Absent)),
+        (None, Some(_)) => Err((PAGES, ProblemKind::Absent)),
+    }
 }
 
 /// The value of the line `name: value` of a /proc file; `name` with its colon.
@@ -126,9 +239,4 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     };
     let end = memchr::memchr(b'\n', value.as_bytes()).unwrap_or(value.len());
     value.get(..end).map(str::trim)
-}
-
-/// `4016576 kB`, in bytes.
-fn kibibytes(value: &str) -> Option<u64> {
-    decimal::<u64>(value.strip_suffix("kB")?.trim_end())?.checked_mul(1024)
 }

@@ -1,14 +1,16 @@
 //! Limits as data: which resource, how much, and where it says so. One module a family:
-//! [`host`] (the machine), [`cgroup`] (its container), [`service`] (the unit and its slices), [`process`] (a process that
+//! [`host`] (the machine, and its memory [`nodes`]), [`cgroup`] (its container), [`service`] (the unit and its slices), [`process`] (a process that
 //! is the service already, or is about to become it).
 //!
 //! Collecting is all that happens here; [`crate::capacity`] takes the minimum.
 
 pub mod cgroup;
 pub mod host;
+pub mod nodes;
 pub mod process;
 pub mod service;
 
+use crate::limits::nodes::NodeMemory;
 use crate::parse::cpu_list::CpuSet;
 use crate::problem::Source;
 
@@ -30,6 +32,8 @@ pub enum Amount {
     CpuTime(u64),
     /// The CPUs it may run on.
     Cpus(CpuSet),
+    /// The memory of some memory nodes.
+    MemoryNodes(NodeMemory),
     /// There is, or may be, a limit that could not be read: it counts as the smallest there is.
     Unknown(Resource),
 }
@@ -68,7 +72,9 @@ impl Limit {
     /// What it is on.
     pub fn resource(&self) -> Resource {
         match self.amount {
-            Amount::Memory(_) | Amount::Unknown(Resource::Memory) => Resource::Memory,
+            Amount::Memory(_) | Amount::MemoryNodes(_) | Amount::Unknown(Resource::Memory) => {
+                Resource::Memory
+            }
             Amount::CpuTime(_) | Amount::Cpus(_) | Amount::Unknown(Resource::Cpu) => Resource::Cpu,
         }
     }

@@ -12,7 +12,7 @@
 //!   count (`config_parse_cpu_set()`). What both grant counts.
 //! - A percentage is of what systemd's `physical_memory()` says, in whole pages; without knowing it, the least.
 
-use crate::limits::{Amount, Limit, Resource, Scope};
+use crate::limits::{Amount, Limit, Resource, Scope, nodes};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Size, permyriad, size};
 use crate::problem::{Problem, Source, Sourced};
@@ -22,6 +22,8 @@ use crate::units::specifier::{self, Unexpanded};
 use crate::units::{Assignment, Unit};
 
 const SKIPPED: &str = "systemd skips the line";
+/// Of one unit no more bad values are reported; systemd itself reports them all.
+const MOST_FAULTS: usize = 50;
 /// The kernel says which CPUs a NUMA node has (Documentation/ABI/stable/sysfs-devices-node).
 const NODES: &str = "/sys/devices/system/node";
 /// The smallest page of any machine: percentages are rounded down to pages.
@@ -73,6 +75,10 @@ pub struct ResourceSettings {
     pub cpu_quota: Option<Sourced<u32>>,
     /// `AllowedCPUs=`
     pub allowed_cpus: Option<Sourced<Cpus>>,
+    /// `AllowedMemoryNodes=`
+    pub allowed_memory_nodes: Option<Sourced<Cpus>>,
+    /// The nodes of `NUMAPolicy=bind`: the policy that confines.
+    pub bound_nodes: Option<Sourced<CpuSet>>,
     /// `CPUAffinity=` with a list.
     pub cpu_affinity: Option<Sourced<Cpus>>,
     /// `CPUAffinity=numa`
@@ -93,16 +99,21 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
     let Some(name) = Name::parse(&unit.name) else {
         return settings;
     };
-    let mut reader = SettingReader { unit, name, physical_memory, settings: &mut settings, problems };
+    let mut reader =
+        SettingReader { unit, name, physical_memory, settings: &mut settings, problems, reported: 0 };
     let memory_max = reader.memory("MemoryMax");
     let memory_high = reader.memory("MemoryHigh");
     let memory_limit = reader.memory("MemoryLimit");
     let others = ["MemoryMin", "MemoryLow", "MemorySwapMax"].map(|key| reader.memory(key).is_some());
     let cpu_quota = reader.cpu_quota();
-    let allowed_cpus = reader.allowed_cpus();
-    let ((cpu_affinity, numa_affinity), slice) = match name.unit_type {
-        Type::Service => (reader.affinity(), reader.slice()),
-        Type::Slice => ((None, None), None),
+    let allowed_cpus = reader.allowed("AllowedCPUs");
+    let allowed_memory_nodes = reader.allowed("AllowedMemoryNodes");
+    let ((cpu_affinity, numa_affinity), bound_nodes, slice) = match name.unit_type {
+        Type::Service => {
+            let mask = reader.numa_mask();
+            (reader.affinity(&mask), reader.bound_nodes(&mask), reader.slice())
+        }
+        Type::Slice => ((None, None), None, None),
     };
     settings.memory_limit_ignored =
         memory_max.is_some() || memory_high.is_some() || others.into_iter().any(|said| said);
@@ -111,6 +122,8 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
     settings.memory_limit = memory_limit;
     settings.cpu_quota = cpu_quota;
     settings.allowed_cpus = allowed_cpus;
+    settings.allowed_memory_nodes = allowed_memory_nodes;
+    settings.bound_nodes = bound_nodes;
     settings.cpu_affinity = cpu_affinity;
     settings.numa_affinity = numa_affinity;
     settings.slice = slice;
@@ -150,6 +163,13 @@ pub fn limits(
             None => push(Amount::Unknown(Resource::Cpu), &said.source),
         }
     }
+    let allowed = settings.allowed_memory_nodes.iter().map(|said| (said.value.granted(), &said.source));
+    let bound = settings.bound_nodes.iter().map(|said| (said.value.clone(), &said.source));
+    for (set, source) in allowed.chain(bound) {
+        if let Some(amount) = nodes::granted(root, &set, problems) {
+            push(amount, source);
+        }
+    }
     limits
 }
 
@@ -173,7 +193,7 @@ pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Opt
                 return None;
             }
         };
-        let Some(of_node) = CpuSet::parse(&text) else {
+        let Some(of_node) = CpuSet::parse(&text).filter(|_| !text.is_empty()) else {
             problems.push(Problem::bad_value(Source::file(path), text.trim(), "a list of CPUs", INSTEAD));
             return None;
         };
@@ -188,6 +208,8 @@ struct SettingReader<'a> {
     physical_memory: Option<u64>,
     settings: &'a mut ResourceSettings,
     problems: &'a mut Vec<Problem>,
+    /// How many bad values there were.
+    reported: usize,
 }
 
 impl SettingReader<'_> {
@@ -200,8 +222,11 @@ impl SettingReader<'_> {
     }
 
     fn bad_but(&mut self, assignment: &Assignment, expected: &'static str, instead: &'static str) {
-        let source = assignment.source.clone();
-        self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+        self.reported += 1;
+        if self.reported <= MOST_FAULTS {
+            let source = assignment.source.clone();
+            self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+        }
     }
 
     /// A value that systemd can tell, but not from here.
@@ -265,9 +290,9 @@ impl SettingReader<'_> {
     }
 
     /// `config_parse_allowed_cpuset()`
-    fn allowed_cpus(&mut self) -> Option<Sourced<Cpus>> {
+    fn allowed(&mut self, key: &'static str) -> Option<Sourced<Cpus>> {
         let mut said = None;
-        for assignment in self.unit.assignments_of("AllowedCPUs") {
+        for assignment in self.unit.assignments_of(key) {
             self.add_cpus(assignment, &mut said);
         }
         said.filter(restricts)
@@ -279,7 +304,12 @@ impl SettingReader<'_> {
         let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
-                self.unknown(assignment, &[Resource::Cpu]);
+                let resources: &[Resource] = match assignment.key {
+                    "AllowedMemoryNodes" => &[Resource::Memory],
+                    "NUMAMask" => &[Resource::Cpu, Resource::Memory],
+                    _ => &[Resource::Cpu],
+                };
+                self.unknown(assignment, resources);
                 return false;
             }
             Err(Unexpanded::NoSuch) => {
@@ -288,13 +318,13 @@ impl SettingReader<'_> {
             }
         };
         let Some(list) = CpuSet::parse_setting(&value) else {
-            self.bad(assignment, "a list of CPUs");
+            self.bad(assignment, list_of(assignment));
             return false;
         };
         let valid = list.valid;
         if !valid {
             let instead = "systemd skips the line, from version 258 on only what is wrong in it";
-            self.bad_but(assignment, "a list of CPUs", instead);
+            self.bad_but(assignment, list_of(assignment), instead);
         }
         let mut cpus = said.take().map(|said| said.value).unwrap_or_default();
         if valid && list.words == 0 {
@@ -312,7 +342,7 @@ impl SettingReader<'_> {
     }
 
     /// `config_parse_exec_cpu_affinity()`: a list, or the nodes; both, where versions differ on which.
-    fn affinity(&mut self) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
+    fn affinity(&mut self, mask: &Nodes) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
         let mut said = None;
         let mut numa = None;
         for assignment in self.unit.assignments_of("CPUAffinity") {
@@ -323,8 +353,29 @@ impl SettingReader<'_> {
                 numa = None;
             }
         }
-        let numa = numa.map(|source| Sourced { value: self.numa_mask(), source });
+        let numa = numa.map(|source| Sourced { value: mask.clone(), source });
         (said.filter(restricts), numa)
+    }
+
+    /// `NUMAPolicy=`: the nodes that `bind` leaves. `interleave` and `preferred` take others where theirs have no more memory.
+    fn bound_nodes(&mut self, mask: &Nodes) -> Option<Sourced<CpuSet>> {
+        const POLICIES: [&str; 5] = ["default", "preferred", "bind", "interleave", "local"];
+        let mut policy = None;
+        for assignment in self.unit.assignments_of("NUMAPolicy") {
+            match assignment.value.as_str() {
+                "" => policy = None,
+                known if POLICIES.contains(&known) => policy = Some(assignment),
+                _ => self.bad(assignment, "a policy (bind, preferred, interleave, local or default)"),
+            }
+        }
+        let policy = policy.filter(|policy| policy.value == "bind")?;
+        match mask {
+            Nodes::Some(nodes) if !nodes.is_empty() => {
+                Some(Sourced { value: nodes.clone(), source: policy.source.clone() })
+            }
+            // All of them confine nothing, and none at all is no policy.
+            _ => None,
+        }
     }
 
     /// `NUMAMask=`. An invalid one is ignored; from 258 on it seems to take back earlier ones, which would grant more.
@@ -355,6 +406,15 @@ impl SettingReader<'_> {
             }
         }
         slice
+    }
+}
+
+/// What a setting is a list of.
+fn list_of(assignment: &Assignment) -> &'static str {
+    if matches!(assignment.key, "AllowedMemoryNodes" | "NUMAMask") {
+        "a list of memory nodes"
+    } else {
+        "a list of CPUs"
     }
 }
 

@@ -258,7 +258,7 @@ impl<'a> Environment<'a> {
                 self.not_read.push(Override { source: assignment.source.clone(), effect });
                 continue;
             };
-            let variables = match root.with_bytes(&path, environment::variables) {
+            let variables = match root.with_guarded_bytes(&path, environment::variables) {
                 Ok(Ok(variables)) => variables,
                 Ok(Err((line, fault))) => {
                     problems.push(Problem {

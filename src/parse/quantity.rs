@@ -212,6 +212,11 @@ impl std::fmt::Display for Gb {
     }
 }
 
+/// `4016576 kB`, as files in /proc and /sys have it, in bytes.
+pub fn kibibytes(value: &str) -> Option<u64> {
+    decimal::<u64>(value.strip_suffix("kB")?.trim_end())?.checked_mul(1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Cpus, GIB, Gb, Gib, Size, integer, milli_cpus, permyriad, size};

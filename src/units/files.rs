@@ -428,14 +428,23 @@ impl<'a> Index<'a> {
         let mut files: Vec<(String, usize)> = Vec::new();
         for (number, (directory, name)) in places.iter().enumerate() {
             let path = join(directory, name);
+            let mut not_utf8 = Vec::new();
             let listed = self.root.each_entry(&path, |name, _| {
-                if name.ends_with(b".conf")
-                    && !name.starts_with(b".")
-                    && let Ok(name) = std::str::from_utf8(name)
-                {
-                    files.push((name.to_owned(), number));
+                if !name.ends_with(b".conf") || name.starts_with(b".") {
+                    return;
+                }
+                match std::str::from_utf8(name) {
+                    Ok(name) => files.push((name.to_owned(), number)),
+                    // systemd reads it.
+                    Err(_) => not_utf8.push(join(&path, &String::from_utf8_lossy(name))),
                 }
             });
+            for path in not_utf8 {
+                let source = Source::file(path);
+                unread.push(source.clone());
+                let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
+                problems.push(Problem { source, kind, consequence: SKIPPED_FILE.into() });
+            }
             match listed {
                 Ok(()) | Err(ReadError::Missing) => {}
                 Err(error) => {

@@ -168,6 +168,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
 fn amount(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Memory(bytes) => format!("{} = {} GiB", Gb(*bytes), Gib(*bytes)),
+        Amount::MemoryNodes(nodes) => format!("{} = {} GiB", Gb(nodes.bytes()), Gib(nodes.bytes())),
         Amount::CpuTime(milli) => Cpus(*milli).to_string(),
         Amount::Cpus(set) => set.count().to_string(),
         Amount::Unknown(_) => "unknown".to_owned(),
@@ -177,6 +178,7 @@ fn amount(limit: &Limit) -> String {
 fn source(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Cpus(set) => format!("{} ({set})", limit.source),
+        Amount::MemoryNodes(nodes) => format!("{} (memory nodes {nodes})", limit.source),
         Amount::Unknown(_) => format!("{}, assumed to be minimal", limit.source),
         Amount::Memory(_) | Amount::CpuTime(_) => limit.source.to_string(),
     }

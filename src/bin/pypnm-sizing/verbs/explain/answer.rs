@@ -106,6 +106,7 @@ impl LimitAnswer {
     fn new(limit: &Limit, binds: bool) -> Self {
         let (amount, cpus) = match &limit.amount {
             Amount::Memory(bytes) => (Some(*bytes), None),
+            Amount::MemoryNodes(nodes) => (Some(nodes.bytes()), None),
             Amount::CpuTime(milli) => (Some(*milli), None),
             Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
             Amount::Unknown(_) => (None, None),
