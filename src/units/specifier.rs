@@ -5,12 +5,15 @@ use std::borrow::Cow;
 
 use crate::units::name::{Name, NameKind, unescape};
 
-/// Why `text` can't be expanded.
+/// systemd's bound on a line and on what becomes of it (`LONG_LINE_MAX`).
+const LONGEST: usize = 1 << 20;
+
+/// Why `text` cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unexpanded {
     /// It depends on what isn't read here: the host's name, its kernel, credentials …
     Unknown,
-    /// There is no such specifier: systemd skips the whole setting.
+    /// There is no such specifier, or the result is longer than a line may be: systemd skips the whole setting.
     NoSuch,
 }
 
@@ -48,6 +51,9 @@ fn expand_among<'t>(
             }
             Some(letter) if !allowed(letter) => return Err(Unexpanded::NoSuch),
             Some(letter) => out.push_str(&value(letter, name)?),
+        }
+        if out.len() > LONGEST {
+            return Err(Unexpanded::NoSuch);
         }
     }
     Ok(Cow::Owned(out))
@@ -115,6 +121,9 @@ mod tests {
             assert_eq!(of(text, "a-b@c\\x2dd.service"), Some(expected), "{text}");
         }
         assert_eq!(of("x%iy", "a.service"), Some(Ok("xy".into())));
+        let name = format!("{}.service", "a".repeat(240));
+        assert_eq!(of(&"%n".repeat(4000), &name).map(|e| e.map(|e| e.len())), Some(Ok(4000 * 248)));
+        assert_eq!(of(&"%n".repeat(5000), &name), Some(Err(Unexpanded::NoSuch)), "no more than a line");
         let slice =
             |text: &str| Name::parse("a@b.service").map(|name| expand_name(text, &name).map(Cow::into_owned));
         assert_eq!(slice("x-%i.slice"), Some(Ok("x-b.slice".into())));

@@ -100,6 +100,8 @@ topics! {
     MachineChanged = "machine-changed",
     /// The configuration, or an override, has changed since the last reload.
     ConfigurationChanged = "configuration-changed",
+    /// The limits in force allow less than the generator could see; the last look at each start counts them.
+    LimitsInForce = "limits-in-force",
     /// The running service still has the numbers from before the last reload.
     NotRestarted = "not-restarted",
     /// The unit's own files or the command line override the generated drop-in.

@@ -74,6 +74,7 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
         Ok(expected) if judge.is_in_force() => {
             let (numbers, loaded) = judge.next_start(expected);
             judge.generated(expected, numbers, loaded);
+            let numbers = judge.last_look(expected, numbers);
             next_start = Some(numbers);
             (in_use, needs_restart) = judge.running(expected, numbers);
         }
@@ -219,6 +220,44 @@ impl Judge<'_> {
             Numbers { workers, limit_max_requests: limit },
             Numbers { workers: loaded_workers, limit_max_requests: loaded_limit },
         )
+    }
+
+    /// What the last look at a start makes of the numbers that nobody set by hand: it lowers them to what the limits in
+    /// force allow. It cannot change the environment of a unit that starts uvicorn directly.
+    fn last_look(&mut self, expected: &Expected, next_start: Numbers) -> Numbers {
+        let Some(in_force) = &self.facts.in_force else {
+            return next_start;
+        };
+        let (program, keys) = self.launched();
+        let set_by_hand = |keys| expected.overrides.effective_number(keys, 0, 0).set_by.is_some();
+        let allowed = in_force.numbers;
+        let lowered = Numbers {
+            workers: if set_by_hand(keys.workers) { next_start.workers } else { allowed.workers },
+            limit_max_requests: if set_by_hand(keys.limit) {
+                next_start.limit_max_requests
+            } else {
+                allowed.limit_max_requests
+            },
+        };
+        if lowered == next_start {
+            return next_start;
+        }
+        let text = format!("the limits in force allow {}: {}", say(lowered), in_force.why);
+        if program == Program::Uvicorn {
+            let text = format!("{text}; started directly, uvicorn takes {}", say(next_start));
+            self.report(Topic::LimitsInForce, State::Warning, text, None);
+            return next_start;
+        }
+        // Where it runs, what it uses is compared with the lowered numbers.
+        let (state, fix) = match &self.facts.live {
+            Live::Running(_) => (State::Ok, None),
+            Live::Not | Live::Hidden(_) => {
+                (State::Warning, Some(format!("systemctl restart {}", self.facts.unit)))
+            }
+        };
+        let text = format!("{text}; the last look at a start lowers {}", say(next_start));
+        self.report(Topic::LimitsInForce, state, text, fix.as_deref());
+        lowered
     }
 
     /// One number, after a reload and without one.

@@ -92,6 +92,9 @@ pub(crate) struct Loaded {
     /// When its main process started and ended.
     pub(crate) main_started: u64,
     pub(crate) main_exited: u64,
+    /// MemoryMax and MemoryHigh in bytes; `None`: infinity.
+    pub(crate) memory_max: Option<u64>,
+    pub(crate) memory_high: Option<u64>,
     /// ControlGroup; empty where none runs.
     pub(crate) cgroup: String,
     /// DropInPaths
@@ -107,7 +110,7 @@ pub(crate) struct Loaded {
 }
 
 /// Properties whose values hold no line feed: systemd's own words, numbers and, in the cgroup's path, escaped names.
-const STATE: [&str; 11] = [
+const STATE: [&str; 13] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -119,6 +122,8 @@ const STATE: [&str; 11] = [
     "ActiveExitTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "ExecMainExitTimestampMonotonic",
+    "MemoryMax",
+    "MemoryHigh",
 ];
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
@@ -183,6 +188,8 @@ fn state(properties: &BTreeMap<String, String>) -> Loaded {
         active_exited: number("ActiveExitTimestampMonotonic"),
         main_started: number("ExecMainStartTimestampMonotonic"),
         main_exited: number("ExecMainExitTimestampMonotonic"),
+        memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
+        memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
         cgroup: word("ControlGroup"),
         ..Loaded::default()
     }
