@@ -40,6 +40,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "env" -d '
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "exec" -d 'Size PyPNM to what this process may use, and become the command: for containers'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "check" -d 'Check whether what systemd has loaded, and what runs, still fits the machine'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "apply" -d 'Reload systemd, and restart the service if its profile changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "setup" -d 'Make a PyPNM in a checkout or another directory a sized, hardened service'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "watch" -d 'Watch the live workers, and advise what to set'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "report" -d 'What the recordings of `watch --record` say: a page, and what to set'
@@ -91,6 +92,14 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l root
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -s n -l dry-run -d 'Show what would be done, and do nothing'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -l no-restart -d 'Reload only; the service takes its new profile at its next start'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l unit -d 'The packaged unit that is to start it' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l user -d 'The user to run it as (default: the owner of the directory)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l host -d 'The address to listen on (default: as in /etc/pypnm/pypnm.env, else 127.0.0.1)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l port -d 'The port to listen on (default: likewise, else 8000)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l write -d 'Write the drop-in, and have systemd read it'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -l remove -d 'Remove the drop-in, and have systemd read that'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand setup" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l pid -d 'The service\'s main process [default: $MAINPID, as systemd sets it]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l timeout -d 'Give up after so many seconds' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand ready" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
@@ -120,14 +129,15 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l jso
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l write-advice -d 'Print the advice as a drop-in for sizing.conf.d, and nothing else'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l adopt -d 'Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and say what `apply` would change'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -s h -l help -d 'Print help'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "show" -d 'Show the profile of this machine at a glance (the default)'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "explain" -d 'Show every limit found, the tightest, the guide\'s steps, what was set by hand'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "preview" -d 'Print the drop-in that the generator would write'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "env" -d 'Print or write the four lines of PyPNM\'s profile'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "exec" -d 'Size PyPNM to what this process may use, and become the command: for containers'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "check" -d 'Check whether what systemd has loaded, and what runs, still fits the machine'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "apply" -d 'Reload systemd, and restart the service if its profile changed'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "watch" -d 'Watch the live workers, and advise what to set'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "report" -d 'What the recordings of `watch --record` say: a page, and what to set'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply ready watch report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "show" -d 'Show the profile of this machine at a glance (the default)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "explain" -d 'Show every limit found, the tightest, the guide\'s steps, what was set by hand'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "preview" -d 'Print the drop-in that the generator would write'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "env" -d 'Print or write the four lines of PyPNM\'s profile'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "exec" -d 'Size PyPNM to what this process may use, and become the command: for containers'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "check" -d 'Check whether what systemd has loaded, and what runs, still fits the machine'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "apply" -d 'Reload systemd, and restart the service if its profile changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "setup" -d 'Make a PyPNM in a checkout or another directory a sized, hardened service'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "watch" -d 'Watch the live workers, and advise what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "report" -d 'What the recordings of `watch --record` say: a page, and what to set'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -10,6 +10,15 @@ pub(super) fn unit(text: &str) -> Result<String, String> {
     service_name(text).ok_or_else(|| "expected the name of a service, such as pypnm.service".to_owned())
 }
 
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:".contains(&b);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected an address or the name of a host, such as 0.0.0.0".to_owned())
+    }
+}
+
 pub(super) fn cpus(text: &str) -> Result<u64, String> {
     milli_cpus(text)
         .filter(|milli| *milli > 0)

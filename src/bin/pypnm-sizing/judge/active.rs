@@ -40,6 +40,10 @@ impl Judge<'_> {
         }
         let log = format!("journalctl -u {unit}");
         match loaded.active.as_str() {
+            "reloading" if self.is_handed_over() => {
+                let text = "a reload is in progress: workers are being replaced".to_owned();
+                self.report(Topic::Reloading, State::Ok, text, None);
+            }
             "active" | "reloading" | "refreshing" => {}
             "failed" => {
                 let text = format!("the service has failed ({})", loaded.result);

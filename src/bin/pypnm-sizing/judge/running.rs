@@ -8,6 +8,7 @@ use super::facts::{Expected, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{State, Topic};
 use super::verdict::{Judge, say};
+use crate::service::handover;
 use crate::service::launch::Launch;
 use crate::wording::brief;
 
@@ -115,6 +116,11 @@ impl Judge<'_> {
         true
     }
 
+    /// Whether the service runs under the launcher of pypnm-sizing-handover(7).
+    pub(super) fn is_handed_over(&self) -> bool {
+        matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
+    }
+
     /// The workers that are really there.
     fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
         let (Some(wanted), alive) = (in_use.workers, running.workers) else {
@@ -123,6 +129,11 @@ impl Judge<'_> {
         let alive = i64::try_from(alive).unwrap_or(i64::MAX);
         let has_warning = self.findings.iter().any(|finding| finding.state >= State::Warning);
         if alive == wanted || has_warning {
+            return;
+        }
+        // A worker that starts, or finishes its requests, while another one serves in its place.
+        let is_successor = alive == wanted.saturating_add(1) && self.is_handed_over();
+        if is_successor || self.findings.iter().any(|finding| finding.topic == Topic::Reloading) {
             return;
         }
         if running.is_single && wanted > 1 {

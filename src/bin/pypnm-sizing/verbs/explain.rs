@@ -16,6 +16,7 @@ use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
+use crate::service::pypnm::{self, Program};
 use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
 use answer::{ExplainAnswer, UnitAnswer, scope};
 
@@ -37,7 +38,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let default = PypnmDefault::new(root, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
-        let units = units.iter().map(|unit| UnitAnswer::new(unit, &default)).collect();
+        let units = units.iter().map(|unit| UnitAnswer::new(root, unit, &default)).collect();
         return answer(&text(&ExplainAnswer {
             answer: Answer::new("explain", &sizing, units),
             configuration_files: sizing.config.files.iter().map(ToString::to_string).collect(),
@@ -49,6 +50,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     for unit in &units {
         explain(&mut page, unit, &default);
+        installations(&mut page, root, unit);
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -99,6 +101,22 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
             }
         }
         None => page.row("  ", 2, "none"),
+    }
+}
+
+/// Every PyPNM that was found and how; the first is the one that the unit starts.
+fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    page.heading("PyPNM installed");
+    let program = Program::of(&unit.name, unit.definition.as_ref());
+    let found = pypnm::find(root, program, unit.definition.as_ref());
+    if found.is_empty() {
+        page.row("  ", 2, &program.none_found());
+    }
+    for installation in &found {
+        page.row("  ", 2, &format!("{}; {}", installation.text(program), installation.found));
+        if let Some(source) = &installation.source {
+            page.row("  - ", 4, &format!("editable: its source is {source}"));
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use pypnm_sizing::capacity::Available;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
+use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::SizedUnit;
 use serde::Serialize;
 
-use crate::answer::{Answer, ProfileAnswer, SourceAnswer};
+use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer};
 use crate::wording::PypnmDefault;
 
 /// What `explain --json` says.
@@ -26,6 +27,7 @@ pub(super) struct UnitAnswer {
     targets: TargetsAnswer,
     pypnm_by_itself: PypnmDefaultAnswer,
     unit_files: Vec<String>,
+    installations: Vec<InstallationAnswer>,
 }
 
 /// A limit that was found.
@@ -73,7 +75,7 @@ struct PypnmDefaultAnswer {
 }
 
 impl UnitAnswer {
-    pub(super) fn new(unit: &SizedUnit, default: &PypnmDefault) -> Self {
+    pub(super) fn new(root: &Root, unit: &SizedUnit, default: &PypnmDefault) -> Self {
         let binds = |index| {
             [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
         };
@@ -98,6 +100,7 @@ impl UnitAnswer {
                 differs_because: default.against(unit).1,
             },
             unit_files: files.cloned().collect(),
+            installations: InstallationAnswer::all(root, unit),
         }
     }
 }
@@ -153,7 +156,7 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, profile, source};
+    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
 
     #[test]
     fn the_schema_is_documented() {
@@ -177,6 +180,7 @@ mod tests {
                 differs_because: vec![String::new()],
             },
             unit_files: vec![String::new()],
+            installations: installations(),
         };
         let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
         assert_documented("`explain`", &whole);
