@@ -334,6 +334,8 @@ def looping(e2e):
         m.systemctl("stop", "pypnm.service")
         everybody(m, 0, "not running", topic="not-running")
         m.install({OVERRIDE: "[Unit]\nConditionPathExists=/nonexistent\n"})
+        # systemd forgets the result of a unit that nothing refers to.
+        m.systemctl("enable", "--quiet", "pypnm.service")
         m.systemctl("daemon-reload")
         m.systemctl("start", "pypnm.service")
         everybody(m, 1, "a condition of its unit is not met", topic="condition-failed")
@@ -348,7 +350,7 @@ def names_and_other_units(e2e):
         m.run(f"systemctl disable --quiet pypnm.service; cp /etc/systemd/system/pypnm.service {api}")
         m.boot()
         m.systemctl("start", "pypnm-api.service")
-        m.until(lambda: m.run("pgrep -f 'pypnm serve'", check=False).stdout, "PyPNM to run")
+        m.until(lambda: "other-unit" in helper(m, "check --json")[1], "PyPNM to run and be found")
         check(m, 1, "PyPNM runs as pypnm-api.service, which is not sized", "Units=pypnm-api.service", topic="other-unit")
         m.install({CONF: "[Sizing]\nUnits=pypnm-api\n"})
         for name in ("pypnm-api", "pypnm-api.service"):
