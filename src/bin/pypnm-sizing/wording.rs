@@ -191,7 +191,9 @@ pub(crate) fn override_text(one: &Override) -> String {
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         State::Loaded => None,
-        State::NotFound => Some("there is no unit of this name, or another generator creates it"),
+        State::NotFound => Some(
+            "no file of this name; if another generator makes it (a quadlet), the last look at each start counts its limits",
+        ),
         State::Masked => Some("masked: it cannot be started"),
         State::Bad => Some("its file cannot be read"),
     }

@@ -8,8 +8,8 @@ use super::facts::{Expected, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{State, Topic};
 use super::verdict::{Judge, say};
-use crate::service::handover;
 use crate::service::launch::Launch;
+use crate::service::{generated, handover};
 use crate::wording::brief;
 
 impl Judge<'_> {
@@ -25,13 +25,14 @@ impl Judge<'_> {
         };
         let in_use = in_use(running, expected.default);
         let mut differs = false;
+        let is_lowered = lowered_at_start(running, in_use, next_start);
         for (flag, used, due, of) in [
             (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
             (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
                 n.limit_max_requests
             }),
         ] {
-            if used.is_none_or(|used| used == due) {
+            if is_lowered || used.is_none_or(|used| used == due) {
                 continue;
             }
             match self.standing_flag(running, flag, due, of) {
@@ -41,6 +42,11 @@ impl Judge<'_> {
                 }
                 None => differs = true,
             }
+        }
+        if is_lowered {
+            let uses = brief(in_use.workers.unwrap_or_default(), in_use.limit_max_requests);
+            let text = format!("less was available at its start than at the last reload: it runs {uses}");
+            self.report(Topic::MachineChanged, State::Ok, text, None);
         }
         // Where it sizes itself, it has the right numbers by chance.
         let is_other = differs || in_use.origin == Origin::Itself;
@@ -149,4 +155,19 @@ impl Judge<'_> {
         }
         *restart = false;
     }
+}
+
+/// Whether the service was started with the numbers that are loaded, and its last look at its start lowered them: its
+/// environment has what systemd gave it, its profile file what came of that.
+fn lowered_at_start(running: &Running, in_use: InUse, next_start: Numbers) -> bool {
+    let given = running.environment.as_ref().and_then(generated::numbers);
+    let Some(ProfileFile::Taken(written)) = running.profile() else {
+        return false;
+    };
+    let is_used = in_use.workers == Some(written.workers)
+        && in_use.limit_max_requests == Some(written.limit_max_requests);
+    let is_lower = written.workers <= next_start.workers
+        && written.limit_max_requests <= next_start.limit_max_requests
+        && written != next_start;
+    given == Some(next_start) && is_used && is_lower
 }
