@@ -148,12 +148,12 @@ def image(packages, version):
 
 @case(versions=(252,), fast=(252,))
 def linked_configuration(packages, version):
-    """/etc/pypnm is a symbolic link: purged with status 0, the link and what it leads to stay"""
+    """/etc/pypnm is a symbolic link: purged with status 0, and what it leads to stays (dpkg itself takes the link)"""
     with computer(version) as m:
         install(m, packages.deb)
         m.run("mv /etc/pypnm /srv/pypnm && ln -s /srv/pypnm /etc/pypnm && echo mine >/srv/pypnm/mine && mkdir -p /srv/pypnm/sizing.conf.d")
         m.run("dpkg --purge pypnm-sizing")
-        equal(m.run("readlink /etc/pypnm; cat /srv/pypnm/mine; ls -d /srv/pypnm/sizing.conf.d").stdout.split(), ["/srv/pypnm", "mine", "/srv/pypnm/sizing.conf.d"], "after the purge")
+        equal(m.run("cat /srv/pypnm/mine; ls -d /srv/pypnm/sizing.conf.d").stdout.split(), ["mine", "/srv/pypnm/sizing.conf.d"], "after the purge")
 
 
 @case(versions=(252, 254, 257), fast=(252,))
