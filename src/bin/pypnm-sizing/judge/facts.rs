@@ -300,7 +300,8 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     let roles = roles(&candidates);
     let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
     let environment = process::environment(root, main);
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).find(|pid| *pid != main);
+    // The newest: during a hand-over, an older one may still finish requests under the profile before.
+    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
     let active = worker.and_then(|pid| process::environment(root, pid)).and_then(|environment| {
         let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
         Some(Numbers {

@@ -82,6 +82,8 @@ topics! {
     ConditionFailed = "condition-failed",
     /// The service is being started.
     Starting = "starting",
+    /// The service replaces its workers: a reload of pypnm-sizing-handover(7) is in progress.
+    Reloading = "reloading",
     /// The service is inactive: stopped, or never started.
     NotRunning = "not-running",
     /// PyPNM runs under another unit's name, which is not sized.

@@ -18,6 +18,7 @@ use super::facts::{Expected, Facts, Generator, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
+use crate::service::handover;
 use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text, place};
 
@@ -130,6 +131,10 @@ impl Judge<'_> {
         }
         let log = format!("journalctl -u {unit}");
         match loaded.active.as_str() {
+            "reloading" if self.is_handed_over() => {
+                let text = "a reload is in progress: workers are being replaced".to_owned();
+                self.report(Topic::Reloading, State::Ok, text, None);
+            }
             "active" | "reloading" | "refreshing" => {}
             "failed" => {
                 let text = format!("the service has failed ({})", loaded.result);
@@ -544,6 +549,11 @@ impl Judge<'_> {
         true
     }
 
+    /// Whether the service runs under the launcher of pypnm-sizing-handover(7).
+    fn is_handed_over(&self) -> bool {
+        matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
+    }
+
     /// The workers that are really there.
     fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
         let (Some(wanted), alive) = (in_use.workers, running.workers) else {
@@ -552,6 +562,11 @@ impl Judge<'_> {
         let alive = i64::try_from(alive).unwrap_or(i64::MAX);
         let has_warning = self.findings.iter().any(|finding| finding.state >= State::Warning);
         if alive == wanted || has_warning {
+            return;
+        }
+        // A worker that starts, or finishes its requests, while another one serves in its place.
+        let is_successor = alive == wanted.saturating_add(1) && self.is_handed_over();
+        if is_successor || self.findings.iter().any(|finding| finding.topic == Topic::Reloading) {
             return;
         }
         if running.is_single && wanted > 1 {

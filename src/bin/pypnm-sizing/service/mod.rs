@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod family;
 pub(crate) mod generated;
+pub(crate) mod handover;
 pub(crate) mod launch;
 pub(crate) mod listener;
 pub(crate) mod own;

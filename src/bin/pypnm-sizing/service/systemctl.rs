@@ -107,6 +107,8 @@ pub(crate) struct Loaded {
     pub(crate) exec_start_pre: Vec<String>,
     /// The commands of `ExecStart=`; their variables are not expanded.
     pub(crate) exec_start: Vec<String>,
+    /// The commands of `ExecReload=`.
+    pub(crate) exec_reload: Vec<String>,
 }
 
 /// Properties whose values hold no line feed: systemd's own words, numbers and, in the cgroup's path, escaped names.
@@ -136,6 +138,7 @@ pub(crate) fn show(unit: &str) -> Result<Loaded, SystemctlError> {
         loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", until)?);
         loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", until)?);
         loaded.exec_start = commands(&value(unit, "ExecStart", until)?);
+        loaded.exec_reload = commands(&value(unit, "ExecReload", until)?);
     }
     Ok(loaded)
 }
@@ -172,6 +175,11 @@ pub(crate) fn reload() -> Result<(), SystemctlError> {
 pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> {
     // Unlike `restart`, this starts nothing that has ended meanwhile.
     run("try-restart", &["--", unit], Instant::now() + time).map(drop)
+}
+
+/// Reloads a unit, and waits until systemd calls the reload complete.
+pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlError> {
+    run("reload", &["--", unit], Instant::now() + time).map(drop)
 }
 
 fn state(properties: &BTreeMap<String, String>) -> Loaded {
