@@ -182,10 +182,11 @@ def refused(e2e):
         refuses("/opt/copy-of", why="run ./install.sh")
         refuses("/srv/none", why="there is no such directory")
         refuses("/var", why="there is no pypnm in /var")
-        m.run("python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 & sleep 1")
+        server = m.run("python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 & echo $!").stdout.strip()
+        m.until(lambda: m.run("curl -s -o /dev/null http://127.0.0.1:8000/", check=False).returncode == 0, "the other server")
         refuses(CHECKOUT, why="python3 -m http.server 8000")
         refuses(CHECKOUT, "--port", "8001", "--host", "192.0.2.1", why="not an address of this machine")
-        m.run("pkill -f '[h]ttp.server 8000'")
+        m.run(f"kill {server}")
         m.run(f"ln -sfn /usr/bin/python3.9 {CHECKOUT}/.env/bin/python3")
         refuses(CHECKOUT, why="dangling link")
         m.run(f"""
