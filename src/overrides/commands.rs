@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use crate::command::{CommandReader, Program};
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
-use crate::overrides::environment::{Environment, words_of};
+use crate::overrides::environment::Environment;
 use crate::overrides::{Effect, Override};
+use crate::parse::words::words_of;
 use crate::problem::{Problem, Source};
 use crate::units::name::Name;
 use crate::units::{Assignment, Unit, specifier};
@@ -35,9 +36,9 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// Whether variables among them are replaced.
-    pub(super) fn expands(&self) -> bool {
-        self.expands
+    /// The words in which variables are replaced.
+    pub(super) fn expanded_words(&self) -> impl Iterator<Item = Cow<'a, str>> {
+        self.words().filter(|_| self.expands)
     }
 
     fn source(&self) -> &'a Source {

@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use crate::command::Program;
 use crate::manager::Manager;
 use crate::names::{self, VARIABLES};
-use crate::overrides::commands::Command;
 use crate::overrides::{Effect, Override, Overrides, Position, is_by_hand, is_valid_value, position};
 use crate::parse::environment;
-use crate::parse::words::{Words, is_whitespace};
+use crate::parse::words::words_of;
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
 use crate::units::{Assignment, Unit, specifier};
@@ -24,11 +23,6 @@ const PATTERN: [char; 3] = ['*', '?', '['];
 fn is_there_early(path: &str) -> bool {
     let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
     inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
-}
-
-/// The words of a value, up to one that is broken.
-pub(super) fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    Words::new(value, is_whitespace, true).map_while(Result::ok)
 }
 
 /// What is known of one variable.
@@ -83,11 +77,12 @@ pub(super) struct Environment<'a> {
 }
 
 impl<'a> Environment<'a> {
-    pub(super) fn new(commands: &[Command<'_>]) -> Self {
+    /// Of the variables that count: the drop-in's, and those that `words` of command lines refer to (`$NAME`, `${NAME}`).
+    pub(super) fn new<'w>(words: impl Iterator<Item = Cow<'w, str>>) -> Self {
         let fixed = VARIABLES.into_iter().chain([names::WEB_CONCURRENCY]);
         let mut slots: BTreeMap<Cow<'a, str>, Slot> =
             fixed.map(|name| (Cow::Borrowed(name), Slot::default())).collect();
-        for word in commands.iter().filter(|command| command.expands()).flat_map(Command::words) {
+        for word in words {
             for piece in word.split('$').skip(1) {
                 let piece = piece.strip_prefix('{').unwrap_or(piece);
                 let end = piece.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();

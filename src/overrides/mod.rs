@@ -322,7 +322,7 @@ pub fn read(
         overrides.list.push(Override { source: Source::file(file.clone()), effect: Effect::Replaced });
     }
     let commands = commands::find(unit);
-    let mut environment = Environment::new(&commands);
+    let mut environment = Environment::new(commands.iter().flat_map(commands::Command::expanded_words));
     environment.inherit(root, unit, manager);
     environment.assign(unit, replaced.is_none(), decided, problems);
     environment.read_files(root, unit, problems);

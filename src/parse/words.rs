@@ -135,6 +135,11 @@ fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
     }
 }
 
+/// The words of a setting's value, unquoted, up to one that is broken.
+pub fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    Words::new(value, is_whitespace, true).map_while(Result::ok)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Broken, Words, is_whitespace};
