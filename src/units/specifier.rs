@@ -10,9 +10,12 @@ use crate::units::name::{Name, NameKind, unescape};
 pub enum Unexpanded {
     /// It depends on what isn't read here: the host's name, its kernel, credentials …
     Unknown,
-    /// There is no such specifier: systemd skips the whole setting.
+    /// There is no such specifier, or the result is longer than anything can use: systemd skips the whole setting.
     NoSuch,
 }
+
+/// The kernel starts no program with a longer argument or variable (execve(2), `MAX_ARG_STRLEN`).
+const LONGEST: usize = 128 << 10;
 
 /// `text` with its specifiers replaced for the unit `name`.
 pub fn expand<'t>(text: &'t str, name: &Name<'_>) -> Result<Cow<'t, str>, Unexpanded> {
@@ -32,7 +35,7 @@ fn expand_among<'t>(
     if memchr::memchr(b'%', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }
-    let mut out = String::with_capacity(text.len());
+    let mut out = String::new();
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         if character != '%' {
@@ -48,6 +51,9 @@ fn expand_among<'t>(
             }
             Some(letter) if !allowed(letter) => return Err(Unexpanded::NoSuch),
             Some(letter) => out.push_str(&value(letter, name)?),
+        }
+        if out.len() > LONGEST {
+            return Err(Unexpanded::NoSuch);
         }
     }
     Ok(Cow::Owned(out))
