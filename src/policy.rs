@@ -15,6 +15,10 @@
 
 use crate::parse::quantity::GB;
 
+/// What an idle worker of PyPNM 1.6 takes at least, in bytes (its proportional share with seven others). Nothing is sized by
+/// it; an operator's `Workers=` that does not even fit idle is reported.
+pub const IDLE_WORKER: u64 = 170 << 20;
+
 /// Below this a system is small: one worker, recycled early.
 const SMALL: u64 = 6 * GB;
 /// Below this a system with one or two CPUs is small.

@@ -139,6 +139,13 @@ pub enum ProblemKind {
         /// What it should be.
         expected: &'static str,
     },
+    /// A valid value that the machine cannot meet.
+    Excessive {
+        /// The value.
+        value: String,
+        /// What there is.
+        available: String,
+    },
     /// No such key, and perhaps the one that was meant.
     UnknownKey {
         /// The nearest key there is.
@@ -210,6 +217,9 @@ impl fmt::Display for Problem {
             ProblemKind::Unreadable(error) => write!(f, "{error}")?,
             ProblemKind::Absent => f.write_str("not there")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
+            ProblemKind::Excessive { value, available } => {
+                write!(f, "{value}, but only {available} available")?;
+            }
             ProblemKind::UnknownKey { nearest: Some(nearest) } => {
                 write!(f, "unknown key, did you mean {nearest}=?")?;
             }

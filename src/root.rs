@@ -665,8 +665,12 @@ impl Root {
 
     /// What lies there, a link being a link; `None`: nothing that can be looked at.
     pub fn file_type(&self, path: &str) -> Option<FileType> {
-        let stat = self.look(path).and_then(|found| Ok(rustix::fs::fstat(&found)?));
-        stat.ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
+        self.stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// Owner and mode of what lies there, a link being a link; `None`: nothing that can be looked at.
+    pub fn stat(&self, path: &str) -> Option<Stat> {
+        self.look(path).ok().and_then(|found| rustix::fs::fstat(&found).ok())
     }
 
     /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.

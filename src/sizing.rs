@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::capacity::{Capacity, Reserve, capacity};
+use crate::capacity::{Available, Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
 use crate::kernel_cmdline::{self, KernelCommandLine};
 use crate::limits::host::{self, Host};
@@ -12,8 +12,9 @@ use crate::manager::Manager;
 use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
-use crate::policy::{Profile, profile};
-use crate::problem::{Problem, Source};
+use crate::parse::quantity::{Cpus, Gib};
+use crate::policy::{IDLE_WORKER, Profile, profile};
+use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::root::Root;
 use crate::units::{self, Index, name::parent_slice};
 
@@ -30,6 +31,8 @@ pub struct Request<'a> {
     pub extra_unit: Option<&'a str>,
     /// A process that is the service or becomes it: the limits of its own cgroup and affinity count as well.
     pub process: Option<Process>,
+    /// Limits of that process that are known from elsewhere, such as from the running systemd.
+    pub loaded: Vec<Limit>,
 }
 
 impl<'a> Request<'a> {
@@ -41,6 +44,7 @@ impl<'a> Request<'a> {
             hypothetical: Hypothetical::default(),
             extra_unit: None,
             process: None,
+            loaded: Vec::new(),
         }
     }
 }
@@ -120,6 +124,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
     };
     let mut machine = host.limits.clone();
     machine.extend(container.limits);
+    machine.extend(request.loaded.iter().cloned());
     if let Some(process) = request.process {
         add_process(root, process, &mut machine, problems);
     }
@@ -154,7 +159,9 @@ pub fn size(request: &Request<'_>) -> Sizing {
     for ((name, config), service) in names.iter().zip(configs).zip(services) {
         if config.is_enabled() {
             let limits = limits_of(&machine, sharing, &service, &reader.slices);
-            sizing.units.push(sized(name, config, service, limits, physical_memory, sharing));
+            let unit = sized(name, config, service, limits, physical_memory, sharing);
+            warn_of_excess(&unit, physical_memory, sharing, problems);
+            sizing.units.push(unit);
         }
     }
     sizing
@@ -220,6 +227,43 @@ fn sized(
         capacity,
         profile,
     }
+}
+
+/// Reports what the operator asks for and this machine cannot meet: it counts all the same.
+fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, problems: &mut Vec<Problem>) {
+    let mut report = |source: &Source, value: String, available: String, consequence: &'static str| {
+        let kind = ProblemKind::Excessive { value, available };
+        problems.push(Problem { source: source.clone(), kind, consequence: consequence.into() });
+    };
+    let Capacity { cpu, memory } = &unit.capacity;
+    // Where nothing is known, that has been reported.
+    let exceeds = |reserve: u64, available: &Available| {
+        let all = available.amount.saturating_add(available.reserved);
+        (all > 0 && reserve / u64::from(sharing) > all).then_some(all)
+    };
+    if let Some(set) = &unit.config.reserve_cpus
+        && let Some(all) = exceeds(set.value, cpu)
+    {
+        let value = format!("{} CPUs", Cpus(set.value));
+        report(&set.source, value, format!("{} CPUs", Cpus(all)), "counting on 1 CPU");
+    }
+    if let Some(set) = &unit.config.reserve_memory {
+        let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));
+        if let Some(all) = exceeds(reserve, memory) {
+            report(&set.source, gib(reserve), gib(all), "taking the safest low-memory baseline");
+        }
+    }
+    if let Some(Sourced { value: Some(workers), source }) = &unit.config.workers {
+        let needed = u64::from(*workers).saturating_mul(IDLE_WORKER);
+        if memory.amount > 0 && needed > memory.amount {
+            let value = format!("{workers} workers take {} when idle", gib(needed));
+            report(source, value, gib(memory.amount), "they are started all the same");
+        }
+    }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{} GiB", Gib(bytes))
 }
 
 /// What the unit files say of one service.

@@ -265,7 +265,7 @@ class Supervisor:
     def _has_memory(self) -> bool:
         why = self._obstacle([w.handle.pid for w in self.workers if w.state is not State.STARTING])
         if why and not self._said_obstacle:
-            say(f"no successor beside a worker: {why}")
+            say(f"no memory for a worker beside those that serve, replacing one after it has ended: {why}")
         self._said_obstacle = bool(why)
         return not why
 

@@ -39,6 +39,27 @@ pub fn size(text: &str) -> Option<Size> {
     }
 }
 
+/// A size as a person may type it: as [`size`] has it, `iB` after its letters, and `KB`, `MB`, `GB`, `TB` to the base 1000.
+pub fn memory_size(text: &str) -> Option<Size> {
+    let decimal_units = [("KB", 1000), ("MB", 1_000_000), ("GB", GB), ("TB", 1000 * GB)];
+    match decimal_units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes))) {
+        Some((number, unit)) => scaled(number.trim_end(), *unit).map(Size::Bytes),
+        None => size(text.strip_suffix("iB").unwrap_or(text)),
+    }
+}
+
+/// A decimal number of `unit`s, rounded down; decimals past the fifteenth do not reach a byte.
+pub fn scaled(text: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let fraction = match fraction.get(..15) {
+        Some(enough) if fraction.bytes().all(|b| b.is_ascii_digit()) => enough,
+        _ => fraction,
+    };
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let part = u128::from(decimal::<u64>(fraction)?) * u128::from(unit) / 10u128.checked_pow(digits)?;
+    decimal::<u64>(whole)?.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
+}
+
 /// `50%`, `12.5%`, `12.55%`, `125‰`, `12.5‰`, `1250‱`, in hundredths of a percent, without an upper bound
 /// (`parse_permyriad_unbounded()`).
 pub fn permyriad(text: &str) -> Option<u32> {

@@ -169,6 +169,32 @@ pub fn is_slice(name: &str) -> bool {
     parsed.unit_type == Type::Slice && parsed.kind() == NameKind::Plain && (name == ROOT_SLICE || steps())
 }
 
+/// What a person types for a service, as systemctl completes it (`unit_name_mangle()`): `.service` is added where there is
+/// no type. `None`: it is none of a service, or not one that can have drop-ins and an environment file of its name.
+pub fn service_name(text: &str) -> Option<String> {
+    const OTHER_TYPES: [&str; 10] = [
+        ".socket",
+        ".target",
+        ".device",
+        ".mount",
+        ".automount",
+        ".swap",
+        ".timer",
+        ".path",
+        ".slice",
+        ".scope",
+    ];
+    /// The longest name of a file, less that of `.env`.
+    const LONGEST: usize = 255 - ".env".len();
+    if OTHER_TYPES.iter().any(|other| text.ends_with(other)) {
+        return None;
+    }
+    let name = if text.ends_with(".service") { text.to_owned() } else { format!("{text}.service") };
+    let is_one = Name::parse(&name).is_some_and(|name| name.unit_type == Type::Service);
+    // Directories of drop-ins that begin with a dot are hidden.
+    (is_one && !name.starts_with('.') && name.len() <= LONGEST).then_some(name)
+}
+
 /// Text for a part of a name (`unit_name_escape()`).
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -214,7 +240,7 @@ pub fn unescape(text: &str) -> Option<String> {
 mod tests {
     use std::borrow::Cow;
 
-    use super::{Name, NameKind, escape, is_slice, parent_slice, unescape};
+    use super::{Name, NameKind, escape, is_slice, parent_slice, service_name, unescape};
 
     fn drop_ins(name: &str) -> Vec<String> {
         let names = Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default();
@@ -239,6 +265,30 @@ mod tests {
             assert_eq!(Name::parse(name), None, "{name}");
         }
         assert_eq!(Name::parse(&format!("{}.service", "a".repeat(248))), None, "too long");
+    }
+
+    #[test]
+    fn names_of_services_as_they_are_typed() {
+        for (typed, name) in [
+            ("pypnm", Some("pypnm.service")),
+            ("pypnm.service", Some("pypnm.service")),
+            ("a.b", Some("a.b.service")),
+            ("a@b", Some("a@b.service")),
+            ("-a.service", Some("-a.service")),
+            ("a:-_.\\b.service", Some("a:-_.\\b.service")),
+            ("", None),
+            (".service", None),
+            (".a", None),
+            ("@a", None),
+            ("a/b", None),
+            ("a b", None),
+            ("a.socket", None),
+            ("\u{e4}", None),
+        ] {
+            assert_eq!(service_name(typed).as_deref(), name, "{typed}");
+        }
+        let long = |length: usize| service_name(&"a".repeat(length - ".service".len()));
+        assert!(long(251).is_some() && long(252).is_none());
     }
 
     #[test]

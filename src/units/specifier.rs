@@ -5,17 +5,17 @@ use std::borrow::Cow;
 
 use crate::units::name::{Name, NameKind, unescape};
 
-/// Why `text` can't be expanded.
+/// systemd's bound on a line and on what becomes of it (`LONG_LINE_MAX`).
+const LONGEST: usize = 1 << 20;
+
+/// Why `text` cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unexpanded {
     /// It depends on what isn't read here: the host's name, its kernel, credentials …
     Unknown,
-    /// There is no such specifier, or the result is longer than anything can use: systemd skips the whole setting.
+    /// There is no such specifier, or the result is longer than a line may be: systemd skips the whole setting.
     NoSuch,
 }
-
-/// The kernel starts no program with a longer argument or variable (execve(2), `MAX_ARG_STRLEN`).
-const LONGEST: usize = 128 << 10;
 
 /// `text` with its specifiers replaced for the unit `name`.
 pub fn expand<'t>(text: &'t str, name: &Name<'_>) -> Result<Cow<'t, str>, Unexpanded> {
@@ -35,7 +35,7 @@ fn expand_among<'t>(
     if memchr::memchr(b'%', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }
-    let mut out = String::new();
+    let mut out = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         if character != '%' {
@@ -121,6 +121,9 @@ mod tests {
             assert_eq!(of(text, "a-b@c\\x2dd.service"), Some(expected), "{text}");
         }
         assert_eq!(of("x%iy", "a.service"), Some(Ok("xy".into())));
+        let name = format!("{}.service", "a".repeat(240));
+        assert_eq!(of(&"%n".repeat(4000), &name).map(|e| e.map(|e| e.len())), Some(Ok(4000 * 248)));
+        assert_eq!(of(&"%n".repeat(5000), &name), Some(Err(Unexpanded::NoSuch)), "no more than a line");
         let slice =
             |text: &str| Name::parse("a@b.service").map(|name| expand_name(text, &name).map(Cow::into_owned));
         assert_eq!(slice("x-%i.slice"), Some(Ok("x-b.slice".into())));

@@ -351,7 +351,11 @@ impl Evidence {
         let first = self.first_at.is_none();
         self.first_at.get_or_insert(at);
         let main = main_of(&line);
-        let same_main = is_same(self.run.main, main);
+        // A recording without the parent: the service is the same as long as one of its workers is.
+        let goes_on = main.is_none_or(|(pid, _)| pid != ANONYMOUS)
+            || self.workers.is_empty()
+            || line.workers().any(|worker| self.workers.iter().any(|life| life.is(worker)));
+        let same_main = goes_on && is_same(self.run.main, main);
         if !first && !same_main {
             self.taken_back(at);
             if !self.workers.is_empty() {
@@ -586,11 +590,19 @@ fn key(block: &Block) -> (u64, u64, u64) {
     (block.workers, block.memory_limit / MIB, block.cpu_limit)
 }
 
+/// What several workers without a parent are the workers of.
+const ANONYMOUS: u64 = 0;
+
 /// The process that makes the service one and the same, and its age: uvicorn's parent, or the only worker.
 fn main_of(line: &Line) -> Option<(u64, f64)> {
-    let of = |role| line.processes.iter().find(|process| process.role == role);
     let identity = |process: &Process| (process.pid, process.age_seconds);
-    of(Role::Parent).or_else(|| of(Role::Worker)).map(identity)
+    let parent = line.processes.iter().find(|process| process.role == Role::Parent);
+    let mut workers = line.workers();
+    match (parent, workers.next(), workers.next()) {
+        (Some(parent), _, _) => Some(identity(parent)),
+        (None, Some(_), Some(_)) => Some((ANONYMOUS, f64::MAX)),
+        (None, only, _) => only.map(identity),
+    }
 }
 
 fn is_same(before: Option<(u64, f64)>, now: Option<(u64, f64)>) -> bool {

@@ -31,13 +31,13 @@ pub struct Slope {
     pub low: f64,
     /// See `low`.
     pub high: f64,
-    /// Growth by chance is out of the question (99.5 %), and it goes on: the second half grows like the first, as a leak
+    /// Growth by chance is out of the question (99.9 %), and it goes on: the second half grows like the first, as a leak
     /// does and a cache that fills, or a single step, doesn't.
     pub lasting: bool,
 }
 
 const Z_95: f64 = 1.959_963_984_540_054;
-const Z_995: f64 = 2.807_033_768_343_811;
+const Z_999: f64 = 3.290_526_731_491_896;
 /// A history of fewer points says nothing.
 pub const FEWEST_POINTS: usize = 12;
 /// How much more than least squares the median of medians varies, for normal noise.
@@ -66,7 +66,7 @@ pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
     let width = quantile(Z_95, freedom) * error;
     // A half has a third of the whole's precision (√8), and this is a difference of two.
     let uncertain = 1.645 * error * (8.0 * (1.0 + GOES_ON * GOES_ON)).sqrt();
-    let lasting = per_second > quantile(Z_995, freedom) * error
+    let lasting = per_second > quantile(Z_999, freedom) * error
         && late >= GOES_ON * early - uncertain
         && late >= per_second / 2.0
         && early > 0.0;

@@ -8,9 +8,11 @@ use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
+use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde::Serialize;
 
+use crate::service::pypnm::{self, Installation, Program};
 use crate::wording::{Setting, effective, settings, turned_off};
 
 /// The schema's number.
@@ -168,6 +170,35 @@ pub(crate) fn text(answer: &impl Serialize) -> String {
     text
 }
 
+/// An installed program of the unit.
+#[derive(Serialize)]
+pub(crate) struct InstallationAnswer {
+    environment: String,
+    command: String,
+    version: Option<String>,
+    takes_profile: Option<bool>,
+    editable_source: Option<String>,
+    found: String,
+    fault: Option<String>,
+}
+
+impl InstallationAnswer {
+    pub(crate) fn all(root: &Root, unit: &SizedUnit) -> Vec<Self> {
+        let program = Program::of(&unit.name, unit.definition.as_ref());
+        let found = pypnm::find(root, program, unit.definition.as_ref());
+        let answer = |installation: Installation| Self {
+            takes_profile: installation.takes_profile(),
+            environment: installation.environment,
+            command: installation.command,
+            version: installation.version,
+            editable_source: installation.source,
+            found: installation.found.to_string(),
+            fault: installation.fault,
+        };
+        found.into_iter().map(answer).collect()
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeSet;
@@ -176,8 +207,8 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::{
-        Answer, NumbersAnswer, OverrideAnswer, ProblemAnswer, ProfileAnswer, ReasonsAnswer, SettingAnswer,
-        SourceAnswer,
+        Answer, InstallationAnswer, NumbersAnswer, OverrideAnswer, ProblemAnswer, ProfileAnswer,
+        ReasonsAnswer, SettingAnswer, SourceAnswer,
     };
 
     pub(crate) fn source() -> SourceAnswer {
@@ -210,6 +241,18 @@ pub(crate) mod tests {
                 source: source(),
             }],
         }
+    }
+
+    pub(crate) fn installations() -> Vec<InstallationAnswer> {
+        vec![InstallationAnswer {
+            environment: String::new(),
+            command: String::new(),
+            version: Some(String::new()),
+            takes_profile: Some(true),
+            editable_source: Some(String::new()),
+            found: String::new(),
+            fault: Some(String::new()),
+        }]
     }
 
     pub(crate) fn answer<U>(unit: U) -> Answer<U> {

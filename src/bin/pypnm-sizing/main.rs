@@ -27,7 +27,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::{Command, Options};
 use pypnm_sizing::root::Root;
-use verbs::{apply, check, env, exec, explain, preview, ready, report, show};
+use verbs::{apply, check, env, exec, explain, preview, ready, report, setup, show};
 
 fn main() -> ExitCode {
     let command = Options::command().term_width(page::columns_of_stdout());
@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         Some(Command::Exec(arguments)) => Ok(exec::run(&root, arguments)),
         Some(Command::Check(arguments)) => check::run(&root, arguments),
         Some(Command::Apply(arguments)) => apply::run(&root, arguments),
+        Some(Command::Setup(arguments)) => setup::run(&root, arguments),
         Some(Command::Ready(arguments)) => ready::run(&root, arguments),
         Some(Command::Watch(arguments)) => watch::run(&root, arguments),
         Some(Command::Report(arguments)) => report::run(&root, options.common.root.as_deref(), arguments),

@@ -5,7 +5,7 @@ use pypnm_sizing::command::Program;
 use pypnm_sizing::config::UnitConfig;
 use pypnm_sizing::limits::{Amount, host};
 use pypnm_sizing::overrides::{Effect, Override};
-use pypnm_sizing::parse::quantity::{Cpus, Gib, Size};
+use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
@@ -83,34 +83,8 @@ impl std::fmt::Display for Setting {
 
 /// What sizing.conf(5) sets for a unit.
 pub(crate) fn settings(config: &UnitConfig) -> Vec<Setting> {
-    let boolean = |value: &bool| if *value { "yes" } else { "no" }.to_owned();
-    let number = |value: &Option<u32>| value.map_or_else(|| "auto".to_owned(), |number| number.to_string());
-    let bytes = |bytes: u64| format!("{} GiB", Gib(bytes));
-    let mut found = Vec::new();
-    let mut put = |key, set: Option<(String, &Source)>| {
-        found.extend(set.map(|(value, source)| Setting { key, value, source: source.clone() }));
-    };
-    put("Enabled", config.enabled.as_ref().map(|set| (boolean(&set.value), &set.source)));
-    put("Workers", config.workers.as_ref().map(|set| (number(&set.value), &set.source)));
-    put("LimitMaxRequests", config.limit_max_requests.as_ref().map(|set| (number(&set.value), &set.source)));
-    put("MaxWorkers", config.max_workers.as_ref().map(|set| (set.value.to_string(), &set.source)));
-    put(
-        "ReserveMemory",
-        config.reserve_memory.as_ref().map(|set| {
-            let value = match set.value {
-                Size::Bytes(size) => bytes(size),
-                Size::Permyriad(share) => format!("{}%", f64::from(share) / 100.0),
-            };
-            (value, &set.source)
-        }),
-    );
-    put("ReserveCPUs", config.reserve_cpus.as_ref().map(|set| (Cpus(set.value).to_string(), &set.source)));
-    put("MemoryPerWorker", config.memory_per_worker.as_ref().map(|set| (bytes(set.value), &set.source)));
-    put(
-        "InvestigateMemoryCreep",
-        config.investigate_memory_creep.as_ref().map(|set| (boolean(&set.value), &set.source)),
-    );
-    found
+    let set = config.set_keys().into_iter();
+    set.map(|(key, set)| Setting { key, value: set.value, source: set.source }).collect()
 }
 
 /// `1 CPU`, `4 CPUs`

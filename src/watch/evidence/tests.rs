@@ -113,3 +113,13 @@ fn a_week_of_recycling_workers_stays_small() {
     assert!(seen.run.ended.all().len() <= 512 && seen.run.ages.len() <= super::AGES);
     assert!(seen.epochs.len() <= super::CONDITIONS);
 }
+
+#[test]
+fn workers_without_a_parent_are_recycled_one_by_one_and_restarted_all_at_once() {
+    let mut seen = Evidence::new(BLOCK);
+    take(&mut seen, line(1.0, None, &[(2, 0.0), (3, 0.0)]));
+    take(&mut seen, line(20.0, None, &[(2, 0.0), (4, 19.0)]));
+    assert_eq!((seen.recycles, seen.restarts), (1, 0));
+    take(&mut seen, line(40.0, None, &[(5, 39.0), (6, 39.0)]));
+    assert_eq!((seen.recycles, seen.restarts), (1, 1));
+}

@@ -5,6 +5,8 @@ PyPNM, the packaged unit and the load of load.py. Each has a control that must l
 import contextlib
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -185,6 +187,55 @@ def resizes(e2e):
 
 
 @case()
+def applies(e2e):
+    """Hand-over: `apply` reloads where only the profile changed, restarts where the port did as well, and says so; nothing is lost by either"""
+    with _booted(e2e, 1) as m:
+        main = _main(m)
+        with _Load(m) as load:
+            m.install(_sizing(2, 1500))
+            expect("would be reloaded" in m.run("pypnm-sizing apply --dry-run").stdout, "--dry-run")
+            done = m.run("pypnm-sizing apply")
+            expect("its profile changed, reloading" in done.stdout and "OK" in done.stdout, done.stdout)
+            equal((_main(m), profile(m)["active_workers"]), (main, 2), "the main process, the workers")
+        _nothing_lost(e2e, load, "apply by a reload")
+        m.install({**_sizing(1, 900), "/etc/pypnm/pypnm.env": "PYPNM_PORT=8000\nMALLOC_ARENA_MAX=2\n"})
+        with _Load(m) as load:
+            done = m.run("pypnm-sizing apply")
+            expect("its profile changed, restarting (MALLOC_ARENA_MAX has changed)" in done.stdout, done.stdout)
+            equal((_main(m) == main, profile(m)["active_workers"]), (False, 1), "the same main process, the workers")
+        _nothing_lost(e2e, load, "apply by a restart")
+    with _booted(e2e, 1, files=OFF) as m:
+        with _Load(m) as load:
+            m.install(_sizing(2, 1500))
+            done = m.run("pypnm-sizing apply", check=False)
+            expect("its profile changed, restarting …" in done.stdout, done.stdout)
+        _control(e2e, load, "apply")
+        # What cannot be handed over is not touched by a reload.
+        main = _main(m)
+        m.systemctl("reload", UNIT)
+        equal((_main(m), m.show(UNIT, "ActiveState")), (main, "active"), "plain PyPNM after a reload")
+
+
+@case()
+def checks_meanwhile(e2e):
+    """Hand-over: `check` warns neither while a reload is in progress nor while a worker is recycled"""
+    with _booted(e2e, 2, 60) as m:
+        m.until(lambda: m.run("pypnm-sizing check", check=False).returncode == 0, "check to be content")
+        said = {}
+        with _Load(m, new=15) as load:
+            deadline = time.monotonic() + 40
+            while time.monotonic() < deadline:
+                if m.show(UNIT, "ActiveState") == "active" and time.monotonic() > deadline - 20:
+                    m.systemctl("reload", "--no-block", UNIT)
+                done = m.run("pypnm-sizing check", check=False)
+                said.setdefault((done.returncode, m.show(UNIT, "ActiveState")), done.stdout)
+        _nothing_lost(e2e, load, "recycles and reloads")
+        expect(_started(m) > 4, "no worker was replaced meanwhile")
+        equal([text for (status, _), text in said.items() if status != 0], [], "what check complains of")
+        expect((0, "reloading") in said and (0, "active") in said, f"the states that check met: {sorted(said)}")
+
+
+@case()
 def another_address(e2e):
     """Hand-over: another port and host in pypnm.env count from the restart on; the old socket is closed, one is kept"""
 
@@ -284,6 +335,27 @@ def upgrades(e2e):
             m.systemctl("reload", UNIT)
             m.systemctl("restart", UNIT)
         _nothing_lost(e2e, load, "the package's upgrade, a reload, a restart")
+
+
+@case()
+def pip_upgrades(e2e):
+    """Hand-over: `pip install --force-reinstall` of the same PyPNM under load, while workers are recycled, then a reload"""
+
+    def download(place):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place, images.PYPNM]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+
+    (wheel,) = images.cached("wheel-pypnm", [images.PYPNM], download).glob("*.whl")
+    with _booted(e2e, 1, 150) as m:
+        m.copy(wheel, f"/tmp/{wheel.name}")
+        before = _started(m)
+        with _Load(m, new=15) as load:
+            for _ in range(3):
+                m.run(f"/opt/pypnm/bin/pip install --quiet --force-reinstall --no-deps --no-index /tmp/{wheel.name}", timeout=300)
+            m.systemctl("reload", UNIT)
+            m.until(lambda: _started(m) >= before + 3, "workers of the new files", timeout=120)
+        _nothing_lost(e2e, load, f"three pip upgrades, {_started(m) - before} workers started")
+        e2e.note(f"{m.journal('-u', UNIT).count('has ended at its start')} successors died while pip replaced files")
 
 
 @case()

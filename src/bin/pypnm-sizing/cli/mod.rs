@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::sizing::Hypothetical;
 
 pub(crate) use values::FOR_EVER;
-use values::{cpus, evidence, gib, interval, memory, moment, time, unit};
+use values::{cpus, evidence, gib, host, interval, memory, moment, time, unit};
 
 /// All that stands on it.
 #[derive(Parser)]
@@ -68,6 +69,9 @@ pub(crate) enum Command {
     /// Reload systemd, and restart the service if its profile changed
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(Apply),
+    /// Make a PyPNM in a checkout or another directory a sized, hardened service
+    #[command(after_help = SETUP_EXAMPLES)]
+    Setup(Setup),
     /// Wait until the service answers (for ExecStartPost=)
     Ready(Ready),
     /// Watch the live workers, and say what to set
@@ -118,6 +122,21 @@ Examples:
   pypnm-sizing check --verbose
   pypnm-sizing check --must-run                a stopped service is CRITICAL
   pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
+
+const SETUP_EXAMPLES: &str = "\
+It prints a drop-in for the packaged unit that fits it to where PyPNM is, a
+comment with each setting. What would not work is refused, with the reason.
+Nothing is started, and nothing is changed without --write or --remove.
+
+Status:
+  0  printed, written, removed, or nothing to do
+  2  refused, or not possible; nothing was changed
+
+Examples:
+  pypnm-sizing setup ~/PyPNM                   what would be written
+  sudo pypnm-sizing setup ~/PyPNM --write
+  sudo systemctl enable --now pypnm.service
+  sudo pypnm-sizing setup --remove             back to the packaged unit";
 
 const APPLY_EXAMPLES: &str = "\
 Reloads systemd, restarts the service only where its workers or its recycle
@@ -213,6 +232,31 @@ pub(crate) struct Check {
     /// For programs: one JSON object, see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Setup {
+    /// The checkout, or the virtual environment (default: the only PyPNM on this machine)
+    #[arg(value_name = "DIR", conflicts_with = "remove")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The packaged unit that is to start it
+    #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
+    pub(crate) unit: String,
+    /// The user to run it as (default: the owner of the directory)
+    #[arg(long, value_name = "USER", conflicts_with = "remove")]
+    pub(crate) user: Option<String>,
+    /// The address to listen on (default: as in /etc/pypnm/pypnm.env, else 127.0.0.1)
+    #[arg(long, value_name = "HOST", conflicts_with = "remove", value_parser = host)]
+    pub(crate) host: Option<String>,
+    /// The port to listen on (default: likewise, else 8000)
+    #[arg(long, value_name = "PORT", conflicts_with = "remove", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Write the drop-in, and have systemd read it
+    #[arg(long, conflicts_with = "remove")]
+    pub(crate) write: bool,
+    /// Remove the drop-in, and have systemd read that
+    #[arg(long)]
+    pub(crate) remove: bool,
 }
 
 #[derive(Args)]

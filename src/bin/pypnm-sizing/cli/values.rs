@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use pypnm_sizing::config::service_name;
-use pypnm_sizing::parse::quantity::{GB, GIB, Gib, Size, milli_cpus, size};
+use pypnm_sizing::parse::quantity::{GIB, Gib, Size, memory_size, milli_cpus, scaled};
+use pypnm_sizing::units::name::service_name;
 
 /// The name of a service; `.service` is added as systemctl(1) does.
 pub(super) fn unit(text: &str) -> Result<String, String> {
     service_name(text).ok_or_else(|| "expected the name of a service, such as pypnm.service".to_owned())
+}
+
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:".contains(&b);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected an address or the name of a host, such as 0.0.0.0".to_owned())
+    }
 }
 
 pub(super) fn cpus(text: &str) -> Result<u64, String> {
@@ -17,13 +26,9 @@ pub(super) fn cpus(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn memory(text: &str) -> Result<u64, String> {
-    let decimal = [("KB", 1000), ("MB", 1_000_000), ("GB", GB), ("TB", 1000 * GB)];
-    let bytes = match decimal.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes))) {
-        Some((number, unit)) => scaled(number.trim_end(), *unit),
-        None => match size(text.strip_suffix("iB").unwrap_or(text)) {
-            Some(Size::Bytes(bytes)) => Some(bytes),
-            _ => None,
-        },
+    let bytes = match memory_size(text) {
+        Some(Size::Bytes(bytes)) => Some(bytes),
+        _ => None,
     };
     // A bare number is in bytes: nobody tries a machine with less than a megabyte, but many forget the unit.
     if let Some(few @ 1..1_000_000) = bytes {
@@ -44,19 +49,6 @@ pub(super) fn gib(text: &str) -> Result<u64, String> {
     let meant =
         [bytes, bytes.saturating_add(1)].into_iter().find(|b| shown(*b) == Some(format!("{number:.2}")));
     Ok(meant.unwrap_or(bytes))
-}
-
-/// A decimal number of `unit`s, in bytes, rounded down; decimals past the fifteenth don't reach a byte.
-fn scaled(text: &str, unit: u64) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let number = |text: &str| pypnm_sizing::parse::quantity::decimal::<u64>(text);
-    let fraction = match fraction.get(..15) {
-        Some(enough) if fraction.bytes().all(|b| b.is_ascii_digit()) => enough,
-        _ => fraction,
-    };
-    let digits = u32::try_from(fraction.len()).ok()?;
-    let part = u128::from(number(fraction)?) * u128::from(unit) / 10u128.checked_pow(digits)?;
-    number(whole)?.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
 }
 
 /// Longer than anybody waits, and short enough for arithmetic.

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::names;
 use pypnm_sizing::overrides::Overrides;
-use pypnm_sizing::parse::quantity::Gib;
-use pypnm_sizing::problem::{Problem, ProblemKind};
+use pypnm_sizing::parse::quantity::{Cpus, Gib};
+use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
+use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
+use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
 use super::in_use::Running;
@@ -44,6 +46,9 @@ pub(crate) struct Facts {
     pub(crate) unit: String,
     /// What fits the machine now. `Err`: it is not sized, and why.
     pub(crate) expected: Result<Expected, String>,
+    /// What the limits in force allow, where that is less: those of the running service's own cgroup, and those that
+    /// systemd has loaded. They are what the last look at a start counts.
+    pub(crate) in_force: Option<InForce>,
     /// The path of the generated drop-in, and what it says where it is there.
     pub(crate) drop_in: String,
     pub(crate) generated: Option<Generated>,
@@ -80,6 +85,14 @@ pub(crate) struct Expected {
     pub(crate) overrides: Overrides,
     /// What PyPNM takes where it sizes itself.
     pub(crate) default: Numbers,
+}
+
+/// The profile that the limits in force allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InForce {
+    pub(crate) numbers: Numbers,
+    /// The limits that decide.
+    pub(crate) why: String,
 }
 
 /// The generator's file, as systemd looks for it.
@@ -126,11 +139,13 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         .filter(|path| Some(*path) != ours)
         .map(|path| (path.clone(), text(root, path)));
     let live = live(root, &loaded, ours);
+    let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
     Ok(Facts {
         unit: name.to_owned(),
         expected,
         generator: generator(root),
         generator_has_run: generated::exists_for_any(root),
+        in_force,
         drop_in: generated::path(sized_name),
         rival: rival(root, sized_name),
         generated,
@@ -163,6 +178,40 @@ fn expected(root: &Root, unit: &SizedUnit) -> Expected {
         overrides: unit.overrides.clone(),
         default: PypnmDefault::new(root, &Hypothetical::default()).numbers,
     }
+}
+
+/// What the limits in force allow `unit`, where that is less than the machine's files say.
+fn in_force(root: &Root, unit: &SizedUnit, loaded: &Loaded) -> Option<InForce> {
+    let of_systemd = |key, value: Option<u64>| {
+        let source = Source::key("systemctl show", 0, key);
+        Some(Limit { scope: Scope::Process, amount: Amount::Memory(value?), source, shared_by: 1 })
+    };
+    let limits = [of_systemd("MemoryMax", loaded.memory_max), of_systemd("MemoryHigh", loaded.memory_high)];
+    let pids = process::pids_of_cgroup(root, &loaded.cgroup);
+    let sizing = size(&Request {
+        extra_unit: Some(&unit.name),
+        process: pids.first().map(|pid| limits::process::Process::Pid(*pid)),
+        loaded: limits.into_iter().flatten().collect(),
+        ..Request::new(root)
+    });
+    let sized = sizing.units.iter().find(|sized| sized.name == unit.name)?;
+    let (now, then) = (&sized.profile, &unit.profile);
+    let request_limit = |limit: u32| if limit == 0 { u32::MAX } else { limit };
+    let is_lower = now.workers < then.workers
+        || request_limit(now.limit_max_requests) < request_limit(then.limit_max_requests);
+    is_lower.then(|| InForce {
+        numbers: Numbers {
+            workers: now.workers.min(then.workers).into(),
+            limit_max_requests: now.limit_max_requests.into(),
+        },
+        why: format!(
+            "{} CPUs by {}, {} GiB by {}",
+            Cpus(sized.capacity.cpu.amount),
+            reasons::cpu_reason(sized),
+            Gib(sized.capacity.memory.amount),
+            reasons::memory_reason(sized)
+        ),
+    })
 }
 
 /// What an operator would correct: not a file that could not be read, which may be nobody's fault.
@@ -251,7 +300,8 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     let roles = roles(&candidates);
     let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
     let environment = process::environment(root, main);
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).find(|pid| *pid != main);
+    // The newest: during a hand-over, an older one may still finish requests under the profile before.
+    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
     let active = worker.and_then(|pid| process::environment(root, pid)).and_then(|environment| {
         let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
         Some(Numbers {

@@ -7,7 +7,7 @@ use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 
-use super::facts::{Expected, Facts, Generator, Live};
+use super::facts::{Expected, Facts, Generator, InForce, Live};
 use super::in_use::{Origin, Running};
 use super::topic::State;
 use super::verdict::{self, Verdict};
@@ -58,6 +58,7 @@ fn well() -> Facts {
             overrides: Overrides::default(),
             default: numbers(2, 1000),
         }),
+        in_force: None,
         drop_in: generated::path(UNIT),
         generated: Some(Generated { environment: environment.clone() }),
         generator: Generator::Installed,
@@ -413,4 +414,53 @@ fn a_unit_that_was_just_added() {
     let text = |verdict: &Verdict| verdict.leading().map(|finding| finding.text.clone()).unwrap_or_default();
     assert!(text(&with(|facts| without(facts, true))).contains("added to Units= after the last reload"));
     assert!(text(&with(|facts| without(facts, false))).contains("since it was installed"));
+}
+
+fn in_one_worker(facts: &mut Facts) {
+    facts.in_force = Some(InForce { numbers: numbers(1, 1000), why: "2 GiB by memory.max".to_owned() });
+}
+
+#[test]
+fn what_the_last_look_lowered_is_no_drift() {
+    let verdict = with(|facts| {
+        in_one_worker(facts);
+        let mut environment = profile_of(numbers(2, 2000), 4, "7.77");
+        let running = running(facts);
+        running.environment = Some(environment.clone());
+        environment.extend(profile_of(numbers(1, 1000), 4, "2.0"));
+        running.file = Some((FILE.to_owned(), Ok(file_of(&environment))));
+        running.active = None;
+        (running.workers, running.is_single) = (1, true);
+    });
+    assert_eq!(found(&verdict), (State::Ok, vec!["limits-in-force"], false));
+    assert_eq!(verdict.next_start, Some(numbers(1, 1000)));
+}
+
+#[test]
+fn limits_tighter_than_what_was_sized_are_never_fine() {
+    let verdict = with(in_one_worker);
+    assert_eq!(found(&verdict), (State::Warning, vec!["limits-in-force", "not-restarted"], true));
+    let stopped = with(|facts| {
+        in_one_worker(facts);
+        facts.loaded.active = "inactive".to_owned();
+        facts.live = Live::Not;
+    });
+    assert_eq!(found(&stopped).0, State::Warning);
+    let uvicorn = with(|facts| {
+        in_one_worker(facts);
+        running(facts).arguments = words("python -m uvicorn pypnm.api.main:app");
+    });
+    assert_eq!(found(&uvicorn), (State::Warning, vec!["limits-in-force"], false));
+}
+
+#[test]
+fn the_operators_number_stays_in_tighter_limits() {
+    let verdict = with(|facts| {
+        in_one_worker(facts);
+        let file = "/etc/systemd/system/pypnm.service.d/override.conf";
+        let list =
+            vec![set("PYPNM_SERVE_WORKERS", "2", file), set("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "2000", file)];
+        expected(facts).overrides.list = list;
+    });
+    assert_eq!(found(&verdict), (State::Ok, vec!["override", "override"], false));
 }

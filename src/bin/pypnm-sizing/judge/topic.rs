@@ -82,6 +82,8 @@ topics! {
     ConditionFailed = "condition-failed",
     /// The service is being started.
     Starting = "starting",
+    /// The service replaces its workers: a reload of pypnm-sizing-handover(7) is in progress.
+    Reloading = "reloading",
     /// The service is inactive: stopped, or never started.
     NotRunning = "not-running",
     /// PyPNM runs under another unit's name, which is not sized.
@@ -100,6 +102,8 @@ topics! {
     MachineChanged = "machine-changed",
     /// The configuration, or an override, has changed since the last reload.
     ConfigurationChanged = "configuration-changed",
+    /// The limits in force allow less than the generator could see; the last look at each start counts them.
+    LimitsInForce = "limits-in-force",
     /// The running service still has the numbers from before the last reload.
     NotRestarted = "not-restarted",
     /// The unit's own files or the command line override the generated drop-in.

@@ -18,6 +18,7 @@ use super::facts::{Expected, Facts, Generator, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
+use crate::service::handover;
 use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text, place};
 
@@ -82,6 +83,7 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
         Ok(expected) if judge.is_in_force() => {
             let (numbers, loaded) = judge.next_start(expected);
             judge.generated(expected, numbers, loaded);
+            let numbers = judge.last_look(expected, numbers);
             next_start = Some(numbers);
             (in_use, needs_restart) = judge.running(expected, numbers);
         }
@@ -129,6 +131,10 @@ impl Judge<'_> {
         }
         let log = format!("journalctl -u {unit}");
         match loaded.active.as_str() {
+            "reloading" if self.is_handed_over() => {
+                let text = "a reload is in progress: workers are being replaced".to_owned();
+                self.report(Topic::Reloading, State::Ok, text, None);
+            }
             "active" | "reloading" | "refreshing" => {}
             "failed" => {
                 let text = format!("the service has failed ({})", loaded.result);
@@ -322,6 +328,44 @@ impl Judge<'_> {
         )
     }
 
+    /// What the last look at a start makes of the numbers that nobody set by hand: it lowers them to what the limits in
+    /// force allow. It cannot change the environment of a unit that starts uvicorn directly.
+    fn last_look(&mut self, expected: &Expected, next_start: Numbers) -> Numbers {
+        let Some(in_force) = &self.facts.in_force else {
+            return next_start;
+        };
+        let (program, keys) = self.launched();
+        let set_by_hand = |keys| expected.overrides.effective_number(keys, 0, 0).set_by.is_some();
+        let allowed = in_force.numbers;
+        let lowered = Numbers {
+            workers: if set_by_hand(keys.workers) { next_start.workers } else { allowed.workers },
+            limit_max_requests: if set_by_hand(keys.limit) {
+                next_start.limit_max_requests
+            } else {
+                allowed.limit_max_requests
+            },
+        };
+        if lowered == next_start {
+            return next_start;
+        }
+        let text = format!("the limits in force allow {}: {}", say(lowered), in_force.why);
+        if program == Program::Uvicorn {
+            let text = format!("{text}; started directly, uvicorn takes {}", say(next_start));
+            self.report(Topic::LimitsInForce, State::Warning, text, None);
+            return next_start;
+        }
+        // Where it runs, what it uses is compared with the lowered numbers.
+        let (state, fix) = match &self.facts.live {
+            Live::Running(_) => (State::Ok, None),
+            Live::Not | Live::Hidden(_) => {
+                (State::Warning, Some(format!("systemctl restart {}", self.facts.unit)))
+            }
+        };
+        let text = format!("{text}; the last look at a start lowers {}", say(next_start));
+        self.report(Topic::LimitsInForce, state, text, fix.as_deref());
+        lowered
+    }
+
     /// One number, after a reload and without one.
     fn effective(
         &mut self,
@@ -505,6 +549,11 @@ impl Judge<'_> {
         true
     }
 
+    /// Whether the service runs under the launcher of pypnm-sizing-handover(7).
+    fn is_handed_over(&self) -> bool {
+        matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
+    }
+
     /// The workers that are really there.
     fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
         let (Some(wanted), alive) = (in_use.workers, running.workers) else {
@@ -513,6 +562,11 @@ impl Judge<'_> {
         let alive = i64::try_from(alive).unwrap_or(i64::MAX);
         let has_warning = self.findings.iter().any(|finding| finding.state >= State::Warning);
         if alive == wanted || has_warning {
+            return;
+        }
+        // A worker that starts, or finishes its requests, while another one serves in its place.
+        let is_successor = alive == wanted.saturating_add(1) && self.is_handed_over();
+        if is_successor || self.findings.iter().any(|finding| finding.topic == Topic::Reloading) {
             return;
         }
         if running.is_single && wanted > 1 {

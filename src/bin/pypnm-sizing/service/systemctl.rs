@@ -92,6 +92,9 @@ pub(crate) struct Loaded {
     /// When its main process started and ended.
     pub(crate) main_started: u64,
     pub(crate) main_exited: u64,
+    /// MemoryMax and MemoryHigh in bytes; `None`: infinity.
+    pub(crate) memory_max: Option<u64>,
+    pub(crate) memory_high: Option<u64>,
     /// ControlGroup; empty where none runs.
     pub(crate) cgroup: String,
     /// DropInPaths
@@ -104,10 +107,12 @@ pub(crate) struct Loaded {
     pub(crate) exec_start_pre: Vec<String>,
     /// The commands of `ExecStart=`; their variables are not expanded.
     pub(crate) exec_start: Vec<String>,
+    /// The commands of `ExecReload=`.
+    pub(crate) exec_reload: Vec<String>,
 }
 
 /// Properties whose values hold no line feed: systemd's own words, numbers and, in the cgroup's path, escaped names.
-const STATE: [&str; 11] = [
+const STATE: [&str; 13] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -119,6 +124,8 @@ const STATE: [&str; 11] = [
     "ActiveExitTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "ExecMainExitTimestampMonotonic",
+    "MemoryMax",
+    "MemoryHigh",
 ];
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
@@ -131,6 +138,7 @@ pub(crate) fn show(unit: &str) -> Result<Loaded, SystemctlError> {
         loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", until)?);
         loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", until)?);
         loaded.exec_start = commands(&value(unit, "ExecStart", until)?);
+        loaded.exec_reload = commands(&value(unit, "ExecReload", until)?);
     }
     Ok(loaded)
 }
@@ -169,6 +177,11 @@ pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> 
     run("try-restart", &["--", unit], Instant::now() + time).map(drop)
 }
 
+/// Reloads a unit, and waits until systemd calls the reload complete.
+pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlError> {
+    run("reload", &["--", unit], Instant::now() + time).map(drop)
+}
+
 fn state(properties: &BTreeMap<String, String>) -> Loaded {
     let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
     let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
@@ -183,6 +196,8 @@ fn state(properties: &BTreeMap<String, String>) -> Loaded {
         active_exited: number("ActiveExitTimestampMonotonic"),
         main_started: number("ExecMainStartTimestampMonotonic"),
         main_exited: number("ExecMainExitTimestampMonotonic"),
+        memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
+        memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
         cgroup: word("ControlGroup"),
         ..Loaded::default()
     }

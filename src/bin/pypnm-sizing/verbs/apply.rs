@@ -1,5 +1,5 @@
-//! `apply`: has systemd reload, restarts a running service only where its profile changed, waits until it answers, and
-//! checks. Nothing that does not run is started.
+//! `apply`: has systemd reload, applies a changed profile to a running service, waits until it answers, and checks. A
+//! service under the launcher is reloaded where nothing but its profile changed; any other is restarted. Nothing that does not run is started.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::judge::{Judged, Live, Question, State, Topic, names, server};
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::family::Service;
+use crate::service::handover;
 use crate::service::readiness::{self, NotReady};
 use crate::service::systemctl;
 use crate::wording;
@@ -25,7 +26,10 @@ const TO_SETTLE: Duration = Duration::from_secs(30);
 
 /// What is to be done with one unit after the reload.
 enum Step {
-    Restart,
+    /// Its launcher replaces the workers.
+    Reload,
+    /// And why a reload is not enough, where there is a launcher.
+    Restart(Option<String>),
     /// Leave it, and why.
     Leave(String),
 }
@@ -46,7 +50,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
         bail!("{}: {}", names.join(" "), why_not(first).unwrap_or_default());
     }
     if arguments.dry_run {
-        return plan(&before, arguments.no_restart).print();
+        return plan(root, &before, arguments.no_restart).print();
     }
     systemctl::reload()?;
     say("systemd has reloaded.")?;
@@ -71,9 +75,10 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     let timeout = Duration::from_secs(arguments.timeout);
     let mut judged = started_up(question, name, timeout)?;
     let next_start = judged.verdict.next_start;
-    match step(&judged) {
+    let step = step(question.root, &judged);
+    match &step {
         Step::Leave(why) => say(&format!("{name}: {why}."))?,
-        Step::Restart if arguments.no_restart => {
+        Step::Restart(_) | Step::Reload if arguments.no_restart => {
             let numbers = next_start.map_or_else(String::new, |next| {
                 format!(
                     ": {} from its next start on",
@@ -83,10 +88,22 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
             say(&format!("{name}: not restarted, as requested{numbers}."))?;
             return Ok(true);
         }
-        Step::Restart => {
-            say(&format!("{name}: its profile has changed, restarting …"))?;
+        Step::Restart(_) | Step::Reload => {
             let restarted = Instant::now();
-            systemctl::restart(name, timeout)?;
+            match &step {
+                Step::Reload => {
+                    say(&format!("{name}: its profile has changed, reloading …"))?;
+                    systemctl::reload_unit(name, timeout)?;
+                }
+                Step::Restart(Some(why)) => {
+                    say(&format!("{name}: its profile has changed, restarting ({why}) …"))?;
+                    systemctl::restart(name, timeout)?;
+                }
+                _ => {
+                    say(&format!("{name}: its profile has changed, restarting …"))?;
+                    systemctl::restart(name, timeout)?;
+                }
+            }
             let root = question.root;
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
@@ -133,13 +150,22 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
 }
 
 /// What is to be done with a unit, after a reload.
-fn step(judged: &Judged) -> Step {
+fn step(root: &Root, judged: &Judged) -> Step {
     if let Some(why) = why_not(judged) {
         return Step::Leave(why.to_owned());
     }
     let state = judged.facts.as_ref().map(|facts| (&facts.live, facts.loaded.active.as_str()));
     match state {
-        _ if judged.verdict.needs_restart => Step::Restart,
+        Some((Live::Running(running), _))
+            if judged.verdict.needs_restart && handover::is_launcher(&running.arguments) =>
+        {
+            let loaded = judged.facts.as_ref().map(|facts| &facts.loaded);
+            let why = loaded.and_then(|loaded| {
+                handover::why_restart(root, loaded, &running.arguments, running.environment.as_ref())
+            });
+            why.map_or(Step::Reload, |why| Step::Restart(Some(why)))
+        }
+        _ if judged.verdict.needs_restart => Step::Restart(None),
         Some((Live::Not, "activating")) => Step::Leave("it is still being started, not restarted".to_owned()),
         Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}), not started")),
         _ => Step::Leave("the profile of the running service has not changed, not restarted".to_owned()),
@@ -147,7 +173,7 @@ fn step(judged: &Judged) -> Step {
 }
 
 /// What would be done.
-fn plan(before: &[Judged], no_restart: bool) -> Page {
+fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
     let mut page = Page::new();
     page.row("", 0, "Would reload systemd (systemctl daemon-reload).");
     for judged in before {
@@ -155,9 +181,13 @@ fn plan(before: &[Judged], no_restart: bool) -> Page {
         // A service without our drop-in gets its first profile by the reload.
         let is_unsized_yet = judged.verdict.has(Topic::NotGenerated);
         let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
-        let text = match step(judged) {
-            Step::Restart if no_restart => "would be left as it is (--no-restart)".to_owned(),
-            Step::Restart => "would be restarted: its profile changes".to_owned(),
+        let text = match step(root, judged) {
+            Step::Restart(_) | Step::Reload if no_restart => {
+                "would be left as it is (--no-restart)".to_owned()
+            }
+            Step::Reload => "would be reloaded: its profile changes".to_owned(),
+            Step::Restart(None) => "would be restarted: its profile changes".to_owned(),
+            Step::Restart(Some(why)) => format!("would be restarted: its profile changes ({why})"),
             Step::Leave(_) if is_unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }

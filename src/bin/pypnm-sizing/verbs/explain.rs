@@ -10,11 +10,12 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
 use serde::Serialize;
 
-use crate::answer::{Answer, ProfileAnswer, SourceAnswer, text};
+use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
+use crate::service::pypnm::{self, Program};
 use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
 
 /// What `explain --json` says.
@@ -35,6 +36,7 @@ struct UnitAnswer {
     targets: TargetsAnswer,
     pypnm_by_itself: PypnmDefaultAnswer,
     unit_files: Vec<String>,
+    installations: Vec<InstallationAnswer>,
 }
 
 /// A limit that was found.
@@ -82,7 +84,7 @@ struct PypnmDefaultAnswer {
 }
 
 impl UnitAnswer {
-    fn new(unit: &SizedUnit, default: &PypnmDefault) -> Self {
+    fn new(root: &Root, unit: &SizedUnit, default: &PypnmDefault) -> Self {
         let binds = |index| {
             [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
         };
@@ -107,6 +109,7 @@ impl UnitAnswer {
                 differs_because: default.against(unit).1,
             },
             unit_files: files.cloned().collect(),
+            installations: InstallationAnswer::all(root, unit),
         }
     }
 }
@@ -163,7 +166,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let default = PypnmDefault::new(root, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
-        let units = units.iter().map(|unit| UnitAnswer::new(unit, &default)).collect();
+        let units = units.iter().map(|unit| UnitAnswer::new(root, unit, &default)).collect();
         return answer(&text(&ExplainAnswer {
             answer: Answer::new("explain", &sizing, units),
             configuration_files: sizing.config.files.iter().map(ToString::to_string).collect(),
@@ -175,6 +178,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     for unit in &units {
         explain(&mut page, unit, &default);
+        installations(&mut page, root, unit);
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -225,6 +229,22 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
             }
         }
         None => page.row("  ", 2, "none"),
+    }
+}
+
+/// Every PyPNM that was found and how; the first is the one that the unit starts.
+fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    page.heading("PyPNM installed");
+    let program = Program::of(&unit.name, unit.definition.as_ref());
+    let found = pypnm::find(root, program, unit.definition.as_ref());
+    if found.is_empty() {
+        page.row("  ", 2, &program.none_found());
+    }
+    for installation in &found {
+        page.row("  ", 2, &format!("{}; {}", installation.text(program), installation.found));
+        if let Some(source) = &installation.source {
+            page.row("  - ", 4, &format!("editable: its source is {source}"));
+        }
     }
 }
 
@@ -405,7 +425,7 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, profile, source};
+    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
 
     #[test]
     fn the_schema_is_documented() {
@@ -429,6 +449,7 @@ mod tests {
                 differs_because: vec![String::new()],
             },
             unit_files: vec![String::new()],
+            installations: installations(),
         };
         let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
         assert_documented("`explain`", &whole);

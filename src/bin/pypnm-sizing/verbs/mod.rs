@@ -8,4 +8,5 @@ pub(crate) mod explain;
 pub(crate) mod preview;
 pub(crate) mod ready;
 pub(crate) mod report;
+pub(crate) mod setup;
 pub(crate) mod show;

@@ -8,10 +8,11 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use serde::Serialize;
 
-use crate::answer::{Answer, ProfileAnswer, text};
+use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
+use crate::service::pypnm::{self, Program};
 use crate::service::{generated, own};
 use crate::wording::{
     Setting, chosen, doubts, headline, override_text, profile, settings, state, turned_off, unsized_units,
@@ -23,6 +24,7 @@ struct UnitAnswer {
     #[serde(flatten)]
     profile: ProfileAnswer,
     loaded: Option<LoadedAnswer>,
+    installations: Vec<InstallationAnswer>,
 }
 
 /// What the generator wrote at the last reload; null: nothing.
@@ -50,6 +52,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         let units = units.iter().map(|unit| UnitAnswer {
             profile: ProfileAnswer::new(unit),
             loaded: LoadedAnswer::new(&loaded(unit)),
+            installations: InstallationAnswer::all(root, unit),
         });
         return answer(&text(&Answer::new("show", &sizing, units.collect())));
     }
@@ -58,7 +61,11 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM counts CPUs and memory itself."));
     }
     for unit in &units {
-        show(&mut page, unit, &loaded(unit), hypothetical != Hypothetical::default());
+        let is_tried = hypothetical != Hypothetical::default();
+        show(&mut page, unit, &loaded(unit), is_tried);
+        if !is_tried {
+            installation(&mut page, root, unit);
+        }
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -122,6 +129,16 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     }
 }
 
+/// The PyPNM that the unit starts, or the one that there is.
+fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    let program = Program::of(&unit.name, unit.definition.as_ref());
+    let text = match pypnm::find(root, program, unit.definition.as_ref()).as_slice() {
+        [] => program.none_found(),
+        [first, ..] => first.text(program),
+    };
+    page.row("  PyPNM", LABEL, &text);
+}
+
 /// What the generator wrote for a unit at the last reload.
 enum Loaded {
     /// Another machine is tried, or no systemd runs.
@@ -165,11 +182,12 @@ fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded 
 #[cfg(test)]
 mod tests {
     use super::{LoadedAnswer, UnitAnswer};
-    use crate::answer::tests::{answer, assert_documented, profile};
+    use crate::answer::tests::{answer, assert_documented, installations, profile};
 
     #[test]
     fn the_schema_is_documented() {
         let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
-        assert_documented("`show`", &answer(UnitAnswer { profile: profile(), loaded: Some(loaded) }));
+        let unit = UnitAnswer { profile: profile(), loaded: Some(loaded), installations: installations() };
+        assert_documented("`show`", &answer(unit));
     }
 }

@@ -10,13 +10,13 @@ use pypnm_sizing::pypnm::ENV_FILE;
 use pypnm_sizing::root::{ReadError, Root};
 use serde_json::Value;
 
+use super::{PYPNM, find};
+
 /// In the package's directory.
 const SETTINGS: &str = "pypnm/settings/system.json";
 const PROFILE: &str = "pypnm-serve.env";
 /// What PyPNM takes where system.json says nothing.
 const DEFAULT_RUNTIME_DIR: &str = ".data/runtime";
-/// Where pypnm.service looks first.
-const PACKAGED: &str = "/opt/pypnm";
 
 /// The profile file, as PyPNM names it: relative to its working directory, where system.json says it so.
 pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
@@ -62,41 +62,9 @@ fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
 }
 
 /// Directories that Python packages lie in, in the order in which PyPNM would be found: a source checkout's (`pypnm
-/// serve` puts `src` of its working directory first), the active virtual environment's, that of `pypnm` on PATH, and
-/// the one that the packaged unit looks into.
+/// serve` puts `src` of its working directory first), then those of the installations.
 fn package_directories(machine: &Root) -> Vec<PathBuf> {
-    let mut directories = vec![PathBuf::from("src")];
-    let on_path = std::env::var_os("PATH").and_then(|path| {
-        let mut programs = std::env::split_paths(&path).map(|dir| dir.join("pypnm"));
-        // A link to it (pipx makes one) leads to the environment that it belongs to.
-        programs
-            .find(|program| program.is_file())?
-            .canonicalize()
-            .ok()?
-            .parent()?
-            .parent()
-            .map(Path::to_owned)
-    });
-    let environments = [std::env::var_os("VIRTUAL_ENV").map(PathBuf::from), on_path, Some(PACKAGED.into())];
-    for environment in environments.into_iter().flatten() {
-        let lib = environment.join("lib");
-        let mut pythons: Vec<String> = lib
-            .to_str()
-            .and_then(|lib| machine.entries(lib).ok())
-            .into_iter()
-            .flatten()
-            .map(|entry| entry.name)
-            .filter(|name| name.starts_with("python3"))
-            .collect();
-        pythons.sort();
-        for python in pythons {
-            for packages in ["site-packages", "dist-packages"] {
-                let directory = lib.join(&python).join(packages);
-                if directory.is_dir() && !directories.contains(&directory) {
-                    directories.push(directory);
-                }
-            }
-        }
-    }
-    directories
+    let installations = find(machine, PYPNM, None);
+    let packages = installations.into_iter().filter_map(|installation| installation.packages);
+    std::iter::once(PathBuf::from("src")).chain(packages.map(PathBuf::from)).collect()
 }

@@ -2,17 +2,20 @@
 //!
 //! Which files count, and in which order, is [`crate::conf_files`]; what a key does to the profile is [`crate::policy`]'s.
 
+mod keys;
+
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use crate::conf_files;
 use crate::names;
-use crate::parse::boolean::boolean;
-use crate::parse::quantity::{Size, decimal, milli_cpus, size};
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::PolicySettings;
 use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
+use crate::units::name::service_name;
+
+pub use keys::{KEYS, UnitConfig};
 
 /// Where the main file is, the strongest first.
 const MAIN_FILES: [&str; 4] = [
@@ -39,27 +42,6 @@ pub const MOST_WORKERS: u32 = 1024;
 /// A file with more faults than this is no configuration file; nor are all of them read by anybody.
 const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the key is skipped";
-
-/// What may be said of one unit, and in `[Sizing]` of all. `None`: not said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnitConfig {
-    /// `Enabled=`
-    pub enabled: Option<Sourced<bool>>,
-    /// `Workers=`; `auto` is `None` inside.
-    pub workers: Option<Sourced<Option<u32>>>,
-    /// `LimitMaxRequests=`; `auto` is `None` inside.
-    pub limit_max_requests: Option<Sourced<Option<u32>>>,
-    /// `MaxWorkers=`
-    pub max_workers: Option<Sourced<u32>>,
-    /// `ReserveMemory=`
-    pub reserve_memory: Option<Sourced<Size>>,
-    /// `ReserveCPUs=` in milli-CPUs.
-    pub reserve_cpus: Option<Sourced<u64>>,
-    /// `MemoryPerWorker=` in bytes.
-    pub memory_per_worker: Option<Sourced<u64>>,
-    /// `InvestigateMemoryCreep=`
-    pub investigate_memory_creep: Option<Sourced<bool>>,
-}
 
 impl UnitConfig {
     /// The settings of the policy that it says.
@@ -137,17 +119,9 @@ impl Config {
 
     /// What is said of `unit`: its own section, else `[Sizing]`, key by key.
     pub fn for_unit(&self, unit: &str) -> UnitConfig {
-        let own = self.by_unit.get(unit).map(|(_, own)| own.clone()).unwrap_or_default();
-        let all = self.general.clone();
-        UnitConfig {
-            enabled: own.enabled.or(all.enabled),
-            workers: own.workers.or(all.workers),
-            limit_max_requests: own.limit_max_requests.or(all.limit_max_requests),
-            max_workers: own.max_workers.or(all.max_workers),
-            reserve_memory: own.reserve_memory.or(all.reserve_memory),
-            reserve_cpus: own.reserve_cpus.or(all.reserve_cpus),
-            memory_per_worker: own.memory_per_worker.or(all.memory_per_worker),
-            investigate_memory_creep: own.investigate_memory_creep.or(all.investigate_memory_creep),
+        match self.by_unit.get(unit) {
+            Some((_, own)) => own.clone().or(&self.general),
+            None => self.general.clone(),
         }
     }
 }
@@ -234,8 +208,8 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
             Item::Section { name, line } => {
                 section = if name == GENERAL {
                     Section::General
-                } else if is_unit_name(&name) {
-                    Section::Unit(name.clone().into_owned(), at(line, &format!("[{name}]")))
+                } else if let Some(unit) = unit_of_section(&name) {
+                    Section::Unit(unit, at(line, &format!("[{name}]")))
                 } else if name.starts_with("X-") {
                     Section::Unknown
                 } else {
@@ -269,91 +243,6 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
     }
 }
 
-/// A reader of values: what it is for, and what it expects in words.
-struct Expect<T>(fn(&str) -> Option<T>, &'static str);
-
-const BOOLEAN: Expect<bool> = Expect(boolean, "a boolean (yes or no)");
-const WORKERS: Expect<Option<u32>> = Expect(
-    |text| {
-        if text == "auto" { Some(None) } else { count(text).map(Some) }
-    },
-    "a whole number from 1 to 1024, or auto",
-);
-const REQUESTS: Expect<Option<u32>> = Expect(
-    |text| {
-        if text == "auto" { Some(None) } else { decimal(text).map(Some) }
-    },
-    "a whole number, or auto",
-);
-const COUNT: Expect<u32> = Expect(count, "a whole number from 1 to 1024");
-const MEMORY: Expect<Size> =
-    Expect(size, "bytes (with K, M, G, T to the base 1024) or a percentage up to 100%");
-const BYTES: Expect<u64> = Expect(
-    |text| match size(text) {
-        Some(Size::Bytes(bytes)) if bytes > 0 => Some(bytes),
-        _ => None,
-    },
-    "bytes above 0 (with K, M, G, T to the base 1024)",
-);
-const CPUS: Expect<u64> = Expect(milli_cpus, "a number of CPUs with at most three decimals");
-
-fn count(text: &str) -> Option<u32> {
-    decimal(text).filter(|n| (1..=MOST_WORKERS).contains(n))
-}
-
-const KEYS: [&str; 9] = [
-    "Enabled",
-    "Units",
-    "Workers",
-    "LimitMaxRequests",
-    "MaxWorkers",
-    "ReserveMemory",
-    "ReserveCPUs",
-    "MemoryPerWorker",
-    "InvestigateMemoryCreep",
-];
-
-impl UnitConfig {
-    /// Takes one assignment; an empty value takes an earlier one back.
-    fn set(&mut self, key: &str, value: &str, source: Source, problems: &mut Vec<Problem>) {
-        match key {
-            "Enabled" => assign(&mut self.enabled, &BOOLEAN, value, source, problems),
-            "Workers" => assign(&mut self.workers, &WORKERS, value, source, problems),
-            "LimitMaxRequests" => assign(&mut self.limit_max_requests, &REQUESTS, value, source, problems),
-            "MaxWorkers" => assign(&mut self.max_workers, &COUNT, value, source, problems),
-            "ReserveMemory" => assign(&mut self.reserve_memory, &MEMORY, value, source, problems),
-            "ReserveCPUs" => assign(&mut self.reserve_cpus, &CPUS, value, source, problems),
-            "MemoryPerWorker" => assign(&mut self.memory_per_worker, &BYTES, value, source, problems),
-            "InvestigateMemoryCreep" => {
-                assign(&mut self.investigate_memory_creep, &BOOLEAN, value, source, problems);
-            }
-            _ if key.starts_with("X-") => {}
-            _ => problems.push(Problem {
-                source,
-                kind: ProblemKind::UnknownKey { nearest: nearest(key) },
-                consequence: SKIPPED.into(),
-            }),
-        }
-    }
-}
-
-fn assign<T>(
-    slot: &mut Option<Sourced<T>>,
-    expect: &Expect<T>,
-    value: &str,
-    source: Source,
-    problems: &mut Vec<Problem>,
-) {
-    if value.is_empty() {
-        *slot = None;
-        return;
-    }
-    match (expect.0)(value) {
-        Some(value) => *slot = Some(Sourced { value, source }),
-        None => problems.push(Problem::bad_value(source, value, expect.1, SKIPPED)),
-    }
-}
-
 /// `Units=`: names of services, separated by spaces; each once; an empty value goes back to the default.
 fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Vec<Problem>) {
     let mut units: Vec<String> = Vec::new();
@@ -369,8 +258,8 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
                 let expected = "the name of a service, at most 64 of them";
                 problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));
             }
-            Some(name) if units.contains(&name) => {}
-            Some(name) => units.push(name),
+            Some(name) if !units.contains(&name) => units.push(name),
+            Some(_) => {}
         }
     }
     if value.is_empty() {
@@ -380,45 +269,72 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
     }
 }
 
-/// The name of a service, with `.service` added to a name without a suffix of systemd's, as systemctl(1) does.
-pub fn service_name(name: &str) -> Option<String> {
-    const SUFFIXES: [&str; 11] = [
-        ".service",
-        ".socket",
-        ".device",
-        ".mount",
-        ".automount",
-        ".swap",
-        ".target",
-        ".path",
-        ".timer",
-        ".slice",
-        ".scope",
-    ];
-    let has_suffix = SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
-    let name = if has_suffix { name.to_owned() } else { format!("{name}.service") };
-    is_unit_name(&name).then_some(name)
+/// The unit that a section is for. Its name has a type, so that a mistyped `[Sizing]` is none.
+fn unit_of_section(name: &str) -> Option<String> {
+    service_name(name).filter(|_| name.ends_with(".service"))
 }
 
-/// The name of a service (systemd.unit(5)): never a path, so it is safe to make a file name of.
-pub fn is_unit_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
-    name.len() <= 255
-        && name.strip_suffix(".service").is_some_and(|stem| {
-            !stem.is_empty() && !stem.starts_with(['.', '@']) && stem.bytes().all(allowed)
-        })
-}
+#[cfg(test)]
+mod tests {
+    use super::{Config, DEFAULT_UNIT, MOST_FAULTS, MOST_UNITS, parse_into};
 
-/// The known key that was probably meant.
-fn nearest(key: &str) -> Option<&'static str> {
-    let far =
-        |known: &str| strsim::damerau_levenshtein(&known.to_ascii_lowercase(), &key.to_ascii_lowercase());
-    if key.len() > 64 {
-        return None;
+    fn parse(text: &str) -> (Config, Vec<String>) {
+        let (mut config, mut problems) = (Config::default(), Vec::new());
+        parse_into("/x", text.as_bytes(), &mut config, &mut problems);
+        (config, problems.iter().map(ToString::to_string).collect())
     }
-    KEYS.into_iter()
-        .map(|known| (far(known), known))
-        .min()
-        .filter(|(far, _)| *far <= 3)
-        .map(|(_, known)| known)
+
+    #[test]
+    fn which_units_are_sized() {
+        let (config, _) = parse("");
+        assert_eq!(config.units(), [DEFAULT_UNIT]);
+        assert!(config.is_sized(DEFAULT_UNIT) && !config.is_sized("a.service") && !config.names_units());
+        let (config, problems) = parse("[Sizing]\nUnits=a.service b  a.service\n");
+        assert_eq!(
+            (config.units(), problems.len()),
+            (vec!["a.service".to_owned(), "b.service".to_owned()], 0)
+        );
+        assert!(config.is_sized("b.service") && !config.is_sized(DEFAULT_UNIT) && config.names_units());
+        assert_eq!(parse("[Sizing]\nUnits=a\nUnits=\n").0.units(), [DEFAULT_UNIT]);
+        let (config, problems) = parse("[Sizing]\nUnits=a\nUnits=/ a.socket\n");
+        assert_eq!(
+            (config.units(), problems.len()),
+            (vec!["a.service".to_owned()], 2),
+            "the earlier one stays"
+        );
+    }
+
+    #[test]
+    fn bounds_on_units_and_on_faults() {
+        let names = |count: usize| (0..count).map(|n| format!("a{n}")).collect::<Vec<_>>().join(" ");
+        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MOST_UNITS)));
+        assert_eq!((config.units().len(), problems.len()), (MOST_UNITS, 0));
+        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MOST_UNITS + 1)));
+        assert_eq!((config.units().len(), problems.len()), (MOST_UNITS, 1));
+        let (_, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(10_000)));
+        assert_eq!(problems.len(), MOST_FAULTS);
+        let (_, problems) = parse(&format!("[Sizing]\n{}", "Workers=x\n".repeat(MOST_FAULTS)));
+        assert_eq!(problems.len(), MOST_FAULTS, "all of them");
+        let (config, problems) =
+            parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MOST_FAULTS)));
+        assert_eq!(problems.len(), MOST_FAULTS + 1);
+        assert!(
+            problems.last().is_some_and(|last| last.starts_with("/x:52: too many faults")),
+            "{problems:?}"
+        );
+        assert!(config.for_unit(DEFAULT_UNIT).max_workers.is_none());
+    }
+
+    #[test]
+    fn enabled_for_all_and_for_one() {
+        let text = "[Sizing]\nEnabled=no\n[b.service]\nEnabled=yes\nMaxWorkers=2\n[Sizing]\nMaxWorkers=3\n";
+        let (config, problems) = parse(text);
+        assert!(problems.is_empty() && !config.is_enabled());
+        assert!(!config.for_unit("a.service").is_enabled() && config.for_unit("b.service").is_enabled());
+        let most = |unit| config.for_unit(unit).max_workers.map(|set| set.value);
+        assert_eq!((most("a.service"), most("b.service")), (Some(3), Some(2)));
+        assert!(Config::default().is_enabled());
+        let (_, problems) = parse("[a]\nEnabled=no\n[X-a]\nEnabled=maybe\n[Sizing]\nX-b=c\n");
+        assert_eq!(problems.len(), 1, "a section's name has a type: {problems:?}");
+    }
 }

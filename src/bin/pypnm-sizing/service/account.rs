@@ -1,0 +1,127 @@
+//! Accounts, and what one may do with a file by owner, group and mode (path_resolution(7)). Access control lists are not
+//! looked at: where one grants more than the mode, a person is told what the mode says.
+//!
+//! Accounts come from /etc/passwd and /etc/group; on the running machine getent(1) asks for those of a directory service.
+
+use std::process::{Command, Stdio};
+
+use pypnm_sizing::root::Root;
+
+/// Who a service runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    /// The primary group.
+    pub(crate) gid: u32,
+    /// Its name; its number where it has none.
+    pub(crate) group: String,
+    /// All groups, the primary one included.
+    groups: Vec<u32>,
+}
+
+/// What a path is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A directory on the way.
+    Search,
+    /// A file or directory to read.
+    Read,
+    /// A directory to make files in, or a file to write to.
+    Write,
+}
+
+impl Use {
+    /// The bits that it takes of an owner's, a group's or everybody's three.
+    fn bits(self) -> u32 {
+        match self {
+            Self::Search => 0o1,
+            Self::Read => 0o4,
+            Self::Write => 0o2,
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Search => "enter",
+            Self::Read => "read",
+            Self::Write => "write to",
+        }
+    }
+}
+
+impl Account {
+    /// The account of that name, or with that number; `None`: there is none.
+    pub(crate) fn of(root: &Root, key: &str) -> Option<Self> {
+        let line = entry(root, "passwd", key)?;
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, ..] = fields.as_slice() else {
+            return None;
+        };
+        let (uid, gid): (u32, u32) = (uid.parse().ok()?, gid.parse().ok()?);
+        let group = entry(root, "group", &gid.to_string());
+        let group = group.as_deref().and_then(|line| line.split(':').next()).map(str::to_owned);
+        let mut groups = vec![gid];
+        let database = root.text("/etc/group").unwrap_or_default();
+        for line in database.lines() {
+            let fields: Vec<&str> = line.split(':').collect();
+            if let [_, _, number, members] = fields.as_slice()
+                && members.split(',').any(|member| member == *name)
+            {
+                groups.extend(number.parse::<u32>());
+            }
+        }
+        Some(Self {
+            name: (*name).to_owned(),
+            uid,
+            gid,
+            group: group.unwrap_or_else(|| gid.to_string()),
+            groups,
+        })
+    }
+
+    /// Why the account cannot use a path in that way; `None`: it can. The path has no links (`real_path`).
+    pub(crate) fn obstacle(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
+        let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+        let above =
+            ends.filter_map(|end| path.get(..end)).find_map(|step| self.denied(root, step, Use::Search));
+        above.or_else(|| self.denied(root, path, use_))
+    }
+
+    fn denied(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
+        let Some(stat) = root.stat(path) else {
+            return Some(format!("{path} cannot be looked at"));
+        };
+        let shift = match () {
+            () if self.uid == 0 => return None,
+            () if stat.st_uid == self.uid => 6,
+            () if self.groups.contains(&stat.st_gid) => 3,
+            () => 0,
+        };
+        let bits = stat.st_mode >> shift & 0o7;
+        if bits & use_.bits() == use_.bits() {
+            return None;
+        }
+        let owner = Self::of(root, &stat.st_uid.to_string())
+            .map_or_else(|| stat.st_uid.to_string(), |owner| owner.name);
+        let mode = stat.st_mode & 0o7777;
+        Some(format!("{} cannot {} {path} (owner {owner}, mode {mode:04o})", self.name, use_.verb()))
+    }
+}
+
+/// The line of an account or a group by name or number.
+fn entry(root: &Root, database: &str, key: &str) -> Option<String> {
+    let is_it = |line: &&str| {
+        let mut fields = line.split(':');
+        fields.next() == Some(key) || fields.nth(1) == Some(key)
+    };
+    let text = root.text(&format!("/etc/{database}")).unwrap_or_default();
+    let found = text.lines().find(is_it).map(str::to_owned);
+    if found.is_some() || !root.is_machine() {
+        return found;
+    }
+    let mut getent = Command::new("getent");
+    getent.args([database, key]).stdin(Stdio::null()).stderr(Stdio::null());
+    let said = getent.output().ok().filter(|said| said.status.success())?;
+    String::from_utf8(said.stdout).ok()?.lines().next().map(str::to_owned)
+}

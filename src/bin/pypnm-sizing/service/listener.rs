@@ -1,0 +1,47 @@
+//! Whether a service can listen on an address, and who does already. Looks at the running machine only.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use pypnm_sizing::root::Root;
+
+use super::sockets;
+
+/// What keeps a service from listening.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Somebody listens there.
+    Taken {
+        /// The process, where it can be found.
+        pid: Option<u32>,
+    },
+    /// No interface of this machine has the address.
+    NotOurs,
+}
+
+/// Tries to listen on the address, for a moment. What only the service will be allowed, a port below 1024, is no obstacle.
+pub(crate) fn obstacle(machine: &Root, address: IpAddr, port: u16) -> Option<Obstacle> {
+    match TcpListener::bind(SocketAddr::new(address, port)) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Some(Obstacle::Taken { pid: listener(machine, port) })
+        }
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(Obstacle::NotOurs),
+        _ => None,
+    }
+}
+
+/// The first process that has a socket listening on the port.
+fn listener(machine: &Root, port: u16) -> Option<u32> {
+    let mut inodes = Vec::new();
+    let own = std::process::id();
+    let read = sockets::each_tcp(own, |socket| {
+        if socket.local.port() == port {
+            inodes.extend(socket.listener().map(|listener| listener.inode));
+        }
+    });
+    read.ok()?;
+    let pids = machine.entries("/proc").unwrap_or_default();
+    pids.iter().filter_map(|entry| entry.name.parse().ok()).find(|pid: &u32| {
+        sockets::held(*pid).is_ok_and(|held| inodes.iter().any(|inode| held.contains(inode)))
+    })
+}

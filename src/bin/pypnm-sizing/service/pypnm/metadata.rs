@@ -1,0 +1,128 @@
+//! What pip and venv write about an installed package, read with the parsers that these formats have. Pure.
+//!
+//! Core metadata and entry points: <https://packaging.python.org/en/latest/specifications/>; `pyvenv.cfg`: PEP 405;
+//! `direct_url.json`: PEP 610.
+
+use configparser::ini::{Ini, IniDefault};
+use serde_json::Value;
+
+/// Keys and values as Python's configparser splits them, names as they are spelled.
+fn ini(text: &str) -> Option<Ini> {
+    let mut settings = IniDefault::default();
+    settings.delimiters = vec!['='];
+    settings.comment_symbols = vec!['#', ';'];
+    settings.case_sensitive = true;
+    let mut ini = Ini::new_from_defaults(settings);
+    ini.read(text.to_owned()).ok()?;
+    Some(ini)
+}
+
+/// `home` of a `pyvenv.cfg`: the directory of the Python that the environment was made from.
+pub(super) fn home(pyvenv: &str) -> Option<String> {
+    // Keys without a section.
+    ini(pyvenv)?.get("default", "home")
+}
+
+/// What the console script `name` of an `entry_points.txt` calls, for example `pypnm.cli:main`.
+pub(super) fn console_script(entry_points: &str, name: &str) -> Option<String> {
+    ini(entry_points)?.get("console_scripts", name)
+}
+
+/// `Version:` in the headers of a `METADATA`, which has the format of mail (RFC 822); its body is the package's README.
+pub(super) fn version(metadata: &str) -> Option<String> {
+    let headers = metadata.lines().take_while(|line| !line.trim_end().is_empty());
+    let mut fields = headers.filter_map(|line| line.split_once(':'));
+    let (_, version) = fields.find(|(key, _)| key.eq_ignore_ascii_case("Version"))?;
+    let version = version.trim();
+    (!version.is_empty()).then(|| version.to_owned())
+}
+
+/// The directory that a `direct_url.json` names as the source of an editable installation.
+pub(super) fn editable_source(direct_url: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(direct_url).ok()?;
+    let is_editable = value.pointer("/dir_info/editable").and_then(Value::as_bool).unwrap_or(false);
+    let path = value.get("url")?.as_str()?.strip_prefix("file://")?;
+    if is_editable && path.starts_with('/') { decoded(path) } else { None }
+}
+
+/// A path of a URL with its `%XX` decoded (RFC 3986, section 2.1).
+fn decoded(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+        bytes.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
+}
+
+/// The interpreter that a console script is run by: its `#!` line, or, where that line would be too long or holds a
+/// space, the line after it that pip writes for a shell (distlib's `_build_shebang`).
+pub(super) fn interpreter(script: &str) -> Option<&str> {
+    let mut lines = script.lines();
+    let path = lines.next()?.strip_prefix("#!")?.trim();
+    if path != "/bin/sh" {
+        return path.split_ascii_whitespace().next();
+    }
+    let line = lines.next()?.strip_prefix("'''exec' ")?;
+    match line.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next(),
+        None => line.split_ascii_whitespace().next(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{console_script, editable_source, home, interpreter, version};
+
+    #[test]
+    fn what_python_3_11_and_pip_23_write() {
+        let pyvenv = "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11.2\n\
+            executable = /usr/bin/python3.11\ncommand = /usr/bin/python3 -m venv /opt/pypnm\n";
+        assert_eq!(home(pyvenv).as_deref(), Some("/usr/bin"));
+        let entry_points = "[console_scripts]\ndocs-build = mkdocs.__main__:build\npypnm = pypnm.cli:main\n";
+        assert_eq!(console_script(entry_points, "pypnm").as_deref(), Some("pypnm.cli:main"));
+        assert_eq!(console_script(entry_points, "pypnm-cmts"), None);
+        let metadata = "Metadata-Version: 2.4\nName: pypnm-docsis\nVersion: 1.6.4.0\n\nVersion: 9\n";
+        assert_eq!(version(metadata).as_deref(), Some("1.6.4.0"));
+        assert_eq!(version("Name: x\r\n\r\nVersion: 9\r\n"), None);
+        let editable = r#"{"dir_info": {"editable": true}, "url": "file:///home/op/My%20PyPNM"}"#;
+        assert_eq!(editable_source(editable).as_deref(), Some("/home/op/My PyPNM"));
+    }
+
+    #[test]
+    fn what_is_no_editable_directory() {
+        for text in [
+            "",
+            "[]",
+            "{",
+            r#"{"url": "file:///x"}"#,
+            r#"{"dir_info": {}, "url": "file:///x"}"#,
+            r#"{"dir_info": {"editable": true}, "url": "https://example.org/x"}"#,
+            r#"{"dir_info": {"editable": true}, "url": "file:///x%2"}"#,
+            r#"{"dir_info": {"editable": true}, "url": "file:///x%00"}"#,
+            r#"{"dir_info": {"editable": true}, "url": "file://host"}"#,
+        ] {
+            assert_eq!(editable_source(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_interpreter_of_a_script() {
+        assert_eq!(interpreter("#!/opt/pypnm/bin/python3\nimport re\n"), Some("/opt/pypnm/bin/python3"));
+        let long = "#!/bin/sh\n'''exec' \"/home/o p/.env/bin/python3\" \"$0\" \"$@\"\n' '''\n";
+        assert_eq!(interpreter(long), Some("/home/o p/.env/bin/python3"));
+        assert_eq!(
+            interpreter("#!/bin/sh\n'''exec' /x/bin/python \"$0\" \"$@\"\n' '''\n"),
+            Some("/x/bin/python")
+        );
+        for text in ["", "#!", "\x7fELF", "#!/bin/sh\necho\n"] {
+            assert_eq!(interpreter(text), None, "{text}");
+        }
+    }
+}

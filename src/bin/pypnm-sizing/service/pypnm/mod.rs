@@ -1,0 +1,496 @@
+//! The PyPNM that is installed here: where, which version, and whether it takes a worker profile.
+//!
+//! Owns finding installations (`find`, `in_directory`) and what a person reads about them. Runs no Python: pip and venv
+//! leave all of it in files, whose formats [`metadata`] knows. Where PyPNM keeps its profile is [`profile_file`]'s.
+
+mod metadata;
+mod profile_file;
+
+use std::fmt;
+
+use pypnm_sizing::parse::words::{Words, is_whitespace};
+use pypnm_sizing::problem::Source;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::units::{Unit, specifier};
+use rustix::fs::FileType;
+
+pub(crate) use profile_file::profile_file;
+
+/// What the packaged unit looks into first.
+const PACKAGED: &str = "/opt/pypnm";
+/// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
+const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
+/// What `git clone` names a checkout, in the places where one is usually kept.
+const CHECKOUT: &str = "PyPNM";
+const CHECKOUT_PARENTS: [&str; 3] = ["/root", "/opt", "/srv"];
+/// Environments of pipx and uv, below a home directory, and pipx's for all users.
+const TOOLS: [&str; 3] = [".local/share/pipx/venvs", ".local/pipx/venvs", ".local/share/uv/tools"];
+const TOOLS_OF_ALL: &str = "/opt/pipx/venvs";
+/// More home directories, and more directories in a checkout, are not looked into.
+const MOST_DIRECTORIES: usize = 256;
+/// As the kernel: path_resolution(7).
+const MOST_LINKS: usize = 40;
+/// The first version that reads a profile.
+const FIRST_WITH_PROFILE: (u32, u32) = (1, 6);
+
+/// One of the two programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// The command.
+    pub(crate) command: &'static str,
+    /// Its package on PyPI.
+    pub(crate) package: &'static str,
+    /// The package as directories of metadata spell it (PEP 503 and 427).
+    normalized: &'static str,
+    /// The package that Python imports.
+    import: &'static str,
+}
+
+/// PyPNM itself.
+pub(crate) const PYPNM: Program =
+    Program { command: "pypnm", package: "pypnm-docsis", normalized: "pypnm_docsis", import: "pypnm" };
+/// Its sister.
+pub(crate) const CMTS: Program = Program {
+    command: "pypnm-cmts",
+    package: "pypnm-docsis-cmts",
+    normalized: "pypnm_docsis_cmts",
+    import: "pypnm_cmts",
+};
+
+impl Program {
+    /// The one that a unit starts; of a unit that says nothing about it, by its name.
+    pub(crate) fn of(name: &str, unit: Option<&Unit>) -> Self {
+        let words = unit.map(start_words).unwrap_or_default();
+        let starts = |program: Self| words.iter().any(|(word, _)| base_name(word) == program.command);
+        if starts(CMTS) || name.starts_with(CMTS.command) && !starts(PYPNM) { CMTS } else { PYPNM }
+    }
+
+    /// That there is none, and what to do about it.
+    pub(crate) fn none_found(self) -> String {
+        format!(
+            "none found; install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name \
+             its directory to 'pypnm-sizing setup DIR'",
+            self.package
+        )
+    }
+}
+
+/// How an installation was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A command of the unit names it, or the unit's `PATH` leads to it.
+    Unit(Source),
+    /// `VIRTUAL_ENV` of the calling shell.
+    VirtualEnv,
+    /// `PATH` of the calling shell.
+    Path,
+    /// Where the packaged unit looks first.
+    Packaged,
+    /// A prefix of the whole system.
+    System,
+    /// In a checkout.
+    Checkout(String),
+    /// An environment of pipx or uv.
+    Tool,
+    /// In the directory that was given.
+    Given,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit(source) => write!(f, "started by ExecStart=, {}:{}", source.file, source.line),
+            Self::VirtualEnv => f.write_str("the active virtual environment (VIRTUAL_ENV)"),
+            Self::Path => f.write_str("found through PATH"),
+            Self::Packaged => f.write_str("where the packaged unit looks first"),
+            Self::System => f.write_str("installed for the whole system"),
+            Self::Checkout(directory) => write!(f, "the checkout {directory}"),
+            Self::Tool => f.write_str("an environment of pipx or uv"),
+            Self::Given => f.write_str("in the given directory"),
+        }
+    }
+}
+
+/// One installation of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Installation {
+    /// The directory that has `bin`: a virtual environment, or a prefix such as /usr/local.
+    pub(crate) environment: String,
+    /// The program.
+    pub(crate) command: String,
+    /// Its version, from pip's metadata.
+    pub(crate) version: Option<String>,
+    /// Where its source is, when it was installed editable.
+    pub(crate) source: Option<String>,
+    /// The directory that its package lies in.
+    packages: Option<String>,
+    /// How it was found.
+    pub(crate) found: Found,
+    /// Why it cannot be started.
+    pub(crate) fault: Option<String>,
+}
+
+impl Installation {
+    /// Whether it reads a worker profile; `None`: its version is unknown.
+    pub(crate) fn takes_profile(&self) -> Option<bool> {
+        let mut numbers = self.version.as_deref()?.split('.').map(|number| number.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)) >= FIRST_WITH_PROFILE)
+    }
+
+    /// `1.6.4.0 in /opt/pypnm`, with what is wrong or missing about it.
+    pub(crate) fn text(&self, program: Program) -> String {
+        let version = self.version.as_deref().unwrap_or("of an unknown version");
+        let mut text = format!("{version} in {}", self.environment);
+        if let Some(fault) = &self.fault {
+            text.push_str(", which cannot start: ");
+            text.push_str(fault);
+        } else if self.takes_profile() == Some(false) {
+            let pip = format!("{}/bin/pip install --upgrade {}", self.environment, program.package);
+            text.push_str(": before 1.6 it takes --workers only and reads no profile; upgrade it with '");
+            text.push_str(&pip);
+            text.push('\'');
+        }
+        text
+    }
+
+    /// Reads what lies in `environment`; `None`: no such program is in it.
+    fn read(root: &Root, environment: &str, program: Program, found: Found) -> Option<Self> {
+        let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
+        let script = root.text(&command).ok();
+        if script.is_none() && root.file_type(&command).is_none() {
+            return None;
+        }
+        let mut installation = Self {
+            environment: environment.to_owned(),
+            command,
+            version: None,
+            source: None,
+            packages: None,
+            found,
+            fault: None,
+        };
+        let directories = package_directories(root, environment);
+        let metadata = directories.iter().find_map(|directory| {
+            let mut names: Vec<String> =
+                root.entries(directory).ok()?.into_iter().map(|entry| entry.name).collect();
+            names.sort_unstable();
+            let prefix = format!("{}-", program.normalized);
+            let name =
+                names.iter().rfind(|name| name.starts_with(&prefix) && name.ends_with(".dist-info"))?;
+            Some((directory, format!("{directory}/{name}")))
+        });
+        if let Some((directory, metadata)) = metadata {
+            let text = |name: &str| root.text(&format!("{metadata}/{name}")).ok();
+            installation.version = text("METADATA").as_deref().and_then(metadata::version);
+            installation.source = text("direct_url.json").as_deref().and_then(metadata::editable_source);
+            installation.packages = Some(match &installation.source {
+                Some(source) => format!("{source}/src"),
+                None => directory.clone(),
+            });
+            let entry_points = text("entry_points.txt");
+            let has_entry = entry_points
+                .as_deref()
+                .is_some_and(|text| metadata::console_script(text, program.command).is_some());
+            if !has_entry {
+                installation.fault =
+                    Some(format!("half installed: {metadata} has no entry point for it; install it again"));
+            }
+        } else if !directories.is_empty() && script.as_deref().is_some_and(is_python_script) {
+            installation.fault = Some(format!(
+                "half installed: pip has no record of {} there; install it again",
+                program.package
+            ));
+        }
+        installation.look_for_faults(root, script.as_deref(), program);
+        Some(installation)
+    }
+
+    /// What would keep it from starting, the first that is found.
+    fn look_for_faults(&mut self, root: &Root, script: Option<&str>, program: Program) {
+        let Some(interpreter) =
+            script.filter(|script| is_python_script(script)).and_then(metadata::interpreter)
+        else {
+            return;
+        };
+        if interpreter.starts_with('/') && real_path(root, interpreter).is_none() {
+            self.fault = Some(match root.link(interpreter) {
+                Some(_) => {
+                    let home = root.text(&format!("{}/pyvenv.cfg", self.environment)).ok();
+                    let home = home.as_deref().and_then(metadata::home);
+                    let from = home.map_or_else(String::new, |home| format!(" of {home}"));
+                    format!(
+                        "its {interpreter} is a dangling link: the Python{from} it was made from is gone; make the environment again"
+                    )
+                }
+                None => format!(
+                    "it is to be run by {interpreter}, which does not exist: was the directory moved? make the environment again"
+                ),
+            });
+        } else if self.fault.is_none()
+            && let Some(packages) = &self.packages
+            && !root.has_directory(&format!("{packages}/{}", program.import))
+        {
+            self.fault = Some(format!("half installed: there is no {packages}/{}", program.import));
+        }
+    }
+}
+
+/// All installations of the program that are found, the one that the unit starts first.
+pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
+    let mut places = Vec::new();
+    if let Some(unit) = unit {
+        of_unit(root, program, unit, &mut places);
+    }
+    let prefix_on = |path: &str| on_path(root, path, program);
+    if root.is_machine() {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        places.extend(variable("VIRTUAL_ENV").map(|directory| (directory, Found::VirtualEnv)));
+        places.extend(variable("PATH").and_then(|path| prefix_on(&path)).map(|prefix| (prefix, Found::Path)));
+    }
+    places.push((PACKAGED.to_owned(), Found::Packaged));
+    places.extend(SYSTEM_PREFIXES.map(|prefix| (prefix.to_owned(), Found::System)));
+    if root.is_machine()
+        && let Some(directory) = std::env::current_dir().ok().as_deref().and_then(|path| path.to_str())
+    {
+        places.extend(environments_of(root, directory));
+    }
+    let mut homes = names(root, "/home").into_iter().map(|name| format!("/home/{name}")).collect::<Vec<_>>();
+    homes.push("/root".to_owned());
+    for home in &homes {
+        places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Found::Tool)));
+        places.push((format!("{home}/.local"), Found::System));
+    }
+    places.push((format!("{TOOLS_OF_ALL}/{}", program.package), Found::Tool));
+    for parent in homes.iter().map(String::as_str).chain(CHECKOUT_PARENTS) {
+        places.extend(environments_of(root, &format!("{parent}/{CHECKOUT}")));
+    }
+    let mut found: Vec<Installation> = Vec::new();
+    let mut seen = Vec::new();
+    for (environment, how) in places {
+        // A command on PATH is most often a link into its environment.
+        let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
+        let Some(environment) =
+            real_path(root, &command).and_then(|command| prefix_of(&command)).or(Some(environment))
+        else {
+            continue;
+        };
+        if !seen.contains(&environment) {
+            found.extend(Installation::read(root, &environment, program, how));
+            seen.push(environment);
+        }
+    }
+    found
+}
+
+/// The installations in a directory that a person named: it is an environment, or a checkout that has some, whatever
+/// their names are.
+pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Vec<Installation> {
+    let own = Installation::read(root, directory, program, Found::Given);
+    let inside = environments_of(root, directory);
+    own.into_iter()
+        .chain(inside.into_iter().filter_map(|(place, how)| Installation::read(root, &place, program, how)))
+        .collect()
+}
+
+/// Whether a directory is a checkout of the program's source, installed or not.
+pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
+    root.has_directory(&format!("{directory}/src/{}", program.import))
+}
+
+/// The virtual environments (PEP 405) right below a directory.
+pub(crate) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
+    let mut found: Vec<String> = names(root, directory)
+        .into_iter()
+        .map(|name| format!("{directory}/{name}"))
+        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
+        // A link is another name of the same.
+        .filter_map(|path| real_path(root, &path))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
+}
+
+/// What the unit's commands lead to: a program of that name, a Python or a uvicorn beside one, a checkout's script; else
+/// what the unit's `PATH` has.
+fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
+    let words = start_words(unit);
+    for (word, source) in &words {
+        let how = || Found::Unit((*source).clone());
+        let Some(prefix) = real_path(root, word).as_deref().and_then(prefix_of).or_else(|| prefix_of(word))
+        else {
+            continue;
+        };
+        let name = base_name(word);
+        if name == program.command {
+            places.push((prefix, how()));
+        } else if name.starts_with("python") || name == "uvicorn" {
+            // Of a virtual environment, whose Python is a link: not resolved.
+            places.extend(prefix_of(word).map(|prefix| (prefix, how())));
+        } else if let Some((checkout, _)) = word.rsplit_once("/scripts/") {
+            let inside = environments_of(root, checkout);
+            places.extend(inside.into_iter().map(|(place, _)| (place, how())));
+        }
+    }
+    if let Some((_, source)) =
+        words.iter().find(|(word, _)| !word.starts_with('/') && base_name(word) == program.command)
+        && let Some(prefix) = on_path(root, &path_of(unit), program)
+    {
+        places.push((prefix, Found::Unit((*source).clone())));
+    }
+}
+
+/// The words of the unit's `ExecStart=` in effect, without systemd's prefixes, specifiers replaced.
+fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
+    let mut all = Vec::new();
+    for assignment in unit.assignments_of("ExecStart") {
+        if assignment.value.is_empty() {
+            all.clear();
+        }
+        let words = Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok);
+        for (index, word) in words.enumerate() {
+            let word =
+                if index == 0 { word.trim_start_matches(['@', '-', '+', '!', '|', ':']) } else { &word };
+            let name = unit.name_at(assignment);
+            let expanded = name.and_then(|name| specifier::expand(word, &name).ok().map(Into::into));
+            all.push((expanded.unwrap_or_else(|| word.to_owned()), &assignment.source));
+        }
+    }
+    all
+}
+
+/// Which command of the unit starts the installation; `None`: none does.
+pub(crate) fn started_by(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    installation: &Installation,
+) -> Option<Source> {
+    let mut places = Vec::new();
+    of_unit(root, program, unit, &mut places);
+    places.into_iter().find_map(|(environment, found)| match found {
+        Found::Unit(source) if environment == installation.environment => Some(source),
+        _ => None,
+    })
+}
+
+/// The directories that the environment's Python needs beside the environment: those of the links that lead to it, and
+/// the prefix where its library is.
+pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<String> {
+    let script = root.text(&installation.command).unwrap_or_default();
+    let mut places = Vec::new();
+    let Some(mut path) = metadata::interpreter(&script).map(str::to_owned) else {
+        return places;
+    };
+    for _ in 0..MOST_LINKS {
+        let Some((directory, _)) = path.rsplit_once('/') else {
+            break;
+        };
+        let directory = directory.to_owned();
+        places.extend(real_path(root, &directory));
+        match root.link(&path) {
+            Some(target) if target.starts_with('/') => path = target,
+            Some(target) => path = format!("{directory}/{target}"),
+            None => break,
+        }
+    }
+    places.extend(real_path(root, &path).as_deref().and_then(prefix_of));
+    places
+}
+
+/// A variable that the unit's `Environment=` sets.
+pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
+    let mut value = None;
+    for assignment in unit.assignments_of("Environment") {
+        if assignment.value.is_empty() {
+            value = None;
+        }
+        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
+            let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+            value = set.map(str::to_owned).or(value);
+        }
+    }
+    value
+}
+
+/// `PATH` that the unit's `Environment=` sets, else systemd's own.
+fn path_of(unit: &Unit) -> String {
+    let default = || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned();
+    variable_of(unit, "PATH").unwrap_or_else(default)
+}
+
+/// The prefix of the first directory on `path` that has the program.
+fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
+    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+    let command = directories
+        .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
+        .find(|command| real_path(root, command).is_some())?;
+    prefix_of(&real_path(root, &command)?)
+}
+
+/// `/opt/pypnm` of `/opt/pypnm/bin/pypnm`.
+fn prefix_of(command: &str) -> Option<String> {
+    let (directory, _) = command.rsplit_once('/')?;
+    let prefix = directory.strip_suffix("/bin").or_else(|| directory.strip_suffix("/sbin"))?;
+    prefix.starts_with('/').then(|| prefix.to_owned())
+}
+
+/// Whether a script is one that pip writes, not a wrapper of somebody's.
+fn is_python_script(script: &str) -> bool {
+    metadata::interpreter(script).is_some_and(|interpreter| base_name(interpreter).starts_with("python"))
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The directories that an environment's Python packages lie in.
+fn package_directories(root: &Root, environment: &str) -> Vec<String> {
+    let lib = format!("{environment}/lib");
+    let mut pythons: Vec<String> =
+        names(root, &lib).into_iter().filter(|name| name.starts_with("python3")).collect();
+    pythons.sort_unstable();
+    pythons
+        .iter()
+        .flat_map(|python| {
+            ["site-packages", "dist-packages"].map(|packages| format!("{lib}/{python}/{packages}"))
+        })
+        .filter(|directory| root.file_type(directory).is_some())
+        .collect()
+}
+
+/// The names in a directory, so many that a mistake costs nothing; none where it can't be read.
+fn names(root: &Root, directory: &str) -> Vec<String> {
+    let entries = root.entries(directory).unwrap_or_default();
+    entries.into_iter().map(|entry| entry.name).take(MOST_DIRECTORIES).collect()
+}
+
+/// `path` with every link resolved within the root; `None`: nothing is there, or it can't be reached.
+pub(crate) fn real_path(root: &Root, path: &str) -> Option<String> {
+    let mut resolved = String::new();
+    let mut steps: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+    let mut links = 0;
+    while let Some(step) = steps.pop() {
+        match step.as_str() {
+            "" | "." => continue,
+            ".." => {
+                resolved.truncate(resolved.rfind('/').unwrap_or(0));
+                continue;
+            }
+            _ => {}
+        }
+        let next = format!("{resolved}/{step}");
+        match root.file_type(&next)? {
+            FileType::Symlink => {
+                links += 1;
+                let target = root.link(&next).filter(|_| links <= MOST_LINKS)?;
+                if target.starts_with('/') {
+                    resolved.clear();
+                }
+                steps.extend(target.split('/').rev().map(str::to_owned));
+            }
+            _ => resolved = next,
+        }
+    }
+    Some(if resolved.is_empty() { "/".to_owned() } else { resolved })
+}

@@ -1,0 +1,494 @@
+//! `setup`: makes a PyPNM that is not in a packaged place a sized, hardened service, by a drop-in for the packaged unit.
+//!
+//! Owns the decisions: which PyPNM, which account, what would keep it from working. [`place`] has the text. What would
+//! not work is refused before anything is written; nothing is started.
+
+mod place;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use pypnm_sizing::names::DROP_IN as GENERATED;
+use pypnm_sizing::parse::environment;
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::units::{Index, State, Unit};
+use pypnm_sizing::write;
+use rustix::fs::StatVfsMountFlags;
+
+use self::place::{Home, MARK, Place};
+use crate::cli::Setup;
+use crate::output::{Outcome, answer, remark};
+use crate::service::account::{Account, Use};
+use crate::service::listener::{self, Obstacle};
+use crate::service::pypnm::{self, Found, Installation, Program, real_path};
+use crate::service::systemctl;
+
+/// The drop-in, in the directory `UNIT.d` of [`OPERATORS`].
+const DROP_IN: &str = "50-place.conf";
+/// Where an operator's unit files are (systemd.unit(5)).
+const OPERATORS: &str = "/etc/systemd/system";
+/// Directories with units of others that may start the same PyPNM.
+const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/systemd/system"];
+/// What `ProtectHome=` hides.
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+/// What PyPNM makes in its working directory.
+const DATA: [&str; 3] = [".data", "logs", "logs/pypnm.log"];
+
+pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
+    let directory = format!("{OPERATORS}/{}.d", arguments.unit);
+    if arguments.remove {
+        return remove(root, &directory, &arguments.unit);
+    }
+    let unit = packaged(root, &arguments.unit)?;
+    foreign_file(root, &directory)?;
+    let program = Program::of(&arguments.unit, Some(&unit));
+    let installation = match &arguments.dir {
+        Some(dir) => named(root, dir, program)?,
+        None => only(root, &unit, program)?,
+    };
+    // What the packaged unit finds needs a drop-in only for an account or an address.
+    let is_packaged = installation.source.is_none()
+        && !is_home(root, &installation.environment)
+        && arguments.user.is_none()
+        && on_packaged_path(&installation);
+    if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
+        old_version(&installation, program);
+        return answer(&format!(
+            "{} starts {} as it is: there is nothing to set up.\n",
+            arguments.unit, installation.command
+        ));
+    }
+    let checkout = checkout(root, arguments, &installation, program)?;
+    let account = account(root, arguments, checkout.as_deref(), &installation)?;
+    for path in checkout.iter().chain([&installation.environment]) {
+        plain(path)?;
+        mount(root, path)?;
+    }
+    let home = home(root, checkout.as_deref(), &installation);
+    if let Some(account) = &account {
+        permitted(root, account, checkout.as_deref(), &installation, home.as_ref())?;
+    }
+    other_unit(root, &arguments.unit, &installation, program)?;
+    let place = Place {
+        unit: arguments.unit.clone(),
+        command: installation.command.clone(),
+        environment: installation.environment.clone(),
+        checkout,
+        account: account.map(|account| (account.name, account.group)),
+        home,
+        address: address(root, arguments, &unit, program)?,
+    };
+    old_version(&installation, program);
+    let text = place.text();
+    if !arguments.write {
+        return answer(&text);
+    }
+    written(root, &directory, &arguments.unit, &text)
+}
+
+/// Says what a version that reads no profile needs.
+fn old_version(installation: &Installation, program: Program) {
+    if installation.takes_profile() == Some(false) {
+        remark(&format!("{} {}", program.command, installation.text(program)));
+    }
+}
+
+/// Writes the drop-in and has systemd read it.
+fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
+    if !root.is_machine() {
+        bail!(
+            "setup writes for the running systemd only; without --write it prints what belongs into {directory}/{DROP_IN}"
+        );
+    }
+    let path = format!("{directory}/{DROP_IN}");
+    let is_same = root.text(&path).is_ok_and(|there| there == text);
+    if !is_same {
+        write::create_directories(Path::new(directory))
+            .and_then(|()| write::replace(Path::new(directory), DROP_IN, text))
+            .with_context(|| format!("{unit} is as it was; setup --write must run as root"))?;
+    }
+    // A reload that failed before is made up for.
+    systemctl::reload()?;
+    let what = if is_same {
+        format!("{path} is as it should be.")
+    } else {
+        format!("Wrote {path}; systemd has reloaded.")
+    };
+    let state = systemctl::properties(unit, &["ActiveState"]).unwrap_or_default();
+    let state = state.get("ActiveState").map(String::as_str);
+    let active = matches!(state, Some("active" | "activating" | "reloading"));
+    let next =
+        if active { format!("systemctl restart {unit}") } else { format!("systemctl enable --now {unit}") };
+    answer(&format!("{what}\nNext: {next}\nThen: pypnm-sizing check --unit {unit}\n"))
+}
+
+/// `--remove`: takes away what `--write` wrote.
+fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
+    if !root.is_machine() {
+        bail!("setup --remove changes the running system only, not one below --root");
+    }
+    let path = format!("{directory}/{DROP_IN}");
+    foreign_file(root, directory)?;
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return answer(&format!("There is no {path}: nothing to remove.\n"));
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot remove {path}")),
+    }
+    // Whatever else is in it is the operator's.
+    let _ = std::fs::remove_dir(directory);
+    systemctl::reload()?;
+    answer(&format!(
+        "Removed {path}; systemd has reloaded.\nA running {unit} goes on until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
+    ))
+}
+
+/// A file of the drop-in's name that somebody else wrote is an error.
+fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
+    let path = format!("{directory}/{DROP_IN}");
+    match root.text(&path) {
+        Ok(text) if text.starts_with(MARK) => Ok(()),
+        Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
+        Ok(_) | Err(_) => {
+            bail!("{path} is not from 'pypnm-sizing setup': left as it is; move it away, or rename it")
+        }
+    }
+}
+
+/// The packaged unit that the drop-in is for.
+fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
+    let names = [name.to_owned()];
+    let mut problems = Vec::new();
+    let unit = Index::read(root, &names, GENERATED, &mut problems).load(name, &mut problems);
+    let Some(unit) = unit else {
+        bail!("--unit={name}: expected the name of a service, such as pypnm.service");
+    };
+    let of_package =
+        |file: &str| file.starts_with("/usr/lib/systemd/system/") || file.starts_with("/lib/systemd/system/");
+    match (unit.state, unit.fragment.as_deref()) {
+        (State::Masked, _) => bail!("{name} is masked: 'systemctl unmask {name}' first"),
+        (State::Loaded, Some(file)) if of_package(file) => Ok(unit),
+        (State::Loaded | State::Bad, Some(file)) => bail!(
+            "{file} is a unit of your own, which setup leaves alone. It is sized where Units= in sizing.conf(5) names it; \
+             to use the packaged unit, move that file away"
+        ),
+        _ => bail!(
+            "there is no {name} to set up: setup adds to a unit of the package, pypnm.service or pypnm-cmts.service"
+        ),
+    }
+}
+
+/// The one installation in the directory that was named.
+fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installation> {
+    let shown = dir.display();
+    let absolute = if root.is_machine() { std::path::absolute(dir)? } else { dir.to_owned() };
+    let Some(directory) = absolute.to_str() else {
+        bail!("{shown}: expected a path in UTF-8");
+    };
+    match root.entries(directory) {
+        Ok(_) => {}
+        Err(ReadError::Missing) => bail!("{shown}: there is no such directory"),
+        Err(error) => bail!("{shown}: {error}"),
+    }
+    let directory = real_path(root, directory).unwrap_or_else(|| directory.to_owned());
+    let found = pypnm::in_directory(root, &directory, program);
+    let (usable, broken): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.fault.is_none());
+    match (usable.as_slice(), broken.as_slice()) {
+        ([one], _) => Ok(one.clone()),
+        ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
+        ([], []) if pypnm::is_checkout(root, &directory, program) => bail!(
+            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, to its end",
+            program.command
+        ),
+        ([], []) => bail!(
+            "there is no {} in {directory}: looked for bin/{} there and in each virtual environment right below it",
+            program.command,
+            program.command
+        ),
+        (several, _) => bail!("{}", choose(several, &directory)),
+    }
+}
+
+/// The one installation that there is on this machine.
+fn only(root: &Root, unit: &Unit, program: Program) -> anyhow::Result<Installation> {
+    let found = pypnm::find(root, program, Some(unit));
+    let (usable, broken): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.fault.is_none());
+    match (usable.as_slice(), broken.as_slice()) {
+        ([one], _) => Ok(one.clone()),
+        ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
+        ([], []) => bail!(
+            "{} {}. Looked on PATH, in VIRTUAL_ENV, /opt/pypnm, /usr/local, /usr, this directory, and for PyPNM, pipx and uv \
+             in /home, /root, /opt and /srv",
+            program.command,
+            program.none_found()
+        ),
+        (several, _) => bail!("{}", choose(several, "this machine")),
+    }
+}
+
+fn choose(several: &[Installation], place: &str) -> String {
+    let list: Vec<String> = several
+        .iter()
+        .map(|one| {
+            format!(
+                "pypnm-sizing setup {} ({})",
+                one.environment,
+                one.version.as_deref().unwrap_or("version unknown")
+            )
+        })
+        .collect();
+    format!("{place} has {} installations; choose one: {}", several.len(), list.join(", or "))
+}
+
+/// Whether the packaged unit finds it with the `PATH` it has.
+fn on_packaged_path(installation: &Installation) -> bool {
+    matches!(installation.environment.as_str(), "/opt/pypnm" | "/usr/local" | "/usr")
+}
+
+/// The checkout that it works in: the source of an editable installation, or where the environment is in.
+fn checkout(
+    root: &Root,
+    arguments: &Setup,
+    installation: &Installation,
+    program: Program,
+) -> anyhow::Result<Option<String>> {
+    let of_environment = match &installation.found {
+        Found::Checkout(directory) => Some(directory.clone()),
+        _ => installation.environment.rsplit_once('/').map(|(parent, _)| parent.to_owned()),
+    };
+    let named = installation.source.clone().or(of_environment);
+    let Some(checkout) = named.filter(|directory| pypnm::is_checkout(root, directory, program)) else {
+        return Ok(None);
+    };
+    let Some(checkout) = real_path(root, &checkout) else {
+        bail!("{checkout}, the source of {}, is not there", installation.environment);
+    };
+    // The sources that it imports are those of its working directory: another checkout would be half started.
+    let other = arguments.dir.as_deref().and_then(Path::to_str).and_then(|dir| real_path(root, dir));
+    if let Some(other) = other.filter(|other| *other != checkout && pypnm::is_checkout(root, other, program))
+    {
+        bail!(
+            "the environment in {other} is an editable installation of {checkout}: install it again in {other}, or set up {checkout}"
+        );
+    }
+    Ok(Some(checkout))
+}
+
+/// Who runs it: `--user`, else the owner; `None`: the packaged account.
+fn account(
+    root: &Root,
+    arguments: &Setup,
+    checkout: Option<&str>,
+    installation: &Installation,
+) -> anyhow::Result<Option<Account>> {
+    if let Some(name) = &arguments.user {
+        return match Account::of(root, name) {
+            Some(account) => Ok(Some(account)),
+            None => bail!("--user={name}: there is no such user"),
+        };
+    }
+    let place = checkout.unwrap_or(&installation.environment);
+    let owner = root.stat(place).map_or(0, |stat| stat.st_uid);
+    if owner == 0 {
+        if checkout.is_some() {
+            bail!(
+                "{place} belongs to root, which PyPNM should not run as: give it to an account (chown -R), or name one with --user"
+            );
+        }
+        return Ok(None);
+    }
+    match Account::of(root, &owner.to_string()) {
+        Some(account) => Ok(Some(account)),
+        None => bail!(
+            "{place} belongs to the user with the number {owner}, which has no account: name one with --user"
+        ),
+    }
+}
+
+/// A path that means the same in every setting of a unit.
+fn plain(path: &str) -> anyhow::Result<()> {
+    match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
+        None => Ok(()),
+        Some(c) => {
+            bail!("{path}: systemd takes {c:?} in a path for something else; move it to a path without it")
+        }
+    }
+}
+
+/// A file system from which nothing can be executed, or which is there only while somebody is logged in.
+fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
+    if !root.is_machine() {
+        return Ok(());
+    }
+    let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
+    if flags.contains(StatVfsMountFlags::NOEXEC) {
+        bail!(
+            "{path} is on a file system mounted noexec: nothing in it can be started; mount it exec, or move it"
+        );
+    }
+    let mounts = root.text("/proc/self/mounts").unwrap_or_default();
+    let of_path = |line: &str| -> Option<(String, String)> {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+        let is_above = point == "/"
+            || path == point
+            || path.strip_prefix(&point).is_some_and(|rest| rest.starts_with('/'));
+        is_above.then_some((point, kind))
+    };
+    let nearest = mounts.lines().filter_map(of_path).max_by_key(|(point, _)| point.len());
+    if let Some((point, kind)) = nearest.filter(|(_, kind)| kind == "ecryptfs" || kind.starts_with("fuse.")) {
+        bail!(
+            "{point}, which {path} is in, is a file system ({kind}) of a user who is logged in: at boot it is not there; move PyPNM out of it"
+        );
+    }
+    Ok(())
+}
+
+fn is_home(root: &Root, path: &str) -> bool {
+    let below =
+        |home: &str| path == home || path.strip_prefix(home).is_some_and(|rest| rest.starts_with('/'));
+    HOMES.iter().any(|home| below(home) || real_path(root, home).is_some_and(|home| below(&home)))
+}
+
+/// What the service needs of the home directories; `None`: nothing.
+fn home(root: &Root, checkout: Option<&str>, installation: &Installation) -> Option<Home> {
+    let mut home = Home::default();
+    home.writable.extend(checkout.filter(|path| is_home(root, path)).map(str::to_owned));
+    let covers = |paths: &[String], path: &str| {
+        paths.iter().any(|there| {
+            path == there || path.strip_prefix(there.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        })
+    };
+    // The environment, the directories of the links that lead to its Python, and that Python's own.
+    let needed =
+        std::iter::once(installation.environment.clone()).chain(pypnm::python_places(root, installation));
+    for path in needed {
+        if is_home(root, &path) && !covers(&home.writable, &path) && !covers(&home.readable, &path) {
+            home.readable.push(path);
+        }
+    }
+    (home != Home::default()).then_some(home)
+}
+
+/// Whether the account can read and write what it must.
+fn permitted(
+    root: &Root,
+    account: &Account,
+    checkout: Option<&str>,
+    installation: &Installation,
+    home: Option<&Home>,
+) -> anyhow::Result<()> {
+    let mut wanted =
+        vec![(installation.environment.clone(), Use::Read), (installation.command.clone(), Use::Read)];
+    wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
+    if let Some(checkout) = checkout {
+        wanted.push((checkout.to_owned(), Use::Read));
+        wanted.push((checkout.to_owned(), Use::Write));
+        let data = DATA.iter().map(|name| format!("{checkout}/{name}"));
+        wanted.extend(data.filter(|path| root.stat(path).is_some()).map(|path| (path, Use::Write)));
+    }
+    let obstacle =
+        wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
+    match obstacle {
+        None => Ok(()),
+        Some(obstacle) => bail!("{obstacle}: change that, or name another account with --user"),
+    }
+}
+
+/// Another unit that starts the same installation is an error.
+fn other_unit(root: &Root, unit: &str, installation: &Installation, program: Program) -> anyhow::Result<()> {
+    let mut names: Vec<String> = OTHERS
+        .iter()
+        .flat_map(|directory| root.entries(directory).unwrap_or_default())
+        .map(|entry| entry.name)
+        .filter(|name| name.ends_with(".service") && !name.ends_with("@.service") && name != unit)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut problems = Vec::new();
+    let index = Index::read(root, &names, GENERATED, &mut problems);
+    for name in &names {
+        let Some(other) = index.load(name, &mut problems).filter(|other| other.state == State::Loaded) else {
+            continue;
+        };
+        if let Some(source) = pypnm::started_by(root, program, &other, installation) {
+            bail!(
+                "{name} starts this PyPNM already ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
+                 /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
+                source.file,
+                source.line
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The variables of `--host` and `--port`, after a look at whether the service can listen there.
+fn address(
+    root: &Root,
+    arguments: &Setup,
+    unit: &Unit,
+    program: Program,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let prefix = program.command.replace('-', "_").to_ascii_uppercase();
+    let (host_key, port_key) = (format!("{prefix}_HOST"), format!("{prefix}_PORT"));
+    // What the service reads after every Environment=.
+    let file = format!("/etc/pypnm/{}.env", program.command);
+    let bytes = root.bytes(&file).unwrap_or_default();
+    let variables = environment::variables(&bytes).unwrap_or_default();
+    let in_file = |key: &str| variables.iter().rfind(|variable| variable.key == key);
+    let mut words = Vec::new();
+    let given =
+        [(&host_key, arguments.host.clone()), (&port_key, arguments.port.map(|port| port.to_string()))];
+    for (key, value) in given {
+        let Some(value) = value else { continue };
+        if let Some(set) = in_file(key).filter(|set| set.value != value) {
+            bail!("{file}:{}: {key}={} wins over setup: change it there", set.line, set.value);
+        }
+        words.push((key.clone(), value));
+    }
+    if root.is_machine() {
+        let of = |key: &String, default: &str| {
+            let given = words.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+            let set = in_file(key).map(|variable| variable.value.clone());
+            given.or(set).or_else(|| pypnm::variable_of(unit, key)).unwrap_or_else(|| default.to_owned())
+        };
+        let default_port = if program == pypnm::CMTS { "8080" } else { "8000" };
+        free(root, &arguments.unit, &of(&host_key, "127.0.0.1"), &of(&port_key, default_port), &port_key)?;
+    }
+    Ok(words)
+}
+
+/// Nobody but the unit itself listens on the address.
+fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::Result<()> {
+    let (Ok(address), Ok(port)) = (host.parse::<IpAddr>(), port.parse::<u16>()) else {
+        return Ok(());
+    };
+    match listener::obstacle(root, address, port) {
+        None => Ok(()),
+        Some(Obstacle::NotOurs) => {
+            bail!("{host} is not an address of this machine: --host names another one")
+        }
+        Some(Obstacle::Taken { pid: Some(pid) }) => {
+            let cgroup = root.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if cgroup.lines().any(|line| line.split('/').any(|step| step == unit)) {
+                return Ok(());
+            }
+            let command = root.bytes(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            bail!(
+                "port {port} is taken by process {pid} ({}): stop it, or take another port with --port ({key})",
+                command.trim_end()
+            )
+        }
+        Some(Obstacle::Taken { pid: None }) => {
+            bail!(
+                "port {port} is taken by another process: stop it, or take another port with --port ({key})"
+            )
+        }
+    }
+}

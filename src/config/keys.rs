@@ -1,0 +1,227 @@
+//! The keys of sizing.conf(5) that may be set for all units and for one: the table of them, and how their values are read
+//! and written.
+
+use crate::config::MOST_WORKERS;
+use crate::parse::boolean::boolean;
+use crate::parse::quantity::{Cpus, Gib, Size, decimal, memory_size, milli_cpus};
+use crate::problem::{Problem, ProblemKind, Source, Sourced};
+
+const SKIPPED: &str = "the key is skipped";
+const BOOLEAN: &str = "a boolean (yes or no)";
+const COUNT: &str = "a whole number from 1 to 1024";
+
+/// The table: field, key, default, type, reader, what is expected, writer.
+macro_rules! keys {
+    ($($(#[$doc:meta])* $field:ident $key:literal = $default:literal: $type:ty,
+        $read:expr, $expected:expr, $write:expr;)+) => {
+        /// What may be set for one unit, and in `[Sizing]` for all. `None`: not set.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct UnitConfig {
+            $($(#[$doc])* pub $field: Option<Sourced<$type>>,)+
+        }
+
+        /// The keys with their defaults.
+        pub const KEYS: &[(&str, &str)] = &[$(($key, $default)),+];
+
+        impl UnitConfig {
+            /// Takes one assignment; an empty value takes an earlier one back.
+            pub(super) fn set(&mut self, key: &str, value: &str, source: Source, problems: &mut Vec<Problem>) {
+                match key {
+                    $($key => assign(&mut self.$field, $read, $expected, value, source, problems),)+
+                    _ if key.starts_with("X-") => {}
+                    _ => problems.push(Problem {
+                        source,
+                        kind: ProblemKind::UnknownKey { nearest: nearest(key) },
+                        consequence: SKIPPED.into(),
+                    }),
+                }
+            }
+
+            /// Key by key this one's, else the `general` one's.
+            #[must_use]
+            pub(super) fn or(self, general: &Self) -> Self {
+                Self { $($field: self.$field.or_else(|| general.$field.clone()),)+ }
+            }
+
+            /// The keys that are set, with their values as a person writes them.
+            pub fn set_keys(&self) -> Vec<(&'static str, Sourced<String>)> {
+                let mut set = Vec::new();
+                $(if let Some(Sourced { value, source }) = &self.$field {
+                    let write: fn(&$type) -> String = $write;
+                    set.push(($key, Sourced { value: write(value), source: source.clone() }));
+                })+
+                set
+            }
+        }
+    };
+}
+
+keys! {
+    /// Whether the unit is sized.
+    enabled "Enabled" = "yes": bool, boolean, BOOLEAN, yes_no;
+    /// The operator's own number of workers; `auto` is `None` inside.
+    workers "Workers" = "auto": Option<u32>, |text| auto_or(text, count), "a whole number from 1 to 1024, or auto", auto_or_number;
+    /// The operator's own recycle limit, 0: never; `auto` is `None` inside.
+    limit_max_requests "LimitMaxRequests" = "auto": Option<u32>, |text| auto_or(text, decimal), "a whole number, or auto", auto_or_number;
+    /// The cap of the CPU target.
+    max_workers "MaxWorkers" = "4": u32, count, COUNT, ToString::to_string;
+    /// Memory kept free for others.
+    reserve_memory "ReserveMemory" = "0": Size, memory_size,
+        "a size (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000) or a percentage up to 100%", size_text;
+    /// Milli-CPUs kept free for others.
+    reserve_cpus "ReserveCPUs" = "0": u64, milli_cpus, "a number of CPUs with at most three decimals", |milli| Cpus(*milli).to_string();
+    /// Bytes that one worker needs.
+    memory_per_worker "MemoryPerWorker" = "": u64, bytes,
+        "a size above 0 (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| gib(*bytes);
+    /// Whether memory creep is being investigated.
+    investigate_memory_creep "InvestigateMemoryCreep" = "no": bool, boolean, BOOLEAN, yes_no;
+}
+
+fn assign<T>(
+    slot: &mut Option<Sourced<T>>,
+    read: fn(&str) -> Option<T>,
+    expected: &'static str,
+    value: &str,
+    source: Source,
+    problems: &mut Vec<Problem>,
+) {
+    if value.is_empty() {
+        *slot = None;
+        return;
+    }
+    match read(value) {
+        Some(value) => *slot = Some(Sourced { value, source }),
+        None => problems.push(Problem::bad_value(source, value, expected, SKIPPED)),
+    }
+}
+
+fn count(text: &str) -> Option<u32> {
+    decimal(text).filter(|n| (1..=MOST_WORKERS).contains(n))
+}
+
+// The outer one: whether it is a valid value.
+#[allow(clippy::option_option)]
+fn auto_or(text: &str, read: fn(&str) -> Option<u32>) -> Option<Option<u32>> {
+    if text == "auto" { Some(None) } else { read(text).map(Some) }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    match memory_size(text) {
+        Some(Size::Bytes(bytes)) if bytes > 0 => Some(bytes),
+        _ => None,
+    }
+}
+
+// The table calls all writers with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn yes_no(value: &bool) -> String {
+    if *value { "yes" } else { "no" }.to_owned()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option)]
+fn auto_or_number(value: &Option<u32>) -> String {
+    value.map_or_else(|| "auto".to_owned(), |number| number.to_string())
+}
+
+fn size_text(size: &Size) -> String {
+    match size {
+        Size::Bytes(bytes) => gib(*bytes),
+        Size::Permyriad(share) => format!("{}%", f64::from(*share) / 100.0),
+    }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{} GiB", Gib(bytes))
+}
+
+/// The known key that was probably meant.
+fn nearest(key: &str) -> Option<&'static str> {
+    /// More letters than this are no slip of the keyboard.
+    const MOST_WRONG: usize = 3;
+    /// The time that it takes grows with the length.
+    const LONGEST: usize = 64;
+    if key.len() > LONGEST {
+        return None;
+    }
+    let key = key.to_ascii_lowercase();
+    let known = KEYS.iter().map(|(key, _)| *key).chain(["Units"]);
+    let distances =
+        known.map(|known| (strsim::damerau_levenshtein(&known.to_ascii_lowercase(), &key), known));
+    distances.min().filter(|(wrong, _)| *wrong <= MOST_WRONG).map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, UnitConfig, nearest};
+    use crate::problem::Source;
+
+    fn set(key: &str, value: &str) -> (Vec<(&'static str, String)>, Vec<String>) {
+        let (mut config, mut problems) = (UnitConfig::default(), Vec::new());
+        config.set(key, value, Source::key("/x", 1, key.to_owned()), &mut problems);
+        let set = config.set_keys().into_iter().map(|(key, set)| (key, set.value)).collect();
+        (set, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_are_valid_values() {
+        for (key, default) in KEYS.iter().filter(|(_, default)| !default.is_empty()) {
+            let (set, problems) = set(key, default);
+            assert_eq!((set.len(), problems.len()), (1, 0), "{key}={default}");
+            let written = if *default == "0" && *key == "ReserveMemory" { "0.0 GiB" } else { default };
+            assert_eq!(set, [(*key, written.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn values_at_their_bounds() {
+        for (key, value, written) in [
+            ("Workers", "1024", "1024"),
+            ("Workers", "auto", "auto"),
+            ("LimitMaxRequests", "0", "0"),
+            ("MaxWorkers", "1", "1"),
+            ("ReserveMemory", "4GB", "3.73 GiB"),
+            ("ReserveMemory", "4 GB", "3.73 GiB"),
+            ("ReserveMemory", "1.5GiB", "1.5 GiB"),
+            ("ReserveMemory", "4G", "4.0 GiB"),
+            ("ReserveMemory", "100%", "100%"),
+            ("MemoryPerWorker", "1", "0.0 GiB"),
+            ("ReserveCPUs", "0.001", "0.001"),
+        ] {
+            assert_eq!(set(key, value), (vec![(key, written.to_owned())], vec![]), "{key}={value}");
+        }
+        for (key, value) in [
+            ("Enabled", "maybe"),
+            ("Workers", "0"),
+            ("Workers", "1025"),
+            ("LimitMaxRequests", "4294967296"),
+            ("MaxWorkers", "auto"),
+            ("ReserveMemory", "101%"),
+            ("ReserveMemory", "4gb"),
+            ("MemoryPerWorker", "0"),
+            ("MemoryPerWorker", "10%"),
+            ("ReserveCPUs", "1.0001"),
+        ] {
+            let (set, problems) = set(key, value);
+            assert_eq!((set.len(), problems.len()), (0, 1), "{key}={value}");
+            assert!(problems.iter().all(|p| p.contains("is not a") && p.ends_with("the key is skipped")));
+        }
+    }
+
+    #[test]
+    fn the_key_that_was_meant() {
+        for (typed, meant) in [
+            ("Worker", Some("Workers")),
+            ("unit", Some("Units")),
+            ("LIMITMAXREQUEST", Some("LimitMaxRequests")),
+            ("ReserveCPU", Some("ReserveCPUs")),
+            ("MaxWorkrzzs", Some("MaxWorkers")),
+            ("MaxWorkrzzzz", None),
+            ("Color", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed), meant, "{typed}");
+        }
+        // Within reach, but for its length.
+        assert_eq!(nearest(&format!("{}{}", "Workers", " ".repeat(58))), None);
+    }
+}

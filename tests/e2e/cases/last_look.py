@@ -1,0 +1,85 @@
+"""The last look at a start: limits that show in the service's own cgroup only, after the generator has run. On machines that
+QEMU boots, whose kernel has memory and CPU controllers of version 2."""
+
+import re
+
+from suite import STAND_IN, STAND_IN_FILES, case, dropin, equal, expect, generated, written
+
+# Another generator's unit, as podman's makes one of a quadlet: beside ours, in parallel, with limits that ours can't see.
+OTHER_GENERATOR = """\
+#!/bin/sh
+cat >"$1/pypnm.service" <<'END'
+[Service]
+Type=exec
+ExecStart={start}
+MemoryMax=2G
+END
+"""
+
+
+def numbers(machine):
+    """Workers and recycle limit in the file that PyPNM reads."""
+    values = written(machine)
+    return int(values["PYPNM_SERVE_WORKERS"]), int(values["PYPNM_SERVE_LIMIT_MAX_REQUESTS"])
+
+
+def restarted(machine):
+    """What a restart leaves in the file."""
+    machine.systemctl("restart", "pypnm.service")
+    return numbers(machine)
+
+
+def drop_in_says(machine, workers, limit):
+    """What the generator wrote at the last boot or reload."""
+    for key, value in (("WORKERS", workers), ("LIMIT_MAX_REQUESTS", limit)):
+        expect(f"Environment=PYPNM_SERVE_{key}={value}\n" in generated(machine), f"the drop-in's {key}:\n{generated(machine)}")
+
+
+@case(versions=(252, 257), fast=())
+def at_a_boot_and_after_it(e2e):
+    """Huge pages from sysctl.d at a boot; limits set after the last reload on the service and its slice; an operator's number"""
+    files = {"/etc/sysctl.d/50-huge-pages.conf": "vm.nr_hugepages = 5000\n", **STAND_IN_FILES}
+    with e2e.guest(4, "16G", files=files, start=STAND_IN) as m:
+        m.boot()
+        m.wait("pypnm.service", timeout=120)
+        drop_in_says(m, 4, 2000)
+        equal(numbers(m), (2, 2000), "16 GB with 10.5 GB of huge pages from sysctl.d, at the first start")
+        said = m.journal("-u", "pypnm.service", "-o", "cat")
+        expect(re.search(r"lowered to 2 workers.*PYPNM_SERVE_WORKERS 4", said), f"the journal:\n{said}")
+
+        m.run("sysctl -q vm.nr_hugepages=0")
+        equal(restarted(m), (4, 2000), "without huge pages: what the drop-in says")
+        m.systemctl("set-property", "--runtime", "pypnm.service", "MemoryMax=2G")
+        equal(restarted(m), (1, 1000), "MemoryMax=2G by set-property, without a reload")
+        drop_in_says(m, 4, 2000)
+        m.systemctl("set-property", "--runtime", "pypnm.service", "MemoryMax=infinity")
+        equal(restarted(m), (4, 2000), "no limit again")
+        m.systemctl("set-property", "--runtime", "system.slice", "CPUQuota=250%")
+        equal(restarted(m), (2, 2000), "CPUQuota=250% of the slice, set after the last reload")
+        m.systemctl("set-property", "--runtime", "system.slice", "CPUQuota=")
+
+        # An operator's number stays, whatever it is, and be it the sized one.
+        m.systemctl("set-property", "--runtime", "pypnm.service", "MemoryMax=2G")
+        m.install({"/etc/systemd/system/pypnm.service.d/50-own.conf": dropin("Environment=PYPNM_SERVE_WORKERS=3")})
+        m.systemctl("daemon-reload")
+        equal(restarted(m)[0], 3, "an operator's three workers in 2 GiB")
+
+
+@case(versions=(252, 257), fast=())
+def units_of_others(e2e):
+    """A unit that another generator makes, as a quadlet's with MemoryMax= in [Service]; one that systemd-run makes"""
+    unit = "/etc/systemd/system/pypnm.service"
+    files = {"/etc/systemd/system-generators/other": (OTHER_GENERATOR.format(start=STAND_IN), 0o755), **STAND_IN_FILES}
+    with e2e.guest(4, "16G", files=files, start=STAND_IN) as m:
+        m.boot()
+        m.run(f"systemctl stop pypnm.service; rm {unit} /etc/systemd/system/multi-user.target.wants/pypnm.service")
+        m.systemctl("daemon-reload")
+        equal(m.show("pypnm.service", "FragmentPath"), "/run/systemd/generator/pypnm.service", "the unit's file")
+        drop_in_says(m, 4, 2000)
+        equal(restarted(m), (1, 1000), "a unit of another generator with MemoryMax=2G")
+        equal(m.show("pypnm.service", "Restart"), "always", "Restart= of a unit that may run a single worker")
+
+        m.run("systemctl stop pypnm.service; rm /etc/systemd/system-generators/other")
+        m.systemctl("daemon-reload")
+        m.run(f"systemd-run --quiet --unit=pypnm.service -p Type=exec -p MemoryMax=2G {STAND_IN}")
+        equal(numbers(m), (1, 1000), "a transient unit with MemoryMax=2G")

@@ -1,0 +1,205 @@
+"""setup: a checkout in a home directory, installed as PyPNM's install.sh leaves it, becomes a sized, hardened service."""
+
+import contextlib
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+
+import images
+from machine import Machine
+from suite import KB_4G, KB_16G, case, equal, expect, loaded, serves, workers
+
+CHECKOUT = "/home/op/PyPNM"
+PLACE = "/etc/systemd/system/pypnm.service.d/50-place.conf"
+UNIT = "pypnm.service"
+UID = 1000
+MAC = "00:11:22:33:44:55"
+# The systemd that each of these stands for runs over bookworm's Python, which the checkout's environment is made from.
+VERSIONS = (247, 252, 254)
+
+
+def checkout(root):
+    """A layer with the user op and PyPNM's source distribution in their home, installed editable into .env; no /opt/pypnm."""
+
+    def build(place):
+        images.say("installing PyPNM from a checkout (once)")
+        with Machine(root) as machine:
+            place_of = machine.upper / "tmp/sources"
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place_of]
+            subprocess.run([*pip, "--no-binary=:all:", images.PYPNM], check=True, stdout=sys.stderr)
+            subprocess.run([*pip, "setuptools>=77", "wheel"], check=True, stdout=sys.stderr)
+            machine.run(f"useradd --uid {UID} --create-home --shell /bin/bash op && chmod 0750 /home/op", timeout=600)
+            machine.run(f"""
+                set -e
+                mkdir {CHECKOUT} && tar -xzf /tmp/sources/*.tar.gz -C {CHECKOUT} --strip-components=1 --no-same-owner
+                mv /opt/pypnm {CHECKOUT}/.env
+                cd {CHECKOUT}
+                sed -i 's,/opt/pypnm,{CHECKOUT}/.env,g' .env/pyvenv.cfg $(grep -lI /opt/pypnm .env/bin/*)
+                .env/bin/pip install --quiet --no-index --upgrade /tmp/sources/*.whl
+                .env/bin/pip uninstall --quiet --yes pypnm-docsis
+                .env/bin/pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+                rm -r /tmp/sources
+                chown -R op:op /home/op
+            """, timeout=600)
+            shutil.move(machine.upper, place)
+
+    return images.cached("checkout", ["1", root.name, images.PYPNM], build)
+
+
+@contextlib.contextmanager
+def machine(e2e):
+    """A machine (off) with the product installed and PyPNM in op's checkout alone."""
+    # The layer has no file of systemd's, so that it fits every root that is bookworm's but for systemd. The product's layer
+    # hides its accounts.
+    with Machine(e2e.root, layers=[checkout(images.rootfs("bookworm")), e2e.layer]) as m:
+        m.run(f"useradd --uid {UID} --no-create-home --shell /bin/bash op")
+        yield m
+
+
+def setup(m, *arguments, check=True):
+    """Status, stdout and stderr of `pypnm-sizing setup`."""
+    done = m.run(["pypnm-sizing", "setup", *arguments], check=False)
+    if check:
+        equal((done.returncode, done.stderr), (0, ""), f"setup {arguments}: {done.stdout}; status and stderr")
+    return done.returncode, done.stdout, done.stderr
+
+
+def verified(m):
+    """Neither systemd-analyze verify nor the limit for systemd-analyze security has anything to say."""
+    done = m.run(f"cd /tmp && systemd-analyze verify {UNIT}", check=False)
+    equal((done.returncode, done.stdout + done.stderr), (0, ""), "systemd-analyze verify")
+    said = m.run(f"systemd-analyze security --no-pager {UNIT}", check=False).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    expect(found and float(found[1]) <= 3.0, said)
+    return f"systemd-analyze security: {found[1]}"
+
+
+def rxmer(subcarriers=3800):
+    """A capture as a modem would send it: RxMER per subcarrier, in quarters of a dB (CM-SP-CM-OSSIv3.1, annex D)."""
+    values = bytes(150 + number % 20 for number in range(subcarriers))
+    head = struct.pack("!B6sIHBI", 33, bytes.fromhex(MAC.replace(":", "")), 600_000_000, 148, 50, subcarriers)
+    return b"PNN" + struct.pack("!BBBI", 4, 1, 0, 1_700_000_000) + head + values
+
+
+def upload_and_analyse(m, port=8000):
+    """A capture is uploaded and analysed: what PyPNM writes below its working directory, and its libraries' caches."""
+    m.install({"/tmp/capture.bin": rxmer()})
+    url = f"http://127.0.0.1:{port}/docs/pnm/files"
+    said = m.run(f"curl -s -m 60 -F file=@/tmp/capture.bin {url}/upload").stdout
+    transaction = json.loads(said)["transaction_id"]
+    for output in ("json", "archive"):
+        analysis = {"type": "basic", "output": {"type": output}, "plot": {"ui": {"theme": "dark"}}}
+        m.install({"/tmp/request.json": json.dumps({"search": {"transaction_id": transaction}, "analysis": analysis})})
+        status = m.run(f"curl -s -m 60 -o /tmp/answer -w '%{{http_code}} %{{size_download}}' -H 'Content-Type: application/json' -d @/tmp/request.json {url}/getAnalysis").stdout
+        code, size = status.split()
+        expect(code == "200" and int(size) > 10_000, f"analysis as {output}: {status} {m.run('head -c 300 /tmp/answer').stdout}")
+
+
+@case(versions=VERSIONS)
+def whole_life(e2e):
+    """A checkout in a home directory: setup, start, analysis, new hardware and apply, removal"""
+    with machine(e2e) as m:
+        m.hardware(cpus=2, memory_kb=KB_4G)
+        m.boot()
+        said = m.run("pypnm-sizing show").stdout
+        expect(re.search(rf"PyPNM +1\.6\.4\.0 in {CHECKOUT}/.env", said), said)
+        _, printed, _ = setup(m, CHECKOUT)
+        expect(not m.exists(PLACE), "printing wrote it")
+        _, said, _ = setup(m, CHECKOUT, "--write")
+        equal(m.read(PLACE), printed, "what was written")
+        expect(f"systemctl enable --now {UNIT}" in said, said)
+        equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
+        e2e.note(verified(m))
+
+        m.systemctl("enable", "--now", UNIT, timeout=200)
+        serves(m, 1, 1000)
+        pid = m.show(UNIT, "MainPID")
+        equal(m.run(f"ps -o user= -p {pid}").stdout.strip(), "op", "the account")
+        upload_and_analyse(m)
+        equal(m.run(f"find {CHECKOUT}/.data {CHECKOUT}/logs ! -user op").stdout, "", "files of others in the checkout")
+        # What else there is in the home directory is hidden; the environment cannot be written to.
+        m.run("touch /home/op/secret && chown op /home/op/secret")
+        inside = f"nsenter -t {pid} -m -S $(id -u op) -G $(id -g op)"
+        equal(m.run(f"{inside} ls -A /home/op").stdout.split(), ["PyPNM"], "op's home as the service sees it")
+        expect(m.run(f"{inside} touch {CHECKOUT}/.env/x", check=False).returncode != 0, "it can write to its environment")
+        equal(m.run("journalctl -u pypnm.service -p err -o cat").stdout, "", "errors in its log")
+
+        _, said, _ = setup(m, CHECKOUT, "--write")
+        expect("is as it should be" in said and f"systemctl restart {UNIT}" in said, said)
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        m.run("pypnm-sizing apply", timeout=200)
+        serves(m, 4, 2000)
+        equal(m.run("pypnm-sizing check", check=False).returncode, 0, "check")
+
+        _, said, _ = setup(m, "--remove")
+        expect("Removed" in said and not m.exists(PLACE) and not m.exists(PLACE.rsplit("/", 1)[0]), said)
+        equal(len(workers(m)), 4, "live workers of the service that runs on")
+        _, said, _ = setup(m, "--remove")
+        expect("nothing to remove" in said, said)
+        m.systemctl("stop", UNIT)
+        m.systemctl("start", UNIT)
+        equal(m.show(UNIT, "ConditionResult"), "no", "the condition without the drop-in")
+
+
+@case(versions=(252,))
+def recycled(e2e):
+    """A checkout's service after setup: the only worker ends at its limit, and is back"""
+    with machine(e2e) as m:
+        m.hardware(cpus=2, memory_kb=KB_4G)
+        m.install({"/etc/pypnm/sizing.conf.d/50-limit.conf": "[Sizing]\nLimitMaxRequests=20\n"})
+        m.boot()
+        setup(m, CHECKOUT, "--write", "--port", "8123", "--host", "0.0.0.0")
+        equal(loaded(m)["PYPNM_PORT"], "8123", "the port")
+        m.systemctl("start", UNIT, timeout=200)
+        first = m.show(UNIT, "MainPID")
+        m.run("for i in $(seq 30); do curl -s -m 5 -o /dev/null http://127.0.0.1:8123/health; done", check=False)
+        m.until(lambda: m.run("curl -sf -m 5 http://127.0.0.1:8123/health", check=False).returncode == 0, "an answer after the recycle")
+        e2e.note(f"main process {first}, then {m.show(UNIT, 'MainPID')}; restarts: {m.show(UNIT, 'NRestarts')}")
+
+
+@case(versions=(252,))
+def refused(e2e):
+    """setup refuses what would not work, with the reason, and writes nothing"""
+    with machine(e2e) as m:
+        m.hardware(cpus=2, memory_kb=KB_4G)
+        m.install({"/etc/systemd/system/api.service": f"[Service]\nUser=op\nExecStart={CHECKOUT}/.env/bin/pypnm serve\n"})
+        m.run("useradd --system stranger; mkdir /mnt/noexec; cp -a /home/op/PyPNM /opt/copy-of && rm -r /opt/copy-of/.env")
+        m.boot()
+
+        def refuses(*arguments, why):
+            status, said, error = setup(m, *arguments, "--write", check=False)
+            equal((status, said), (2, ""), f"setup {arguments}: {error}; status and stdout")
+            expect(why in error, f"setup {arguments}: {error}")
+            expect(not m.exists(PLACE.rsplit("/", 1)[0]), f"setup {arguments} wrote something")
+
+        refuses(CHECKOUT, why="Units=api.service")
+        m.run("rm /etc/systemd/system/api.service")
+        refuses(CHECKOUT, "--user", "nobody-here", why="there is no such user")
+        refuses(CHECKOUT, "--user", "stranger", why="stranger cannot enter /home/op")
+        refuses("/opt/copy-of", why="run ./install.sh")
+        refuses("/srv/none", why="there is no such directory")
+        refuses("/var", why="there is no pypnm in /var")
+        m.run("python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 & sleep 1")
+        refuses(CHECKOUT, why="python3 -m http.server 8000")
+        refuses(CHECKOUT, "--port", "8001", "--host", "192.0.2.1", why="not an address of this machine")
+        m.run("pkill -f '[h]ttp.server 8000'")
+        m.run(f"ln -sfn /usr/bin/python3.9 {CHECKOUT}/.env/bin/python3")
+        refuses(CHECKOUT, why="dangling link")
+        m.run(f"ln -sfn /usr/bin/python3 {CHECKOUT}/.env/bin/python3; cp -a {CHECKOUT}/.env {CHECKOUT}/second")
+        refuses(CHECKOUT, why="choose one")
+        m.run(f"rm -r {CHECKOUT}/second; chown -R root {CHECKOUT}/logs 2>/dev/null || {{ mkdir {CHECKOUT}/logs; chmod 755 {CHECKOUT}/logs; }}")
+        refuses(CHECKOUT, why="op cannot write to /home/op/PyPNM/logs")
+        m.run(f"rm -r {CHECKOUT}/logs")
+        m.run(f"mount --bind {CHECKOUT} {CHECKOUT} && mount -o remount,bind,noexec {CHECKOUT}")
+        refuses(CHECKOUT, why="noexec")
+        m.run(f"umount {CHECKOUT}")
+        m.install({f"/etc/systemd/system/{UNIT}": "[Service]\nExecStart=/bin/true\n"})
+        refuses(CHECKOUT, why="a unit of your own")
+        m.run(f"rm /etc/systemd/system/{UNIT}; mkdir {PLACE.rsplit('/', 1)[0]}; echo '[Service]' >{PLACE}")
+        status, _, error = setup(m, CHECKOUT, "--write", check=False)
+        equal((status, m.read(PLACE)), (2, "[Service]\n"), f"a file of the operator's: {error}")
+        status, _, error = setup(m, "--remove", check=False)
+        equal((status, m.read(PLACE)), (2, "[Service]\n"), f"a file of the operator's: {error}")
