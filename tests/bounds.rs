@@ -5,6 +5,7 @@
 //! largest size that is read, 4 MB; without it files are smaller, for a debug build is slow.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,6 +18,9 @@ const MEMORY_KIB: &str = "1000000";
 const CPU_SECONDS: &str = "20";
 const UNIT: &str = "/etc/systemd/system/pypnm.service";
 const SERVICE: &str = "[Service]\nExecStart=/bin/pypnm serve\n";
+
+/// A kind of line: in words, the file that it is in, and that file at a size.
+type Kind = (&'static str, &'static str, Box<dyn Fn(usize) -> String>);
 
 /// The time of a run, and the most memory it held, in KiB, as far as one sees who looks often.
 fn run(root: &Path) -> (Duration, u64) {
@@ -70,19 +74,19 @@ fn time_and_memory_are_linear() {
         let mut number = 0;
         while text.len() < size / 2 {
             number += 1;
-            text.push_str(&format!("$A{number} "));
+            write!(text, "$A{number} ").unwrap();
         }
         text.push('\n');
         while text.len() + 40 < size {
             number -= i32::from(number > 1);
-            text.push_str(&format!("Environment=A{number}=1\n"));
+            writeln!(text, "Environment=A{number}=1").unwrap();
         }
         text
     };
     let lines = |head: &'static str, line: &'static str| move |size: usize| fill(head, line, size);
     let specifiers = |size: usize| fill("[Service]\nExecStart=/bin/x ", "%n", size - 1) + "\n";
     let conf = "/etc/pypnm/sizing.conf";
-    let kinds: Vec<(&str, &str, Box<dyn Fn(usize) -> String>)> = vec![
+    let kinds: Vec<Kind> = vec![
         ("a variable of many words, many times", UNIT, Box::new(words)),
         ("many quoted words", UNIT, Box::new(quoted)),
         ("many variables, each used", UNIT, Box::new(variables)),
