@@ -9,7 +9,6 @@ use crate::names::{self, HELPER, RUNTIME_DIRECTORY};
 use crate::overrides::SingleWorker;
 use crate::parse::quantity::{Cpus, Gb, Gib};
 use crate::parse::syntax::{Item, items};
-use crate::policy::WorkersStep;
 use crate::problem::Source;
 use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_reason};
 use crate::sizing::{SizedUnit, Sizing};
@@ -71,10 +70,7 @@ impl DropIn {
         Self {
             variables: variables.filter_map(variable).collect(),
             env_file,
-            restart: unit
-                .overrides
-                .single_worker(profile.workers, profile.limit_max_requests)
-                .or_else(|| may_be_lowered_to_one(unit).then_some(SingleWorker::Possible)),
+            restart: unit.overrides.single_worker(profile.workers, profile.limit_max_requests),
         }
     }
 
@@ -175,19 +171,6 @@ impl DropIn {
 /// The drop-in's text for `unit`.
 pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
     DropIn::new(unit).write(sizing, unit)
-}
-
-/// Whether the last look at a start (`env --write`) may leave a single worker, of a unit that does not come back then.
-fn may_be_lowered_to_one(unit: &SizedUnit) -> bool {
-    let profile = &unit.profile;
-    let set_by_hand = profile.workers_step == WorkersStep::Operator
-        || unit.overrides.workers(profile.workers).set_by.is_some()
-        || unit.overrides.repeated(names::WORKERS).is_some();
-    let recycles = unit.overrides.limit_max_requests(profile.limit_max_requests).value > 0;
-    let last = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart")).next_back();
-    let comes_back =
-        unit.overrides.refuses_restart() || last.is_some_and(|restart| restart.value == "always");
-    recycles && !set_by_hand && !comes_back
 }
 
 /// The comments at the top.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from . import fit, listeners, memory
 from .notify import Manager
-from .processes import Parent, Signals, spawn
+from .processes import Parent, Signals, end_tracker, spawn
 from .say import say
 from .supervisor import Profile, Supervisor
 
@@ -152,7 +152,9 @@ class Service:
             return self._configure(*answer) if answer is not None else None
 
         signals.install()
-        return Parent(supervisor, signals, reread, self._report).run()
+        status = Parent(supervisor, signals, reread, self._report).run()
+        end_tracker()
+        return status
 
     def _start(self, limit: int) -> Any:
         from .worker import work

@@ -117,7 +117,10 @@ def inherited(environment: MutableMapping[str, str]) -> list[Inherited]:
 
 def addresses(host: str | None, port: int) -> list[Address]:
     """All addresses of a host, as an event loop's create_server() would take them. Raises OSError."""
-    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"{host}: {error.strerror}") from None
     families = {info[0] for info in infos}
     found: list[Address] = []
     for family, _, _, _, address in infos:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -70,6 +71,16 @@ def spawn(target: Callable[..., None], *arguments: object) -> WorkerProcess:
     finally:
         theirs.close()
     return WorkerProcess(process, ours)
+
+
+def end_tracker() -> None:
+    """Ends multiprocessing's resource tracker, which spawn() has started.
+
+    It would end a moment after this process: systemd finds it and logs that it is killed.
+    """
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
+    with contextlib.suppress(Exception):  # another Python's may be of another kind
+        tracker._stop()  # type: ignore[union-attr]
 
 
 class Signals:

@@ -25,6 +25,8 @@ const MARKED: usize = 4096;
 const CONDITIONS: usize = 64;
 /// A worker that lived for fewer seconds than PyPNM needs to start has not served its limit.
 const SHORT_LIFE: f64 = 10.0;
+/// A worker whose successor serves finishes its requests in so many seconds, five minutes, and its start.
+const HANDOVER: f64 = 330.0;
 /// A service that goes within so many seconds of replacing a worker was being stopped already.
 const STOPPING: f64 = 10.0;
 /// Ages at recycling that are kept.
@@ -255,6 +257,8 @@ pub struct Evidence {
     pub oom_kills: u64,
     /// Ages of workers that went and have not been replaced yet.
     gone: Latest<f64>,
+    /// When workers appeared while none was missing: successors, of pypnm-sizing-handover(7), of workers that end later.
+    successors: Latest<f64>,
     /// When workers were last replaced.
     replaced_at: Latest<f64>,
 }
@@ -284,6 +288,7 @@ impl Evidence {
             short_lives: 0,
             oom_kills: 0,
             gone: Latest::new(AGES),
+            successors: Latest::new(AGES),
             replaced_at: Latest::new(AGES),
         }
     }
@@ -447,7 +452,7 @@ impl Evidence {
             if line.processes.iter().any(|process| life.is(process)) {
                 continue;
             }
-            if same_main {
+            if same_main && !self.was_succeeded(life.age, at) {
                 self.gone.push(life.age);
             }
             if let Some(ended) = life.ended(at.min(self.last_at)) {
@@ -479,6 +484,7 @@ impl Evidence {
                 }
             }
             self.gone = Latest::new(AGES);
+            self.successors = Latest::new(AGES);
         }
         self.run.from.get_or_insert(at);
         self.seen_again(line, main, at);
@@ -495,15 +501,31 @@ impl Evidence {
 
     /// A new worker under the same parent: where one went before, it takes its place.
     fn replaced(&mut self, at: f64) {
-        if let Some(age) = self.gone.pop() {
-            self.recycles += 1;
-            if self.run.ages.len() >= AGES {
-                self.run.ages.drain(..AGES / 2);
-            }
-            self.run.ages.push(age);
-            self.short_lives += u64::from(age < SHORT_LIFE);
-            self.replaced_at.push(at);
+        match self.gone.pop() {
+            Some(age) => self.recycled(age, at),
+            None => self.successors.push(at),
         }
+    }
+
+    /// Whether a worker that has ended had its successor already; then it is counted.
+    fn was_succeeded(&mut self, age: f64, at: f64) -> bool {
+        while let Some(appeared) = self.successors.pop() {
+            if at - appeared <= HANDOVER {
+                self.recycled(age, at);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn recycled(&mut self, age: f64, at: f64) {
+        self.recycles += 1;
+        if self.run.ages.len() >= AGES {
+            self.run.ages.drain(..AGES / 2);
+        }
+        self.run.ages.push(age);
+        self.short_lives += u64::from(age < SHORT_LIFE);
+        self.replaced_at.push(at);
     }
 
     /// systemd stops a service with a signal to all its processes, and a parent that gets it a moment after its workers

@@ -92,7 +92,7 @@ class Listeners(unittest.TestCase):
                 self.listen(listeners.addresses("127.0.0.1", port))
 
     def test_a_name_without_an_address_is_an_error(self):
-        with self.assertRaises(OSError):
+        with self.assertRaisesRegex(OSError, "no-such-host.invalid: "):
             listeners.addresses("no-such-host.invalid", 8000)
 
     def test_a_single_ipv6_address_and_one_beside_ipv4(self):

@@ -90,6 +90,25 @@ fn a_worker_that_went_without_a_successor_is_no_recycle_and_neither_is_the_end()
 }
 
 #[test]
+fn a_worker_whose_successor_came_first_is_a_recycle_when_it_ends() {
+    let mut seen = Evidence::new(BLOCK);
+    let one = Some((1, -50.0));
+    take(&mut seen, line(1.0, one, &[(2, -500.0)]));
+    take(&mut seen, line(5.0, one, &[(2, -500.0), (3, 4.0)]));
+    assert_eq!(seen.recycles, 0);
+    take(&mut seen, line(10.0, one, &[(3, 4.0)]));
+    assert_eq!((seen.recycles, seen.short_lives), (1, 0));
+    // Killed, and replaced as ever.
+    take(&mut seen, line(600.0, one, &[]));
+    take(&mut seen, line(605.0, one, &[(4, 604.0)]));
+    assert_eq!(seen.recycles, 2);
+    // One worker more is no successor of one that ends much later.
+    take(&mut seen, line(610.0, one, &[(4, 604.0), (5, 609.0)]));
+    take(&mut seen, line(2000.0, one, &[(4, 604.0)]));
+    assert_eq!((seen.recycles, seen.restarts), (2, 0));
+}
+
+#[test]
 fn time_that_does_not_go_on_is_passed_over() {
     let mut seen = Evidence::new(BLOCK);
     take(&mut seen, line(5.0, None, &[(1, 0.0)]));

@@ -195,20 +195,20 @@ def applies(e2e):
             m.install(_sizing(2, 1500))
             expect("would be reloaded" in m.run("pypnm-sizing apply --dry-run").stdout, "--dry-run")
             done = m.run("pypnm-sizing apply")
-            expect("its profile changed, reloading" in done.stdout and "OK" in done.stdout, done.stdout)
+            expect("its profile has changed, reloading" in done.stdout and "OK" in done.stdout, done.stdout)
             equal((_main(m), profile(m)["active_workers"]), (main, 2), "the main process, the workers")
         _nothing_lost(e2e, load, "apply by a reload")
         m.install({**_sizing(1, 900), "/etc/pypnm/pypnm.env": "PYPNM_PORT=8000\nMALLOC_ARENA_MAX=2\n"})
         with _Load(m) as load:
             done = m.run("pypnm-sizing apply")
-            expect("its profile changed, restarting (MALLOC_ARENA_MAX has changed)" in done.stdout, done.stdout)
+            expect("its profile has changed, restarting (MALLOC_ARENA_MAX has changed)" in done.stdout, done.stdout)
             equal((_main(m) == main, profile(m)["active_workers"]), (False, 1), "the same main process, the workers")
         _nothing_lost(e2e, load, "apply by a restart")
     with _booted(e2e, 1, files=OFF) as m:
         with _Load(m) as load:
             m.install(_sizing(2, 1500))
             done = m.run("pypnm-sizing apply", check=False)
-            expect("its profile changed, restarting …" in done.stdout, done.stdout)
+            expect("its profile has changed, restarting …" in done.stdout, done.stdout)
         _control(e2e, load, "apply")
         # What cannot be handed over is not touched by a reload.
         main = _main(m)
@@ -230,7 +230,7 @@ def checks_meanwhile(e2e):
                 done = m.run("pypnm-sizing check", check=False)
                 said.setdefault((done.returncode, m.show(UNIT, "ActiveState")), done.stdout)
         _nothing_lost(e2e, load, "recycles and reloads")
-        expect(_started(m) > 4, "no worker was replaced meanwhile")
+        expect(_started(m) > 2, "no worker was replaced meanwhile")
         equal([text for (status, _), text in said.items() if status != 0], [], "what check complains of")
         expect((0, "reloading") in said and (0, "active") in said, f"the states that check met: {sorted(said)}")
 
@@ -244,13 +244,13 @@ def another_address(e2e):
 
     with _booted(e2e) as m:
         equal(kept(m), "1", "descriptors in the store")
+        m.install({"/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n"})
         for host, port in (("127.0.0.1", 9000), ("127.0.0.2", 9000), ("::1", 9000), ("localhost", 8000)):
             m.install({"/etc/pypnm/pypnm.env": f"PYPNM_HOST={host}\nPYPNM_PORT={port}\n"})
             m.systemctl("restart", UNIT)
             listening = sorted(re.findall(r"LISTEN\s+\S+\s+\S+\s+(\S+)", m.run("ss -lnt").stdout))
             expected = {"localhost": ["127.0.0.1:8000", "[::1]:8000"], "::1": ["[::1]:9000"]}.get(host, [f"{host}:{port}"])
-            # Whether localhost has an IPv6 address is /etc/hosts' business.
-            expect(listening in (expected, expected[:1]), f"{host} {port}: {listening}")
+            equal(listening, expected, f"where it listens, {host} port {port}")
             equal(kept(m), str(len(listening)), "descriptors in the store")
             with _Load(m, "--host", host, "--port", str(port)) as load:
                 m.systemctl("restart", UNIT)
@@ -354,8 +354,10 @@ def pip_upgrades(e2e):
                 m.run(f"/opt/pypnm/bin/pip install --quiet --force-reinstall --no-deps --no-index /tmp/{wheel.name}", timeout=300)
             m.systemctl("reload", UNIT)
             m.until(lambda: _started(m) >= before + 3, "workers of the new files", timeout=120)
-        _nothing_lost(e2e, load, f"three pip upgrades, {_started(m) - before} workers started")
-        e2e.note(f"{m.journal('-u', UNIT).count('has ended at its start')} successors died while pip replaced files")
+        died = m.journal("-u", UNIT).count("has ended at its start")
+        e2e.note(f"three pip upgrades, {_started(m) - before} workers started, {died} died at their start: {load.summary()}")
+        # A worker answers 500 where PyPNM wants a file that pip has just removed; no hand-over changes that.
+        equal(load.failures("status-500"), load.result["lost"], f"requests lost otherwise than by PyPNM's own answer: {load.result}")
 
 
 @case()

@@ -76,10 +76,11 @@ def units_of_others(e2e):
         m.systemctl("daemon-reload")
         equal(m.show("pypnm.service", "FragmentPath"), "/run/systemd/generator/pypnm.service", "the unit's file")
         drop_in_says(m, 4, 2000)
-        equal(restarted(m), (1, 1000), "a unit of another generator with MemoryMax=2G")
-        equal(m.show("pypnm.service", "Restart"), "always", "Restart= of a unit that may run a single worker")
+        # Restart=no: a single worker that met a recycle limit would end the service for good.
+        equal(restarted(m), (1, 0), "a unit of another generator with MemoryMax=2G")
+        equal(m.show("pypnm.service", "Restart"), "no", "Restart= of another generator's unit")
 
         m.run("systemctl stop pypnm.service; rm /etc/systemd/system-generators/other")
         m.systemctl("daemon-reload")
         m.run(f"systemd-run --quiet --unit=pypnm.service -p Type=exec -p MemoryMax=2G {STAND_IN}")
-        equal(numbers(m), (1, 1000), "a transient unit with MemoryMax=2G")
+        equal(numbers(m), (1, 0), "a transient unit with MemoryMax=2G")

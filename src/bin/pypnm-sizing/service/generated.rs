@@ -24,11 +24,21 @@ pub(crate) fn path(unit: &str) -> String {
 
 /// The drop-in of `unit` as it lies there, for itself or, of a template, for an instance. `None`: there is none.
 pub(crate) fn read(root: &Root, unit: &str, instance: &str) -> Result<Option<Generated>, ReadError> {
+    Ok(drop_in(root, unit, instance)?.map(|drop_in| Generated { environment: drop_in.environment() }))
+}
+
+/// The same, as the generator's data.
+pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<DropIn>, ReadError> {
     match root.bytes(&path(unit)) {
-        Ok(text) => Ok(Some(Generated { environment: DropIn::read(&text, instance).environment() })),
+        Ok(text) => Ok(Some(DropIn::read(&text, instance))),
         Err(ReadError::Missing) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a generator makes the unit itself: ours never does.
+pub(crate) fn has_unit(root: &Root, unit: &str) -> bool {
+    root.file_type(&format!("{DIRECTORY}/{unit}")).is_some()
 }
 
 /// Whether there is a generated drop-in for any unit at all: then the generator has run.

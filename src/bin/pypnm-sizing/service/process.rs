@@ -1,4 +1,5 @@
-//! The processes of the running machine: /proc/PID, read here and nowhere else.
+//! The processes of the running machine, from /proc/PID. `family` reads which of them belong together and how they ended,
+//! `sockets` what they hold.
 //!
 //! sysinfo reads parents and arguments; what it does not tell apart (an environment that is empty from one that may not
 //! be read) is read through [`Root`], which bounds every read. Owns no opinion on what a process is: see

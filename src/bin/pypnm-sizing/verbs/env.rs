@@ -3,7 +3,8 @@
 //!
 //! There it also takes a last look: its cgroup is the service's, and what other generators, `systemctl set-property` or
 //! sysctl.d(5) have limited since the generator ran shows in it. A number that nobody set by hand is lowered to what
-//! fits now, never raised.
+//! fits now, never raised. A unit that systemd would not start again after a clean exit is never lowered into one that
+//! ends at its recycle limit, as a single worker does: see [`last_look`].
 //!
 //! The file is right for PyPNM, for bash's `source` and for `EnvironmentFile=` at once: KEY=value, nothing else.
 
@@ -13,7 +14,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
-use pypnm_sizing::overrides::is_valid_value;
+use pypnm_sizing::dropin::DropIn;
+use pypnm_sizing::overrides::{Effect, is_valid_value};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
@@ -23,8 +25,7 @@ use pypnm_sizing::{reasons, write};
 
 use crate::cli::{Env, Target};
 use crate::output::{Outcome, answer, remark};
-use crate::service::generated::{self, Generated};
-use crate::service::{own, pypnm};
+use crate::service::{generated, own, pypnm};
 use crate::wording;
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
@@ -43,8 +44,8 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     // A machine to try, or one below --root, has nothing to do with this process's environment.
     let resolved = root.is_machine() && hypothetical == Hypothetical::default();
     let text = sizing.units.iter().find(wanted).map(|unit| {
-        let generated = generated::read(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
-        lines(unit, resolved, &generated)
+        let generated = generated::drop_in(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
+        lines(root, unit, resolved, &generated)
     });
 
     match (arguments.target(), text) {
@@ -78,7 +79,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
 
 /// The four lines: what the environment says where it is `resolved` and valid, else the sized value. A value of the
 /// `generated` drop-in is lowered to the sized one.
-fn lines(unit: &SizedUnit, resolved: bool, generated: &Generated) -> String {
+fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
     let cpus = unit.capacity.whole_cpus();
     // A key of PyPNM's, its sized value, what it takes in words.
     let keys = [
@@ -87,50 +88,84 @@ fn lines(unit: &SizedUnit, resolved: bool, generated: &Generated) -> String {
         (WORKERS, unit.profile.workers.to_string(), "a whole number from 1"),
         (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string(), "a whole number from 0"),
     ];
-    let mut text = String::new();
-    let mut lowered = Vec::new();
-    for (key, sized, expected) in keys {
-        let set = if resolved { std::env::var_os(key) } else { None };
-        let value = match set {
-            None => sized,
-            Some(set) => match set.to_str() {
-                Some(value) if is_valid_value(key, value) => {
-                    let is_generated = generated.environment.get(key).is_some_and(|set| set == value);
-                    if is_generated && !is_by_hand(unit, key) && is_lower(key, &sized, value) {
-                        lowered.push((key, value.to_owned()));
-                        sized
-                    } else {
-                        value.to_owned()
-                    }
-                }
-                _ => {
-                    let source = Source::key("the environment", 0, key);
-                    let instead = format!("the sized {sized} is used");
-                    remark(&Problem::bad_value(source, &set.to_string_lossy(), expected, instead));
-                    sized
-                }
-            },
+    let generated_environment = generated.environment();
+    let values = keys.map(|(key, sized, expected)| {
+        let Some(set) = std::env::var_os(key).filter(|_| resolved) else {
+            return (key, sized.clone(), sized);
         };
+        match set.to_str() {
+            Some(value) if is_valid_value(key, value) => {
+                let is_generated = generated_environment.get(key).is_some_and(|set| set == value);
+                let is_lowered = is_generated && !is_by_hand(unit, key) && is_lower(key, &sized, value);
+                (key, value.to_owned(), if is_lowered { sized } else { value.to_owned() })
+            }
+            _ => {
+                let source = Source::key("the environment", 0, key);
+                let instead = format!("the sized {sized} is used");
+                remark(&Problem::bad_value(source, &set.to_string_lossy(), expected, instead));
+                (key, sized.clone(), sized)
+            }
+        }
+    });
+    let mut text = String::new();
+    for (key, value) in last_look(root, unit, values, generated) {
         // Writing into a string can't fail.
         let _ = writeln!(text, "{key}={value}");
     }
-    let numbers: Vec<String> = lowered
-        .iter()
-        .filter(|(key, _)| [WORKERS, LIMIT_MAX_REQUESTS].contains(key))
-        .map(|(key, value)| format!("{key} {value}"))
-        .collect();
-    if !numbers.is_empty() {
+    text
+}
+
+/// What the last look leaves of `values` (a key, its value before and after lowering), with a remark where that is less
+/// than before. Where a single worker would end the service for good at its recycle limit, because the unit has no
+/// `Restart=always`, a sized limit is left out (0), and with an operator's limit two workers stay.
+fn last_look(
+    root: &Root,
+    unit: &SizedUnit,
+    values: [(&'static str, String, String); 4],
+    generated: &DropIn,
+) -> [(&'static str, String); 4] {
+    let [cpus, memory, (_, workers_before, mut workers), (_, limit_before, mut limit)] = values;
+    if workers == "1" && workers_before != "1" && limit != "0" && !comes_back(root, unit, generated) {
+        if is_by_hand(unit, LIMIT_MAX_REQUESTS) {
+            "2".clone_into(&mut workers);
+        } else {
+            "0".clone_into(&mut limit);
+        }
+    }
+    let before: Vec<String> =
+        [(WORKERS, &workers_before, &workers), (LIMIT_MAX_REQUESTS, &limit_before, &limit)]
+            .into_iter()
+            .filter(|(_, before, after)| before != after)
+            .map(|(key, before, _)| format!("{key} {before}"))
+            .collect();
+    if !before.is_empty() {
+        let number = |text: &str| text.parse::<i64>().unwrap_or_default();
+        let never = limit == "0" && limit_before != "0";
         remark(&format!(
-            "lowered to {}, from {} at the last reload: {} CPUs by {}, {} GiB by {}",
-            wording::profile(unit.profile.workers, unit.profile.limit_max_requests),
-            numbers.join(" and "),
+            "lowered to {}, from {} at the last reload: {} CPUs by {}, {} GiB by {}{}",
+            wording::profile(number(&workers), number(&limit)),
+            before.join(" and "),
             Cpus(unit.capacity.cpu.amount),
             reasons::cpu_reason(unit),
             Gib(unit.capacity.memory.amount),
             reasons::memory_reason(unit),
+            if never { "; without Restart=always the service would end at its recycle limit" } else { "" },
         ));
     }
-    text
+    let [(cpus, _, cpus_value), (memory, _, memory_value)] = [cpus, memory];
+    [(cpus, cpus_value), (memory, memory_value), (WORKERS, workers), (LIMIT_MAX_REQUESTS, limit)]
+}
+
+/// Whether systemd starts the unit again when its only worker ends at the recycle limit, with status 0. A packaged file
+/// says nothing where another generator makes the unit: systemd reads that generator's (systemd.unit(5)).
+fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
+    let is_packaged = |file: &str| ["/usr/", "/lib/"].iter().any(|packaged| file.starts_with(packaged));
+    let of_another_generator = generated::has_unit(root, &unit.name);
+    let mut settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
+    let last = settings.rfind(|restart| !(of_another_generator && is_packaged(&restart.source.file)));
+    let is_always = last.is_some_and(|restart| restart.value == "always");
+    let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
+    !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)
 }
 
 /// Whether a file of the operator's sets `key`, be it to what the drop-in says.
