@@ -1,7 +1,9 @@
 //! What the generator asks of the kernel, and nothing else, for benches/cost: `reads DIR PATH...` reads each file whole, lists
-//! each directory (a path that ends in a slash), then puts one file into DIR. Nothing is looked at.
+//! each directory (a path that ends in a slash), looks at what a path names without reading it (a path after a `?`), then
+//! puts one file into DIR. Nothing is looked at.
 
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd as _;
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
@@ -18,18 +20,26 @@ fn main() -> rustix::io::Result<()> {
         let _ = read(&path, &mut buffer);
     }
     let mode = Mode::from_raw_mode(0o755);
-    rustix::fs::mkdir(format!("{out}/reads.d"), mode)?;
-    let (temporary, path) = (format!("{out}/reads.d/.reads"), format!("{out}/reads.d/reads.conf"));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&temporary, flags, mode)?;
+    let directory = format!("{out}/reads.d");
+    rustix::fs::mkdir(&directory, mode)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&directory, flags, Mode::empty())?;
+    rustix::fs::fchmod(&directory, mode)?;
+    let pinned = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let (temporary, path) = (format!("{pinned}/.reads"), format!("{pinned}/reads.conf"));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(0o600))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
     rustix::io::write(&file, &[b'#'; 1200])?;
-    drop(file);
     rustix::fs::rename(&temporary, &path)
 }
 
 fn read(path: &str, buffer: &mut [MaybeUninit<u8>]) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    if path.ends_with('/') {
+    if let Some(path) = path.strip_prefix('?') {
+        let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::fs::fstat(&found)?;
+    } else if path.ends_with('/') {
         let directory = rustix::fs::open(path, flags | OFlags::DIRECTORY, Mode::empty())?;
         let mut names = RawDir::new(&directory, buffer);
         while names.next().is_some() {}

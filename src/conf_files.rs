@@ -47,7 +47,7 @@ pub fn each_drop_in(
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let mut taken = None;
     for (name, directory) in found {
-        if taken.as_ref() != Some(&name) && take(&[directory, "/", &name].concat(), problems) {
+        if taken.as_ref() != Some(&name) && take(&format!("{directory}/{name}"), problems) {
             taken = Some(name);
         }
     }

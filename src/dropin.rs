@@ -4,6 +4,7 @@
 //! only `%n`, the unit's own name (systemd.exec(5), systemd.unit(5)). What decides the numbers is [`crate::policy`]'s.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use crate::names::{self, HELPER, RUNTIME_DIRECTORY};
 use crate::overrides::SingleWorker;
@@ -110,61 +111,62 @@ impl DropIn {
 
     /// The text of the file, with the inputs and reasons in comments.
     pub fn write(&self, sizing: &Sizing, unit: &SizedUnit) -> String {
-        let mut text = String::with_capacity(2048);
-        let out = &mut text;
-        summary(out, sizing, unit);
-        line(out, &["\n[Service]"]);
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = summary(&mut text, sizing, unit);
+        let _ = self.settings(&mut text, unit);
+        text
+    }
+
+    fn settings(&self, out: &mut String, unit: &SizedUnit) -> fmt::Result {
+        writeln!(out, "\n[Service]")?;
         let mut of_uvicorn = false;
-        for variable in &self.variables {
-            match variable.name {
+        for Variable { name, value, repeated } in &self.variables {
+            match *name {
                 names::UVICORN_WORKERS | names::UVICORN_LIMIT_MAX_REQUESTS if !of_uvicorn => {
                     of_uvicorn = true;
-                    line(out, &["# For units that start uvicorn directly: it reads none of the above."]);
+                    writeln!(out, "# For units that start uvicorn directly: it reads none of the above.")?;
                 }
-                names::ENV_FILE => line(
+                names::ENV_FILE => writeln!(
                     out,
-                    &["# PyPNM reads its profile from a file only. At each start it is written from the\n\
-                        # lines above, or from what overrides them."],
-                ),
+                    "# PyPNM reads its profile from a file only. At each start it is written from the\n\
+                     # lines above, or from what overrides them."
+                )?,
                 _ => {}
             }
-            if let Some(source) = &variable.repeated {
+            if let Some(source) = repeated {
                 let place = Source { key: "".into(), ..source.clone() };
-                line(out, &["# As set in ", &one_line(place.to_string()), ":"]);
+                writeln!(out, "# As set in {}:", one_line(place.to_string()))?;
             }
-            line(out, &["Environment=", variable.name, "=", &variable.value]);
+            writeln!(out, "Environment={name}={value}")?;
         }
         for name in names::VARIABLES.into_iter().filter(|name| unit.overrides.is_left_out(name)) {
-            line(out, &["# ", name, " is left out, so that WEB_CONCURRENCY= takes effect."]);
+            writeln!(out, "# {name} is left out, so that WEB_CONCURRENCY= takes effect.")?;
         }
-        line(out, &["ExecStartPre=-+", HELPER, " env --unit=%n --write ", &self.env_file]);
+        writeln!(out, "ExecStartPre=-+{HELPER} env --unit=%n --write {}", self.env_file)?;
         match self.restart {
             None => {}
-            Some(SingleWorker::Certain) => line(
+            Some(SingleWorker::Certain) => writeln!(
                 out,
-                &["# A single worker that reaches its recycle limit ends the whole service, with\n\
-                    # status 0.\n\
-                    Restart=always"],
-            ),
-            Some(SingleWorker::Possible) => line(
+                "# A single worker that reaches its recycle limit ends the whole service, with\n\
+                 # status 0.\n\
+                 Restart=always"
+            )?,
+            Some(SingleWorker::Possible) => writeln!(
                 out,
-                &["# This unit may run a single worker, and one that reaches its recycle limit ends\n\
-                    # the whole service, with status 0.\n\
-                    Restart=always"],
-            ),
+                "# This unit may run a single worker, and one that reaches its recycle limit ends\n\
+                 # the whole service, with status 0.\n\
+                 Restart=always"
+            )?,
         }
-        line(
+        let end_of_options = if unit.name.starts_with('-') { "-- " } else { "" };
+        writeln!(
             out,
-            &[
-                "\n# To override it, set Workers= or other keys in /etc/pypnm/sizing.conf.d/*.conf,\n\
-                # see sizing.conf(5); or add Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
-                # 'systemctl edit ",
-                if unit.name.starts_with('-') { "-- " } else { "" },
-                &unit.name,
-                "'.",
-            ],
-        );
-        text
+            "\n# To override it, set Workers= or other keys in /etc/pypnm/sizing.conf.d/*.conf,\n\
+             # see sizing.conf(5); or add Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
+             # 'systemctl edit {end_of_options}{}'.",
+            unit.name
+        )
     }
 }
 
@@ -174,41 +176,34 @@ pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
 }
 
 /// The comments at the top.
-fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) {
-    let (profile, memory) = (&unit.profile, unit.capacity.memory.amount);
-    let (workers, limit) = (profile.workers.to_string(), profile.limit_max_requests.to_string());
-    line(
+fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
+    let (profile, cpu, memory) = (&unit.profile, unit.capacity.cpu.amount, unit.capacity.memory.amount);
+    writeln!(
         out,
-        &["# Automatically generated by pypnm-sizing-generator(8) at every boot and\n\
-            # daemon-reload; edits are lost. How to override it: see the end of this file.\n\
-            # All inputs: pypnm-sizing explain\n#"],
-    );
-    line(out, &["# CPUs     ", &Cpus(unit.capacity.cpu.amount).to_string(), " (", &cpu_reason(unit), ")"]);
-    let gib = Gib(memory).to_string();
-    line(out, &["# Memory   ", &Gb(memory).to_string(), " = ", &gib, " GiB (", &memory_reason(unit), ")"]);
-    line(out, &["# Workers  ", &workers, ": ", &workers_reason(unit)]);
-    line(out, &["# Recycle  ", &limit, ": ", &limit_reason(unit)]);
+        "# Automatically generated by pypnm-sizing-generator(8) at every boot and\n\
+         # daemon-reload; edits are lost. How to override it: see the end of this file.\n\
+         # All inputs: pypnm-sizing explain\n#"
+    )?;
+    writeln!(out, "# CPUs     {} ({})", Cpus(cpu), cpu_reason(unit))?;
+    writeln!(out, "# Memory   {} = {} GiB ({})", Gb(memory), Gib(memory), memory_reason(unit))?;
+    writeln!(out, "# Workers  {}: {}", profile.workers, workers_reason(unit))?;
+    writeln!(out, "# Recycle  {}: {}", profile.limit_max_requests, limit_reason(unit))?;
     for problem in sizing.problems.iter().take(MOST_WARNINGS) {
-        line(out, &["# Warning  ", &one_line(problem.to_string())]);
+        writeln!(out, "# Warning  {}", one_line(problem.to_string()))?;
     }
     match sizing.problems.len().saturating_sub(MOST_WARNINGS) {
-        0 => {}
-        more => line(out, &["# Warning  and ", &more.to_string(), " more"]),
+        0 => Ok(()),
+        more => writeln!(out, "# Warning  and {more} more"),
     }
-}
-
-fn line(out: &mut String, pieces: &[&str]) {
-    out.extend(pieces.iter().copied());
-    out.push('\n');
 }
 
 /// The path of the file for PyPNM. A name with characters that a unit file would have to escape is left to `%n`, as is an
 /// instance's.
 fn env_file(unit: &str) -> String {
     if unit.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b)) {
-        [RUNTIME_DIRECTORY, "/", unit, ".env"].concat()
+        format!("{RUNTIME_DIRECTORY}/{unit}.env")
     } else {
-        [RUNTIME_DIRECTORY, "/%n.env"].concat()
+        format!("{RUNTIME_DIRECTORY}/%n.env")
     }
 }
 

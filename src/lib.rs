@@ -1,17 +1,20 @@
-//! Sizes PyPNM's worker processes to what the host really grants.
+//! Sizes PyPNM's worker processes to the CPUs and the memory that are really available to them.
 //!
-//! The data flows one way, one module a step; [`sizing`] is the only place that joins the steps:
+//! Data flows one way, one module per step; [`sizing`] joins them:
 //!
 //! ```text
-//!  files under a root   limits            capacity      policy       drop-in      disk
-//!  [root] [parse]    →  [limits]       →  [capacity] →  [policy]  →  [dropin]  →  [write]
-//!  [units]              host, cgroup,     the minimum   the guide    text         one rename
-//!                       service
-//!  [config] [kernel_cmdline] [overrides]    the operator's word
+//!  files under a root   limits             capacity      policy        drop-in       disk
+//!  [root] [parse]    →  [limits]        →  [capacity] →  [policy]   →  [dropin]   →  [write]
+//!  [units]              host, cgroup,      the minimum   the guide     variables,    one rename
+//!                       service                          [reasons]     then text
+//!  what the operator sets: [config] [kernel_cmdline] [manager] [overrides] [command]
 //! ```
 //!
-//! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only.
-//! `parse`, `capacity`, `policy` and `dropin` open no file; only [`root`] reads and only [`write`] writes.
+//! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only. [`parse`], [`command`],
+//! [`capacity`], [`policy`], [`reasons`] and [`dropin`] open no file; only [`root`] reads for sizing, and only [`write`]
+//! writes. What leads root counts only where nobody else could have written it ([`trust`]), and nothing is read where it
+//! could keep PID 1 waiting ([`mounts`]). Names that others rely on are in [`names`]; what was wrong with an input is a
+//! [`problem`], and never ends a run.
 
 pub mod capacity;
 pub mod command;

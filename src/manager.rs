@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::conf_files;
 use crate::kernel_cmdline::Setenv;
-use crate::parse::syntax::{Item, items_that};
+use crate::parse::syntax::{Item, items};
 use crate::parse::words::{Words, is_whitespace};
 use crate::problem::{FileName, Problem, Source, Sourced};
 use crate::root::{ReadError, Root};
@@ -98,7 +98,7 @@ impl Manager {
     /// Its faults are for systemd to report.
     fn parse(&mut self, path: &str, text: &[u8]) {
         let mut inside = false;
-        for item in items_that(text, may_count) {
+        for item in items(text) {
             match item {
                 Item::Section { name, .. } => inside = name == "Manager",
                 Item::Assignment { key, value, line } if inside => match key.as_ref() {
@@ -114,14 +114,6 @@ impl Manager {
     }
 }
 
-/// Whether a line may be one of the two; False only for a plain line that is not.
-fn may_count(line: &[u8]) -> bool {
-    match line {
-        [first, ..] if first.is_ascii_alphabetic() => line.starts_with(b"Def") || line.starts_with(b"Man"),
-        _ => true,
-    }
-}
-
 /// Words of the form `NAME=value`; an empty value takes back what was said before.
 fn assign(
     variables: &mut BTreeMap<String, Sourced<String>>,
@@ -134,7 +126,7 @@ fn assign(
         variables.clear();
         return;
     }
-    let file = FileName::found(path);
+    let file = FileName::from(path);
     for word in Words::new(value, is_whitespace, true).map_while(Result::ok) {
         if let Some((name, value)) = word.split_once('=') {
             let value = Sourced { value: value.to_owned(), source: Source::key(file.clone(), line, key) };

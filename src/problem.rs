@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::parse::printable::{Printable, is_hidden};
@@ -11,62 +10,8 @@ use crate::parse::quantity::Gib;
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
-/// The name of a file, shared by all that stands in it.
-#[derive(Clone, Debug, Eq)]
-pub enum FileName {
-    /// One that is always the same.
-    Fixed(&'static str),
-    /// One that was found.
-    Found(Rc<str>),
-}
-
-impl FileName {
-    /// The name of a file that was found.
-    pub fn found(name: &str) -> Self {
-        Self::Found(name.into())
-    }
-}
-
-impl Default for FileName {
-    fn default() -> Self {
-        Self::Fixed("")
-    }
-}
-
-impl Deref for FileName {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        match self {
-            Self::Fixed(name) => name,
-            Self::Found(name) => name,
-        }
-    }
-}
-
-impl PartialEq for FileName {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl fmt::Display for FileName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Printable(self))
-    }
-}
-
-impl From<&'static str> for FileName {
-    fn from(name: &'static str) -> Self {
-        Self::Fixed(name)
-    }
-}
-
-impl From<String> for FileName {
-    fn from(name: String) -> Self {
-        Self::found(&name)
-    }
-}
+/// The name of a file, shared by all that it sets.
+pub type FileName = Rc<str>;
 
 /// Where a value stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -23,14 +23,15 @@ fn available_reason(unit: &SizedUnit, available: Available, written: &dyn Fn(u64
     let Some(limit) = available.binding.and_then(|index| unit.limits.get(index)) else {
         return "no limit could be read".to_owned();
     };
-    let mut reason = one_line(limit.source.to_string());
-    if limit.shared_by != 1 {
-        reason.extend([", shared by ", &limit.shared_by.to_string(), " units"]);
-    }
-    if available.reserved > 0 {
-        reason.extend([", less ", &written(available.reserved), " reserved"]);
-    }
-    reason
+    let shared = match limit.shared_by {
+        1 => String::new(),
+        units => format!(", shared by {units} units"),
+    };
+    let reserved = match available.reserved {
+        0 => String::new(),
+        amount => format!(", less {} reserved", written(amount)),
+    };
+    format!("{}{shared}{reserved}", one_line(limit.source.to_string()))
 }
 
 /// Why this number of workers.

@@ -176,6 +176,24 @@ fn a_calendar_that_jumps_moves_nothing() {
 }
 
 #[test]
+fn a_watch_that_begins_again_seconds_later_is_another() {
+    // A recorder restarted two seconds after it was started: its clock begins anew.
+    let mut all = vec![line(0, 5.0, 0.0)];
+    all.extend((0..400).map(|n| {
+        let mut line = line(n, 5.0, 0.0);
+        line["unix_seconds"] = json!(BEGINS + 2.0 + f64::from(n) * 10.0);
+        line
+    }));
+    let answer = json_of(&all.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"));
+    assert_eq!(
+        (answer["until"].as_f64(), &answer["restarts"]),
+        (Some(BEGINS + 3992.0), &json!(0)),
+        "{answer}"
+    );
+    assert_eq!(answer["problems"], json!([]), "{answer}");
+}
+
+#[test]
 fn two_units_and_a_time() {
     let mut all = lines(400, 95.0, 0.0);
     all.extend((0..600).map(|n| {

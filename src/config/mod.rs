@@ -4,7 +4,6 @@
 
 mod keys;
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use crate::conf_files;
@@ -178,12 +177,11 @@ enum Section {
 
 /// Takes the lines of one file into `config`.
 pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
-    // Most files are comments, and nothing stands in them.
-    let file = LazyCell::new(|| FileName::found(path));
+    let file = FileName::from(path);
     let mut section = Section::None;
     let before = problems.len();
     for item in items(text) {
-        let at = |line, key: &str| Source::key((*file).clone(), line, key.to_owned());
+        let at = |line, key: &str| Source::key(file.clone(), line, key.to_owned());
         if problems.len() - before >= MOST_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;

@@ -328,7 +328,7 @@ impl LimitReader<'_> {
 
     /// Where the last value stands.
     fn source(&self) -> Source {
-        Source::file(FileName::found(&self.path))
+        Source::file(FileName::from(self.path.as_str()))
     }
 
     /// Reads `level/file`; one that can't be read or understood becomes a problem and an unknown amount of `resource`.

@@ -65,30 +65,13 @@ impl std::fmt::Display for Fault {
 
 /// What the lines of `text` say, in order; comments and empty lines say nothing.
 pub fn items(text: &[u8]) -> Items<'_> {
-    items_that(text, |_| true)
-}
-
-/// The same without the lines, except for section headers, that `may_count` says no to; it gets them with what space there
-/// is before the key. A fault in such a line says nothing either.
-pub fn items_that(text: &[u8], may_count: fn(&[u8]) -> bool) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    // Mostly it is ASCII, or at least all text, and a line that says nothing need not be looked at for that.
-    let is_text = rest.is_ascii() || std::str::from_utf8(rest).is_ok();
-    let plain = memchr::memchr2(b'\r', 0, rest).is_none();
-    let newlines = plain.then(|| memchr::memchr_iter(b'\n', rest));
-    Items { rest, is_text, may_count, newlines, done: 0, line: 0, ended: false }
+    Items { rest, line: 0, ended: false }
 }
 
 /// The iterator of [`items`].
 pub struct Items<'a> {
     rest: &'a [u8],
-    /// All of it is UTF-8.
-    is_text: bool,
-    may_count: fn(&[u8]) -> bool,
-    /// Where lines end, where `\n` is all that ends one.
-    newlines: Option<memchr::Memchr<'a>>,
-    /// How much of the text is done.
-    done: usize,
     line: u32,
     ended: bool,
 }
@@ -99,10 +82,6 @@ impl<'a> Items<'a> {
     fn next_line(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
             return None;
-        }
-        if let Some(newlines) = &mut self.newlines {
-            let length = newlines.next().map_or(self.rest.len(), |at| at - self.done);
-            return Some(self.take(length, 1));
         }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
         let mut rest = self.rest.get(end..).unwrap_or_default();
@@ -129,7 +108,6 @@ impl<'a> Items<'a> {
     fn take(&mut self, length: usize, ends: usize) -> &'a [u8] {
         let (line, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
         self.rest = rest.get(ends..).unwrap_or_default();
-        self.done += length + ends;
         self.line = self.line.saturating_add(1);
         line
     }
@@ -150,17 +128,7 @@ impl<'a> Iterator for Items<'a> {
                 // A comment, or what is one behind spaces: a continued line goes on behind it.
                 [b'#' | b';', ..] => continue,
                 [b' ' | b'\t', ..] if is_indented_comment(line) => continue,
-                // One that is whole and text, as nearly all are, and says nothing that is asked for.
                 [] if continued.is_none() => continue,
-                [first, .., last]
-                    if self.is_text
-                        && continued.is_none()
-                        && *first != b'['
-                        && *last != b'\\'
-                        && !(self.may_count)(line) =>
-                {
-                    continue;
-                }
                 _ => {}
             }
             let mut text = match continued.take() {

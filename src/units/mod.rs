@@ -1,39 +1,25 @@
 //! Units as systemd itself would load them at that moment: which files say something about one, in which order, and
 //! what they say. What a setting means is for those who read it ([`crate::limits::service`], [`crate::overrides`]).
 //!
-//! [`files`] finds and reads (systemd.unit(5), "Unit File Load Path"; systemd's src/shared/unit-file.c and dropin.c are the
-//! letter of it); [`name`] and [`specifier`] are pure.
+//! [`Index`] lists and finds (systemd.unit(5), "Unit File Load Path") and loads; [`name`] and [`specifier`] are pure.
 //!
 //! The directories that generators write to (`/run/systemd/generator`, `.early`, `.late`) are left out on purpose: they
 //! are emptied and filled again, by all generators in parallel, while this one runs, so that what is seen there is
 //! chance. A unit that another generator writes is not seen, but all drop-ins that an operator adds to it are.
 
-mod files;
+mod index;
+mod load;
 pub mod name;
 pub mod specifier;
 
-pub use files::{DIRECTORIES, Index, parse_assignments};
+pub use index::{DIRECTORIES, Index};
+pub use load::parse_assignments;
 
 use crate::problem::Source;
 use crate::units::name::{Name, Type};
 
-/// The keys as a list, and told by a comparison or two: there are a hundred others in a unit.
-macro_rules! keys {
-    ($($key:literal),+ $(,)?) => {
-        /// The settings that are read, of services and of slices alike where they have them.
-        pub const KEYS: &[&str] = &[$($key),+];
-
-        /// The one of [`KEYS`] that `key` is.
-        fn known(key: &str) -> Option<&'static str> {
-            match key {
-                $($key => Some($key),)+
-                _ => None,
-            }
-        }
-    };
-}
-
-keys! {
+/// The settings that are read, of services and of slices alike where they have them.
+pub const KEYS: [&str; 21] = [
     "Slice",
     "MemoryMax",
     "MemoryHigh",
@@ -55,21 +41,9 @@ keys! {
     "ExecStartPre",
     "Restart",
     "Type",
-}
-
-/// Whether a line may be about one of [`KEYS`], by its first letters. False only for what is a plain line of a key that is
-/// none of them; with space before it, or no key at all, it may be.
-fn may_be_known(line: &[u8]) -> bool {
-    match line {
-        [a, b, ..] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
-            matches!(
-                &[*a, *b],
-                b"Sl" | b"Me" | b"CP" | b"Al" | b"NU" | b"En" | b"Pa" | b"Un" | b"Ex" | b"Re" | b"Ty"
-            )
-        }
-        _ => true,
-    }
-}
+];
+/// What happens where a file or a directory cannot be read.
+const SKIPPED_FILE: &str = "taking the least of CPUs and memory";
 
 /// What became of a unit (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,18 +105,5 @@ impl Unit {
     /// The type, from its name.
     pub fn unit_type(&self) -> Type {
         if self.name.ends_with(".slice") { Type::Slice } else { Type::Service }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{KEYS, may_be_known};
-
-    #[test]
-    fn the_first_letters_of_all_keys() {
-        for key in KEYS {
-            assert!(may_be_known(key.as_bytes()), "{key}");
-        }
-        assert!(!may_be_known(b"ProtectSystem=strict") && may_be_known(b" ProtectSystem=strict"));
     }
 }

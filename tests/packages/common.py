@@ -16,7 +16,7 @@ import images  # noqa: E402
 from harness import Failure, case, equal, expect, note  # noqa: E402, F401: the cases have them from here
 from machine import Machine  # noqa: E402
 
-SUITES = {252: "bookworm", 254: "bookworm-backports", 257: "trixie"}
+SUITES = {247: "bullseye", 252: "bookworm", 254: "bookworm-backports", 257: "trixie"}
 UNIT = "pypnm.service"
 WANTS = "/etc/systemd/system/multi-user.target.wants/pypnm.service"
 GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
@@ -78,6 +78,16 @@ class Packages:
     def aarch64(self):
         """Both, for the other architecture."""
         return self.build("aarch64", "--architecture", "aarch64")
+
+    @property
+    def released(self):
+        """The deb and the rpm of 0.1.0: its units and its deb's scripts, kept in 0.1.0/, around programs of today."""
+        if "0.1.0" not in self.built:
+            tree = self.place / "tree-0.1.0"
+            shutil.copytree(TREE, tree, symlinks=True, ignore=shutil.ignore_patterns("target", ".git", "fuzz", "roots", "fixtures"))
+            shutil.copytree(TREE / "tests/packages/0.1.0", tree, dirs_exist_ok=True)
+            return self.build("0.1.0", "--programs", self.programs, "--version", "0.1.0", tree=tree)
+        return self.build("0.1.0")
 
     @property
     def deb_before(self):

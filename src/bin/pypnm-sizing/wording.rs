@@ -190,7 +190,9 @@ pub(crate) fn override_text(one: &Override) -> String {
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         State::Loaded => None,
-        State::NotFound => Some("there is none of this name, or another generator makes it"),
+        State::NotFound => Some(
+            "no file of this name; if another generator makes it (a quadlet), the last look at each start counts its limits",
+        ),
         State::Masked => Some("it is masked, and can't be started"),
         State::Bad => Some("its file can't be read"),
     }

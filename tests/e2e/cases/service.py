@@ -5,16 +5,44 @@ from suite import (
     workers,
 )  # fmt: skip
 
-# PyPNM's wrapper comes with source checkouts only, not from PyPI. This one does what it is documented to do: it sources
-# the profile where there is one, else takes the environment, and passes both numbers as flags.
+# PyPNM's scripts/start-fastapi-service.sh comes with git checkouts only, neither from PyPI nor in the source distribution.
+# This one does what that does: it sources the profile, adds `serve` where no subcommand was given and the flags that the
+# caller gave none of, says which numbers are active and where they are from, and becomes `pypnm`.
 WRAPPER = """\
 #!/bin/bash
 set -eu
-file=${PYPNM_SERVE_ENV_FILE:-.data/runtime/pypnm-serve.env}
-if [ -f "$file" ]; then set -a; source "$file"; set +a; fi
-exec /opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8000 \\
-    ${PYPNM_SERVE_WORKERS:+--workers "$PYPNM_SERVE_WORKERS"} \\
-    ${PYPNM_SERVE_LIMIT_MAX_REQUESTS:+--limit-max-requests "$PYPNM_SERVE_LIMIT_MAX_REQUESTS"}
+: "${PYPNM_SERVE_ENV_FILE:=.data/runtime/pypnm-serve.env}"
+from=start_script_default
+if [ -f "$PYPNM_SERVE_ENV_FILE" ]; then
+    source "$PYPNM_SERVE_ENV_FILE"
+    from=seeded_profile
+fi
+case ${1-} in
+'' | -*) set -- serve "$@" ;;
+esac
+workers= limit= previous=
+for word; do
+    case $word in
+    --workers=*) workers=${word#*=} ;;
+    --limit-max-requests=*) limit=${word#*=} ;;
+    esac
+    case $previous in
+    --workers) workers=$word ;;
+    --limit-max-requests) limit=$word ;;
+    esac
+    previous=$word
+done
+[ -z "$workers$limit" ] || from=explicit_cli
+if [ -z "$workers" ] && [ -n "${PYPNM_SERVE_WORKERS-}" ]; then
+    workers=$PYPNM_SERVE_WORKERS
+    set -- "$@" --workers "$workers"
+fi
+if [ -z "$limit" ] && [ -n "${PYPNM_SERVE_LIMIT_MAX_REQUESTS-}" ]; then
+    limit=$PYPNM_SERVE_LIMIT_MAX_REQUESTS
+    set -- "$@" --limit-max-requests "$limit"
+fi
+export PYPNM_ACTIVE_WORKERS=$workers PYPNM_ACTIVE_LIMIT_MAX_REQUESTS=$limit PYPNM_ACTIVE_RUNTIME_SOURCE=$from PYPNM_SERVE_ENV_FILE
+exec pypnm "$@"
 """
 # In the background: a thousand reloads; how far they are in /run/reloads.
 RELOADS = """
@@ -63,11 +91,16 @@ def packaged_unit(e2e):
 
 @case(fast=(257,))
 def wrapper(e2e):
-    """PyPNM's start-fastapi-service.sh (a stand-in that does what it is documented to do)"""
-    files = {"/usr/local/bin/start-fastapi-service.sh": (WRAPPER, 0o755)}
-    with e2e.machine(cpus=2, memory_kb=KB_8G, files=files, start="/usr/local/bin/start-fastapi-service.sh") as m:
+    """PyPNM's start-fastapi-service.sh (a stand-in that does what that does): the profile's numbers, the caller's flags"""
+    script = "/usr/local/bin/start-fastapi-service.sh"
+    start = f"/usr/bin/env PATH=/opt/pypnm/bin:/usr/bin:/bin {script} --host 127.0.0.1"
+    with e2e.machine(cpus=2, memory_kb=KB_8G, files={script: (WRAPPER, 0o755)}, start=start) as m:
         m.boot()
         serves(m, 2, 1000, source="explicit_cli")
+        m.install({"/etc/systemd/system/pypnm.service.d/flag.conf": dropin("ExecStart=", f"ExecStart={start} --workers 1")})
+        m.systemctl("daemon-reload")
+        m.systemctl("restart", "pypnm.service", timeout=200)
+        serves(m, 1, 1000, source="explicit_cli")
 
 
 @case(fast=(257,))

@@ -24,7 +24,8 @@ def life(packages, version):
         before = disk(m)
         with counted(m, 1, "the installation"):
             said = install(m, packages.deb_before)
-        last = said.strip().splitlines()[-1]
+        last, next_step = said.strip().splitlines()[-2:]
+        equal(next_step, "Next: systemctl start pypnm.service", "the last line")
         expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"the last line: {last}")
         equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
         equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
@@ -68,7 +69,8 @@ def life(packages, version):
             said = m.run("dpkg --purge pypnm-sizing").stdout
         expect("kept, with the account that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
         expect(m.run("find /var/lib/pypnm -name '*.log'").stdout, "PyPNM's data did not survive the purge")
-        m.run("rm -r /var/lib/pypnm && userdel pypnm")
+        equal(m.run("find /etc/pypnm -type f").stdout, "/etc/pypnm/sizing.conf.d/50-site.conf\n", "the operator's files after the purge")
+        m.run("rm -r /etc/pypnm /var/lib/pypnm && userdel pypnm")
         same_disk(m, before, "after the purge")
 
 
@@ -142,3 +144,48 @@ def image(packages, version):
         m.wait(UNIT)
         health(m)
         equal(workers(m), 2, "workers at the first boot")
+
+
+@case(versions=(252,), fast=(252,))
+def linked_configuration(packages, version):
+    """/etc/pypnm is a symbolic link: purged with status 0, and what it leads to stays (dpkg itself takes the link)"""
+    with computer(version) as m:
+        install(m, packages.deb)
+        m.run("mv /etc/pypnm /srv/pypnm && ln -s /srv/pypnm /etc/pypnm && echo mine >/srv/pypnm/mine && mkdir -p /srv/pypnm/sizing.conf.d")
+        m.run("dpkg --purge pypnm-sizing")
+        equal(m.run("cat /srv/pypnm/mine; ls -d /srv/pypnm/sizing.conf.d").stdout.split(), ["mine", "/srv/pypnm/sizing.conf.d"], "after the purge")
+
+
+@case(versions=(252, 254, 257), fast=(252,))
+def from_0_1_0(packages, version):
+    """Upgraded from 0.1.0: what an operator's drop-ins of that time lost is named with what to write, which works"""
+    directory = "/etc/systemd/system/pypnm.service.d"
+    files = {
+        f"{directory}/start.conf": "[Service]\nExecStart=\nExecStart=pypnm serve --port 9000\n",
+        f"{directory}/search.conf": "[Service]\nExecSearchPath=/opt/pypnm/bin:/usr/bin\n",
+    }
+    with computer(version, files=files) as m:
+        install(m, packages.released[0])
+        m.systemctl("start", UNIT)
+        health(m, port=9000)
+        main = m.show(UNIT, "MainPID")
+        said = install(m, packages.deb)
+        equal(m.show(UNIT, "MainPID"), main, "the main process across the upgrade")
+        for line in ("  ExecStart=/usr/bin/env pypnm serve --port 9000", "  Environment=PATH=/opt/pypnm/bin:/usr/bin"):
+            expect(line in said.splitlines(), f"{line} is not in:\n{said}")
+        m.run(f"sed -i 's,^ExecStart=pypnm,ExecStart=/usr/bin/env pypnm,' {directory}/start.conf")
+        m.run(f"sed -i 's,^ExecSearchPath=,Environment=PATH=,' {directory}/search.conf")
+        m.systemctl("daemon-reload")
+        m.systemctl("restart", UNIT)
+        health(m, port=9000)
+        expect("write instead" not in install(m, packages.deb), "it goes on asking")
+
+
+@case(versions=(247,), fast=())
+def too_old(packages, version):
+    """On systemd 247 dpkg refuses, and says which systemd it needs"""
+    with computer(version) as m:
+        m.copy(packages.deb, "/tmp/product.deb")
+        done = m.run("dpkg --install /tmp/product.deb 2>&1", check=False)
+        expect(done.returncode != 0 and "systemd (>= 249)" in done.stdout, done.stdout)
+        expect(not m.exists(GENERATED), "it was configured all the same")

@@ -14,7 +14,8 @@ def life(packages, version):
         before = disk(m)
         with counted(m, 1, "the installation"):
             said = install(m, packages.rpm_before)
-        last = said.strip().splitlines()[-1]
+        last, next_step = said.strip().splitlines()[-2:]
+        equal(next_step, "Next: systemctl start pypnm.service", "the last line")
         expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"it said: {said}")
         equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
         equal(m.systemctl("is-enabled", "pypnm-cmts.service", check=False), "disabled", "pypnm-cmts.service is")

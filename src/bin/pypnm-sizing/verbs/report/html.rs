@@ -42,7 +42,7 @@ figcaption span { font-weight: 400; color: var(--dim); }
 .y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
 .x { grid-column: 2; display: flex; justify-content: space-between; padding-top: .15rem; }
 .plot path, .plot line { vector-effect: non-scaling-stroke; }
-.heat { display: grid; grid-template-columns: 4.5rem repeat(24, 1fr); gap: 1px; font-size: .75rem; color: var(--dim); }
+.heat { display: grid; grid-template-columns: 5rem repeat(24, minmax(0, 1fr)); gap: 1px; font-size: .75rem; color: var(--dim); }
 .heat i { aspect-ratio: 1; min-height: .7rem; max-height: 1.4rem; width: 100%; border: 1px solid var(--line); }
 .heat b { font-weight: 400; text-align: right; padding-right: .4rem; white-space: nowrap; }
 .heat u { text-decoration: none; text-align: center; overflow: hidden; }
@@ -50,7 +50,7 @@ figcaption span { font-weight: 400; color: var(--dim); }
 th, td { text-align: right; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } dt { color: var(--dim); } dd { margin: 0 0 .4rem; }
 @media (max-width: 600px) { body { padding: .7rem; } .few { display: none; }
-  .plot { grid-template-columns: 3.6rem 1fr; } .heat { grid-template-columns: 3.4rem repeat(24, 1fr); gap: 0; } }
+  .plot { grid-template-columns: 3.6rem 1fr; } .heat { grid-template-columns: 4.6rem repeat(24, minmax(0, 1fr)); gap: 0; font-size: .7rem; } }
 @media print { body { max-width: none; } }
 ";
 

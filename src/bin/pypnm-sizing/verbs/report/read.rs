@@ -24,6 +24,8 @@ const UNITS: usize = 16;
 const RUNS: usize = 256;
 /// Seconds by which the beginning of a watch may seem to move while the calendar is being corrected.
 const DRIFT: f64 = 5.0;
+/// The same where lines are out of order: another watch may have begun as soon after.
+const JITTER: f64 = 0.5;
 /// Seconds between two lines of a watch, at the most, across which a calendar that jumped is recognised.
 const ADJACENT: f64 = 3600.0;
 /// The beginnings of compressed files: gzip, Zstandard, xz, bzip2, and what undoes them.
@@ -82,6 +84,8 @@ struct Run {
     /// Where its clock began by the calendar, as last seen and as first seen.
     begins: f64,
     base: f64,
+    /// The latest of its lines, on its own clock.
+    latest: f64,
 }
 
 /// The watches of a unit.
@@ -101,8 +105,10 @@ impl Clock {
         };
         let begins = unix.map(|unix| unix - seconds);
         let same_boot = |run: &Run| run.boot.is_none() || line.boot_id.is_none() || run.boot == line.boot_id;
-        let fits =
-            |run: &Run| same_boot(run) && begins.is_none_or(|begins| (run.begins - begins).abs() <= DRIFT);
+        let fits = |run: &Run| {
+            let tolerance = if seconds > run.latest { DRIFT } else { JITTER };
+            same_boot(run) && begins.is_none_or(|begins| (run.begins - begins).abs() <= tolerance)
+        };
         let found = self.runs.iter().rposition(fits);
         let adjacent = self.before.filter(|(run, before)| {
             let is_known = self.runs.get(*run).is_some_and(same_boot);
@@ -117,13 +123,14 @@ impl Clock {
                     self.runs.remove(0);
                     self.dropped += 1;
                 }
-                self.runs.push(Run { boot: line.boot_id.clone(), begins, base: begins });
+                self.runs.push(Run { boot: line.boot_id.clone(), begins, base: begins, latest: seconds });
                 (self.runs.len() - 1, false)
             }
         };
         self.before = Some((index, seconds));
         let run = self.runs.get_mut(index)?;
         run.begins = begins.unwrap_or(run.begins);
+        run.latest = run.latest.max(seconds);
         Some((index + self.dropped + 1, run.base + seconds, jumped))
     }
 }
@@ -151,7 +158,10 @@ impl Recording {
         let since = self.last.map(|last| at - last);
         let is_same = self.run == Some(run);
         // Another watch of the same time: as long as the one goes on the other says nothing new.
-        if !is_same && since.is_some_and(|since| since < self.interval * 2.0)
+        let until = (at + self.interval * 3.0).to_bits();
+        let mut next = self.order.keys().take_while(|(at, _, _)| *at <= until);
+        let goes_on = !is_same && next.any(|(_, run, _)| self.run == Some(*run));
+        if goes_on && since.is_some_and(|since| since < self.interval * 2.0)
             || since.is_some_and(|since| since <= 0.0)
         {
             left.twice += 1;

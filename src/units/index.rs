@@ -1,0 +1,364 @@
+//! What lies in the directories of units, as far as services and slices go: each directory is listed once. Names, aliases
+//! and drop-ins are found in those lists (systemd's src/shared/unit-file.c and dropin.c).
+
+use std::collections::BTreeMap;
+
+use rustix::fs::FileType;
+
+use crate::problem::{Problem, ProblemKind, Source};
+use crate::root::{ReadError, Root};
+use crate::units::SKIPPED_FILE;
+use crate::units::name::{Name, NameKind, Type};
+
+/// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
+pub const DIRECTORIES: [&str; 10] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    SPLIT_USR,
+];
+/// Only where `/lib` is no link to `/usr/lib`.
+const SPLIT_USR: &str = "/lib/systemd/system";
+/// A link into one of these is an alias all the same, whether the generator has written its target yet or not.
+const GENERATORS: [&str; 3] =
+    ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
+/// How many names may lead to other names (systemd's `FOLLOW_MAX`).
+const MOST_ALIASES: usize = 8;
+
+/// The directories of units, listed.
+#[derive(Debug)]
+pub struct Index<'a> {
+    pub(super) root: &'a Root,
+    /// The services that are asked for, and their templates. Of others only links are kept; there are hundreds of files.
+    wanted: Vec<String>,
+    /// The name of the drop-in that a generator is about to write for those services. A file of that name in a weaker
+    /// directory is never read, and not here either.
+    generated: &'a str,
+    /// Units by name, each with the directories that have it, the strongest first.
+    units: BTreeMap<String, Vec<Entry>>,
+    /// The directories with drop-ins for a name, or for `service` or `slice`, likewise.
+    drop_ins: BTreeMap<String, Vec<&'static str>>,
+    /// Which of [`DIRECTORIES`] there are.
+    listed: Vec<&'static str>,
+    /// Directories that are there and cannot be read.
+    pub(super) unread: Vec<Source>,
+}
+
+/// A unit in one directory.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    directory: &'static str,
+    is_link: bool,
+}
+
+/// What a name leads to.
+enum Target {
+    /// A file, or a link to one elsewhere.
+    File(String),
+    /// Another name.
+    Alias(String),
+}
+
+impl<'a> Index<'a> {
+    /// Lists the directories of units below `root`, for units that go by `names` and get a drop-in `generated`.
+    pub fn read(
+        root: &'a Root,
+        names: &'a [String],
+        generated: &'a str,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let templates = names.iter().filter_map(|name| Name::parse(name)?.template());
+        let mut index = Self {
+            root,
+            wanted: names.iter().cloned().chain(templates).collect(),
+            generated,
+            units: BTreeMap::new(),
+            drop_ins: BTreeMap::new(),
+            listed: Vec::new(),
+            unread: Vec::new(),
+        };
+        // `/lib` is the same as `/usr/lib`.
+        let merged_usr = root.file_type("/lib") == Some(FileType::Symlink);
+        for directory in DIRECTORIES {
+            if directory == SPLIT_USR && merged_usr {
+                continue;
+            }
+            let listed = root.each_entry(directory, |name, file_type| {
+                // Names that are not UTF-8 are none of a unit.
+                if let Ok(name) = std::str::from_utf8(name) {
+                    index.add(directory, name, file_type);
+                }
+            });
+            match listed {
+                Ok(()) => index.listed.push(directory),
+                Err(ReadError::Missing) => {}
+                Err(error) => {
+                    problems.push(Problem::unreadable(directory, error, SKIPPED_FILE));
+                    index.unread.push(Source::file(directory));
+                }
+            }
+        }
+        index
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        name.ends_with(".slice") || self.wanted.iter().any(|wanted| wanted == name)
+    }
+
+    /// Takes one name of a directory, if it has to do with services or slices.
+    fn add(&mut self, directory: &'static str, name: &str, file_type: FileType) {
+        let is_unit = |name: &str| name.ends_with(".service") || name.ends_with(".slice");
+        if let Some(of) = name.strip_suffix(".d") {
+            let may_be_directory =
+                matches!(file_type, FileType::Directory | FileType::Symlink | FileType::Unknown);
+            if may_be_directory && (is_unit(of) || of == "service" || of == "slice") {
+                self.drop_ins.entry(of.to_owned()).or_default().push(directory);
+            }
+            return;
+        }
+        if !is_unit(name) {
+            return;
+        }
+        let file_type = match file_type {
+            FileType::Unknown => self.root.file_type(&format!("{directory}/{name}")),
+            known => Some(known),
+        };
+        let is_link = match file_type {
+            Some(FileType::Symlink) => true,
+            Some(FileType::RegularFile) | None if self.is_wanted(name) => false,
+            _ => return,
+        };
+        self.units.entry(name.to_owned()).or_default().push(Entry { directory, is_link });
+    }
+
+    /// The file of a name; `None`: it has none, or leads to itself.
+    pub(super) fn follow(&self, name: &str) -> Option<String> {
+        let mut name = name.to_owned();
+        for hop in 0..MOST_ALIASES {
+            // An alias of an instance leads to the template where the instance has no file.
+            let template = || Name::parse(&name).and_then(|name| name.template());
+            let found = match self.target(&name) {
+                None if hop > 0 => template().and_then(|template| self.target(&template)),
+                other => other,
+            };
+            match found? {
+                Target::File(path) => return Some(path),
+                Target::Alias(next) => name = next,
+            }
+        }
+        None
+    }
+
+    /// What a name leads to in the strongest directory that has it.
+    fn target(&self, name: &str) -> Option<Target> {
+        let entries = self.units.get(name).map(Vec::as_slice).unwrap_or_default();
+        if self.is_wanted(name) {
+            return entries.iter().find_map(|entry| self.target_in(*entry, name));
+        }
+        // An alias led here: files of that name were not kept.
+        self.listed.iter().find_map(|directory| {
+            let path = format!("{directory}/{name}");
+            match entries.iter().find(|entry| entry.directory == *directory) {
+                Some(entry) => self.target_in(*entry, name),
+                None if self.root.file_type(&path) == Some(FileType::RegularFile) => Some(Target::File(path)),
+                None => None,
+            }
+        })
+    }
+
+    /// What it leads to in the directory of `entry`.
+    fn target_in(&self, entry: Entry, name: &str) -> Option<Target> {
+        let path = format!("{}/{name}", entry.directory);
+        if !entry.is_link {
+            return Some(Target::File(path));
+        }
+        let target = self.root.link(&path)?;
+        match self.alias_target(entry.directory, &target) {
+            None => Some(Target::File(path)),
+            // Where it is no valid alias, a weaker directory's entry counts.
+            Some(target) => may_alias(name, &target).then_some(Target::Alias(target)),
+        }
+    }
+
+    /// The name that a link stands for, if it leads to a directory of units; one that leads elsewhere is the unit's
+    /// own file, which only lies there (or it leads to /dev/null).
+    fn alias_target(&self, directory: &str, target: &str) -> Option<String> {
+        let absolute = if target.starts_with('/') {
+            simplify(target)
+        } else {
+            simplify(&format!("{directory}/{target}"))
+        };
+        if absolute == "/dev/null" {
+            return None;
+        }
+        let (parent, base) = absolute.rsplit_once('/')?;
+        let is_inside = |directory: &&str| {
+            let below = parent.strip_prefix(*directory);
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        };
+        let inside = DIRECTORIES.iter().chain(&GENERATORS).any(is_inside) || {
+            // A directory of units may itself be a link.
+            let parent = self.root.identity(parent);
+            parent.is_some() && DIRECTORIES.iter().any(|known| self.root.identity(known) == parent)
+        };
+        inside.then(|| base.to_owned())
+    }
+
+    /// The other names of the service `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
+    pub(super) fn aliases(&self, asked: &Name<'_>, id: &Name<'_>, fragment: Option<&str>) -> Vec<String> {
+        let mut aliases = Vec::new();
+        if asked.text != id.text {
+            aliases.push(asked.text.to_owned());
+        }
+        let own = id.with_drop_ins();
+        let others: Vec<Name<'_>> = (self.drop_ins.keys())
+            .filter_map(|name| Name::parse(name))
+            .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.text))
+            .collect();
+        let links = self.units.iter().filter(|(_, entries)| entries.iter().any(|entry| entry.is_link));
+        for link in links.filter_map(|(name, _)| Name::parse(name)) {
+            // The drop-ins that a name has are those of a part of it; there are hundreds of links.
+            if link.unit_type != id.unit_type
+                || !others.iter().any(|other| link.text.starts_with(other.prefix))
+            {
+                continue;
+            }
+            // A template's link is an alias of each instance.
+            let alias = match (link.kind(), id.instance) {
+                (NameKind::Template, Some(instance)) => link.with_instance(instance),
+                (NameKind::Template, None) => continue,
+                _ => link.text.to_owned(),
+            };
+            let has_drop_ins = |alias: &Name<'_>| {
+                let names = alias.with_drop_ins();
+                others.iter().any(|other| names.iter().any(|name| name == other.text))
+            };
+            let Some(parsed) = Name::parse(&alias).filter(has_drop_ins) else {
+                continue;
+            };
+            if alias != id.text && !aliases.contains(&alias) && self.leads_to(&link, &parsed, fragment, id) {
+                aliases.push(alias);
+            }
+        }
+        aliases.sort_unstable();
+        aliases
+    }
+
+    /// Whether a link leads to this very file, and an instance's own link does not lead elsewhere.
+    fn leads_to(&self, link: &Name<'_>, alias: &Name<'_>, fragment: Option<&str>, id: &Name<'_>) -> bool {
+        let Some(path) = self.follow(link.text) else {
+            return false;
+        };
+        let differs = |path: &str| Some(base_of(path)) != fragment.map(base_of);
+        let elsewhere = alias.text != link.text && self.follow(alias.text).is_some_and(|path| differs(&path));
+        let of_template = Name::parse(base_of(&path)).is_some_and(|name| name.kind() == NameKind::Template);
+        let same_instance = !of_template || alias.instance == id.instance;
+        !differs(&path) && same_instance && !elsewhere
+    }
+
+    /// The unit's drop-ins, sorted by their names; of the same name the strongest directory's
+    /// (`unit_file_find_dropin_paths()`). systemd takes the aliases in no certain order, here they are sorted.
+    pub(super) fn drop_ins(
+        &self,
+        id: &Name<'_>,
+        aliases: &[String],
+        problems: &mut Vec<Problem>,
+        unread: &mut Vec<Source>,
+    ) -> Vec<String> {
+        let mut places: Vec<String> = Vec::new();
+        // Directory by directory, the names of one group in their order.
+        let mut add = |names: &[&str]| {
+            for directory in &self.listed {
+                let has = |name: &&&str| self.drop_ins.get(**name).is_some_and(|in_| in_.contains(directory));
+                places.extend(names.iter().filter(has).map(|name| format!("{directory}/{name}.d")));
+            }
+        };
+        for name in [*id].into_iter().chain(aliases.iter().filter_map(|alias| Name::parse(alias))) {
+            let names = name.with_drop_ins();
+            add(&names.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+        }
+        add(&[id.unit_type.word()]);
+
+        // Name of the file, number of its place.
+        let mut files: Vec<(String, usize)> = Vec::new();
+        for (number, place) in places.iter().enumerate() {
+            let mut other_names = Vec::new();
+            let listed = self.root.each_entry(place, |name, _| {
+                if name.ends_with(b".conf") && !name.starts_with(b".") {
+                    match std::str::from_utf8(name) {
+                        Ok(name) => files.push((name.to_owned(), number)),
+                        Err(_) => other_names.push(String::from_utf8_lossy(name).into_owned()),
+                    }
+                }
+            });
+            // systemd reads these too.
+            for name in other_names {
+                let source = Source::file(format!("{place}/{name}"));
+                unread.push(source.clone());
+                let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
+                problems.push(Problem { source, kind, consequence: SKIPPED_FILE.into() });
+            }
+            match listed {
+                Ok(()) | Err(ReadError::Missing) => {}
+                Err(error) => {
+                    unread.push(Source::file(place.clone()));
+                    problems.push(Problem::unreadable(place.clone(), error, SKIPPED_FILE));
+                }
+            }
+        }
+        files.sort_unstable();
+        files.dedup_by(|later, earlier| later.0 == earlier.0);
+        let files = files.into_iter().filter_map(|(name, number)| Some((name, places.get(number)?)));
+        files
+            .filter(|(name, place)| {
+                id.unit_type != Type::Service || name != self.generated || is_stronger(place)
+            })
+            .map(|(name, place)| format!("{place}/{name}"))
+            .collect()
+    }
+}
+
+/// Whether systemd prefers a directory of drop-ins to the generators': those below /etc and /run, unless they are for the
+/// whole type.
+fn is_stronger(place: &str) -> bool {
+    !place.ends_with("/service.d") && !["/usr/", "/lib/"].iter().any(|weaker| place.starts_with(weaker))
+}
+
+/// The last step of a path.
+pub(super) fn base_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether a link of the first name may stand for a unit of the second (`unit_validate_alias_symlink_or_warn()`).
+fn may_alias(link: &str, target: &str) -> bool {
+    let (Some(link), Some(target)) = (Name::parse(link), Name::parse(target)) else {
+        return false;
+    };
+    let kinds = match (link.kind(), target.kind()) {
+        (NameKind::Instance, NameKind::Template) => true,
+        (NameKind::Instance, NameKind::Instance) => link.instance == target.instance,
+        (link, target) => link == target,
+    };
+    kinds && link.text != target.text && link.unit_type == Type::Service && target.unit_type == Type::Service
+}
+
+/// A path without `.`, `..` and doubled slashes.
+fn simplify(path: &str) -> String {
+    let mut steps: Vec<&str> = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => {
+                steps.pop();
+            }
+            step => steps.push(step),
+        }
+    }
+    format!("/{}", steps.join("/"))
+}

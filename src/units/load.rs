@@ -1,0 +1,148 @@
+//! Loading one unit: its own file, its drop-ins, and what stands in them.
+
+use crate::parse::syntax::{Fault, Item, items};
+use crate::problem::{FileName, Problem, ProblemKind, Source};
+use crate::root::{ReadError, Root};
+use crate::units::index::base_of;
+use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
+use crate::units::{Assignment, Index, KEYS, SKIPPED_FILE, State, Unit};
+
+impl Index<'_> {
+    /// Loads the unit that goes by `name`; `None` where that is no name of a service or slice. Of a template, what all its
+    /// instances have in common.
+    pub fn load(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Unit> {
+        let asked = Name::parse(name)?;
+        let of_template = || asked.template().and_then(|template| self.follow(&template));
+        let fragment = self.follow(name).or_else(of_template);
+        let mut unit = Unit {
+            name: name.to_owned(),
+            asked: name.to_owned(),
+            aliases: Vec::new(),
+            state: State::NotFound,
+            fragment: None,
+            drop_ins: Vec::new(),
+            assignments: Vec::new(),
+            unread: self.unread.clone(),
+        };
+        let mut namesake = None;
+        if let Some(path) = fragment {
+            unit.state = read_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            if unit.state != State::NotFound {
+                // An instance that has a file of its own is another unit; only its drop-ins count here as well.
+                let id = name_of_file(&path, &asked);
+                let differs = |own: String| base_of(&own) != base_of(&path);
+                if id != name && self.follow(&id).is_some_and(differs) {
+                    namesake = Some(id);
+                } else {
+                    unit.name = id;
+                }
+                unit.fragment = Some(path);
+            }
+        }
+        if asked.unit_type == Type::Slice {
+            // A slice needs no file, and those two are always there.
+            let perpetual = unit.state == State::Masked && [ROOT_SLICE, SYSTEM_SLICE].contains(&name);
+            if unit.state == State::NotFound || perpetual {
+                unit.state = State::Loaded;
+            }
+        }
+        let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
+        if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
+            // The other name is no more than an alias then.
+            unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
+            unit.aliases.retain(|alias| alias != name);
+        }
+        let id = unit.name.clone();
+        let id = Name::parse(&id).unwrap_or(asked);
+        if unit.state == State::Loaded && asked.unit_type == Type::Service {
+            unit.aliases = self.aliases(&asked, &id, unit.fragment.as_deref());
+        } else if asked.text != id.text {
+            unit.aliases.push(name.to_owned());
+        }
+        unit.aliases.extend(namesake.filter(|_| unit.state == State::Loaded));
+        for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
+            // One that cannot be read to its end counts as far as it was read; so it does for systemd.
+            read_file(self.root, &path, asked.unit_type, &mut unit, problems);
+            unit.drop_ins.push(path);
+        }
+        Some(unit)
+    }
+}
+
+/// Adds what one file says to `unit`; an empty one is `Masked`, one that is not there `NotFound`, one that cannot be read
+/// to its end `Bad`.
+fn read_file(
+    root: &Root,
+    path: &str,
+    unit_type: Type,
+    unit: &mut Unit,
+    problems: &mut Vec<Problem>,
+) -> State {
+    let read = root.with_bytes(path, |text| match text {
+        [] => State::Masked,
+        text if parse_assignments(path, text, unit_type, &mut unit.assignments, problems) => State::Loaded,
+        _ => State::Bad,
+    });
+    match read {
+        Ok(state) => state,
+        Err(ReadError::Missing) => State::NotFound,
+        Err(error) => {
+            unit.unread.push(Source::file(path));
+            problems.push(Problem::unreadable(path, error, SKIPPED_FILE));
+            State::Bad
+        }
+    }
+}
+
+/// Adds the assignments in one file's text, of the section for that type; whether it could be read to its end. Of its faults
+/// the first is reported, and the one that ends it: systemd itself reports them all.
+pub fn parse_assignments(
+    path: &str,
+    text: &[u8],
+    unit_type: Type,
+    assignments: &mut Vec<Assignment>,
+    problems: &mut Vec<Problem>,
+) -> bool {
+    let file = FileName::from(path);
+    let mut inside = false;
+    let mut reported = false;
+    for item in items(text) {
+        match item {
+            Item::Section { name, .. } => inside = name == unit_type.section(),
+            Item::Assignment { key, value, line } if inside => {
+                if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
+                    let source = Source::key(file.clone(), line, key);
+                    assignments.push(Assignment { key, value: value.into_owned(), source });
+                }
+            }
+            Item::Assignment { .. } => {}
+            Item::Fault { fault, line } => {
+                // As `parse_line()` and its caller have it.
+                let ends = matches!(fault, Fault::BrokenSection | Fault::NotUtf8);
+                if ends || !reported {
+                    let consequence =
+                        if ends { "systemd skips the rest of the file" } else { "systemd skips the line" };
+                    problems.push(Problem {
+                        source: Source::key(file.clone(), line, ""),
+                        kind: ProblemKind::Syntax(fault),
+                        consequence: consequence.into(),
+                    });
+                }
+                reported = true;
+                if ends {
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// The name of the unit that was asked for by one name, from the name of its file.
+fn name_of_file(path: &str, asked: &Name<'_>) -> String {
+    match (Name::parse(base_of(path)), asked.instance) {
+        (Some(base), Some(instance)) if base.kind() == NameKind::Template => base.with_instance(instance),
+        (Some(base), _) => base.text.to_owned(),
+        (None, _) => asked.text.to_owned(),
+    }
+}
