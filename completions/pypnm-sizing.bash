@@ -43,6 +43,9 @@ _pypnm__sizing() {
             pypnm__sizing,report)
                 cmd="pypnm__sizing__subcmd__report"
                 ;;
+            pypnm__sizing,setup)
+                cmd="pypnm__sizing__subcmd__setup"
+                ;;
             pypnm__sizing,show)
                 cmd="pypnm__sizing__subcmd__show"
                 ;;
@@ -76,6 +79,9 @@ _pypnm__sizing() {
             pypnm__sizing__subcmd__help,report)
                 cmd="pypnm__sizing__subcmd__help__subcmd__report"
                 ;;
+            pypnm__sizing__subcmd__help,setup)
+                cmd="pypnm__sizing__subcmd__help__subcmd__setup"
+                ;;
             pypnm__sizing__subcmd__help,show)
                 cmd="pypnm__sizing__subcmd__help__subcmd__show"
                 ;;
@@ -89,7 +95,7 @@ _pypnm__sizing() {
 
     case "${cmd}" in
         pypnm__sizing)
-            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply ready watch report help"
+            opts="-h -V --root --cpus --cpu-count --memory --memory-gib --unit --json --help --version show explain preview env exec check apply setup ready watch report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -277,7 +283,7 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__help)
-            opts="show explain preview env exec check apply ready watch report help"
+            opts="show explain preview env exec check apply setup ready watch report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -416,6 +422,20 @@ _pypnm__sizing() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pypnm__sizing__subcmd__help__subcmd__setup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pypnm__sizing__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -528,6 +548,40 @@ _pypnm__sizing() {
                     return 0
                     ;;
                 --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pypnm__sizing__subcmd__setup)
+            opts="-h --unit --user --host --port --write --remove --root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -446,6 +446,20 @@ fn it_writes_where_pypnm_looks() {
     assert!(Path::new(&here.path("checkout/pypnm-serve.env")).is_file(), "{done:?}");
 }
 
+/// As PyPNM's script reports it, and only with that script's flags: systemd's journal needs no such line.
+#[test]
+fn the_seeding_scripts_report() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("new/pypnm-serve.env");
+    let path = file.to_str().unwrap();
+    let done = env(&["--cpu-count", "8", "--memory-gib", "8", "--write", path], &[]);
+    assert_eq!((status(&done), stderr(&done)), (0, ""));
+    assert_eq!(stdout(&done), format!("Wrote PyPNM worker profile to {path}\n"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), four(["8", "8.0", "2", "2000"]));
+    let done = env(&["--cpus", "8", "--memory", "8GiB", "--write", path], &[]);
+    assert_eq!((status(&done), stdout(&done), stderr(&done)), (0, "", ""));
+}
+
 #[test]
 fn or_says_why_it_can_not() {
     let here = Installed::new();

@@ -99,8 +99,13 @@ class Service(unittest.TestCase):
         return process
 
     def end(self, process):
+        # Plain uvicorn's children do not end with their parent.
+        children = self.children(process) if process.poll() is None else []
         process.kill()
         process.wait()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self, process, number=signal.SIGTERM, timeout=20):
         process.send_signal(number)

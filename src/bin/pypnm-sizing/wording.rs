@@ -1,4 +1,5 @@
-//! What the verbs say of a sizing in the same words: which units, why none, what was set by hand, a profile in a line.
+//! How a sizing is put into words, the same for every verb: which units, why none, what was set by hand, a profile in a
+//! line, what PyPNM's own sizing would give.
 
 use anyhow::anyhow;
 use pypnm_sizing::command::Program;
@@ -16,7 +17,7 @@ use pypnm_sizing::units::{self, State};
 use crate::page::Page;
 use crate::service::launch::Launch;
 
-/// The units to speak of: all that are sized, or the one that was asked for.
+/// The units to report: all that are sized, or the one that was asked for.
 pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Result<Vec<&'a SizedUnit>> {
     let Some(asked) = asked else {
         return Ok(sizing.units.iter().collect());
@@ -28,10 +29,10 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Res
         let names: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
         format!("Units= in sizing.conf(5) names {}", names.join(" "))
     });
-    Err(anyhow!("--unit={asked}: it is not sized: {why}"))
+    Err(anyhow!("--unit={asked}: not sized: {why}"))
 }
 
-/// Why nothing is sized at all, and where that stands.
+/// Why nothing is sized at all, and where that is set.
 pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
     match sizing.kernel_switch {
         Some((false, file)) => Some(format!("turned off by pypnm.sizing= in {file}")),
@@ -51,7 +52,7 @@ fn enabled(config: &UnitConfig) -> String {
     config.enabled.as_ref().map_or_else(|| "Enabled=no".to_owned(), |set| set_at("Enabled=no", &set.source))
 }
 
-/// A setting and where it stands, without the key twice.
+/// A setting and where it is set, without the key twice.
 fn set_at(setting: &str, source: &Source) -> String {
     format!("{setting}, {}", place(source))
 }
@@ -69,7 +70,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// Whether it says anything else than the default.
+    /// Whether it differs from the default.
     pub(crate) fn matters(&self) -> bool {
         self.value != "auto" && self.key != "Enabled"
     }
@@ -112,7 +113,7 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     }
 }
 
-/// What a unit gets in the end: sized, or what its own files say instead.
+/// What a unit starts with: the sized numbers, or what its own files set instead.
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
     let is_uvicorn =
@@ -127,7 +128,7 @@ pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     Numbers { workers: workers.value.into(), limit_max_requests: limit.value.into() }
 }
 
-/// The unit and its profile, as it comes out in the end.
+/// The unit and the profile that it starts with.
 pub(crate) fn headline(unit: &SizedUnit) -> String {
     let sized = Numbers {
         workers: unit.profile.workers.into(),
@@ -137,7 +138,7 @@ pub(crate) fn headline(unit: &SizedUnit) -> String {
     let but = if numbers == sized {
         String::new()
     } else {
-        format!(", by hand; sized: {}", brief(sized.workers, Some(sized.limit_max_requests)))
+        format!(", set by hand; sized: {}", brief(sized.workers, Some(sized.limit_max_requests)))
     };
     format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
 }
@@ -186,19 +187,19 @@ pub(crate) fn override_text(one: &Override) -> String {
     }
 }
 
-/// What is the matter with a unit's files; `None`: nothing.
+/// What is wrong with a unit's files; `None`: nothing.
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         State::Loaded => None,
         State::NotFound => Some(
             "no file of this name; if another generator makes it (a quadlet), the last look at each start counts its limits",
         ),
-        State::Masked => Some("it is masked, and can't be started"),
-        State::Bad => Some("its file can't be read"),
+        State::Masked => Some("masked: it cannot be started"),
+        State::Bad => Some("its file cannot be read"),
     }
 }
 
-/// What PyPNM would take for itself: it sees the machine's CPUs and memory, and no limit below them.
+/// What PyPNM starts where it sizes itself: it sees the machine's CPUs and memory, and no limit below them.
 pub(crate) struct PypnmDefault {
     cpus: u64,
     memory: u64,
@@ -235,9 +236,10 @@ impl PypnmDefault {
         let here = default_numbers(cpus, memory);
         if here != own {
             why.push(format!(
-                "It counts {} CPUs and {} GiB, the machine's; what is granted is {cpus} and {} GiB.",
-                self.cpus,
+                "It counts the machine's {} and {} GiB; {} and {} GiB are available.",
+                self::cpus(self.cpus),
                 Gib(self.memory),
+                self::cpus(cpus),
                 Gib(memory)
             ));
         }
@@ -245,7 +247,7 @@ impl PypnmDefault {
         if by_hand(same_workers, sized.workers_step == WorkersStep::Operator)
             || by_hand(same_limit, sized.limit_step == LimitStep::Operator)
         {
-            why.push("It does not know sizing.conf.".to_owned());
+            why.push("It does not read sizing.conf.".to_owned());
         } else if !same_workers && here.workers != i64::from(sized.workers) {
             let steps = here.workers < i64::from(sized.workers) && sized.workers <= DEFAULT_MAX_WORKERS;
             why.push(if steps {
@@ -259,14 +261,14 @@ impl PypnmDefault {
                 (LimitStep::Operator, _) => None,
                 (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
                 (_, 1000) => Some(
-                    "Its table says 1000 for all below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
+                    "Its table has 1000 below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
                         .to_owned(),
                 ),
                 (_, 4000) => Some(
-                    "Its table says 4000 from 8 CPUs and 64 GiB on; the guide has 2000-4000 there, and the lower is taken."
+                    "Its table has 4000 from 8 CPUs and 64 GiB; the guide has 2000-4000 there, of which the lower is used."
                         .to_owned(),
                 ),
-                _ => Some("Its table says 2000 from 12 GiB on.".to_owned()),
+                _ => Some("Its table has 2000 from 12 GiB.".to_owned()),
             });
         }
         (format!("would start {itself}"), why)

@@ -220,7 +220,7 @@ def readme(e2e):
     equal(len(commands), 5, "README's commands")
     with Machine(e2e.root, layers=[checkout(images.rootfs("bookworm"))]) as m:
         m.hardware(cpus=2, memory_kb=KB_4G)
-        m.copy(e2e.package, f"/home/op/{e2e.package.name}")
+        m.copy(e2e.package, "/home/op/pypnm-sizing_0_amd64.deb")
         m.boot()
         for command in commands:
             # The machine has no sudo: root's commands are run by root, with op's home for ~.

@@ -197,6 +197,6 @@ def boots(packages):
     expect("DropInPaths=/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf\n" in said["loaded"], said["loaded"])
     expect(f" {workers} " in said["loaded"], said["loaded"])
     expect(said["show"].startswith("pypnm.service: 2 workers, "), said["show"])
-    expect(said["check"].startswith("OK: pypnm.service: 2 workers, "), said["check"])
+    expect(said["check"].startswith("PYPNM-SIZING OK - pypnm.service: 2 workers, "), said["check"])
     expect(f"{workers}\n" in said["env"], said["env"])
     note(said["systemd"].splitlines()[0])

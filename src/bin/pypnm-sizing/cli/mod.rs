@@ -13,7 +13,7 @@ use pypnm_sizing::sizing::Hypothetical;
 pub(crate) use values::FOR_EVER;
 use values::{cpus, evidence, gib, host, interval, memory, moment, time, unit};
 
-/// All that stands on it.
+/// The whole command line.
 #[derive(Parser)]
 #[command(name = "pypnm-sizing", version, about = ABOUT, after_help = EXAMPLES)]
 pub(crate) struct Options {
@@ -26,16 +26,16 @@ pub(crate) struct Options {
     pub(crate) command: Option<Command>,
 }
 
-const ABOUT: &str = "Sizes PyPNM's workers to what this machine really grants";
+const ABOUT: &str = "Sizes PyPNM's workers to the CPUs and memory that are really available";
 const EXAMPLES: &str = "\
 Examples:
-  pypnm-sizing                              what this machine gets, at a glance
+  pypnm-sizing                              the profile of this machine at a glance
   pypnm-sizing explain                      every limit, and the guide's steps
   pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
-  pypnm-sizing check && echo it still fits  for scripts, cron and Nagios
+  pypnm-sizing check                        for people, cron and monitoring
   pypnm-sizing apply --dry-run              what a reload and a restart would do
 
-Without a verb it shows. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
+Without a command, show is run. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
 see sizing.conf(5), pypnm-sizing(1).";
 
 /// For every verb.
@@ -49,16 +49,16 @@ pub(crate) struct Common {
 /// The verbs.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// What this machine gets, at a glance (the default)
+    /// Show the profile of this machine at a glance (the default)
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
-    /// Every limit found, the one that binds, the guide's steps, what was set by hand
+    /// Show every limit found, the tightest, the guide's steps, what was set by hand
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Show),
-    /// The drop-in that the generator would write
+    /// Print the drop-in that the generator would write
     #[command(after_help = PREVIEW_EXAMPLES)]
     Preview(Preview),
-    /// PyPNM's four lines, shown or written
+    /// Print or write the four lines of PyPNM's profile
     Env(Env),
     /// Size PyPNM to what this process may use, and become the command: for containers
     #[command(after_help = EXEC_EXAMPLES)]
@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Setup(Setup),
     /// Wait until the service answers (for ExecStartPost=)
     Ready(Ready),
-    /// Watch the live workers, and say what to set
+    /// Watch the live workers, and advise what to set
     Watch(Watch),
     /// What the recordings of `watch --record` say: a page, and what to set
     Report(Report),
@@ -152,16 +152,16 @@ Examples:
   sudo pypnm-sizing apply
   sudo pypnm-sizing apply --no-restart         takes effect at the next start";
 
-/// Another machine to try.
+/// Options that name another machine to try.
 #[derive(Args)]
 pub(crate) struct Machine {
     /// Try a machine with N CPUs
     #[arg(long, value_name = "N", value_parser = cpus)]
     cpus: Option<u64>,
-    /// The same, by the name that PyPNM's own script gives it
+    /// The same, under the name that PyPNM's own script uses
     #[arg(long, value_name = "N", value_parser = cpus, conflicts_with = "cpus")]
     cpu_count: Option<u64>,
-    /// Try a machine with so much memory: bytes with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)
+    /// Try a machine with this much memory: bytes, with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u64>,
     /// Try a machine with X GiB of memory
@@ -189,7 +189,7 @@ impl Machine {
     }
 }
 
-/// Of `show` and `explain`.
+/// Options of `show` and `explain`.
 #[derive(Args)]
 pub(crate) struct Show {
     #[command(flatten)]
@@ -197,13 +197,13 @@ pub(crate) struct Show {
     /// Only this unit (default: every unit that is sized)
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// For programs: one JSON object, see pypnm-sizing(1)
+    /// Print one JSON object, for programs; see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl Show {
-    /// Whether any of its flags was given.
+    /// Whether any of its options was given.
     pub(crate) fn is_given(&self) -> bool {
         self.json || self.unit.is_some() || self.machine.hypothetical() != Hypothetical::default()
     }
@@ -229,7 +229,7 @@ pub(crate) struct Check {
     /// Show what was compared
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) verbose: bool,
-    /// For programs: one JSON object, see pypnm-sizing(1)
+    /// Print one JSON object, for programs; see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -296,7 +296,7 @@ pub(crate) struct Env {
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
     write: Option<Option<PathBuf>>,
-    /// Only show them, whatever else is said
+    /// Only print them, whatever other options are given
     #[arg(long)]
     print_only: bool,
     /// The unit whose profile it is [default: the first of Units=]

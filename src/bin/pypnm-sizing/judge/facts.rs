@@ -225,7 +225,7 @@ fn mistakes(problems: &[Problem]) -> Vec<String> {
 
 /// The services in which a PyPNM runs and that are none of `names`.
 pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
-    let processes = process::all();
+    let processes = process::all(root);
     let servers = processes.iter().filter(|process| {
         let candidate = process.candidate();
         let is_pypnm = process.arguments.iter().any(|argument| argument.contains("pypnm"));
@@ -284,7 +284,7 @@ fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
 
 /// The process of a service that serves, or whose children do.
 pub(crate) fn server(root: &Root, loaded: &Loaded) -> Option<u32> {
-    main_process(&candidates(&process::of_pids(&process::pids_of_cgroup(root, &loaded.cgroup))))
+    main_process(&candidates(&process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))))
 }
 
 /// The service's processes, and what they were given.
@@ -292,7 +292,7 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") {
         return Live::Not;
     }
-    let processes = process::of_pids(&process::pids_of_cgroup(root, &loaded.cgroup));
+    let processes = process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup));
     let candidates = candidates(&processes);
     let Some(main) = main_process(&candidates) else {
         return Live::Hidden("it is active, but its processes are hidden from this user".to_owned());

@@ -3,12 +3,14 @@
 //! ```text
 //!  facts    what systemd, the processes and the files say     reads
 //!  in_use   which numbers the processes use                   pure
-//!  verdict  what that means: findings                         pure
+//!  verdict  what that means: findings (active, running)       pure
 //!  topic    the words for it, and their meanings
 //! ```
 
+mod active;
 mod facts;
 mod in_use;
+mod running;
 pub(crate) mod summary;
 #[cfg(test)]
 mod tests;

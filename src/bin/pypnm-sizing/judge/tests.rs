@@ -464,3 +464,25 @@ fn the_operators_number_stays_in_tighter_limits() {
     });
     assert_eq!(found(&verdict), (State::Ok, vec!["override", "override"], false));
 }
+
+/// `env --write` at the start found less than the generator: huge pages, another unit's limits.
+#[test]
+fn lowered_by_the_last_look() {
+    let lowered = |facts: &mut Facts| {
+        let environment = profile_of(numbers(1, 1000), 2, "3.5");
+        running(facts).file = Some((FILE.to_owned(), Ok(file_of(&environment))));
+        (running(facts).active, running(facts).workers) = (Some(numbers(1, 1000)), 1);
+        running(facts).is_single = true;
+    };
+    let verdict = with(lowered);
+    assert_eq!(found(&verdict), (State::Ok, vec!["machine-changed"], false));
+    // Reloaded since with other numbers: what runs is from before that.
+    let verdict = with(|facts| {
+        lowered(facts);
+        let environment = profile_of(numbers(4, 2000), 4, "7.77");
+        facts.loaded.environment.clone_from(&environment);
+        facts.generated = Some(Generated { environment });
+        expected(facts).numbers = numbers(4, 2000);
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+}

@@ -7,27 +7,18 @@
 //!  in use      what the live processes use                      ≠ loaded: restart
 //! ```
 
-use std::time::Duration;
-
 use pypnm_sizing::command::Program;
-use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use super::facts::{Expected, Facts, Generator, Live};
-use super::in_use::{InUse, Origin, Running, in_use};
+use super::in_use::InUse;
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
-use crate::service::handover;
 use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text, place};
 
-const APPLY: &str = "pypnm-sizing apply";
-/// A service whose main process lives shorter than this does not end at its recycle limit.
-const SHORT_LIFE: Duration = Duration::from_secs(10);
-/// A single worker that has ended at its recycle limit is back within this time.
-const TIME_TO_RECYCLE: Duration = Duration::from_mins(1);
-
+pub(super) const APPLY: &str = "pypnm-sizing apply";
 /// The verdict on one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -93,112 +84,15 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
     Verdict { findings: judge.findings, next_start, in_use, needs_restart }
 }
 
-struct Judge<'a> {
-    facts: &'a Facts,
-    findings: Vec<Finding>,
+/// A unit being judged.
+pub(super) struct Judge<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Judge<'_> {
-    fn report(&mut self, topic: Topic, state: State, text: String, fix: Option<&str>) {
+    pub(super) fn report(&mut self, topic: Topic, state: State, text: String, fix: Option<&str>) {
         self.findings.push(Finding { topic, state, text, fix: fix.map(str::to_owned) });
-    }
-
-    /// Whether systemd has the unit, and in which state. Whether there is more to say.
-    fn service(&mut self, must_run: bool) -> bool {
-        let facts = self.facts;
-        let (unit, loaded) = (&facts.unit, &facts.loaded);
-        match loaded.load.as_str() {
-            "loaded" => {}
-            "not-found" => {
-                let text = "systemd has no such unit".to_owned();
-                self.report(Topic::UnitMissing, State::Critical, text, None);
-                self.other_units();
-                return false;
-            }
-            "masked" => {
-                let state = if must_run { State::Critical } else { State::Unknown };
-                let fix = format!("systemctl unmask {unit}");
-                self.report(Topic::UnitMasked, state, "the unit is masked".to_owned(), Some(&fix));
-                self.other_units();
-                return false;
-            }
-            other => {
-                let text = format!("systemd cannot load the unit ({other})");
-                let fix = format!("systemctl status {unit}");
-                self.report(Topic::UnitMissing, State::Critical, text, Some(&fix));
-                return false;
-            }
-        }
-        let log = format!("journalctl -u {unit}");
-        match loaded.active.as_str() {
-            "reloading" if self.is_handed_over() => {
-                let text = "a reload is in progress: workers are being replaced".to_owned();
-                self.report(Topic::Reloading, State::Ok, text, None);
-            }
-            "active" | "reloading" | "refreshing" => {}
-            "failed" => {
-                let text = format!("the service has failed ({})", loaded.result);
-                self.report(Topic::Failed, State::Critical, text, Some(&log));
-            }
-            "activating" if self.is_looping() => {
-                let times = match loaded.automatic_restarts {
-                    0 => String::new(),
-                    1 => ", restarted once".to_owned(),
-                    times => format!(", restarted {times} times"),
-                };
-                let text = format!("the service keeps ending and is started again and again{times}");
-                self.report(Topic::Looping, State::Critical, text, Some(&log));
-            }
-            "activating" => {
-                let text = format!("the service is being started ({})", loaded.sub);
-                self.report(Topic::Starting, State::Ok, text, None);
-            }
-            state => {
-                let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
-                    let text =
-                        "the service was not started: a condition of its unit is not met; for the packaged \
-                                unit, PyPNM is not installed where the unit looks for it"
-                            .to_owned();
-                    (Topic::ConditionFailed, text, State::Warning)
-                } else {
-                    (Topic::NotRunning, format!("the service is not running ({state})"), State::Ok)
-                };
-                let fix = match topic {
-                    Topic::ConditionFailed => format!("systemctl status {unit}"),
-                    _ => format!("systemctl start {unit}"),
-                };
-                let found = if must_run { State::Critical } else { own };
-                self.report(topic, found, text, (found != State::Ok).then_some(&fix));
-            }
-        }
-        if facts.live == Live::Not {
-            self.other_units();
-        }
-        true
-    }
-
-    /// Whether a service that is being started ends soon after each start. A single worker that has ended at its recycle
-    /// limit is started again as well: it lived longer, it ended with success, and it is soon active again.
-    fn is_looping(&self) -> bool {
-        let loaded = &self.facts.loaded;
-        let since = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
-        let now = u64::try_from(self.facts.now.as_micros()).unwrap_or(u64::MAX);
-        if loaded.sub.starts_with("auto-restart") {
-            let had_short_life = loaded.main_exited >= loaded.main_started
-                && since(loaded.main_started, loaded.main_exited) < SHORT_LIFE;
-            return loaded.result != "success" || had_short_life;
-        }
-        let was_never_active = loaded.active_entered == 0;
-        let is_long_inactive = since(loaded.active_exited, now) > TIME_TO_RECYCLE;
-        loaded.automatic_restarts > 1 && (was_never_active || is_long_inactive)
-    }
-
-    /// A PyPNM that runs under another unit's name, where this one does not run.
-    fn other_units(&mut self) {
-        for unit in &self.facts.other_units {
-            let text = format!("PyPNM runs as {unit}, which is not sized; in sizing.conf(5): Units={unit}");
-            self.report(Topic::OtherUnit, State::Warning, text, Some(APPLY));
-        }
     }
 
     fn mistakes(&mut self) {
@@ -442,145 +336,8 @@ impl Judge<'_> {
     }
 
     /// The last command of `ExecStart=`.
-    fn command(&self) -> Launch<'_> {
+    pub(super) fn command(&self) -> Launch<'_> {
         Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
-    }
-
-    /// The live processes against what they get at the next start. Second: whether a restart fixes it.
-    fn running(&mut self, expected: &Expected, next_start: Numbers) -> (Option<InUse>, bool) {
-        let running = match &self.facts.live {
-            Live::Not => return (None, false),
-            Live::Hidden(why) => {
-                self.report(Topic::Hidden, State::Unknown, why.clone(), Some("run it as root"));
-                return (None, false);
-            }
-            Live::Running(running) => running,
-        };
-        let in_use = in_use(running, expected.default);
-        let mut differs = false;
-        for (flag, used, due, of) in [
-            (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
-            (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
-                n.limit_max_requests
-            }),
-        ] {
-            if used.is_none_or(|used| used == due) {
-                continue;
-            }
-            match self.standing_flag(running, flag, due, of) {
-                Some(value) => {
-                    let text = format!("{flag} {value} on its command line");
-                    self.report(Topic::Override, State::Ok, text, None);
-                }
-                None => differs = true,
-            }
-        }
-        // Where it sizes itself, it has the right numbers by chance.
-        let is_other = differs || in_use.origin == Origin::Itself;
-        let is_reported = self.findings.iter().any(|finding| finding.topic == Topic::NotRead);
-        let mut restart = is_other && !is_reported && self.other_numbers(running, in_use, next_start);
-        self.alive(running, in_use, &mut restart);
-        (Some(in_use), restart)
-    }
-
-    /// A flag on the command line of the running process that its next start will have as well. Where the unit starts
-    /// PyPNM or uvicorn itself, the sizing has found every such flag; what only the process has is from before a change.
-    /// A script adds flags of its own: a fixed one, or one from the profile that it was started with.
-    fn standing_flag(
-        &self,
-        running: &Running,
-        flag: &str,
-        next_start: i64,
-        of: fn(&Numbers) -> i64,
-    ) -> Option<String> {
-        if self.command().program() != Program::Unknown {
-            return None;
-        }
-        let value = Launch::of_arguments(&running.arguments).flag(flag)?.to_owned();
-        let started_with = match running.profile() {
-            Some(ProfileFile::Taken(numbers)) => Some(of(&numbers)),
-            _ => None,
-        };
-        let is_fixed = started_with == Some(next_start) || self.command().flag(flag).is_some();
-        is_fixed.then_some(value)
-    }
-
-    /// Why the running service uses other numbers. Whether a restart fixes it.
-    fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
-        let facts = self.facts;
-        let uses = in_use.workers.map_or_else(
-            || "numbers that are not known".to_owned(),
-            |workers| brief(workers, in_use.limit_max_requests),
-        );
-        let fix = format!("systemctl restart {}", facts.unit);
-        if in_use.origin == Origin::Itself {
-            let has_variable =
-                running.environment.as_ref().is_none_or(|all| all.contains_key(pypnm::ENV_FILE));
-            let text = match (&running.file, has_variable) {
-                (_, false) => "it was started before it was sized".to_owned(),
-                (None, true) => "PyPNM has no profile file".to_owned(),
-                (Some((path, Err(why))), true) => format!("PyPNM cannot read its profile: {path}: {why}"),
-                (Some((path, Ok(text))), true) => match pypnm::read_profile_file(text) {
-                    ProfileFile::Ignored(key) => format!("PyPNM ignores its profile: {path} has no {key}"),
-                    ProfileFile::Taken(_) | ProfileFile::Crashes(..) => {
-                        format!("PyPNM does not take its profile from {path}")
-                    }
-                },
-            };
-            let text = format!("{text}; it sizes itself: {uses}; expected: {}", say(next_start));
-            self.report(Topic::NotRead, State::Warning, text, Some(&fix));
-            return true;
-        }
-        if !facts.hidden_files.is_empty() {
-            let files = facts.hidden_files.join(", ");
-            let text = format!(
-                "it runs {uses}, loaded: {}; {files}, which this user may not read, can override that",
-                say(next_start)
-            );
-            self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
-            return false;
-        }
-        let text = if self.findings.iter().any(|finding| finding.state == State::Warning) {
-            format!("it runs {uses}")
-        } else {
-            format!("it runs {uses} from before the last reload or change; loaded: {}", say(next_start))
-        };
-        self.report(Topic::NotRestarted, State::Warning, text, Some(&fix));
-        true
-    }
-
-    /// Whether the service runs under the launcher of pypnm-sizing-handover(7).
-    fn is_handed_over(&self) -> bool {
-        matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
-    }
-
-    /// The workers that are really there.
-    fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
-        let (Some(wanted), alive) = (in_use.workers, running.workers) else {
-            return;
-        };
-        let alive = i64::try_from(alive).unwrap_or(i64::MAX);
-        let has_warning = self.findings.iter().any(|finding| finding.state >= State::Warning);
-        if alive == wanted || has_warning {
-            return;
-        }
-        // A worker that starts, or finishes its requests, while another one serves in its place.
-        let is_successor = alive == wanted.saturating_add(1) && self.is_handed_over();
-        if is_successor || self.findings.iter().any(|finding| finding.topic == Topic::Reloading) {
-            return;
-        }
-        if running.is_single && wanted > 1 {
-            let text = format!(
-                "PyPNM runs as one process although its profile says {wanted} workers: it does not read it (PyPNM \
-                 before 1.6 does not)"
-            );
-            self.report(Topic::NotRead, State::Warning, text, None);
-        } else {
-            let text = format!("{alive} of {wanted} workers are alive");
-            let fix = format!("journalctl -u {}", self.facts.unit);
-            self.report(Topic::WorkersMissing, State::Warning, text, Some(&fix));
-        }
-        *restart = false;
     }
 }
 
@@ -592,6 +349,6 @@ fn is_near(then: &str, now: &str) -> bool {
     }
 }
 
-fn say(numbers: Numbers) -> String {
+pub(super) fn say(numbers: Numbers) -> String {
     brief(numbers.workers, Some(numbers.limit_max_requests))
 }

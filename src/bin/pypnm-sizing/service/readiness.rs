@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use pypnm_sizing::root::Root;
 use rustix::io::Errno;
 
-use super::family::{self, Presence, Service, Stat};
+use super::family::{self, Presence, Service};
 use super::probe::{self, Answer, Connection, Report, Vantage};
+use super::process::{self, Stat};
 use super::sockets::{self, Address, Held, Listener, TcpSocket};
 
 /// Between two looks at the processes: uvicorn's parent reaps a dead worker within half a second, and how it ended can
@@ -162,7 +163,7 @@ impl<'a> Wait<'a> {
             return Err(NotReady::No(format!("process {pid} has ended before it answered{taken}")));
         }
         self.family = family::processes(self.machine, self.service);
-        let command_line = |pid| family::command_line(self.machine, pid);
+        let command_line = |pid| process::arguments(self.machine, pid);
         self.workers.look(&self.family, pid, &command_line);
         if self.workers.keep_failing() {
             let failed = self.workers.failed.len();
@@ -199,7 +200,7 @@ impl<'a> Wait<'a> {
     fn owner(&self, presence: Presence) -> Owner {
         let held = Held::by(self.alive());
         let mut users: BTreeSet<u32> =
-            held.denied.iter().filter_map(|pid| family::user(self.machine, *pid)).collect();
+            held.denied.iter().filter_map(|pid| process::user(self.machine, *pid)).collect();
         if presence == Presence::Hidden {
             // /proc hides from nobody the processes of a user but those that are not dumpable.
             users.insert(rustix::process::geteuid().as_raw());
@@ -289,7 +290,7 @@ impl<'a> Wait<'a> {
 
     /// Notes who has the port that the service seems to be meant for. It serves a message only.
     fn note_stranger(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
-        let port = intended_port(&family::command_line(self.machine, self.service.main()));
+        let port = intended_port(&process::arguments(self.machine, self.service.main()));
         let has_port =
             |listener: &&Listener| matches!(listener.address, Address::Tcp(at) if at.port() == port);
         let stranger = views
@@ -313,7 +314,7 @@ impl<'a> Wait<'a> {
     /// Names a process that holds a socket.
     fn who_holds(&self, inode: u64, user: Option<u32>) -> String {
         let holds = |pid: &u32| sockets::held(*pid).is_ok_and(|held| held.contains(&inode));
-        match (family::everybody(self.machine).into_iter().find(holds), user) {
+        match (process::all_pids(self.machine).into_iter().find(holds), user) {
             (Some(pid), _) => self.with_name(pid),
             (None, Some(user)) => format!("a process of user {user} that cannot be seen from here"),
             (None, None) => "a process that cannot be seen from here".to_owned(),
@@ -321,7 +322,7 @@ impl<'a> Wait<'a> {
     }
 
     fn with_name(&self, pid: u32) -> String {
-        match family::name(self.machine, pid) {
+        match process::name(self.machine, pid) {
             Some(name) => format!("process {pid} ({name})"),
             None => format!("process {pid}"),
         }

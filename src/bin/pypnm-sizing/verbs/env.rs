@@ -55,12 +55,18 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         (_, None) => {
-            remark(&"sizing is turned off (Enabled=no or pypnm.sizing=no): PyPNM sizes itself");
+            remark(
+                &"sizing is turned off (Enabled=no or pypnm.sizing=no): PyPNM falls back to its own sizing",
+            );
             Ok(ExitCode::SUCCESS)
         }
         (Target::Stdout, Some(text)) => answer(&text),
         (Target::File(path), Some(text)) => {
             put(path, &text)?;
+            if arguments.machine.is_seed() {
+                // As PyPNM's own script reports it; whoever calls that looks for this line.
+                return answer(&format!("Wrote PyPNM worker profile to {}\n", path.display()));
+            }
             Ok(ExitCode::SUCCESS)
         }
         (Target::WherePypnmLooks, Some(text)) => {
@@ -202,7 +208,7 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
 fn is_replaceable(path: &Path) -> anyhow::Result<()> {
     let is_other = path.metadata().is_ok_and(|there| !there.is_file());
     if is_other || path.parent() == Some(Path::new("/dev")) {
-        bail!("--write={}: expected a file, or nothing yet; left as it is", path.display());
+        bail!("--write={}: not a regular file; left as it is", path.display());
     }
     Ok(())
 }
@@ -210,9 +216,9 @@ fn is_replaceable(path: &Path) -> anyhow::Result<()> {
 /// Removes what an earlier start has written, and says what follows.
 fn removed(path: &Path) -> anyhow::Result<&'static str> {
     match std::fs::remove_file(path) {
-        Ok(()) => Ok("removed the old file, so PyPNM sizes itself"),
+        Ok(()) => Ok("removed the old file, so PyPNM falls back to its own sizing"),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok("PyPNM sizes itself")
+            Ok("PyPNM falls back to its own sizing")
         }
         Err(error) => Err(anyhow!("and {}, which is out of date, can't be removed: {error}", path.display())),
     }

@@ -1,152 +1,24 @@
-//! `explain`: the whole story, printed from the data that the generator used: every limit, the minimum, the guide's
-//! steps, what was set by hand, what was read and what could not be, and what PyPNM would have taken for itself.
+//! `explain`: everything that led to the profile, from the data that the generator uses: every limit, the guide's steps,
+//! what was set by hand, what was read and what could not be, and what PyPNM's own sizing would have given.
+
+mod answer;
 
 use pypnm_sizing::capacity::Available;
-use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
+use pypnm_sizing::limits::{Amount, Limit, Resource};
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
-use serde::Serialize;
 
-use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer, text};
+use crate::answer::{Answer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
 use crate::service::pypnm::{self, Program};
 use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
-
-/// What `explain --json` says.
-#[derive(Serialize)]
-struct ExplainAnswer {
-    #[serde(flatten)]
-    answer: Answer<UnitAnswer>,
-    configuration_files: Vec<String>,
-}
-
-/// What it says of a unit.
-#[derive(Serialize)]
-struct UnitAnswer {
-    #[serde(flatten)]
-    profile: ProfileAnswer,
-    limits: Vec<LimitAnswer>,
-    capacity: CapacityAnswer,
-    targets: TargetsAnswer,
-    pypnm_by_itself: PypnmDefaultAnswer,
-    unit_files: Vec<String>,
-    installations: Vec<InstallationAnswer>,
-}
-
-/// A limit that was found.
-#[derive(Serialize)]
-struct LimitAnswer {
-    resource: &'static str,
-    scope: &'static str,
-    /// Milli-CPUs or bytes.
-    amount: Option<u64>,
-    cpus: Option<String>,
-    shared_by: u32,
-    binds: bool,
-    source: SourceAnswer,
-}
-
-/// What is left of the tightest limits.
-#[derive(Serialize)]
-struct CapacityAnswer {
-    cpu: AvailableAnswer,
-    memory: AvailableAnswer,
-}
-
-/// Milli-CPUs or bytes.
-#[derive(Serialize)]
-struct AvailableAnswer {
-    amount: u64,
-    before_reserve: u64,
-    reserved: u64,
-}
-
-/// Workers, as each of the guide's steps would have them.
-#[derive(Serialize)]
-struct TargetsAnswer {
-    cpu: u32,
-    memory: u32,
-    memory_per_worker: Option<u32>,
-}
-
-/// What PyPNM starts where it sizes itself.
-#[derive(Serialize)]
-struct PypnmDefaultAnswer {
-    workers: i64,
-    limit_max_requests: i64,
-    differs_because: Vec<String>,
-}
-
-impl UnitAnswer {
-    fn new(root: &Root, unit: &SizedUnit, default: &PypnmDefault) -> Self {
-        let binds = |index| {
-            [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
-        };
-        let limits =
-            unit.limits.iter().enumerate().map(|(index, limit)| LimitAnswer::new(limit, binds(index)));
-        let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
-        Self {
-            profile: ProfileAnswer::new(unit),
-            limits: limits.collect(),
-            capacity: CapacityAnswer {
-                cpu: AvailableAnswer::new(unit.capacity.cpu),
-                memory: AvailableAnswer::new(unit.capacity.memory),
-            },
-            targets: TargetsAnswer {
-                cpu: unit.profile.cpu_target,
-                memory: unit.profile.guardrail.workers,
-                memory_per_worker: unit.profile.per_worker_target,
-            },
-            pypnm_by_itself: PypnmDefaultAnswer {
-                workers: default.numbers.workers,
-                limit_max_requests: default.numbers.limit_max_requests,
-                differs_because: default.against(unit).1,
-            },
-            unit_files: files.cloned().collect(),
-            installations: InstallationAnswer::all(root, unit),
-        }
-    }
-}
-
-impl LimitAnswer {
-    fn new(limit: &Limit, binds: bool) -> Self {
-        let (amount, cpus) = match &limit.amount {
-            Amount::Memory(bytes) => (Some(*bytes), None),
-            Amount::MemoryNodes(nodes) => (Some(nodes.bytes()), None),
-            Amount::CpuTime(milli) => (Some(*milli), None),
-            Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
-            Amount::Unknown(_) => (None, None),
-        };
-        Self {
-            resource: match limit.resource() {
-                Resource::Cpu => "cpu",
-                Resource::Memory => "memory",
-            },
-            scope: scope(limit.scope),
-            amount,
-            cpus,
-            shared_by: limit.shared_by,
-            binds,
-            source: SourceAnswer::new(&limit.source),
-        }
-    }
-}
-
-impl AvailableAnswer {
-    fn new(available: Available) -> Self {
-        Self {
-            amount: available.amount,
-            before_reserve: available.amount.saturating_add(available.reserved),
-            reserved: available.reserved,
-        }
-    }
-}
+use answer::{ExplainAnswer, UnitAnswer, scope};
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
 const LOWER_OF: &str = "Choose a worker count from the lower of: CPU-based target, memory-based target";
@@ -209,7 +81,7 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
     for one in &unit.overrides.list {
         page.row("  ", 2, &one.to_string());
     }
-    page.heading("PyPNM by itself");
+    page.heading("PyPNM's own sizing");
     let (what, why) = default.against(unit);
     page.row("  ", 2, &what);
     for reason in why {
@@ -225,7 +97,7 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
                 page.row("  ", 2, state);
             }
             for source in &definition.unread {
-                page.row("  - ", 4, &format!("{source}: not read, though it may say something"));
+                page.row("  - ", 4, &format!("{source}: could not be read, and may contain settings"));
             }
         }
         None => page.row("  ", 2, "none"),
@@ -248,16 +120,16 @@ fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
     }
 }
 
-/// The limits on one resource, and what is left of the least.
+/// The limits on one resource, and what remains of the tightest.
 fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     let (title, grant) = match resource {
-        Resource::Cpu => ("CPUs: every limit found, > marks the one that binds", unit.capacity.cpu),
-        Resource::Memory => ("Memory: every limit found, > marks the one that binds", unit.capacity.memory),
+        Resource::Cpu => ("CPUs: every limit found; > marks the tightest", unit.capacity.cpu),
+        Resource::Memory => ("Memory: every limit found; > marks the tightest", unit.capacity.memory),
     };
     page.heading(title);
     let limits = || unit.limits.iter().enumerate().filter(|(_, limit)| limit.resource() == resource);
     if limits().next().is_none() {
-        page.row("  ", 2, "none; nothing readable counts as the least");
+        page.row("  ", 2, "none could be read; the minimum is assumed");
     }
     let widest = limits().map(|(_, limit)| amount(limit).chars().count()).max().unwrap_or(0);
     let rows: Vec<TableRow> = limits()
@@ -275,7 +147,7 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     page.row("  = ", 4, &remainder(unit, grant, resource));
 }
 
-/// What is left of the limit that binds: before and after the share, the reserve, the rounding.
+/// What remains of the tightest limit: before and after the share, the reserve, the rounding.
 fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
     let written = |value| match resource {
         Resource::Cpu => Cpus(value).to_string(),
@@ -288,7 +160,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
         if let Amount::Cpus(set) = &limit.amount
             && u64::from(set.count()) * 1000 / sharing != offered
         {
-            parts.push(", the CPUs that all these lists have in common".to_owned());
+            parts.push(", the CPUs common to all these lists".to_owned());
         }
         if sharing > 1 {
             let before = written(offered.saturating_mul(sharing));
@@ -301,7 +173,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
             };
             let at = set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, place(source)));
             let (kept, before) = (written(grant.reserved), written(offered));
-            parts.push(format!(", {kept} kept back{at} (before: {before})"));
+            parts.push(format!(", {kept} reserved{at} (before: {before})"));
         }
     }
     if resource == Resource::Cpu && !grant.amount.is_multiple_of(1000) {
@@ -325,19 +197,8 @@ fn source(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Cpus(set) => format!("{} ({set})", limit.source),
         Amount::MemoryNodes(nodes) => format!("{} (memory nodes {nodes})", limit.source),
-        Amount::Unknown(_) => format!("{}, which counts as the least", limit.source),
+        Amount::Unknown(_) => format!("{}, assumed to be minimal", limit.source),
         Amount::Memory(_) | Amount::CpuTime(_) => limit.source.to_string(),
-    }
-}
-
-/// Who sets a limit, in a word.
-fn scope(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Host | Scope::Inherited => "machine",
-        Scope::Container => "container",
-        Scope::Slice => "slice",
-        Scope::Service => "service",
-        Scope::Process => "process",
     }
 }
 
@@ -369,7 +230,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         Step {
             name: "Memory",
             value: profile.guardrail.workers,
-            why: format!("at most, with {memory}"),
+            why: format!("the most for {memory}"),
             guide: Some(profile.guardrail.guide),
         },
     ];
@@ -383,7 +244,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     steps.push(Step {
         name: "Workers",
         value: profile.workers,
-        why: if by_hand { format!("{reason}; the steps above would say {sized}") } else { reason },
+        why: if by_hand { format!("{reason}; the steps above give {sized}") } else { reason },
         guide: (!by_hand).then_some(LOWER_OF),
     });
     steps.push(Step {
@@ -401,57 +262,20 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
 
 /// What was read for the configuration, and what was wrong.
 fn configuration(page: &mut Page, sizing: &Sizing) {
-    page.heading("Configuration read, later ones win");
+    page.heading("Configuration files read; later ones win");
     if sizing.config.files.is_empty() {
-        page.row("  ", 2, "none; the defaults of sizing.conf(5) hold");
+        page.row("  ", 2, "none; the defaults of sizing.conf(5) apply");
     }
     for file in &sizing.config.files {
         page.row("  ", 2, file);
     }
     if let Some((true, file)) = sizing.kernel_switch {
-        page.row("  ", 2, &format!("{file}: pypnm.sizing=, which says yes"));
+        page.row("  ", 2, &format!("{file}: pypnm.sizing=yes"));
     }
     if !sizing.problems.is_empty() {
-        page.heading("What could not be read, or not be understood");
+        page.heading("What could not be read or understood");
     }
     for problem in &sizing.problems {
         page.row("  - ", 4, &problem.to_string());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
-        UnitAnswer,
-    };
-    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
-
-    #[test]
-    fn the_schema_is_documented() {
-        let available = || AvailableAnswer { amount: 1, before_reserve: 1, reserved: 1 };
-        let unit = UnitAnswer {
-            profile: profile(),
-            limits: vec![LimitAnswer {
-                resource: "",
-                scope: "",
-                amount: Some(1),
-                cpus: Some(String::new()),
-                shared_by: 1,
-                binds: true,
-                source: source(),
-            }],
-            capacity: CapacityAnswer { cpu: available(), memory: available() },
-            targets: TargetsAnswer { cpu: 1, memory: 1, memory_per_worker: Some(1) },
-            pypnm_by_itself: PypnmDefaultAnswer {
-                workers: 1,
-                limit_max_requests: 1,
-                differs_because: vec![String::new()],
-            },
-            unit_files: vec![String::new()],
-            installations: installations(),
-        };
-        let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
-        assert_documented("`explain`", &whole);
     }
 }

@@ -1,4 +1,4 @@
-//! `show`: the answer at a glance. The profile, a line each for what decided it, and where to look next.
+//! `show`: the profile at a glance, with a line for each thing that decided it, and where to look next.
 
 use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     let mut page = Page::new();
     if let Some(why) = turned_off(&sizing) {
-        page.row("", 0, &format!("Nothing is sized: {why}. PyPNM counts CPUs and memory itself."));
+        page.row("", 0, &format!("Nothing is sized: {why}. PyPNM falls back to its own sizing."));
     }
     for unit in &units {
         let is_tried = hypothetical != Hypothetical::default();
@@ -106,7 +106,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
     for doubt in doubts(unit) {
         page.row("  Note", LABEL, &doubt);
     }
-    // Of a machine to try nobody expects that it has one.
+    // A machine to try is not expected to have the unit.
     let here = unit.definition.as_ref().filter(|_| !is_tried);
     if let Some(state) = here.and_then(state) {
         page.row("  Unit", LABEL, state);

@@ -1,0 +1,112 @@
+//! Whether the service runs at all: the findings from systemd's states. Pure.
+
+use std::time::Duration;
+
+use super::facts::Live;
+use super::topic::{State, Topic};
+use super::verdict::{APPLY, Judge};
+
+/// A service whose main process lives shorter than this does not end at its recycle limit.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// A single worker that has ended at its recycle limit is back within this time.
+const TIME_TO_RECYCLE: Duration = Duration::from_mins(1);
+
+impl Judge<'_> {
+    /// Whether systemd has the unit, and in which state. Whether there is more to say.
+    pub(super) fn service(&mut self, must_run: bool) -> bool {
+        let facts = self.facts;
+        let (unit, loaded) = (&facts.unit, &facts.loaded);
+        match loaded.load.as_str() {
+            "loaded" => {}
+            "not-found" => {
+                let text = "systemd has no such unit".to_owned();
+                self.report(Topic::UnitMissing, State::Critical, text, None);
+                self.other_units();
+                return false;
+            }
+            "masked" => {
+                let state = if must_run { State::Critical } else { State::Unknown };
+                let fix = format!("systemctl unmask {unit}");
+                self.report(Topic::UnitMasked, state, "the unit is masked".to_owned(), Some(&fix));
+                self.other_units();
+                return false;
+            }
+            other => {
+                let text = format!("systemd cannot load the unit ({other})");
+                let fix = format!("systemctl status {unit}");
+                self.report(Topic::UnitMissing, State::Critical, text, Some(&fix));
+                return false;
+            }
+        }
+        let log = format!("journalctl -u {unit}");
+        match loaded.active.as_str() {
+            "reloading" if self.is_handed_over() => {
+                let text = "a reload is in progress: workers are being replaced".to_owned();
+                self.report(Topic::Reloading, State::Ok, text, None);
+            }
+            "active" | "reloading" | "refreshing" => {}
+            "failed" => {
+                let text = format!("the service has failed ({})", loaded.result);
+                self.report(Topic::Failed, State::Critical, text, Some(&log));
+            }
+            "activating" if self.is_looping() => {
+                let times = match loaded.automatic_restarts {
+                    0 => String::new(),
+                    1 => ", restarted once".to_owned(),
+                    times => format!(", restarted {times} times"),
+                };
+                let text = format!("the service keeps ending and is started again and again{times}");
+                self.report(Topic::Looping, State::Critical, text, Some(&log));
+            }
+            "activating" => {
+                let text = format!("the service is being started ({})", loaded.sub);
+                self.report(Topic::Starting, State::Ok, text, None);
+            }
+            state => {
+                let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
+                    let text =
+                        "the service was not started: a condition of its unit is not met; for the packaged \
+                                unit, PyPNM is not installed where the unit looks for it"
+                            .to_owned();
+                    (Topic::ConditionFailed, text, State::Warning)
+                } else {
+                    (Topic::NotRunning, format!("the service is not running ({state})"), State::Ok)
+                };
+                let fix = match topic {
+                    Topic::ConditionFailed => format!("systemctl status {unit}"),
+                    _ => format!("systemctl start {unit}"),
+                };
+                let found = if must_run { State::Critical } else { own };
+                self.report(topic, found, text, (found != State::Ok).then_some(&fix));
+            }
+        }
+        if facts.live == Live::Not {
+            self.other_units();
+        }
+        true
+    }
+
+    /// Whether a service that is being started ends soon after each start. A single worker that has ended at its recycle
+    /// limit is started again as well: it lived longer, it ended with success, and it is soon active again.
+    fn is_looping(&self) -> bool {
+        let loaded = &self.facts.loaded;
+        let since = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
+        let now = u64::try_from(self.facts.now.as_micros()).unwrap_or(u64::MAX);
+        if loaded.sub.starts_with("auto-restart") {
+            let had_short_life = loaded.main_exited >= loaded.main_started
+                && since(loaded.main_started, loaded.main_exited) < SHORT_LIFE;
+            return loaded.result != "success" || had_short_life;
+        }
+        let was_never_active = loaded.active_entered == 0;
+        let is_long_inactive = since(loaded.active_exited, now) > TIME_TO_RECYCLE;
+        loaded.automatic_restarts > 1 && (was_never_active || is_long_inactive)
+    }
+
+    /// A PyPNM that runs under another unit's name, where this one does not run.
+    fn other_units(&mut self) {
+        for unit in &self.facts.other_units {
+            let text = format!("PyPNM runs as {unit}, which is not sized; in sizing.conf(5): Units={unit}");
+            self.report(Topic::OtherUnit, State::Warning, text, Some(APPLY));
+        }
+    }
+}

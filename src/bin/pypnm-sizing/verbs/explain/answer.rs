@@ -1,0 +1,188 @@
+//! The schema of `explain --json`.
+
+use pypnm_sizing::capacity::Available;
+use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::SizedUnit;
+use serde::Serialize;
+
+use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer};
+use crate::wording::PypnmDefault;
+
+/// What `explain --json` says.
+#[derive(Serialize)]
+pub(super) struct ExplainAnswer {
+    #[serde(flatten)]
+    pub(super) answer: Answer<UnitAnswer>,
+    pub(super) configuration_files: Vec<String>,
+}
+
+/// What it says of a unit.
+#[derive(Serialize)]
+pub(super) struct UnitAnswer {
+    #[serde(flatten)]
+    profile: ProfileAnswer,
+    limits: Vec<LimitAnswer>,
+    capacity: CapacityAnswer,
+    targets: TargetsAnswer,
+    pypnm_by_itself: PypnmDefaultAnswer,
+    unit_files: Vec<String>,
+    installations: Vec<InstallationAnswer>,
+}
+
+/// A limit that was found.
+#[derive(Serialize)]
+struct LimitAnswer {
+    resource: &'static str,
+    scope: &'static str,
+    /// Milli-CPUs or bytes.
+    amount: Option<u64>,
+    cpus: Option<String>,
+    shared_by: u32,
+    binds: bool,
+    source: SourceAnswer,
+}
+
+/// What is left of the tightest limits.
+#[derive(Serialize)]
+struct CapacityAnswer {
+    cpu: AvailableAnswer,
+    memory: AvailableAnswer,
+}
+
+/// Milli-CPUs or bytes.
+#[derive(Serialize)]
+struct AvailableAnswer {
+    amount: u64,
+    before_reserve: u64,
+    reserved: u64,
+}
+
+/// Workers, as each of the guide's steps would have them.
+#[derive(Serialize)]
+struct TargetsAnswer {
+    cpu: u32,
+    memory: u32,
+    memory_per_worker: Option<u32>,
+}
+
+/// What PyPNM starts where it sizes itself.
+#[derive(Serialize)]
+struct PypnmDefaultAnswer {
+    workers: i64,
+    limit_max_requests: i64,
+    differs_because: Vec<String>,
+}
+
+impl UnitAnswer {
+    pub(super) fn new(root: &Root, unit: &SizedUnit, default: &PypnmDefault) -> Self {
+        let binds = |index| {
+            [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
+        };
+        let limits =
+            unit.limits.iter().enumerate().map(|(index, limit)| LimitAnswer::new(limit, binds(index)));
+        let files = unit.definition.iter().flat_map(|unit| unit.fragment.iter().chain(&unit.drop_ins));
+        Self {
+            profile: ProfileAnswer::new(unit),
+            limits: limits.collect(),
+            capacity: CapacityAnswer {
+                cpu: AvailableAnswer::new(unit.capacity.cpu),
+                memory: AvailableAnswer::new(unit.capacity.memory),
+            },
+            targets: TargetsAnswer {
+                cpu: unit.profile.cpu_target,
+                memory: unit.profile.guardrail.workers,
+                memory_per_worker: unit.profile.per_worker_target,
+            },
+            pypnm_by_itself: PypnmDefaultAnswer {
+                workers: default.numbers.workers,
+                limit_max_requests: default.numbers.limit_max_requests,
+                differs_because: default.against(unit).1,
+            },
+            unit_files: files.cloned().collect(),
+            installations: InstallationAnswer::all(root, unit),
+        }
+    }
+}
+
+impl LimitAnswer {
+    fn new(limit: &Limit, binds: bool) -> Self {
+        let (amount, cpus) = match &limit.amount {
+            Amount::Memory(bytes) => (Some(*bytes), None),
+            Amount::MemoryNodes(nodes) => (Some(nodes.bytes()), None),
+            Amount::CpuTime(milli) => (Some(*milli), None),
+            Amount::Cpus(set) => (Some(u64::from(set.count()) * 1000), Some(set.to_string())),
+            Amount::Unknown(_) => (None, None),
+        };
+        Self {
+            resource: match limit.resource() {
+                Resource::Cpu => "cpu",
+                Resource::Memory => "memory",
+            },
+            scope: scope(limit.scope),
+            amount,
+            cpus,
+            shared_by: limit.shared_by,
+            binds,
+            source: SourceAnswer::new(&limit.source),
+        }
+    }
+}
+
+impl AvailableAnswer {
+    fn new(available: Available) -> Self {
+        Self {
+            amount: available.amount,
+            before_reserve: available.amount.saturating_add(available.reserved),
+            reserved: available.reserved,
+        }
+    }
+}
+
+/// Who sets a limit.
+pub(super) fn scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Host | Scope::Inherited => "machine",
+        Scope::Container => "container",
+        Scope::Slice => "slice",
+        Scope::Service => "service",
+        Scope::Process => "process",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
+        UnitAnswer,
+    };
+    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
+
+    #[test]
+    fn the_schema_is_documented() {
+        let available = || AvailableAnswer { amount: 1, before_reserve: 1, reserved: 1 };
+        let unit = UnitAnswer {
+            profile: profile(),
+            limits: vec![LimitAnswer {
+                resource: "",
+                scope: "",
+                amount: Some(1),
+                cpus: Some(String::new()),
+                shared_by: 1,
+                binds: true,
+                source: source(),
+            }],
+            capacity: CapacityAnswer { cpu: available(), memory: available() },
+            targets: TargetsAnswer { cpu: 1, memory: 1, memory_per_worker: Some(1) },
+            pypnm_by_itself: PypnmDefaultAnswer {
+                workers: 1,
+                limit_max_requests: 1,
+                differs_because: vec![String::new()],
+            },
+            unit_files: vec![String::new()],
+            installations: installations(),
+        };
+        let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
+        assert_documented("`explain`", &whole);
+    }
+}
