@@ -57,8 +57,8 @@ impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
             self.rest = rest;
             return Ok(Some(Cow::Borrowed(plain)));
         }
-        let mut word = Vec::with_capacity(self.rest.len());
-        word.extend_from_slice(plain.as_bytes());
+        // Not as long as the rest: there may be many such words in it.
+        let mut word = plain.as_bytes().to_vec();
         let mut quote = None;
         let mut at = end;
         let mut ended = false;
