@@ -48,7 +48,7 @@ pub struct Sourced<T> {
 /// `file:line: key`, without what is absent.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
+        write!(f, "{}", Printable(&self.file))?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }

@@ -181,9 +181,13 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     };
     let usable = if root.mounts().mounts.is_lxcfs(MEMINFO) {
         // lxcfs shows the container's memory, and the huge pages of the whole machine: they take from the machine's.
-        match nodes::total(root).filter(|_| held > 0) {
-            Some(machine) => total.min(machine.saturating_sub(held)),
-            None => total,
+        match if held > 0 { nodes::total(root) } else { Ok(None) } {
+            Ok(Some(machine)) => total.min(machine.saturating_sub(held)),
+            Ok(None) => total,
+            Err(problem) => {
+                problems.push(*problem);
+                return (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), Some(total));
+            }
         }
     } else {
         total.saturating_sub(held)

@@ -68,10 +68,23 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     Some(Amount::MemoryNodes(granted))
 }
 
-/// The memory of all nodes of the machine, in bytes; `None`: not known.
-pub fn total(root: &Root) -> Option<u64> {
-    let online = root.with_text(&format!("{NODES}/online"), CpuSet::parse).ok()??;
-    online.iter().try_fold(0_u64, |sum, node| Some(sum.saturating_add(bytes(root, node).ok()??)))
+/// The memory of all nodes of the machine, in bytes; `None`: the kernel shows no nodes.
+pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
+    let file = format!("{NODES}/online");
+    let problem = |kind| {
+        Box::new(Problem { source: Source::file(file.clone()), kind, consequence: CONSEQUENCE.into() })
+    };
+    let online = match root.with_text(&file, CpuSet::parse) {
+        Ok(Some(online)) if !online.is_empty() => online,
+        Ok(_) => return Err(problem(ProblemKind::Absent)),
+        Err(ReadError::Missing) if !root.has_directory(NODES) => return Ok(None),
+        Err(error) => return Err(problem(ProblemKind::Unreadable(error))),
+    };
+    let mut sum = 0_u64;
+    for node in online.iter() {
+        sum = sum.saturating_add(bytes(root, node)?.ok_or_else(|| problem(ProblemKind::Absent))?);
+    }
+    Ok(Some(sum))
 }
 
 /// MemTotal of one node; `None`: there is no such node.

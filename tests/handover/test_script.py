@@ -92,7 +92,7 @@ class Script(unittest.TestCase):
         self.program(self.plain / "systemd-notify", '#!/bin/sh\nprintf "%s|" notified "$@"\n')
         run = [subprocess.run([SCRIPT, word], env=environment, capture_output=True, text=True, check=True) for word in ("--announce", "--reload")]
         try:
-            status = main.wait(0.5)
+            status = main.wait(2)
         except subprocess.TimeoutExpired:
             status = None
         return "".join(one.stdout for one in run), "".join(one.stderr for one in run), status

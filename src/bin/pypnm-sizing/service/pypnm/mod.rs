@@ -195,7 +195,16 @@ impl Installation {
                 installation.fault =
                     Some(format!("half installed: {metadata} has no entry point for it; install it again"));
             }
-        } else if !directories.is_empty() && script.as_deref().is_some_and(is_python_script) {
+        } else {
+            let has_package =
+                |directory: &&String| root.has_directory(&format!("{directory}/{}", program.import));
+            installation.packages = directories.iter().find(has_package).cloned();
+        }
+        if installation.version.is_none()
+            && installation.packages.is_none()
+            && !directories.is_empty()
+            && script.as_deref().is_some_and(is_python_script)
+        {
             installation.fault = Some(format!(
                 "half installed: pip has no record of {} there; install it again",
                 program.package

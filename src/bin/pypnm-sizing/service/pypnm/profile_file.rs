@@ -26,8 +26,8 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
     let machine = Root::machine();
     let mut looked = Vec::new();
     for packages in package_directories(&machine) {
-        let file = packages.join(SETTINGS);
-        let Some(path) = file.to_str() else {
+        let file = std::path::absolute(packages.join(SETTINGS));
+        let Some(path) = file.as_ref().ok().and_then(|file| file.to_str()) else {
             continue;
         };
         // What a service's user can write must not lead root anywhere.
