@@ -77,6 +77,12 @@ pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) 
     read_member(root, &member, problems).limits
 }
 
+/// Whether only version 2 is mounted, at its usual place: what the host gives to version 1 is then out of sight by design.
+fn has_only_v2(mounts: &[CgroupMount<'_>]) -> bool {
+    let is_v2 = |mount: &CgroupMount<'_>| mount.v1_options.is_none();
+    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_PLACE)
+}
+
 fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
     let path = String::with_capacity(128);
     let mut reader = LimitReader {
@@ -166,8 +172,10 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
         [memory, cpu, cpuset]
     };
-    for place in [&memory, &cpu, &cpuset].into_iter().flatten() {
-        reader.check_place(place);
+    if !has_only_v2(&mounts) {
+        for place in [&memory, &cpu, &cpuset].into_iter().flatten() {
+            reader.check_place(place);
+        }
     }
     if let Some(place) = memory {
         reader.memory(&place);

@@ -2,6 +2,7 @@
 //!
 //! They count where the process is the service already, or becomes it: `exec` in a container, the last look of
 //! `ExecStartPre=`, `check` at a process that runs. Never for the generator or a shell, whose cgroup is another.
+//! In a unit the affinity adds nothing: it is what PID 1 hands down or what `CPUAffinity=` says, and both count already.
 //! Where the kernel shows what the unit files or PID 1's cgroup say as well, that counts once more, which changes nothing.
 
 use crate::limits::{Limit, Scope, cgroup, host};
@@ -11,9 +12,11 @@ use crate::root::Root;
 /// Which process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// The one that asks.
+    /// The one that asks, in a container without systemd.
     Own,
-    /// Another, by its PID.
+    /// The one that asks, in a unit: its cgroup only.
+    InUnit,
+    /// The cgroup of another one in a unit, by its PID.
     Pid(u32),
 }
 
@@ -21,7 +24,7 @@ impl Process {
     /// Its directory in /proc (proc(5)).
     fn directory(self) -> String {
         match self {
-            Self::Own => "/proc/self".to_owned(),
+            Self::Own | Self::InUnit => "/proc/self".to_owned(),
             Self::Pid(pid) => format!("/proc/{pid}"),
         }
     }
@@ -32,6 +35,8 @@ impl Process {
 pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<Limit> {
     let directory = process.directory();
     let mut limits = cgroup::read_process(root, &format!("{directory}/cgroup"), problems);
-    limits.extend(host::affinity(root, &format!("{directory}/status"), Scope::Process, problems));
+    if process == Process::Own {
+        limits.extend(host::affinity(root, &format!("{directory}/status"), Scope::Process, problems));
+    }
     limits
 }

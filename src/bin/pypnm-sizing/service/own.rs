@@ -22,7 +22,7 @@ pub(crate) fn without_systemd(root: &Root) -> Option<Process> {
 /// For `ExecStartPre=` of `unit`: its cgroup is the service's if its path names the unit.
 pub(crate) fn within_unit(root: &Root, unit: &str) -> Option<Process> {
     let is_named = root.text(MEMBERSHIP).is_ok_and(|text| names_unit(&text, unit));
-    if is_named { Some(Process::Own) } else { without_systemd(root) }
+    if is_named { Some(Process::InUnit) } else { without_systemd(root) }
 }
 
 /// Whether a step of a path in a /proc/PID/cgroup is the unit. systemd puts a `_` before a name that the kernel might take

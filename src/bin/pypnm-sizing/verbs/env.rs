@@ -21,6 +21,7 @@ use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
+use pypnm_sizing::units::name::Name;
 use pypnm_sizing::{reasons, write};
 
 use crate::cli::{Env, Target};
@@ -45,6 +46,12 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     let resolved = root.is_machine() && hypothetical == Hypothetical::default();
     let text = sizing.units.iter().find(wanted).map(|unit| {
         let generated = generated::drop_in(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
+        // One that Units= no longer names is not sized after the next reload; until then it keeps its numbers.
+        let template = Name::parse(&unit.name).and_then(|name| name.template());
+        let named = sizing.config.units();
+        let is_named =
+            named.contains(&unit.name) || template.is_some_and(|template| named.contains(&template));
+        let generated = if is_named { generated } else { DropIn::default() };
         lines(root, unit, resolved, &generated)
     });
 

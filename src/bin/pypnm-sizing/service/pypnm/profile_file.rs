@@ -62,9 +62,11 @@ fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
 }
 
 /// Directories that Python packages lie in, in the order in which PyPNM would be found: a source checkout's (`pypnm
-/// serve` puts `src` of its working directory first), then those of the installations.
+/// serve` puts `src` of its working directory first), the active environment's, then those of the installations.
 fn package_directories(machine: &Root) -> Vec<PathBuf> {
+    let active = std::env::var("VIRTUAL_ENV").ok().filter(|directory| !directory.is_empty());
+    let active = active.map(|directory| super::package_directories(machine, &directory)).unwrap_or_default();
     let installations = find(machine, PYPNM, None);
-    let packages = installations.into_iter().filter_map(|installation| installation.packages);
-    std::iter::once(PathBuf::from("src")).chain(packages.map(PathBuf::from)).collect()
+    let installed = installations.into_iter().filter_map(|installation| installation.packages);
+    std::iter::once("src".to_owned()).chain(active).chain(installed).map(PathBuf::from).collect()
 }
