@@ -136,7 +136,7 @@ while read -r name number; do
     status=$?
     file=/var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf
     if [ ! -e $file ]; then found=none; elif [ "$(md5sum < $file)" = "$good" ]; then found=whole
-    elif [ "$(md5sum < $file)" = "$old" ]; then found=old; elif tail -1 $file | grep -q 'below .Service'; then found=other; else found=PART; fi
+    elif [ "$(md5sum < $file)" = "$old" ]; then found=old; elif tail -1 $file | grep -q "systemctl edit"; then found=other; else found=PART; fi
     said=silent; ! grep -q {name} /var/tmp/said || said=said
     echo $name-$number $status $found $said "$(ls -A /var/tmp/out/pypnm.service.d 2>/dev/null | grep -v '^10-' | tr '\\n' ' ')"
 done
