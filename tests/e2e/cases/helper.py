@@ -68,7 +68,7 @@ def changed_hardware(e2e):
         status, said, _ = helper(m, "apply")
         equal((status, "has not changed, not restarted" in said), (0, True), f"apply without a change: {said}")
         status, said, error = helper(m, "apply", "bob")
-        equal((status, said, "not permitted" in error, error.count("\n")), (2, "", True, 1), f"apply of an unprivileged user: {error}")
+        equal((status, said, "permission denied" in error, error.count("\n")), (2, "", True, 1), f"apply of an unprivileged user: {error}")
 
         m.hardware(cpus=4, memory_kb=KB_16G)
         everybody(m, 1, "it may use 4 CPUs, 15.63 GiB now", "fix: pypnm-sizing apply", topic="machine-changed")
