@@ -10,7 +10,7 @@
 //!   so it is rounded down, as automaxprocs does.
 //! - OpenJDK and sysinfo leave `memory.high` out; above it the kernel throttles and reclaims, so it is a ceiling.
 //! - All of them, and systemd's `physical_memory()`, take a file that can't be read or understood for "no limit"; here
-//!   it counts as the least there is. Only a file that is not there says that there is no limit.
+//!   it is assumed to be minimal. Only a file that is not there says that there is no limit.
 
 use std::borrow::Cow;
 

@@ -168,7 +168,7 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
     Some(Limit { scope, amount, source: source(), shared_by: 1 })
 }
 
-/// MemTotal less what is held for huge pages, and MemTotal itself; unreadable counts as the least memory.
+/// MemTotal less what is held for huge pages, and MemTotal itself; what cannot be read is assumed to be minimal.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     const INSTEAD: &str = "taking the safest low-memory baseline";
     let source = |key| Source::key(MEMINFO, 0, key);
