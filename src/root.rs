@@ -157,6 +157,8 @@ enum Others {
     Lead,
     /// To a file of theirs, but not by a link of theirs: it could lead anywhere.
     Own,
+    /// Likewise, but a sticky directory such as /tmp is not theirs to lead by.
+    OwnSticky,
     /// Nowhere, but a sticky directory such as /tmp may be on the way.
     Sticky,
     /// Nowhere.
@@ -380,7 +382,7 @@ impl Root {
         let base_stat = rustix::fs::fstat(&base)?;
         let check = |path: &[u8], stat: &Stat| {
             Step { path, mode: stat.st_mode, owner: stat.st_uid }
-                .check(self.user, walk.others == Others::Sticky)
+                .check(self.user, matches!(walk.others, Others::Sticky | Others::OwnSticky))
         };
         let must_be_trusted = matches!(walk.others, Others::Sticky | Others::Nothing);
         // Others may write somewhere on the way.
@@ -424,7 +426,7 @@ impl Root {
             }
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink if walk.follow || !pending.is_empty() => {
-                    if walk.others == Others::Own
+                    if matches!(walk.others, Others::Own | Others::OwnSticky)
                         && let Some(untrusted) = others
                     {
                         return Err(untrusted.into());
@@ -532,6 +534,13 @@ impl Root {
     pub fn with_owned_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
         let file = self.open_for(path, OFlags::empty(), Others::Sticky, &self.mounts().mounts)?;
         self.with_bytes_of(file, look)
+    }
+
+    /// Opens the directory at `path` for writing into it, be it somebody else's and on whatever file system: a link on the
+    /// way is followed only where nobody but root and the user that the program runs as could have made it.
+    pub fn open_guarded_directory(&self, path: &str) -> Result<OwnedFd, ReadError> {
+        self.open_for(path, OFlags::DIRECTORY, Others::OwnSticky, &Mounts::default())?
+            .ok_or(ReadError::Missing)
     }
 
     /// Whether every step of `path` belongs to root or the user that the program runs as, as for [`Root::with_owned_bytes`].
