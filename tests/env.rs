@@ -329,7 +329,7 @@ fn no_race_leads_root_elsewhere() {
         .arg(path("theirs"))
         .spawn()
         .unwrap();
-    for _ in 0..100 {
+    for _ in 0..50 {
         env(&["--write", path("theirs/s/below/p.env").to_str().unwrap()], &RESOLVED);
     }
     fs::write(path("done"), "").unwrap();
