@@ -88,7 +88,7 @@ pub fn open_directories(dir: &Path) -> Result<OwnedFd, WriteError> {
     };
     let mode = Mode::from_raw_mode(DIRECTORY_MODE);
     while let Some(name) = missing.pop() {
-        let made = match rustix::fs::mkdirat(&directory, name, mode) {
+        let is_new = match rustix::fs::mkdirat(&directory, name, mode) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(failed("create the directory", dir, errno)),
@@ -96,7 +96,7 @@ pub fn open_directories(dir: &Path) -> Result<OwnedFd, WriteError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         directory = rustix::fs::openat(&directory, name, flags, Mode::empty())
             .map_err(|errno| failed("open the directory", dir, errno))?;
-        if made {
+        if is_new {
             rustix::fs::fchmod(&directory, mode).map_err(|errno| failed("set the mode of", dir, errno))?;
         }
     }
