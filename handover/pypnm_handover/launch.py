@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -127,6 +128,12 @@ class Launcher:
         return self._answer
 
 
+def name_process(name: str) -> None:
+    """Gives this process a name of at most 15 bytes, see proc_pid_comm(5); its command line stays."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
+
+
 def _nothing() -> None:
     """PyPNM, before it has been found."""
 
@@ -155,6 +162,8 @@ class Service:
         self._sockets: list[Any] = []
         self._has_said_ready = False
         self._is_reloading = False
+        # How many were completed; 'handover --reload' waits for the next.
+        self._reloads = 0
         self._status = ""
         self.profile = self._configure(app, arguments)
 
@@ -213,6 +222,8 @@ class Service:
             messages.append("READY=1")
         elif self._is_reloading and (not supervisor.is_renewing or supervisor.keeps_failing):
             self._is_reloading = False
+            self._reloads += 1
+            name_process(f"handover/{self._reloads % 1000000}")
             messages.append("READY=1")
         if supervisor.is_stopping and not self._status.startswith("Finishing"):
             messages.append("STOPPING=1")
