@@ -160,7 +160,11 @@ fn pages_of_default_size(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     let file = format!("{NODES}/node{node}/meminfo");
     let pages = |text: &str| {
         let Some(value) = field(text, "HugePages_Total:") else {
-            return Ok(0);
+            // The three lines come together, and each ends in a newline: without it the rest is missing.
+            let is_cut_off = text.contains('\n') && !text.ends_with('\n');
+            let has_others =
+                ["HugePages_Free:", "HugePages_Surp:"].iter().any(|key| field(text, key).is_some());
+            return if is_cut_off || has_others { Err(ProblemKind::Absent) } else { Ok(0) };
         };
         decimal::<u64>(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of pages"))
     };
