@@ -1,5 +1,6 @@
 //! The command line: verbs, flags and what they mean, for the parser, the help and the completions alike.
 
+mod help;
 mod values;
 
 use std::ffi::OsString;
@@ -10,6 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::sizing::Hypothetical;
 
+use help::{
+    ABOUT, APPLY_EXAMPLES, CHECK_EXAMPLES, ENV_NOTES, EXAMPLES, EXEC_EXAMPLES, EXPLAIN_EXAMPLES,
+    PREVIEW_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES,
+};
 pub(crate) use values::FOR_EVER;
 use values::{cpus, evidence, gib, host, interval, memory, moment, time, unit};
 
@@ -25,18 +30,6 @@ pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
-
-const ABOUT: &str = "Sizes PyPNM's workers to the CPUs and memory that are really available";
-const EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing                              the profile of this machine at a glance
-  pypnm-sizing explain                      every limit, and the guide's steps
-  pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
-  pypnm-sizing check                        for people, cron and monitoring
-  pypnm-sizing apply --dry-run              what a reload and a restart would do
-
-Without a command, show is run. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
-see sizing.conf(5), pypnm-sizing(1).";
 
 /// For every verb.
 #[derive(Args)]
@@ -79,78 +72,6 @@ pub(crate) enum Command {
     /// What the recordings of `watch --record` say: a page, and what to set
     Report(Report),
 }
-
-const SHOW_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing show
-  pypnm-sizing show --cpus 4 --memory 8GB      the guide's balanced node
-  pypnm-sizing show --json | jq '.units[0].workers'";
-
-const EXPLAIN_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing explain
-  pypnm-sizing explain --unit pypnm-cmts.service
-  pypnm-sizing explain --memory-gib 15.63      with another machine's memory
-  pypnm-sizing explain --root /mnt/image       for an image that is mounted there";
-
-const PREVIEW_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing preview                         nothing is written anywhere
-  pypnm-sizing preview --cpus 16 --memory 64GB
-  systemctl cat pypnm.service                  what systemd has loaded, to compare";
-
-const EXEC_EXAMPLES: &str = "\
-Variables that are set and not empty stay, and so does a complete profile file
-of your own in PYPNM_SERVE_ENV_FILE. The command starts whatever happens.
-
-Status: 125 wrong usage, 126 the command can't be executed, 127 it is not there;
-else the command's own.
-
-Examples:
-  in an image's ENTRYPOINT:  pypnm-sizing exec -- /app/entrypoint.sh
-  by hand:                   pypnm-sizing exec pypnm serve --port 8000";
-
-const CHECK_EXAMPLES: &str = "\
-Exit status, as for monitoring plugins:
-  0  OK: the profile in use fits; numbers set by hand are fine, and named
-  1  WARNING: it does not fit; the line names the difference and the fix
-  2  CRITICAL: the service failed, keeps ending, or systemd has no such unit
-  3  UNKNOWN: no systemd here, hidden from this user, or wrong usage
-
-Examples:
-  pypnm-sizing check                           one line, with performance data
-  pypnm-sizing check --verbose
-  pypnm-sizing check --must-run                a stopped service is CRITICAL
-  pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
-
-const SETUP_EXAMPLES: &str = "\
-It prints a drop-in for the packaged unit that fits it to where PyPNM is, a
-comment with each setting. What would not work is refused, with the reason.
-Nothing is started, and nothing is changed without --write or --remove.
-
-Status:
-  0  printed, written, removed, or nothing to do
-  2  refused, or not possible; nothing was changed
-
-Examples:
-  pypnm-sizing setup ~/PyPNM                   what would be written
-  sudo pypnm-sizing setup ~/PyPNM --write
-  sudo systemctl enable --now pypnm.service
-  sudo pypnm-sizing setup --remove             back to the packaged unit";
-
-const APPLY_EXAMPLES: &str = "\
-Reloads systemd, restarts the service only where its workers or its recycle
-limit have changed, waits until it answers, and checks. A service that is not
-running is not started. Needs the rights that systemctl needs.
-
-Exit status:
-  0  done, or nothing to do     1  done, and check still finds something
-  2  it could not be done
-
-Examples:
-  pypnm-sizing apply --dry-run                 what would happen
-  sudo pypnm-sizing apply
-  sudo pypnm-sizing apply --no-restart         takes effect at the next start";
 
 /// Options that name another machine to try.
 #[derive(Args)]
@@ -276,19 +197,7 @@ pub(crate) struct Apply {
 }
 
 #[derive(Args)]
-#[command(after_help = "\
-PYPNM_SERVE_* in the environment win: an operator's Environment= in the unit
-reaches PyPNM. A value that PyPNM would crash on is replaced, with a warning.
-
-It stands in for PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
---memory-gib it writes the file as --write without a PATH does, unless there
-is --print-only.
-
-Examples:
-  show them:                    pypnm-sizing env
-  write them where PyPNM looks: pypnm-sizing env --write
-  another machine's:            pypnm-sizing env --cpus 16 --memory 64GB
-In a container use 'pypnm-sizing exec'.")]
+#[command(after_help = ENV_NOTES)]
 pub(crate) struct Env {
     #[command(flatten)]
     pub(crate) machine: Machine,
@@ -410,11 +319,3 @@ pub(crate) struct Report {
     #[arg(long, conflicts_with_all = ["json", "write_advice"])]
     pub(crate) adopt: bool,
 }
-
-const REPORT_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing report                          all that was recorded
-  pypnm-sizing report --since 7d --html week.html
-  pypnm-sizing report --json | jq '.findings[].line'
-  sudo pypnm-sizing report --adopt && sudo pypnm-sizing apply
-  ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";

@@ -15,6 +15,7 @@ use super::place::Home;
 use crate::cli::Setup;
 use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};
+use crate::service::process;
 use crate::service::pypnm::{self, Installation, Program, real_path};
 
 /// Directories with units of others that may start the same PyPNM.
@@ -166,12 +167,10 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
             bail!("{host} is not an address of this machine: --host names another one")
         }
         Some(Obstacle::Taken { pid: Some(pid) }) => {
-            let cgroup = root.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            if cgroup.lines().any(|line| line.split('/').any(|step| step == unit)) {
+            if process::unit_of(root, pid).as_deref() == Some(unit) {
                 return Ok(());
             }
-            let command = root.bytes(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let command = process::arguments(root, pid).join(" ");
             bail!(
                 "port {port} is taken by process {pid} ({}): stop it, or take another port with --port ({key})",
                 command.trim_end()
