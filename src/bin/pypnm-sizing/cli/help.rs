@@ -24,7 +24,7 @@ Examples:
   pypnm-sizing explain
   pypnm-sizing explain --unit pypnm-cmts.service
   pypnm-sizing explain --memory-gib 15.63      with another machine's memory
-  pypnm-sizing explain --root /mnt/image       for an image that is mounted there";
+  pypnm-sizing explain --root /mnt/image       for a mounted image";
 
 pub(super) const PREVIEW_EXAMPLES: &str = "\
 Examples:
@@ -34,10 +34,10 @@ Examples:
 
 pub(super) const EXEC_EXAMPLES: &str = "\
 Variables that are set and not empty stay, and so does a complete profile file
-of your own in PYPNM_SERVE_ENV_FILE. The command starts whatever happens.
+of your own in PYPNM_SERVE_ENV_FILE. The command is executed in any case.
 
-Status: 125 wrong usage, 126 the command can't be executed, 127 it is not there;
-else the command's own.
+Status: 125 wrong usage, 126 the command cannot be executed, 127 it was not
+found; otherwise that of the command.
 
 Examples:
   in an image's ENTRYPOINT:  pypnm-sizing exec -- /app/entrypoint.sh
@@ -57,13 +57,13 @@ Examples:
   pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
 
 pub(super) const SETUP_EXAMPLES: &str = "\
-It prints a drop-in for the packaged unit that fits it to where PyPNM is, a
-comment with each setting. What would not work is refused, with the reason.
+Prints a drop-in that adapts the packaged unit to the place where PyPNM is, with
+a comment on each setting. If it would not work, setup says why and refuses.
 Nothing is started, and nothing is changed without --write or --remove.
 
 Status:
   0  printed, written, removed, or nothing to do
-  2  refused, or not possible; nothing was changed
+  2  refused or failed; nothing was changed
 
 Examples:
   pypnm-sizing setup ~/PyPNM                   what would be written
@@ -73,12 +73,12 @@ Examples:
 
 pub(super) const APPLY_EXAMPLES: &str = "\
 Reloads systemd, restarts the service only where its workers or its recycle
-limit have changed, waits until it answers, and checks. A service that is not
-running is not started. Needs the rights that systemctl needs.
+limit have changed, waits until it answers, and checks the result. A service
+that is not running is not started. Needs the same privileges as systemctl.
 
 Exit status:
-  0  done, or nothing to do     1  done, and check still finds something
-  2  it could not be done
+  0  done, or nothing to do     1  done, but check still reports something
+  2  failed
 
 Examples:
   pypnm-sizing apply --dry-run                 what would happen
@@ -87,22 +87,23 @@ Examples:
 
 pub(super) const REPORT_EXAMPLES: &str = "\
 Examples:
-  pypnm-sizing report                          all that was recorded
+  pypnm-sizing report                          everything that was recorded
   pypnm-sizing report --since 7d --html week.html
   pypnm-sizing report --json | jq '.findings[].line'
   sudo pypnm-sizing report --adopt && sudo pypnm-sizing apply
   ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";
 
 pub(super) const ENV_NOTES: &str = "\
-PYPNM_SERVE_* in the environment win: an operator's Environment= in the unit
-reaches PyPNM. A value that PyPNM would crash on is replaced, with a warning.
+PYPNM_SERVE_* in the environment take precedence, so an operator's Environment=
+in the unit reaches PyPNM. A value that PyPNM would crash on is replaced, with a
+warning.
 
-It stands in for PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
---memory-gib it writes the file as --write without a PATH does, unless there
-is --print-only.
+Replaces PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
+--memory-gib it writes the file as --write without a PATH does, unless
+--print-only is given.
 
 Examples:
-  show them:                    pypnm-sizing env
+  print them:                   pypnm-sizing env
   write them where PyPNM looks: pypnm-sizing env --write
-  another machine's:            pypnm-sizing env --cpus 16 --memory 64GB
+  for another machine:          pypnm-sizing env --cpus 16 --memory 64GB
 In a container use 'pypnm-sizing exec'.";

@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Show the profile of this machine at a glance (the default)
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
-    /// Show every limit found, the tightest, the guide's steps, what was set by hand
+    /// Show every limit found, the tightest, the guide's steps, and what was set by hand
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Show),
     /// Print the drop-in that the generator would write
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Preview(Preview),
     /// Print or write the four lines of PyPNM's profile
     Env(Env),
-    /// Size PyPNM to what this process may use, and become the command: for containers
+    /// Size PyPNM to the limits of this process, and execute a command: for containers
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
     /// Check whether what systemd has loaded, and what runs, still fits the machine
@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Ready(Ready),
     /// Watch the live workers, and advise what to set
     Watch(Watch),
-    /// What the recordings of `watch --record` say: a page, and what to set
+    /// Summarize the recordings of `watch --record`, and advise what to set
     Report(Report),
 }
 
@@ -160,7 +160,7 @@ pub(crate) struct Setup {
     /// The checkout, or the virtual environment (default: the only PyPNM on this machine)
     #[arg(value_name = "DIR", conflicts_with = "remove")]
     pub(crate) dir: Option<PathBuf>,
-    /// The packaged unit that is to start it
+    /// The packaged unit that starts it
     #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
     pub(crate) unit: String,
     /// The user to run it as (default: the owner of the directory)
@@ -169,13 +169,13 @@ pub(crate) struct Setup {
     /// The address to listen on (default: as in /etc/pypnm/pypnm.env, else 127.0.0.1)
     #[arg(long, value_name = "HOST", conflicts_with = "remove", value_parser = host)]
     pub(crate) host: Option<String>,
-    /// The port to listen on (default: likewise, else 8000)
+    /// The port to listen on (default: as in /etc/pypnm/pypnm.env, else 8000)
     #[arg(long, value_name = "PORT", conflicts_with = "remove", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
-    /// Write the drop-in, and have systemd read it
+    /// Write the drop-in, and reload systemd
     #[arg(long, conflicts_with = "remove")]
     pub(crate) write: bool,
-    /// Remove the drop-in, and have systemd read that
+    /// Remove the drop-in, and reload systemd
     #[arg(long)]
     pub(crate) remove: bool,
 }
@@ -185,7 +185,7 @@ pub(crate) struct Apply {
     /// Only this unit (default: every unit that is sized)
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, but change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Reload only; the service takes its new profile at its next start
@@ -205,7 +205,7 @@ pub(crate) struct Env {
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
     write: Option<Option<PathBuf>>,
-    /// Only print them, whatever other options are given
+    /// Only print them, regardless of other options
     #[arg(long)]
     print_only: bool,
     /// The unit whose profile it is [default: the first of Units=]
@@ -247,7 +247,7 @@ pub(crate) struct Ready {
     /// The service's main process [default: $MAINPID, as systemd sets it]
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: Option<u32>,
-    /// Give up after so many seconds
+    /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
 }
@@ -262,10 +262,10 @@ pub(crate) struct Watch {
     /// Watch this process and its children instead: a PyPNM started by hand or in a container
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s where it is recorded]
+    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// The length of a block of evidence: one before anything is advised, three for demand, six for growth
+    /// The length of a block of evidence: any advice takes one, advice on demand three, on growth six
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time (default: at Ctrl-C)
@@ -274,7 +274,7 @@ pub(crate) struct Watch {
     /// One line of JSON for each sample, and one at the end
     #[arg(long)]
     pub(crate) json: bool,
-    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
+    /// At the end, print only the advice on stdout, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
     /// Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`
@@ -300,22 +300,22 @@ pub(crate) struct Report {
     /// The unit to report on [default: the first of Units= that was recorded]
     #[arg(long, value_name = "UNIT")]
     pub(crate) unit: Option<String>,
-    /// Only what was recorded since then: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS
+    /// Only what was recorded since TIME: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) since: Option<f64>,
-    /// Only what was recorded before then
+    /// Only what was recorded before TIME
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) until: Option<f64>,
-    /// For programs: one JSON object, see pypnm-sizing(1)
+    /// Print one JSON object, for programs; see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write a page with plots to FILE, which needs nothing else to be shown
+    /// Write a self-contained page with plots to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Print the advice as a drop-in for sizing.conf.d, and nothing else
+    /// Print only the advice, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
-    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and say what `apply` would change
+    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and show what `apply` would change
     #[arg(long, conflicts_with_all = ["json", "write_advice"])]
     pub(crate) adopt: bool,
 }

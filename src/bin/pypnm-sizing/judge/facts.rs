@@ -223,7 +223,7 @@ fn mistakes(problems: &[Problem]) -> Vec<String> {
     problems.iter().filter(is_mistake).map(ToString::to_string).collect()
 }
 
-/// The services in which a PyPNM runs and that are none of `names`.
+/// The services that a PyPNM runs in, other than `names`.
 pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);
     let servers = processes.iter().filter(|process| process.is_pypnm());

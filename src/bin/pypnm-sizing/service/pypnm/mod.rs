@@ -293,7 +293,7 @@ fn package_directories(root: &Root, environment: &str) -> Vec<String> {
         .collect()
 }
 
-/// The names in a directory, so many that a mistake costs nothing; none where it can't be read.
+/// The names in a directory, at most [`MOST_DIRECTORIES`]; none if it can't be read.
 fn names(root: &Root, directory: &str) -> Vec<String> {
     let entries = root.entries(directory).unwrap_or_default();
     entries.into_iter().map(|entry| entry.name).take(MOST_DIRECTORIES).collect()

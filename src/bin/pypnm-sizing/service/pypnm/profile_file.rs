@@ -53,7 +53,7 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
 /// `PnmFileRetrieval.runtime_dir` of a system.json.
 fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
     let settings: Value = serde_json::from_str(text).map_err(|error| {
-        anyhow!("{path}: {error}; PyPNM would not start with it. Mend it, or --write PATH")
+        anyhow!("{path}: {error}; PyPNM would not start with it. Fix it, or use --write PATH")
     })?;
     match settings.pointer("/PnmFileRetrieval/runtime_dir") {
         Some(Value::String(dir)) if !dir.trim().is_empty() => Ok(dir.clone()),
