@@ -68,7 +68,7 @@ impl Candidate<'_> {
         self.says("from multiprocessing.resource_tracker import")
     }
 
-    /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper stands before them.
+    /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper precedes them.
     pub fn is_server(&self) -> bool {
         program(self.arguments) != Program::Unknown
     }

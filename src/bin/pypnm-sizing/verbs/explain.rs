@@ -17,7 +17,9 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
 use crate::service::pypnm::{self, Program};
-use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
+use crate::wording::{
+    PypnmDefault, chosen, headline, out_of_reach, settings, state, turned_off, unsized_units,
+};
 use answer::{ExplainAnswer, UnitAnswer, scope};
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
@@ -118,6 +120,13 @@ fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
             page.row("  - ", 4, &format!("editable: its source is {source}"));
         }
     }
+    let Some(definition) = &unit.definition else { return };
+    for lost in pypnm::lost_program(root, program, definition, &found, true) {
+        page.row("  - ", 4, &lost.text);
+    }
+    if let Some(command) = pypnm::out_of_reach(root, program, definition, &found) {
+        page.row("  - ", 4, &out_of_reach(&unit.name, &command));
+    }
 }
 
 /// The limits on one resource, and what remains of the tightest.
@@ -171,7 +180,8 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
                 Resource::Cpu => unit.config.reserve_cpus.as_ref().map(|set| &set.source),
                 Resource::Memory => unit.config.reserve_memory.as_ref().map(|set| &set.source),
             };
-            let at = set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, place(source)));
+            let at =
+                set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, source.place()));
             let (kept, before) = (written(grant.reserved), written(offered));
             parts.push(format!(", {kept} reserved{at} (before: {before})"));
         }
@@ -216,7 +226,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     let memory = Gb(unit.capacity.memory.amount);
     let (cap, raised) = match &unit.config.max_workers {
         Some(set) => {
-            (format!("MaxWorkers={} ({})", set.value, place(&set.source)), set.value > DEFAULT_MAX_WORKERS)
+            (format!("MaxWorkers={} ({})", set.value, set.source.place()), set.value > DEFAULT_MAX_WORKERS)
         }
         None => (format!("MaxWorkers= ({DEFAULT_MAX_WORKERS} by default)"), false),
     };
@@ -235,7 +245,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         },
     ];
     if let (Some(value), Some(set)) = (profile.per_worker_target, &unit.config.memory_per_worker) {
-        let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), place(&set.source));
+        let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), set.source.place());
         steps.push(Step { name: "Each", value, why, guide: None });
     }
     let by_hand = profile.workers_step == WorkersStep::Operator;

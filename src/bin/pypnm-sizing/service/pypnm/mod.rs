@@ -1,8 +1,10 @@
 //! The PyPNM that is installed here: where, which version, and whether it takes a worker profile.
 //!
 //! Owns what an installation is and what a person reads about it. Runs no Python: pip and venv leave all of it in files,
-//! whose formats [`metadata`] knows. Finding installations is [`search`]'s, where PyPNM keeps its profile [`profile_file`]'s.
+//! whose formats [`metadata`] knows. [`installed`] finds installations, [`search`] knows where a unit looks for
+//! its program, and [`profile_file`] where PyPNM keeps its profile.
 
+mod installed;
 mod metadata;
 mod profile_file;
 mod search;
@@ -14,12 +16,15 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
-use self::search::start_words;
+use self::installed::start_words;
+pub(crate) use installed::{find, in_directory, is_checkout, started_by, variable_of};
 pub(crate) use profile_file::profile_file;
-pub(crate) use search::{find, in_directory, is_checkout, started_by, variable_of};
+pub(crate) use search::{LostProgram, lost_program, out_of_reach};
 
 /// What the packaged unit looks into first.
 const PACKAGED: &str = "/opt/pypnm";
+/// What systemd looks through where the unit sets no path (systemd.exec(5), `$PATH`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// More home directories, and more directories in a checkout, are not looked into.
 const MOST_DIRECTORIES: usize = 256;
 /// As the kernel: path_resolution(7).
@@ -222,11 +227,11 @@ impl Installation {
                     let home = home.as_deref().and_then(metadata::home);
                     let from = home.map_or_else(String::new, |home| format!(" of {home}"));
                     format!(
-                        "its {interpreter} is a dangling link: the Python{from} it was made from is gone; make the environment again"
+                        "its {interpreter} is a dangling link: the Python{from} that it was created from is gone; recreate the environment"
                     )
                 }
                 None => format!(
-                    "it is to be run by {interpreter}, which does not exist: was the directory moved? make the environment again"
+                    "its interpreter {interpreter} does not exist: was the directory moved? recreate the environment"
                 ),
             });
         } else if self.fault.is_none()

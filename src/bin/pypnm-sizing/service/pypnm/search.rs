@@ -1,186 +1,227 @@
-//! Finds installations: by what a unit starts, the caller's environment, and the places where PyPNM is usually kept.
+//! Where a unit looks for the program that it starts, and what of that leads nowhere: drop-ins for pypnm-sizing 0.1.0,
+//! whose unit had `ExecSearchPath=` and started `pypnm` by its bare name, and a PyPNM outside the unit's `PATH`.
+//!
+//! Owns the findings and what to write instead; reads no setting that the unit's files do not have.
 
 use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::problem::Source;
-use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Unit, specifier};
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::units::{Assignment, Unit};
 
-use super::{Found, Installation, PACKAGED, Program, base_name, names, prefix_of, real_path};
+use super::installed::{path_of, variable_of};
+use super::{DEFAULT_PATH, Found, Installation, Program, real_path};
 
-/// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
-const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
-/// What `git clone` names a checkout, in the places where one is usually kept.
-const CHECKOUT: &str = "PyPNM";
-const CHECKOUT_PARENTS: [&str; 3] = ["/root", "/opt", "/srv"];
-/// Environments of pipx and uv, below a home directory, and pipx's for all users.
-const TOOLS: [&str; 3] = [".local/share/pipx/venvs", ".local/pipx/venvs", ".local/share/uv/tools"];
-const TOOLS_OF_ALL: &str = "/opt/pipx/venvs";
+/// The launcher of the packaged units, pypnm-sizing-handover(7).
+const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
+/// Where the package's units are; the second is the same where /usr is not merged.
+const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system/", "/lib/systemd/system/"];
+/// What may precede the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
+const PREFIXES: [char; 6] = ['@', '-', '+', '!', '|', ':'];
 
-/// All installations of the program that are found, the one that the unit starts first.
-pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
-    let mut places = Vec::new();
-    if let Some(unit) = unit {
-        of_unit(root, program, unit, &mut places);
-    }
-    let prefix_on = |path: &str| on_path(root, path, program);
-    if root.is_machine() {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        places.extend(variable("VIRTUAL_ENV").map(|directory| (directory, Found::VirtualEnv)));
-        places.extend(variable("PATH").and_then(|path| prefix_on(&path)).map(|prefix| (prefix, Found::Path)));
-    }
-    places.push((PACKAGED.to_owned(), Found::Packaged));
-    places.extend(SYSTEM_PREFIXES.map(|prefix| (prefix.to_owned(), Found::System)));
-    if root.is_machine()
-        && let Some(directory) = std::env::current_dir().ok().as_deref().and_then(|path| path.to_str())
-    {
-        places.extend(environments_of(root, directory));
-    }
-    let mut homes = names(root, "/home").into_iter().map(|name| format!("/home/{name}")).collect::<Vec<_>>();
-    homes.push("/root".to_owned());
-    for home in &homes {
-        places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Found::Tool)));
-        places.push((format!("{home}/.local"), Found::System));
-    }
-    places.push((format!("{TOOLS_OF_ALL}/{}", program.package), Found::Tool));
-    for parent in homes.iter().map(String::as_str).chain(CHECKOUT_PARENTS) {
-        places.extend(environments_of(root, &format!("{parent}/{CHECKOUT}")));
-    }
-    let mut found: Vec<Installation> = Vec::new();
-    let mut seen = Vec::new();
-    for (environment, how) in places {
-        // A command on PATH is most often a link into its environment.
-        let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
-        let Some(environment) =
-            real_path(root, &command).and_then(|command| prefix_of(&command)).or(Some(environment))
-        else {
-            continue;
-        };
-        if !seen.contains(&environment) {
-            found.extend(Installation::read(root, &environment, program, how));
-            seen.push(environment);
-        }
-    }
-    found
+/// A setting that does not lead to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostProgram {
+    /// What is wrong, where, and what to write instead.
+    pub(crate) text: String,
+    /// Whether the program that the operator meant is not what is started.
+    pub(crate) is_harmful: bool,
 }
 
-/// The installations in a directory that a person named: it is an environment, or a checkout that has some, whatever
-/// their names are.
-pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Vec<Installation> {
-    let own = Installation::read(root, directory, program, Found::Given);
-    let inside = environments_of(root, directory);
-    own.into_iter()
-        .chain(inside.into_iter().filter_map(|(place, how)| Installation::read(root, &place, program, how)))
-        .collect()
-}
-
-/// Whether a directory is a checkout of the program's source, installed or not.
-pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
-    root.has_directory(&format!("{directory}/src/{}", program.import))
-}
-
-/// The virtual environments (PEP 405) right below a directory.
-pub(crate) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
-    let mut found: Vec<String> = names(root, directory)
-        .into_iter()
-        .map(|name| format!("{directory}/{name}"))
-        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
-        // A link is another name of the same.
-        .filter_map(|path| real_path(root, &path))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
-}
-
-/// What the unit's commands lead to: a program of that name, a Python or a uvicorn beside one, a checkout's script; else
-/// what the unit's `PATH` has.
-fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
-    let words = start_words(unit);
-    for (word, source) in &words {
-        let how = || Found::Unit((*source).clone());
-        let Some(prefix) = real_path(root, word).as_deref().and_then(prefix_of).or_else(|| prefix_of(word))
-        else {
-            continue;
-        };
-        let name = base_name(word);
-        if name == program.command {
-            places.push((prefix, how()));
-        } else if name.starts_with("python") || name == "uvicorn" {
-            // Of a virtual environment, whose Python is a link: not resolved.
-            places.extend(prefix_of(word).map(|prefix| (prefix, how())));
-        } else if let Some((checkout, _)) = word.rsplit_once("/scripts/") {
-            let inside = environments_of(root, checkout);
-            places.extend(inside.into_iter().map(|(place, _)| (place, how())));
-        }
-    }
-    if let Some((_, source)) =
-        words.iter().find(|(word, _)| !word.starts_with('/') && base_name(word) == program.command)
-        && let Some(prefix) = on_path(root, &path_of(unit), program)
-    {
-        places.push((prefix, Found::Unit((*source).clone())));
-    }
-}
-
-/// The words of the unit's `ExecStart=` in effect, without systemd's prefixes, specifiers replaced.
-pub(super) fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
-    let mut all = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            all.clear();
-        }
-        let words = Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok);
-        for (index, word) in words.enumerate() {
-            let word =
-                if index == 0 { word.trim_start_matches(['@', '-', '+', '!', '|', ':']) } else { &word };
-            let name = unit.name_at(assignment);
-            let expanded = name.and_then(|name| specifier::expand(word, &name).ok().map(Into::into));
-            all.push((expanded.unwrap_or_else(|| word.to_owned()), &assignment.source));
-        }
-    }
-    all
-}
-
-/// Which command of the unit starts the installation; `None`: none does.
-pub(crate) fn started_by(
+/// Settings of the unit by which its program is not found. `is_loaded`: systemd has loaded the unit; versions before 250
+/// ignore `ExecSearchPath=` and load no unit whose program they cannot find.
+pub(crate) fn lost_program(
     root: &Root,
     program: Program,
     unit: &Unit,
-    installation: &Installation,
-) -> Option<Source> {
-    let mut places = Vec::new();
-    of_unit(root, program, unit, &mut places);
-    places.into_iter().find_map(|(environment, found)| match found {
-        Found::Unit(source) if environment == installation.environment => Some(source),
-        _ => None,
+    found: &[Installation],
+    is_loaded: bool,
+) -> Vec<LostProgram> {
+    let search = search_path(unit);
+    let commands = commands(unit);
+    let mut lost: Vec<LostProgram> =
+        commands.iter().filter_map(|command| bare(root, program, unit, found, command, is_loaded)).collect();
+    let is_bare = |command: &&Assignment| first_word(command).is_some_and(|word| !word.starts_with('/'));
+    if let Some((path, source)) = search.filter(|_| !commands.is_empty() && !commands.iter().any(is_bare)) {
+        lost.extend(without_effect(root, program, unit, &path, source));
+    }
+    lost
+}
+
+/// A command without a path that is in none of the directories in which systemd looks for it.
+fn bare(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    found: &[Installation],
+    command: &Assignment,
+    is_loaded: bool,
+) -> Option<LostProgram> {
+    let word = first_word(command).filter(|word| word == program.command)?;
+    let search = search_path(unit).filter(|_| is_loaded).map(|(path, _)| path);
+    let path = search.as_deref().unwrap_or(DEFAULT_PATH);
+    if directory_with(root, path, program) != Reach::No {
+        return None;
+    }
+    let value = command.value.trim_start_matches(PREFIXES);
+    // The prefix @ gives the program another name than its own: the line is the operator's to write.
+    let arguments = value.strip_prefix(&word).filter(|_| !command.value.contains('@')).unwrap_or(" …");
+    let on_path = matches!(directory_with(root, &path_of(unit), program), Reach::Yes(_));
+    let usable = found.iter().find(|installation| installation.fault.is_none());
+    let start = match usable {
+        _ if on_path => word,
+        Some(installation) => installation.command.clone(),
+        None => format!("/opt/pypnm/bin/{word}"),
+    };
+    let launcher = if is_packaged(unit) {
+        format!("{LAUNCHER} ")
+    } else if on_path {
+        "/usr/bin/env ".to_owned()
+    } else {
+        String::new()
+    };
+    let old = if search_path(unit).is_some() && !is_loaded {
+        "; systemd before 250 has no ExecSearchPath="
+    } else {
+        ""
+    };
+    Some(LostProgram {
+        text: format!(
+            "ExecStart={}, {}: systemd looks for {} in {path} and does not find it{old}; write instead: \
+             ExecStart={launcher}{start}{arguments}",
+            command.value,
+            command.source.place(),
+            program.command,
+        ),
+        is_harmful: true,
     })
 }
 
-/// A variable that the unit's `Environment=` sets.
-pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
-    let mut value = None;
-    for assignment in unit.assignments_of("Environment") {
+/// `ExecSearchPath=` where no command needs it, and the `PATH` of the unit's processes is set by `Environment=`, which
+/// wins over it.
+fn without_effect(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    path: &str,
+    source: &Source,
+) -> Option<LostProgram> {
+    let set = variable_of(unit, "PATH")?;
+    let meant = directory_with(root, path, program);
+    let started = directory_with(root, &set, program);
+    let is_harmful = matches!(meant, Reach::Yes(_)) && meant != started;
+    let what = match &started {
+        Reach::Yes(command) if is_harmful => format!(", and {command} is started"),
+        Reach::No if is_harmful => format!(", and no {} is found", program.command),
+        _ => String::new(),
+    };
+    Some(LostProgram {
+        text: format!(
+            "ExecSearchPath={path}, {}, has no effect: the unit finds its program by Environment=PATH={what}; write instead: \
+             Environment=PATH={}",
+            source.place(),
+            if path.split(':').any(|directory| directory == "/usr/bin") {
+                path.to_owned()
+            } else {
+                format!("{path}:{DEFAULT_PATH}")
+            }
+        ),
+        is_harmful,
+    })
+}
+
+/// How to make a service of a PyPNM that the unit does not find; `None`: it finds one, or there is none that can start.
+pub(crate) fn out_of_reach(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    found: &[Installation],
+) -> Option<String> {
+    if !is_packaged(unit) || found.iter().any(|one| matches!(one.found, Found::Unit(_))) {
+        return None;
+    }
+    if directory_with(root, &path_of(unit), program) != Reach::No {
+        return None;
+    }
+    let mut usable = found.iter().filter(|installation| installation.fault.is_none());
+    let first = usable.next()?;
+    let directory = match &first.found {
+        Found::Checkout(directory) => directory,
+        _ => &first.environment,
+    };
+    let for_unit =
+        if unit.name == "pypnm.service" { String::new() } else { format!(" --unit {}", unit.name) };
+    Some(format!("pypnm-sizing setup {directory}{for_unit}"))
+}
+
+/// Where the program is looked for: by systemd where the unit starts it by its bare name, else by what the unit starts.
+pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
+    let is_bare = |command: &&Assignment| first_word(command).is_some_and(|word| word == program.command);
+    if commands(unit).iter().any(is_bare) {
+        search_path(unit).map_or_else(|| DEFAULT_PATH.to_owned(), |(path, _)| path)
+    } else {
+        path_of(unit)
+    }
+}
+
+/// Whether the unit is the package's.
+fn is_packaged(unit: &Unit) -> bool {
+    let is_in = |file: &str| PACKAGED_UNITS.iter().any(|directory| file.starts_with(directory));
+    unit.fragment.as_deref().is_some_and(is_in)
+}
+
+/// The `ExecStart=` in effect.
+fn commands(unit: &Unit) -> Vec<&Assignment> {
+    let mut commands = Vec::new();
+    for assignment in unit.assignments_of("ExecStart") {
         if assignment.value.is_empty() {
-            value = None;
-        }
-        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
-            let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
-            value = set.map(str::to_owned).or(value);
+            commands.clear();
+        } else {
+            commands.push(assignment);
         }
     }
-    value
+    commands
 }
 
-/// `PATH` that the unit's `Environment=` sets, else systemd's own.
-fn path_of(unit: &Unit) -> String {
-    let default = || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned();
-    variable_of(unit, "PATH").unwrap_or_else(default)
+/// The program of a command, without systemd's prefixes.
+fn first_word(command: &Assignment) -> Option<String> {
+    let word = Words::new(&command.value, is_whitespace, true).next()?.ok()?;
+    let word = word.trim_start_matches(PREFIXES);
+    (!word.is_empty()).then(|| word.to_owned())
 }
 
-/// The prefix of the first directory on `path` that has the program.
-fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
-    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
-    let command = directories
-        .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
-        .find(|command| real_path(root, command).is_some())?;
-    prefix_of(&real_path(root, &command)?)
+/// `ExecSearchPath=` in effect and the last place that sets it: assignments add up, an empty one resets.
+fn search_path(unit: &Unit) -> Option<(String, &Source)> {
+    let mut directories: Vec<&str> = Vec::new();
+    let mut source = None;
+    for assignment in unit.assignments_of("ExecSearchPath") {
+        if assignment.value.is_empty() {
+            directories.clear();
+        }
+        directories.extend(assignment.value.split(':').filter(|directory| !directory.is_empty()));
+        source = Some(&assignment.source);
+    }
+    (!directories.is_empty()).then(|| Some((directories.join(":"), source?)))?
+}
+
+/// Whether a program is in one of some directories.
+#[derive(Debug, PartialEq, Eq)]
+enum Reach {
+    /// It is, and this is its file.
+    Yes(String),
+    No,
+    /// A directory cannot be looked into by the caller.
+    Unknown,
+}
+
+fn directory_with(root: &Root, path: &str, program: Program) -> Reach {
+    let mut reach = Reach::No;
+    for directory in path.split(':').filter(|directory| directory.starts_with('/')) {
+        let command = format!("{}/{}", directory.trim_end_matches('/'), program.command);
+        match root.bytes(&command) {
+            Err(ReadError::Missing | ReadError::Directory) => {}
+            Ok(_) => return Reach::Yes(real_path(root, &command).unwrap_or(command)),
+            Err(_) => reach = Reach::Unknown,
+        }
+    }
+    reach
 }

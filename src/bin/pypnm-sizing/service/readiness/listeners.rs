@@ -133,8 +133,8 @@ impl Wait<'_> {
         let holds = |pid: &u32| sockets::held(*pid).is_ok_and(|held| held.contains(&inode));
         match (process::all_pids(self.machine).into_iter().find(holds), user) {
             (Some(pid), _) => self.with_name(pid),
-            (None, Some(user)) => format!("a process of user {user} that cannot be seen from here"),
-            (None, None) => "a process that cannot be seen from here".to_owned(),
+            (None, Some(user)) => format!("a process of user {user} that is not visible from here"),
+            (None, None) => "a process that is not visible from here".to_owned(),
         }
     }
 

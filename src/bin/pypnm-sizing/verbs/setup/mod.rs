@@ -49,7 +49,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         old_version(&installation, program);
         return answer(&format!(
-            "{} starts {} as it is: there is nothing to set up.\n",
+            "{} already starts {}: there is nothing to set up.\n",
             arguments.unit, installation.command
         ));
     }
@@ -100,7 +100,7 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     if !is_same {
         write::create_directories(Path::new(directory))
             .and_then(|()| write::replace(Path::new(directory), DROP_IN, text))
-            .with_context(|| format!("{unit} is as it was; setup --write must run as root"))?;
+            .with_context(|| format!("{unit} is unchanged; run setup --write as root"))?;
     }
     // A reload that failed before is made up for.
     systemctl::reload()?;
@@ -137,7 +137,7 @@ fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     let _ = std::fs::remove_dir(directory);
     systemctl::reload()?;
     answer(&format!(
-        "Removed {path}; systemd has reloaded.\nA running {unit} goes on until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
+        "Removed {path}; systemd has reloaded.\nA running {unit} continues until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
     ))
 }
 
@@ -148,7 +148,7 @@ fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
         Ok(text) if text.starts_with(MARK) => Ok(()),
         Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
         Ok(_) | Err(_) => {
-            bail!("{path} is not from 'pypnm-sizing setup': left as it is; move it away, or rename it")
+            bail!("{path} was not written by 'pypnm-sizing setup' and is left alone: move or rename it")
         }
     }
 }
@@ -195,7 +195,7 @@ fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installati
         ([one], _) => Ok(one.clone()),
         ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
         ([], []) if pypnm::is_checkout(root, &directory, program) => bail!(
-            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, to its end",
+            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish",
             program.command
         ),
         ([], []) => bail!(
@@ -297,9 +297,7 @@ fn account(
     }
     match Account::of(root, &owner.to_string()) {
         Some(account) => Ok(Some(account)),
-        None => bail!(
-            "{place} belongs to the user with the number {owner}, which has no account: name one with --user"
-        ),
+        None => bail!("{place} belongs to UID {owner}, which has no account: name one with --user"),
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn plain(path: &str) -> anyhow::Result<()> {
     match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
         None => Ok(()),
         Some(c) => {
-            bail!("{path}: systemd takes {c:?} in a path for something else; move it to a path without it")
+            bail!("{path}: {c:?} in a path has a special meaning for systemd; move it to a path without it")
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
     let nearest = mounts.lines().filter_map(of_path).max_by_key(|(point, _)| point.len());
     if let Some((point, kind)) = nearest.filter(|(_, kind)| kind == "ecryptfs" || kind.starts_with("fuse.")) {
         bail!(
-            "{point}, which {path} is in, is a file system ({kind}) of a user who is logged in: at boot it is not there; move PyPNM out of it"
+            "{path} is on {point}, a file system ({kind}) of a user who is logged in, which is not there at boot; move PyPNM out of it"
         );
     }
     Ok(())
@@ -140,7 +140,7 @@ pub(super) fn address(
     for (key, value) in given {
         let Some(value) = value else { continue };
         if let Some(set) = in_file(key).filter(|set| set.value != value) {
-            bail!("{file}:{}: {key}={} wins over setup: change it there", set.line, set.value);
+            bail!("{file}:{}: {key}={} takes precedence over setup: change it there", set.line, set.value);
         }
         words.push((key.clone(), value));
     }
@@ -164,7 +164,7 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
     match listener::obstacle(root, address, port) {
         None => Ok(()),
         Some(Obstacle::NotOurs) => {
-            bail!("{host} is not an address of this machine: --host names another one")
+            bail!("{host} is not an address of this machine: choose another with --host")
         }
         Some(Obstacle::Taken { pid: Some(pid) }) => {
             if process::unit_of(root, pid).as_deref() == Some(unit) {
