@@ -167,7 +167,9 @@ impl<'a> Wait<'a> {
         self.workers.look(&self.family, pid, &command_line);
         if self.workers.keep_failing() {
             let failed = self.workers.failed.len();
-            return Err(NotReady::No(format!("{failed} workers have died at their start, and none has answered")));
+            return Err(NotReady::No(format!(
+                "{failed} workers have died at their start, and none has answered"
+            )));
         }
         let reports = std::mem::take(&mut self.received);
         if self.next_look <= Instant::now() || !reports.is_empty() {
