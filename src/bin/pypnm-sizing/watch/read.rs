@@ -13,6 +13,7 @@ use super::cost::{Cost, seconds_since_boot};
 use super::find::{Stat, Target, arguments, main_of, processes};
 use super::place::{Place, value_of};
 use super::queue::Queue;
+use crate::service::container;
 
 /// The part of one CPU that reading shares may take.
 const SHARES_BUDGET: f64 = 0.004;
@@ -178,7 +179,9 @@ fn limit_in_effect(machine: &Root, pid: u32, arguments: &[String]) -> Option<u32
         return variable("UVICORN_LIMIT_MAX_REQUESTS").map_or(Some(0), |value| value.parse().ok());
     }
     let file = variable("PYPNM_SERVE_ENV_FILE").filter(|path| path.starts_with('/'))?;
-    let text = machine.text(&format!("/proc/{pid}/root{file}")).ok()?;
+    // Below the process's own root, which may be a container's.
+    let files = container::Files::of(machine, pid).ok()?;
+    let text = container::profile_text(machine, &files, &[pid], &file).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix("PYPNM_SERVE_LIMIT_MAX_REQUESTS="))?;
     value.trim().parse().ok()
 }
