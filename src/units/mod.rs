@@ -19,7 +19,7 @@ use crate::problem::Source;
 use crate::units::name::{Name, Type};
 
 /// The settings that are read, of services and of slices alike where they have them.
-pub const KEYS: [&str; 21] = [
+pub const KEYS: [&str; 22] = [
     "Slice",
     "MemoryMax",
     "MemoryHigh",
@@ -39,6 +39,7 @@ pub const KEYS: [&str; 21] = [
     "UnsetEnvironment",
     "ExecStart",
     "ExecStartPre",
+    "ExecSearchPath",
     "Restart",
     "Type",
 ];

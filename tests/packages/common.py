@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -261,3 +262,55 @@ def workers(machine, unit=UNIT):
     group = machine.show(unit, "ControlGroup")
     lines = machine.run(f"for p in $(cat /sys/fs/cgroup{group}/cgroup.procs); do tr '\\0' ' ' </proc/$p/cmdline; echo; done").stdout
     return max(1, sum("spawn_main" in line for line in lines.splitlines()))
+
+
+def upgraded_from_0_1_0(packages, version, released, package, layers=()):
+    """The case from_0_1_0 of the deb and of the rpm: an operator's drop-ins of 0.1.0's time, before and after the upgrade."""
+    start = "/etc/systemd/system/pypnm.service.d/start.conf"
+    search = "/etc/systemd/system/pypnm-cmts.service.d/search.conf"
+    files = {
+        start: "[Service]\nExecStart=\nExecStart=pypnm serve --port 9000\n",
+        search: "[Service]\nExecSearchPath=/srv/cmts/bin:/usr/bin\n",
+    }
+    with computer(version, layers=layers, files=files) as m:
+        if layers:
+            m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
+        install(m, released)
+        m.systemctl("start", UNIT)
+        health(m, port=9000)
+        main = m.show(UNIT, "MainPID")
+        m.install({"/etc/pypnm/sizing.conf.d/50-site.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n"})
+        said = install(m, package)
+        equal(m.show(UNIT, "MainPID"), main, "the main process across the upgrade")
+        wanted = {start: "ExecStart=/usr/lib/pypnm-sizing/handover pypnm serve --port 9000", search: "Environment=PATH=/srv/cmts/bin:/usr/bin"}
+        for line in wanted.values():
+            expect(f"  {line}" in said.splitlines(), f"{line} is not in:\n{said}")
+        # What check and explain say: where, and the same line.
+        checked = m.run("pypnm-sizing check --json", check=False)
+        findings = [found for unit in json.loads(checked.stdout)["units"] for found in unit["findings"] if found["topic"] == "program-path"]
+        equal(len(findings), 2, f"findings of check: {checked.stdout}")
+        explained = " ".join(m.run("pypnm-sizing explain").stdout.split())
+        for finding, (file, line) in zip(findings, wanted.items()):
+            expect(f"{file}:" in finding["text"] and finding["text"].endswith(f"write instead: {line}"), f"check: {finding}")
+            expect(finding["text"] in explained, f"explain: {explained}")
+        equal((checked.returncode, findings[0]["state"]), (1, "warning"), "status of check, and the state of a start that will fail")
+        # Started again as it is, it fails, and check says why.
+        m.systemctl("restart", UNIT, check=False)
+        checked = m.run(f"pypnm-sizing check --unit {UNIT}", check=False)
+        equal(checked.returncode, 2, f"status of check: {checked.stdout}")
+        expect("systemd looks for pypnm in /usr/local/sbin" in checked.stdout.splitlines()[0], f"check: {checked.stdout}")
+
+        for file, line in wanted.items():
+            m.install({file: f"[Service]\n{'ExecStart=' if file == start else ''}\n{line}\n"})
+        m.systemctl("daemon-reload")
+        m.systemctl("restart", UNIT)
+        health(m, port=9000)
+        expect("write instead" not in install(m, package), "the package goes on asking")
+        expect("program-path" not in m.run("pypnm-sizing check --json", check=False).stdout, "check goes on asking")
+        # The two settings of that time together go on working.
+        m.install({start: files[start], start.replace("start", "search"): "[Service]\nExecSearchPath=/opt/pypnm/bin:/usr/bin\n"})
+        m.systemctl("daemon-reload")
+        m.systemctl("restart", UNIT)
+        health(m, port=9000)
+        expect("write instead" not in install(m, package), "the package warns of what works")
+        expect("program-path" not in m.run("pypnm-sizing check --json", check=False).stdout, "check warns of what works")

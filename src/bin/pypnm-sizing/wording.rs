@@ -187,6 +187,11 @@ pub(crate) fn override_text(one: &Override) -> String {
     }
 }
 
+/// That the unit does not find the PyPNM that there is, and the command that changes it.
+pub(crate) fn out_of_reach(unit: &str, command: &str) -> String {
+    format!("{unit} does not find it; '{command}' prints a drop-in with which it does")
+}
+
 /// What is wrong with a unit's files; `None`: nothing.
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {

@@ -1,7 +1,8 @@
 """The deb's whole life in a real root file system, under a real systemd."""
 
 from common import (
-    GENERATED, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, reloads, same_disk, workers,
+    GENERATED, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, reloads, same_disk, upgraded_from_0_1_0,
+    workers,
 )  # fmt: skip
 
 # An operator's own service of the same name, with nothing of ours in it.
@@ -159,26 +160,7 @@ def linked_configuration(packages, version):
 @case(versions=(252, 254, 257), fast=(252,))
 def from_0_1_0(packages, version):
     """Upgraded from 0.1.0: what an operator's drop-ins of that time lost is named with what to write, which works"""
-    directory = "/etc/systemd/system/pypnm.service.d"
-    files = {
-        f"{directory}/start.conf": "[Service]\nExecStart=\nExecStart=pypnm serve --port 9000\n",
-        f"{directory}/search.conf": "[Service]\nExecSearchPath=/opt/pypnm/bin:/usr/bin\n",
-    }
-    with computer(version, files=files) as m:
-        install(m, packages.released[0])
-        m.systemctl("start", UNIT)
-        health(m, port=9000)
-        main = m.show(UNIT, "MainPID")
-        said = install(m, packages.deb)
-        equal(m.show(UNIT, "MainPID"), main, "the main process across the upgrade")
-        for line in ("  ExecStart=/usr/bin/env pypnm serve --port 9000", "  Environment=PATH=/opt/pypnm/bin:/usr/bin"):
-            expect(line in said.splitlines(), f"{line} is not in:\n{said}")
-        m.run(f"sed -i 's,^ExecStart=pypnm,ExecStart=/usr/bin/env pypnm,' {directory}/start.conf")
-        m.run(f"sed -i 's,^ExecSearchPath=,Environment=PATH=,' {directory}/search.conf")
-        m.systemctl("daemon-reload")
-        m.systemctl("restart", UNIT)
-        health(m, port=9000)
-        expect("write instead" not in install(m, packages.deb), "it goes on asking")
+    upgraded_from_0_1_0(packages, version, packages.released[0], packages.deb)
 
 
 @case(versions=(247,), fast=())

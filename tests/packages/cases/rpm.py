@@ -1,7 +1,8 @@
 """The rpm's whole life: Debian's rpm in a real root file system, under a real systemd."""
 
 from common import (
-    GENERATED, SUITES, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, same_disk, with_rpm, workers,
+    GENERATED, SUITES, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, same_disk, upgraded_from_0_1_0, with_rpm,
+    workers,
 )  # fmt: skip
 from deb import OWN, SITE
 
@@ -75,3 +76,27 @@ def image(packages, version):
         m.wait(UNIT)
         health(m)
         equal(workers(m), 2, "workers at the first boot")
+
+
+@case(versions=(252, 254, 257), fast=())
+def from_0_1_0(packages, version):
+    """Upgraded from 0.1.0: what an operator's drop-ins of that time lost is named with what to write, which works"""
+    upgraded_from_0_1_0(packages, version, packages.released[1], packages.rpm, layers=[with_rpm(SUITES[version])])
+
+
+@case(versions=(252, 254, 257), fast=(252,))
+def erased(packages, version):
+    """Erased: what the operator made or changed in /etc/pypnm stays, what the package brought goes"""
+    with computer(version, layers=[with_rpm(SUITES[version])]) as m:
+        m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
+        install(m, packages.rpm)
+        own = "/etc/pypnm/sizing.conf.d/50-site.conf"
+        m.install({own: SITE, "/etc/pypnm/notes": "mine\n", "/etc/pypnm/pypnm.env": "PYPNM_PORT=9000\n"})
+        m.run("rpm --erase pypnm-sizing 2>&1")
+        equal(
+            sorted(m.run("find /etc/pypnm -type f").stdout.split()),
+            ["/etc/pypnm/notes", "/etc/pypnm/pypnm.env.rpmsave", own], "files in /etc/pypnm after the erasure",
+        )  # fmt: skip
+        equal((m.read(own), m.read("/etc/pypnm/notes")), (SITE, "mine\n"), "the operator's files")
+        said = install(m, packages.rpm)
+        expect(m.exists("/etc/pypnm/sizing.conf") and m.exists(own), f"after the second installation: {said}")

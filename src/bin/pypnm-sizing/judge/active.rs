@@ -73,7 +73,9 @@ impl Judge<'_> {
                     (Topic::NotRunning, format!("the service is not running ({state})"), State::Ok)
                 };
                 let fix = match topic {
-                    Topic::ConditionFailed => format!("systemctl status {unit}"),
+                    Topic::ConditionFailed => {
+                        facts.setup.clone().unwrap_or_else(|| format!("systemctl status {unit}"))
+                    }
                     _ => format!("systemctl start {unit}"),
                 };
                 let found = if must_run { State::Critical } else { own };
@@ -84,6 +86,21 @@ impl Judge<'_> {
             self.other_units();
         }
         true
+    }
+
+    /// Settings by which systemd or the launcher does not find the program.
+    pub(super) fn lost_program(&mut self) {
+        let loaded = &self.facts.loaded;
+        let cannot_start =
+            loaded.load != "loaded" || matches!(loaded.active.as_str(), "failed" | "activating");
+        for lost in &self.facts.lost_program {
+            let state = match lost.is_harmful {
+                false => State::Ok,
+                true if cannot_start => State::Critical,
+                true => State::Warning,
+            };
+            self.report(Topic::ProgramPath, state, lost.text.clone(), None);
+        }
     }
 
     /// Whether a service that is being started ends soon after each start. A single worker that has ended at its recycle

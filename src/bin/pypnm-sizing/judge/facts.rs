@@ -17,6 +17,7 @@ use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 use super::in_use::Running;
 use crate::service::generated::{self, Generated};
 use crate::service::process::{self, Process};
+use crate::service::pypnm::{self as installed, LostProgram, Program};
 use crate::service::systemctl::{self, Loaded, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
@@ -69,6 +70,10 @@ pub(crate) struct Facts {
     pub(crate) mistakes: Vec<String>,
     /// Other units in which a PyPNM runs, and which are not sized.
     pub(crate) other_units: Vec<String>,
+    /// Settings of the unit by which its program is not found.
+    pub(crate) lost_program: Vec<LostProgram>,
+    /// The command that makes a service of a PyPNM that the unit does not find.
+    pub(crate) setup: Option<String>,
 }
 
 /// What fits the machine now.
@@ -140,6 +145,18 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         .map(|path| (path.clone(), text(root, path)));
     let live = live(root, &loaded, ours);
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
+    let (lost_program, setup) = match unit.and_then(|unit| unit.definition.as_ref()) {
+        Some(definition) => {
+            let program = Program::of(name, Some(definition));
+            let found = installed::find(root, program, Some(definition));
+            let is_loaded = loaded.load == "loaded";
+            (
+                installed::lost_program(root, program, definition, &found, is_loaded),
+                installed::out_of_reach(root, program, definition, &found),
+            )
+        }
+        None => (Vec::new(), None),
+    };
     Ok(Facts {
         unit: name.to_owned(),
         expected,
@@ -155,6 +172,8 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         now: now(),
         mistakes: mistakes(&sizing.problems),
         other_units: Vec::new(),
+        lost_program,
+        setup,
         loaded,
     })
 }

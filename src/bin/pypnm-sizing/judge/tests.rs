@@ -12,6 +12,7 @@ use super::in_use::{Origin, Running};
 use super::topic::State;
 use super::verdict::{self, Verdict};
 use crate::service::generated::{self, Generated};
+use crate::service::pypnm::LostProgram;
 use crate::service::systemctl::Loaded;
 
 const UNIT: &str = "pypnm.service";
@@ -76,6 +77,8 @@ fn well() -> Facts {
         now: Duration::from_secs(1000),
         mistakes: Vec::new(),
         other_units: Vec::new(),
+        lost_program: Vec::new(),
+        setup: None,
         hidden_files: Vec::new(),
         foreign_file: None,
         live: Live::Running(Running {
@@ -485,4 +488,40 @@ fn lowered_by_the_last_look() {
         expected(facts).numbers = numbers(4, 2000);
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+}
+
+/// A program that systemd does not find ends the service at its next start: it leads where the service has failed.
+#[test]
+fn a_program_that_is_not_found() {
+    let lost = |is_harmful| vec![LostProgram { text: "ExecStart=pypnm".to_owned(), is_harmful }];
+    let verdict = with(|facts| facts.lost_program = lost(true));
+    assert_eq!(found(&verdict), (State::Warning, vec!["program-path"], false));
+    let verdict = with(|facts| facts.lost_program = lost(false));
+    assert_eq!(found(&verdict), (State::Ok, vec!["program-path"], false));
+    let failed = with(|facts| {
+        facts.lost_program = lost(true);
+        facts.live = Live::Not;
+        "failed".clone_into(&mut facts.loaded.active);
+    });
+    assert_eq!(found(&failed), (State::Critical, vec!["program-path", "failed"], false));
+    assert_eq!(failed.leading().map(|finding| finding.topic.word()), Some("program-path"));
+    let not_loaded = with(|facts| {
+        facts.lost_program = lost(true);
+        facts.live = Live::Not;
+        "bad-setting".clone_into(&mut facts.loaded.load);
+    });
+    assert_eq!(found(&not_loaded), (State::Critical, vec!["program-path", "unit-missing"], false));
+}
+
+/// Where a PyPNM is out of the unit's reach, the fix is the command that makes a service of it.
+#[test]
+fn a_condition_failed_and_pypnm_is_elsewhere() {
+    let verdict = with(|facts| {
+        facts.setup = Some("pypnm-sizing setup /home/op/PyPNM".to_owned());
+        facts.live = Live::Not;
+        "inactive".clone_into(&mut facts.loaded.active);
+        facts.loaded.conditions_met = Some(false);
+    });
+    let fix = verdict.findings.first().and_then(|finding| finding.fix.as_deref());
+    assert_eq!(fix, Some("pypnm-sizing setup /home/op/PyPNM"));
 }

@@ -80,6 +80,8 @@ topics! {
     UnitMasked = "unit-masked",
     /// PyPNM was not started because a condition of the unit is not met; for the packaged unit: PyPNM is not installed.
     ConditionFailed = "condition-failed",
+    /// The program of `ExecStart=` is not where systemd looks for it, or an `ExecSearchPath=` has no effect.
+    ProgramPath = "program-path",
     /// The service is being started.
     Starting = "starting",
     /// The service replaces its workers: a reload of pypnm-sizing-handover(7) is in progress.

@@ -67,6 +67,7 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
     let mut next_start = None;
     let mut in_use = None;
     let mut needs_restart = false;
+    judge.lost_program();
     let is_known = judge.service(must_run);
     match &facts.expected {
         _ if !is_known => {}

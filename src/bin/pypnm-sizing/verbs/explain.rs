@@ -17,7 +17,9 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
 use crate::service::pypnm::{self, Program};
-use crate::wording::{PypnmDefault, chosen, headline, place, settings, state, turned_off, unsized_units};
+use crate::wording::{
+    PypnmDefault, chosen, headline, out_of_reach, place, settings, state, turned_off, unsized_units,
+};
 use answer::{ExplainAnswer, UnitAnswer, scope};
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
@@ -117,6 +119,13 @@ fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
         if let Some(source) = &installation.source {
             page.row("  - ", 4, &format!("editable: its source is {source}"));
         }
+    }
+    let Some(definition) = &unit.definition else { return };
+    for lost in pypnm::lost_program(root, program, definition, &found, true) {
+        page.row("  - ", 4, &lost.text);
+    }
+    if let Some(command) = pypnm::out_of_reach(root, program, definition, &found) {
+        page.row("  - ", 4, &out_of_reach(&unit.name, &command));
     }
 }
 

@@ -15,7 +15,8 @@ use crate::page::Page;
 use crate::service::pypnm::{self, Program};
 use crate::service::{generated, own};
 use crate::wording::{
-    Setting, chosen, doubts, headline, override_text, profile, settings, state, turned_off, unsized_units,
+    Setting, chosen, doubts, headline, out_of_reach, override_text, profile, settings, state, turned_off,
+    unsized_units,
 };
 
 /// What `show --json` says of a unit.
@@ -132,11 +133,16 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
 /// The PyPNM that the unit starts, or the one that there is.
 fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
     let program = Program::of(&unit.name, unit.definition.as_ref());
-    let text = match pypnm::find(root, program, unit.definition.as_ref()).as_slice() {
+    let found = pypnm::find(root, program, unit.definition.as_ref());
+    let text = match found.as_slice() {
         [] => program.none_found(),
         [first, ..] => first.text(program),
     };
     page.row("  PyPNM", LABEL, &text);
+    let definition = unit.definition.as_ref();
+    if let Some(command) = definition.and_then(|unit| pypnm::out_of_reach(root, program, unit, &found)) {
+        page.row("", LABEL, &out_of_reach(&unit.name, &command));
+    }
 }
 
 /// What the generator wrote for a unit at the last reload.

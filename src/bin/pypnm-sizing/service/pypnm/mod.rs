@@ -5,6 +5,7 @@
 
 mod metadata;
 mod profile_file;
+mod search;
 
 use std::fmt;
 
@@ -15,11 +16,14 @@ use pypnm_sizing::units::{Unit, specifier};
 use rustix::fs::FileType;
 
 pub(crate) use profile_file::profile_file;
+pub(crate) use search::{LostProgram, lost_program, out_of_reach};
 
 /// What the packaged unit looks into first.
 const PACKAGED: &str = "/opt/pypnm";
 /// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
 const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
+/// What systemd looks through where the unit sets no path (systemd.exec(5), `$PATH`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// What `git clone` names a checkout, in the places where one is usually kept.
 const CHECKOUT: &str = "PyPNM";
 const CHECKOUT_PARENTS: [&str; 3] = ["/root", "/opt", "/srv"];
@@ -343,7 +347,7 @@ fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String,
     }
     if let Some((_, source)) =
         words.iter().find(|(word, _)| !word.starts_with('/') && base_name(word) == program.command)
-        && let Some(prefix) = on_path(root, &path_of(unit), program)
+        && let Some(prefix) = on_path(root, &search::path_of_start(program, unit), program)
     {
         places.push((prefix, Found::Unit((*source).clone())));
     }
@@ -424,8 +428,7 @@ pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
 
 /// `PATH` that the unit's `Environment=` sets, else systemd's own.
 fn path_of(unit: &Unit) -> String {
-    let default = || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned();
-    variable_of(unit, "PATH").unwrap_or_else(default)
+    variable_of(unit, "PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
 }
 
 /// The prefix of the first directory on `path` that has the program.

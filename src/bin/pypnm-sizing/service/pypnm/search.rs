@@ -1,0 +1,227 @@
+//! Where a unit looks for the program that it starts, and what of that leads nowhere: drop-ins for pypnm-sizing 0.1.0,
+//! whose unit had `ExecSearchPath=` and started `pypnm` by its bare name, and a PyPNM outside the unit's `PATH`.
+//!
+//! Owns the findings and what to write instead; reads no setting that the unit's files do not have.
+
+use pypnm_sizing::parse::words::{Words, is_whitespace};
+use pypnm_sizing::problem::Source;
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::units::{Assignment, Unit};
+
+use super::{DEFAULT_PATH, Found, Installation, Program, path_of, real_path, variable_of};
+use crate::wording::place;
+
+/// The launcher of the packaged units, pypnm-sizing-handover(7).
+const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
+/// Where the package's units are; the second is the same where /usr is not merged.
+const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system/", "/lib/systemd/system/"];
+/// What may precede the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
+const PREFIXES: [char; 6] = ['@', '-', '+', '!', '|', ':'];
+
+/// A setting that does not lead to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostProgram {
+    /// What is wrong, where, and what to write instead.
+    pub(crate) text: String,
+    /// Whether the program that the operator meant is not what is started.
+    pub(crate) is_harmful: bool,
+}
+
+/// Settings of the unit by which its program is not found. `is_loaded`: systemd has loaded the unit; versions before 250
+/// ignore `ExecSearchPath=` and load no unit whose program they cannot find.
+pub(crate) fn lost_program(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    found: &[Installation],
+    is_loaded: bool,
+) -> Vec<LostProgram> {
+    let search = search_path(unit);
+    let commands = commands(unit);
+    let mut lost: Vec<LostProgram> =
+        commands.iter().filter_map(|command| bare(root, program, unit, found, command, is_loaded)).collect();
+    let is_bare = |command: &&Assignment| first_word(command).is_some_and(|word| !word.starts_with('/'));
+    if let Some((path, source)) = search.filter(|_| !commands.is_empty() && !commands.iter().any(is_bare)) {
+        lost.extend(without_effect(root, program, unit, &path, source));
+    }
+    lost
+}
+
+/// A command without a path that is in none of the directories in which systemd looks for it.
+fn bare(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    found: &[Installation],
+    command: &Assignment,
+    is_loaded: bool,
+) -> Option<LostProgram> {
+    let word = first_word(command).filter(|word| word == program.command)?;
+    let search = search_path(unit).filter(|_| is_loaded).map(|(path, _)| path);
+    let path = search.as_deref().unwrap_or(DEFAULT_PATH);
+    if directory_with(root, path, program) != Reach::No {
+        return None;
+    }
+    let value = command.value.trim_start_matches(PREFIXES);
+    // The prefix @ gives the program another name than its own: the line is the operator's to write.
+    let arguments = value.strip_prefix(&word).filter(|_| !command.value.contains('@')).unwrap_or(" …");
+    let on_path = matches!(directory_with(root, &path_of(unit), program), Reach::Yes(_));
+    let usable = found.iter().find(|installation| installation.fault.is_none());
+    let start = match usable {
+        _ if on_path => word,
+        Some(installation) => installation.command.clone(),
+        None => format!("/opt/pypnm/bin/{word}"),
+    };
+    let launcher = if is_packaged(unit) {
+        format!("{LAUNCHER} ")
+    } else if on_path {
+        "/usr/bin/env ".to_owned()
+    } else {
+        String::new()
+    };
+    let old = if search_path(unit).is_some() && !is_loaded {
+        "; systemd before 250 has no ExecSearchPath="
+    } else {
+        ""
+    };
+    Some(LostProgram {
+        text: format!(
+            "ExecStart={}, {}: systemd looks for {} in {path} and does not find it{old}; write instead: \
+             ExecStart={launcher}{start}{arguments}",
+            command.value,
+            place(&command.source),
+            program.command,
+        ),
+        is_harmful: true,
+    })
+}
+
+/// `ExecSearchPath=` where no command needs it, and the `PATH` of the unit's processes is set by `Environment=`, which
+/// wins over it.
+fn without_effect(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    path: &str,
+    source: &Source,
+) -> Option<LostProgram> {
+    let set = variable_of(unit, "PATH")?;
+    let meant = directory_with(root, path, program);
+    let started = directory_with(root, &set, program);
+    let is_harmful = matches!(meant, Reach::Yes(_)) && meant != started;
+    let what = match &started {
+        Reach::Yes(command) if is_harmful => format!(", and {command} is started"),
+        Reach::No if is_harmful => format!(", and no {} is found", program.command),
+        _ => String::new(),
+    };
+    Some(LostProgram {
+        text: format!(
+            "ExecSearchPath={path}, {}, has no effect: the unit finds its program by Environment=PATH={what}; write instead: \
+             Environment=PATH={}",
+            place(source),
+            if path.split(':').any(|directory| directory == "/usr/bin") {
+                path.to_owned()
+            } else {
+                format!("{path}:{DEFAULT_PATH}")
+            }
+        ),
+        is_harmful,
+    })
+}
+
+/// How to make a service of a PyPNM that the unit does not find; `None`: it finds one, or there is none that can start.
+pub(crate) fn out_of_reach(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    found: &[Installation],
+) -> Option<String> {
+    if !is_packaged(unit) || found.iter().any(|one| matches!(one.found, Found::Unit(_))) {
+        return None;
+    }
+    if directory_with(root, &path_of(unit), program) != Reach::No {
+        return None;
+    }
+    let mut usable = found.iter().filter(|installation| installation.fault.is_none());
+    let first = usable.next()?;
+    let directory = match &first.found {
+        Found::Checkout(directory) => directory,
+        _ => &first.environment,
+    };
+    let for_unit =
+        if unit.name == "pypnm.service" { String::new() } else { format!(" --unit {}", unit.name) };
+    Some(format!("pypnm-sizing setup {directory}{for_unit}"))
+}
+
+/// Where the program is looked for: by systemd where the unit starts it by its bare name, else by what the unit starts.
+pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
+    let is_bare = |command: &&Assignment| first_word(command).is_some_and(|word| word == program.command);
+    if commands(unit).iter().any(is_bare) {
+        search_path(unit).map_or_else(|| DEFAULT_PATH.to_owned(), |(path, _)| path)
+    } else {
+        path_of(unit)
+    }
+}
+
+/// Whether the unit is the package's.
+fn is_packaged(unit: &Unit) -> bool {
+    let is_in = |file: &str| PACKAGED_UNITS.iter().any(|directory| file.starts_with(directory));
+    unit.fragment.as_deref().is_some_and(is_in)
+}
+
+/// The `ExecStart=` in effect.
+fn commands(unit: &Unit) -> Vec<&Assignment> {
+    let mut commands = Vec::new();
+    for assignment in unit.assignments_of("ExecStart") {
+        if assignment.value.is_empty() {
+            commands.clear();
+        } else {
+            commands.push(assignment);
+        }
+    }
+    commands
+}
+
+/// The program of a command, without systemd's prefixes.
+fn first_word(command: &Assignment) -> Option<String> {
+    let word = Words::new(&command.value, is_whitespace, true).next()?.ok()?;
+    let word = word.trim_start_matches(PREFIXES);
+    (!word.is_empty()).then(|| word.to_owned())
+}
+
+/// `ExecSearchPath=` in effect and the last place that sets it: assignments add up, an empty one resets.
+fn search_path(unit: &Unit) -> Option<(String, &Source)> {
+    let mut directories: Vec<&str> = Vec::new();
+    let mut source = None;
+    for assignment in unit.assignments_of("ExecSearchPath") {
+        if assignment.value.is_empty() {
+            directories.clear();
+        }
+        directories.extend(assignment.value.split(':').filter(|directory| !directory.is_empty()));
+        source = Some(&assignment.source);
+    }
+    (!directories.is_empty()).then(|| Some((directories.join(":"), source?)))?
+}
+
+/// Whether a program is in one of some directories.
+#[derive(Debug, PartialEq, Eq)]
+enum Reach {
+    /// It is, and this is its file.
+    Yes(String),
+    No,
+    /// A directory cannot be looked into by the caller.
+    Unknown,
+}
+
+fn directory_with(root: &Root, path: &str, program: Program) -> Reach {
+    let mut reach = Reach::No;
+    for directory in path.split(':').filter(|directory| directory.starts_with('/')) {
+        let command = format!("{}/{}", directory.trim_end_matches('/'), program.command);
+        match root.bytes(&command) {
+            Err(ReadError::Missing | ReadError::Directory) => {}
+            Ok(_) => return Reach::Yes(real_path(root, &command).unwrap_or(command)),
+            Err(_) => reach = Reach::Unknown,
+        }
+    }
+    reach
+}
