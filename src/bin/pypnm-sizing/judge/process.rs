@@ -30,8 +30,8 @@ pub(crate) struct ProcessFacts {
     pub(crate) expected: Result<Expected, String>,
     /// It runs.
     pub(crate) live: Live,
-    /// The user that it runs as.
-    user: Option<u32>,
+    /// The user and the group that it runs as: whoever reads its environment needs both.
+    user: Option<(u32, u32)>,
     /// Mistakes in sizing.conf(5), as the process sees it.
     mistakes: Vec<String>,
 }
@@ -129,7 +129,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     let facts = ProcessFacts {
         expected,
         live: Live::Running(running),
-        user: process::user(machine, main),
+        user: process::user(machine, main).zip(process::group(machine, main)),
         mistakes: mistakes(&sizing.problems),
     };
     Ok((facts, sizing))
@@ -166,11 +166,12 @@ fn verdict(facts: &ProcessFacts) -> Verdict {
 fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding {
     let alive = brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
     let text = format!(
-        "its environment, and so its recycle limit and its profile, cannot be read (that takes its user, or \
-         CAP_SYS_PTRACE); {alive} alive; expected: {}",
+        "its environment, and so its recycle limit and its profile, cannot be read (that takes its user \
+         and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
         say(expected)
     );
-    let fix = facts.user.map(|user| format!("run it as user {user} ('exec -u {user}' of podman and docker)"));
+    let fix =
+        facts.user.map(|(user, group)| format!("run it in the container with 'exec -u {user}:{group}'"));
     Finding { fix, ..finding(Topic::Hidden, State::Unknown, text) }
 }
 
@@ -288,7 +289,7 @@ mod tests {
                 active: None,
                 file: file.map(|text| (ENVIRONMENT_FILE.to_owned(), Ok(text.to_owned()))),
             }),
-            user: Some(10001),
+            user: Some((10001, 10001)),
             mistakes: Vec::new(),
         }
     }

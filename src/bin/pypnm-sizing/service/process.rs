@@ -183,9 +183,18 @@ pub(crate) fn all_pids(machine: &Root) -> Vec<u32> {
 
 /// The effective user of a process. `None`: it is gone or hidden.
 pub(crate) fn user(machine: &Root, pid: u32) -> Option<u32> {
+    effective_id(machine, pid, "Uid:")
+}
+
+/// The effective group of a process. `None`: it is gone or hidden.
+pub(crate) fn group(machine: &Root, pid: u32) -> Option<u32> {
+    effective_id(machine, pid, "Gid:")
+}
+
+fn effective_id(machine: &Root, pid: u32, key: &str) -> Option<u32> {
     let text = machine.bytes(&format!("/proc/{pid}/status")).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let ids = text.lines().find_map(|line| line.strip_prefix(key))?;
     ids.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
