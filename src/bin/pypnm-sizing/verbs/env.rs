@@ -79,7 +79,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         (Target::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
-                bail!("not written: where PyPNM looks below --root is not known; --write PATH says it");
+                bail!("not written: where PyPNM looks below --root is not known; use --write PATH");
             }
             let path = pypnm::profile_file().context("not written")?;
             put(&path, &text)?;

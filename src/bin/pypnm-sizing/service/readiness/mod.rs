@@ -4,21 +4,24 @@
 //! it a descriptor says; and that the answer came from one of its processes is the kernel's word as well. Somebody else on
 //! the port that PyPNM was to have is a stranger, however healthy.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod listeners;
+mod owner;
+mod workers;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::Root;
-use rustix::io::Errno;
 
-use super::family::{self, Presence, Service};
-use super::probe::{self, Answer, Connection, Report, Vantage};
-use super::process::{self, Stat};
-use super::sockets::{self, Address, Held, Listener, TcpSocket};
+use self::owner::{Owner, may_take};
+use self::workers::Workers;
+use crate::service::family::{self, Presence, Service};
+use crate::service::probe::{self, Answer, Connection, Report, Vantage};
+use crate::service::process::sockets::{self, Address};
+use crate::service::process::{self, Stat};
 
 /// Between two looks at the processes: uvicorn's parent reaps a dead worker within half a second, and how it ended can
 /// be seen only before that.
@@ -38,9 +41,6 @@ const UNTIL_RETRY: Duration = Duration::from_millis(500);
 const MAX_PENDING: usize = 4;
 /// The most sockets that are asked.
 const MAX_SOCKETS: usize = 64;
-/// A service is given up when its workers have failed this many times each before the first answer.
-const FAILURES: usize = 3;
-
 /// Why a service is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotReady {
@@ -76,7 +76,7 @@ pub(crate) fn wait(
                 }
                 wait.to_string()
             }
-            None => "no process of it runs".to_owned(),
+            None => "it has no running process".to_owned(),
         };
         if Instant::now() >= deadline {
             return Err(NotReady::No(format!("no answer in {} s: {state}", timeout.as_secs())));
@@ -196,138 +196,6 @@ impl<'a> Wait<'a> {
             || (!self.own.is_empty() && answers().all(|answer| answer.is_some()))
     }
 
-    /// How the service's sockets are told from others.
-    fn owner(&self, presence: Presence) -> Owner {
-        let held = Held::by(self.alive());
-        let mut users: BTreeSet<u32> =
-            held.denied.iter().filter_map(|pid| process::user(self.machine, *pid)).collect();
-        if presence == Presence::Hidden {
-            // /proc hides from nobody the processes of a user but those that are not dumpable.
-            users.insert(rustix::process::geteuid().as_raw());
-        }
-        // Whatever listens as root need not be of this service.
-        users.remove(&0);
-        let mut denied = held.denied.clone();
-        denied.extend((presence == Presence::Hidden).then_some(self.service.main()));
-        Owner { held, denied, users, by_user: false }
-    }
-
-    /// The processes of the service that have not ended.
-    fn alive(&self) -> impl Iterator<Item = u32> {
-        self.family.iter().filter(|(_, stat)| !stat.has_ended()).map(|(pid, _)| *pid)
-    }
-
-    /// Finds what the service listens on: by its descriptors, and where these show nothing and some are not readable, by
-    /// its user.
-    fn find(&mut self, owner: &mut Owner) -> Result<(), NotReady> {
-        let views = self.views(owner)?;
-        self.keep(&views, owner);
-        self.denied = None;
-        if self.own.is_empty()
-            && let Some(denied) = owner.denied.first()
-        {
-            let all_denied = self.alive().all(|pid| owner.denied.contains(&pid));
-            if owner.users.is_empty() && all_denied {
-                return Err(NotReady::Unknown(format!(
-                    "the descriptors of process {denied} are not readable: run ready as its user with its capabilities, \
-                     or as root"
-                )));
-            }
-            self.denied = Some(*denied);
-            owner.by_user = true;
-            self.keep(&views, owner);
-        }
-        self.note_stranger(&views, owner);
-        Ok(())
-    }
-
-    /// What listens in each network namespace that the service has processes in.
-    fn views(&self, owner: &Owner) -> Result<Vec<(Vantage, Vec<Listener>)>, NotReady> {
-        let own_namespace = sockets::network_namespace("self");
-        let mut pids: Vec<u32> = self.alive().filter(|pid| !owner.denied.contains(pid)).collect();
-        if pids.is_empty() {
-            // A process that does not show its descriptors shows its tables, unless it is hidden altogether. Then it has
-            // the namespace of its ExecStartPost=.
-            pids.push(self.alive().next().unwrap_or_else(std::process::id));
-        }
-        let mut seen = BTreeSet::new();
-        let mut views = Vec::new();
-        for pid in pids {
-            let namespace = sockets::network_namespace(&pid.to_string());
-            let foreign = namespace.is_some() && namespace != own_namespace;
-            if !seen.insert(namespace) {
-                continue;
-            }
-            match sockets::listening(pid) {
-                Ok(listeners) => views.push((Vantage { holder: pid, foreign }, listeners)),
-                // It has ended.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // ESRCH: likewise, between open(2) and read(2).
-                Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
-                Err(error) => return Err(NotReady::Unknown(format!("/proc/{pid}/net: {error}"))),
-            }
-        }
-        Ok(views)
-    }
-
-    /// Keeps the service's own sockets among these, and what is known of them.
-    fn keep(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
-        let mut found = BTreeSet::new();
-        for (vantage, listeners) in views {
-            for listener in listeners.iter().filter(|listener| owner.has(listener)) {
-                if found.len() == MAX_SOCKETS {
-                    break;
-                }
-                let key = (listener.inode, listener.address.clone());
-                found.insert(key.clone());
-                let new =
-                    || Socket { vantage: vantage.clone(), asked: None, pending: 0, answer: None, why: None };
-                self.own.entry(key).or_insert_with(new).vantage = vantage.clone();
-            }
-        }
-        self.own.retain(|key, _| found.contains(key));
-    }
-
-    /// Notes who has the port that the service seems to be meant for. It serves a message only.
-    fn note_stranger(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
-        let port = intended_port(&process::arguments(self.machine, self.service.main()));
-        let has_port =
-            |listener: &&Listener| matches!(listener.address, Address::Tcp(at) if at.port() == port);
-        let stranger = views
-            .iter()
-            .flat_map(|(_, listeners)| listeners)
-            .filter(has_port)
-            .find(|listener| !owner.has(listener));
-        // To look at every process takes long on a large machine.
-        let known = self.taken.as_ref().map(|(inode, _)| *inode);
-        if stranger.map(|stranger| stranger.inode) != known {
-            self.taken = stranger.map(|stranger| {
-                let who = self.who_holds(stranger.inode, stranger.user);
-                (
-                    stranger.inode,
-                    format!("{} belongs to {who}, which is not part of the service", stranger.address),
-                )
-            });
-        }
-    }
-
-    /// Names a process that holds a socket.
-    fn who_holds(&self, inode: u64, user: Option<u32>) -> String {
-        let holds = |pid: &u32| sockets::held(*pid).is_ok_and(|held| held.contains(&inode));
-        match (process::all_pids(self.machine).into_iter().find(holds), user) {
-            (Some(pid), _) => self.with_name(pid),
-            (None, Some(user)) => format!("a process of user {user} that cannot be seen from here"),
-            (None, None) => "a process that cannot be seen from here".to_owned(),
-        }
-    }
-
-    fn with_name(&self, pid: u32) -> String {
-        match process::name(self.machine, pid) {
-            Some(name) => format!("process {pid} ({name})"),
-            None => format!("process {pid}"),
-        }
-    }
-
     /// Asks each socket that has not answered and has been silent for long enough.
     fn ask(&mut self) {
         let now = Instant::now();
@@ -431,136 +299,11 @@ impl fmt::Display for Wait<'_> {
     }
 }
 
-/// How the sockets of a service are told from others.
-struct Owner {
-    held: Held,
-    /// Its processes whose descriptors are not readable: programs with capabilities of their own, or of another user.
-    denied: BTreeSet<u32>,
-    /// The users of those, but root.
-    users: BTreeSet<u32>,
-    /// Whether a listening socket of such a user counts as the service's.
-    by_user: bool,
-}
-
-impl Owner {
-    /// Whether a listening socket is the service's.
-    fn has(&self, listener: &Listener) -> bool {
-        if self.held.has(listener.inode) {
-            return true;
-        }
-        // The kernel does not say whose a Unix socket is; its file does.
-        let file = match &listener.address {
-            Address::Path(path) if self.by_user => std::fs::symlink_metadata(path).ok(),
-            _ => None,
-        };
-        let user = listener.user.or(file.map(|file| file.uid()));
-        self.by_user && user.is_some_and(|user| self.users.contains(&user))
-    }
-
-    /// Whether the service has accepted a connection.
-    fn accepted(&self, connection: &TcpSocket) -> bool {
-        self.held.has(connection.inode) || self.users.contains(&connection.user)
-    }
-}
-
 /// Why a connection brought no answer. `None`: there was none in time.
 fn in_words(error: &io::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => None,
         ErrorKind::UnexpectedEof => Some("it closes connections without an answer".to_owned()),
         _ => Some(error.to_string()),
-    }
-}
-
-/// Whether a connection to `remote` may have been taken by this listener.
-fn may_take(listener: &Listener, remote: SocketAddr) -> bool {
-    match listener.address {
-        Address::Tcp(at) if at.port() == remote.port() => match at.ip() {
-            // A socket on :: may take IPv4 as well.
-            IpAddr::V6(ip) if ip.is_unspecified() => true,
-            ip => ip == remote.ip() || (ip.is_unspecified() && remote.is_ipv4()),
-        },
-        _ => false,
-    }
-}
-
-/// The port that a command line of PyPNM or uvicorn names, for a message. argparse takes a prefix of an option's name.
-fn intended_port(words: &[String]) -> u16 {
-    let mut port = 8000;
-    for (at, word) in words.iter().enumerate() {
-        let (option, value) = match word.split_once('=') {
-            Some((option, value)) => (option, Some(value)),
-            None => (word.as_str(), words.get(at + 1).map(String::as_str)),
-        };
-        if option.len() > 3 && "--port".starts_with(option) {
-            port = value.and_then(|value| value.parse().ok()).unwrap_or(port);
-        }
-    }
-    port
-}
-
-/// The workers seen so far: the processes that uvicorn's parent starts by Python's multiprocessing.
-#[derive(Debug, Default)]
-struct Workers {
-    seen: BTreeSet<u32>,
-    /// Those that failed, as the kernel says while they are not yet reaped.
-    failed: BTreeSet<u32>,
-    /// The most that were alive at one time.
-    most: usize,
-}
-
-impl Workers {
-    fn look(&mut self, family: &BTreeMap<u32, Stat>, main: u32, command_line: &dyn Fn(u32) -> Vec<String>) {
-        for (pid, stat) in family {
-            if stat.has_failed() && self.seen.contains(pid) {
-                self.failed.insert(*pid);
-            } else if !stat.has_ended()
-                && *pid != main
-                && !self.seen.contains(pid)
-                && command_line(*pid).iter().any(|word| word.contains("spawn_main"))
-            {
-                self.seen.insert(*pid);
-            }
-        }
-        let alive = family.iter().filter(|(pid, stat)| !stat.has_ended() && self.seen.contains(pid)).count();
-        self.most = self.most.max(alive);
-    }
-
-    /// Whether each of them has failed several times. Those that others killed don't count: an overloaded machine is slow,
-    /// not broken.
-    fn keep_failing(&self) -> bool {
-        self.most > 0 && self.failed.len() >= FAILURES * self.most
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    #[test]
-    fn the_port_that_a_command_line_names() {
-        let port = |line: &str| intended_port(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(port("pypnm serve"), 8000);
-        assert_eq!(port("pypnm serve --host 10.0.0.1 --port 9000"), 9000);
-        assert_eq!(port("pypnm serve --por=9000"), 9000);
-        assert_eq!(port("pypnm serve --port 1 --port 2"), 2);
-        assert_eq!(port("pypnm serve --port"), 8000);
-        assert_eq!(port("pypnm serve --port 99999 -- 5"), 8000);
-    }
-
-    #[test]
-    fn who_may_take_a_connection() {
-        let may = |listens: &str, remote: &str| {
-            let address = Address::Tcp(address(listens));
-            may_take(&Listener { inode: 1, address, accept_queue: None, user: None }, self::address(remote))
-        };
-        assert!(may("127.0.0.1:80", "127.0.0.1:80") && may("0.0.0.0:80", "127.0.0.1:80"));
-        assert!(may("[::]:80", "127.0.0.1:80") && may("[::]:80", "[::1]:80"));
-        assert!(!may("127.0.0.2:80", "127.0.0.1:80") && !may("127.0.0.1:81", "127.0.0.1:80"));
-        assert!(!may("0.0.0.0:80", "[::1]:80"));
     }
 }

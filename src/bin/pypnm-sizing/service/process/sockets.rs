@@ -2,8 +2,7 @@
 //! process a connection ends in (`/proc/PID/net/tcp`, `tcp6` and `unix`; proc(5), and proc_net_tcp.rst in the kernel's
 //! documentation).
 //!
-//! `/proc/PID/net` shows the network namespace of the process PID. Owns the syntax and the reading of these files; connects
-//! to nothing (see `probe`).
+//! `/proc/PID/net` shows the network namespace of PID. Owns the syntax and the reading of these files; connects to nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -12,6 +11,8 @@ use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+
+use pypnm_sizing::root::Root;
 
 /// The most that is read of one table: some 200,000 sockets.
 const MAX_TABLE_BYTES: u64 = 32 << 20;
@@ -241,6 +242,23 @@ impl Held {
     }
 }
 
+/// Connections dropped because a queue was full, in the network namespace of a process (`netstat` in proc_net(5)).
+pub(crate) fn listen_drops(machine: &Root, pid: u32) -> Option<u64> {
+    counter(&machine.text(&format!("/proc/{pid}/net/netstat")).ok()?, "ListenDrops")
+}
+
+/// A counter of netstat: a line of names, then one of numbers.
+fn counter(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
+        if let Some((_, value)) = pairs.find(|(key, _)| *key == name) {
+            return value.parse().ok();
+        }
+    }
+    None
+}
+
 /// The network namespace of a process, as a name to compare. `None`: the caller may not know.
 pub(crate) fn network_namespace(pid: &str) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()
@@ -249,7 +267,7 @@ pub(crate) fn network_namespace(pid: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Address, Listener, TcpSocket, interface_address, socket_address, socket_inode, unix_listener,
+        Address, Listener, TcpSocket, counter, interface_address, socket_address, socket_inode, unix_listener,
     };
 
     fn tcp(line: &str) -> Option<(String, Option<u32>, u64)> {
@@ -370,5 +388,13 @@ mod tests {
             interface.map(|(address, index)| (address.to_string(), index)),
             Some(("fe80::5054:ff:fec3:b2a1".to_owned(), 2))
         );
+    }
+
+    #[test]
+    fn a_counter_of_a_recorded_file() {
+        let netstat =
+            "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 4 5\nIpExt: InOctets\nIpExt: 9\n";
+        assert_eq!(counter(netstat, "ListenDrops"), Some(5));
+        assert_eq!(counter("TcpExt: A\n", "A"), None);
     }
 }

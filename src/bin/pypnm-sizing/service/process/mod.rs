@@ -1,11 +1,16 @@
-//! The processes of the running machine: who they are, read from /proc/PID here and nowhere else. What they use, `watch`
-//! measures.
+//! The processes of the running machine, read from /proc/PID here and nowhere else: who they are in this file, what they
+//! use in [`usage`], what they listen on in [`sockets`].
 //!
-//! Every read is bounded, below a root that a test can set, and tells "gone" from "not permitted", which sysinfo does not.
+//! Every read is bounded, below a root that a test can set, and tells "gone" from "not permitted". sysinfo does neither, so
+//! it serves only for what `watch` measures on the running machine.
 //! Owns no opinion on what a process is: see `pypnm_sizing::watch::role` and `service::launch`.
+
+pub(crate) mod sockets;
+pub(crate) mod usage;
 
 use std::collections::BTreeMap;
 
+use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::Candidate;
 use rustix::process::Signal;
@@ -31,6 +36,13 @@ impl Process {
     /// What tells its role in a service.
     pub(crate) fn candidate(&self) -> Candidate<'_> {
         Candidate { pid: self.pid, parent: self.parent, arguments: &self.arguments }
+    }
+
+    /// Whether it looks like the first process of a PyPNM.
+    pub(crate) fn is_pypnm(&self) -> bool {
+        let candidate = self.candidate();
+        let names_pypnm = self.arguments.iter().any(|argument| argument.contains("pypnm"));
+        names_pypnm && candidate.is_server() && !candidate.is_spawned()
     }
 }
 
@@ -134,9 +146,14 @@ pub(crate) fn unit_of(machine: &Root, pid: u32) -> Option<String> {
     path.rsplit('/').find(|step| step.ends_with(".service")).map(str::to_owned)
 }
 
+/// The text of `/proc/PID/cgroup`: a line for each hierarchy. `None`: the process is gone, or hidden.
+pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
+    machine.text(&format!("/proc/{pid}/cgroup")).ok()
+}
+
 /// The cgroup that systemd keeps a process in, version 2 or its own hierarchy of version 1.
 fn cgroup(machine: &Root, pid: u32) -> Option<String> {
-    let text = machine.text(&format!("/proc/{pid}/cgroup")).ok()?;
+    let text = cgroup_file(machine, pid)?;
     let mut paths = text.lines().filter_map(|line| {
         let (_, hierarchy) = line.split_once(':')?;
         let (controllers, path) = hierarchy.split_once(':')?;
@@ -181,21 +198,27 @@ pub(crate) fn all_pids(machine: &Root) -> Vec<u32> {
     entries.iter().filter_map(|entry| entry.name.parse().ok()).collect()
 }
 
+/// The value of a field of `/proc/PID/status`. A name in it may be no UTF-8.
+fn status(machine: &Root, pid: u32, field: &str) -> Option<String> {
+    let bytes = machine.bytes(&format!("/proc/{pid}/status")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let values = text.lines().filter_map(|line| line.split_once(':'));
+    values.filter(|(name, _)| *name == field).map(|(_, value)| value.trim().to_owned()).next()
+}
+
 /// The effective user of a process. `None`: it is gone or hidden.
 pub(crate) fn user(machine: &Root, pid: u32) -> Option<u32> {
-    effective_id(machine, pid, "Uid:")
+    status(machine, pid, "Uid")?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The effective group of a process. `None`: it is gone or hidden.
+/// The effective group of a process, likewise.
 pub(crate) fn group(machine: &Root, pid: u32) -> Option<u32> {
-    effective_id(machine, pid, "Gid:")
+    status(machine, pid, "Gid")?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-fn effective_id(machine: &Root, pid: u32, key: &str) -> Option<u32> {
-    let text = machine.bytes(&format!("/proc/{pid}/status")).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let ids = text.lines().find_map(|line| line.strip_prefix(key))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+/// The CPUs that a process may run on (sched_setaffinity(2)). `None`: unknown.
+pub(crate) fn allowed_cpus(machine: &Root, pid: u32) -> Option<CpuSet> {
+    CpuSet::parse(&status(machine, pid, "Cpus_allowed_list")?).filter(|cpus| !cpus.is_empty())
 }
 
 /// The name of a process (`comm` in proc(5)), without control characters.
@@ -256,6 +279,14 @@ mod tests {
             Stat::parse(b"12 (python3) S 7"),
             Some(Stat { state: b'S', parent: 7, started: 0, exit: 0 })
         );
+    }
+
+    #[test]
+    fn a_recorded_process() {
+        let line =
+            b"3197 (bash) S 3196 3197 3196 0 -1 4194304 9523 6052 0 0 61 13 2 1 20 0 1 0 61834 8052736 441 \
+            18446744073709551615 1 1 0 0 0 0 65536 3686404 1266761467 1 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+        assert_eq!(Stat::parse(line), Some(Stat { state: b'S', parent: 3196, started: 61_834, exit: 0 }));
     }
 
     #[test]
