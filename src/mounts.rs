@@ -8,7 +8,7 @@
 //!
 //! What this doesn't decide: which steps a path consists of ([`crate::root`] resolves links and asks for each step).
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memchr_iter};
 
 /// Local file systems without a block device of their own. A type with a block device is local whatever its name.
 const LOCAL: [&str; 49] = [
@@ -85,15 +85,18 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Takes one line of a mountinfo (proc_pid_mountinfo(5)); other lines than those of remote mounts leave nothing.
-    /// `below`: only mounts below this directory count, as seen from it.
-    pub fn add(&mut self, line: &[u8], below: &[u8]) {
-        let Some(at) = memmem::find(line, b" - ") else {
-            return;
+    /// Takes one line of a mountinfo (proc_pid_mountinfo(5)), and returns the type of its file system; empty: it is no such
+    /// line. Only remote mounts are kept. `below`: only mounts below this directory count, as seen from it.
+    pub fn add<'l>(&mut self, line: &'l [u8], below: &[u8]) -> &'l [u8] {
+        let Some((mount, rest)) = split_at_separator(line) else {
+            return b"";
         };
-        let (mount, rest) = line.split_at_checked(at).unwrap_or_default();
-        let kind = rest.get(3..).unwrap_or_default();
-        let kind = kind.get(..memchr(b' ', kind).unwrap_or(kind.len())).unwrap_or_default();
+        let kind = rest.get(..memchr(b' ', rest).unwrap_or(rest.len())).unwrap_or_default();
+        self.add_mount(mount, kind, below);
+        kind
+    }
+
+    fn add_mount(&mut self, mount: &[u8], kind: &[u8], below: &[u8]) {
         let mut fields = mount.split(|byte| *byte == b' ');
         let mut field = || fields.next().unwrap_or_default();
         let (id, parent, device, _root, point) = (field(), field(), field(), field(), field());
@@ -166,6 +169,15 @@ fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
         rest if rest.starts_with(b"/") => Some(rest),
         _ => None,
     }
+}
+
+/// What comes before and after ` - `, which ends the optional fields. (A general substring search would cost more to set up
+/// than a line takes to look through.)
+fn split_at_separator(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    memchr_iter(b'-', line).find_map(|at| {
+        let (before, after) = line.split_at_checked(at)?;
+        Some((before.strip_suffix(b" ")?, after.strip_prefix(b"- ")?))
+    })
 }
 
 fn is_local(kind: &[u8], device: &[u8]) -> bool {

@@ -10,21 +10,23 @@
 //! - **Trust** ([`crate::trust`]) is asked for by callers: [`Root::with_trusted_bytes`] for what leads root,
 //!   [`Root::with_guarded_bytes`] for what a service's user may write but must not lead root anywhere by.
 
-use std::borrow::Cow;
+mod error;
+mod mount_table;
+mod resolve;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::OsStr;
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use memchr::{memchr, memmem};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
-use crate::mounts::Mounts;
-use crate::trust::{Step, Untrusted};
+pub use error::ReadError;
+pub use mount_table::MountTable;
+use resolve::{Others, Walk};
 
 /// The most that is read of one file. The largest honest one, a mountinfo, is read as a stream instead.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -32,21 +34,8 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 const BUFFER_BYTES: usize = 16 << 10;
 /// The most entries that are read of one directory.
 const MAX_ENTRIES: usize = 100_000;
-/// The most that is read of a mountinfo: more than `fs.mount-max` mounts take.
-const MAX_STREAM_BYTES: usize = 256 << 20;
-/// The most that is kept of the cgroup mounts' lines.
-const MAX_CGROUP_BYTES: usize = 1 << 20;
-/// As the kernel has it (`MAXSYMLINKS`).
-const MAX_LINKS: usize = 40;
-/// The most steps of a path, links resolved; the kernel's paths have 2048 at most (PATH_MAX).
-const MAX_STEPS: usize = 4096;
-/// A view of the mounts: our own, which decides what our own steps lead onto; in a made-up machine PID 1's.
-const OWN_MOUNTINFO: &str = "/proc/self/mountinfo";
-const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", OWN_MOUNTINFO];
 /// How long a generator waits for lxcfs, all in all; it answers within a millisecond.
 const LXCFS_TIME: Duration = Duration::from_secs(1);
-/// A link that masks what would lie there.
-const MASK: &[u8] = b"/dev/null";
 
 /// Where files are read from.
 #[derive(Debug)]
@@ -68,71 +57,6 @@ pub struct Root {
     buffer: RefCell<Vec<u8>>,
 }
 
-/// What is known about mounts.
-#[derive(Debug, Default)]
-pub struct MountTable {
-    /// Which must not be entered, and which are lxcfs's.
-    pub mounts: Mounts,
-    /// The lines of control groups, for [`crate::parse::mountinfo::cgroup_mounts`].
-    pub cgroup_lines: Vec<u8>,
-    /// Why it is not known, with the file that could not be read; `Missing`: there is none.
-    pub unknown: Option<(&'static str, ReadError)>,
-}
-
-/// Why a file could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadError {
-    /// There is none.
-    Missing,
-    /// It is a directory.
-    Directory,
-    /// It is a FIFO, a socket or a device.
-    NotAFile,
-    /// It is larger than [`MAX_FILE_BYTES`].
-    TooLarge,
-    /// It is not UTF-8.
-    NotText,
-    /// The path leads onto a file system of this type, whose answer could take for ever.
-    Remote(String),
-    /// Somebody else than root could have written it, or the way to it.
-    Untrusted(Box<Untrusted>),
-    /// The kernel said no.
-    Os(Errno),
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("there is no such file"),
-            Self::Directory => f.write_str("it is a directory, not a file"),
-            Self::NotAFile => f.write_str("it is not a regular file"),
-            Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
-            Self::NotText => f.write_str("it is not text"),
-            Self::Remote(kind) => {
-                write!(f, "not looked at: the path leads onto a {kind} mount, which could keep PID 1 waiting")
-            }
-            Self::Untrusted(untrusted) => write!(f, "not trusted: {untrusted}"),
-            Self::Os(errno) => write!(f, "{}", std::io::Error::from(*errno)),
-        }
-    }
-}
-
-impl From<Errno> for ReadError {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::NOENT | Errno::NOTDIR => Self::Missing,
-            Errno::ISDIR => Self::Directory,
-            other => Self::Os(other),
-        }
-    }
-}
-
-impl From<Untrusted> for ReadError {
-    fn from(untrusted: Untrusted) -> Self {
-        Self::Untrusted(Box::new(untrusted))
-    }
-}
-
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -140,35 +64,6 @@ pub struct Entry {
     pub name: String,
     /// Whether it is a symbolic link; file systems that don't tell count as one.
     pub link: bool,
-}
-
-/// What a path leads to.
-enum Found {
-    /// This, opened with `O_PATH`.
-    At(OwnedFd, Stat),
-    /// A link to /dev/null, which need not be there.
-    Mask,
-}
-
-/// How far a path may lead through what others than root can write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Others {
-    /// Wherever it leads, as for systemd itself.
-    Lead,
-    /// To a file of theirs, but not by a link of theirs: it could lead anywhere.
-    Own,
-    /// Nowhere, but a sticky directory such as /tmp may be on the way.
-    Sticky,
-    /// Nowhere.
-    Nothing,
-}
-
-/// How a path is resolved.
-#[derive(Clone, Copy)]
-struct Walk {
-    /// The last step may be a link, and what it points to counts.
-    follow: bool,
-    others: Others,
 }
 
 impl Root {
@@ -225,284 +120,6 @@ impl Root {
         match &self.below {
             None => (CWD, "/"),
             Some(dir) => (dir.as_fd(), "."),
-        }
-    }
-
-    /// What mountinfo says.
-    pub fn mounts(&self) -> &MountTable {
-        self.mounts.get_or_init(|| self.read_mounts())
-    }
-
-    /// The lines of the cgroup mounts, of the first of `paths` that can be read; for the running machine always the program's
-    /// own view, which is where its paths lead. `Err`: a file and why it can't be read, `Missing` where there is none.
-    pub fn cgroup_mounts(&self, paths: &[&'static str]) -> Result<Cow<'_, [u8]>, (&'static str, ReadError)> {
-        let table = self.mounts();
-        if self.is_machine() || paths == MOUNTINFO {
-            return match &table.unknown {
-                None => Ok(Cow::Borrowed(&table.cgroup_lines)),
-                Some((path, error)) => Err((path, error.clone())),
-            };
-        }
-        let mut other = MountTable::default();
-        self.add_first(paths, &table.mounts, &mut other);
-        other.unknown.map_or(Ok(Cow::Owned(other.cgroup_lines)), Err)
-    }
-
-    fn read_mounts(&self) -> MountTable {
-        let mut table = MountTable::default();
-        let Some(dir) = &self.below else {
-            // The kernel's own file, and a link that is the kernel's own.
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let read = rustix::fs::open(OWN_MOUNTINFO, flags, Mode::empty()).map_err(ReadError::from);
-            let read = read.and_then(|file| self.add_mounts(&file, b"", true, &mut table));
-            table.unknown = read.err().map(|error| (OWN_MOUNTINFO, error));
-            if table.mounts.has_remote()
-                && let Ok(program) = rustix::fs::readlink("/proc/self/exe", Vec::new())
-            {
-                // Whoever started it has waited for that one.
-                table.mounts.admit(program.as_bytes());
-            }
-            return table;
-        };
-        // What is really mounted below the directory could make us wait, whatever its own mountinfo says.
-        let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        if let (Ok(place), Ok(file)) = (
-            rustix::fs::readlink(name, Vec::new()),
-            rustix::fs::open(OWN_MOUNTINFO, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
-        ) {
-            let place = place.as_bytes();
-            let _ = self.add_mounts(&file, place.strip_suffix(b"/").unwrap_or(place), false, &mut table);
-        }
-        let mut real = std::mem::take(&mut table.mounts);
-        self.add_first(&MOUNTINFO, &real, &mut table);
-        real.append(table.mounts);
-        table.mounts = real;
-        table
-    }
-
-    /// Takes the first mountinfo of a made-up machine that can be read.
-    fn add_first(&self, paths: &[&'static str], mounts: &Mounts, table: &mut MountTable) {
-        table.unknown = paths.first().map(|path| (*path, ReadError::Missing));
-        for path in paths {
-            let file = self.open_for(path, OFlags::empty(), Others::Lead, mounts);
-            let read = file.and_then(|file| file.ok_or(ReadError::Missing));
-            match read.and_then(|file| self.add_mounts(&file, b"", true, table)) {
-                Ok(()) => {
-                    table.unknown = None;
-                    return;
-                }
-                Err(ReadError::Missing) => {}
-                Err(error) if matches!(table.unknown, Some((_, ReadError::Missing))) => {
-                    table.unknown = Some((path, error));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Takes the lines of a mountinfo into `table`, one after the other; no line is as long as the buffer may become.
-    fn add_mounts(
-        &self,
-        file: &OwnedFd,
-        below: &[u8],
-        cgroups: bool,
-        table: &mut MountTable,
-    ) -> Result<(), ReadError> {
-        let mut buffer = self.buffer.take();
-        buffer.clear();
-        buffer.reserve(BUFFER_BYTES);
-        let mut read = 0;
-        let mut take = |line: &[u8]| {
-            table.mounts.add(line, below);
-            if cgroups
-                && memmem::find(line, b" - cgroup").is_some()
-                && table.cgroup_lines.len() + line.len() < MAX_CGROUP_BYTES
-            {
-                table.cgroup_lines.extend_from_slice(line);
-                table.cgroup_lines.push(b'\n');
-            }
-        };
-        let result = loop {
-            match rustix::io::read(file, spare_capacity(&mut buffer)) {
-                Ok(0) => break Ok(()),
-                Ok(more) => read += more,
-                Err(Errno::INTR) => continue,
-                Err(errno) => break Err(ReadError::from(errno)),
-            }
-            let mut rest = buffer.as_slice();
-            while let Some(end) = memchr(b'\n', rest) {
-                take(rest.get(..end).unwrap_or_default());
-                rest = rest.get(end + 1..).unwrap_or_default();
-            }
-            let done = buffer.len() - rest.len();
-            buffer.drain(..done);
-            if read > MAX_STREAM_BYTES || buffer.len() > MAX_FILE_BYTES {
-                break Err(ReadError::TooLarge);
-            }
-            if buffer.len() == buffer.capacity() {
-                buffer.reserve(buffer.len());
-            }
-        };
-        take(&buffer);
-        self.buffer.replace(buffer);
-        result
-    }
-
-    /// One call of openat2 for a path without links; `None`: it has some, or must be looked at step by step.
-    fn open_plain(&self, path: &str, flags: OFlags, mounts: &Mounts) -> Option<Result<OwnedFd, ReadError>> {
-        if !self.has_openat2.get() || !is_plain(path) {
-            return None;
-        }
-        if let Some(kind) = mounts.remote(path.as_bytes()) {
-            return Some(Err(ReadError::Remote(kind.to_owned())));
-        }
-        let (base, path) = match self.base() {
-            (base, "/") => (base, path),
-            (base, itself) => {
-                (base, Some(path.trim_start_matches('/')).filter(|p| !p.is_empty()).unwrap_or(itself))
-            }
-        };
-        match rustix::fs::openat2(base, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Err(Errno::NOSYS | Errno::PERM) => {
-                self.has_openat2.set(false);
-                None
-            }
-            Err(Errno::LOOP) => None,
-            opened => Some(opened.map_err(ReadError::from)),
-        }
-    }
-
-    /// What `path` leads to, each step opened without being followed.
-    fn walk(&self, path: &str, walk: Walk, mounts: &Mounts) -> Result<Found, ReadError> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (base, name) = self.base();
-        let base = rustix::fs::openat(base, name, flags | OFlags::DIRECTORY, Mode::empty())?;
-        let base_stat = rustix::fs::fstat(&base)?;
-        let check = |path: &[u8], stat: &Stat| {
-            Step { path, mode: stat.st_mode, owner: stat.st_uid }
-                .check(self.user, walk.others == Others::Sticky)
-        };
-        let must_be_trusted = matches!(walk.others, Others::Sticky | Others::Nothing);
-        // Others may write somewhere on the way.
-        let mut others = check(b"", &base_stat).err();
-        if must_be_trusted && let Some(untrusted) = others {
-            return Err(untrusted.into());
-        }
-        // Each directory on the way, and how long its path is.
-        let mut stack: Vec<(OwnedFd, Stat, usize)> = Vec::new();
-        let mut so_far: Vec<u8> = Vec::new();
-        let mut pending: Vec<Vec<u8>> = steps(path.as_bytes());
-        // A person's command may name a file from where it runs.
-        if self.is_machine() && !path.starts_with('/') {
-            pending.extend(steps(rustix::process::getcwd(Vec::new())?.as_bytes()));
-        }
-        let (mut links, mut taken) = (0, 0);
-        while let Some(step) = pending.pop() {
-            taken += 1;
-            if taken > MAX_STEPS || pending.len() > MAX_STEPS {
-                return Err(ReadError::Os(Errno::NAMETOOLONG));
-            }
-            if step == b".." {
-                stack.pop();
-                so_far.truncate(stack.last().map_or(0, |(_, _, length)| *length));
-                continue;
-            }
-            let directory = stack.last().map_or(base.as_fd(), |(directory, ..)| directory.as_fd());
-            let parent = so_far.len();
-            so_far.push(b'/');
-            so_far.extend_from_slice(&step);
-            if let Some(kind) = mounts.remote(&so_far) {
-                return Err(ReadError::Remote(kind.to_owned()));
-            }
-            let at = rustix::fs::openat(directory, step.as_slice(), flags, Mode::empty())?;
-            let stat = rustix::fs::fstat(&at)?;
-            if let Err(untrusted) = check(&so_far, &stat) {
-                if must_be_trusted {
-                    return Err(untrusted.into());
-                }
-                others = others.or(Some(untrusted));
-            }
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Symlink if walk.follow || !pending.is_empty() => {
-                    if walk.others == Others::Own
-                        && let Some(untrusted) = others
-                    {
-                        return Err(untrusted.into());
-                    }
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(ReadError::Os(Errno::LOOP));
-                    }
-                    let target = rustix::fs::readlinkat(&at, c"", Vec::new())?.into_bytes();
-                    if target == MASK && pending.is_empty() {
-                        return Ok(Found::Mask);
-                    }
-                    if target.first() == Some(&b'/') {
-                        stack.clear();
-                        so_far.clear();
-                    } else {
-                        so_far.truncate(parent);
-                    }
-                    pending.extend(steps(&target));
-                }
-                FileType::Directory => stack.push((at, stat, so_far.len())),
-                _ if pending.is_empty() => return Ok(Found::At(at, stat)),
-                _ => return Err(ReadError::Missing),
-            }
-        }
-        Ok(match stack.pop() {
-            Some((directory, stat, _)) => Found::At(directory, stat),
-            None => Found::At(base, base_stat),
-        })
-    }
-
-    /// Opens the file, or with `OFlags::DIRECTORY` the directory, at `path`, which is absolute, for reading. `None`: it is a
-    /// mask.
-    fn open(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, ReadError> {
-        self.open_for(path, flags, Others::Lead, &self.mounts().mounts)
-    }
-
-    fn open_for(
-        &self,
-        path: &str,
-        flags: OFlags,
-        others: Others,
-        mounts: &Mounts,
-    ) -> Result<Option<OwnedFd>, ReadError> {
-        let reading = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Only the kernel makes files there.
-        let at_once = flags.contains(OFlags::DIRECTORY) || (self.is_machine() && is_of_the_kernel(path));
-        let first = if at_once { reading } else { OFlags::PATH | OFlags::CLOEXEC };
-        let found = match self.open_plain(path, first, mounts) {
-            // What must be trusted is looked at step by step, unless it is not there.
-            Some(Ok(_)) if matches!(others, Others::Sticky | Others::Nothing) => {
-                self.walk(path, Walk { follow: true, others }, mounts)?
-            }
-            Some(opened) if at_once => return opened.map(Some),
-            Some(opened) => {
-                let opened = opened?;
-                let stat = rustix::fs::fstat(&opened)?;
-                Found::At(opened, stat)
-            }
-            None => self.walk(path, Walk { follow: true, others }, mounts)?,
-        };
-        match found {
-            Found::At(found, stat) => reopen(&found, &stat, flags).map(Some),
-            Found::Mask if flags.contains(OFlags::DIRECTORY) => Err(ReadError::Missing),
-            Found::Mask => Ok(None),
-        }
-    }
-
-    /// What lies at `path`, opened with `O_PATH`, a link being a link.
-    fn look(&self, path: &str) -> Result<OwnedFd, ReadError> {
-        let mounts = &self.mounts().mounts;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match self.open_plain(path, flags, mounts) {
-            Some(opened) => opened,
-            None => match self.walk(path, Walk { follow: false, others: Others::Lead }, mounts)? {
-                Found::At(found, _) => Ok(found),
-                Found::Mask => Err(ReadError::Missing),
-            },
         }
     }
 
@@ -693,41 +310,4 @@ fn read(file: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
             Err(errno) => return Err(errno.into()),
         }
     }
-}
-
-/// Opens what an `O_PATH` descriptor stands for.
-fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadError> {
-    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory if flags.contains(OFlags::DIRECTORY) => {
-            return Ok(rustix::fs::openat(found, ".", flags, Mode::empty())?);
-        }
-        FileType::Directory => return Err(ReadError::Directory),
-        _ if flags.contains(OFlags::DIRECTORY) => return Err(ReadError::Missing),
-        FileType::RegularFile => {}
-        _ => return Err(ReadError::NotAFile),
-    }
-    // The one name of what is open already, whatever has become of its path.
-    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
-    Ok(rustix::fs::open(name, flags, Mode::empty())?)
-}
-
-/// Whether a path is what the kernel would call it: absolute, without `.`, `..` and doubled slashes.
-fn is_plain(path: &str) -> bool {
-    let path = path.as_bytes();
-    path.first() == Some(&b'/')
-        && memmem::find(path, b"/.").is_none()
-        && memmem::find(path, b"//").is_none()
-        && (path.len() == 1 || path.last() != Some(&b'/'))
-}
-
-/// Whether only the kernel makes files there.
-fn is_of_the_kernel(path: &str) -> bool {
-    path.starts_with("/proc/") || path.starts_with("/sys/")
-}
-
-/// The steps of a path, the first one last.
-fn steps(path: &[u8]) -> Vec<Vec<u8>> {
-    let steps = path.split(|byte| *byte == b'/').rev();
-    steps.filter(|step| !step.is_empty() && *step != b".").map(<[u8]>::to_vec).collect()
 }

@@ -30,7 +30,7 @@ def obstacle(uvicorn: ModuleType, app: object, arguments: dict[str, Any]) -> str
         if missing:
             return f"uvicorn.Config has no {', '.join(missing)}"
         return _server_obstacle(uvicorn.Server, config)
-    except (AttributeError, TypeError) as error:
+    except Exception as error:  # whatever another version raises, or this one for what it is given
         return f"uvicorn is not as expected: {error}"
 
 

@@ -6,11 +6,15 @@ entry point runs once more, up to the same call, and so decides anew.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from . import fit, listeners, memory
@@ -22,6 +26,8 @@ from .supervisor import Profile, Supervisor
 # PYPNM_HANDOVER=no turns it off; boolean as systemd has it.
 SWITCH = "PYPNM_HANDOVER"
 OFF = ("0", "no", "n", "false", "f", "off")
+# How long PyPNM may take to read its profile at a reload, in seconds. Its modules are loaded already.
+ASK_TIMEOUT = 20.0
 
 EntryPoint = Callable[[], object]
 
@@ -36,10 +42,11 @@ def main(script: str, arguments: list[str]) -> Any:
     try:
         import uvicorn
 
-        entry_point = find(os.path.basename(script))
+        # Before PyPNM is imported: it may take the function by its name.
+        launcher.replace(uvicorn)
+        entry_point = launcher.entry_point = find(os.path.basename(script))
     except Exception as error:  # whatever an import may raise
         launcher.run_plain(f"{type(error).__name__}: {error}")
-    launcher.replace(uvicorn, entry_point)
     sys.argv = [script, *arguments]
     return entry_point()
 
@@ -61,6 +68,8 @@ class Launcher:
         self._passed = listeners.inherited(os.environ)
         self._manager = Manager.from_environment(os.environ)
         self._signals = Signals()
+        # PyPNM's; set before it runs.
+        self.entry_point: EntryPoint = _nothing
         # At a reload: what PyPNM has called uvicorn.run with.
         self._is_asking = False
         self._answer: tuple[object, dict[str, Any]] | None = None
@@ -72,9 +81,9 @@ class Launcher:
         listeners.release([one for one in self._passed if one.is_kept], self._manager)
         os.execve(self._command[0], self._command, self._environment)
 
-    def replace(self, uvicorn: Any, entry_point: EntryPoint) -> None:
+    def replace(self, uvicorn: Any) -> None:
         """Puts this launcher in the place of uvicorn.run."""
-        self._uvicorn, self._entry_point = uvicorn, entry_point
+        self._uvicorn = uvicorn
         uvicorn.run = self
         # A reload from here on is not lost: the profile may have been read by the time it is asked for.
         self._signals.install_reload()
@@ -103,13 +112,46 @@ class Launcher:
         """What PyPNM would start now; None: it fails."""
         self._is_asking, self._answer = True, None
         try:
-            self._entry_point()
+            with time_limit(ASK_TIMEOUT):
+                self.entry_point()
+            if self._answer is None:
+                raise LookupError("uvicorn.run was not called")
+            app, arguments = self._answer
+            why = fit.obstacle(self._uvicorn, app, {k: v for k, v in arguments.items() if k != "app_dir"})
+            if why is not None:
+                raise ValueError(why)
         except (Exception, SystemExit) as error:
             say(f"PyPNM could not read its profile anew: {type(error).__name__}: {error}")
             return None
         finally:
             self._is_asking = False
         return self._answer
+
+
+def name_process(name: str) -> None:
+    """Gives this process a name of at most 15 bytes, see proc_pid_comm(5); its command line stays."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
+
+
+def _nothing() -> None:
+    """PyPNM, before it has been found."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the block when it takes longer, also where it waits for a file."""
+
+    def expire(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeoutError(f"not done in {seconds:.0f} s")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 class Service:
@@ -120,6 +162,8 @@ class Service:
         self._sockets: list[Any] = []
         self._has_said_ready = False
         self._is_reloading = False
+        # How many were completed; 'handover --reload' waits for the next.
+        self._reloads = 0
         self._status = ""
         self.profile = self._configure(app, arguments)
 
@@ -128,7 +172,8 @@ class Service:
         # The launcher's: uvicorn's own limit ends a worker before its successor serves.
         limit = arguments.pop("limit_max_requests", None) or 0
         self._config = self._uvicorn.Config(app, **arguments)
-        return Profile(self._config.workers, limit)
+        # As uvicorn has it: no worker is one worker.
+        return Profile(max(self._config.workers, 1), max(limit, 0))
 
     def listen(self, passed: list[listeners.Inherited]) -> None:
         """Takes over or binds the sockets. Raises OSError."""
@@ -177,6 +222,8 @@ class Service:
             messages.append("READY=1")
         elif self._is_reloading and (not supervisor.is_renewing or supervisor.keeps_failing):
             self._is_reloading = False
+            self._reloads += 1
+            name_process(f"handover/{self._reloads % 1000000}")
             messages.append("READY=1")
         if supervisor.is_stopping and not self._status.startswith("Finishing"):
             messages.append("STOPPING=1")

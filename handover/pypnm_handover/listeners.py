@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import socket
 import stat
 from collections.abc import MutableMapping
@@ -22,6 +24,7 @@ from .say import say
 FIRST_DESCRIPTOR = 3
 # What names in the store begin with. A name holds no colon.
 PREFIX = "pypnm-"
+LONGEST_NAME = 255
 
 # As the socket module has it: a path, (host, port), or (host, port, flow information, scope).
 SocketAddress = str | tuple[Any, ...]
@@ -53,11 +56,15 @@ class Address:
     def name(self) -> str:
         """Its name in the store."""
         words = [self.address] if isinstance(self.address, str) else self.address[:2]
-        return PREFIX + "-".join(str(word).replace(":", ".") for word in words)
+        name = PREFIX + "-".join(str(word).replace(":", ".") for word in words)
+        if len(name) > LONGEST_NAME or not (name.isascii() and name.isprintable()):
+            # systemd ignores such a name.
+            return PREFIX + hashlib.sha256(os.fsencode(name)).hexdigest()
+        return name
 
     def is_of(self, listener: socket.socket) -> bool:
         """Whether a socket listens on this very address."""
-        if listener.family != self.family or listener.getsockname() != self.address:
+        if not _listens(listener) or listener.family != self.family or listener.getsockname() != self.address:
             return False
         if isinstance(self.address, str):
             # Without its file nobody finds it.
@@ -101,13 +108,16 @@ def inherited(environment: MutableMapping[str, str]) -> list[Inherited]:
     count = environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     environment.pop("LISTEN_PIDFDID", None)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not re.fullmatch("[0-9]{1,6}", count):
         return []
     passed = []
     for number in range(int(count)):
         try:
             listener = socket.socket(fileno=FIRST_DESCRIPTOR + number)
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                # Fewer than the number says.
+                break
             # A file or something else that this launcher did not ask for.
             continue
         listener.set_inheritable(False)
@@ -117,10 +127,15 @@ def inherited(environment: MutableMapping[str, str]) -> list[Inherited]:
 
 def addresses(host: str | None, port: int) -> list[Address]:
     """All addresses of a host, as an event loop's create_server() would take them. Raises OSError."""
+    if not 0 <= port <= 65535:
+        # getaddrinfo(3) would take the lower 16 bits.
+        raise OSError(errno.EINVAL, f"{host}: {port} is not a port number")
     try:
         infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OSError(error.errno, f"{host}: {error.strerror}") from None
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"{host}: {error}") from None
     families = {info[0] for info in infos}
     found: list[Address] = []
     for family, _, _, _, address in infos:
@@ -173,7 +188,8 @@ def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager
                 continue
             for one in listening:
                 one.close()
-            raise OSError(error.errno, f"{_text(address.address)}: {error.strerror}") from None
+            # Python's own errors, of a path that is too long for one, have no number.
+            raise OSError(error.errno or errno.EINVAL, f"{_text(address.address)}: {error.strerror or error}") from None
         # Again where it is kept: systemd knows a descriptor that it has, and one of the same name may just have gone.
         manager.store(address.name, listener.fileno())
         listening.append(listener)

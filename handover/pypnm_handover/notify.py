@@ -11,6 +11,9 @@ import select
 import socket
 from collections.abc import MutableMapping, Sequence
 
+# How long a message may wait for room in the manager's queue, in seconds.
+SEND_TIMEOUT = 2.0
+
 
 class Manager:
     """The socket that $NOTIFY_SOCKET names; without one every message is dropped.
@@ -35,6 +38,8 @@ class Manager:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                # A manager that reads nothing any more must not hold up the service.
+                sender.settimeout(SEND_TIMEOUT)
                 sender.connect(path)
                 sender.sendmsg(["\n".join(assignments).encode()], rights)
         except OSError:

@@ -136,8 +136,11 @@ class Parent:
         """Until the last worker has ended; the exit status."""
         supervisor = self._supervisor
         while True:
-            for number in self._signals.take():
-                self._signal(number)
+            # Once for each kind of those that came together: two reloads are one. Ctrl+C twice is not, see _signal().
+            received = self._signals.take()
+            for position, number in enumerate(received):
+                if number != signal.SIGHUP or number not in received[:position]:
+                    self._signal(number)
             supervisor.decide()
             self._report(supervisor)
             if supervisor.status is not None and not supervisor.workers:
@@ -147,7 +150,8 @@ class Parent:
     def _signal(self, number: int) -> None:
         supervisor = self._supervisor
         if number == signal.SIGHUP:
-            profile = self._reread()
+            # What is stopping starts nothing more.
+            profile = None if supervisor.is_stopping else self._reread()
             if profile is not None:
                 supervisor.renew(profile)
         elif number == signal.SIGINT and supervisor.is_stopping:
@@ -180,7 +184,7 @@ class Parent:
         assert handle.connection is not None
         try:
             word = handle.connection.recv()
-        except (EOFError, OSError):
+        except Exception:  # its end, or what is no message of worker.py's
             handle.connection.close()
             handle.connection = None
             return

@@ -23,6 +23,10 @@ GRACE_AT_STOP = 1.0
 # How long a retired worker may work on requests in hand. At a stop: less than the unit's TimeoutStopSec=.
 PATIENCE_AT_HANDOVER = 300.0
 PATIENCE_AT_STOP = 30.0
+# How long a worker may take to start: as long as PyPNM does on a machine that is slow beyond all measure.
+PATIENCE_AT_START = 300.0
+# Workers of the guide's largest profile: no more than these are started at a time, and without regard to memory.
+LARGEST_PROFILE = 8
 # How long a reload waits for workers of the older profile to end, in seconds.
 RELOAD_PATIENCE = 10.0
 # Starts that may fail, one after the other, before the service is given up, where no worker serves.
@@ -73,8 +77,8 @@ class Worker:
     state: State = State.STARTING
     # It has reached its limit of requests.
     is_spent: bool = False
-    # When a retired worker is killed, on the supervisor's clock.
-    deadline: float = field(default=0.0)
+    # When one that starts or is retired is killed, on the supervisor's clock.
+    deadline: float = field(default=float("inf"))
 
 
 class Supervisor:
@@ -107,7 +111,7 @@ class Supervisor:
         self._failures, self._not_before = 0, 0.0
         if worker.state is not State.STARTING:
             return
-        worker.state = State.SERVING
+        worker.state, worker.deadline = State.SERVING, float("inf")
         predecessor, worker.predecessor = worker.predecessor, None
         if predecessor is not None:
             self._retire(predecessor, GRACE_AT_HANDOVER, PATIENCE_AT_HANDOVER)
@@ -127,9 +131,7 @@ class Supervisor:
         if worker.state is State.SERVING:
             say(f"worker {worker.handle.pid} has ended ({how})")
             return
-        self._failures += 1
-        pause = min(SHORTEST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
-        self._not_before = self._clock() + pause
+        self._has_failed()
         say(f"worker {worker.handle.pid} has ended at its start ({how})")
 
     def renew(self, profile: Profile) -> None:
@@ -170,7 +172,8 @@ class Supervisor:
         """
         serving = self._in(State.SERVING)
         older = [worker for worker in self.workers if worker.generation != self._generation]
-        return len(serving) != self.profile.workers or any(self._clock() < self._counts_until(w) for w in older)
+        is_short = len(serving) != self.profile.workers and not self._is_full()
+        return is_short or any(self._clock() < self._counts_until(w) for w in older)
 
     @property
     def keeps_failing(self) -> bool:
@@ -181,8 +184,9 @@ class Supervisor:
         """Starts and retires what is to be started and retired now."""
         now = self._clock()
         for worker in self.workers:
-            if worker.state is State.RETIRED and now >= worker.deadline:
-                say(f"worker {worker.handle.pid} has not finished its requests in time, killing it")
+            if now >= worker.deadline:
+                failed = "started" if worker.state is State.STARTING else "finished its requests"
+                say(f"worker {worker.handle.pid} has not {failed} in time, killing it")
                 worker.handle.kill()
                 worker.deadline = float("inf")
         if self.is_stopping:
@@ -203,7 +207,7 @@ class Supervisor:
         """In how many seconds decide() is due even if nothing happens; None: not at all."""
         now = self._clock()
         retired = self._in(State.RETIRED)
-        times = [worker.deadline for worker in retired]
+        times = [worker.deadline for worker in self.workers]
         times += [until for until in map(self._counts_until, retired) if until > now]
         if self._not_before > now and not self.is_stopping:
             times.append(self._not_before)
@@ -232,12 +236,14 @@ class Supervisor:
         missing = self.profile.workers - len(serving) - len(starting)
         if not serving:
             missing = min(missing, 1)
-        for _ in range(missing):
+        for _ in range(min(missing, LARGEST_PROFILE)):
             if not self._has_place():
-                return
+                break
             self._start(None)
+            if self._not_before > self._clock():
+                return
         due = [worker for worker in serving if self._is_due(worker)]
-        if missing > 0 or not due or len(self.workers) > self.profile.workers:
+        if (missing > 0 and not self._is_full()) or not due or len(self.workers) > self.profile.workers:
             return
         if self._has_memory():
             self._start(due[0])
@@ -258,9 +264,14 @@ class Supervisor:
         return worker.is_spent or worker.generation != self._generation
 
     def _has_place(self) -> bool:
-        """Whether one more process is within the number wanted, or is the one beyond and there is memory for it."""
-        beyond = len(self.workers) - self.profile.workers
-        return beyond < 0 or (beyond == 0 and self._has_memory())
+        """Whether one more process is within the number wanted, or is the one beyond and there is memory for it.
+
+        Of a number beyond every profile of the guide one worker starts after the other, as long as there is memory.
+        """
+        number = len(self.workers)
+        if LARGEST_PROFILE <= number < self.profile.workers:
+            return not self._in(State.STARTING) and self._has_memory()
+        return number < self.profile.workers or (number == self.profile.workers and self._has_memory())
 
     def _has_memory(self) -> bool:
         why = self._obstacle([w.handle.pid for w in self.workers if w.state is not State.STARTING])
@@ -275,11 +286,31 @@ class Supervisor:
             # Workers that share the load would all be due at once.
             limit -= random.randint(0, limit // 10)
         self._said_obstacle = False
-        self.workers.append(Worker(self._start_process(limit), self._generation, predecessor))
+        try:
+            handle = self._start_process(limit)
+        except OSError as error:
+            # No process, no descriptor or no memory left for one.
+            self._has_failed()
+            say(f"a worker cannot be started: {error.strerror or error}")
+            return
+        worker = Worker(handle, self._generation, predecessor)
+        worker.deadline = self._clock() + PATIENCE_AT_START
+        self.workers.append(worker)
+
+    def _has_failed(self) -> None:
+        """A start has failed: the next one waits."""
+        self._failures += 1
+        pause = min(SHORTEST_PAUSE * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE)
+        self._not_before = self._clock() + pause
+
+    def _is_full(self) -> bool:
+        """Whether more workers are wanted than there is memory for."""
+        return self._said_obstacle and len(self._in(State.SERVING)) >= LARGEST_PROFILE
 
     def _retire(self, worker: Worker, grace: float, patience: float) -> None:
         deadline = self._clock() + patience
         if worker.state is State.RETIRED:
+            # Not later than it was.
             deadline = min(deadline, worker.deadline)
         worker.state, worker.deadline = State.RETIRED, deadline
         worker.handle.retire(grace)

@@ -90,10 +90,7 @@ impl<'a> Index<'a> {
                 continue;
             }
             let listed = root.each_entry(directory, |name, file_type| {
-                // Names that are not UTF-8 are none of a unit.
-                if let Ok(name) = std::str::from_utf8(name) {
-                    index.add(directory, name, file_type);
-                }
+                index.add(directory, name, file_type);
             });
             match listed {
                 Ok(()) => index.listed.push(directory),
@@ -112,7 +109,17 @@ impl<'a> Index<'a> {
     }
 
     /// Takes one name of a directory, if it has to do with services or slices.
-    fn add(&mut self, directory: &'static str, name: &str, file_type: FileType) {
+    fn add(&mut self, directory: &'static str, name: &[u8], file_type: FileType) {
+        // There are hundreds, and most are files of other units: those are sorted out before anything else is looked at.
+        let may_be_link = matches!(file_type, FileType::Symlink | FileType::Unknown);
+        let may_count = may_be_link || file_type == FileType::Directory || name.ends_with(b".slice");
+        if !may_count && !self.wanted.iter().any(|wanted| wanted.as_bytes() == name) {
+            return;
+        }
+        // Names that are not UTF-8 are none of a unit.
+        let Ok(name) = std::str::from_utf8(name) else {
+            return;
+        };
         let is_unit = |name: &str| name.ends_with(".service") || name.ends_with(".slice");
         if let Some(of) = name.strip_suffix(".d") {
             let may_be_directory =

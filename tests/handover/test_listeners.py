@@ -95,6 +95,34 @@ class Listeners(unittest.TestCase):
         with self.assertRaisesRegex(OSError, "no-such-host.invalid: "):
             listeners.addresses("no-such-host.invalid", 8000)
 
+    def test_a_name_that_no_host_can_have_and_a_port_that_does_not_exist(self):
+        with self.assertRaisesRegex(OSError, "a..b: "):
+            listeners.addresses("a..b", 8000)
+        for port in (70000, -1):
+            with self.assertRaisesRegex(OSError, f"127.0.0.1: {port} is not a port number"):
+                listeners.addresses("127.0.0.1", port)
+        with self.assertRaisesRegex(OSError, "xxx: .*too long"):
+            self.listen([listeners.path("/" + 200 * "x")])
+
+    def test_names_are_such_as_systemd_takes(self):
+        for file in ("/run/größe.sock", "/run/" + 300 * "x", "/run/a\nb"):
+            name = listeners.path(file).name
+            self.assertRegex(name, "^pypnm-[0-9a-f]{64}$")
+            self.assertEqual(name, listeners.path(file).name)
+            self.assertNotEqual(name, listeners.path(file + "x").name)
+
+    def test_a_kept_socket_that_no_longer_listens_is_given_up(self):
+        (address,) = listeners.addresses("127.0.0.1", free_port())
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            silent = self.stack.enter_context(socket.socket(socket.AF_INET, kind))
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            silent.bind(address.address)
+            (listener,) = self.listen([address], [Inherited(address.name, silent)])
+            self.assertIsNot(listener, silent)
+            socket.create_connection(address.address).close()
+            listener.close()
+        self.assertEqual(self.manager.removed, [address.name] * 2)
+
     def test_a_single_ipv6_address_and_one_beside_ipv4(self):
         single = listeners.addresses("::", 8000)
         self.assertEqual([(one.address[0], one.v6only) for one in single], [("::", False)])
@@ -192,5 +220,8 @@ class FromSystemd(unittest.TestCase):
             self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="1"), [f" {port} False", "[]"])
             # Another process's, nonsense, none.
             self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="1", PID="1"), ["[]"])
-            self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="-1"), ["[]"])
+            for count in ("-1", "²", "9" * 5000):
+                self.assertEqual(self.passed([one.fileno()], LISTEN_FDS=count), ["[]"])
+            # Fewer than promised.
+            self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="999999"), [f" {port} False", "[]"])
             self.assertEqual(self.passed([]), ["[]"])

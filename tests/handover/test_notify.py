@@ -49,3 +49,9 @@ class Notify(unittest.TestCase):
             started = time.monotonic()
             self.assertFalse(Manager(address).barrier(timeout=0.2))
             self.assertLess(time.monotonic() - started, 5)
+            # Its queue is full.
+            manager = Manager(address)
+            for _ in range(10000):
+                if not manager.send("STATUS=x"):
+                    break
+            self.assertFalse(manager.send("STATUS=x"))

@@ -84,24 +84,34 @@ class Script(unittest.TestCase):
         self.assertEqual(self.run_script("pypnm", "serve").stdout, "alive\n")
 
     def reload(self, command):
-        """A process with this command line is asked to reload; what the script says, whether it got SIGHUP."""
-        main = subprocess.Popen(command)
+        """A process with this command line is asked to reload: the script, which waits, and the process."""
+        main = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self.addCleanup(main.stdout.close)
         self.addCleanup(main.wait)
         self.addCleanup(main.kill)
+        main.stdout.readline()
         environment = {"PATH": f"{self.plain}:/usr/bin:/bin", "MAINPID": str(main.pid)}
-        self.program(self.plain / "systemd-notify", '#!/bin/sh\nprintf "%s|" notified "$@"\n')
-        run = [subprocess.run([SCRIPT, word], env=environment, capture_output=True, text=True, check=True) for word in ("--announce", "--reload")]
-        try:
-            status = main.wait(2)
-        except subprocess.TimeoutExpired:
-            status = None
-        return "".join(one.stdout for one in run), "".join(one.stderr for one in run), status
+        script = subprocess.Popen([SCRIPT, "--reload"], env=environment, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(script.wait)
+        self.addCleanup(script.kill)
+        return script, main
 
-    def test_a_reload_is_announced_then_begun(self):
-        command = ["sh", "-c", "sleep 20; exit", f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"]
-        self.assertEqual(self.reload(command), ("notified|RELOADING=1|", "", -1))
+    def test_a_reload_lasts_until_the_launcher_has_counted_it(self):
+        text = "trap 'sleep 1; printf handover/1 >/proc/$$/comm' HUP; echo; while :; do sleep 0.1; done"
+        script, _ = self.reload(["sh", "-c", text, f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"])
+        with self.assertRaises(subprocess.TimeoutExpired):
+            script.wait(0.7)
+        self.assertEqual((script.communicate(timeout=10)[1], script.returncode), ("", 0))
+
+    def test_a_reload_that_the_launcher_does_not_survive_ends(self):
+        script, main = self.reload(["sh", "-c", "trap : HUP; echo; while :; do sleep 0.1; done", f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"])
+        with self.assertRaises(subprocess.TimeoutExpired):
+            script.wait(0.5)
+        main.kill()
+        main.wait()
+        self.assertEqual(script.wait(10), 0)
 
     def test_plain_pypnm_gets_no_signal(self):
-        said, complaint, status = self.reload(["sh", "-c", "sleep 20; exit", "pypnm", "serve"])
-        self.assertEqual((said, status), ("", None))
-        self.assertIn("the service runs without the launcher", complaint)
+        script, main = self.reload(["sh", "-c", "echo; sleep 20; exit", "pypnm", "serve"])
+        self.assertIn("the service runs without the launcher", script.communicate(timeout=10)[1])
+        self.assertIsNone(main.poll())

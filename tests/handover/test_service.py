@@ -27,7 +27,7 @@ def main():
                      timeout_keep_alive=120, log_level="info", access_log=False)
     if limit:
         arguments["limit_max_requests"] = limit
-    if "--reload" in sys.argv:
+    if "--reload" in sys.argv or "reload" in profile:
         arguments["reload"] = True
     os.environ["ACTIVE_WORKERS"] = str(workers)
     print("deciding", workers, limit, flush=True)
@@ -357,6 +357,88 @@ class Service(unittest.TestCase):
         states = [next(iter(message)) for message in self.systemd.messages if "READY" in message or "RELOADING" in message or "STOPPING" in message]
         self.assertEqual(states, ["READY", "RELOADING", "READY", "STOPPING"])
 
+    def test_numbers_that_are_no_profile(self):
+        for workers, limit in ((0, 0), (-5, -5)):
+            self.profile(workers, limit)
+            process = self.start()
+            self.ask()
+            self.assertEqual(len(self.children(process)), 1)
+            time.sleep(0.5)
+            self.assertEqual(self.stop(process), 0)
+        self.assertEqual(self.log.read_text().count("Started server process"), 2)
+
+    def test_a_profile_that_is_never_read_to_its_end_changes_nothing(self):
+        # The launcher's own patience, shortened.
+        (self.place / "sitecustomize.py").write_text(
+            "import signal\nreal = signal.setitimer\nsignal.setitimer = lambda which, seconds: real(which, min(seconds, 1.0))\n"
+        )
+        process = self.start()
+        before = self.children(process)
+        (self.place / "profile").unlink()
+        os.mkfifo(self.place / "profile")
+        self.reload(process)
+        self.assertEqual(self.children(process), before)
+        self.assertIn("PyPNM could not read its profile anew: TimeoutError: not done in 20 s", self.log.read_text())
+
+    def test_what_pypnm_wants_at_a_reload_cannot_be_handed_over(self):
+        process = self.start()
+        before = self.children(process)
+        (self.place / "profile").write_text("2 0 reload\n")
+        self.reload(process)
+        self.assertEqual(self.children(process), before)
+        self.assertIn("could not read its profile anew: ValueError: --reload restarts the service itself", self.log.read_text())
+
+    def test_many_reloads_at_once_and_one_during_a_stop(self):
+        process = self.start()
+        slow = threading.Thread(target=lambda: answers.append(self.ask("/slow")))
+        answers = []
+        with self.load():
+            for _ in range(5):
+                process.send_signal(signal.SIGHUP)
+            self.reload(process)
+        slow.start()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        said = self.log.read_text().count("renewing all workers")
+        process.send_signal(signal.SIGHUP)
+        self.assertEqual(process.wait(20), 0)
+        slow.join()
+        self.assertEqual(len(answers), 1)
+        self.assertEqual(self.log.read_text().count("renewing all workers"), said)
+
+    def test_a_stop_while_a_successor_starts(self):
+        process = self.start()
+        for pause in (0.0, 0.1, 0.3):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(pause)
+            self.assertEqual(self.stop(process), 0)
+            process = self.start()
+
+    def test_without_stdin_stdout_and_stderr(self):
+        self.profile(1, 20)
+        process = self.start("0<&- 1>&- 2>&-")
+        with self.load() as answers:
+            deadline = time.monotonic() + 30
+            while len({pid for pid, _ in answers}) < 2 and time.monotonic() < deadline:
+                time.sleep(0.1)
+        self.assertGreater(len({pid for pid, _ in answers}), 1)
+        self.assertEqual(self.stop(process), 0)
+
+    def test_without_a_service_manager(self):
+        process = self.start(wait=False, NOTIFY_SOCKET="")
+        deadline = time.monotonic() + 30
+        while not self.children(process) or "startup complete" not in self.log.read_text():
+            self.assertLess(time.monotonic(), deadline, self.log.read_text())
+            time.sleep(0.1)
+        (old,) = self.children(process)
+        with self.load() as answers:
+            process.send_signal(signal.SIGHUP)
+            while {pid for pid, _ in answers} <= {old}:
+                self.assertLess(time.monotonic(), deadline, self.log.read_text())
+                time.sleep(0.1)
+        self.assertEqual(self.stop(process), 0)
+
     # Plain PyPNM
 
     def plain(self, process, why):
@@ -392,6 +474,13 @@ class Service(unittest.TestCase):
             "uvicorn.Server.main_loop = main_loop\n" + CLI
         )
         self.plain(self.start(wait=False), "uvicorn.Server has no coroutine on_tick()")
+
+    def test_a_pypnm_that_takes_the_function_by_its_name(self):
+        (self.place / "small_cli.py").write_text(CLI.replace("sys, uvicorn", "sys\nfrom uvicorn import run").replace("uvicorn.run(", "run("))
+        process = self.start()
+        self.ask()
+        self.assertEqual(len(self.children(process)), 1)
+        self.assertEqual(self.stop(process), 0)
 
     def test_a_package_without_metadata(self):
         (self.place / "small-1.dist-info/entry_points.txt").unlink()

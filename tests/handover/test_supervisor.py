@@ -274,6 +274,63 @@ class Decisions(unittest.TestCase):
         self.up(3)
         self.assertFalse(self.supervisor.is_renewing)
 
+    def test_a_number_beyond_every_profile_grows_while_there_is_memory(self):
+        self.supervise(10**9)
+        for number in range(supervisor.LARGEST_PROFILE + 2):
+            self.up(number)
+        # The first alone, the next eight at once, then one after the other.
+        self.assertEqual(len(self.started), supervisor.LARGEST_PROFILE + 3)
+        self.obstacle = "memory.max leaves 0 MiB"
+        self.up(supervisor.LARGEST_PROFILE + 2)
+        serving = supervisor.LARGEST_PROFILE + 3
+        self.assertEqual((len(self.pids(State.SERVING)), len(self.started)), (serving, serving))
+        self.assertEqual(self.supervisor.next_decision(), 1.0)
+        self.assertFalse(self.supervisor.is_renewing)
+        # They are recycled all the same.
+        self.spent(0)
+        self.assertEqual(self.pids(State.RETIRED), [0])
+        self.obstacle = None
+        self.now += 1
+        self.supervisor.decide()
+        self.assertEqual(len(self.pids(State.STARTING)), 1)
+
+    def test_a_worker_that_does_not_start_is_killed(self):
+        self.serving(1)
+        self.spent(0)
+        self.assertEqual(self.supervisor.next_decision(), supervisor.PATIENCE_AT_START)
+        self.now += supervisor.PATIENCE_AT_START
+        self.supervisor.decide()
+        self.assertTrue(self.started[1].is_killed)
+        self.ends(1, "SIGKILL")
+        self.assertEqual(self.pids(State.SERVING), [0])
+        self.now += supervisor.SHORTEST_PAUSE
+        self.supervisor.decide()
+        self.up(2)
+        # One that serves has no deadline.
+        self.now += 10 * supervisor.PATIENCE_AT_START
+        self.supervisor.decide()
+        self.assertFalse(self.started[2].is_killed)
+
+    def test_without_processes_the_old_worker_serves_on_and_a_service_without_one_ends(self):
+        def fail(limit):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        self.serving(1)
+        start, self.supervisor._start_process = self.supervisor._start_process, fail
+        self.spent(0)
+        self.assertEqual(self.pids(State.SERVING), [0])
+        self.assertEqual(self.supervisor.next_decision(), supervisor.SHORTEST_PAUSE)
+        self.supervisor._start_process = start
+        self.now += supervisor.SHORTEST_PAUSE
+        self.supervisor.decide()
+        self.assertEqual(self.pids(State.STARTING), [1])
+
+        alone = Supervisor(Profile(1, 0), fail, clock=lambda: self.now)
+        for _ in range(supervisor.ATTEMPTS + 1):
+            alone.decide()
+            self.now += supervisor.LONGEST_PAUSE
+        self.assertEqual(alone.status, supervisor.STARTUP_FAILURE)
+
     def test_a_stop_retires_all_and_ends_with_the_last(self):
         self.serving(2)
         self.spent(0)

@@ -1,0 +1,339 @@
+//! The limits in the files of one hierarchy, version 1 or 2, level by level. What a missing, unreadable or garbled file
+//! means is decided here; which directories there are, in [`super::hierarchy`].
+
+use super::hierarchy::{Doubt, Hierarchy, STANDARD_PLACE};
+use super::{Container, Member};
+use crate::limits::{Amount, Limit, Resource, nodes};
+use crate::parse::cgroup::{self, LimitValue};
+use crate::parse::cpu_list::CpuSet;
+use crate::problem::{FileName, Problem, ProblemKind, Source};
+use crate::root::{ReadError, Root};
+
+/// The kernel opens no longer path (PATH_MAX).
+const LONGEST_PATH: usize = 4095;
+
+const FEWEST: &str = "counting on 1 CPU";
+const LEAST: &str = "taking the safest low-memory baseline";
+
+/// One value of one file.
+enum Value<T> {
+    Missing,
+    /// Said in `problems`, and no more than the least may be counted on.
+    Unknown,
+    Is(T),
+}
+
+pub(super) struct LimitReader<'a> {
+    pub(super) root: &'a Root,
+    pub(super) member: &'a Member<'a>,
+    pub(super) problems: &'a mut Vec<Problem>,
+    /// The path of the file that was read last.
+    pub(super) path: String,
+    /// A directory, and the controllers that are on in it.
+    pub(super) controllers: (String, String),
+    pub(super) found: Container,
+}
+
+impl LimitReader<'_> {
+    fn push(&mut self, amount: Amount, source: Source) {
+        self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
+    }
+
+    pub(super) fn unknown(&mut self, resource: Resource, source: Source) {
+        self.push(Amount::Unknown(resource), source);
+    }
+
+    /// Where the last value stands.
+    fn source(&self) -> Source {
+        Source::file(FileName::from(self.path.as_str()))
+    }
+
+    /// Reads `level/file`; one that can't be read or understood becomes a problem and an unknown amount of `resource`.
+    fn value<T>(
+        &mut self,
+        (level, file): (&str, &str),
+        resource: Resource,
+        parse: impl FnOnce(&str) -> Option<T>,
+        expected: &'static str,
+    ) -> Value<T> {
+        self.path.clear();
+        self.path.push_str(level);
+        self.path.push('/');
+        self.path.push_str(file);
+        let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
+        let problem = match self.root.with_text(&self.path, parse) {
+            Ok(Ok(value)) => return Value::Is(value),
+            Ok(Err(kind)) => Problem { source: self.source(), kind, consequence: instead(resource).into() },
+            Err(ReadError::Missing) => return Value::Missing,
+            Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
+        };
+        self.problems.push(problem);
+        self.unknown(resource, self.source());
+        Value::Unknown
+    }
+
+    /// Where the mounts don't show the process's cgroup, a limit may be out of sight.
+    pub(super) fn check_place(&mut self, place: &Hierarchy) {
+        let is_wrong = match place.doubt {
+            None => false,
+            Some(Doubt::NoMount) => !self.root.has_directory(&place.path),
+            Some(Doubt::Outside) => true,
+        };
+        let source = Source::file(place.path.clone());
+        if is_wrong && !self.problems.iter().any(|problem| problem.source == source) {
+            let Member { membership, who, .. } = self.member;
+            let consequence =
+                format!("limits of the cgroup that {membership} says {who} runs in may be out of sight");
+            let kind = ProblemKind::Absent;
+            self.problems.push(Problem { source, kind, consequence: consequence.into() });
+        }
+    }
+
+    /// A file of version 2 was not there. The real root has none of a controller's, nor has a cgroup in which the controller is
+    /// off; in another it must be there.
+    fn check_missing(&mut self, level: &str, controller: &str, resource: Resource) {
+        if self.controllers.0 != level || controller == "cpuset" {
+            // The real root has no events, and of the files that are looked for a cpuset's only. What is kept of it serves
+            // the first two controllers, which come before cpuset.
+            let is_root = self.root.file_type(&format!("{level}/cgroup.events")).is_none();
+            let controllers = format!("{level}/cgroup.controllers");
+            let controllers = if is_root && controller != "cpuset" {
+                String::new()
+            } else {
+                self.root.text(&controllers).unwrap_or_default()
+            };
+            self.controllers = (level.to_owned(), controllers);
+        }
+        if self.controllers.1.split_ascii_whitespace().any(|on| on == controller) {
+            self.absent(resource);
+        }
+    }
+
+    /// The file that was read last must be there, and is not.
+    fn absent(&mut self, resource: Resource) {
+        let source = self.source();
+        let consequence = instead(resource).into();
+        self.problems.push(Problem { source: source.clone(), kind: ProblemKind::Absent, consequence });
+        self.unknown(resource, source);
+    }
+
+    /// False where the place is nonsense; then nothing below it is read.
+    fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
+        if place.path.len() <= LONGEST_PATH {
+            return true;
+        }
+        let source = Source::file(self.member.membership.to_owned());
+        let expected = "a path that can be opened";
+        self.problems.push(Problem::bad_value(source.clone(), &place.path, expected, instead(resource)));
+        self.unknown(resource, source);
+        false
+    }
+
+    /// The process's own cgroup holds no file of a controller: most likely the controller is off there. But were the
+    /// directory itself missing, a limit could be out of sight.
+    fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
+        // The usual place of a process at the root is not looked for.
+        let may_lack = place.is_nested() || !place.path.starts_with(STANDARD_PLACE);
+        if place.certain && may_lack && !self.root.has_directory(&place.path) {
+            let source = Source::file(place.path.clone());
+            let Member { membership, who, .. } = self.member;
+            let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
+            self.problems.push(Problem {
+                source: source.clone(),
+                kind: ProblemKind::Absent,
+                consequence: instead.into(),
+            });
+            self.unknown(resource, source);
+        }
+    }
+
+    pub(super) fn memory(&mut self, place: &Hierarchy) {
+        const RESOURCE: Resource = Resource::Memory;
+        if !self.can_be_opened(place, RESOURCE) {
+            return;
+        }
+        let own = place.path.len();
+        let mut least = u64::MAX;
+        let mut own_is_there = false;
+        for level in place.levels() {
+            let mut is_there = false;
+            let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
+                ("memory.limit_in_bytes", cgroup::memory_v1)
+            } else {
+                ("memory.max", cgroup::memory_v2)
+            };
+            match self.value((level, file), RESOURCE, parse, "bytes, or max") {
+                Value::Missing if place.v1 => {}
+                Value::Missing => self.check_missing(level, "memory", RESOURCE),
+                Value::Is(LimitValue::At(bytes)) => {
+                    is_there = true;
+                    least = least.min(bytes);
+                    self.push(Amount::Memory(bytes), self.source());
+                    if level.len() == own {
+                        self.found.root_memory = Some(bytes);
+                    }
+                }
+                Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
+            }
+            if !place.v1 {
+                match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
+                    Value::Missing => self.check_missing(level, "memory", RESOURCE),
+                    Value::Is(LimitValue::At(bytes)) => {
+                        is_there = true;
+                        self.push(Amount::Memory(bytes), self.source());
+                    }
+                    Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
+                }
+            }
+            if level.len() == own {
+                own_is_there = is_there;
+                if !is_there {
+                    self.check_own_directory(place, RESOURCE);
+                }
+            }
+        }
+        if place.v1 {
+            // Knows the levels out of sight as well.
+            let parse = cgroup::hierarchical_memory_limit;
+            let expected = "statistics with a hierarchical_memory_limit in bytes";
+            match self.value((&place.path, "memory.stat"), RESOURCE, parse, expected) {
+                Value::Is(LimitValue::At(bytes)) if bytes < least => {
+                    let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
+                    self.push(Amount::Memory(bytes), source);
+                }
+                // The two are only ever there together.
+                Value::Missing if own_is_there => {
+                    let (source, kind) = (self.source(), ProblemKind::Absent);
+                    let consequence = "limits out of sight are not known".into();
+                    self.problems.push(Problem { source, kind, consequence });
+                }
+                Value::Is(_) | Value::Missing | Value::Unknown => {}
+            }
+        }
+    }
+
+    pub(super) fn cpu_time(&mut self, place: &Hierarchy) {
+        const RESOURCE: Resource = Resource::Cpu;
+        if !self.can_be_opened(place, RESOURCE) {
+            return;
+        }
+        for level in place.levels() {
+            let value = if place.v1 {
+                self.quota_v1(level)
+            } else {
+                let expected = "QUOTA PERIOD in microseconds, or max";
+                self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
+            };
+            match value {
+                Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
+                Value::Missing => {
+                    if !place.v1 {
+                        self.check_missing(level, "cpu", RESOURCE);
+                    }
+                    if level.len() == place.path.len() {
+                        self.check_own_directory(place, RESOURCE);
+                    }
+                }
+                Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
+            }
+        }
+    }
+
+    /// The quota of one cgroup of version 1 over its period, in milli-CPUs.
+    fn quota_v1(&mut self, level: &str) -> Value<LimitValue> {
+        const RESOURCE: Resource = Resource::Cpu;
+        let expected = "a quota in microseconds above 0, or -1";
+        let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
+            Value::Is(LimitValue::At(quota)) => quota,
+            // The two are only ever there together.
+            Value::Missing if self.root.file_type(&format!("{level}/cpu.cfs_period_us")).is_some() => {
+                self.absent(RESOURCE);
+                return Value::Unknown;
+            }
+            other => return other,
+        };
+        let expected = "a period of 1000 to 1000000 microseconds";
+        let milli = |text: &str| cgroup::milli_cpus(quota, cgroup::period_v1(text)?);
+        match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
+            Value::Is(milli) => {
+                // What the operator knows is the quota.
+                self.path.truncate(level.len());
+                self.path.push_str("/cpu.cfs_quota_us");
+                Value::Is(LimitValue::At(milli))
+            }
+            Value::Missing => {
+                let source = self.source();
+                self.problems.push(Problem {
+                    source: source.clone(),
+                    kind: ProblemKind::Absent,
+                    consequence: FEWEST.into(),
+                });
+                self.unknown(RESOURCE, source);
+                Value::Unknown
+            }
+            Value::Unknown => Value::Unknown,
+        }
+    }
+
+    /// The CPUs and the memory nodes of the innermost cgroup that says any: what the kernel has made of all levels. Those
+    /// further out don't count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
+    pub(super) fn cpuset(&mut self, place: &Hierarchy) {
+        if !self.can_be_opened(place, Resource::Cpu) {
+            return;
+        }
+        // Kernels before 4.2 have no effective list in version 1.
+        let [cpus, nodes]: [&[&str]; 2] = if place.v1 {
+            [&["cpuset.effective_cpus", "cpuset.cpus"], &["cpuset.effective_mems", "cpuset.mems"]]
+        } else {
+            [&["cpuset.cpus.effective"], &["cpuset.mems.effective"]]
+        };
+        if let Value::Is(cpus) = self.innermost_set(place, cpus, Resource::Cpu) {
+            self.push(Amount::Cpus(cpus), self.source());
+        }
+        if let Value::Is(allowed) = self.innermost_set(place, nodes, Resource::Memory) {
+            let source = self.source();
+            if let Some(amount) = nodes::granted(self.root, &allowed, self.problems) {
+                self.push(amount, source);
+            }
+        }
+    }
+
+    /// The first of `files` that is there and not empty, from the process's own cgroup outwards.
+    fn innermost_set(&mut self, place: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
+        // An empty list is a line, too.
+        let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
+        let expected = match resource {
+            Resource::Cpu => "a list of CPUs",
+            Resource::Memory => "a list of memory nodes",
+        };
+        for level in place.levels().rev() {
+            let mut is_there = false;
+            for file in files {
+                match self.value((level, file), resource, parse, expected) {
+                    Value::Is(set) if !set.is_empty() => return Value::Is(set),
+                    Value::Unknown => return Value::Unknown,
+                    Value::Is(_) => is_there = true,
+                    Value::Missing => {}
+                }
+            }
+            if is_there || resource == Resource::Memory {
+                continue;
+            }
+            if !place.v1 {
+                self.check_missing(level, "cpuset", resource);
+            } else if place.certain && level.len() == place.path.len() && self.root.has_directory(level) {
+                // In version 1 every cgroup has them.
+                self.absent(resource);
+            }
+        }
+        Value::Missing
+    }
+}
+
+/// What is done where nothing is known of a resource.
+pub(super) fn instead(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Cpu => FEWEST,
+        Resource::Memory => LEAST,
+    }
+}

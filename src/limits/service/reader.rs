@@ -1,0 +1,243 @@
+//! One setting of a unit after the other, as systemd parses its assignments (src/core/load-fragment.c). What follows from
+//! the values is decided in [`super`]. Pure.
+
+use super::{Cpus, Nodes, ResourceSettings};
+use crate::limits::Resource;
+use crate::parse::cpu_list::CpuSet;
+use crate::parse::quantity::{Size, permyriad, size};
+use crate::problem::{Problem, Sourced};
+use crate::units::name::{Name, NameKind, Type};
+use crate::units::specifier::{self, Unexpanded};
+use crate::units::{Assignment, Unit};
+
+const SKIPPED: &str = "systemd skips the line";
+/// Of one unit no more bad values are reported; systemd itself reports them all.
+const MOST_FAULTS: usize = 50;
+/// The smallest page of any machine: percentages are rounded down to pages.
+const PAGE: u64 = 4096;
+
+pub(super) struct SettingReader<'a> {
+    pub(super) unit: &'a Unit,
+    pub(super) name: Name<'a>,
+    pub(super) physical_memory: Option<u64>,
+    pub(super) settings: &'a mut ResourceSettings,
+    pub(super) problems: &'a mut Vec<Problem>,
+    /// How many bad values there were.
+    pub(super) reported: usize,
+}
+
+impl SettingReader<'_> {
+    fn name_at(&self, assignment: &Assignment) -> Name<'_> {
+        self.unit.name_at(assignment).unwrap_or(self.name)
+    }
+
+    fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
+        self.bad_but(assignment, expected, SKIPPED);
+    }
+
+    fn bad_but(&mut self, assignment: &Assignment, expected: &'static str, instead: &'static str) {
+        self.reported += 1;
+        if self.reported <= MOST_FAULTS {
+            let source = assignment.source.clone();
+            self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+        }
+    }
+
+    /// A value that systemd can tell, but not from here.
+    fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
+        self.bad_but(assignment, "a value whose specifiers can be told here", "taking the least");
+        let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
+        self.settings.unknown.extend(unknown);
+    }
+
+    /// `config_parse_memory_limit()`
+    pub(super) fn memory(&mut self, key: &'static str) -> Option<Sourced<u64>> {
+        let mut said = None;
+        for assignment in self.unit.assignments_of(key) {
+            let source = || assignment.source.clone();
+            let value = match (assignment.value.as_str(), self.physical_memory) {
+                ("" | "infinity", _) => {
+                    said = None;
+                    continue;
+                }
+                (text, Some(memory)) => size(text).map(|size| match size {
+                    Size::Permyriad(10_000) => Some(memory),
+                    share @ Size::Permyriad(_) => Some(share.in_bytes(memory / PAGE) * PAGE),
+                    Size::Bytes(bytes) => Some(bytes),
+                }),
+                (text, None) => size(text).map(|size| match size {
+                    Size::Permyriad(_) => None,
+                    Size::Bytes(bytes) => Some(bytes),
+                }),
+            };
+            // No limit can be 0, except where it says that something else is off.
+            let zero = ["MemoryMin", "MemoryLow", "MemorySwapMax"].contains(&key);
+            match value {
+                Some(None) => {
+                    self.settings.unknown.push((Resource::Memory, source()));
+                    said = None;
+                }
+                Some(Some(0)) if zero => {
+                    said = (key == "MemorySwapMax").then(|| Sourced { value: 0, source: source() });
+                }
+                Some(Some(bytes)) if bytes > 0 && bytes < u64::MAX => {
+                    said = Some(Sourced { value: bytes, source: source() });
+                }
+                _ => self
+                    .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
+            }
+        }
+        said
+    }
+
+    /// `config_parse_cpu_quota()`
+    pub(super) fn cpu_quota(&mut self) -> Option<Sourced<u32>> {
+        let mut said = None;
+        for assignment in self.unit.assignments_of("CPUQuota") {
+            match permyriad(&assignment.value).filter(|share| *share > 0) {
+                _ if assignment.value.is_empty() => said = None,
+                Some(value) => said = Some(Sourced { value, source: assignment.source.clone() }),
+                None => self.bad(assignment, "a percentage above 0"),
+            }
+        }
+        said
+    }
+
+    /// `config_parse_allowed_cpuset()`
+    pub(super) fn allowed(&mut self, key: &'static str) -> Option<Sourced<Cpus>> {
+        let mut said = None;
+        for assignment in self.unit.assignments_of(key) {
+            self.add_cpus(assignment, &mut said);
+        }
+        said.filter(restricts)
+    }
+
+    /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back. Whether all
+    /// versions take it.
+    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Sourced<Cpus>>) -> bool {
+        let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
+            Ok(value) => value,
+            Err(Unexpanded::Unknown) => {
+                let resources: &[Resource] = match assignment.key {
+                    "AllowedMemoryNodes" => &[Resource::Memory],
+                    "NUMAMask" => &[Resource::Cpu, Resource::Memory],
+                    _ => &[Resource::Cpu],
+                };
+                self.unknown(assignment, resources);
+                return false;
+            }
+            Err(Unexpanded::NoSuch) => {
+                self.bad(assignment, "a list of CPUs with known specifiers");
+                return false;
+            }
+        };
+        let Some(list) = CpuSet::parse_setting(&value) else {
+            self.bad(assignment, list_of(assignment));
+            return false;
+        };
+        let valid = list.valid;
+        if !valid {
+            let instead = "systemd skips the line, from version 258 on only what is wrong in it";
+            self.bad_but(assignment, list_of(assignment), instead);
+        }
+        let mut cpus = said.take().map(|said| said.value).unwrap_or_default();
+        if valid && list.words == 0 {
+            cpus.until_257 = CpuSet::default();
+        } else if valid {
+            cpus.until_257.extend(&list.set);
+        }
+        if value.is_empty() {
+            cpus.from_258 = CpuSet::default();
+        } else {
+            cpus.from_258.extend(&list.set);
+        }
+        *said = Some(Sourced { value: cpus, source: assignment.source.clone() });
+        valid
+    }
+
+    /// `config_parse_exec_cpu_affinity()`: a list, or the nodes; both, where versions differ on which.
+    pub(super) fn affinity(&mut self, mask: &Nodes) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
+        let mut said = None;
+        let mut numa = None;
+        for assignment in self.unit.assignments_of("CPUAffinity") {
+            if assignment.value == "numa" {
+                numa = Some(assignment.source.clone());
+                said = None;
+            } else if self.add_cpus(assignment, &mut said) {
+                numa = None;
+            }
+        }
+        let numa = numa.map(|source| Sourced { value: mask.clone(), source });
+        (said.filter(restricts), numa)
+    }
+
+    /// `NUMAPolicy=`: the nodes that `bind` leaves. `interleave` and `preferred` take others where theirs have no more memory.
+    pub(super) fn bound_nodes(&mut self, mask: &Nodes) -> Option<Sourced<CpuSet>> {
+        const POLICIES: [&str; 5] = ["default", "preferred", "bind", "interleave", "local"];
+        let mut policy = None;
+        for assignment in self.unit.assignments_of("NUMAPolicy") {
+            match assignment.value.as_str() {
+                "" => policy = None,
+                known if POLICIES.contains(&known) => policy = Some(assignment),
+                _ => self.bad(assignment, "a policy (bind, preferred, interleave, local or default)"),
+            }
+        }
+        let policy = policy.filter(|policy| policy.value == "bind")?;
+        match mask {
+            Nodes::Some(nodes) if !nodes.is_empty() => {
+                Some(Sourced { value: nodes.clone(), source: policy.source.clone() })
+            }
+            // All of them confine nothing, and none at all is no policy.
+            _ => None,
+        }
+    }
+
+    /// `NUMAMask=`. An invalid one is ignored; from 258 on it seems to take back earlier ones, which would grant more.
+    pub(super) fn numa_mask(&mut self) -> Nodes {
+        let mut said: Option<Sourced<Cpus>> = None;
+        let mut all = false;
+        for assignment in self.unit.assignments_of("NUMAMask") {
+            if assignment.value == "all" {
+                all = true;
+            } else if self.add_cpus(assignment, &mut said) {
+                all = false;
+            }
+        }
+        if all { Nodes::All } else { Nodes::Some(said.map(|said| said.value.granted()).unwrap_or_default()) }
+    }
+
+    /// `config_parse_unit_slice()`, else the default.
+    pub(super) fn slice(&mut self) -> Option<String> {
+        let mut slice = Some(self.name.default_slice());
+        for assignment in self.unit.assignments_of("Slice") {
+            match specifier::expand_name(&assignment.value, &self.name_at(assignment)) {
+                Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
+                Err(Unexpanded::Unknown) => {
+                    self.unknown(assignment, &[Resource::Cpu, Resource::Memory]);
+                    slice = None;
+                }
+                Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),
+            }
+        }
+        slice
+    }
+}
+
+/// What a setting is a list of.
+fn list_of(assignment: &Assignment) -> &'static str {
+    if matches!(assignment.key, "AllowedMemoryNodes" | "NUMAMask") {
+        "a list of memory nodes"
+    } else {
+        "a list of CPUs"
+    }
+}
+
+/// Whether a list has CPUs: an empty one is written as an empty list, which restricts nothing.
+fn restricts(said: &Sourced<Cpus>) -> bool {
+    !said.value.until_257.is_empty() || !said.value.from_258.is_empty()
+}
+
+/// Whether systemd would load a slice of that name.
+fn is_loadable_slice(name: &str) -> bool {
+    Name::parse(name).is_some_and(|name| name.unit_type == Type::Slice && name.kind() == NameKind::Plain)
+}

@@ -1,0 +1,65 @@
+//! Why a file could not be read, in words for the log.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+use super::MAX_FILE_BYTES;
+use crate::trust::Untrusted;
+
+/// Why a file could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// There is none.
+    Missing,
+    /// It is a directory.
+    Directory,
+    /// It is a FIFO, a socket or a device.
+    NotAFile,
+    /// It is larger than [`MAX_FILE_BYTES`].
+    TooLarge,
+    /// It is not UTF-8.
+    NotText,
+    /// The path leads onto a file system of this type, which may never answer.
+    Remote(String),
+    /// Somebody else than root could have written it, or the way to it.
+    Untrusted(Box<Untrusted>),
+    /// The kernel said no.
+    Os(Errno),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is no such file"),
+            Self::Directory => f.write_str("it is a directory, not a file"),
+            Self::NotAFile => f.write_str("it is not a regular file"),
+            Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
+            Self::NotText => f.write_str("it is not text"),
+            Self::Remote(kind) => {
+                write!(
+                    f,
+                    "not looked at: the path leads onto a mount of type {kind}, which could keep PID 1 waiting"
+                )
+            }
+            Self::Untrusted(untrusted) => write!(f, "not trusted: {untrusted}"),
+            Self::Os(errno) => write!(f, "{}", std::io::Error::from(*errno)),
+        }
+    }
+}
+
+impl From<Errno> for ReadError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::Missing,
+            Errno::ISDIR => Self::Directory,
+            other => Self::Os(other),
+        }
+    }
+}
+
+impl From<Untrusted> for ReadError {
+    fn from(untrusted: Untrusted) -> Self {
+        Self::Untrusted(Box::new(untrusted))
+    }
+}
