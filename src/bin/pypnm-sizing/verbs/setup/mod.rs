@@ -287,6 +287,9 @@ fn account(
 ) -> anyhow::Result<Option<Account>> {
     if let Some(name) = &arguments.user {
         return match Account::of(root, name) {
+            Some(account) if account.uid == 0 => {
+                bail!("--user={name}: PyPNM should not run as root; name an account without privileges")
+            }
             Some(account) => Ok(Some(account)),
             None => bail!("--user={name}: there is no such user"),
         };
@@ -476,6 +479,11 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
         Some(Obstacle::Taken { pid: Some(pid) }) => {
             let cgroup = root.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
             if cgroup.lines().any(|line| line.split('/').any(|step| step == unit)) {
+                return Ok(());
+            }
+            // Between two starts systemd alone keeps the launcher's socket.
+            let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
+            if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
                 return Ok(());
             }
             let command = root.bytes(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
