@@ -354,6 +354,7 @@ profile pypnm-sizing-generator {GENERATOR} {{
   {GENERATOR} mr,
   ptrace (read),
   /proc/1/** r,
+  /proc/*/mountinfo r,
   /proc/cmdline r,
   /etc/** r,
   /sys/** r,
