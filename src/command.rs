@@ -94,6 +94,11 @@ impl CommandReader {
         None
     }
 
+    /// Whether env(1) or the like takes the next word for an assignment (`NAME=value`), where it is one.
+    pub fn takes_assignment(&self) -> bool {
+        self.state == State::Wrapper
+    }
+
     /// What the command starts, by the words so far.
     pub fn program(&self) -> Program {
         match self.state {
@@ -245,6 +250,21 @@ mod tests {
         assert_eq!(of("uvicorn a:b --worker 1 --workers 2"), "--workers 2", "click takes no beginnings");
         assert_eq!(of("/usr/bin/env pypnm serve --worker 1"), "--workers 1");
         assert_eq!(of("pypnm --workers 3 serve"), "", "not one of the verb's");
+    }
+
+    #[test]
+    fn assignments_of_env() {
+        let of = |command: &str| {
+            let mut reader = CommandReader::default();
+            let words = command.split(' ').filter(|word| {
+                let takes = reader.takes_assignment() && word.contains('=');
+                reader.word(word);
+                takes
+            });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("/usr/bin/env -i A=1 B=2 uvicorn C=3"), "A=1 B=2");
+        assert_eq!(of("uvicorn A=1"), "");
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Source {
     pub fn key(file: impl Into<FileName>, line: u32, key: impl Into<Cow<'static, str>>) -> Self {
         Self { file: file.into(), line, key: key.into() }
     }
+
+    /// The file and the line: `file:line`, or the file where it is one value.
+    pub fn place(&self) -> String {
+        if self.line == 0 { self.file.to_string() } else { format!("{}:{}", self.file, self.line) }
+    }
 }
 
 /// A value, and where it is set.

@@ -151,6 +151,13 @@ impl Root {
         self.with_bytes_of(file, look)
     }
 
+    /// Opens the directory at `path` for writing into it, be it somebody else's and on whatever file system: a link on the
+    /// way is followed only where nobody but root and the user that the program runs as could have made it.
+    pub fn open_guarded_directory(&self, path: &str) -> Result<OwnedFd, ReadError> {
+        let mounts = crate::mounts::Mounts::default();
+        self.open_for(path, OFlags::DIRECTORY, Others::OwnSticky, &mounts)?.ok_or(ReadError::Missing)
+    }
+
     /// Whether every step of `path` belongs to root or the user that the program runs as, as for [`Root::with_owned_bytes`].
     pub fn check_owned(&self, path: &str) -> Result<(), ReadError> {
         self.walk(path, Walk { follow: true, others: Others::Sticky }, &self.mounts().mounts).map(|_| ())

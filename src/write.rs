@@ -15,6 +15,8 @@ use std::{fmt, io};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::root::{ReadError, Root};
+
 /// Other users read both.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
@@ -62,6 +64,43 @@ fn write_new(dir: &Path, text: &str) -> io::Result<tempfile::NamedTempFile> {
     file.as_file().set_permissions(mode)?;
     file.write_all(text.as_bytes())?;
     Ok(file)
+}
+
+/// Opens `dir` to use by its descriptor, and creates what is missing of it. Where others may write on the way, no link of
+/// theirs is followed, and a directory that they put in the place of another is theirs to begin with.
+pub fn open_directories(dir: &Path) -> Result<OwnedFd, WriteError> {
+    let machine = Root::machine();
+    let mut missing = Vec::new();
+    let mut there = dir;
+    let mut directory = loop {
+        let path = if there.as_os_str().is_empty() { "." } else { there.to_str().unwrap_or_default() };
+        match (machine.open_guarded_directory(path), there.file_name(), there.parent()) {
+            (Ok(directory), ..) => break directory,
+            (Err(ReadError::Missing), Some(name), Some(parent)) => {
+                missing.push(name);
+                there = parent;
+            }
+            (Err(ReadError::Os(errno)), ..) => return Err(failed("open the directory", there, errno)),
+            (Err(error), ..) => {
+                return Err(failed("use the directory", there, io::Error::other(error.to_string())));
+            }
+        }
+    };
+    let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+    while let Some(name) = missing.pop() {
+        let is_new = match rustix::fs::mkdirat(&directory, name, mode) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(failed("create the directory", dir, errno)),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        directory = rustix::fs::openat(&directory, name, flags, Mode::empty())
+            .map_err(|errno| failed("open the directory", dir, errno))?;
+        if is_new {
+            rustix::fs::fchmod(&directory, mode).map_err(|errno| failed("set the mode of", dir, errno))?;
+        }
+    }
+    Ok(directory)
 }
 
 /// Creates `dir` and whatever is missing above it.

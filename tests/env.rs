@@ -2,8 +2,8 @@
 //! of PyPNM's own script, a person.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -256,6 +256,113 @@ fn a_link_is_replaced_and_what_it_points_to_is_left_alone() {
     assert_eq!((stderr(&done), status(&done)), ("", 0));
     assert_whole(&file, &four(["12", "47.5", "3", "1500"]));
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+/// A user that is not root.
+const SOMEBODY: u32 = 12345;
+
+/// Root writes into a directory of the service's user: a file of theirs is replaced, and what they link to is left alone.
+#[test]
+fn root_writes_where_another_user_may_write() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("theirs/state")).unwrap();
+    fs::create_dir_all(path("precious")).unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::write(path("theirs/state/p.env"), "theirs").unwrap();
+    symlink("../precious", path("theirs/link")).unwrap();
+    symlink(path("precious"), path("theirs/absolute")).unwrap();
+    for theirs in ["theirs", "theirs/state", "theirs/state/p.env", "theirs/link", "theirs/absolute"] {
+        lchown(path(theirs), Some(SOMEBODY), None).unwrap();
+    }
+    symlink("theirs/link", path("link-of-roots")).unwrap();
+    let text = four(["12", "47.5", "3", "1500"]);
+    let write = |to: &str| {
+        let done = env(&["--write", path(to).to_str().unwrap()], &RESOLVED);
+        (status(&done), stderr(&done).to_owned())
+    };
+    for name in ["state/p.env", "p.env", "new/below/p.env"] {
+        assert_eq!(write(&format!("theirs/{name}")), (0, String::new()), "{name}");
+        let file = path(&format!("theirs/{name}"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), text, "{name}");
+        let metadata = file.metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (0, 0o644), "{name}");
+    }
+    fs::write(path("precious/p.env"), "precious").unwrap();
+    for to in ["theirs/link", "theirs/link/new", "theirs/absolute", "theirs/state/../link", "link-of-roots"] {
+        let (status, said) = write(&format!("{to}/p.env"));
+        assert!(
+            status == 2 && said.contains("user 12345") && said.contains("nothing is written"),
+            "{to}: {said}"
+        );
+        // Nor is a file removed there where sizing is turned off.
+        let root = machine("[Sizing]\nEnabled=no\n");
+        let off = env(&[&root_flag(&root), "--write", path(to).join("p.env").to_str().unwrap()], &[]);
+        assert!(stderr(&off).contains("user 12345") || to.ends_with("new"), "{to}: {off:?}");
+    }
+    let left: Vec<_> =
+        fs::read_dir(path("precious")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["p.env"]);
+    assert_eq!(fs::read_to_string(path("precious/p.env")).unwrap(), "precious");
+}
+
+/// The service's user swaps a directory for a link, over and over, while root writes below it.
+#[test]
+fn no_race_leads_root_elsewhere() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("precious")).unwrap();
+    fs::create_dir(path("theirs")).unwrap();
+    lchown(path("theirs"), Some(SOMEBODY), None).unwrap();
+    let script = r#"cd "$1"; i=0; while [ ! -e ../done ]; do
+        ln -s ../precious s 2>/dev/null; mv s "old$((i += 1))" 2>/dev/null; mkdir s 2>/dev/null; mv s "old$((i += 1))" 2>/dev/null
+    done"#;
+    let mut attacker = Command::new("setpriv")
+        .args(["--reuid", "12345", "--clear-groups", "bash", "-c", script, "bash"])
+        .arg(path("theirs"))
+        .spawn()
+        .unwrap();
+    for _ in 0..50 {
+        env(&["--write", path("theirs/s/below/p.env").to_str().unwrap()], &RESOLVED);
+    }
+    fs::write(path("done"), "").unwrap();
+    assert!(attacker.wait().unwrap().success());
+    assert_eq!(fs::read_dir(path("precious")).unwrap().count(), 0, "root was led elsewhere");
+}
+
+/// Where nobody says where to write, PyPNM's system.json does; root does not ask one that the service's user can write.
+#[test]
+fn root_does_not_ask_what_another_user_wrote() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (theirs, said) in [
+        ("src/pypnm/settings/system.json", "user 12345"),
+        ("src/pypnm/settings", "user 12345"),
+        ("src", "user 12345"),
+        (".data", "user 12345"),
+    ] {
+        let here = Installed::new();
+        fs::set_permissions(here.dir.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(here.path("precious")).unwrap();
+        let text = if theirs == ".data" { "{}".to_owned() } else { runtime_dir(&here.path("precious/x")) };
+        here.put("src/pypnm/settings/system.json", &text);
+        symlink("precious", here.path(".data")).unwrap();
+        assert_eq!(status(&here.env(&SEED, &[])), 0, "all is root's");
+        fs::remove_dir_all(here.path("precious")).unwrap();
+        fs::create_dir(here.path("precious")).unwrap();
+        lchown(here.path(theirs), Some(SOMEBODY), None).unwrap();
+        let done = here.env(&SEED, &[]);
+        assert!(status(&done) == 2 && stderr(&done).contains(said), "{theirs}: {done:?}");
+        assert_eq!(fs::read_dir(here.path("precious")).unwrap().count(), 0, "{theirs}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -275,6 +276,36 @@ fn every_help_teaches_within_80_columns() {
 }
 
 /// A reader that has gone away is no error and no remark.
+/// A process whose command line is that of `pypnm serve`: a shell that waits for the end of its input.
+fn pypnm_with_profile(directory: &Path, profile: &str) -> std::process::Child {
+    fs::write(directory.join("serve"), "read -r line\n").unwrap();
+    fs::write(directory.join("profile"), profile).unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.arg0("/v/bin/pypnm").arg("serve").current_dir(directory).stdin(Stdio::piped());
+    command.env("PYPNM_SERVE_ENV_FILE", directory.join("profile")).spawn().unwrap()
+}
+
+#[test]
+fn watch_reads_the_recycle_limit_as_pypnm_does() {
+    let complete = "PYPNM_SERVE_CPU_COUNT=4\nPYPNM_SERVE_TOTAL_MEMORY_GIB=15.63\nPYPNM_SERVE_WORKERS=1\n\
+                    PYPNM_SERVE_LIMIT_MAX_REQUESTS=777\n";
+    let incomplete = "PYPNM_SERVE_LIMIT_MAX_REQUESTS=777\n";
+    for (profile, limit) in [(complete, Some(777)), (incomplete, None)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut service = pypnm_with_profile(directory.path(), profile);
+        let pid = service.id().to_string();
+        let done = helper()
+            .args(["watch", "--pid", &pid, "--interval", "50ms", "--duration", "100ms", "--json"])
+            .output()
+            .unwrap();
+        drop(service.stdin.take());
+        service.wait().unwrap();
+        let last = String::from_utf8(done.stdout).unwrap().lines().last().unwrap_or_default().to_owned();
+        let summary: Value = serde_json::from_str(&last).unwrap_or_else(|error| panic!("{error}: {last}"));
+        assert_eq!(summary["limit_max_requests"].as_u64(), limit, "{profile}");
+    }
+}
+
 #[test]
 fn a_broken_pipe_is_quiet() {
     for verb in ["show", "explain", "explain --json", "preview", "check"] {

@@ -389,5 +389,13 @@ fn in_a_mount_namespace() {
     assert_eq!(workers, 1, "what a drop-in of the unit may say is not known: {said}");
     assert_eq!(said.matches("not looked at").count(), 4, "{said}");
     assert!(started.elapsed() < Duration::from_secs(5));
-    drop((daemon, other_daemon));
+
+    // lxcfs answers for /proc/meminfo, and its daemon is stopped.
+    let lxcfs = dead_fuse(Path::new("/proc/meminfo"), Some("lxcfs"));
+    let out = machine.directory.path().join("out3");
+    fs::create_dir(&out).unwrap();
+    let (workers, said) = run(None, &out);
+    assert_eq!(workers, 1, "{said}");
+    assert!(said.contains("/proc/meminfo: ") && said.contains("timed out"), "{said}");
+    drop((daemon, other_daemon, lxcfs));
 }

@@ -1,10 +1,11 @@
-//! Memory nodes (NUMA): how much memory those have that a cpuset, `AllowedMemoryNodes=` or `NUMAPolicy=bind` leaves.
+//! Memory nodes (NUMA): how much memory those have that a cpuset, `AllowedMemoryNodes=` or `NUMAPolicy=bind` leaves, less what
+//! each of them holds for huge pages.
 
 use std::collections::BTreeMap;
 
 use crate::limits::{Amount, Resource};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::quantity::kibibytes;
+use crate::parse::quantity::{decimal, kibibytes};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
@@ -12,7 +13,7 @@ use crate::root::{ReadError, Root};
 const NODES: &str = "/sys/devices/system/node";
 const CONSEQUENCE: &str = "taking the safest low-memory baseline";
 
-/// Memory nodes and the bytes that each has. Sets of them intersect, as sets of CPUs do.
+/// Memory nodes and the bytes that each has for processes. Sets of them intersect, as sets of CPUs do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeMemory(BTreeMap<u32, u64>);
 
@@ -52,7 +53,7 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     }
     let mut granted = NodeMemory::default();
     for node in allowed.iter() {
-        match bytes(root, node) {
+        match usable_bytes(root, node) {
             Ok(Some(bytes)) => drop(granted.0.insert(node, bytes)),
             // A list may go further than the nodes there are.
             Ok(None) => {}
@@ -87,16 +88,13 @@ pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
     Ok(Some(sum))
 }
 
-/// MemTotal of one node; `None`: there is no such node.
+/// MemTotal of one node, in bytes; `None`: there is no such node.
 fn bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
-    const KEY: &str = "MemTotal:";
     let directory = format!("{NODES}/node{node}");
     let file = format!("{directory}/meminfo");
     let value = |text: &str| {
-        // `Node 0 MemTotal:       4194304 kB`
-        let line = text.lines().find_map(|line| line.split_once(KEY)).map(|(_, value)| value.trim());
-        let line = line.ok_or(ProblemKind::Absent)?;
-        kibibytes(line).ok_or_else(|| ProblemKind::bad_value(line, "a number of kB"))
+        let value = field(text, "MemTotal:").ok_or(ProblemKind::Absent)?;
+        kibibytes(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of kB"))
     };
     let kind = match root.with_text(&file, value) {
         Ok(Ok(bytes)) => return Ok(Some(bytes)),
@@ -110,4 +108,80 @@ fn bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
         _ => Source::key(file, 0, "MemTotal"),
     };
     Err(Box::new(Problem { source, kind, consequence: CONSEQUENCE.into() }))
+}
+
+/// The value of the line `Node 0 name:   value` of a node's meminfo; `name` with its colon.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.split_once(name)).map(|(_, value)| value.trim())
+}
+
+/// MemTotal of one node less what it holds for huge pages, in bytes; `None`: there is no such node.
+fn usable_bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
+    let Some(bytes) = bytes(root, node)? else {
+        return Ok(None);
+    };
+    // Each states some of it: the directory the pages of every size, meminfo those of the default size.
+    let held = pages_of_all_sizes(root, node)?.max(pages_of_default_size(root, node)?);
+    Ok(Some(bytes.saturating_sub(held)))
+}
+
+/// What `hugepages-SIZEkB/nr_hugepages` of one node hold, in bytes (Documentation/admin-guide/mm/hugetlbpage.rst). A kernel
+/// without huge pages has no such directory.
+fn pages_of_all_sizes(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
+    let directory = format!("{NODES}/node{node}/hugepages");
+    let unreadable = |file: String, error| Box::new(Problem::unreadable(file, error, CONSEQUENCE));
+    let entries = match root.entries(&directory) {
+        Ok(entries) => entries,
+        Err(ReadError::Missing) => return Ok(0),
+        Err(error) => return Err(unreadable(directory, error)),
+    };
+    let mut held = 0_u64;
+    for entry in entries {
+        let size =
+            entry.name.strip_prefix("hugepages-").and_then(|size| decimal::<u64>(size.strip_suffix("kB")?));
+        let Some(size) = size else {
+            continue;
+        };
+        let file = format!("{directory}/{}/nr_hugepages", entry.name);
+        let text = root.text(&file).map_err(|error| unreadable(file.clone(), error))?;
+        let pages = decimal::<u64>(text.trim()).ok_or_else(|| {
+            let source = Source::file(file);
+            Box::new(Problem::bad_value(source, text.trim(), "a number of pages", CONSEQUENCE))
+        })?;
+        held = held.saturating_add(pages.saturating_mul(size).saturating_mul(1024));
+    }
+    Ok(held)
+}
+
+/// What one node holds for huge pages of the default size, in bytes: their number from its meminfo, their size from the
+/// machine's.
+fn pages_of_default_size(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
+    const MEMINFO: &str = "/proc/meminfo";
+    let file = format!("{NODES}/node{node}/meminfo");
+    let pages = |text: &str| {
+        let Some(value) = field(text, "HugePages_Total:") else {
+            // The three lines come together, and each ends in a newline: without it the rest is missing.
+            let is_cut_off = text.contains('\n') && !text.ends_with('\n');
+            let has_others =
+                ["HugePages_Free:", "HugePages_Surp:"].iter().any(|key| field(text, key).is_some());
+            return if is_cut_off || has_others { Err(ProblemKind::Absent) } else { Ok(0) };
+        };
+        decimal::<u64>(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of pages"))
+    };
+    let bad = |file: &str, key: &str, kind| {
+        let source = Source::key(file.to_owned(), 0, key.to_owned());
+        Box::new(Problem { source, kind, consequence: CONSEQUENCE.into() })
+    };
+    let pages = root.with_text(&file, pages).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
+    let pages = pages.map_err(|kind| bad(&file, "HugePages_Total", kind))?;
+    if pages == 0 {
+        return Ok(0);
+    }
+    let size = |text: &str| {
+        let value = field(text, "Hugepagesize:").ok_or(ProblemKind::Absent)?;
+        kibibytes(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of kB"))
+    };
+    let size = root.with_text(MEMINFO, size).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
+    let size = size.map_err(|kind| bad(MEMINFO, "Hugepagesize", kind))?;
+    Ok(pages.saturating_mul(size))
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::command::{CommandReader, Program};
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
-use crate::overrides::environment::Environment;
+use crate::overrides::environment::{Environment, is_for_uvicorn};
 use crate::overrides::{Effect, Override};
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source};
@@ -118,6 +118,28 @@ pub(super) fn flags(
     list.extend(limit);
     list.append(&mut unknown);
     all_known
+}
+
+/// What the commands assign themselves, by env(1): a variable, its value, where.
+pub(super) fn assignments(
+    commands: &[Command<'_>],
+    environment: &Environment<'_>,
+) -> Vec<(String, String, Source)> {
+    let mut assignments = Vec::new();
+    let mut budget = MOST_BYTES;
+    for command in commands {
+        let mut reader = CommandReader::default();
+        each_word(command, environment, &mut budget, &mut |word, _| {
+            if reader.takes_assignment()
+                && let Some((name, value)) = word.split_once('=')
+                && is_for_uvicorn(name)
+            {
+                assignments.push((name.to_owned(), value.to_owned(), command.source().clone()));
+            }
+            reader.word(word);
+        });
+    }
+    assignments
 }
 
 /// Calls `visit` for the words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone

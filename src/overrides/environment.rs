@@ -304,6 +304,16 @@ impl<'a> Environment<'a> {
         }
     }
 
+    /// What the commands assign themselves, after all that systemd does.
+    pub(super) fn assign_by_commands(&mut self, assignments: Vec<(String, String, Source)>) {
+        for (name, value, source) in assignments {
+            if let Some(slot) = self.slots.get_mut(name.as_str()) {
+                slot.assigned = Some(Assigned::By(Sourced { value, source }));
+                slot.unset = None;
+            }
+        }
+    }
+
     /// `WEB_CONCURRENCY`, which uvicorn reads where `UVICORN_WORKERS` is not set: the operator's counts, so the drop-in
     /// leaves its own variable out.
     pub(super) fn settle_concurrency(
@@ -367,6 +377,12 @@ impl<'a> Environment<'a> {
         }
         overrides.list.append(&mut self.ineffective);
     }
+}
+
+/// Whether a command that assigns the variable itself has an effect: uvicorn reads these from its environment, PyPNM its
+/// numbers from the profile file, which is written before.
+pub(super) fn is_for_uvicorn(name: &str) -> bool {
+    [names::UVICORN_WORKERS, names::UVICORN_LIMIT_MAX_REQUESTS, names::WEB_CONCURRENCY].contains(&name)
 }
 
 fn not_valid(key: &'static str, set: &Sourced<String>) -> Problem {

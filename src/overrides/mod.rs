@@ -327,6 +327,7 @@ pub fn read(
     environment.assign(unit, replaced.is_none(), decided, problems);
     environment.read_files(root, unit, problems);
     environment.unset(unit);
+    environment.assign_by_commands(commands::assignments(&commands, &environment));
     let program = commands::program(&commands);
     environment.settle_concurrency(program, decided, problems);
     environment.report(&mut overrides);

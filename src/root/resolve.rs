@@ -32,6 +32,8 @@ pub(super) enum Others {
     Lead,
     /// To a file of theirs, but not by a link of theirs: it could lead anywhere.
     Own,
+    /// Likewise, but a sticky directory such as /tmp is not theirs to lead by.
+    OwnSticky,
     /// Nowhere, but a sticky directory such as /tmp may be on the way.
     Sticky,
     /// Nowhere.
@@ -84,7 +86,7 @@ impl Root {
         let base_stat = rustix::fs::fstat(&base)?;
         let check = |path: &[u8], stat: &Stat| {
             Step { path, mode: stat.st_mode, owner: stat.st_uid }
-                .check(self.user, walk.others == Others::Sticky)
+                .check(self.user, matches!(walk.others, Others::Sticky | Others::OwnSticky))
         };
         let must_be_trusted = matches!(walk.others, Others::Sticky | Others::Nothing);
         // Others may write somewhere on the way.
@@ -128,7 +130,7 @@ impl Root {
             }
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink if walk.follow || !pending.is_empty() => {
-                    if walk.others == Others::Own
+                    if matches!(walk.others, Others::Own | Others::OwnSticky)
                         && let Some(untrusted) = others
                     {
                         return Err(untrusted.into());

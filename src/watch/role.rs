@@ -68,7 +68,7 @@ impl Candidate<'_> {
         self.says("from multiprocessing.resource_tracker import")
     }
 
-    /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper stands before them.
+    /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper precedes them.
     pub fn is_server(&self) -> bool {
         program(self.arguments) != Program::Unknown
     }
@@ -115,22 +115,9 @@ pub fn main_process(processes: &[Candidate<'_>]) -> Option<u32> {
         .or_else(|| topmost(&ours))
 }
 
-/// The value of `--flag VALUE` or `--flag=VALUE`; the last one wins.
-pub fn flag<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
-    let mut found = None;
-    for (index, argument) in arguments.iter().enumerate() {
-        if argument == flag {
-            found = arguments.get(index + 1).map(String::as_str);
-        } else if let Some(value) = argument.strip_prefix(flag).and_then(|rest| rest.strip_prefix('=')) {
-            found = Some(value);
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Candidate, Role, flag, roles};
+    use super::{Candidate, Role, roles};
 
     const SPAWN: &str =
         "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=7, pipe_handle=9)";
@@ -213,15 +200,5 @@ mod tests {
         assert_eq!(got, [Role::Parent, Role::Worker, Role::Other]);
         assert_eq!(told(&[(5, 1, &["python3", "-c", SPAWN])]), [Role::Other], "an orphan");
         assert_eq!(told(&[]), []);
-    }
-
-    #[test]
-    fn flags_both_ways() {
-        let words: Vec<String> =
-            ["serve", "--workers=3", "--limit-max-requests", "7", "--port"].map(str::to_owned).to_vec();
-        assert_eq!(flag(&words, "--workers"), Some("3"));
-        assert_eq!(flag(&words, "--limit-max-requests"), Some("7"));
-        assert_eq!(flag(&words, "--port"), None);
-        assert_eq!(flag(&words, "--limit"), None);
     }
 }

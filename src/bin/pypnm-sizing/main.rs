@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let options = match parsed {
         Ok(options) => options,
         Err(error) => {
-            // Nobody is left to be told that stderr is closed.
+            // stderr is closed: there is nowhere to report it.
             let _ = error.print();
             let usage = std::env::args_os().skip(1);
             return if error.use_stderr() { ExitCode::from(usage_status(usage)) } else { ExitCode::SUCCESS };

@@ -54,12 +54,7 @@ fn enabled(config: &UnitConfig) -> String {
 
 /// A setting and where it is set, without the key twice.
 fn set_at(setting: &str, source: &Source) -> String {
-    format!("{setting}, {}", place(source))
-}
-
-/// The file and the line of a source.
-pub(crate) fn place(source: &Source) -> String {
-    if source.line == 0 { source.file.to_string() } else { format!("{}:{}", source.file, source.line) }
+    format!("{setting}, {}", source.place())
 }
 
 /// Something that the operator set.
@@ -170,7 +165,7 @@ pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
     }
     for (key, available) in [("ReserveCPUs", unit.capacity.cpu), ("ReserveMemory", unit.capacity.memory)] {
         if available.reserved > 0 && available.amount == 0 {
-            doubts.push(format!("{key}= reserves all there is; the minimum is assumed"));
+            doubts.push(format!("{key}= reserves everything; the minimum is assumed"));
         }
     }
     doubts
@@ -178,7 +173,7 @@ pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
 
 /// An override in a few words.
 pub(crate) fn override_text(one: &Override) -> String {
-    let at = place(&one.source);
+    let at = one.source.place();
     match &one.effect {
         Effect::Variable { key, value } => format!("{key}={value}, {at}"),
         Effect::Flag { flag, value } => format!("{flag} {value}, {at}"),

@@ -1,5 +1,6 @@
 //! The command line: verbs, flags and what they mean, for the parser, the help and the completions alike.
 
+mod help;
 mod values;
 
 use std::ffi::OsString;
@@ -10,6 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::sizing::Hypothetical;
 
+use help::{
+    ABOUT, APPLY_EXAMPLES, CHECK_EXAMPLES, ENV_NOTES, EXAMPLES, EXEC_EXAMPLES, EXPLAIN_EXAMPLES,
+    PREVIEW_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES,
+};
 pub(crate) use values::FOR_EVER;
 use values::{cpus, evidence, gib, host, interval, memory, moment, time, unit};
 
@@ -26,18 +31,6 @@ pub(crate) struct Options {
     pub(crate) command: Option<Command>,
 }
 
-const ABOUT: &str = "Sizes PyPNM's workers to the CPUs and memory that are really available";
-const EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing                              the profile of this machine at a glance
-  pypnm-sizing explain                      every limit, and the guide's steps
-  pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
-  pypnm-sizing check                        for people, cron and monitoring
-  pypnm-sizing apply --dry-run              what a reload and a restart would do
-
-Without a command, show is run. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
-see sizing.conf(5), pypnm-sizing(1).";
-
 /// For every verb.
 #[derive(Args)]
 pub(crate) struct Common {
@@ -52,7 +45,7 @@ pub(crate) enum Command {
     /// Show the profile of this machine at a glance (the default)
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
-    /// Show every limit found, the tightest, the guide's steps, what was set by hand
+    /// Show every limit found, the tightest, the guide's steps, and what was set by hand
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Show),
     /// Print the drop-in that the generator would write
@@ -60,7 +53,7 @@ pub(crate) enum Command {
     Preview(Preview),
     /// Print or write the four lines of PyPNM's profile
     Env(Env),
-    /// Size PyPNM to what this process may use, and become the command: for containers
+    /// Size PyPNM to the limits of this process, and execute a command: for containers
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
     /// Check whether what systemd has loaded, and what runs, still fits the machine
@@ -76,81 +69,9 @@ pub(crate) enum Command {
     Ready(Ready),
     /// Watch the live workers, and advise what to set
     Watch(Watch),
-    /// What the recordings of `watch --record` say: a page, and what to set
+    /// Summarize the recordings of `watch --record`, and advise what to set
     Report(Report),
 }
-
-const SHOW_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing show
-  pypnm-sizing show --cpus 4 --memory 8GB      the guide's balanced node
-  pypnm-sizing show --json | jq '.units[0].workers'";
-
-const EXPLAIN_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing explain
-  pypnm-sizing explain --unit pypnm-cmts.service
-  pypnm-sizing explain --memory-gib 15.63      with another machine's memory
-  pypnm-sizing explain --root /mnt/image       for an image that is mounted there";
-
-const PREVIEW_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing preview                         nothing is written anywhere
-  pypnm-sizing preview --cpus 16 --memory 64GB
-  systemctl cat pypnm.service                  what systemd has loaded, to compare";
-
-const EXEC_EXAMPLES: &str = "\
-Variables that are set and not empty stay, and so does a complete profile file
-of your own in PYPNM_SERVE_ENV_FILE. The command starts whatever happens.
-
-Status: 125 wrong usage, 126 the command can't be executed, 127 it is not there;
-else the command's own.
-
-Examples:
-  in an image's ENTRYPOINT:  pypnm-sizing exec -- /app/entrypoint.sh
-  by hand:                   pypnm-sizing exec pypnm serve --port 8000";
-
-const CHECK_EXAMPLES: &str = "\
-Exit status, as for monitoring plugins:
-  0  OK: the profile in use fits; numbers set by hand are fine, and named
-  1  WARNING: it does not fit; the line names the difference and the fix
-  2  CRITICAL: the service failed, keeps ending, or systemd has no such unit
-  3  UNKNOWN: no systemd here, hidden from this user, or wrong usage
-
-Examples:
-  pypnm-sizing check                           one line, with performance data
-  pypnm-sizing check --verbose
-  pypnm-sizing check --must-run                a stopped service is CRITICAL
-  pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
-
-const SETUP_EXAMPLES: &str = "\
-It prints a drop-in for the packaged unit that fits it to where PyPNM is, a
-comment with each setting. What would not work is refused, with the reason.
-Nothing is started, and nothing is changed without --write or --remove.
-
-Status:
-  0  printed, written, removed, or nothing to do
-  2  refused, or not possible; nothing was changed
-
-Examples:
-  pypnm-sizing setup ~/PyPNM                   what would be written
-  sudo pypnm-sizing setup ~/PyPNM --write
-  sudo systemctl enable --now pypnm.service
-  sudo pypnm-sizing setup --remove             back to the packaged unit";
-
-const APPLY_EXAMPLES: &str = "\
-Reloads systemd, restarts the service only where its workers or its recycle
-limit have changed, waits until it answers, and checks. A service that is not
-running is not started. Needs the rights that systemctl needs.
-
-Exit status:
-  0  done, or nothing to do     1  done, and check still finds something
-  2  it could not be done
-
-Examples:
-  pypnm-sizing apply --dry-run                 what would happen
-  sudo pypnm-sizing apply
-  sudo pypnm-sizing apply --no-restart         takes effect at the next start";
 
 /// Options that name another machine to try.
 #[derive(Args)]
@@ -239,7 +160,7 @@ pub(crate) struct Setup {
     /// The checkout, or the virtual environment (default: the only PyPNM on this machine)
     #[arg(value_name = "DIR", conflicts_with = "remove")]
     pub(crate) dir: Option<PathBuf>,
-    /// The packaged unit that is to start it
+    /// The packaged unit that starts it
     #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
     pub(crate) unit: String,
     /// The user to run it as (default: the owner of the directory)
@@ -248,13 +169,13 @@ pub(crate) struct Setup {
     /// The address to listen on (default: as in /etc/pypnm/pypnm.env, else 127.0.0.1)
     #[arg(long, value_name = "HOST", conflicts_with = "remove", value_parser = host)]
     pub(crate) host: Option<String>,
-    /// The port to listen on (default: likewise, else 8000)
+    /// The port to listen on (default: as in /etc/pypnm/pypnm.env, else 8000)
     #[arg(long, value_name = "PORT", conflicts_with = "remove", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
-    /// Write the drop-in, and have systemd read it
+    /// Write the drop-in, and reload systemd
     #[arg(long, conflicts_with = "remove")]
     pub(crate) write: bool,
-    /// Remove the drop-in, and have systemd read that
+    /// Remove the drop-in, and reload systemd
     #[arg(long)]
     pub(crate) remove: bool,
 }
@@ -264,7 +185,7 @@ pub(crate) struct Apply {
     /// Only this unit (default: every unit that is sized)
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, but change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Reload only; the service takes its new profile at its next start
@@ -276,19 +197,7 @@ pub(crate) struct Apply {
 }
 
 #[derive(Args)]
-#[command(after_help = "\
-PYPNM_SERVE_* in the environment win: an operator's Environment= in the unit
-reaches PyPNM. A value that PyPNM would crash on is replaced, with a warning.
-
-It stands in for PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
---memory-gib it writes the file as --write without a PATH does, unless there
-is --print-only.
-
-Examples:
-  show them:                    pypnm-sizing env
-  write them where PyPNM looks: pypnm-sizing env --write
-  another machine's:            pypnm-sizing env --cpus 16 --memory 64GB
-In a container use 'pypnm-sizing exec'.")]
+#[command(after_help = ENV_NOTES)]
 pub(crate) struct Env {
     #[command(flatten)]
     pub(crate) machine: Machine,
@@ -296,7 +205,7 @@ pub(crate) struct Env {
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
     write: Option<Option<PathBuf>>,
-    /// Only print them, whatever other options are given
+    /// Only print them, regardless of other options
     #[arg(long)]
     print_only: bool,
     /// The unit whose profile it is [default: the first of Units=]
@@ -338,7 +247,7 @@ pub(crate) struct Ready {
     /// The service's main process [default: $MAINPID, as systemd sets it]
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: Option<u32>,
-    /// Give up after so many seconds
+    /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
 }
@@ -353,10 +262,10 @@ pub(crate) struct Watch {
     /// Watch this process and its children instead: a PyPNM started by hand or in a container
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s where it is recorded]
+    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// The length of a block of evidence: one before anything is advised, three for demand, six for growth
+    /// The length of a block of evidence: any advice takes one, advice on demand three, on growth six
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time (default: at Ctrl-C)
@@ -365,7 +274,7 @@ pub(crate) struct Watch {
     /// One line of JSON for each sample, and one at the end
     #[arg(long)]
     pub(crate) json: bool,
-    /// At the end print the advice as a drop-in for sizing.conf.d, and nothing else, on stdout
+    /// At the end, print only the advice on stdout, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
     /// Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`
@@ -391,30 +300,22 @@ pub(crate) struct Report {
     /// The unit to report on [default: the first of Units= that was recorded]
     #[arg(long, value_name = "UNIT")]
     pub(crate) unit: Option<String>,
-    /// Only what was recorded since then: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS
+    /// Only what was recorded since TIME: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) since: Option<f64>,
-    /// Only what was recorded before then
+    /// Only what was recorded before TIME
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) until: Option<f64>,
-    /// For programs: one JSON object, see pypnm-sizing(1)
+    /// Print one JSON object, for programs; see pypnm-sizing(1)
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write a page with plots to FILE, which needs nothing else to be shown
+    /// Write a self-contained page with plots to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Print the advice as a drop-in for sizing.conf.d, and nothing else
+    /// Print only the advice, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
-    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and say what `apply` would change
+    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and show what `apply` would change
     #[arg(long, conflicts_with_all = ["json", "write_advice"])]
     pub(crate) adopt: bool,
 }
-
-const REPORT_EXAMPLES: &str = "\
-Examples:
-  pypnm-sizing report                          all that was recorded
-  pypnm-sizing report --since 7d --html week.html
-  pypnm-sizing report --json | jq '.findings[].line'
-  sudo pypnm-sizing report --adopt && sudo pypnm-sizing apply
-  ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";

@@ -242,14 +242,10 @@ fn mistakes(problems: &[Problem]) -> Vec<String> {
     problems.iter().filter(is_mistake).map(ToString::to_string).collect()
 }
 
-/// The services in which a PyPNM runs and that are none of `names`.
+/// The services that a PyPNM runs in, other than `names`.
 pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);
-    let servers = processes.iter().filter(|process| {
-        let candidate = process.candidate();
-        let is_pypnm = process.arguments.iter().any(|argument| argument.contains("pypnm"));
-        is_pypnm && candidate.is_server() && !candidate.is_spawned()
-    });
+    let servers = processes.iter().filter(|process| process.is_pypnm());
     let mut units: Vec<String> = servers
         .filter_map(|server| process::unit_of(root, server.pid))
         .filter(|unit| !unit.starts_with("user@") && !is_sized(names, unit))

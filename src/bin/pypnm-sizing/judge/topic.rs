@@ -94,7 +94,7 @@ topics! {
     NoSystemd = "no-systemd",
     /// The name is a template's: only its instances run.
     Template = "template",
-    /// What decides cannot be read by the caller.
+    /// The caller may not read what the verdict depends on.
     Hidden = "hidden",
     /// The unit is not sized: turned off, or not in `Units=`.
     TurnedOff = "turned-off",

@@ -16,7 +16,7 @@ use super::in_use::InUse;
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
 use crate::service::launch::{Keys, Launch};
-use crate::wording::{brief, override_text, place};
+use crate::wording::{brief, override_text};
 
 pub(super) const APPLY: &str = "pypnm-sizing apply";
 /// The verdict on one unit.
@@ -299,7 +299,7 @@ impl Judge<'_> {
     fn profile_file(&mut self, expected: &Expected) -> Given {
         let facts = self.facts;
         let at = expected.overrides.get(pypnm::ENV_FILE);
-        let at = at.map_or_else(String::new, |found| format!(", {}", place(&found.source)));
+        let at = at.map_or_else(String::new, |found| format!(", {}", found.source.place()));
         let name = pypnm::ENV_FILE;
         let why = match &facts.foreign_file {
             None if facts.loaded.environment.contains_key(name) => {

@@ -1,5 +1,5 @@
 //! Accounts, and what one may do with a file by owner, group and mode (path_resolution(7)). Access control lists are not
-//! looked at: where one grants more than the mode, a person is told what the mode says.
+//! looked at: where one grants more than the mode, the message says what the mode allows.
 //!
 //! Accounts come from /etc/passwd and /etc/group; on the running machine getent(1) asks for those of a directory service.
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use pypnm_sizing::root::Root;
 
-use super::sockets;
+use super::process::sockets;
 
 /// What keeps a service from listening.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,5 +11,4 @@ mod probe;
 pub(crate) mod process;
 pub(crate) mod pypnm;
 pub(crate) mod readiness;
-pub(crate) mod sockets;
 pub(crate) mod systemctl;

@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::sockets::{self, Address};
+use super::process::sockets::{self, Address};
 
 /// For a connection: the kernel takes it without the service's help unless its queue is full.
 const TO_CONNECT: Duration = Duration::from_secs(5);

@@ -43,7 +43,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     let question = Question { root, sizing: &sizing, must_run: false };
     let names = names(&sizing, arguments.unit.as_deref());
     let before = question.judge_all(&names);
-    // systemd has none of the units: there is nothing to apply to.
+    // systemd has no such unit: there is nothing to apply to.
     if let Some(first) = before.first()
         && before.iter().all(|judged| why_not(judged).is_some())
     {

@@ -10,7 +10,8 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -19,7 +20,7 @@ use pypnm_sizing::overrides::{Effect, is_valid_value};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
-use pypnm_sizing::root::Root;
+use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use pypnm_sizing::units::name::Name;
 use pypnm_sizing::{reasons, write};
@@ -28,6 +29,8 @@ use crate::cli::{Env, Target};
 use crate::output::{Outcome, answer, remark};
 use crate::service::{generated, own, pypnm};
 use crate::wording;
+
+const FALLS_BACK: &str = "PyPNM falls back to its own sizing";
 
 pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
@@ -58,7 +61,13 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     match (arguments.target(), text) {
         (Target::File(path), None) => {
             is_replaceable(path)?;
-            remark(&format!("sizing is turned off; {}", removed(path)?));
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let removed = match Root::machine().open_guarded_directory(dir.to_str().unwrap_or_default()) {
+                Ok(directory) => removed(&directory, path)?,
+                Err(ReadError::Missing) => FALLS_BACK,
+                Err(error) => bail!("{}: {error}; nothing is removed", dir.display()),
+            };
+            remark(&format!("sizing is turned off; {removed}"));
             Ok(ExitCode::SUCCESS)
         }
         (_, None) => {
@@ -79,7 +88,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         (Target::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
-                bail!("not written: where PyPNM looks below --root is not known; --write PATH says it");
+                bail!("not written: where PyPNM looks below --root is not known; use --write PATH");
             }
             let path = pypnm::profile_file().context("not written")?;
             put(&path, &text)?;
@@ -202,12 +211,20 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         bail!("--write={}: expected the path of a file", path.display());
     };
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let written = write::create_directories(dir).and_then(|()| write::replace(dir, name, text));
-    written.map_err(|error| match removed(path) {
-        Ok(what) => anyhow!("{error}; {what}"),
-        Err(stale) => anyhow!("{error}; {stale}"),
+    // Root does not go where another user's link leads; a directory that is open stays the same whatever that user renames.
+    let directory = write::open_directories(dir).map_err(|error| anyhow!("{error}; nothing is written"))?;
+    write::replace(&pinned(&directory), name, text).map_err(|mut error| {
+        path.clone_into(&mut error.path);
+        match removed(&directory, path) {
+            Ok(what) => anyhow!("{error}; {what}"),
+            Err(stale) => anyhow!("{error}; {stale}"),
+        }
     })
+}
+
+/// The path of an open directory, wherever its name leads by now.
+fn pinned(directory: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 /// A rename would put a file in the place of a device as well, and of /dev's links to devices; any other link is
@@ -220,13 +237,12 @@ fn is_replaceable(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what an earlier start has written, and says what follows.
-fn removed(path: &Path) -> anyhow::Result<&'static str> {
-    match std::fs::remove_file(path) {
+/// Removes what an earlier start has written to `path`, whose directory is open, and says what follows.
+fn removed(directory: &OwnedFd, path: &Path) -> anyhow::Result<&'static str> {
+    let name = path.file_name().unwrap_or_default();
+    match std::fs::remove_file(pinned(directory).join(name)) {
         Ok(()) => Ok("removed the old file, so PyPNM falls back to its own sizing"),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok("PyPNM falls back to its own sizing")
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
         Err(error) => Err(anyhow!("and {}, which is out of date, can't be removed: {error}", path.display())),
     }
 }

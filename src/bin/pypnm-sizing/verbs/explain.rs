@@ -18,7 +18,7 @@ use crate::page::{Ink, Page, TableRow};
 use crate::service::own;
 use crate::service::pypnm::{self, Program};
 use crate::wording::{
-    PypnmDefault, chosen, headline, out_of_reach, place, settings, state, turned_off, unsized_units,
+    PypnmDefault, chosen, headline, out_of_reach, settings, state, turned_off, unsized_units,
 };
 use answer::{ExplainAnswer, UnitAnswer, scope};
 
@@ -180,7 +180,8 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
                 Resource::Cpu => unit.config.reserve_cpus.as_ref().map(|set| &set.source),
                 Resource::Memory => unit.config.reserve_memory.as_ref().map(|set| &set.source),
             };
-            let at = set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, place(source)));
+            let at =
+                set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, source.place()));
             let (kept, before) = (written(grant.reserved), written(offered));
             parts.push(format!(", {kept} reserved{at} (before: {before})"));
         }
@@ -225,7 +226,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     let memory = Gb(unit.capacity.memory.amount);
     let (cap, raised) = match &unit.config.max_workers {
         Some(set) => {
-            (format!("MaxWorkers={} ({})", set.value, place(&set.source)), set.value > DEFAULT_MAX_WORKERS)
+            (format!("MaxWorkers={} ({})", set.value, set.source.place()), set.value > DEFAULT_MAX_WORKERS)
         }
         None => (format!("MaxWorkers= ({DEFAULT_MAX_WORKERS} by default)"), false),
     };
@@ -244,7 +245,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         },
     ];
     if let (Some(value), Some(set)) = (profile.per_worker_target, &unit.config.memory_per_worker) {
-        let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), place(&set.source));
+        let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), set.source.place());
         steps.push(Step { name: "Each", value, why, guide: None });
     }
     let by_hand = profile.workers_step == WorkersStep::Operator;

@@ -16,14 +16,14 @@ use crate::service::readiness::{NotReady, wait};
 
 pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     if !root.is_machine() {
-        bail!("ready asks running processes; a machine below --root has none");
+        bail!("ready asks running processes; there are none below --root");
     }
     let from_systemd = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Service::Unit);
     let service = arguments
         .pid
         .map(Service::Tree)
         .or_else(from_systemd)
-        .context("which process? --pid=PID; in ExecStartPost= systemd sets $MAINPID")?;
+        .context("no process given: use --pid=PID (in ExecStartPost=, systemd sets $MAINPID)")?;
     match wait(root, &mut || Some(service), Duration::from_secs(arguments.timeout)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(NotReady::No(why)) => {

@@ -13,11 +13,11 @@ mod record;
 mod show;
 mod terminal;
 
-use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Error, anyhow};
+use anyhow::{Context as _, Error};
 use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
@@ -38,7 +38,7 @@ use read::Reader;
 use record::Recorder;
 pub(crate) use record::days as recorded_days;
 use show::Context;
-use terminal::{Events, Screen, Woken};
+use terminal::{Events, Screen, Woken, is_read, say, speaks_utf8};
 
 /// The part of one CPU that computing growth and findings may take.
 const COMPUTING_BUDGET: f64 = 0.002;
@@ -108,7 +108,7 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         style,
         counts_live: root.is_machine(),
         boot_id: Root::machine().text("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
-        reader: Reader::new().map_err(Error::msg)?,
+        reader: Reader::new()?,
         meter: Meter::default(),
         evidence: Evidence::new(arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
@@ -380,30 +380,7 @@ pub(crate) fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
     }
 }
 
-/// Writes a line to stdout. Whether somebody reads it.
-fn say(line: &str) -> anyhow::Result<bool> {
-    let mut stdout = io::stdout().lock();
-    is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
-}
-
-/// A reader that has gone away ends a watch; anything else that keeps it from being written is an error.
-fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
-    match written {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(anyhow!(error).context("cannot write to standard output")),
-    }
-}
-
 /// The calendar's time.
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// Whether the locale's character set has block characters.
-fn speaks_utf8() -> bool {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
-    let locale = locale.to_ascii_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
 }

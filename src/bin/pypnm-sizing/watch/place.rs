@@ -13,6 +13,8 @@ use pypnm_sizing::parse::mountinfo::cgroup_mounts;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::meter::Sample;
 
+use crate::service::process;
+
 /// A limit of the live process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
@@ -48,7 +50,7 @@ struct Directory {
 impl Place {
     /// Of a process that may be gone by now.
     pub(super) fn of(machine: &Root, pid: u32) -> Self {
-        let membership = machine.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let membership = process::cgroup_file(machine, pid).unwrap_or_default();
         let mountinfo = machine.bytes("/proc/self/mountinfo").unwrap_or_default();
         let memberships = memberships(&membership).unwrap_or_default();
         let mounts = cgroup_mounts(&mountinfo);
@@ -64,9 +66,7 @@ impl Place {
         }
         // Version 1 has no such controller, so this is version 2's hierarchy.
         place.unified = hierarchy("pressure").as_ref().and_then(Directory::innermost);
-        let status = machine.text(&format!("/proc/{pid}/status")).unwrap_or_default();
-        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        place.cpus = allowed.and_then(|list| CpuSet::parse(list.trim())).filter(|cpus| !cpus.is_empty());
+        place.cpus = process::allowed_cpus(machine, pid);
         if let Some(cpus) = &place.cpus {
             let amount = u64::from(cpus.count()) * 1000;
             let source = format!("/proc/{pid}/status: Cpus_allowed_list");

@@ -4,7 +4,7 @@
 
 use pypnm_sizing::root::Root;
 
-use crate::service::sockets::{Held, each_tcp};
+use crate::service::process::sockets::{Held, each_tcp, listen_drops};
 
 /// The sockets of a service.
 #[derive(Debug, Default)]
@@ -32,32 +32,6 @@ impl Queue {
                 waiting = Some(waiting.unwrap_or(0) + queue);
             }
         });
-        let dropped = machine.text(&format!("/proc/{main}/net/netstat")).ok();
-        (waiting.filter(|_| read.is_ok()), dropped.and_then(|text| counter(&text, "ListenDrops")))
-    }
-}
-
-/// A counter of netstat: a line of names, then one of numbers.
-fn counter(text: &str, name: &str) -> Option<u64> {
-    let mut lines = text.lines();
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
-        if let Some((_, value)) = pairs.find(|(key, _)| *key == name) {
-            return value.parse().ok();
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::counter;
-
-    #[test]
-    fn a_counter_of_a_recorded_file() {
-        let netstat =
-            "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 4 5\nIpExt: InOctets\nIpExt: 9\n";
-        assert_eq!(counter(netstat, "ListenDrops"), Some(5));
-        assert_eq!(counter("TcpExt: A\n", "A"), None);
+        (waiting.filter(|_| read.is_ok()), listen_drops(machine, main))
     }
 }

@@ -3,16 +3,21 @@
 //! Adding up page tables for smaps_rollup takes the kernel milliseconds a worker, so shares are read only as often as
 //! keeps that below a fixed part of one CPU, whatever the machine and the number of workers.
 
+use pypnm_sizing::command::Program;
+use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS};
+use pypnm_sizing::pypnm::{self, ProfileFile};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::watch::meter::{Reading, Sample, Shares};
+use pypnm_sizing::watch::meter::{Reading, Sample};
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::role::{Candidate, Role, flag, roles};
-use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
+use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
 use super::cost::{Cost, seconds_since_boot};
-use super::find::{Stat, Target, arguments, main_of, processes};
+use super::find::Target;
 use super::place::{Place, value_of};
 use super::queue::Queue;
+use crate::service::launch::Launch;
+use crate::service::process::usage::{Meter, peak, shares};
+use crate::service::process::{self, Process, Stat};
 
 /// The part of one CPU that reading shares may take.
 const SHARES_BUDGET: f64 = 0.004;
@@ -20,7 +25,7 @@ const SHARES_BUDGET: f64 = 0.004;
 /// Reads samples, one after another.
 pub(super) struct Reader {
     machine: Root,
-    system: System,
+    meter: Meter,
     next_shares: f64,
     /// Why shares could not be read of some worker.
     pub(super) no_shares: Option<ReadError>,
@@ -34,10 +39,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new() -> Result<Self, String> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             machine: Root::machine(),
-            system: processes()?,
+            meter: Meter::new()?,
             next_shares: 0.0,
             no_shares: None,
             limit_max_requests: None,
@@ -49,43 +54,18 @@ impl Reader {
 
     /// The sample of this moment, `at` seconds after the first. `None`: what was watched is gone for good.
     pub(super) fn sample(&mut self, target: &mut Target, at: f64) -> Option<Sample> {
-        let pids: Vec<Pid> = target.pids(&self.machine)?.into_iter().map(Pid::from_u32).collect();
-        let what = ProcessRefreshKind::nothing()
-            .with_cpu()
-            .with_memory()
-            // Always: a wrapper's shell becomes PyPNM by exec.
-            .with_cmd(UpdateKind::Always)
-            .without_tasks();
-        // Those that were watched before and are gone must go from sysinfo's list too.
-        let known: Vec<Pid> = self.system.processes().keys().copied().collect();
-        let asked: Vec<Pid> =
-            pids.iter().copied().chain(known.into_iter().filter(|pid| !pids.contains(pid))).collect();
-        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&asked), true, what);
-
-        let alive: Vec<&sysinfo::Process> = pids
-            .iter()
-            .filter_map(|pid| self.system.process(*pid))
-            .filter(|process| !matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead))
-            .collect();
-        let told: Vec<(u32, u32, Vec<String>)> = alive
-            .iter()
-            .map(|p| (p.pid().as_u32(), p.parent().map_or(0, Pid::as_u32), arguments(p)))
-            .collect();
-        let candidates: Vec<Candidate<'_>> = told
-            .iter()
-            .map(|(pid, parent, arguments)| Candidate { pid: *pid, parent: *parent, arguments })
-            .collect();
+        let found = target.processes(&self.machine)?;
+        let usages = self.meter.read(&found);
+        let candidates: Vec<Candidate<'_>> = usages.iter().map(|usage| usage.process.candidate()).collect();
         let roles = roles(&candidates);
 
         let since_boot = seconds_since_boot();
         let with_shares = at >= self.next_shares;
         let mut cost = Cost::default();
         let mut no_shares = None;
-        let mut processes = Vec::with_capacity(alive.len());
-        for (process, role) in alive.iter().zip(roles) {
-            let pid = process.pid().as_u32();
-            // sysinfo's are whole seconds: too coarse for a name, and for a worker that dies young.
-            let Some(Stat { started, .. }) = Stat::of(&self.machine, pid) else { continue };
+        let mut processes = Vec::with_capacity(usages.len());
+        for (usage, role) in usages.iter().zip(roles) {
+            let (pid, started) = (usage.process.pid, usage.started);
             let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
             if role == Role::Worker
                 && let Some(Err(error)) = &shares
@@ -99,13 +79,13 @@ impl Reader {
                 started,
                 role,
                 age: (since_boot - number(started) / 100.0).max(0.0),
-                rss: process.memory(),
+                rss: usage.rss,
                 shares: shares.and_then(Result::ok),
                 peak: if role == Role::Worker { peak(&self.machine, pid) } else { None },
-                cpu_ms: process.accumulated_cpu_time(),
+                cpu_ms: usage.cpu_ms,
             });
         }
-        let main = main_of(&told);
+        let main = main_process(&candidates);
         let (mut accept_queue, mut listen_drops) = (None, None);
         // While it is down what held last still holds.
         if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
@@ -123,19 +103,15 @@ impl Reader {
         }
         if main != self.main {
             self.main = main;
-            let arguments =
-                told.iter().find(|(pid, _, _)| Some(*pid) == main).map(|(_, _, arguments)| arguments);
-            self.limit_max_requests = match (main, arguments) {
-                (Some(pid), Some(arguments)) => limit_in_effect(&self.machine, pid, arguments),
-                _ => None,
-            };
+            let server = usages.iter().map(|usage| &usage.process).find(|process| Some(process.pid) == main);
+            self.limit_max_requests = server.and_then(|server| limit_in_effect(&self.machine, server));
         }
         let available = self.machine.text("/proc/meminfo").ok();
         let mut sample = Sample {
             at,
             processes,
             automatic_restarts: target.automatic_restarts(),
-            memory_available: available.and_then(|text| kb(&text, "MemAvailable")),
+            memory_available: available.and_then(|text| value_of(&text, "MemAvailable")?.checked_mul(1024)),
             accept_queue,
             listen_drops,
             ..Sample::default()
@@ -145,55 +121,19 @@ impl Reader {
     }
 }
 
-/// A value in kB of a file of proc(5), in bytes.
-fn kb(text: &str, key: &str) -> Option<u64> {
-    value_of(text, key)?.checked_mul(1024)
-}
-
-fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
-    let text = machine.text(&format!("/proc/{pid}/smaps_rollup"))?;
-    let of = |key| kb(&text, key).ok_or(ReadError::Missing);
-    Ok(Shares { pss: of("Pss")?, uss: of("Private_Clean")?.saturating_add(of("Private_Dirty")?) })
-}
-
-fn peak(machine: &Root, pid: u32) -> Option<u64> {
-    kb(&machine.text(&format!("/proc/{pid}/status")).ok()?, "VmHWM")
-}
-
 /// The recycle limit that a server was started with: its flag, else what its way of starting reads. 0: never.
-fn limit_in_effect(machine: &Root, pid: u32, arguments: &[String]) -> Option<u32> {
-    if let Some(value) = flag(arguments, "--limit-max-requests") {
+fn limit_in_effect(machine: &Root, server: &Process) -> Option<u32> {
+    let launch = Launch::of_arguments(&server.arguments);
+    if let Some(value) = launch.flag(LIMIT_MAX_REQUESTS_FLAG) {
         return value.parse().ok();
     }
-    let environment = machine.bytes(&format!("/proc/{pid}/environ")).ok()?;
-    let variable = |key: &str| {
-        environment.split(|byte| *byte == 0).find_map(|pair| {
-            String::from_utf8_lossy(pair)
-                .split_once('=')
-                .filter(|(name, _)| *name == key)
-                .map(|(_, v)| v.to_owned())
-        })
-    };
-    if arguments.iter().any(|argument| argument == "uvicorn" || argument.ends_with("/uvicorn")) {
-        return variable("UVICORN_LIMIT_MAX_REQUESTS").map_or(Some(0), |value| value.parse().ok());
+    let environment = process::environment(machine, server.pid)?;
+    if launch.program() == Program::Uvicorn {
+        return environment.get(UVICORN_LIMIT_MAX_REQUESTS).map_or(Some(0), |value| value.parse().ok());
     }
-    let file = variable("PYPNM_SERVE_ENV_FILE").filter(|path| path.starts_with('/'))?;
-    let text = machine.text(&format!("/proc/{pid}/root{file}")).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("PYPNM_SERVE_LIMIT_MAX_REQUESTS="))?;
-    value.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::kb;
-
-    #[test]
-    fn figures_of_recorded_files() {
-        let rollup = "55f0-7ffd ---p 00000000 00:00 0   [rollup]\nRss:   237052 kB\nPss_Dirty: 1 kB\nPss:    178493 kB\n";
-        assert_eq!(kb(rollup, "Pss"), Some(178_493 << 10));
-        assert_eq!(kb(rollup, "Uss"), None);
-        assert_eq!(kb("Pss: x kB", "Pss"), None);
-        assert_eq!(kb("Pss:\t99999999999999999999 kB", "Pss"), None);
-        assert_eq!(kb("Pss: 18446744073709551615 kB", "Pss"), None);
+    let text = process::text_of_its_file(machine, server.pid, environment.get(pypnm::ENV_FILE)?).ok()?;
+    match pypnm::read_profile_file(&text) {
+        ProfileFile::Taken(numbers) => u32::try_from(numbers.limit_max_requests).ok(),
+        _ => None,
     }
 }

@@ -1,12 +1,13 @@
 //! The terminal while it is drawn on: the alternate screen, no echo, no cursor; and back as it was, whatever ends us.
 
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use anyhow::anyhow;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -172,4 +173,27 @@ fn put(text: &str) {
     let mut stdout = io::stdout().lock();
     // A terminal that has gone away needs nothing put back.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes a line to stdout. Whether somebody reads it.
+pub(super) fn say(line: &str) -> anyhow::Result<bool> {
+    let mut stdout = io::stdout().lock();
+    is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
+}
+
+/// A reader that has gone away ends a watch; anything else that keeps it from being written is an error.
+pub(super) fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow!(error).context("cannot write to standard output")),
+    }
+}
+
+/// Whether the locale's character set has block characters.
+pub(super) fn speaks_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }

@@ -1,35 +1,30 @@
 //! The PyPNM that is installed here: where, which version, and whether it takes a worker profile.
 //!
-//! Owns finding installations (`find`, `in_directory`) and what a person reads about them. Runs no Python: pip and venv
-//! leave all of it in files, whose formats [`metadata`] knows. Where PyPNM keeps its profile is [`profile_file`]'s.
+//! Owns what an installation is and what a person reads about it. Runs no Python: pip and venv leave all of it in files,
+//! whose formats [`metadata`] knows. [`installed`] finds installations, [`search`] knows where a unit looks for
+//! its program, and [`profile_file`] where PyPNM keeps its profile.
 
+mod installed;
 mod metadata;
 mod profile_file;
 mod search;
 
 use std::fmt;
 
-use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Unit, specifier};
+use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
+use self::installed::start_words;
+pub(crate) use installed::{find, in_directory, is_checkout, started_by, variable_of};
 pub(crate) use profile_file::profile_file;
 pub(crate) use search::{LostProgram, lost_program, out_of_reach};
 
 /// What the packaged unit looks into first.
 const PACKAGED: &str = "/opt/pypnm";
-/// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
-const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
 /// What systemd looks through where the unit sets no path (systemd.exec(5), `$PATH`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
-/// What `git clone` names a checkout, in the places where one is usually kept.
-const CHECKOUT: &str = "PyPNM";
-const CHECKOUT_PARENTS: [&str; 3] = ["/root", "/opt", "/srv"];
-/// Environments of pipx and uv, below a home directory, and pipx's for all users.
-const TOOLS: [&str; 3] = [".local/share/pipx/venvs", ".local/pipx/venvs", ".local/share/uv/tools"];
-const TOOLS_OF_ALL: &str = "/opt/pipx/venvs";
 /// More home directories, and more directories in a checkout, are not looked into.
 const MOST_DIRECTORIES: usize = 256;
 /// As the kernel: path_resolution(7).
@@ -232,11 +227,11 @@ impl Installation {
                     let home = home.as_deref().and_then(metadata::home);
                     let from = home.map_or_else(String::new, |home| format!(" of {home}"));
                     format!(
-                        "its {interpreter} is a dangling link: the Python{from} it was made from is gone; make the environment again"
+                        "its {interpreter} is a dangling link: the Python{from} that it was created from is gone; recreate the environment"
                     )
                 }
                 None => format!(
-                    "it is to be run by {interpreter}, which does not exist: was the directory moved? make the environment again"
+                    "its interpreter {interpreter} does not exist: was the directory moved? recreate the environment"
                 ),
             });
         } else if self.fault.is_none()
@@ -246,145 +241,6 @@ impl Installation {
             self.fault = Some(format!("half installed: there is no {packages}/{}", program.import));
         }
     }
-}
-
-/// All installations of the program that are found, the one that the unit starts first.
-pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
-    let mut places = Vec::new();
-    if let Some(unit) = unit {
-        of_unit(root, program, unit, &mut places);
-    }
-    let prefix_on = |path: &str| on_path(root, path, program);
-    if root.is_machine() {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        places.extend(variable("VIRTUAL_ENV").map(|directory| (directory, Found::VirtualEnv)));
-        places.extend(variable("PATH").and_then(|path| prefix_on(&path)).map(|prefix| (prefix, Found::Path)));
-    }
-    places.push((PACKAGED.to_owned(), Found::Packaged));
-    places.extend(SYSTEM_PREFIXES.map(|prefix| (prefix.to_owned(), Found::System)));
-    if root.is_machine()
-        && let Some(directory) = std::env::current_dir().ok().as_deref().and_then(|path| path.to_str())
-    {
-        places.extend(environments_of(root, directory));
-    }
-    let mut homes = names(root, "/home").into_iter().map(|name| format!("/home/{name}")).collect::<Vec<_>>();
-    homes.push("/root".to_owned());
-    for home in &homes {
-        places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Found::Tool)));
-        places.push((format!("{home}/.local"), Found::System));
-    }
-    places.push((format!("{TOOLS_OF_ALL}/{}", program.package), Found::Tool));
-    for parent in homes.iter().map(String::as_str).chain(CHECKOUT_PARENTS) {
-        places.extend(environments_of(root, &format!("{parent}/{CHECKOUT}")));
-    }
-    let mut found: Vec<Installation> = Vec::new();
-    let mut seen = Vec::new();
-    for (environment, how) in places {
-        // A command on PATH is most often a link into its environment.
-        let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
-        let Some(environment) =
-            real_path(root, &command).and_then(|command| prefix_of(&command)).or(Some(environment))
-        else {
-            continue;
-        };
-        if !seen.contains(&environment) {
-            found.extend(Installation::read(root, &environment, program, how));
-            seen.push(environment);
-        }
-    }
-    found
-}
-
-/// The installations in a directory that a person named: it is an environment, or a checkout that has some, whatever
-/// their names are.
-pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Vec<Installation> {
-    let own = Installation::read(root, directory, program, Found::Given);
-    let inside = environments_of(root, directory);
-    own.into_iter()
-        .chain(inside.into_iter().filter_map(|(place, how)| Installation::read(root, &place, program, how)))
-        .collect()
-}
-
-/// Whether a directory is a checkout of the program's source, installed or not.
-pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
-    root.has_directory(&format!("{directory}/src/{}", program.import))
-}
-
-/// The virtual environments (PEP 405) right below a directory.
-pub(crate) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
-    let mut found: Vec<String> = names(root, directory)
-        .into_iter()
-        .map(|name| format!("{directory}/{name}"))
-        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
-        // A link is another name of the same.
-        .filter_map(|path| real_path(root, &path))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
-}
-
-/// What the unit's commands lead to: a program of that name, a Python or a uvicorn beside one, a checkout's script; else
-/// what the unit's `PATH` has.
-fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
-    let words = start_words(unit);
-    for (word, source) in &words {
-        let how = || Found::Unit((*source).clone());
-        let Some(prefix) = real_path(root, word).as_deref().and_then(prefix_of).or_else(|| prefix_of(word))
-        else {
-            continue;
-        };
-        let name = base_name(word);
-        if name == program.command {
-            places.push((prefix, how()));
-        } else if name.starts_with("python") || name == "uvicorn" {
-            // Of a virtual environment, whose Python is a link: not resolved.
-            places.extend(prefix_of(word).map(|prefix| (prefix, how())));
-        } else if let Some((checkout, _)) = word.rsplit_once("/scripts/") {
-            let inside = environments_of(root, checkout);
-            places.extend(inside.into_iter().map(|(place, _)| (place, how())));
-        }
-    }
-    if let Some((_, source)) =
-        words.iter().find(|(word, _)| !word.starts_with('/') && base_name(word) == program.command)
-        && let Some(prefix) = on_path(root, &search::path_of_start(program, unit), program)
-    {
-        places.push((prefix, Found::Unit((*source).clone())));
-    }
-}
-
-/// The words of the unit's `ExecStart=` in effect, without systemd's prefixes, specifiers replaced.
-fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
-    let mut all = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            all.clear();
-        }
-        let words = Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok);
-        for (index, word) in words.enumerate() {
-            let word =
-                if index == 0 { word.trim_start_matches(['@', '-', '+', '!', '|', ':']) } else { &word };
-            let name = unit.name_at(assignment);
-            let expanded = name.and_then(|name| specifier::expand(word, &name).ok().map(Into::into));
-            all.push((expanded.unwrap_or_else(|| word.to_owned()), &assignment.source));
-        }
-    }
-    all
-}
-
-/// Which command of the unit starts the installation; `None`: none does.
-pub(crate) fn started_by(
-    root: &Root,
-    program: Program,
-    unit: &Unit,
-    installation: &Installation,
-) -> Option<Source> {
-    let mut places = Vec::new();
-    of_unit(root, program, unit, &mut places);
-    places.into_iter().find_map(|(environment, found)| match found {
-        Found::Unit(source) if environment == installation.environment => Some(source),
-        _ => None,
-    })
 }
 
 /// The directories that the environment's Python needs beside the environment: those of the links that lead to it, and
@@ -409,35 +265,6 @@ pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<Str
     }
     places.extend(real_path(root, &path).as_deref().and_then(prefix_of));
     places
-}
-
-/// A variable that the unit's `Environment=` sets.
-pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
-    let mut value = None;
-    for assignment in unit.assignments_of("Environment") {
-        if assignment.value.is_empty() {
-            value = None;
-        }
-        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
-            let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
-            value = set.map(str::to_owned).or(value);
-        }
-    }
-    value
-}
-
-/// `PATH` that the unit's `Environment=` sets, else systemd's own.
-fn path_of(unit: &Unit) -> String {
-    variable_of(unit, "PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
-}
-
-/// The prefix of the first directory on `path` that has the program.
-fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
-    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
-    let command = directories
-        .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
-        .find(|command| real_path(root, command).is_some())?;
-    prefix_of(&real_path(root, &command)?)
 }
 
 /// `/opt/pypnm` of `/opt/pypnm/bin/pypnm`.
@@ -471,7 +298,7 @@ fn package_directories(root: &Root, environment: &str) -> Vec<String> {
         .collect()
 }
 
-/// The names in a directory, so many that a mistake costs nothing; none where it can't be read.
+/// The names in a directory, at most [`MOST_DIRECTORIES`]; none if it can't be read.
 fn names(root: &Root, directory: &str) -> Vec<String> {
     let entries = root.entries(directory).unwrap_or_default();
     entries.into_iter().map(|entry| entry.name).take(MOST_DIRECTORIES).collect()

@@ -41,19 +41,17 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
         match text {
             Ok(text) => return Ok(Path::new(&runtime_dir(path, &text)?).join(PROFILE)),
             Err(ReadError::Missing) => looked.push(packages.display().to_string()),
-            Err(error) => bail!("{path}: {error}; --write PATH says where to write"),
+            Err(error) => bail!("{path}: {error}; use --write PATH"),
         }
     }
     let looked = if looked.is_empty() { "no Python packages found".to_owned() } else { looked.join(", ") };
-    Err(anyhow!(
-        "where does PyPNM look? There is no {SETTINGS} (in: {looked}). --write PATH says where to write"
-    ))
+    Err(anyhow!("cannot tell where PyPNM looks: there is no {SETTINGS} (in: {looked}); use --write PATH"))
 }
 
 /// `PnmFileRetrieval.runtime_dir` of a system.json.
 fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
     let settings: Value = serde_json::from_str(text).map_err(|error| {
-        anyhow!("{path}: {error}; PyPNM would not start with it. Mend it, or --write PATH")
+        anyhow!("{path}: {error}; PyPNM would not start with it. Fix it, or use --write PATH")
     })?;
     match settings.pointer("/PnmFileRetrieval/runtime_dir") {
         Some(Value::String(dir)) if !dir.trim().is_empty() => Ok(dir.clone()),

@@ -8,8 +8,8 @@ use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Assignment, Unit};
 
-use super::{DEFAULT_PATH, Found, Installation, Program, path_of, real_path, variable_of};
-use crate::wording::place;
+use super::installed::{path_of, variable_of};
+use super::{DEFAULT_PATH, Found, Installation, Program, real_path};
 
 /// The launcher of the packaged units, pypnm-sizing-handover(7).
 const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
@@ -89,7 +89,7 @@ fn bare(
             "ExecStart={}, {}: systemd looks for {} in {path} and does not find it{old}; write instead: \
              ExecStart={launcher}{start}{arguments}",
             command.value,
-            place(&command.source),
+            command.source.place(),
             program.command,
         ),
         is_harmful: true,
@@ -118,7 +118,7 @@ fn without_effect(
         text: format!(
             "ExecSearchPath={path}, {}, has no effect: the unit finds its program by Environment=PATH={what}; write instead: \
              Environment=PATH={}",
-            place(source),
+            source.place(),
             if path.split(':').any(|directory| directory == "/usr/bin") {
                 path.to_owned()
             } else {

@@ -1,26 +1,24 @@
 //! `setup`: makes a PyPNM that is not in a packaged place a sized, hardened service, by a drop-in for the packaged unit.
 //!
-//! Owns the decisions: which PyPNM, which account, what would keep it from working. [`place`] has the text. What would
-//! not work is refused before anything is written; nothing is started.
+//! Owns the decisions: which PyPNM, which account. [`obstacles`] has what would keep it from working, and is asked before
+//! anything is written; [`place`] has the text. Nothing is started.
 
+mod obstacles;
 mod place;
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use pypnm_sizing::names::DROP_IN as GENERATED;
-use pypnm_sizing::parse::environment;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use pypnm_sizing::write;
-use rustix::fs::StatVfsMountFlags;
 
+use self::obstacles::{address, mount, other_unit, permitted, plain};
 use self::place::{Home, MARK, Place};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
-use crate::service::account::{Account, Use};
-use crate::service::listener::{self, Obstacle};
+use crate::service::account::Account;
 use crate::service::pypnm::{self, Found, Installation, Program, real_path};
 use crate::service::systemctl;
 
@@ -28,12 +26,8 @@ use crate::service::systemctl;
 const DROP_IN: &str = "50-place.conf";
 /// Where an operator's unit files are (systemd.unit(5)).
 const OPERATORS: &str = "/etc/systemd/system";
-/// Directories with units of others that may start the same PyPNM.
-const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/systemd/system"];
 /// What `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
-/// What PyPNM makes in its working directory.
-const DATA: [&str; 3] = [".data", "logs", "logs/pypnm.log"];
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
@@ -55,7 +49,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         old_version(&installation, program);
         return answer(&format!(
-            "{} starts {} as it is: there is nothing to set up.\n",
+            "{} already starts {}: there is nothing to set up.\n",
             arguments.unit, installation.command
         ));
     }
@@ -106,7 +100,7 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     if !is_same {
         write::create_directories(Path::new(directory))
             .and_then(|()| write::replace(Path::new(directory), DROP_IN, text))
-            .with_context(|| format!("{unit} is as it was; setup --write must run as root"))?;
+            .with_context(|| format!("{unit} is unchanged; run setup --write as root"))?;
     }
     // A reload that failed before is made up for.
     systemctl::reload()?;
@@ -143,7 +137,7 @@ fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     let _ = std::fs::remove_dir(directory);
     systemctl::reload()?;
     answer(&format!(
-        "Removed {path}; systemd has reloaded.\nA running {unit} goes on until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
+        "Removed {path}; systemd has reloaded.\nA running {unit} continues until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
     ))
 }
 
@@ -154,7 +148,7 @@ fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
         Ok(text) if text.starts_with(MARK) => Ok(()),
         Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
         Ok(_) | Err(_) => {
-            bail!("{path} is not from 'pypnm-sizing setup': left as it is; move it away, or rename it")
+            bail!("{path} was not written by 'pypnm-sizing setup' and is left alone: move or rename it")
         }
     }
 }
@@ -201,7 +195,7 @@ fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installati
         ([one], _) => Ok(one.clone()),
         ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
         ([], []) if pypnm::is_checkout(root, &directory, program) => bail!(
-            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, to its end",
+            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish",
             program.command
         ),
         ([], []) => bail!(
@@ -306,49 +300,8 @@ fn account(
     }
     match Account::of(root, &owner.to_string()) {
         Some(account) => Ok(Some(account)),
-        None => bail!(
-            "{place} belongs to the user with the number {owner}, which has no account: name one with --user"
-        ),
+        None => bail!("{place} belongs to UID {owner}, which has no account: name one with --user"),
     }
-}
-
-/// A path that means the same in every setting of a unit.
-fn plain(path: &str) -> anyhow::Result<()> {
-    match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
-        None => Ok(()),
-        Some(c) => {
-            bail!("{path}: systemd takes {c:?} in a path for something else; move it to a path without it")
-        }
-    }
-}
-
-/// A file system from which nothing can be executed, or which is there only while somebody is logged in.
-fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
-    if !root.is_machine() {
-        return Ok(());
-    }
-    let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
-    if flags.contains(StatVfsMountFlags::NOEXEC) {
-        bail!(
-            "{path} is on a file system mounted noexec: nothing in it can be started; mount it exec, or move it"
-        );
-    }
-    let mounts = root.text("/proc/self/mounts").unwrap_or_default();
-    let of_path = |line: &str| -> Option<(String, String)> {
-        let mut fields = line.split(' ').skip(1);
-        let (point, kind) = (fields.next()?.to_owned(), fields.next()?.to_owned());
-        let is_above = point == "/"
-            || path == point
-            || path.strip_prefix(&point).is_some_and(|rest| rest.starts_with('/'));
-        is_above.then_some((point, kind))
-    };
-    let nearest = mounts.lines().filter_map(of_path).max_by_key(|(point, _)| point.len());
-    if let Some((point, kind)) = nearest.filter(|(_, kind)| kind == "ecryptfs" || kind.starts_with("fuse.")) {
-        bail!(
-            "{point}, which {path} is in, is a file system ({kind}) of a user who is logged in: at boot it is not there; move PyPNM out of it"
-        );
-    }
-    Ok(())
 }
 
 fn is_home(root: &Root, path: &str) -> bool {
@@ -375,128 +328,4 @@ fn home(root: &Root, checkout: Option<&str>, installation: &Installation) -> Opt
         }
     }
     (home != Home::default()).then_some(home)
-}
-
-/// Whether the account can read and write what it must.
-fn permitted(
-    root: &Root,
-    account: &Account,
-    checkout: Option<&str>,
-    installation: &Installation,
-    home: Option<&Home>,
-) -> anyhow::Result<()> {
-    let mut wanted =
-        vec![(installation.environment.clone(), Use::Read), (installation.command.clone(), Use::Read)];
-    wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
-    if let Some(checkout) = checkout {
-        wanted.push((checkout.to_owned(), Use::Read));
-        wanted.push((checkout.to_owned(), Use::Write));
-        let data = DATA.iter().map(|name| format!("{checkout}/{name}"));
-        wanted.extend(data.filter(|path| root.stat(path).is_some()).map(|path| (path, Use::Write)));
-    }
-    let obstacle =
-        wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
-    match obstacle {
-        None => Ok(()),
-        Some(obstacle) => bail!("{obstacle}: change that, or name another account with --user"),
-    }
-}
-
-/// Another unit that starts the same installation is an error.
-fn other_unit(root: &Root, unit: &str, installation: &Installation, program: Program) -> anyhow::Result<()> {
-    let mut names: Vec<String> = OTHERS
-        .iter()
-        .flat_map(|directory| root.entries(directory).unwrap_or_default())
-        .map(|entry| entry.name)
-        .filter(|name| name.ends_with(".service") && !name.ends_with("@.service") && name != unit)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut problems = Vec::new();
-    let index = Index::read(root, &names, GENERATED, &mut problems);
-    for name in &names {
-        let Some(other) = index.load(name, &mut problems).filter(|other| other.state == State::Loaded) else {
-            continue;
-        };
-        if let Some(source) = pypnm::started_by(root, program, &other, installation) {
-            bail!(
-                "{name} starts this PyPNM already ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
-                 /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
-                source.file,
-                source.line
-            );
-        }
-    }
-    Ok(())
-}
-
-/// The variables of `--host` and `--port`, after a look at whether the service can listen there.
-fn address(
-    root: &Root,
-    arguments: &Setup,
-    unit: &Unit,
-    program: Program,
-) -> anyhow::Result<Vec<(String, String)>> {
-    let prefix = program.command.replace('-', "_").to_ascii_uppercase();
-    let (host_key, port_key) = (format!("{prefix}_HOST"), format!("{prefix}_PORT"));
-    // What the service reads after every Environment=.
-    let file = format!("/etc/pypnm/{}.env", program.command);
-    let bytes = root.bytes(&file).unwrap_or_default();
-    let variables = environment::variables(&bytes).unwrap_or_default();
-    let in_file = |key: &str| variables.iter().rfind(|variable| variable.key == key);
-    let mut words = Vec::new();
-    let given =
-        [(&host_key, arguments.host.clone()), (&port_key, arguments.port.map(|port| port.to_string()))];
-    for (key, value) in given {
-        let Some(value) = value else { continue };
-        if let Some(set) = in_file(key).filter(|set| set.value != value) {
-            bail!("{file}:{}: {key}={} wins over setup: change it there", set.line, set.value);
-        }
-        words.push((key.clone(), value));
-    }
-    if root.is_machine() {
-        let of = |key: &String, default: &str| {
-            let given = words.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
-            let set = in_file(key).map(|variable| variable.value.clone());
-            given.or(set).or_else(|| pypnm::variable_of(unit, key)).unwrap_or_else(|| default.to_owned())
-        };
-        let default_port = if program == pypnm::CMTS { "8080" } else { "8000" };
-        free(root, &arguments.unit, &of(&host_key, "127.0.0.1"), &of(&port_key, default_port), &port_key)?;
-    }
-    Ok(words)
-}
-
-/// Nobody but the unit itself listens on the address.
-fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::Result<()> {
-    let (Ok(address), Ok(port)) = (host.parse::<IpAddr>(), port.parse::<u16>()) else {
-        return Ok(());
-    };
-    match listener::obstacle(root, address, port) {
-        None => Ok(()),
-        Some(Obstacle::NotOurs) => {
-            bail!("{host} is not an address of this machine: --host names another one")
-        }
-        Some(Obstacle::Taken { pid: Some(pid) }) => {
-            let cgroup = root.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            if cgroup.lines().any(|line| line.split('/').any(|step| step == unit)) {
-                return Ok(());
-            }
-            // Between two starts systemd alone keeps the launcher's socket.
-            let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
-            if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
-                return Ok(());
-            }
-            let command = root.bytes(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            bail!(
-                "port {port} is taken by process {pid} ({}): stop it, or take another port with --port ({key})",
-                command.trim_end()
-            )
-        }
-        Some(Obstacle::Taken { pid: None }) => {
-            bail!(
-                "port {port} is taken by another process: stop it, or take another port with --port ({key})"
-            )
-        }
-    }
 }

@@ -45,17 +45,17 @@ impl Place {
             self.environment, self.unit
         ));
         line(&format!(
-            "# Run again, it replaces this file: keep settings of your own in another one ('systemctl edit {}').",
+            "# Running it again replaces this file: keep your own settings in another one ('systemctl edit {}').",
             self.unit
         ));
         line("");
         line("[Unit]");
         line(
-            "# The program is not in one of the packaged places. Without it, starting is skipped and does not fail.",
+            "# The program is not in one of the packaged places. If it is missing, starting is skipped and does not fail.",
         );
         line("ConditionFileIsExecutable=");
         line(&format!("ConditionFileIsExecutable={}", self.command));
-        line("# Its file system is mounted first, should it be one of its own.");
+        line("# Mount its file system first, if it has one of its own.");
         let mounts: Vec<&str> =
             self.checkout.iter().map(String::as_str).chain([self.environment.as_str()]).collect();
         line(&format!("RequiresMountsFor={}", mounts.join(" ")));
@@ -69,7 +69,7 @@ impl Place {
         line("# env(1) finds the program in its environment.");
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
         if !self.address.is_empty() {
-            line("# The address to listen on; the file of EnvironmentFile= would win.");
+            line("# The address to listen on; EnvironmentFile= takes precedence.");
             let words: Vec<String> =
                 self.address.iter().map(|(key, value)| format!("{key}={value}")).collect();
             line(&format!("Environment={}", words.join(" ")));
@@ -87,7 +87,7 @@ impl Place {
             line(&format!("Environment=HOME={checkout}/.data MPLCONFIGDIR={checkout}/.data/matplotlib"));
         }
         if let Some(home) = &self.home {
-            line("# Home directories stay hidden from the service, except for what it needs of them.");
+            line("# Home directories stay hidden from the service, except for what it needs in them.");
             line("ProtectHome=tmpfs");
             line("# systemd 247 makes the directories above them with this mask: 0027 would close them.");
             line("UMask=0026");

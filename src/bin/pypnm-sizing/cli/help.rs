@@ -1,0 +1,109 @@
+//! The texts of `--help` that are more than a line: examples, and notes on a verb. The man page says the rest.
+
+pub(super) const ABOUT: &str = "Sizes PyPNM's workers to the CPUs and memory that are really available";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing                              the profile of this machine at a glance
+  pypnm-sizing explain                      every limit, and the guide's steps
+  pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
+  pypnm-sizing check                        for people, cron and monitoring
+  pypnm-sizing apply --dry-run              what a reload and a restart would do
+
+Without a command, show is run. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
+see sizing.conf(5), pypnm-sizing(1).";
+
+pub(super) const SHOW_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing show
+  pypnm-sizing show --cpus 4 --memory 8GB      the guide's balanced node
+  pypnm-sizing show --json | jq '.units[0].workers'";
+
+pub(super) const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing explain
+  pypnm-sizing explain --unit pypnm-cmts.service
+  pypnm-sizing explain --memory-gib 15.63      with another machine's memory
+  pypnm-sizing explain --root /mnt/image       for a mounted image";
+
+pub(super) const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing preview                         nothing is written anywhere
+  pypnm-sizing preview --cpus 16 --memory 64GB
+  systemctl cat pypnm.service                  what systemd has loaded, to compare";
+
+pub(super) const EXEC_EXAMPLES: &str = "\
+Variables that are set and not empty stay, and so does a complete profile file
+of your own in PYPNM_SERVE_ENV_FILE. The command is executed in any case.
+
+Status: 125 wrong usage, 126 the command cannot be executed, 127 it was not
+found; otherwise that of the command.
+
+Examples:
+  in an image's ENTRYPOINT:  pypnm-sizing exec -- /app/entrypoint.sh
+  by hand:                   pypnm-sizing exec pypnm serve --port 8000";
+
+pub(super) const CHECK_EXAMPLES: &str = "\
+Exit status, as for monitoring plugins:
+  0  OK: the profile in use fits; numbers set by hand are fine, and named
+  1  WARNING: it does not fit; the line names the difference and the fix
+  2  CRITICAL: the service failed, keeps ending, or systemd has no such unit
+  3  UNKNOWN: no systemd here, hidden from this user, or wrong usage
+
+Examples:
+  pypnm-sizing check                           one line, with performance data
+  pypnm-sizing check --verbose
+  pypnm-sizing check --must-run                a stopped service is CRITICAL
+  pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
+
+pub(super) const SETUP_EXAMPLES: &str = "\
+Prints a drop-in that adapts the packaged unit to the place where PyPNM is, with
+a comment on each setting. If it would not work, setup says why and refuses.
+Nothing is started, and nothing is changed without --write or --remove.
+
+Status:
+  0  printed, written, removed, or nothing to do
+  2  refused or failed; nothing was changed
+
+Examples:
+  pypnm-sizing setup ~/PyPNM                   what would be written
+  sudo pypnm-sizing setup ~/PyPNM --write
+  sudo systemctl enable --now pypnm.service
+  sudo pypnm-sizing setup --remove             back to the packaged unit";
+
+pub(super) const APPLY_EXAMPLES: &str = "\
+Reloads systemd, restarts the service only where its workers or its recycle
+limit have changed, waits until it answers, and checks the result. A service
+that is not running is not started. Needs the same privileges as systemctl.
+
+Exit status:
+  0  done, or nothing to do     1  done, but check still reports something
+  2  failed
+
+Examples:
+  pypnm-sizing apply --dry-run                 what would happen
+  sudo pypnm-sizing apply
+  sudo pypnm-sizing apply --no-restart         takes effect at the next start";
+
+pub(super) const REPORT_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing report                          everything that was recorded
+  pypnm-sizing report --since 7d --html week.html
+  pypnm-sizing report --json | jq '.findings[].line'
+  sudo pypnm-sizing report --adopt && sudo pypnm-sizing apply
+  ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";
+
+pub(super) const ENV_NOTES: &str = "\
+PYPNM_SERVE_* in the environment take precedence, so an operator's Environment=
+in the unit reaches PyPNM. A value that PyPNM would crash on is replaced, with a
+warning.
+
+Replaces PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
+--memory-gib it writes the file as --write without a PATH does, unless
+--print-only is given.
+
+Examples:
+  print them:                   pypnm-sizing env
+  write them where PyPNM looks: pypnm-sizing env --write
+  for another machine:          pypnm-sizing env --cpus 16 --memory 64GB
+In a container use 'pypnm-sizing exec'.";

@@ -1,0 +1,95 @@
+//! What processes use: resident memory and CPU time, from sysinfo; shares of memory and its peak, which sysinfo does not
+//! read. Owns no judgement of these figures.
+
+use std::collections::BTreeMap;
+
+use anyhow::anyhow;
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::watch::meter::Shares;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
+
+use super::{Process, Stat, status};
+
+/// Measures processes, one time after another.
+pub(crate) struct Meter {
+    system: System,
+}
+
+/// A process that has not ended, and what it uses.
+pub(crate) struct Usage {
+    pub(crate) process: Process,
+    /// When it started, as in [`Stat`]. sysinfo's are whole seconds: too coarse for a name, and for a worker that dies
+    /// young.
+    pub(crate) started: u64,
+    /// Resident memory, in bytes.
+    pub(crate) rss: u64,
+    /// CPU time since it started, in milliseconds.
+    pub(crate) cpu_ms: u64,
+}
+
+impl Meter {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let system = System::new().map_err(|error| anyhow!("cannot read processes: {error:?}"))?;
+        Ok(Self { system })
+    }
+
+    /// What these processes use. Those that have ended are left out.
+    pub(crate) fn read(&mut self, processes: &BTreeMap<u32, Stat>) -> Vec<Usage> {
+        let what = ProcessRefreshKind::nothing()
+            .with_cpu()
+            .with_memory()
+            // Always: a wrapper's shell becomes PyPNM by exec.
+            .with_cmd(UpdateKind::Always)
+            .without_tasks();
+        // Those that were measured before and are gone must go from sysinfo's list too.
+        let known = self.system.processes().keys().copied();
+        let mut asked: Vec<Pid> = known.filter(|pid| !processes.contains_key(&pid.as_u32())).collect();
+        asked.extend(processes.keys().copied().map(Pid::from_u32));
+        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&asked), true, what);
+        let usage = |(pid, stat): (&u32, &Stat)| {
+            let process = self.system.process(Pid::from_u32(*pid))?;
+            let has_ended = matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead);
+            let words = process.cmd().iter().map(|word| word.to_string_lossy().into_owned());
+            (!has_ended).then(|| Usage {
+                process: Process { pid: *pid, parent: stat.parent, arguments: words.collect() },
+                started: stat.started,
+                rss: process.memory(),
+                cpu_ms: process.accumulated_cpu_time(),
+            })
+        };
+        processes.iter().filter_map(usage).collect()
+    }
+}
+
+/// The proportional and the unique share of memory of a process, in bytes (`smaps_rollup` in proc_pid_smaps(5)).
+pub(crate) fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
+    let text = machine.text(&format!("/proc/{pid}/smaps_rollup"))?;
+    let of = |key| {
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| *name == key).and_then(|(_, value)| bytes(value)).ok_or(ReadError::Missing)
+    };
+    Ok(Shares { pss: of("Pss")?, uss: of("Private_Clean")?.saturating_add(of("Private_Dirty")?) })
+}
+
+/// The most resident memory that a process has had, in bytes. `None`: unknown.
+pub(crate) fn peak(machine: &Root, pid: u32) -> Option<u64> {
+    bytes(&status(machine, pid, "VmHWM")?)
+}
+
+/// `178493 kB` of a file in proc(5), in bytes.
+fn bytes(value: &str) -> Option<u64> {
+    value.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn figures_of_recorded_files() {
+        assert_eq!(bytes("    178493 kB"), Some(178_493 << 10));
+        for wrong in ["", " x kB", "\t99999999999999999999 kB", " 18446744073709551615 kB"] {
+            assert_eq!(bytes(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What would keep the service from working: a path that a unit cannot name, a file system, an account's permissions,
+//! another unit, another program on the address. Each is an error that says what to do. Writes nothing.
+
+use std::net::IpAddr;
+
+use anyhow::bail;
+use pypnm_sizing::names::DROP_IN as GENERATED;
+use pypnm_sizing::parse::environment;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::units::{Index, State, Unit};
+use rustix::fs::StatVfsMountFlags;
+
+use super::OPERATORS;
+use super::place::Home;
+use crate::cli::Setup;
+use crate::service::account::{Account, Use};
+use crate::service::listener::{self, Obstacle};
+use crate::service::process;
+use crate::service::pypnm::{self, Installation, Program, real_path};
+use crate::service::systemctl;
+
+/// Directories with units of others that may start the same PyPNM.
+const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/systemd/system"];
+/// What PyPNM makes in its working directory.
+const DATA: [&str; 3] = [".data", "logs", "logs/pypnm.log"];
+
+/// A path that means the same in every setting of a unit.
+pub(super) fn plain(path: &str) -> anyhow::Result<()> {
+    match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
+        None => Ok(()),
+        Some(c) => {
+            bail!("{path}: {c:?} in a path has a special meaning for systemd; move it to a path without it")
+        }
+    }
+}
+
+/// A file system from which nothing can be executed, or which is there only while somebody is logged in.
+pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
+    if !root.is_machine() {
+        return Ok(());
+    }
+    let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
+    if flags.contains(StatVfsMountFlags::NOEXEC) {
+        bail!(
+            "{path} is on a file system mounted noexec: nothing in it can be started; mount it exec, or move it"
+        );
+    }
+    let mounts = root.text("/proc/self/mounts").unwrap_or_default();
+    let of_path = |line: &str| -> Option<(String, String)> {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+        let is_above = point == "/"
+            || path == point
+            || path.strip_prefix(&point).is_some_and(|rest| rest.starts_with('/'));
+        is_above.then_some((point, kind))
+    };
+    let nearest = mounts.lines().filter_map(of_path).max_by_key(|(point, _)| point.len());
+    if let Some((point, kind)) = nearest.filter(|(_, kind)| kind == "ecryptfs" || kind.starts_with("fuse.")) {
+        bail!(
+            "{path} is on {point}, a file system ({kind}) of a user who is logged in, which is not there at boot; move PyPNM out of it"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the account can read and write what it must.
+pub(super) fn permitted(
+    root: &Root,
+    account: &Account,
+    checkout: Option<&str>,
+    installation: &Installation,
+    home: Option<&Home>,
+) -> anyhow::Result<()> {
+    let mut wanted =
+        vec![(installation.environment.clone(), Use::Read), (installation.command.clone(), Use::Read)];
+    wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
+    if let Some(checkout) = checkout {
+        wanted.push((checkout.to_owned(), Use::Read));
+        wanted.push((checkout.to_owned(), Use::Write));
+        let data = DATA.iter().map(|name| format!("{checkout}/{name}"));
+        wanted.extend(data.filter(|path| root.stat(path).is_some()).map(|path| (path, Use::Write)));
+    }
+    let obstacle =
+        wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
+    match obstacle {
+        None => Ok(()),
+        Some(obstacle) => bail!("{obstacle}: change that, or name another account with --user"),
+    }
+}
+
+/// Another unit that starts the same installation is an error.
+pub(super) fn other_unit(
+    root: &Root,
+    unit: &str,
+    installation: &Installation,
+    program: Program,
+) -> anyhow::Result<()> {
+    let mut names: Vec<String> = OTHERS
+        .iter()
+        .flat_map(|directory| root.entries(directory).unwrap_or_default())
+        .map(|entry| entry.name)
+        .filter(|name| name.ends_with(".service") && !name.ends_with("@.service") && name != unit)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut problems = Vec::new();
+    let index = Index::read(root, &names, GENERATED, &mut problems);
+    for name in &names {
+        let Some(other) = index.load(name, &mut problems).filter(|other| other.state == State::Loaded) else {
+            continue;
+        };
+        if let Some(source) = pypnm::started_by(root, program, &other, installation) {
+            bail!(
+                "{name} starts this PyPNM already ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
+                 /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
+                source.file,
+                source.line
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The variables of `--host` and `--port`, after a look at whether the service can listen there.
+pub(super) fn address(
+    root: &Root,
+    arguments: &Setup,
+    unit: &Unit,
+    program: Program,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let prefix = program.command.replace('-', "_").to_ascii_uppercase();
+    let (host_key, port_key) = (format!("{prefix}_HOST"), format!("{prefix}_PORT"));
+    // What the service reads after every Environment=.
+    let file = format!("/etc/pypnm/{}.env", program.command);
+    let bytes = root.bytes(&file).unwrap_or_default();
+    let variables = environment::variables(&bytes).unwrap_or_default();
+    let in_file = |key: &str| variables.iter().rfind(|variable| variable.key == key);
+    let mut words = Vec::new();
+    let given =
+        [(&host_key, arguments.host.clone()), (&port_key, arguments.port.map(|port| port.to_string()))];
+    for (key, value) in given {
+        let Some(value) = value else { continue };
+        if let Some(set) = in_file(key).filter(|set| set.value != value) {
+            bail!("{file}:{}: {key}={} takes precedence over setup: change it there", set.line, set.value);
+        }
+        words.push((key.clone(), value));
+    }
+    if root.is_machine() {
+        let of = |key: &String, default: &str| {
+            let given = words.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+            let set = in_file(key).map(|variable| variable.value.clone());
+            given.or(set).or_else(|| pypnm::variable_of(unit, key)).unwrap_or_else(|| default.to_owned())
+        };
+        let default_port = if program == pypnm::CMTS { "8080" } else { "8000" };
+        free(root, &arguments.unit, &of(&host_key, "127.0.0.1"), &of(&port_key, default_port), &port_key)?;
+    }
+    Ok(words)
+}
+
+/// Nobody but the unit itself listens on the address.
+fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::Result<()> {
+    let (Ok(address), Ok(port)) = (host.parse::<IpAddr>(), port.parse::<u16>()) else {
+        return Ok(());
+    };
+    match listener::obstacle(root, address, port) {
+        None => Ok(()),
+        Some(Obstacle::NotOurs) => {
+            bail!("{host} is not an address of this machine: choose another with --host")
+        }
+        Some(Obstacle::Taken { pid: Some(pid) }) => {
+            if process::unit_of(root, pid).as_deref() == Some(unit) {
+                return Ok(());
+            }
+            // Between two starts systemd alone keeps the launcher's socket.
+            let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
+            if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
+                return Ok(());
+            }
+            let command = process::arguments(root, pid).join(" ");
+            bail!(
+                "port {port} is taken by process {pid} ({}): stop it, or take another port with --port ({key})",
+                command.trim_end()
+            )
+        }
+        Some(Obstacle::Taken { pid: None }) => {
+            bail!(
+                "port {port} is taken by another process: stop it, or take another port with --port ({key})"
+            )
+        }
+    }
+}
