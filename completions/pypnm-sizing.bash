@@ -159,13 +159,17 @@ _pypnm__sizing() {
             return 0
             ;;
         pypnm__sizing__subcmd__check)
-            opts="-v -h --unit --must-run --verbose --json --root --help"
+            opts="-v -h --unit --pid --must-run --verbose --json --root --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pid)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

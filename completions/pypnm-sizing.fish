@@ -81,6 +81,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -l unit 
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l unit -d 'Only this unit (default: every unit that is sized)' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l pid -d 'Check this process instead: a PyPNM in a container, from inside it or from its host, or started by hand' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l root -d 'Read every file below DIR instead of the running machine\'s' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -l must-run -d 'A service that is not active is critical, even if an operator stopped it'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand check" -s v -l verbose -d 'Show what was compared'

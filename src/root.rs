@@ -90,6 +90,21 @@ impl Root {
         Ok(Self::new(Some(rustix::fs::open(dir, flags, Mode::empty())?)))
     }
 
+    /// The files of a process in another mount namespace, below its root directory (`/proc/PID/root`). No link leads out of
+    /// there. Its mounts are the kernel's word (`/proc/PID/mountinfo`), not what the process shows of itself. Where it is in
+    /// a user namespace, that one's root is trusted in the place of the caller.
+    pub fn of_process(pid: u32) -> Result<Self, ReadError> {
+        let root = Self::below(Path::new(&format!("/proc/{pid}/root")))?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mountinfo = rustix::fs::open(format!("/proc/{pid}/mountinfo"), flags, Mode::empty())?;
+        let mut table = MountTable::default();
+        root.add_mounts(&mountinfo, b"", false, &mut table)?;
+        let user = Self::machine().with_text(&format!("/proc/{pid}/uid_map"), outer_root).ok().flatten();
+        // Set just now for the first time.
+        let _ = root.mounts.set(table);
+        Ok(Self { user: user.unwrap_or(root.user), ..root })
+    }
+
     /// The running machine for an empty or absent `dir` or `/`, else [`Root::below`] it.
     pub fn at(dir: Option<&OsStr>) -> Result<Self, ReadError> {
         match dir {
@@ -317,4 +332,11 @@ fn read(file: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// The user outside of a user namespace who is root in it (`/proc/PID/uid_map` in user_namespaces(7)).
+fn outer_root(uid_map: &str) -> Option<u32> {
+    let mut lines = uid_map.lines().map(str::split_ascii_whitespace);
+    let mut line = lines.find_map(|mut line| (line.next() == Some("0")).then_some(line))?;
+    line.next()?.parse().ok()
 }

@@ -23,6 +23,8 @@ use crate::units::{self, Index, name::parent_slice};
 pub struct Request<'a> {
     /// Where files are read from.
     pub root: &'a Root,
+    /// Where /proc and /sys are read from, where that is elsewhere: `root` is then a container's, seen from its host.
+    pub kernel: Option<&'a Root>,
     /// systemd's word for where it runs (`SYSTEMD_VIRTUALIZATION`), where the caller has it.
     pub virtualization: Option<&'a str>,
     /// Another machine to try.
@@ -40,6 +42,7 @@ impl<'a> Request<'a> {
     pub fn new(root: &'a Root) -> Self {
         Self {
             root,
+            kernel: None,
             virtualization: None,
             hypothetical: Hypothetical::default(),
             extra_unit: None,
@@ -104,6 +107,7 @@ impl Sizing {
 /// Reads everything below the root of `request` and sizes the units.
 pub fn size(request: &Request<'_>) -> Sizing {
     let root = request.root;
+    let kernel = request.kernel.unwrap_or(root);
     let mut problems = Vec::new();
     let KernelCommandLine { switch, setenv } =
         kernel_cmdline::read(root, request.virtualization, &mut problems);
@@ -114,8 +118,8 @@ pub fn size(request: &Request<'_>) -> Sizing {
         return sizing;
     }
     let problems = &mut sizing.problems;
-    let host = host::read(root, problems);
-    let container = cgroup::read(root, problems);
+    let host = host::read(kernel, problems);
+    let container = cgroup::read(kernel, problems);
     // What percentages are of, as for systemd (`physical_memory()`).
     let physical_memory = match (request.hypothetical.memory, host.memory_total, container.root_memory) {
         (Some((bytes, _)), _, _) => Some(bytes),
@@ -126,9 +130,9 @@ pub fn size(request: &Request<'_>) -> Sizing {
     machine.extend(container.limits);
     machine.extend(request.loaded.iter().cloned());
     if let Some(process) = request.process {
-        add_process(root, process, &mut machine, problems);
+        add_process(kernel, process, &mut machine, problems);
     }
-    host::recognize_virtual_cpus(root, &mut machine);
+    host::recognize_virtual_cpus(kernel, &mut machine);
     let machine = replaced(machine, &request.hypothetical);
     sizing.host = host;
 

@@ -18,6 +18,8 @@ pub enum Process {
     InUnit,
     /// The cgroup of another one in a unit, by its PID.
     Pid(u32),
+    /// The cgroup and the affinity of another one, in no unit, by its PID.
+    OutsideUnits(u32),
 }
 
 impl Process {
@@ -25,7 +27,7 @@ impl Process {
     fn directory(self) -> String {
         match self {
             Self::Own | Self::InUnit => "/proc/self".to_owned(),
-            Self::Pid(pid) => format!("/proc/{pid}"),
+            Self::Pid(pid) | Self::OutsideUnits(pid) => format!("/proc/{pid}"),
         }
     }
 }
@@ -35,7 +37,7 @@ impl Process {
 pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<Limit> {
     let directory = process.directory();
     let mut limits = cgroup::read_process(root, &format!("{directory}/cgroup"), problems);
-    if process == Process::Own {
+    if matches!(process, Process::Own | Process::OutsideUnits(_)) {
         limits.extend(host::affinity(root, &format!("{directory}/status"), Scope::Process, problems));
     }
     limits

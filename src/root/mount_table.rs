@@ -106,7 +106,7 @@ impl Root {
     }
 
     /// Takes the lines of a mountinfo into `table`, one after the other; no line is as long as the buffer may become.
-    fn add_mounts(
+    pub(super) fn add_mounts(
         &self,
         file: &OwnedFd,
         below: &[u8],

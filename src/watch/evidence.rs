@@ -2,25 +2,23 @@
 //! of workers and each limit, since what four workers did says nothing about two. Pure, and of bounded size however long
 //! it runs. Live samples and recorded ones go the same way.
 
+mod epoch;
+mod growth;
+
 use std::collections::BTreeMap;
 
-use super::block::{Block, PRESSED, WAITING};
-use super::history::{Latest, Series, Tally};
+use super::block::Block;
+use super::history::{Latest, Series};
 use super::line::{Line, Process};
 use super::lives::{EndedLives, Life};
 use super::role::Role;
-use super::trend::{Estimate, Slope, mean, median, slope};
-use super::{MIB, number, whole};
+use super::trend::median;
+use super::{MIB, number};
+pub use epoch::{Blocks, Epoch};
+pub use growth::{Growth, Single};
 
 /// A block's length unless somebody says otherwise, in seconds: ten minutes.
 pub const BLOCK: f64 = 600.0;
-/// Blocks within a day that prove something.
-const PROOF: usize = 3;
-const DAY: f64 = 86_400.0;
-/// Lasting growth takes so many blocks to be told from a warm-up: an hour.
-const BLOCKS_OF_GROWTH: f64 = 6.0;
-/// Blocks with demand that are remembered with their times.
-const MARKED: usize = 4096;
 /// Conditions that are kept apart at the most.
 const CONDITIONS: usize = 64;
 /// A worker that lived for fewer seconds than PyPNM needs to start has not served its limit.
@@ -31,183 +29,6 @@ const HANDOVER: f64 = 330.0;
 const STOPPING: f64 = 10.0;
 /// Ages at recycling that are kept.
 const AGES: usize = 512;
-
-/// Blocks of one kind.
-#[derive(Clone, Debug, Default)]
-pub struct Blocks {
-    /// How many.
-    pub count: u64,
-    /// When each began and ended, the latest of them.
-    pub times: Vec<(f64, f64)>,
-    /// Where three of them lay within a day: the beginning of the first block and the end of the last.
-    pub proven: Option<(f64, f64)>,
-}
-
-impl Blocks {
-    fn add(&mut self, block: &Block) {
-        self.count += 1;
-        if self.times.len() >= MARKED {
-            self.times.drain(..MARKED / 2);
-        }
-        self.times.push((block.from, block.until));
-        let first_of_three = self.times.len().checked_sub(PROOF).and_then(|first| self.times.get(first));
-        if let Some((from, _)) = first_of_three
-            && block.until - from <= DAY
-        {
-            self.proven = Some((self.proven.map_or(*from, |(from, _)| from), block.until));
-        }
-    }
-}
-
-/// What was seen under the same conditions: as many workers and the same limits.
-#[derive(Clone, Debug, Default)]
-pub struct Epoch {
-    /// Workers.
-    pub workers: u64,
-    /// When it was first and last so.
-    pub from: f64,
-    /// See `from`.
-    pub until: f64,
-    /// Samples with a worker whose CPU is known.
-    pub samples: u64,
-    /// The time they stand for.
-    pub seconds: f64,
-    /// Of these: all workers busy.
-    pub all_busy: f64,
-    /// Of these: connections waited to be accepted.
-    pub queued: f64,
-    /// The most that waited.
-    pub queue_peak: u64,
-    /// Of these: no CPU was left.
-    pub cpu_full: f64,
-    /// Of these: memory above nine tenths of the limit.
-    pub memory_tight: f64,
-    /// Of these: tasks waited for memory.
-    pub memory_stalled: f64,
-    /// Blocks in which requests waited.
-    pub demand: Blocks,
-    /// Of these, what CPUs were free.
-    pub free_cpus: Tally,
-    /// Of these, under pressure for memory.
-    pub demand_under_pressure: u64,
-    /// Blocks in which tasks waited for memory.
-    pub stalled: Blocks,
-    /// Blocks in which the service held nearly all of its memory.
-    pub tight: Blocks,
-    /// Blocks in which no CPU was left.
-    pub full: Blocks,
-    /// The block with most waiting: the part of its time, and when.
-    pub busiest: Option<(f64, f64, f64)>,
-    /// Processes killed for want of memory, and when.
-    pub oom_kills: u64,
-    /// The first and the last of them.
-    pub killed: Option<(f64, f64)>,
-    /// What 95 % of a worker's samples did not exceed in the block where that was most, in bytes.
-    pub worker_memory: u64,
-    /// Samples that rests on.
-    pub memory_samples: u64,
-    /// The most bytes of one worker.
-    pub worker_peak: u64,
-    /// The most bytes of all processes.
-    pub total_peak: u64,
-    /// The most bytes of those that are no workers.
-    pub others_peak: u64,
-    /// The fewest bytes that the service could have had: its own and what the host had left.
-    pub within_reach: Option<u64>,
-    /// CPU seconds of the workers.
-    pub worker_cpu: f64,
-    /// Seconds of life of the workers.
-    pub worker_seconds: f64,
-}
-
-impl Epoch {
-    fn absorb(&mut self, block: &Block, length: f64) {
-        if self.workers == 0 {
-            self.from = block.from;
-        }
-        self.workers = block.workers;
-        self.until = block.until;
-        self.samples += block.samples;
-        self.seconds += block.seconds;
-        self.all_busy += block.all_busy;
-        self.queued += block.queued;
-        self.queue_peak = self.queue_peak.max(block.queue_peak);
-        self.cpu_full += block.cpu_full;
-        self.memory_tight += block.memory_tight;
-        self.memory_stalled += block.memory_stalled;
-        self.worker_cpu += block.worker_cpu;
-        self.worker_seconds += block.worker_seconds;
-        self.worker_peak = self.worker_peak.max(block.worker_peak);
-        self.total_peak = self.total_peak.max(block.total_peak);
-        self.others_peak = self.others_peak.max(block.others_peak);
-        self.within_reach = match (self.within_reach, block.within_reach) {
-            (Some(before), Some(now)) => Some(before.min(now)),
-            (before, now) => before.or(now),
-        };
-        if block.oom_kills > 0 {
-            self.oom_kills += block.oom_kills;
-            self.killed = Some((self.killed.map_or(block.from, |(from, _)| from), block.until));
-        }
-        if !block.counts(length) {
-            return;
-        }
-        self.memory_samples += block.memory_samples();
-        self.worker_memory = self.worker_memory.max(block.worker_memory().unwrap_or(0));
-        let pressed = |seconds: f64| seconds >= PRESSED * block.seconds;
-        let waiting = block.waiting();
-        if waiting >= WAITING {
-            self.demand.add(block);
-            self.free_cpus.add(block.free_cpus());
-            self.demand_under_pressure +=
-                u64::from(pressed(block.memory_stalled) || pressed(block.memory_tight));
-        }
-        if self.busiest.is_none_or(|(most, _, _)| waiting > most) {
-            self.busiest = Some((waiting, block.from, block.until));
-        }
-        for (blocks, seconds) in [
-            (&mut self.stalled, block.memory_stalled),
-            (&mut self.tight, block.memory_tight),
-            (&mut self.full, block.cpu_full),
-        ] {
-            if pressed(seconds) {
-                blocks.add(block);
-            }
-        }
-    }
-
-    /// Percent of one CPU that a worker used on average.
-    pub fn mean_worker_cpu(&self) -> f64 {
-        if self.worker_seconds <= 0.0 { 0.0 } else { self.worker_cpu * 100.0 / self.worker_seconds }
-    }
-}
-
-/// Growth of the workers since the service was started.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Growth {
-    /// By the clock, what the workers have in common.
-    pub all: Slope,
-    /// What a worker had at the beginning, in bytes.
-    pub baseline: u64,
-    /// In a whole life, from recycle to recycle, where such were seen.
-    pub a_life: Option<Estimate>,
-    /// The one worker that grows while the others don't.
-    pub single: Option<Single>,
-    /// When it was watched.
-    pub from: f64,
-    /// See `from`.
-    pub until: f64,
-}
-
-/// One worker that grows apart from the others.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Single {
-    /// Its pid.
-    pub pid: u64,
-    /// Its growth.
-    pub slope: Slope,
-    /// What the others have in common, in bytes a second.
-    pub others: f64,
-}
 
 /// What is known of the service between two of its starts.
 #[derive(Clone, Debug, Default)]
@@ -542,68 +363,6 @@ impl Evidence {
     /// Computes each worker's growth; not for every sample, it costs up to a millisecond a worker.
     pub fn compute_growth(&mut self) {
         self.workers.iter_mut().for_each(Life::compute_growth);
-    }
-
-    /// The growth that the workers have in common since the last restart (or before it, while that is not yet long ago).
-    /// `None`: not watched for long enough.
-    pub fn growth(&self) -> Option<Growth> {
-        let enough = self.block_length * BLOCKS_OF_GROWTH;
-        let from = self.run.from?;
-        if self.run.until - from < enough * 0.98 {
-            return self.growth_before.clone();
-        }
-        let settled: Vec<&[super::trend::Point]> = self.workers.iter().map(Life::settled).collect();
-        let ended = self.run.ended.all();
-        let together = self.workers.len().max(1);
-        let of = |value: fn(&super::lives::Ended) -> f64| ended.iter().map(value).collect::<Vec<f64>>();
-        let by_lives = mean(&of(|life| life.per_second), together);
-        // Lives seen from beginning to end say most; where there are none yet, the live workers do.
-        let is_recycled = by_lives.is_some() && self.run.ages.len() >= PROOF;
-        let lasts = |lives: &Estimate| {
-            let early = median(&mut of(|life| life.early)).unwrap_or(0.0);
-            let late = median(&mut of(|life| life.late)).unwrap_or(0.0);
-            lives.low > 0.0 && early > 0.0 && late >= early * 0.75
-        };
-        let a_life = if is_recycled { mean(&of(|life| life.growth), together) } else { None };
-        let all = match by_lives.filter(|_| is_recycled) {
-            Some(by_clock) => Slope {
-                per_second: by_clock.value,
-                low: by_clock.low,
-                high: by_clock.high,
-                lasting: a_life.as_ref().is_some_and(lasts),
-            },
-            None => slope(&settled)?,
-        };
-        let mut baselines = of(|life| life.baseline);
-        baselines.extend(settled.iter().filter_map(|points| points.first()).map(|point| point.value));
-        Some(Growth {
-            all,
-            baseline: whole(median(&mut baselines)?),
-            a_life,
-            single: if is_recycled { None } else { self.single(&settled) },
-            from,
-            until: self.run.until,
-        })
-    }
-
-    /// A worker that grows for certain, and apart from the others.
-    fn single(&self, settled: &[&[super::trend::Point]]) -> Option<Single> {
-        let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope(&[points])).collect();
-        let (index, steepest) = slopes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slope)| Some((index, (*slope)?)))
-            .max_by(|a, b| a.1.per_second.total_cmp(&b.1.per_second))?;
-        let mut others: Vec<f64> = slopes
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != index)
-            .filter_map(|(_, s)| Some((*s)?.per_second))
-            .collect();
-        let others = median(&mut others)?;
-        let is_apart = steepest.lasting && others < steepest.low / 3.0;
-        let pid = self.workers.get(index)?.pid;
-        is_apart.then_some(Single { pid, slope: steepest, others })
     }
 }
 

@@ -11,52 +11,13 @@ use super::role::Role;
 use super::{MIB, number, whole};
 use crate::policy::PolicySettings;
 
+mod chance;
 mod tests;
+
+use chance::{Chance, Noise};
 
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
-
-/// Reproducible chance (xorshift64*, Vigna 2016).
-#[derive(Clone)]
-struct Chance(u64);
-
-impl Chance {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// From 0 to 1, never 0.
-    fn even(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        number((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11).max(1)) / number(1 << 53)
-    }
-
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.even().ln()).sqrt() * (std::f64::consts::TAU * self.even()).cos()
-    }
-
-    fn exponential(&mut self, mean: f64) -> f64 {
-        -mean * self.even().ln()
-    }
-}
-
-/// Noise that forgets itself with a time constant (Ornstein and Uhlenbeck); of 0: white.
-#[derive(Clone, Copy, Default)]
-struct Noise {
-    /// Standard deviation in MiB.
-    sigma: f64,
-    /// Seconds.
-    tau: f64,
-}
-
-impl Noise {
-    fn next(self, before: f64, elapsed: f64, chance: &mut Chance) -> f64 {
-        let kept = if self.tau > 0.0 { (-elapsed / self.tau).exp() } else { 0.0 };
-        before * kept + self.sigma * (1.0 - kept * kept).sqrt() * chance.normal()
-    }
-}
 
 /// What a service is told to do. Memory in MiB, times in seconds.
 #[derive(Clone)]

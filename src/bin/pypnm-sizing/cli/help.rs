@@ -54,6 +54,7 @@ Examples:
   pypnm-sizing check                           one line, with performance data
   pypnm-sizing check --verbose
   pypnm-sizing check --must-run                a stopped service is CRITICAL
+  podman exec -u 10001 pypnm pypnm-sizing check --pid 1
   pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
 
 pub(super) const SETUP_EXAMPLES: &str = "\

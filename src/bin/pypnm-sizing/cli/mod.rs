@@ -144,6 +144,9 @@ pub(crate) struct Check {
     /// Only this unit (default: every unit that is sized)
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
+    /// Check this process instead: a PyPNM in a container, from inside it or from its host, or started by hand
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
+    pub(crate) pid: Option<u32>,
     /// A service that is not active is critical, even if an operator stopped it
     #[arg(long)]
     pub(crate) must_run: bool,

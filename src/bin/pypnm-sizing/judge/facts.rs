@@ -183,7 +183,7 @@ fn now() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-fn expected(root: &Root, unit: &SizedUnit) -> Expected {
+pub(super) fn expected(root: &Root, unit: &SizedUnit) -> Expected {
     let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
     Expected {
         numbers: Numbers {
@@ -234,7 +234,7 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &Loaded) -> Option<InForce> {
 }
 
 /// What an operator would correct: not a file that could not be read, which may be nobody's fault.
-fn mistakes(problems: &[Problem]) -> Vec<String> {
+pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
     let is_mistake = |problem: &&Problem| {
         !matches!(problem.kind, ProblemKind::Unreadable(_))
             && problem.source.file.contains("/pypnm/sizing.conf")
@@ -293,13 +293,23 @@ fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
     })
 }
 
-fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
+pub(super) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
     processes.iter().map(Process::candidate).collect()
 }
 
 /// The process of a service that serves, or whose children do.
 pub(crate) fn server(root: &Root, loaded: &Loaded) -> Option<u32> {
     main_process(&candidates(&process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))))
+}
+
+/// What PyPNM tells a worker of the profile in effect.
+pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
+    let environment = process::environment(root, worker)?;
+    let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
+    Some(Numbers {
+        workers: number("PYPNM_ACTIVE_WORKERS")?,
+        limit_max_requests: number("PYPNM_ACTIVE_LIMIT_MAX_REQUESTS")?,
+    })
 }
 
 /// The service's processes, and what they were given.
@@ -317,13 +327,7 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     let environment = process::environment(root, main);
     // The newest: during a hand-over, an older one may still finish requests under the profile before.
     let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
-    let active = worker.and_then(|pid| process::environment(root, pid)).and_then(|environment| {
-        let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
-        Some(Numbers {
-            workers: number("PYPNM_ACTIVE_WORKERS")?,
-            limit_max_requests: number("PYPNM_ACTIVE_LIMIT_MAX_REQUESTS")?,
-        })
-    });
+    let active = worker.and_then(|pid| active_numbers(root, pid));
     let path = match &environment {
         Some(environment) => environment.get(pypnm::ENV_FILE).cloned(),
         // Not permitted: it was started most probably with what systemd has.

@@ -3,6 +3,7 @@
 //! ```text
 //!  facts    what systemd, the processes and the files say     reads
 //!  in_use   which numbers the processes use                   pure
+//!  process  the same for a process that is no unit
 //!  verdict  what that means: findings (active, running)       pure
 //!  topic    the words for it, and their meanings
 //! ```
@@ -10,6 +11,7 @@
 mod active;
 mod facts;
 mod in_use;
+pub(crate) mod process;
 mod running;
 pub(crate) mod summary;
 #[cfg(test)]
@@ -23,7 +25,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::Sizing;
 
 use crate::service::systemctl::SystemctlError;
-pub(crate) use facts::{Facts, Live, server};
+pub(crate) use facts::{Expected, Facts, Live, server};
 use facts::{gather, other_units};
 pub(crate) use topic::{Finding, State, Topic};
 pub(crate) use verdict::Verdict;
@@ -37,12 +39,26 @@ pub(crate) struct Judged {
     pub(crate) unit: String,
     /// `None`: systemd could not be asked.
     pub(crate) facts: Option<Facts>,
+    /// Of a process that is no unit.
+    pub(crate) process: Option<process::ProcessFacts>,
     pub(crate) verdict: Verdict,
 }
 
 impl Judged {
     pub(crate) fn state(&self) -> State {
         self.verdict.state()
+    }
+
+    /// What fits the machine now, where that is known.
+    pub(crate) fn expected(&self) -> Option<&Result<Expected, String>> {
+        let of_unit = self.facts.as_ref().map(|facts| &facts.expected);
+        of_unit.or(self.process.as_ref().map(|facts| &facts.expected))
+    }
+
+    /// Its processes.
+    pub(crate) fn live(&self) -> Option<&Live> {
+        let of_unit = self.facts.as_ref().map(|facts| &facts.live);
+        of_unit.or(self.process.as_ref().map(|facts| &facts.live))
     }
 }
 
@@ -82,7 +98,7 @@ impl Question<'_> {
         let unit = name.to_owned();
         let without_facts = |topic, text| {
             let finding = Finding { topic, state: State::Unknown, text, fix: None };
-            Judged { unit: unit.clone(), facts: None, verdict: Verdict::only(finding) }
+            Judged { unit: unit.clone(), facts: None, process: None, verdict: Verdict::only(finding) }
         };
         if let Some((stem, _)) = name.split_once("@.") {
             let text = format!("it is a template; name an instance: --unit={stem}@NAME.service");
@@ -106,7 +122,7 @@ impl Question<'_> {
             facts.other_units = other_units(self.root, &sized);
         }
         let verdict = verdict::verdict(&facts, self.must_run);
-        Judged { unit, facts: Some(facts), verdict }
+        Judged { unit, facts: Some(facts), process: None, verdict }
     }
 }
 

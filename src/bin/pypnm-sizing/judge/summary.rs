@@ -62,15 +62,15 @@ fn performance_data(judged: &[Judged]) -> String {
     let several = judged.len() > 1;
     let mut data = String::new();
     for judged in judged {
-        let Some(facts) = &judged.facts else {
+        let Some(live) = judged.live() else {
             continue;
         };
-        let alive = match &facts.live {
+        let alive = match live {
             Live::Running(running) => Some(i64::try_from(running.workers).unwrap_or(i64::MAX)),
             Live::Not => Some(0),
             Live::Hidden(_) => None,
         };
-        let expected = facts.expected.as_ref().ok();
+        let expected = judged.expected().and_then(|expected| expected.as_ref().ok());
         let next_start = judged.verdict.next_start.or(expected.map(|expected| expected.numbers));
         let limit = judged.verdict.in_use.and_then(|in_use| in_use.limit_max_requests);
         let values = [
@@ -114,9 +114,7 @@ pub(crate) fn summary(judged: &Judged) -> String {
         return format!("{name}: {}{also}{fix}", finding.text);
     }
     let mut parts = Vec::new();
-    if let (Some(next), Some(Ok(expected))) =
-        (verdict.next_start, judged.facts.as_ref().map(|facts| facts.expected.as_ref()))
-    {
+    if let (Some(next), Some(Ok(expected))) = (verdict.next_start, judged.expected()) {
         let numbers = verdict.in_use.map_or(next, |in_use| Numbers {
             workers: in_use.workers.unwrap_or(next.workers),
             limit_max_requests: in_use.limit_max_requests.unwrap_or(next.limit_max_requests),

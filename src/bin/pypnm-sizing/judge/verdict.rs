@@ -97,15 +97,9 @@ impl Judge<'_> {
     }
 
     fn mistakes(&mut self) {
-        let Some((first, more)) = self.facts.mistakes.split_first() else {
-            return;
-        };
-        let more = match more.len() {
-            0 => String::new(),
-            1 => " (and 1 more mistake)".to_owned(),
-            number => format!(" (and {number} more mistakes)"),
-        };
-        self.report(Topic::ConfigurationIgnored, State::Warning, format!("{first}{more}"), None);
+        if let Some(text) = mistakes_text(&self.facts.mistakes) {
+            self.report(Topic::ConfigurationIgnored, State::Warning, text, None);
+        }
     }
 
     fn not_sized(&mut self, why: &str) {
@@ -340,6 +334,17 @@ impl Judge<'_> {
     pub(super) fn command(&self) -> Launch<'_> {
         Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
     }
+}
+
+/// The first mistake, and how many more there are. `None`: there is none.
+pub(super) fn mistakes_text(mistakes: &[String]) -> Option<String> {
+    let (first, more) = mistakes.split_first()?;
+    let more = match more.len() {
+        0 => String::new(),
+        1 => " (and 1 more mistake)".to_owned(),
+        number => format!(" (and {number} more mistakes)"),
+    };
+    Some(format!("{first}{more}"))
 }
 
 /// Within 5 %: MemTotal is never quite the same from boot to boot.

@@ -30,7 +30,8 @@ pub(crate) fn obstacle(machine: &Root, address: IpAddr, port: u16) -> Option<Obs
     }
 }
 
-/// The first process that has a socket listening on the port.
+/// A process that has a socket listening on the port; PID 1 where nobody else has: systemd keeps the sockets of socket
+/// units, and what services have put into their stores (sd_notify(3), `FDSTORE=1`).
 fn listener(machine: &Root, port: u16) -> Option<u32> {
     let mut inodes = Vec::new();
     let own = std::process::id();
@@ -41,7 +42,8 @@ fn listener(machine: &Root, port: u16) -> Option<u32> {
     });
     read.ok()?;
     let pids = machine.entries("/proc").unwrap_or_default();
-    pids.iter().filter_map(|entry| entry.name.parse().ok()).find(|pid: &u32| {
-        sockets::held(*pid).is_ok_and(|held| inodes.iter().any(|inode| held.contains(inode)))
-    })
+    let holds =
+        |pid: &u32| sockets::held(*pid).is_ok_and(|held| inodes.iter().any(|inode| held.contains(inode)));
+    let others = pids.iter().filter_map(|entry| entry.name.parse().ok()).filter(|pid| *pid != 1);
+    others.chain([1]).find(holds)
 }

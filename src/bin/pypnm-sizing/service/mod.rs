@@ -1,6 +1,8 @@
 //! The service as the running machine has it: what systemd says, what the generator wrote, where PyPNM looks.
 
 pub(crate) mod account;
+pub(crate) mod container;
+pub(crate) mod exec_profile;
 pub(crate) mod family;
 pub(crate) mod generated;
 pub(crate) mod handover;

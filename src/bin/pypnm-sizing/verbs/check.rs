@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::answer::{Answer, NumbersAnswer, text};
 use crate::cli::Check;
 use crate::judge::summary::{heading, ink, line, print_line, summary, worst_first};
-use crate::judge::{Finding, Judged, Live, Question, State, names, worst};
+use crate::judge::{Finding, Judged, Live, Question, State, names, process, worst};
 use crate::output::{Outcome, answer};
 use crate::page::Page;
 use crate::service::generated::Generated;
@@ -82,10 +82,10 @@ impl UnitAnswer {
             state: judged.state().word(),
             summary: summary(judged),
             fix: verdict.leading().and_then(|finding| finding.fix.clone()),
-            sized: facts.and_then(|facts| Some(facts.expected.as_ref().ok()?.numbers.into())),
+            sized: judged.expected().and_then(|expected| Some(expected.as_ref().ok()?.numbers.into())),
             loaded: facts.and_then(|facts| facts.generated.as_ref()?.numbers()).map(Into::into),
             due: verdict.next_start.map(Into::into),
-            running: facts.and_then(|facts| match &facts.live {
+            running: judged.live().and_then(|live| match live {
                 Live::Running(running) => Some(RunningAnswer {
                     workers_alive: running.workers,
                     workers: in_use.and_then(|in_use| in_use.workers),
@@ -117,9 +117,14 @@ pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
         let why = " - check asks the running systemd, not --root";
         return print_line(State::Unknown, why).map(|_| ExitCode::from(State::Unknown.exit_status()));
     }
-    let sizing = size(&Request::new(root));
-    let question = Question { root, sizing: &sizing, must_run: arguments.must_run };
-    let judged = question.judge_all(&names(&sizing, arguments.unit.as_deref()));
+    let (judged, sizing) = if let Some(pid) = arguments.pid {
+        let (judged, sizing) = process::judge(root, pid);
+        (vec![judged], sizing.unwrap_or_else(|| size(&Request::new(root))))
+    } else {
+        let sizing = size(&Request::new(root));
+        let question = Question { root, sizing: &sizing, must_run: arguments.must_run };
+        (question.judge_all(&names(&sizing, arguments.unit.as_deref())), sizing)
+    };
     let state = worst(&judged);
     let status = ExitCode::from(state.exit_status());
     if arguments.json {
@@ -150,8 +155,8 @@ fn details(page: &mut Page, judged: &Judged) {
     let numbers = |numbers: Option<Numbers>| {
         numbers.map_or_else(|| "none".to_owned(), |n| wording::brief(n.workers, Some(n.limit_max_requests)))
     };
-    if let Some(facts) = &judged.facts {
-        match &facts.expected {
+    if let Some(expected) = judged.expected() {
+        match expected {
             Ok(expected) => page.row(
                 "  sized",
                 LABEL,
@@ -164,21 +169,23 @@ fn details(page: &mut Page, judged: &Judged) {
             ),
             Err(why) => page.row("  sized", LABEL, &format!("no: {why}")),
         }
-        let generated = numbers(facts.generated.as_ref().and_then(Generated::numbers));
-        page.row("  generated", LABEL, &format!("{generated} ({})", facts.drop_in));
+        if let Some(facts) = &judged.facts {
+            let generated = numbers(facts.generated.as_ref().and_then(Generated::numbers));
+            page.row("  generated", LABEL, &format!("{generated} ({})", facts.drop_in));
+        }
         if verdict.next_start.is_some() {
             page.row("  next start", LABEL, &numbers(verdict.next_start));
         }
-        match (&facts.live, verdict.in_use) {
-            (Live::Running(running), in_use) => {
-                let alive = wording::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
-                let asked = in_use.and_then(|in_use| {
-                    let profile = wording::brief(in_use.workers?, in_use.limit_max_requests);
-                    Some(format!("; {profile}, {}", in_use.origin.words()))
-                });
-                page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
-            }
-            (Live::Not | Live::Hidden(_), _) => page.row("  running", LABEL, &facts.loaded.active),
+        if let Some(Live::Running(running)) = judged.live() {
+            let alive = wording::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+            let asked = verdict.in_use.and_then(|in_use| {
+                let profile = wording::brief(in_use.workers?, in_use.limit_max_requests);
+                Some(format!("; {profile}, {}", in_use.origin.words()))
+            });
+            page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
+        } else {
+            let state = judged.facts.as_ref().map_or("unknown", |facts| facts.loaded.active.as_str());
+            page.row("  running", LABEL, state);
         }
     }
     for finding in &verdict.findings {

@@ -19,7 +19,7 @@ use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
-use pypnm_sizing::pypnm::{ENV_FILE, integer};
+use pypnm_sizing::pypnm::{ENV_FILE, LIMIT_MAX_REQUESTS, WORKERS, integer};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
 use pypnm_sizing::{reasons, write};
@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use crate::cli::Exec;
 use crate::output::remark;
+use crate::service::exec_profile;
 use crate::service::launch::Launch;
 use crate::wording;
 use environment::{Decision, Number, OperatorFile, SizedValues, VARIABLES, decide};
@@ -40,8 +41,6 @@ const NOT_FOUND: u8 = 127;
 
 /// The profile's file name in [`RUNTIME_DIRECTORY`].
 const PROFILE: &str = "pypnm.env";
-/// The first line of a file that is written anew at each start: one without it is the operator's.
-const MARK: &str = "# Written by pypnm-sizing exec at each start.\n";
 
 pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
     let Some((program, rest)) = arguments.command.split_first() else {
@@ -108,7 +107,9 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
         None => format!("profile in {name}"),
         Some(profile) => {
             let writable = configured.as_deref().filter(|_| matches!(there, Existing::None | Existing::Ours));
-            match written(writable, &format!("{MARK}{profile}")) {
+            let numbers = [WORKERS, LIMIT_MAX_REQUESTS].into_iter().zip(&decision.serve);
+            let by_hand = numbers.filter_map(|(key, number)| Some((key, number.set_by.as_deref()?)));
+            match written(writable, &exec_profile::text(profile, by_hand)) {
                 Ok(path) => {
                     let place = format!("profile in {}", path.display());
                     command.env(ENV_FILE, path);
@@ -145,7 +146,7 @@ fn existing(path: &Path) -> Existing {
         return unusable(path, "its name is not UTF-8");
     };
     match text {
-        Ok(text) if text.starts_with(MARK) => Existing::Ours,
+        Ok(text) if exec_profile::is_ours(&text) => Existing::Ours,
         Ok(text) => Existing::Operators(text),
         Err(ReadError::Missing) => Existing::None,
         Err(error) => unusable(path, &error.to_string()),

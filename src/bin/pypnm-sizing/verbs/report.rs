@@ -1,13 +1,15 @@
 //! `report`: what the recordings of `watch --record` say: what was watched, day by day, when it was busiest, what to set and
 //! why, and what can't be seen. Reads recordings and the configuration; writes only what it is asked to.
 //!
-//! Owns the page of text, the JSON object and the adoption; `read` owns reading, `html` the page with plots.
+//! Owns gathering and the page of text; `read` owns reading, `answer` the JSON object, `html` the page with plots, `adopt` the
+//! adoption.
 
+mod adopt;
+mod answer;
 mod html;
 mod read;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -19,21 +21,17 @@ use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, Topic, drop_in, findings, workers};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
-use pypnm_sizing::watch::line::{SCHEMA, rounded};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, interval, mib};
 use pypnm_sizing::write::replace;
-use serde::Serialize;
 
 use crate::cli::{RECORDINGS, Report};
 use crate::output::{self, Outcome, remark};
 use crate::page::{Ink, Page};
-use crate::watch::json::{Figures, FindingAnswer};
 use crate::watch::section;
+use adopt::adopt;
+use answer::Answer;
 use read::{Reader, Wanted};
-
-/// Where `--adopt` writes, below the root: after a site's own files, before what an operator numbers higher.
-const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
 /// Blocks of evidence without which conditions that held before are not compared with the present ones.
 const COMPARABLE: f64 = 3.0;
 
@@ -335,77 +333,6 @@ fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
     )
 }
 
-/// The JSON object.
-#[derive(Serialize)]
-struct Answer {
-    schema: u32,
-    verb: &'static str,
-    unit: String,
-    from: f64,
-    until: f64,
-    watched_seconds: f64,
-    #[serde(flatten)]
-    figures: Figures,
-    findings: Vec<FindingAnswer>,
-    days: Vec<DayAnswer>,
-    busiest_hour: Option<DayAnswer>,
-    problems: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct DayAnswer {
-    from: f64,
-    watched_seconds: f64,
-    workers: u64,
-    memory_peak: u64,
-    worker_memory_peak: u64,
-    cpu_milli: f64,
-    waiting_seconds: f64,
-    accept_queue_peak: u64,
-    memory_stalled_seconds: f64,
-    recycles: u64,
-    restarts: u64,
-    oom_kills: u64,
-}
-
-impl DayAnswer {
-    fn of(at: f64, day: &Hour) -> Self {
-        Self {
-            from: at,
-            watched_seconds: rounded(day.seconds, 1),
-            workers: day.workers,
-            memory_peak: day.memory_peak,
-            worker_memory_peak: day.worker_peak,
-            cpu_milli: rounded(day.cpu * 1000.0 / day.seconds.max(f64::MIN_POSITIVE), 0),
-            waiting_seconds: rounded(day.waiting, 1),
-            accept_queue_peak: day.queue_peak,
-            memory_stalled_seconds: rounded(day.stalled, 1),
-            recycles: day.recycles,
-            restarts: day.restarts,
-            oom_kills: day.oom_kills,
-        }
-    }
-}
-
-impl Answer {
-    fn of(gathered: &Gathered) -> Self {
-        let (from, until) = gathered.evidence.range().unwrap_or_default();
-        Self {
-            schema: SCHEMA,
-            verb: "report",
-            unit: gathered.unit.clone(),
-            from: rounded(from, 3),
-            until: rounded(until, 3),
-            watched_seconds: rounded(gathered.evidence.watched(), 1),
-            figures: Figures::of(&gathered.evidence),
-            findings: gathered.findings.iter().map(|finding| FindingAnswer::of(finding, 0.0)).collect(),
-            days: by_day(&gathered.days).into_values().map(|(at, day)| DayAnswer::of(at, &day)).collect(),
-            busiest_hour: gathered.days.busiest().map(|(hour, day)| DayAnswer::of(begin(hour), day)),
-            problems: gathered.problems.clone(),
-        }
-    }
-}
-
 /// The advice as a file of sizing.conf.d.
 fn advice_file(gathered: &Gathered) -> String {
     let (from, until) = gathered.evidence.range().unwrap_or_default();
@@ -418,79 +345,6 @@ fn advice_file(gathered: &Gathered) -> String {
     drop_in(&gathered.findings, &gathered.section, &head)
 }
 
-/// Writes the advice where it counts, and says what comes of it.
-fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
-    let mut page = Page::new();
-    gathered.problems.iter().for_each(|problem| remark(problem));
-    if !gathered.findings.iter().any(|finding| finding.line.is_some()) {
-        page.row("", 0, "Nothing to set, so nothing was written.");
-        for finding in &gathered.findings {
-            page.row("  - ", 4, &finding.reason);
-        }
-        return page.print();
-    }
-    let (directory, name) = ADOPTED;
-    let path = format!("/{directory}/{name}");
-    let profile = |sizing: &Sizing| {
-        let unit = sizing.units.iter().find(|unit| unit.name == gathered.unit);
-        unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
-    };
-    let before = profile(&size(&Request::new(root)));
-    let kept = kept(&root.text(&path).unwrap_or_default(), &gathered.findings, &gathered.section);
-    let text = format!("{}{kept}", advice_file(gathered));
-    let below = top.join(directory);
-    pypnm_sizing::write::create_directories(&below)?;
-    replace(&below, name, &text)?;
-    let after = profile(&size(&Request::new(root)));
-    page.heading(&format!("Wrote {}", below.join(name).display()));
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
-        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
-        page.row("      ", 6, &with_time(finding));
-    }
-    let said = |profile: Option<(u32, u32)>| {
-        profile.map_or_else(
-            || format!("{} is not sized", gathered.unit),
-            |(count, limit)| format!("{}, recycled after {limit} requests", workers(count)),
-        )
-    };
-    page.row("  before  ", 10, &said(before));
-    page.row("  after   ", 10, &said(after));
-    let next = if before == after {
-        "Something else decides the profile: pypnm-sizing explain".to_owned()
-    } else {
-        format!(
-            "To put it into effect: pypnm-sizing apply (it restarts {}). To undo it: rm {path}",
-            gathered.unit
-        )
-    };
-    page.gap();
-    page.row("", 0, &next);
-    page.print()
-}
-
-/// The settings of a file that the advice does not replace, to be kept in it.
-fn kept(text: &str, findings: &[Finding], section: &str) -> String {
-    let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
-    let replaced: Vec<String> =
-        findings.iter().filter_map(|finding| finding.line.as_deref()).filter_map(key).collect();
-    let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut current = String::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            name.clone_into(&mut current);
-        } else if let Some(key) = key(line)
-            && !(current == section && replaced.contains(&key))
-        {
-            sections.entry(current.clone()).or_default().push(line.to_owned());
-        }
-    }
-    let mut kept = String::new();
-    for (section, lines) in sections {
-        let _ = write!(kept, "\n# Adopted before.\n[{section}]\n{}\n", lines.join("\n"));
-    }
-    kept
-}
-
 fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -501,25 +355,4 @@ fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
         bail!("--html={}: there is no directory {}", file.display(), directory.display());
     }
     Ok(replace(directory, name, text)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Finding, Topic, kept};
-
-    #[test]
-    fn what_was_adopted_before_stays_unless_it_is_replaced() {
-        let text = "# old\n[Sizing]\nMaxWorkers=6\n# why\nLimitMaxRequests=500\n[b.service]\nMaxWorkers=2\n";
-        let finding = Finding {
-            topic: Topic::Workers,
-            line: Some("MaxWorkers=8".into()),
-            reason: String::new(),
-            time: None,
-        };
-        let kept = kept(text, &[finding], "Sizing");
-        assert_eq!(
-            kept,
-            "\n# Adopted before.\n[Sizing]\nLimitMaxRequests=500\n\n# Adopted before.\n[b.service]\nMaxWorkers=2\n"
-        );
-    }
 }

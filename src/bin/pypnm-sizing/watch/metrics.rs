@@ -51,9 +51,9 @@ fn text(line: &Line, evidence: &Evidence, profile: Option<Profile>) -> String {
     let limit = |limit: u64| (limit > 0).then(|| number(limit));
     let largest = line.workers().map(Process::memory).max();
     let epoch = evidence.epoch();
-    let growth =
-        evidence.workers.iter().filter_map(|life| life.growth.as_ref()).filter(|growth| growth.lasting);
-    let steepest = growth.map(|growth| growth.per_second).fold(0.0, f64::max);
+    let growth = evidence.workers.iter().filter_map(|life| life.growth.as_ref());
+    let steepest =
+        growth.map(|growth| if growth.lasting { growth.per_second.max(0.0) } else { 0.0 }).reduce(f64::max);
     let drift =
         profile.map(|profile| u8::from(line.workers > 0 && u64::from(profile.workers) != line.workers));
     #[rustfmt::skip]
@@ -64,7 +64,7 @@ fn text(line: &Line, evidence: &Evidence, profile: Option<Profile>) -> String {
         ("pypnm_memory_peak_bytes", "gauge", "The highest pypnm_memory_bytes since the watch began.", Some(number(line.memory_peak))),
         ("pypnm_memory_limit_bytes", "gauge", "Memory that the service may use.", limit(line.memory_limit)),
         ("pypnm_worker_memory_max_bytes", "gauge", "Memory of the largest worker.", amount(largest)),
-        ("pypnm_worker_growth_bytes_per_second", "gauge", "Lasting growth of the worker that grows fastest.", Some(rounded(steepest, 1))),
+        ("pypnm_worker_growth_bytes_per_second", "gauge", "Lasting growth of the worker that grows fastest.", steepest.map(|growth| rounded(growth, 1))),
         ("pypnm_cpu_used_cpus", "gauge", "CPUs used since the sample before.", Some(rounded(number(line.cpu_milli) / 1000.0, 3))),
         ("pypnm_cpu_limit_cpus", "gauge", "CPUs that the service may use.", limit(line.cpu_milli_limit).map(|milli| milli / 1000.0)),
         ("pypnm_workers_busy_ratio", "gauge", "CPU used by the workers, of what they could use.", busy(line)),
@@ -104,6 +104,34 @@ fn busy(line: &Line) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::{Evidence, Line, text};
+
+    /// What Prometheus loads and Grafana shows.
+    const RULES: &str = include_str!("../../../../packaging/monitoring/pypnm.rules.yml");
+    const DASHBOARD: &str = include_str!("../../../../packaging/monitoring/pypnm.dashboard.json");
+    const DOCUMENTATION: &str = include_str!("../../../../docs/monitoring.md");
+
+    /// The words of a text that begin as our metrics do.
+    fn metrics_in(text: &str) -> std::collections::BTreeSet<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        words.filter(|word| word.starts_with("pypnm_")).collect()
+    }
+
+    #[test]
+    fn rules_and_dashboard_name_what_is_exported_and_the_documentation_names_all_of_it() {
+        let source = include_str!("metrics.rs");
+        let table = source.split_once("let metrics: [").and_then(|(_, rest)| rest.split_once("\n    ];"));
+        let exported = metrics_in(table.map(|(table, _)| table).unwrap_or_default());
+        assert_eq!(exported.len(), 24);
+        for (name, text) in [("rules", RULES), ("dashboard", DASHBOARD)] {
+            let unknown: Vec<_> = metrics_in(text).difference(&exported).copied().collect();
+            assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        }
+        let mut documented = metrics_in(DOCUMENTATION);
+        // The variable of the example for Icinga.
+        documented.remove("pypnm_unit");
+        let difference: Vec<_> = exported.symmetric_difference(&documented).collect();
+        assert!(difference.is_empty(), "docs/monitoring.md: {difference:?}");
+    }
 
     #[test]
     fn every_metric_is_described_once_and_names_its_unit() {

@@ -230,7 +230,8 @@ impl Watching<'_> {
 
     /// Growth and findings, as often as their cost allows.
     fn compute(&mut self, at: f64) {
-        if at < self.compute_at || matches!(self.style, Style::Quiet | Style::Advice) {
+        let is_shown = self.metrics.is_some() || !matches!(self.style, Style::Quiet | Style::Advice);
+        if at < self.compute_at || !is_shown {
             return;
         }
         let mut cost = Cost::default();

@@ -15,6 +15,7 @@ use super::cost::{Cost, seconds_since_boot};
 use super::find::Target;
 use super::place::{Place, value_of};
 use super::queue::Queue;
+use crate::service::container;
 use crate::service::launch::Launch;
 use crate::service::process::usage::{Meter, peak, shares};
 use crate::service::process::{self, Process, Stat};
@@ -131,7 +132,10 @@ fn limit_in_effect(machine: &Root, server: &Process) -> Option<u32> {
     if launch.program() == Program::Uvicorn {
         return environment.get(UVICORN_LIMIT_MAX_REQUESTS).map_or(Some(0), |value| value.parse().ok());
     }
-    let text = process::text_of_its_file(machine, server.pid, environment.get(pypnm::ENV_FILE)?).ok()?;
+    // Below the process's own root, which may be a container's.
+    let files = container::Files::of(machine, server.pid).ok()?;
+    let path = environment.get(pypnm::ENV_FILE)?;
+    let text = container::profile_text(machine, &files, &[server.pid], path).ok()?;
     match pypnm::read_profile_file(&text) {
         ProfileFile::Taken(numbers) => u32::try_from(numbers.limit_max_requests).ok(),
         _ => None,

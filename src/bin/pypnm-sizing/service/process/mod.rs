@@ -211,6 +211,11 @@ pub(crate) fn user(machine: &Root, pid: u32) -> Option<u32> {
     status(machine, pid, "Uid")?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// The effective group of a process, likewise.
+pub(crate) fn group(machine: &Root, pid: u32) -> Option<u32> {
+    status(machine, pid, "Gid")?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The CPUs that a process may run on (sched_setaffinity(2)). `None`: unknown.
 pub(crate) fn allowed_cpus(machine: &Root, pid: u32) -> Option<CpuSet> {
     CpuSet::parse(&status(machine, pid, "Cpus_allowed_list")?).filter(|cpus| !cpus.is_empty())
@@ -241,15 +246,6 @@ pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, S
         text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
     });
     Some(variables.collect())
-}
-
-/// The text of a file, by its path as the process sees it: below its root directory (proc_pid_root(5)).
-pub(crate) fn text_of_its_file(machine: &Root, pid: u32, path: &str) -> Result<String, ReadError> {
-    if path.starts_with('/') {
-        machine.text(&format!("/proc/{pid}/root{path}"))
-    } else {
-        Err(ReadError::Missing)
-    }
 }
 
 /// The text of a file whose name came from a process. Whoever runs the service chose that name, and root must not open

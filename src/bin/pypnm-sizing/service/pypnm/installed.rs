@@ -6,7 +6,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Unit, specifier};
 
 use super::search::path_of_start;
-use super::{DEFAULT_PATH, Found, Installation, PACKAGED, Program, base_name, names, prefix_of, real_path};
+use super::{Found, Installation, PACKAGED, Program, base_name, names, prefix_of, real_path};
 
 /// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
 const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
@@ -154,26 +154,6 @@ pub(crate) fn started_by(
         Found::Unit(source) if environment == installation.environment => Some(source),
         _ => None,
     })
-}
-
-/// A variable that the unit's `Environment=` sets.
-pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
-    let mut value = None;
-    for assignment in unit.assignments_of("Environment") {
-        if assignment.value.is_empty() {
-            value = None;
-        }
-        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
-            let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
-            value = set.map(str::to_owned).or(value);
-        }
-    }
-    value
-}
-
-/// `PATH` that the unit's `Environment=` sets, else systemd's own.
-pub(super) fn path_of(unit: &Unit) -> String {
-    variable_of(unit, "PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
 }
 
 /// The prefix of the first directory on `path` that has the program.

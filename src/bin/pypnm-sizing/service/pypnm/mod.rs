@@ -17,9 +17,9 @@ use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
 use self::installed::start_words;
-pub(crate) use installed::{find, in_directory, is_checkout, started_by, variable_of};
+pub(crate) use installed::{find, in_directory, is_checkout, started_by};
 pub(crate) use profile_file::profile_file;
-pub(crate) use search::{LostProgram, lost_program, out_of_reach};
+pub(crate) use search::{LostProgram, lost_program, out_of_reach, variable_of};
 
 /// What the packaged unit looks into first.
 const PACKAGED: &str = "/opt/pypnm";

@@ -8,7 +8,6 @@ use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Assignment, Unit};
 
-use super::installed::{path_of, variable_of};
 use super::{DEFAULT_PATH, Found, Installation, Program, real_path};
 
 /// The launcher of the packaged units, pypnm-sizing-handover(7).
@@ -151,6 +150,26 @@ pub(crate) fn out_of_reach(
     let for_unit =
         if unit.name == "pypnm.service" { String::new() } else { format!(" --unit {}", unit.name) };
     Some(format!("pypnm-sizing setup {directory}{for_unit}"))
+}
+
+/// A variable that the unit's `Environment=` sets.
+pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
+    let mut value = None;
+    for assignment in unit.assignments_of("Environment") {
+        if assignment.value.is_empty() {
+            value = None;
+        }
+        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
+            let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+            value = set.map(str::to_owned).or(value);
+        }
+    }
+    value
+}
+
+/// `PATH` that the unit's `Environment=` sets, else systemd's own.
+fn path_of(unit: &Unit) -> String {
+    variable_of(unit, "PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
 }
 
 /// Where the program is looked for: by systemd where the unit starts it by its bare name, else by what the unit starts.

@@ -4,6 +4,8 @@
 //! where it began. So a calendar that was set in the middle of a watch moves nothing. Lines that are a little out of order
 //! are put in order; of two recordings of the same time one counts. What is left out is counted, with the reason.
 
+mod left_out;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -15,11 +17,10 @@ use pypnm_sizing::watch::evidence::{BLOCK, Evidence};
 use pypnm_sizing::watch::line::{LONGEST, Line, Unreadable};
 
 use crate::watch::recorded_days;
+use left_out::{LeftOut, UNITS};
 
 /// Lines that are put in order: those of more than three days at a line each ten seconds.
 const IN_ORDER: usize = 32_768;
-/// Units that are told apart in the same recordings.
-const UNITS: usize = 16;
 /// Watches that are told apart.
 const RUNS: usize = 256;
 /// Seconds by which the beginning of a watch may seem to move while the calendar is being corrected.
@@ -51,27 +52,12 @@ pub(super) struct Recording {
     interval: f64,
 }
 
-/// Lines that were left out, and why.
-#[derive(Default)]
-pub(super) struct Left {
-    pub(super) torn: u64,
-    pub(super) foreign: u64,
-    pub(super) schema: BTreeMap<u64, u64>,
-    pub(super) long: u64,
-    pub(super) late: u64,
-    pub(super) twice: u64,
-    pub(super) timeless: u64,
-    pub(super) too_many_units: u64,
-    pub(super) jumps: u64,
-    pub(super) other_units: BTreeMap<String, u64>,
-}
-
 /// Reads recordings into evidence.
 pub(super) struct Reader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
     clocks: BTreeMap<String, Clock>,
-    pub(super) left: Left,
+    pub(super) left: LeftOut,
     /// Sentences about whole files.
     pub(super) files: Vec<String>,
     pub(super) lines: u64,
@@ -149,7 +135,7 @@ impl Recording {
     }
 
     /// The oldest line that waits goes into the evidence.
-    fn emit(&mut self, left: &mut Left) {
+    fn emit(&mut self, left: &mut LeftOut) {
         let Some(((at, run, _), line)) = self.order.pop_first() else {
             return;
         };
@@ -190,7 +176,7 @@ impl<'a> Reader<'a> {
             wanted,
             units: BTreeMap::new(),
             clocks: BTreeMap::new(),
-            left: Left::default(),
+            left: LeftOut::default(),
             files: Vec::new(),
             lines: 0,
             sequence: 0,
@@ -381,95 +367,4 @@ fn first_moment(path: &Path) -> f64 {
         }
     }
     0.0
-}
-
-impl Left {
-    /// What was left out, a sentence for each reason.
-    pub(super) fn sentences(&self, chosen: Option<&str>) -> Vec<String> {
-        let lines = |count: u64| if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
-        let is = |count: u64| if count == 1 { "is" } else { "are" };
-        let was = |count: u64| if count == 1 { "was" } else { "were" };
-        let mut sentences = Vec::new();
-        let mut say = |count: u64, sentence: String| {
-            if count > 0 {
-                sentences.push(sentence);
-            }
-        };
-        say(
-            self.torn,
-            format!("{} {} torn or no JSON and {} left out", lines(self.torn), is(self.torn), was(self.torn)),
-        );
-        say(
-            self.foreign,
-            format!(
-                "{} {} JSON of something else and {} left out",
-                lines(self.foreign),
-                is(self.foreign),
-                was(self.foreign)
-            ),
-        );
-        for (schema, count) in &self.schema {
-            say(
-                *count,
-                format!(
-                    "{} {} of schema {schema}, which this version does not know, and {} left out",
-                    lines(*count),
-                    is(*count),
-                    was(*count)
-                ),
-            );
-        }
-        say(
-            self.long,
-            format!(
-                "{} {} longer than {LONGEST} bytes and {} left out",
-                lines(self.long),
-                is(self.long),
-                was(self.long)
-            ),
-        );
-        say(
-            self.timeless,
-            format!(
-                "{} {} no time and {} left out",
-                lines(self.timeless),
-                if self.timeless == 1 { "has" } else { "have" },
-                was(self.timeless)
-            ),
-        );
-        say(
-            self.late,
-            format!("{} came too late to be put in order and {} left out", lines(self.late), was(self.late)),
-        );
-        say(
-            self.twice,
-            format!(
-                "{} {} of a time that another line covers and {} counted once",
-                lines(self.twice),
-                is(self.twice),
-                was(self.twice)
-            ),
-        );
-        say(
-            self.jumps,
-            format!(
-                "the calendar jumped {}; the watch's own clock counts",
-                if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
-            ),
-        );
-        say(
-            self.too_many_units,
-            format!(
-                "{} {} of more than {UNITS} units and {} left out",
-                lines(self.too_many_units),
-                is(self.too_many_units),
-                was(self.too_many_units)
-            ),
-        );
-        for unit in self.other_units.keys() {
-            let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
-            sentences.push(format!("{here}the recordings hold {unit} too: --unit=\"{unit}\""));
-        }
-        sentences
-    }
 }

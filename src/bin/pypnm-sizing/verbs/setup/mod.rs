@@ -281,6 +281,9 @@ fn account(
 ) -> anyhow::Result<Option<Account>> {
     if let Some(name) = &arguments.user {
         return match Account::of(root, name) {
+            Some(account) if account.uid == 0 => {
+                bail!("--user={name}: PyPNM should not run as root; name an account without privileges")
+            }
             Some(account) => Ok(Some(account)),
             None => bail!("--user={name}: there is no such user"),
         };

@@ -17,6 +17,7 @@ use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};
 use crate::service::process;
 use crate::service::pypnm::{self, Installation, Program, real_path};
+use crate::service::systemctl;
 
 /// Directories with units of others that may start the same PyPNM.
 const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/systemd/system"];
@@ -168,6 +169,11 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
         }
         Some(Obstacle::Taken { pid: Some(pid) }) => {
             if process::unit_of(root, pid).as_deref() == Some(unit) {
+                return Ok(());
+            }
+            // Between two starts systemd alone keeps the launcher's socket.
+            let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
+            if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
                 return Ok(());
             }
             let command = process::arguments(root, pid).join(" ");

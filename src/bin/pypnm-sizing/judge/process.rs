@@ -1,0 +1,355 @@
+//! Judges a PyPNM that is no unit of systemd's, by its process: in a container, from inside or from its host, or started by
+//! hand. What its cgroups at every level in sight and its affinity grant, against what its workers were started with.
+
+use pypnm_sizing::command::Program;
+use pypnm_sizing::limits::process::Process as SizedProcess;
+use pypnm_sizing::names::{
+    LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
+};
+use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, WORKERS};
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::watch::role::{Role, main_process, roles};
+
+use super::facts::{Expected, Live, active_numbers, candidates, expected, mistakes};
+use super::in_use::{InUse, Origin, Running, in_use};
+use super::topic::{Finding, State, Topic};
+use super::verdict::{Verdict, mistakes_text, say};
+use super::{Judged, LOOKS, PAUSE};
+use crate::service::container::{self, Files};
+use crate::service::exec_profile;
+use crate::service::family::{self, Presence, Service};
+use crate::service::launch::Launch;
+use crate::service::process;
+use crate::wording::{self, brief};
+
+/// What is known of the process.
+#[derive(Debug)]
+pub(crate) struct ProcessFacts {
+    /// What fits what it is granted. `Err`: it is not sized, and why.
+    pub(crate) expected: Result<Expected, String>,
+    /// It runs.
+    pub(crate) live: Live,
+    /// The user and the group that it runs as: whoever reads its environment needs both.
+    user: Option<(u32, u32)>,
+    /// Mistakes in sizing.conf(5), as the process sees it.
+    mistakes: Vec<String>,
+}
+
+/// Judges the process `pid`, or of a worker its parent; looks again where only a worker seems to be missing. Second: how
+/// it was sized, where it was.
+pub(crate) fn judge(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
+    let mut judged = judge_once(machine, pid);
+    for _ in 1..LOOKS {
+        if judged.0.verdict.leading().is_none_or(|finding| finding.topic != Topic::WorkersMissing) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        judged = judge_once(machine, pid);
+    }
+    judged
+}
+
+fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
+    let name = format!("process {pid}");
+    match gather(machine, pid) {
+        Ok((facts, sizing)) => {
+            let verdict = verdict(&facts);
+            (Judged { unit: name, facts: None, process: Some(facts), verdict }, Some(sizing))
+        }
+        Err(finding) => {
+            (Judged { unit: name, facts: None, process: None, verdict: Verdict::only(finding) }, None)
+        }
+    }
+}
+
+fn finding(topic: Topic, state: State, text: String) -> Finding {
+    Finding { topic, state, text, fix: None }
+}
+
+fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
+    let gone = || finding(Topic::NotRunning, State::Critical, "there is no such process".to_owned());
+    match family::presence(machine, pid) {
+        Presence::Running => {}
+        Presence::Ended => return Err(gone()),
+        Presence::Hidden => {
+            let text = "/proc hides it from this user".to_owned();
+            return Err(finding(Topic::Hidden, State::Unknown, text));
+        }
+    }
+    let of_pid = process::of_pids(machine, &[pid]);
+    let given = of_pid.first().ok_or_else(gone)?;
+    let top = if given.candidate().is_spawned() && given.parent > 1 { given.parent } else { pid };
+    let family: Vec<u32> = family::processes(machine, Service::Tree(top)).into_keys().collect();
+    let mut processes = process::of_pids(machine, &family);
+    // What has ended has no arguments.
+    processes.retain(|process| !process.arguments.is_empty());
+    let candidates = candidates(&processes);
+    let serves = candidates.iter().any(|candidate| candidate.is_server() || candidate.is_spawned());
+    let Some(main) = main_process(&candidates).filter(|_| serves) else {
+        let text = "neither it nor a process that it started is PyPNM or uvicorn".to_owned();
+        return Err(finding(Topic::NotRunning, State::Unknown, text));
+    };
+    let files = Files::of(machine, main).map_err(|error| {
+        finding(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
+    })?;
+    let Some(root) = files.root(machine) else {
+        let text = "the files and the environment of its container are not for this user to see".to_owned();
+        return Err(Finding {
+            fix: Some("run it as root".to_owned()),
+            ..finding(Topic::Hidden, State::Unknown, text)
+        });
+    };
+    let sizing = size(&Request {
+        kernel: Some(machine),
+        process: Some(SizedProcess::OutsideUnits(main)),
+        ..Request::new(root)
+    });
+    let expected = match sizing.units.first() {
+        Some(unit) => Ok(expected(machine, unit)),
+        None => Err(wording::turned_off(&sizing).unwrap_or_else(|| "nothing to size".to_owned())),
+    };
+    let roles = roles(&candidates);
+    let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
+    let environment = process::environment(machine, main);
+    let path = environment.as_ref().and_then(|all| all.get(pypnm::ENV_FILE));
+    let file = path.filter(|path| !path.is_empty()).map(|path| {
+        let text = container::profile_text(machine, &files, &family, path);
+        (path.clone(), text.map_err(|error| error.to_string()))
+    });
+    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
+    let running = Running {
+        workers: of_role(Role::Worker).count(),
+        is_single: of_role(Role::Parent).next().is_none(),
+        arguments: process::arguments(machine, main),
+        environment,
+        active: worker.and_then(|pid| active_numbers(machine, pid)),
+        file,
+    };
+    let facts = ProcessFacts {
+        expected,
+        live: Live::Running(running),
+        user: process::user(machine, main).zip(process::group(machine, main)),
+        mistakes: mistakes(&sizing.problems),
+    };
+    Ok((facts, sizing))
+}
+
+/// Judges what is known. Pure.
+fn verdict(facts: &ProcessFacts) -> Verdict {
+    let mut findings = Vec::new();
+    let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
+    if let (Ok(expected), Live::Running(running)) = (&facts.expected, &facts.live) {
+        let in_use = in_use(running, expected.default);
+        for setting in &expected.set_by_hand {
+            findings.push(finding(Topic::SetByHand, State::Ok, setting.clone()));
+        }
+        verdict.next_start = Some(expected.numbers);
+        if running.environment.is_none() && in_use.origin != Origin::Flag {
+            findings.push(hidden(facts, running, expected.numbers));
+        } else {
+            verdict.in_use = Some(in_use);
+            verdict.next_start = Some(compare(running, in_use, expected.numbers, &mut findings));
+        }
+    }
+    if let Err(why) = &facts.expected {
+        let text = format!("it is not sized: {why}");
+        findings.push(finding(Topic::TurnedOff, State::Ok, text));
+    }
+    if let Some(text) = mistakes_text(&facts.mistakes) {
+        findings.push(finding(Topic::ConfigurationIgnored, State::Warning, text));
+    }
+    verdict.findings = findings;
+    verdict
+}
+
+fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding {
+    let alive = brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+    let text = format!(
+        "its environment, and so its recycle limit and its profile, cannot be read (that takes its user \
+         and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
+        say(expected)
+    );
+    let fix =
+        facts.user.map(|(user, group)| format!("run it in the container with 'exec -u {user}:{group}'"));
+    Finding { fix, ..finding(Topic::Hidden, State::Unknown, text) }
+}
+
+/// Compares what it uses with what fits; what it gets at its next start.
+fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut Vec<Finding>) -> Numbers {
+    let mut next = expected;
+    let mut differs = false;
+    for (used, due, place) in [
+        (
+            in_use.workers,
+            expected.workers,
+            [WORKERS_FLAG, WORKERS, UVICORN_WORKERS, WEB_CONCURRENCY].as_slice(),
+        ),
+        (
+            in_use.limit_max_requests,
+            expected.limit_max_requests,
+            [LIMIT_MAX_REQUESTS_FLAG, LIMIT_MAX_REQUESTS, UVICORN_LIMIT_MAX_REQUESTS].as_slice(),
+        ),
+    ] {
+        let Some(used) = used.filter(|used| *used != due) else {
+            continue;
+        };
+        match set_by(running, place) {
+            Some(set_by) => {
+                let is_workers = place.contains(&WORKERS_FLAG);
+                let what = if is_workers { "workers" } else { "recycle limit" };
+                *(if is_workers { &mut next.workers } else { &mut next.limit_max_requests }) = used;
+                findings.push(finding(Topic::Override, State::Ok, format!("{what} {used} by {set_by}")));
+            }
+            None => differs = true,
+        }
+    }
+    let uses = in_use.workers.map_or_else(
+        || "numbers that are not known".to_owned(),
+        |workers| brief(workers, in_use.limit_max_requests),
+    );
+    let is_sized = match &running.file {
+        Some((_, Ok(_))) => true,
+        _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),
+    };
+    if differs && is_sized {
+        let text = format!("it runs {uses}; what it is granted now allows {}", say(expected));
+        let fix = Some("restart the container, or the process".to_owned());
+        findings.push(Finding { fix, ..finding(Topic::MachineChanged, State::Warning, text) });
+    } else if differs {
+        let why = match &running.file {
+            Some((path, Err(why))) => format!("its profile cannot be read: {path}: {why}"),
+            _ => "it was started without being sized".to_owned(),
+        };
+        let text = format!("{why}: it runs {uses}; expected: {}", say(expected));
+        let fix = Some("start it with 'pypnm-sizing exec'".to_owned());
+        findings.push(Finding { fix, ..finding(Topic::NotRead, State::Warning, text) });
+    }
+    let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
+    if let Some(wanted) = in_use.workers.filter(|wanted| *wanted != alive && !differs) {
+        let text = format!("{alive} of {wanted} workers are alive");
+        findings.push(finding(Topic::WorkersMissing, State::Warning, text));
+    }
+    next
+}
+
+/// Who set a number by hand: a flag, a variable, the operator's own file. `exec` notes in its file who did; without it, a
+/// variable is the operator's.
+fn set_by(running: &Running, places: &[&'static str]) -> Option<String> {
+    let launch = Launch::of_arguments(&running.arguments);
+    if let Some((flag, value)) = places.iter().find_map(|name| Some((name, launch.flag(name)?))) {
+        return Some(format!("{flag} {value} on its command line"));
+    }
+    match &running.file {
+        Some((_, Ok(text))) if exec_profile::is_ours(text) => {
+            places.iter().find_map(|key| exec_profile::set_by(text, key)).map(str::to_owned)
+        }
+        Some((path, Ok(_))) => Some(format!("{}={path}", pypnm::ENV_FILE)),
+        _ if launch.program() == Program::Uvicorn => {
+            let environment = running.environment.as_ref()?;
+            let is_set = |key: &&&str| environment.get(**key).is_some_and(|value| !value.is_empty());
+            places.iter().find(is_set).map(|key| (*key).to_owned())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use pypnm_sizing::overrides::Overrides;
+
+    const ENVIRONMENT_FILE: &str = "/run/pypnm-sizing/pypnm.env";
+
+    fn facts(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        file: Option<&str>,
+        workers: usize,
+    ) -> ProcessFacts {
+        let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let numbers = Numbers { workers: 2, limit_max_requests: 1000 };
+        ProcessFacts {
+            expected: Ok(Expected {
+                numbers,
+                cpus: 2,
+                gib: "8.0".to_owned(),
+                memory: 8 << 30,
+                set_by_hand: Vec::new(),
+                overrides: Overrides::default(),
+                default: Numbers { workers: 4, limit_max_requests: 2000 },
+            }),
+            live: Live::Running(Running {
+                workers,
+                is_single: workers < 2,
+                arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+                environment: Some(variables.iter().map(pair).collect::<BTreeMap<_, _>>()),
+                active: None,
+                file: file.map(|text| (ENVIRONMENT_FILE.to_owned(), Ok(text.to_owned()))),
+            }),
+            user: Some((10001, 10001)),
+            mistakes: Vec::new(),
+        }
+    }
+
+    fn profile(workers: u32, limit: u32) -> String {
+        format!(
+            "PYPNM_SERVE_CPU_COUNT=2\nPYPNM_SERVE_TOTAL_MEMORY_GIB=8\nPYPNM_SERVE_WORKERS={workers}\n\
+             PYPNM_SERVE_LIMIT_MAX_REQUESTS={limit}\n"
+        )
+    }
+
+    /// The state, and the first words on it.
+    fn judged(facts: &ProcessFacts) -> (State, Option<Topic>) {
+        let verdict = verdict(facts);
+        (verdict.state(), verdict.findings.first().map(|finding| finding.topic))
+    }
+
+    const SERVE: [&str; 2] = ["/opt/pypnm/bin/pypnm", "serve"];
+    const UVICORN: [&str; 4] = ["python", "-m", "uvicorn", "pypnm.api.main:app"];
+
+    #[test]
+    fn what_exec_gave_it_fits() {
+        let of_exec = |workers, limit| exec_profile::text(&profile(workers, limit), [].into_iter());
+        let variables = [("UVICORN_WORKERS", "2"), ("UVICORN_LIMIT_MAX_REQUESTS", "1000")];
+        for words in [SERVE.as_slice(), UVICORN.as_slice()] {
+            assert_eq!(judged(&facts(words, &variables, Some(&of_exec(2, 1000)), 2)), (State::Ok, None));
+        }
+        let fewer = judged(&facts(&SERVE, &variables, Some(&of_exec(2, 1000)), 1));
+        assert_eq!(fewer, (State::Warning, Some(Topic::WorkersMissing)));
+        // Its limits were lowered after its start.
+        let stale = judged(&facts(&SERVE, &variables, Some(&of_exec(4, 2000)), 4));
+        assert_eq!(stale, (State::Warning, Some(Topic::MachineChanged)));
+    }
+
+    #[test]
+    fn what_was_set_by_hand_is_fine() {
+        let by_hand = [("PYPNM_SERVE_WORKERS", "WEB_CONCURRENCY")];
+        let of_exec = exec_profile::text(&profile(3, 1000), by_hand.into_iter());
+        let by_hand = (State::Ok, Some(Topic::Override));
+        assert_eq!(judged(&facts(&SERVE, &[], Some(&of_exec), 3)), by_hand);
+        assert_eq!(judged(&facts(&SERVE, &[], Some(&profile(3, 1000)), 3)), by_hand, "the operator's file");
+        let flags = [SERVE.as_slice(), &["--workers", "3", "--limit-max-requests", "1000"]].concat();
+        assert_eq!(judged(&facts(&flags, &[], None, 3)), by_hand);
+        let variables = [("WEB_CONCURRENCY", "3"), ("UVICORN_LIMIT_MAX_REQUESTS", "1000")];
+        assert_eq!(judged(&facts(&UVICORN, &variables, None, 3)), by_hand);
+    }
+
+    #[test]
+    fn the_image_as_it_is_does_not_fit() {
+        let found = judged(&facts(&UVICORN, &[], None, 1));
+        assert_eq!(found, (State::Warning, Some(Topic::NotRead)));
+        assert_eq!(judged(&facts(&SERVE, &[], None, 4)), (State::Warning, Some(Topic::NotRead)));
+    }
+
+    #[test]
+    fn an_environment_that_is_hidden_is_unknown() {
+        let mut hidden = facts(&UVICORN, &[], None, 2);
+        if let Live::Running(running) = &mut hidden.live {
+            running.environment = None;
+        }
+        assert_eq!(judged(&hidden), (State::Unknown, Some(Topic::Hidden)));
+    }
+}

@@ -1,0 +1,144 @@
+//! A process in a container, from inside it and from its host: its files as it sees them, and the profile that it reads.
+//!
+//! Whoever is root in the container decides what lies there, so what root on the host opens is looked at first: below the
+//! process's root, no link leads out of there, and nothing but a regular file on a file system that does not make the
+//! reader wait is opened ([`Root::of_process`]).
+
+use std::os::fd::AsRawFd as _;
+
+use pypnm_sizing::root::{MAX_FILE_BYTES, ReadError, Root};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::process;
+
+/// A file system in memory, where memfd_create(2) makes its files (`TMPFS_MAGIC` in statfs(2)).
+const TMPFS: u64 = 0x0102_1994;
+
+/// The files of a process.
+#[derive(Debug)]
+pub(crate) enum Files {
+    /// Those that the caller sees as well.
+    Same,
+    /// Its own, in another mount namespace.
+    Own(Box<Root>),
+    /// Not for the caller to see.
+    Denied,
+}
+
+impl Files {
+    pub(crate) fn of(machine: &Root, pid: u32) -> Result<Self, ReadError> {
+        let namespace = |pid: &str| rustix::fs::readlink(format!("/proc/{pid}/ns/mnt"), Vec::new());
+        match (namespace(&pid.to_string()), namespace("self")) {
+            (Ok(its), Ok(own)) if its == own => Ok(Self::Same),
+            (Ok(_), Ok(_)) => Ok(Self::Own(Box::new(Root::of_process(pid)?))),
+            // In the caller's PID namespace a container's processes are those of the caller's container.
+            (Err(Errno::ACCESS | Errno::PERM), _) if pids(machine, pid).len() <= 1 => Ok(Self::Same),
+            (Err(Errno::ACCESS | Errno::PERM), _) => Ok(Self::Denied),
+            (Err(errno), _) | (_, Err(errno)) => Err(errno.into()),
+        }
+    }
+
+    /// Where the files are read from; `None`: nowhere.
+    pub(crate) fn root<'a>(&'a self, machine: &'a Root) -> Option<&'a Root> {
+        match self {
+            Self::Same => Some(machine),
+            Self::Own(root) => Some(root),
+            Self::Denied => None,
+        }
+    }
+}
+
+/// The PIDs of a process, in the caller's namespace and in each below it down to its own (`NSpid` in proc_pid_status(5)).
+fn pids(machine: &Root, pid: u32) -> Vec<u32> {
+    let status = machine.bytes(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The text of the profile file that a process of `family` has at `path`, as it sees it.
+pub(crate) fn profile_text(
+    machine: &Root,
+    files: &Files,
+    family: &[u32],
+    path: &str,
+) -> Result<String, ReadError> {
+    let root = files.root(machine).ok_or(ReadError::Os(Errno::ACCESS))?;
+    match descriptor(path) {
+        Some((owner, descriptor)) => {
+            let holder = family.iter().find(|pid| pids(machine, **pid).last() == Some(&owner));
+            text_in_memory(*holder.ok_or(ReadError::Missing)?, descriptor)
+        }
+        None => process::text_of_file(root, path),
+    }
+}
+
+/// The process and the descriptor in `/proc/PID/fd/N`.
+fn descriptor(path: &str) -> Option<(u32, u32)> {
+    let (pid, descriptor) = path.strip_prefix("/proc/")?.split_once("/fd/")?;
+    Some((pid.parse().ok()?, descriptor.parse().ok()?))
+}
+
+/// The text of a file that a process holds open, where it is a regular file in memory.
+fn text_in_memory(pid: u32, descriptor: u32) -> Result<String, ReadError> {
+    // The kernel's own link: with O_PATH whatever it leads to is not opened.
+    let path = format!("/proc/{pid}/fd/{descriptor}");
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    #[allow(
+        clippy::useless_conversion,
+        clippy::cast_sign_loss,
+        reason = "its type differs between architectures"
+    )]
+    let kind = rustix::fs::fstatfs(&found)?.f_type as u64;
+    if kind != TMPFS {
+        return Err(ReadError::NotAFile);
+    }
+    let stat = rustix::fs::fstat(&found)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(ReadError::NotAFile);
+    }
+    if usize::try_from(stat.st_size).map_or(true, |size| size > MAX_FILE_BYTES) {
+        return Err(ReadError::TooLarge);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+    let read =
+        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::from(file), limit), &mut bytes);
+    read.map_err(|error| ReadError::Os(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    String::from_utf8(bytes).map_err(|_| ReadError::NotText)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{descriptor, text_in_memory};
+    use pypnm_sizing::root::ReadError;
+    use std::os::fd::AsRawFd as _;
+
+    #[test]
+    fn names_of_descriptors() {
+        assert_eq!(descriptor("/proc/1/fd/3"), Some((1, 3)));
+        for other in ["/proc/self/fd/3", "/proc/1/fd/3/x", "/proc/1/root/etc/passwd", "/data/proc/1/fd/3", ""]
+        {
+            assert_eq!(descriptor(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_file_in_memory_is_read_by_its_descriptor() -> std::io::Result<()> {
+        let own = std::process::id();
+        let number = |file: &dyn std::os::fd::AsRawFd| u32::try_from(file.as_raw_fd()).unwrap_or_default();
+        let memory = rustix::fs::memfd_create("profile", rustix::fs::MemfdFlags::CLOEXEC)?;
+        rustix::io::write(&memory, b"A=1\n")?;
+        assert_eq!(text_in_memory(own, number(&memory)).as_deref(), Ok("A=1\n"));
+        let device = std::fs::File::open("/dev/null")?;
+        assert_eq!(text_in_memory(own, number(&device)), Err(ReadError::NotAFile));
+        let (reader, _writer) = std::io::pipe()?;
+        assert_eq!(text_in_memory(own, number(&reader)), Err(ReadError::NotAFile));
+        assert_eq!(text_in_memory(own, 1_000_000), Err(ReadError::Missing));
+        let _ = memory.as_raw_fd();
+        Ok(())
+    }
+}

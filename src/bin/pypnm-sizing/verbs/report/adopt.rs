@@ -1,0 +1,112 @@
+//! `report --adopt`: writes the advice where sizing.conf is read, with its evidence, and says what comes of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::watch::advice::{Finding, workers};
+use pypnm_sizing::write::replace;
+
+use super::{Gathered, advice_file, with_time};
+use crate::output::{Outcome, remark};
+use crate::page::{Ink, Page};
+
+/// Where `--adopt` writes, below the root: after a site's own files, before what an operator numbers higher.
+const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
+
+/// Writes the advice where it counts, and says what comes of it.
+pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
+    let mut page = Page::new();
+    gathered.problems.iter().for_each(|problem| remark(problem));
+    if !gathered.findings.iter().any(|finding| finding.line.is_some()) {
+        page.row("", 0, "Nothing to set, so nothing was written.");
+        for finding in &gathered.findings {
+            page.row("  - ", 4, &finding.reason);
+        }
+        return page.print();
+    }
+    let (directory, name) = ADOPTED;
+    let path = format!("/{directory}/{name}");
+    let profile = |sizing: &Sizing| {
+        let unit = sizing.units.iter().find(|unit| unit.name == gathered.unit);
+        unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
+    };
+    let before = profile(&size(&Request::new(root)));
+    let kept = kept(&root.text(&path).unwrap_or_default(), &gathered.findings, &gathered.section);
+    let text = format!("{}{kept}", advice_file(gathered));
+    let below = top.join(directory);
+    pypnm_sizing::write::create_directories(&below)?;
+    replace(&below, name, &text)?;
+    let after = profile(&size(&Request::new(root)));
+    page.heading(&format!("Wrote {}", below.join(name).display()));
+    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
+        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
+        page.row("      ", 6, &with_time(finding));
+    }
+    let said = |profile: Option<(u32, u32)>| {
+        profile.map_or_else(
+            || format!("{} is not sized", gathered.unit),
+            |(count, limit)| format!("{}, recycled after {limit} requests", workers(count)),
+        )
+    };
+    page.row("  before  ", 10, &said(before));
+    page.row("  after   ", 10, &said(after));
+    let next = if before == after {
+        "Something else decides the profile: pypnm-sizing explain".to_owned()
+    } else {
+        format!(
+            "To put it into effect: pypnm-sizing apply (it restarts {}). To undo it: rm {path}",
+            gathered.unit
+        )
+    };
+    page.gap();
+    page.row("", 0, &next);
+    page.print()
+}
+
+/// The settings of a file that the advice does not replace, to be kept in it.
+fn kept(text: &str, findings: &[Finding], section: &str) -> String {
+    let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
+    let replaced: Vec<String> =
+        findings.iter().filter_map(|finding| finding.line.as_deref()).filter_map(key).collect();
+    let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut current);
+        } else if let Some(key) = key(line)
+            && !(current == section && replaced.contains(&key))
+        {
+            sections.entry(current.clone()).or_default().push(line.to_owned());
+        }
+    }
+    let mut kept = String::new();
+    for (section, lines) in sections {
+        let _ = write!(kept, "\n# Adopted before.\n[{section}]\n{}\n", lines.join("\n"));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Finding, kept};
+    use pypnm_sizing::watch::advice::Topic;
+
+    #[test]
+    fn what_was_adopted_before_stays_unless_it_is_replaced() {
+        let text = "# old\n[Sizing]\nMaxWorkers=6\n# why\nLimitMaxRequests=500\n[b.service]\nMaxWorkers=2\n";
+        let finding = Finding {
+            topic: Topic::Workers,
+            line: Some("MaxWorkers=8".into()),
+            reason: String::new(),
+            time: None,
+        };
+        let kept = kept(text, &[finding], "Sizing");
+        assert_eq!(
+            kept,
+            "\n# Adopted before.\n[Sizing]\nLimitMaxRequests=500\n\n# Adopted before.\n[b.service]\nMaxWorkers=2\n"
+        );
+    }
+}

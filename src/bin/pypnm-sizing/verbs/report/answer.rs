@@ -1,0 +1,79 @@
+//! The report as one JSON object: the structs are the schema, docs/json.md its description.
+
+use pypnm_sizing::watch::days::Hour;
+use pypnm_sizing::watch::line::{SCHEMA, rounded};
+use serde::Serialize;
+
+use super::{Gathered, begin, by_day};
+use crate::watch::json::{Figures, FindingAnswer};
+
+/// The JSON object.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    schema: u32,
+    verb: &'static str,
+    unit: String,
+    from: f64,
+    until: f64,
+    watched_seconds: f64,
+    #[serde(flatten)]
+    figures: Figures,
+    findings: Vec<FindingAnswer>,
+    days: Vec<DayAnswer>,
+    busiest_hour: Option<DayAnswer>,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct DayAnswer {
+    from: f64,
+    watched_seconds: f64,
+    workers: u64,
+    memory_peak: u64,
+    worker_memory_peak: u64,
+    cpu_milli: f64,
+    waiting_seconds: f64,
+    accept_queue_peak: u64,
+    memory_stalled_seconds: f64,
+    recycles: u64,
+    restarts: u64,
+    oom_kills: u64,
+}
+
+impl DayAnswer {
+    fn of(at: f64, day: &Hour) -> Self {
+        Self {
+            from: at,
+            watched_seconds: rounded(day.seconds, 1),
+            workers: day.workers,
+            memory_peak: day.memory_peak,
+            worker_memory_peak: day.worker_peak,
+            cpu_milli: rounded(day.cpu * 1000.0 / day.seconds.max(f64::MIN_POSITIVE), 0),
+            waiting_seconds: rounded(day.waiting, 1),
+            accept_queue_peak: day.queue_peak,
+            memory_stalled_seconds: rounded(day.stalled, 1),
+            recycles: day.recycles,
+            restarts: day.restarts,
+            oom_kills: day.oom_kills,
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn of(gathered: &Gathered) -> Self {
+        let (from, until) = gathered.evidence.range().unwrap_or_default();
+        Self {
+            schema: SCHEMA,
+            verb: "report",
+            unit: gathered.unit.clone(),
+            from: rounded(from, 3),
+            until: rounded(until, 3),
+            watched_seconds: rounded(gathered.evidence.watched(), 1),
+            figures: Figures::of(&gathered.evidence),
+            findings: gathered.findings.iter().map(|finding| FindingAnswer::of(finding, 0.0)).collect(),
+            days: by_day(&gathered.days).into_values().map(|(at, day)| DayAnswer::of(at, &day)).collect(),
+            busiest_hour: gathered.days.busiest().map(|(hour, day)| DayAnswer::of(begin(hour), day)),
+            problems: gathered.problems.clone(),
+        }
+    }
+}

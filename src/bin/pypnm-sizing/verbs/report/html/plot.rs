@@ -1,0 +1,118 @@
+//! One plot in SVG, with its caption and its axes as words outside it.
+
+use std::fmt::Write as _;
+
+use super::{escaped, shown};
+
+/// A plot's own units; it is stretched to the width of the page.
+const WIDTH: f64 = 1000.0;
+
+const HEIGHT: f64 = 200.0;
+
+/// A plot being drawn: time to the right, values upwards from 0.
+pub(super) struct Plot {
+    from: f64,
+    until: f64,
+    highest: f64,
+    svg: String,
+}
+
+impl Plot {
+    pub(super) fn new(from: f64, until: f64, highest: f64) -> Self {
+        Self { from, until, highest: if highest > 0.0 { highest } else { 1.0 }, svg: String::new() }
+    }
+
+    fn x(&self, at: f64) -> f64 {
+        ((at - self.from) / (self.until - self.from).max(1.0) * WIDTH).clamp(0.0, WIDTH)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        HEIGHT - (value / self.highest * HEIGHT).clamp(0.0, HEIGHT)
+    }
+
+    /// Stretches that are marked.
+    pub(super) fn mark(&mut self, from: f64, until: f64) {
+        let (x, end) = (self.x(from), self.x(until));
+        let width = (end - x).max(1.5);
+        let _ = write!(
+            self.svg,
+            "<rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{HEIGHT}\" fill=\"var(--mark)\"/>"
+        );
+    }
+
+    /// A line through points, broken where more than `gap` seconds are missing.
+    pub(super) fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, gap: f64, colour: &str) {
+        let (mut path, mut before) = (String::new(), f64::NEG_INFINITY);
+        for (at, value) in points {
+            let letter = if at - before > gap { 'M' } else { 'L' };
+            let _ = write!(path, "{letter}{:.1} {:.1}", self.x(at), self.y(value));
+            before = at;
+        }
+        let _ = write!(
+            self.svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>"
+        );
+    }
+
+    /// Bars of `width` seconds.
+    pub(super) fn bars(&mut self, bars: impl Iterator<Item = (f64, f64)>, width: f64, colour: &str) {
+        let mut path = String::new();
+        for (at, value) in bars.filter(|(_, value)| *value > 0.0) {
+            let (x, end) = (self.x(at), self.x(at + width));
+            let _ = write!(path, "M{x:.1} {HEIGHT}V{:.1}H{:.1}V{HEIGHT}z", self.y(value), end.max(x + 0.6));
+        }
+        let _ = write!(self.svg, "<path d=\"{path}\" fill=\"{colour}\" fill-opacity=\".75\"/>");
+    }
+
+    /// From the lowest to the highest at each moment, faint.
+    pub(super) fn range(&mut self, ranges: impl Iterator<Item = (f64, (f64, f64))>, colour: &str) {
+        let mut path = String::new();
+        for (at, (lowest, highest)) in ranges.filter(|(_, (lowest, highest))| highest > lowest) {
+            let _ = write!(path, "M{:.1} {:.1}V{:.1}", self.x(at), self.y(lowest), self.y(highest));
+        }
+        let _ = write!(
+            self.svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-opacity=\".25\" stroke-width=\"1\"/>"
+        );
+    }
+
+    pub(super) fn limit(&mut self, value: f64) {
+        let y = self.y(value);
+        let _ = write!(
+            self.svg,
+            "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"var(--limit)\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"/>"
+        );
+    }
+
+    /// A small mark at the foot.
+    pub(super) fn tick(&mut self, at: f64, colour: &str) {
+        let x = self.x(at);
+        let _ = write!(
+            self.svg,
+            "<path d=\"M{x:.1} {HEIGHT}V{}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            HEIGHT - 10.0
+        );
+    }
+
+    pub(super) fn figure(self, out: &mut String, caption: &str, more: &str, amount: &dyn Fn(f64) -> String) {
+        let labels: String =
+            [1.0, 0.5, 0.0].map(|part| format!("<span>{}</span>", amount(self.highest * part))).concat();
+        let mut times = String::new();
+        for n in 0..=6u32 {
+            let at = self.from + (self.until - self.from) * f64::from(n) / 6.0;
+            let class = if n % 3 == 0 { "" } else { " class=\"few\"" };
+            let _ = write!(
+                times,
+                "<span{class}>{}</span>",
+                escaped(&shown(at, if self.until - self.from > 172_800.0 { "%a %d %b" } else { "%a %H:%M" }))
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<figure><figcaption>{caption} <span>{more}</span></figcaption><div class=\"plot\"><div class=\"y\">{labels}</div>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{caption}\">{}</svg>\
+             <div class=\"x\">{times}</div></div></figure>",
+            self.svg
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! Lines that a report leaves out, counted by reason, and the sentences about them.
+
+use std::collections::BTreeMap;
+
+use pypnm_sizing::watch::line::LONGEST;
+
+/// Units that are told apart in the same recordings.
+pub(super) const UNITS: usize = 16;
+
+/// Lines that were left out, and why.
+#[derive(Default)]
+pub(in super::super) struct LeftOut {
+    pub(in super::super) torn: u64,
+    pub(in super::super) foreign: u64,
+    pub(in super::super) schema: BTreeMap<u64, u64>,
+    pub(in super::super) long: u64,
+    pub(in super::super) late: u64,
+    pub(in super::super) twice: u64,
+    pub(in super::super) timeless: u64,
+    pub(in super::super) too_many_units: u64,
+    pub(in super::super) jumps: u64,
+    pub(in super::super) other_units: BTreeMap<String, u64>,
+}
+
+impl LeftOut {
+    /// What was left out, a sentence for each reason.
+    pub(in super::super) fn sentences(&self, chosen: Option<&str>) -> Vec<String> {
+        let lines = |count: u64| if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
+        let is = |count: u64| if count == 1 { "is" } else { "are" };
+        let was = |count: u64| if count == 1 { "was" } else { "were" };
+        let mut sentences = Vec::new();
+        let mut say = |count: u64, sentence: String| {
+            if count > 0 {
+                sentences.push(sentence);
+            }
+        };
+        say(
+            self.torn,
+            format!("{} {} torn or no JSON and {} left out", lines(self.torn), is(self.torn), was(self.torn)),
+        );
+        say(
+            self.foreign,
+            format!(
+                "{} {} JSON of something else and {} left out",
+                lines(self.foreign),
+                is(self.foreign),
+                was(self.foreign)
+            ),
+        );
+        for (schema, count) in &self.schema {
+            say(
+                *count,
+                format!(
+                    "{} {} of schema {schema}, which this version does not know, and {} left out",
+                    lines(*count),
+                    is(*count),
+                    was(*count)
+                ),
+            );
+        }
+        say(
+            self.long,
+            format!(
+                "{} {} longer than {LONGEST} bytes and {} left out",
+                lines(self.long),
+                is(self.long),
+                was(self.long)
+            ),
+        );
+        say(
+            self.timeless,
+            format!(
+                "{} {} no time and {} left out",
+                lines(self.timeless),
+                if self.timeless == 1 { "has" } else { "have" },
+                was(self.timeless)
+            ),
+        );
+        say(
+            self.late,
+            format!("{} came too late to be put in order and {} left out", lines(self.late), was(self.late)),
+        );
+        say(
+            self.twice,
+            format!(
+                "{} {} of a time that another line covers and {} counted once",
+                lines(self.twice),
+                is(self.twice),
+                was(self.twice)
+            ),
+        );
+        say(
+            self.jumps,
+            format!(
+                "the calendar jumped {}; the watch's own clock counts",
+                if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
+            ),
+        );
+        say(
+            self.too_many_units,
+            format!(
+                "{} {} of more than {UNITS} units and {} left out",
+                lines(self.too_many_units),
+                is(self.too_many_units),
+                was(self.too_many_units)
+            ),
+        );
+        for unit in self.other_units.keys() {
+            let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
+            sentences.push(format!("{here}the recordings hold {unit} too: --unit=\"{unit}\""));
+        }
+        sentences
+    }
+}

@@ -1,0 +1,103 @@
+//! Growth that a lower recycle limit would contain. Pure.
+
+use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
+use crate::policy::RECYCLE_SMALL;
+use crate::watch::evidence::{Evidence, Growth};
+use crate::watch::text::{duration, interval, mib, per_hour};
+use crate::watch::{number, whole};
+
+/// A worker may grow by a quarter of what it began with before it is recycled.
+const GROWTH_ALLOWED: f64 = 0.25;
+/// Of what a worker began with, what must have been added while watched: less is warming up that has not quite ended.
+const TO_MATTER: f64 = 0.02;
+/// Growth that takes longer than a week to matter is left to the next update of the machine.
+const SLOW: f64 = 7.0 * 86_400.0;
+/// The recycle limit below which a worker is hardly up before it goes again.
+const LEAST_LIMIT: u32 = 100;
+
+/// Growth that a lower recycle limit would contain.
+pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup: &Setup) -> Finding {
+    let remark = |reason| Finding::remark(Topic::Growth, reason);
+    let Some(growth) = growth else {
+        let needed = duration(evidence.block_length() * 6.0);
+        return remark(format!(
+            "growth: unknown until the workers have been watched for {needed} without a restart"
+        ));
+    };
+    let (slope, who) = match &growth.single {
+        Some(single) => {
+            let others = per_hour(single.others);
+            (
+                single.slope,
+                format!(
+                    "worker {} alone grows by {} (the others by {others})",
+                    single.pid,
+                    interval(&single.slope)
+                ),
+            )
+        }
+        None => (growth.all, format!("a worker grows by {}", interval(&growth.all))),
+    };
+    let grown = slope.per_second * (growth.until - growth.from);
+    if !slope.lasting || grown < number(growth.baseline) * TO_MATTER {
+        return remark(format!("no lasting growth: {} a worker", interval(&growth.all)));
+    }
+    let allowed = number(growth.baseline) * GROWTH_ALLOWED;
+    let room = mib(whole(allowed));
+    let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
+    if let (Some(a_life), 1..) = (growth.a_life, limit) {
+        let age = evidence.recycle_age().unwrap_or(0.0);
+        let shown = format!(
+            "a worker grows by {} ({} to {}) in a life of {limit} requests, which took {} ({} per 1000 requests)",
+            mib(whole(a_life.value)),
+            mib(whole(a_life.low)),
+            mib(whole(a_life.high)),
+            duration(age),
+            mib(whole(a_life.value / f64::from(limit) * 1000.0))
+        );
+        if a_life.value <= allowed {
+            return remark(format!("{shown}; recycling contains it"));
+        }
+        let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
+        // The guide's number where that is enough.
+        let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
+        if lower >= limit {
+            return remark(format!("{shown}; a limit below {limit} would be of no use"));
+        }
+        let reason = format!("{shown}; {lower} requests keep it below {room}, a quarter of its size");
+        return recycle_at(setup, lower, &reason);
+    }
+    let until = allowed / slope.per_second;
+    let shown = format!("{who}, {room} (a quarter of its size) in {}", duration(until));
+    if until > SLOW {
+        return remark(format!("{shown}: too slow to matter"));
+    }
+    let lower = match limit {
+        0 => RECYCLE_SMALL,
+        above if above > RECYCLE_SMALL => RECYCLE_SMALL,
+        _ => (limit / 2).max(LEAST_LIMIT),
+    };
+    if limit != 0 && lower >= limit {
+        return remark(format!("{shown}; a limit below {limit} would be of no use"));
+    }
+    let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
+    let reason =
+        format!("{shown}; {now} and too few workers reached it while watched to say how much a request adds");
+    recycle_at(setup, lower, &reason)
+}
+
+/// The line that makes `lower` the recycle limit: in the guide's words where that does it.
+fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
+    let sized = setup.profile().limit_max_requests;
+    if (1..=lower).contains(&sized) {
+        let reason = format!("{reason}; the profile has {sized} already{NOT_IN_EFFECT}");
+        return Finding::remark(Topic::Growth, reason);
+    }
+    let investigated = setup.with(|settings| settings.investigate_memory_creep = true).limit_max_requests;
+    let line = if investigated == lower && sized != investigated {
+        "InvestigateMemoryCreep=yes".to_owned()
+    } else {
+        format!("LimitMaxRequests={lower}")
+    };
+    Finding::set(Topic::Growth, line, reason.to_owned())
+}

@@ -1,0 +1,91 @@
+//! What workers were measured to need, and how many of them the memory holds. Pure.
+
+use super::workers::fewer;
+use super::{Finding, Setup, Topic, workers};
+use crate::watch::MIB;
+use crate::watch::evidence::Epoch;
+use crate::watch::text::{gib, mib};
+
+/// More workers are advised only where so much of the memory stays free in the worst case, in tenths.
+const MARGIN: u64 = 9;
+
+/// Bytes that so many workers need at the worst that was seen: all but one at what 95 % of the samples don't exceed, one
+/// at its peak, and the processes that are no workers; or in proportion to the most that all of them had at once.
+pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
+    let count = u64::from(workers.max(1));
+    let one_at_its_peak = (count - 1).saturating_mul(epoch.worker_memory).saturating_add(epoch.worker_peak);
+    let seen = epoch.workers.max(1);
+    let usual = seen.saturating_mul(epoch.worker_memory).saturating_add(epoch.others_peak);
+    let above = epoch.total_peak.saturating_sub(usual);
+    let all_at_once = count.saturating_mul(epoch.worker_memory).saturating_add(above / seen * count);
+    one_at_its_peak.max(all_at_once).saturating_add(epoch.others_peak)
+}
+
+/// What a worker was measured to need.
+fn measured(epoch: &Epoch) -> String {
+    format!(
+        "a worker holds up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
+        mib(epoch.worker_memory),
+        mib(epoch.worker_peak),
+        workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
+        mib(needed(epoch, u32::try_from(epoch.workers).unwrap_or(u32::MAX)))
+    )
+}
+
+/// What was measured, where something else is advised.
+pub(super) fn memory_remark(epoch: &Epoch, setup: &Setup) -> Finding {
+    let reason = if epoch.memory_samples == 0 {
+        "memory a worker: not measured yet".to_owned()
+    } else {
+        format!("{} of {}", measured(epoch), gib(setup.memory))
+    };
+    Finding::remark(Topic::MemoryPerWorker, reason)
+}
+
+/// `MemoryPerWorker=` as measured, where the profile does not fit.
+pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
+    let topic = Topic::MemoryPerWorker;
+    if epoch.memory_samples == 0 {
+        return memory_remark(epoch, setup);
+    }
+    let now = setup.profile().workers;
+    let fit = |memory: u64| (1..=now).rev().find(|workers| needed(epoch, *workers) <= memory).unwrap_or(1);
+    let fits = fit(setup.memory);
+    if fits < now && setup.memory > 0 {
+        let each = needed(epoch, fits).div_ceil(u64::from(fits)).next_multiple_of(MIB);
+        let reason = format!("{}; {} hold {fits} of them, not {now}", measured(epoch), gib(setup.memory));
+        let then = setup.with(|settings| settings.memory_per_worker = Some(each)).workers;
+        if then < now {
+            return Finding::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
+        }
+        return fewer(setup, fits, now, &reason, topic);
+    }
+    if let Some(reach) = epoch.within_reach.filter(|reach| *reach < setup.memory) {
+        let fits = fit(reach);
+        if fits < now {
+            let reason = format!(
+                "{}; other programs on this host leave {} at times, which hold {fits} of them, not {now}",
+                measured(epoch),
+                gib(reach)
+            );
+            return fewer(setup, fits, now, &reason, topic);
+        }
+    }
+    if epoch.mean_worker_cpu() < 2.0 {
+        let reason = format!(
+            "the workers were idle ({:.1} % of a CPU each), which says nothing about the memory they need",
+            epoch.mean_worker_cpu()
+        );
+        return Finding::remark(topic, reason);
+    }
+    let reason = format!("{} of {}: the profile stays {}", measured(epoch), gib(setup.memory), workers(now));
+    Finding::remark(topic, reason)
+}
+
+/// Bytes that more workers may use: nine tenths of what the service may use, and of what the host had left beside other
+/// programs a tenth of that stays free too.
+pub(super) fn room(epoch: &Epoch, memory: u64) -> u64 {
+    let safe = memory / 10 * MARGIN;
+    let kept = memory - safe;
+    epoch.within_reach.map_or(safe, |reach| safe.min(reach.saturating_sub(kept)))
+}

@@ -1,0 +1,149 @@
+//! Fewer workers where memory or CPUs run out, more where demand is proven and there is room. Pure.
+
+use super::memory::{needed, room};
+use super::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
+use crate::policy::MOST_WORKERS;
+use crate::watch::evidence::Epoch;
+use crate::watch::text::{clock_range, duration, gib, mib, part};
+
+/// Fewer workers, because memory or CPUs run out.
+pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
+    let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
+    let of_time = |seconds| part(seconds, epoch.seconds);
+    let less = live.saturating_sub(1);
+    let (reason, time) = if let Some(killed) = epoch.killed {
+        let count = epoch.oom_kills;
+        let processes = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        (format!("the kernel killed {processes} of the service for want of memory"), killed)
+    } else if let Some(time) = epoch.stalled.proven {
+        (format!("tasks waited for memory in {}", of_time(epoch.memory_stalled)), time)
+    } else if let Some(time) = epoch.tight.proven {
+        (format!("it held over 90 % of its {} in {}", gib(setup.memory), of_time(epoch.memory_tight)), time)
+    } else if let Some(time) = epoch.full.proven.filter(|_| u64::from(live) > setup.cpus) {
+        let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
+        let reason = format!(
+            "no CPU was left in {}: {live} workers on {} only wait for each other",
+            of_time(epoch.cpu_full),
+            if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") }
+        );
+        return Some(fewer(setup, cpus, live, &reason, Topic::Workers).at(time));
+    } else {
+        return None;
+    };
+    if less == 0 {
+        let reason = format!("{reason}; one worker is the minimum: the service needs more memory");
+        return Some(Finding::remark(Topic::Workers, reason).at(time));
+    }
+    Some(fewer(setup, less, live, &reason, Topic::Workers).at(time))
+}
+
+/// `MaxWorkers=` lowered, or `Workers=` where the operator has set that.
+pub(super) fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
+    let sized = setup.profile().workers;
+    if sized <= cap {
+        let reason = format!("{reason}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized));
+        return Finding::remark(topic, reason);
+    }
+    let capped = setup.with(|settings| settings.max_workers = cap).workers;
+    let (setting, then) = if capped < live && setup.settings.workers.is_none() {
+        (format!("MaxWorkers={cap}"), capped)
+    } else {
+        (format!("Workers={cap}"), cap)
+    };
+    Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
+}
+
+/// More workers, where demand is proven and there is room.
+pub(super) fn demand(
+    epoch: &Epoch,
+    setup: &Setup,
+    block: f64,
+    clock: Option<&dyn Fn(f64) -> String>,
+) -> Finding {
+    let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX).max(1);
+    let length = duration(block);
+    let busiest = epoch.busiest.map_or_else(String::new, |(waiting, from, until)| {
+        let when = clock.map_or_else(String::new, |clock| format!(" ({})", clock_range(clock, from, until)));
+        format!("requests waited for a worker in {:.0} % of the busiest {length}{when}", waiting * 100.0)
+    });
+    let all = (epoch.from, epoch.until);
+    let remark = |reason| Finding::remark(Topic::Workers, reason);
+    let Some(time) = epoch.demand.proven else {
+        let why = if busiest.is_empty() {
+            format!("no {length} long enough to judge demand by")
+        } else if epoch.full.proven.is_some() {
+            format!("{busiest}; the CPUs are full, more workers would only wait")
+        } else {
+            format!("{busiest}: that proves no demand for more workers{}", unseen(epoch))
+        };
+        return remark(why).at(all);
+    };
+    let blocks = format!("{busiest}, and in {} such stretches in all", epoch.demand.count);
+    if epoch.demand_under_pressure > 0 {
+        return remark(format!("{blocks}; but memory was short at that time: no room for another worker"))
+            .at(time);
+    }
+    let free = epoch.free_cpus.percentile(50).unwrap_or(0);
+    let memory = room(epoch, setup.memory);
+    let shown = format!("{blocks}; {free} CPUs were free at that time");
+    if free == 0 {
+        return remark(format!("{shown}: no room for another worker")).at(time);
+    }
+    let sized = setup.profile().workers;
+    if sized > live {
+        return remark(format!("{shown}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)))
+            .at(time);
+    }
+    let most = MOST_WORKERS;
+    let free = u32::try_from(free).unwrap_or(u32::MAX);
+    // At most double at a time: the next watch can say more.
+    let wanted = live.saturating_add(free.min(live)).min(most);
+    if wanted <= live {
+        return remark(format!("{shown}; {most} workers are the guide's maximum")).at(time);
+    }
+    let fits = (live..=wanted).rev().find(|workers| needed(epoch, *workers) <= memory).unwrap_or(live);
+    if fits <= live {
+        let reason = format!(
+            "{shown}, but {} would need up to {} of the {} that are safe to use: no room for another worker",
+            workers(live + 1),
+            mib(needed(epoch, live + 1)),
+            gib(memory)
+        );
+        return remark(reason).at(time);
+    }
+    let shown = format!(
+        "{shown}, and {} would need up to {} of {}",
+        workers(fits),
+        mib(needed(epoch, fits)),
+        gib(memory)
+    );
+    let then = setup.with(|settings| settings.max_workers = fits).workers;
+    if then <= live {
+        return match setup.settings.workers {
+            Some(_) => Finding::set(
+                Topic::Workers,
+                format!("Workers={fits}"),
+                format!("{shown}: concurrency demand is proven"),
+            )
+            .at(time),
+            None => remark(format!(
+                "{shown}: demand is proven, but the guide gives {} for {} and {} CPUs",
+                workers(then),
+                gib(setup.memory),
+                setup.cpus
+            ))
+            .at(time),
+        };
+    }
+    let reason = format!("{shown}: concurrency demand is proven; this gives {}", workers(then));
+    Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason).at(time)
+}
+
+/// What can't be seen.
+fn unseen(epoch: &Epoch) -> &'static str {
+    if epoch.queued > 0.0 || epoch.queue_peak > 0 {
+        ""
+    } else {
+        "; requests that wait for a modem inside a worker, or on a connection kept open, show in no queue"
+    }
+}
