@@ -1,5 +1,6 @@
 """handover, the shell script: which interpreter starts which script."""
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,7 +86,8 @@ class Script(unittest.TestCase):
 
     def reload(self, command):
         """A process with this command line is asked to reload: the script, which waits, and the process."""
-        main = subprocess.Popen(command, stdout=subprocess.PIPE)
+        # A shell can't trap a signal that it was started to ignore, as below nohup.
+        main = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
         self.addCleanup(main.stdout.close)
         self.addCleanup(main.wait)
         self.addCleanup(main.kill)
