@@ -46,7 +46,7 @@ impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, owner, mode, is_foreign } = self;
         if *is_foreign {
-            write!(f, "{path} belongs to user {owner}, who could lead root by it")
+            write!(f, "{path} belongs to user {owner}, who could use it to influence root")
         } else {
             let who = if mode & 0o002 != 0 { "everybody" } else { "its group" };
             write!(f, "{path} can be written by {who} (mode {mode:04o})")
@@ -116,7 +116,7 @@ mod tests {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),
         };
-        assert_eq!(said(0o040_755, 997), "/run/x belongs to user 997, who could lead root by it");
+        assert_eq!(said(0o040_755, 997), "/run/x belongs to user 997, who could use it to influence root");
         assert_eq!(said(0o042_775, 0), "/run/x can be written by its group (mode 2775)");
         assert_eq!(said(0o041_777, 0), "/run/x can be written by everybody (mode 1777)");
     }

@@ -66,7 +66,7 @@ impl Place {
             line(&format!("User={user}"));
             line(&format!("Group={group}"));
         }
-        line("# env(1) finds the program in its environment.");
+        line("# The launcher finds the program in its environment.");
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
         if !self.address.is_empty() {
             line("# The address to listen on; EnvironmentFile= takes precedence.");
