@@ -63,7 +63,7 @@ impl Recorder {
         match self.write(&name, line) {
             Ok(()) => {
                 if self.lost > 0 {
-                    remark(&format!("recording again; {} lines were lost", self.lost));
+                    remark(&format!("recording again; lines lost: {}", self.lost));
                     self.lost = 0;
                 }
                 if self.total > self.keep {
