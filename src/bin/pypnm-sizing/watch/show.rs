@@ -1,14 +1,14 @@
 //! The ledger for people: the screen, a line a sample, the summary at the end. Pure text.
 
+mod table;
+
 use std::fmt::Write as _;
 
 use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
-use pypnm_sizing::watch::line::Process;
 use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
-use pypnm_sizing::watch::trend::Slope;
-use pypnm_sizing::watch::{MIB, number};
+use pypnm_sizing::watch::number;
 
 /// All that is shown beside the evidence.
 pub(super) struct Context<'a> {
@@ -78,11 +78,11 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     if rows > 15 {
         table.add(Style::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
     }
-    table.add(Style::Bold, heading(columns));
+    table.add(Style::Bold, table::heading(columns));
 
     // Where all doesn't fit, remarks make room first, then processes; what is to be set stays.
     let room = rows.saturating_sub(out.lines.len() + below.len());
-    let processes = processes(evidence, columns);
+    let processes = table::processes(evidence, columns);
     let (to_set, remarks) = advice(context.findings, columns);
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
     let found = with_remarks(to_set, remarks, wanted);
@@ -227,89 +227,6 @@ fn recycle_line(evidence: &Evidence) -> String {
     line
 }
 
-/// A column: its heading, its width, and whether it goes early where the terminal is narrow.
-const COLUMNS: [(&str, usize, u8); 9] = [
-    ("PID", 7, 0),
-    ("ROLE", 8, 4),
-    ("RSS", 7, 0),
-    ("PSS", 7, 2),
-    ("USS", 7, 7),
-    ("PEAK", 7, 6),
-    ("GROWTH/h", 14, 3),
-    ("CPU%", 6, 1),
-    ("AGE", 10, 5),
-];
-
-/// The columns shown, by their places; what doesn't fit goes, the least important first.
-fn shown(columns: usize) -> Vec<(usize, usize)> {
-    let mut shown: Vec<(usize, usize, u8)> =
-        COLUMNS.iter().enumerate().map(|(index, (_, width, rank))| (index, *width, *rank)).collect();
-    while shown.iter().map(|(_, width, _)| width).sum::<usize>() > columns {
-        let Some(least) = shown.iter().map(|(_, _, rank)| *rank).max().filter(|rank| *rank > 0) else {
-            break;
-        };
-        shown.retain(|(_, _, rank)| *rank != least);
-    }
-    shown.into_iter().map(|(index, width, _)| (index, width)).collect()
-}
-
-fn row(columns: usize, cells: &[String; 9]) -> String {
-    let cell = |(index, width)| cells.get(index).map(|cell| format!("{cell:>width$}"));
-    shown(columns).into_iter().filter_map(cell).collect()
-}
-
-fn heading(columns: usize) -> String {
-    row(columns, &COLUMNS.map(|(heading, _, _)| heading.to_owned()))
-}
-
-/// The processes, a line each: the workers, then the others.
-fn processes(evidence: &Evidence, columns: usize) -> Vec<String> {
-    let growth = |process: &Process| {
-        let life = evidence.workers.iter().find(|life| life.is(process))?;
-        life.growth.as_ref().map(growth_cell)
-    };
-    evidence.last().processes.iter().map(|process| row(columns, &cells(process, growth(process)))).collect()
-}
-
-fn cells(process: &Process, growth: Option<String>) -> [String; 9] {
-    let mib = |bytes: u64| bytes.div_ceil(MIB).to_string();
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    [
-        process.pid.to_string(),
-        process.role.word().to_owned(),
-        mib(process.rss),
-        or_dash(process.pss.map(mib)),
-        or_dash(process.uss.map(mib)),
-        or_dash(process.peak_rss.map(mib)),
-        or_dash(growth),
-        or_dash(process.cpu_percent.map(|cpu| format!("{cpu:.0}"))),
-        age(process.age_seconds),
-    ]
-}
-
-/// `+12.3±4.5`, in MiB an hour.
-fn growth_cell(growth: &Slope) -> String {
-    let mib = |per_second: f64| per_second * 3600.0 / number(MIB);
-    let half = mib(growth.high - growth.low) / 2.0;
-    let digits = usize::from(half < 10.0 && mib(growth.per_second).abs() < 1000.0);
-    if half.is_finite() {
-        format!("{:+.digits$}±{half:.digits$}", mib(growth.per_second) + 0.0)
-    } else {
-        "?".to_owned()
-    }
-}
-
-/// `1:02:11`, `2:11`, `3d 4h`.
-fn age(seconds: f64) -> String {
-    let seconds = pypnm_sizing::watch::whole(seconds);
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match hours {
-        0 => format!("{minutes}:{rest:02}"),
-        1..48 => format!("{hours}:{minutes:02}:{rest:02}"),
-        _ => format!("{}d {}h", hours / 24, hours % 24),
-    }
-}
-
 /// What to set, below its heading; and what else was found, the lines of each remark by themselves.
 fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
@@ -438,101 +355,4 @@ fn painted(style: Style, line: &str, colours: bool) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Context, Evidence, Finding, MIB, Process, screen};
-    use pypnm_sizing::watch::advice::Topic;
-    use pypnm_sizing::watch::evidence::BLOCK;
-    use pypnm_sizing::watch::line::Line;
-    use pypnm_sizing::watch::role::Role;
-
-    fn evidence(workers: u64) -> Evidence {
-        let mut evidence = Evidence::new(BLOCK);
-        for at in 1..50u32 {
-            let process = |pid| Process {
-                pid,
-                role: if pid == 1 { Role::Parent } else { Role::Worker },
-                age_seconds: f64::from(at),
-                rss: 235 * MIB,
-                pss: Some(170 * MIB),
-                uss: Some(162 * MIB),
-                peak_rss: Some(235 * MIB),
-                cpu_ms: Some(u64::from(at) * 900),
-                ..Process::default()
-            };
-            let line = Line {
-                service: "pypnm.service".into(),
-                workers,
-                processes: (1..=workers + 1).map(process).collect(),
-                memory: (workers + 1) * 170 * MIB,
-                memory_limit: 8 << 30,
-                memory_limit_source: "/sys/fs/cgroup/system.slice/pypnm.service/memory.max".into(),
-                accept_queue: Some(2),
-                ..Line::default()
-            };
-            evidence.take(line, f64::from(at), 1.0);
-        }
-        evidence.compute_growth();
-        evidence
-    }
-
-    fn context(findings: &[Finding]) -> Context<'_> {
-        Context { interval: 2.0, findings, no_shares: None, cost: Some(0.42), letters: false, colours: false }
-    }
-
-    fn finding(line: Option<&str>, word: &str) -> Finding {
-        Finding {
-            topic: Topic::Workers,
-            line: line.map(str::to_owned),
-            reason: format!("{word} ").repeat(30),
-            time: None,
-        }
-    }
-
-    #[test]
-    fn a_screen_of_any_size() {
-        let evidence = evidence(8);
-        let findings = [finding(Some("MaxWorkers=6"), "set ≥"), finding(None, "one"), finding(None, "two")];
-        let context = context(&findings);
-        for columns in 1..140 {
-            for rows in 1..50 {
-                let shown = screen(&evidence, &context, columns, rows);
-                assert!(shown.len() <= rows, "{columns}×{rows}: {} lines", shown.len());
-                let widest = shown.iter().map(|line| line.chars().count()).max();
-                assert!(widest <= Some(columns), "{columns}×{rows}: {widest:?} columns");
-                let has = |text: &str| shown.iter().any(|line| line.contains(text));
-                if columns >= 60 && rows >= 12 {
-                    assert!(
-                        has("MaxWorkers=6") && has("watching costs 0.42 %"),
-                        "{columns}×{rows}: {shown:#?}"
-                    );
-                    assert!(columns < 72 || has("memory.max"), "{columns}×{rows}: {shown:#?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn eighty_by_twenty_four() {
-        let all = evidence(8);
-        let findings = [finding(None, "one"), finding(None, "two"), finding(None, "three")];
-        let shown = screen(&all, &context(&findings), 80, 24);
-        assert_eq!(shown.iter().filter(|line| line.contains(" worker ")).count(), 8, "{shown:#?}");
-        assert!(shown.iter().any(|line| line == "  - 2 remarks in the summary"), "{shown:#?}");
-        assert!(!shown.iter().any(|line| line.contains("two")), "whole remarks only: {shown:#?}");
-        // More workers than rows.
-        let shown = screen(&evidence(40), &context(&findings), 80, 24);
-        assert!(
-            shown.iter().any(|line| line.starts_with("    and ") && line.ends_with(" more")),
-            "{shown:#?}"
-        );
-        assert!(shown.iter().any(|line| line == "nothing to set"), "{shown:#?}");
-    }
-
-    #[test]
-    fn ascii_alone_where_the_terminal_has_nothing_else() {
-        let findings = [finding(Some("MaxWorkers=6"), "≥ ≤ ± ü")];
-        let context = Context { letters: true, ..context(&findings) };
-        let shown = screen(&evidence(2), &context, 80, 24).join("\n");
-        assert!(shown.is_ascii() && shown.contains(">= <= +- ?"), "{shown}");
-    }
-}
+mod tests;

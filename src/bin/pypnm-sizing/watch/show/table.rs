@@ -1,0 +1,90 @@
+//! The table of processes on the screen: its columns, and what goes where the terminal is narrow.
+
+use pypnm_sizing::watch::evidence::Evidence;
+use pypnm_sizing::watch::line::Process;
+use pypnm_sizing::watch::trend::Slope;
+use pypnm_sizing::watch::{MIB, number};
+
+/// A column: its heading, its width, and whether it goes early where the terminal is narrow.
+const COLUMNS: [(&str, usize, u8); 9] = [
+    ("PID", 7, 0),
+    ("ROLE", 8, 4),
+    ("RSS", 7, 0),
+    ("PSS", 7, 2),
+    ("USS", 7, 7),
+    ("PEAK", 7, 6),
+    ("GROWTH/h", 14, 3),
+    ("CPU%", 6, 1),
+    ("AGE", 10, 5),
+];
+
+/// The columns shown, by their places; what doesn't fit goes, the least important first.
+fn shown(columns: usize) -> Vec<(usize, usize)> {
+    let mut shown: Vec<(usize, usize, u8)> =
+        COLUMNS.iter().enumerate().map(|(index, (_, width, rank))| (index, *width, *rank)).collect();
+    while shown.iter().map(|(_, width, _)| width).sum::<usize>() > columns {
+        let Some(least) = shown.iter().map(|(_, _, rank)| *rank).max().filter(|rank| *rank > 0) else {
+            break;
+        };
+        shown.retain(|(_, _, rank)| *rank != least);
+    }
+    shown.into_iter().map(|(index, width, _)| (index, width)).collect()
+}
+
+fn row(columns: usize, cells: &[String; 9]) -> String {
+    let cell = |(index, width)| cells.get(index).map(|cell| format!("{cell:>width$}"));
+    shown(columns).into_iter().filter_map(cell).collect()
+}
+
+/// The names of the columns shown.
+pub(super) fn heading(columns: usize) -> String {
+    row(columns, &COLUMNS.map(|(heading, _, _)| heading.to_owned()))
+}
+
+/// The processes, a line each: the workers, then the others.
+pub(super) fn processes(evidence: &Evidence, columns: usize) -> Vec<String> {
+    let growth = |process: &Process| {
+        let life = evidence.workers.iter().find(|life| life.is(process))?;
+        life.growth.as_ref().map(growth_cell)
+    };
+    evidence.last().processes.iter().map(|process| row(columns, &cells(process, growth(process)))).collect()
+}
+
+fn cells(process: &Process, growth: Option<String>) -> [String; 9] {
+    let mib = |bytes: u64| bytes.div_ceil(MIB).to_string();
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        process.pid.to_string(),
+        process.role.word().to_owned(),
+        mib(process.rss),
+        or_dash(process.pss.map(mib)),
+        or_dash(process.uss.map(mib)),
+        or_dash(process.peak_rss.map(mib)),
+        or_dash(growth),
+        or_dash(process.cpu_percent.map(|cpu| format!("{cpu:.0}"))),
+        age(process.age_seconds),
+    ]
+}
+
+/// `+12.3±4.5`, in MiB an hour.
+fn growth_cell(growth: &Slope) -> String {
+    let mib = |per_second: f64| per_second * 3600.0 / number(MIB);
+    let half = mib(growth.high - growth.low) / 2.0;
+    let digits = usize::from(half < 10.0 && mib(growth.per_second).abs() < 1000.0);
+    if half.is_finite() {
+        format!("{:+.digits$}±{half:.digits$}", mib(growth.per_second) + 0.0)
+    } else {
+        "?".to_owned()
+    }
+}
+
+/// `1:02:11`, `2:11`, `3d 4h`.
+fn age(seconds: f64) -> String {
+    let seconds = pypnm_sizing::watch::whole(seconds);
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{rest:02}"),
+        1..48 => format!("{hours}:{minutes:02}:{rest:02}"),
+        _ => format!("{}d {}h", hours / 24, hours % 24),
+    }
+}
