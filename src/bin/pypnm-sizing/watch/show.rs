@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
-use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
 use pypnm_sizing::watch::number;
+use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
 
 /// All that is shown beside the evidence.
 pub(super) struct Context<'a> {
