@@ -80,7 +80,9 @@ def units_of_others(e2e):
         equal(restarted(m), (1, 0), "a unit of another generator with MemoryMax=2G")
         equal(m.show("pypnm.service", "Restart"), "no", "Restart= of another generator's unit")
 
-        m.run("systemctl stop pypnm.service; rm /etc/systemd/system-generators/other")
+        # A transient unit can't take the name of one that has a file or is still remembered as failed.
+        m.run("systemctl stop pypnm.service; systemctl reset-failed; rm /etc/systemd/system-generators/other")
+        m.run("rm -f /usr/lib/systemd/system/pypnm.service")
         m.systemctl("daemon-reload")
         m.run(f"systemd-run --quiet --unit=pypnm.service -p Type=exec -p MemoryMax=2G {STAND_IN}")
         equal(numbers(m), (1, 0), "a transient unit with MemoryMax=2G")
