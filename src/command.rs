@@ -1,9 +1,9 @@
 //! What a command line starts, and the flags on it that decide workers and recycle limit. Pure.
 //!
 //! Two programs are known: `pypnm serve` (and its sister `pypnm-cmts serve`), whose parser is Python's argparse, and
-//! `uvicorn`, whose parser is click; both directly, by a Python interpreter's `-m`, as a
-//! script of one, or behind env(1) and the wrappers of this package. What else a
-//! service starts (a shell, a wrapper, another server) may do anything, and counts as [`Program::Unknown`].
+//! `uvicorn`, whose parser is click; both directly, by a Python interpreter's `-m`, as a script of one, or behind env(1) and
+//! the wrappers of this package. What else a service starts (a shell, sudo, a wrapper, another server) may do anything, and
+//! counts as [`Program::Unknown`].
 
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 
@@ -16,6 +16,17 @@ pub enum Program {
     Uvicorn,
     /// Something whose effect on the workers cannot be seen from its words.
     Unknown,
+}
+
+/// What env(1) does to the environment before it executes its command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'w> {
+    /// It empties it (`-i`, `--ignore-environment`, `-`).
+    Clear,
+    /// It takes a variable away (`-u NAME`, `--unset=NAME`).
+    Unset(&'w str),
+    /// It assigns one (`NAME=value`).
+    Assign(&'w str, &'w str),
 }
 
 /// Takes the words of one command, one after the other, as the program would see them.
@@ -44,8 +55,16 @@ enum State {
     Module,
     /// `pypnm`, whose verb comes next.
     Verb,
-    /// A program that executes the command after its own options and assignments (env(1)).
+    /// A program that executes the command after its own options.
     Wrapper,
+    /// env(1), which executes the command after its options and assignments.
+    Env,
+    /// The same after its options.
+    EnvAssignments,
+    /// The variable that its `-u` takes away.
+    EnvUnset,
+    /// The value of another option of its.
+    EnvValue,
     /// `pypnm-sizing`, whose `exec` is such a program.
     Helper,
     Known(Program),
@@ -82,8 +101,11 @@ impl CommandReader {
             },
             State::PythonValue => State::Python,
             State::Module => module(word),
-            State::Wrapper if word.starts_with('-') || word.contains('=') => State::Wrapper,
-            State::Wrapper => *by_name(word),
+            State::Wrapper if word.starts_with('-') => State::Wrapper,
+            State::Env if word.starts_with('-') => env_option(word, &mut |_| {}),
+            State::EnvUnset | State::EnvValue => State::Env,
+            State::Env | State::EnvAssignments if word.contains('=') => State::EnvAssignments,
+            State::Wrapper | State::Env | State::EnvAssignments => *by_name(word),
             State::Helper if word == "exec" => State::Wrapper,
             State::Verb if word == "serve" => State::Known(Program::Pypnm),
             State::Helper | State::Verb => State::Known(Program::Unknown),
@@ -94,9 +116,20 @@ impl CommandReader {
         None
     }
 
-    /// Whether env(1) or the like takes the next word for an assignment (`NAME=value`), where it is one.
-    pub fn takes_assignment(&self) -> bool {
-        self.state == State::Wrapper
+    /// Calls `visit` for what env(1) does to the environment by the next word.
+    pub fn changes<'w>(&self, word: &'w str, visit: &mut dyn FnMut(Change<'w>)) {
+        match self.state {
+            State::Env if word.starts_with('-') => {
+                env_option(word, visit);
+            }
+            State::EnvUnset => visit(Change::Unset(word)),
+            State::Env | State::EnvAssignments => {
+                if let Some((name, value)) = word.split_once('=') {
+                    visit(Change::Assign(name, value));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// What the command starts, by the words so far.
@@ -153,12 +186,60 @@ fn is_flag(program: Program, name: &str, flag: &str) -> bool {
     name == flag || abbreviated
 }
 
+/// Calls `visit` for what an option of env(1) does, as GNU's and busybox' have them. What comes after it; with `-S`, which
+/// splits its value into words, nothing is known.
+fn env_option<'w>(word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> State {
+    const UNKNOWN: State = State::Known(Program::Unknown);
+    if let Some(long) = word.strip_prefix("--") {
+        let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+        // getopt_long(3) takes any unique beginning for the whole.
+        let is = |option: &str, least: &str| option.starts_with(name) && name.starts_with(least);
+        return match value {
+            None if name.is_empty() => State::EnvAssignments,
+            None if is("ignore-environment", "ignore-e") => {
+                visit(Change::Clear);
+                State::Env
+            }
+            None if is("unset", "u") => State::EnvUnset,
+            None if is("chdir", "c") || is("argv0", "a") => State::EnvValue,
+            Some(name) if is("unset", "u") => {
+                visit(Change::Unset(name));
+                State::Env
+            }
+            _ if is("split-string", "s") || is("help", "h") || is("version", "ve") => UNKNOWN,
+            _ => State::Env,
+        };
+    }
+    if word == "-" {
+        visit(Change::Clear);
+        return State::EnvAssignments;
+    }
+    for (at, option) in word.char_indices().skip(1) {
+        let value = word.get(at + option.len_utf8()..).unwrap_or_default();
+        match option {
+            'i' => visit(Change::Clear),
+            '0' | 'v' => {}
+            'u' | 'C' | 'a' if value.is_empty() => {
+                return if option == 'u' { State::EnvUnset } else { State::EnvValue };
+            }
+            'u' => {
+                visit(Change::Unset(value));
+                return State::Env;
+            }
+            'C' | 'a' => return State::Env,
+            _ => return UNKNOWN,
+        }
+    }
+    State::Env
+}
+
 /// By the last step of a path.
 fn by_name(path: &str) -> &'static State {
     match path.rsplit('/').next().unwrap_or_default() {
         "pypnm" | "pypnm-cmts" => &State::Verb,
         "uvicorn" => &State::Known(Program::Uvicorn),
-        "env" | "handover" | "pypnm_handover" => &State::Wrapper,
+        "env" => &State::Env,
+        "handover" | "pypnm_handover" => &State::Wrapper,
         "pypnm-sizing" => &State::Helper,
         name if is_python(name) => &State::Python,
         _ => &State::Known(Program::Unknown),
@@ -182,7 +263,7 @@ fn module(name: &str) -> State {
 
 #[cfg(test)]
 mod tests {
-    use super::{CommandReader, Program};
+    use super::{Change, CommandReader, Program};
 
     fn read(command: &str) -> (Program, Vec<String>) {
         let mut reader = CommandReader::default();
@@ -253,18 +334,47 @@ mod tests {
     }
 
     #[test]
-    fn assignments_of_env() {
+    fn what_env_does_to_the_environment() {
         let of = |command: &str| {
-            let mut reader = CommandReader::default();
-            let words = command.split(' ').filter(|word| {
-                let takes = reader.takes_assignment() && word.contains('=');
+            let (mut reader, mut changes) = (CommandReader::default(), Vec::new());
+            for word in command.split(' ') {
+                reader.changes(word, &mut |change| {
+                    changes.push(match change {
+                        Change::Clear => "clear".to_owned(),
+                        Change::Unset(name) => format!("-{name}"),
+                        Change::Assign(name, value) => format!("{name}={value}"),
+                    });
+                });
                 reader.word(word);
-                takes
-            });
-            words.collect::<Vec<_>>().join(" ")
+            }
+            (reader.program(), changes.join(" "))
         };
-        assert_eq!(of("/usr/bin/env -i A=1 B=2 uvicorn C=3"), "A=1 B=2");
-        assert_eq!(of("uvicorn A=1"), "");
+        for (options, changes) in [
+            ("A=1 B=2", "A=1 B=2"),
+            ("-i A=1", "clear A=1"),
+            ("-", "clear"),
+            ("- A=1", "clear A=1"),
+            ("--ignore-environment", "clear"),
+            ("--ignore-e -- A=", "clear A="),
+            ("--ignore-signal", ""),
+            ("-u A -uB --unset=C --unset D --un E", "-A -B -C -D -E"),
+            ("-iuA -v0 -C /x --chdir /y --chdir=/z -a b", "clear -A"),
+            ("--default-signal=PIPE --debug", ""),
+            ("-i env -u A", "clear -A"),
+        ] {
+            for command in ["uvicorn C=3 -i", "pypnm serve -u"] {
+                let program = if command.starts_with('u') { Program::Uvicorn } else { Program::Pypnm };
+                let read = of(&format!("/usr/bin/env {options} {command}"));
+                assert_eq!(read, (program, changes.to_owned()), "{options} {command}");
+            }
+        }
+        for command in
+            ["-S uvicorn", "-iSuvicorn", "--split-string=-i uvicorn", "--version uvicorn", "-x uvicorn"]
+        {
+            assert_eq!(of(&format!("env {command}")).0, Program::Unknown, "{command}");
+        }
+        assert_eq!(of("uvicorn A=1").1, "");
+        assert_eq!(of("/usr/lib/pypnm-sizing/handover -i A=1 pypnm serve").1, "", "no option of its");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use crate::names::{self, HELPER, RUNTIME_DIRECTORY};
-use crate::overrides::SingleWorker;
+use crate::overrides::{Effect, Override, SingleWorker};
 use crate::parse::quantity::{Cpus, Gb, Gib};
 use crate::parse::syntax::{Item, items};
 use crate::problem::Source;
@@ -188,6 +188,13 @@ fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     writeln!(out, "# Memory   {} = {} GiB ({})", Gb(memory), Gib(memory), memory_reason(unit))?;
     writeln!(out, "# Workers  {}: {}", profile.workers, workers_reason(unit))?;
     writeln!(out, "# Recycle  {}: {}", profile.limit_max_requests, limit_reason(unit))?;
+    // What keeps the numbers below from arriving.
+    let is_in_the_way = |found: &&Override| {
+        matches!(found.effect, Effect::Withheld | Effect::NoHandOver | Effect::Unset { .. })
+    };
+    for found in unit.overrides.list.iter().filter(is_in_the_way) {
+        writeln!(out, "# Override {}", one_line(found.to_string()))?;
+    }
     for problem in sizing.problems.iter().take(MOST_WARNINGS) {
         writeln!(out, "# Warning  {}", one_line(problem.to_string()))?;
     }
@@ -236,5 +243,14 @@ mod tests {
             assert_eq!(read.env_file, format!("/run/pypnm-sizing/{name}.env"));
             assert_eq!(read.restart.is_some(), drop_in.restart.is_some());
         }
+    }
+
+    #[test]
+    fn a_single_workers_restart_is_read_back_and_its_environment_is_by_name() {
+        let text = "[Service]\nEnvironment=UVICORN_WORKERS=1\nEnvironment=OTHER=2\nRestart=always\n";
+        let read = DropIn::read(text.as_bytes(), "a.service");
+        assert!(read.restart.is_some() && DropIn::read(b"[Service]\n", "a.service").restart.is_none());
+        let environment: Vec<_> = read.environment().into_iter().collect();
+        assert_eq!(environment, [("UVICORN_WORKERS".to_owned(), "1".to_owned())]);
     }
 }

@@ -365,4 +365,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_is_named_where_several_targets_are_the_lowest() {
+        let with = |cpus, memory, per_worker| {
+            let settings =
+                PolicySettings { memory_per_worker: Some(per_worker), ..PolicySettings::default() };
+            let profile = profile(cpus, memory, &settings);
+            (profile.lowest_target(), profile.workers_step)
+        };
+        assert_eq!(
+            with(2, 32 * GB, 16 * GB),
+            (2, WorkersStep::Cpus),
+            "as many by MemoryPerWorker= as by the CPUs"
+        );
+        assert_eq!(with(4, 32 * GB, 16 * GB), (2, WorkersStep::MemoryPerWorker));
+        assert_eq!(with(4, 8 * GB, 4 * GB), (2, WorkersStep::Memory), "as many as by the guardrail");
+        assert_eq!(with(2, 8 * GB, GB), (2, WorkersStep::Cpus), "as many by the guardrail as by the CPUs");
+        let by_hand = PolicySettings { workers: Some(7), ..PolicySettings::default() };
+        assert_eq!(profile(3, 32 * GB, &by_hand).lowest_target(), 3, "whatever the operator sets");
+    }
 }

@@ -334,3 +334,24 @@ fn colours_on_a_terminal_only() {
     let piped = helper().arg("show").env("TERM", "xterm").output().unwrap();
     assert!(!piped.stdout.contains(&0x1b));
 }
+
+/// To a monitoring system 2 is CRITICAL: what went wrong with the check itself is UNKNOWN.
+#[test]
+fn check_that_fails_is_unknown() {
+    for arguments in [
+        "check --bad",
+        "--bad check",
+        "--cpus 4 check",
+        "--root=/no/such check",
+        "check --unit=a/b",
+        "check x",
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(3), "{arguments}: {output:?}");
+    }
+    assert_eq!(run("--bad explain").status.code(), Some(2));
+    assert_eq!(run("--root check explain --bad").status.code(), Some(2), "a directory of that name");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = helper().arg("check").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}

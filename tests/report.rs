@@ -279,3 +279,46 @@ fn adoption_writes_one_file_that_counts_and_says_what_changes() {
     assert!(String::from_utf8_lossy(&again.stdout).contains("Nothing to set"), "{again:?}");
     assert!(Path::new(&dir.path().join("etc/pypnm/sizing.conf.d/60-measured.conf")).exists());
 }
+
+/// Whoever could write a recording decides nothing but what is seen of a unit.
+#[test]
+fn a_recordings_names_are_shown_and_do_nothing() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let name = "x]\n[Sizing]\nWorkers=64\n#\u{1b}]0;X\u{7}\u{202e}.service";
+    let foreign: Vec<String> = (0..720)
+        .map(|n| {
+            let mut line = line(n, 95.0, 0.0);
+            line["service"] = json!(name);
+            line.to_string()
+        })
+        .collect();
+    let foreign = foreign.join("\n");
+    let root = format!("--root={}", dir.path().display());
+    for arguments in [vec!["-"], vec!["--write-advice", "-"]] {
+        let output = report(&[&[root.as_str()][..], &arguments].concat(), foreign.as_bytes());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output:?}");
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{text:?}");
+        assert!(!text.contains("\nWorkers=64"), "{text:?}");
+    }
+    let adopt = report(&[&root, "--adopt", "-"], foreign.as_bytes());
+    let said = String::from_utf8_lossy(&adopt.stderr).into_owned();
+    assert!(adopt.status.code() == Some(2) && said.contains("is not sized here"), "{adopt:?}");
+    assert!(!dir.path().join("etc").exists(), "it would count for other units");
+}
+
+/// A FIFO ends with its first reader, so it is opened once.
+#[test]
+fn a_fifo_is_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let pipe = dir.path().join("pipe").display().to_string();
+    assert!(Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()));
+    let text = lines(100, 5.0, 0.0).join("\n");
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::write(pipe, text))
+    };
+    let answer = answer(&report(&["--json", &pipe], b""));
+    assert!(writer.join().is_ok_and(|written| written.is_ok()));
+    assert_eq!(answer["samples"], 99);
+}

@@ -335,4 +335,38 @@ mod tests {
         let (_, problems) = parse("[a]\nEnabled=no\n[X-a]\nEnabled=maybe\n[Sizing]\nX-b=c\n");
         assert_eq!(problems.len(), 1, "a section's name has a type: {problems:?}");
     }
+
+    #[test]
+    fn each_file_has_its_own_share_of_faults() {
+        let text = format!("[Sizing]\n{}Workers=3\n", "MaxWorkers=x\n".repeat(MOST_FAULTS - 1));
+        let (mut config, mut problems) = (Config::default(), Vec::new());
+        for _ in 0..2 {
+            super::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
+        }
+        assert_eq!(problems.len(), 2 * (MOST_FAULTS - 1), "none is skipped");
+        let bad = format!("[Sizing]\nUnits={}\n", "/ ".repeat(MOST_FAULTS - 1));
+        super::parse_into("/y", bad.as_bytes(), &mut config, &mut problems);
+        assert_eq!(problems.len(), 3 * (MOST_FAULTS - 1), "nor a name");
+    }
+
+    #[test]
+    fn an_empty_file_hides_others_and_is_not_listed() {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        for (path, text) in
+            [("etc/pypnm/sizing.conf", ""), ("usr/lib/pypnm/sizing.conf", "[Sizing]\nWorkers=2\n")]
+        {
+            let path = directory.path().join(path);
+            let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            made.and_then(|()| std::fs::write(&path, text)).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let root = crate::root::Root::below(directory.path()).unwrap_or_else(|error| panic!("{error}"));
+        let mut problems = Vec::new();
+        let config = super::read(&root, &mut problems);
+        assert!(config.files.is_empty() && problems.is_empty(), "{:?} {problems:?}", config.files);
+        assert!(config.for_unit(DEFAULT_UNIT).workers.is_none());
+        let removed = std::fs::remove_file(directory.path().join("etc/pypnm/sizing.conf"));
+        assert!(removed.is_ok());
+        let config = super::read(&root, &mut problems);
+        assert_eq!(config.files, ["/usr/lib/pypnm/sizing.conf"]);
+    }
 }

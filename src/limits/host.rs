@@ -254,3 +254,37 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let end = memchr::memchr(b'\n', value.as_bytes()).unwrap_or(value.len());
     value.get(..end).map(str::trim)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::offline_memory;
+    use crate::problem::ProblemKind;
+    use crate::root::Root;
+
+    /// A machine of 1 GiB with so many blocks of 128 MiB, all of them offline.
+    fn offline_bytes(blocks: u64) -> Option<u64> {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let memory = directory.path().join("sys/devices/system/memory");
+        for block in 0..blocks {
+            let block = memory.join(format!("memory{block}"));
+            let made = std::fs::create_dir_all(&block);
+            made.and_then(|()| std::fs::write(block.join("state"), "offline\n"))
+                .unwrap_or_else(|error| panic!("{error}"));
+        }
+        std::fs::write(memory.join("block_size_bytes"), "8000000\n")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let root = Root::below(directory.path()).unwrap_or_else(|error| panic!("{error}"));
+        let mut problems = Vec::new();
+        offline_memory(&root, Some(1 << 30), &mut problems);
+        problems.into_iter().find_map(|problem| match problem.kind {
+            ProblemKind::OfflineMemory { bytes } => Some(bytes),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn what_is_offline_is_counted() {
+        assert_eq!(offline_bytes(100), Some(100 << 27));
+        assert_eq!(offline_bytes(8), None, "the kernel keeps some for itself");
+    }
+}

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::command::{CommandReader, Program};
+use crate::command::{Change, CommandReader, Program};
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
-use crate::overrides::environment::{Environment, is_for_uvicorn};
+use crate::overrides::environment::{Environment, is_read_by_the_program};
 use crate::overrides::{Effect, Override};
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source};
@@ -120,26 +120,32 @@ pub(super) fn flags(
     all_known
 }
 
-/// What the commands assign themselves, by env(1): a variable, its value, where.
-pub(super) fn assignments(
+/// What the commands do to their environment, by env(1): to which variable (`None`: to all), its value there (`None`: it is
+/// taken away), where.
+pub(super) fn changes(
     commands: &[Command<'_>],
     environment: &Environment<'_>,
-) -> Vec<(String, String, Source)> {
-    let mut assignments = Vec::new();
+) -> Vec<(Option<String>, Option<String>, Source)> {
+    let mut changes = Vec::new();
     let mut budget = MOST_BYTES;
     for command in commands {
         let mut reader = CommandReader::default();
         each_word(command, environment, &mut budget, &mut |word, _| {
-            if reader.takes_assignment()
-                && let Some((name, value)) = word.split_once('=')
-                && is_for_uvicorn(name)
-            {
-                assignments.push((name.to_owned(), value.to_owned(), command.source().clone()));
-            }
+            reader.changes(word, &mut |change| {
+                let (name, value) = match change {
+                    Change::Clear => (None, None),
+                    Change::Unset(name) => (Some(name), None),
+                    Change::Assign(name, value) => (Some(name), Some(value)),
+                };
+                if name.is_none_or(is_read_by_the_program) {
+                    let source = command.source().clone();
+                    changes.push((name.map(str::to_owned), value.map(str::to_owned), source));
+                }
+            });
             reader.word(word);
         });
     }
-    assignments
+    changes
 }
 
 /// Calls `visit` for the words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone

@@ -9,7 +9,8 @@ use crate::command::Program;
 use crate::manager::Manager;
 use crate::names::{self, VARIABLES};
 use crate::overrides::{Effect, Override, Overrides, Position, is_by_hand, is_valid_value, position};
-use crate::parse::environment;
+use crate::parse::environment::{self, Variable};
+use crate::parse::syntax::Fault;
 use crate::parse::words::words_of;
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
@@ -72,8 +73,10 @@ pub(super) struct Environment<'a> {
     ineffective: Vec<Override>,
     /// Files that were not looked at.
     pub(super) not_read: Vec<Override>,
-    /// There are files that a generator cannot look at.
+    /// There are files that a generator cannot look at, or that systemd reads differently from one version to another.
     pub(super) has_late_files: bool,
+    /// A command does not pass the path of the profile file on.
+    is_withheld: bool,
 }
 
 impl<'a> Environment<'a> {
@@ -99,6 +102,7 @@ impl<'a> Environment<'a> {
             ineffective: Vec::new(),
             not_read: Vec::new(),
             has_late_files: false,
+            is_withheld: false,
         }
     }
 
@@ -253,9 +257,12 @@ impl<'a> Environment<'a> {
                 self.not_read.push(Override { source: assignment.source.clone(), effect });
                 continue;
             };
-            let variables = match root.with_guarded_bytes(&path, environment::variables) {
-                Ok(Ok(variables)) => variables,
-                Ok(Err((line, fault))) => {
+            let read = root.with_guarded_bytes(&path, |text| {
+                (environment::variables(text), environment::variables_before_254(text))
+            });
+            let (variables, before_254) = match read {
+                Ok((Ok(variables), before_254)) => (variables, before_254),
+                Ok((Err((line, fault)), _)) => {
                     problems.push(Problem {
                         source: Source::key(path, line, ""),
                         kind: ProblemKind::Syntax(fault),
@@ -269,6 +276,18 @@ impl<'a> Environment<'a> {
                     continue;
                 }
             };
+            let only_since_254 = variables.iter().find(|variable| {
+                let is_new = before_254.as_ref().is_some_and(|before| !before.contains(variable));
+                is_new && self.slots.contains_key(variable.key.as_str())
+            });
+            if let Some(Variable { key, line, .. }) = only_since_254 {
+                self.has_late_files = true;
+                problems.push(Problem {
+                    source: Source::key(path.clone(), line.saturating_sub(1), ""),
+                    kind: ProblemKind::Syntax(Fault::ContinuedComment),
+                    consequence: format!("{key} counts as set").into(),
+                });
+            }
             for variable in variables {
                 let source = || Source::key(path.clone(), variable.line, variable.key.clone());
                 self.set(&variable.key, &variable.value, source);
@@ -304,12 +323,43 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// What the commands assign themselves, after all that systemd does.
-    pub(super) fn assign_by_commands(&mut self, assignments: Vec<(String, String, Source)>) {
-        for (name, value, source) in assignments {
-            if let Some(slot) = self.slots.get_mut(name.as_str()) {
-                slot.assigned = Some(Assigned::By(Sourced { value, source }));
-                slot.unset = None;
+    /// What the commands do to it themselves, after all that systemd does. `env_file`: the profile file of the drop-in.
+    pub(super) fn change_by_commands(
+        &mut self,
+        changes: Vec<(Option<String>, Option<String>, Source)>,
+        program: Program,
+        env_file: &str,
+    ) {
+        // What the program does not read, it does not miss.
+        let misses = |key: &str| match program {
+            Program::Pypnm => key == names::ENV_FILE,
+            Program::Uvicorn => key != names::ENV_FILE,
+            Program::Unknown => true,
+        };
+        for (name, value, source) in changes {
+            for key in
+                READ_BY_THE_PROGRAM.into_iter().filter(|key| name.as_ref().is_none_or(|name| name == key))
+            {
+                let Some(slot) = self.slots.get_mut(key) else {
+                    continue;
+                };
+                match &value {
+                    Some(value) if key == names::ENV_FILE && value == env_file => {
+                        *slot = Slot { assigned: Some(Assigned::Ours), ..Slot::default() };
+                    }
+                    Some(value) => {
+                        let set = Sourced { value: value.clone(), source: source.clone() };
+                        *slot = Slot { assigned: Some(Assigned::By(set)), ..Slot::default() };
+                    }
+                    None if !misses(key) => continue,
+                    None if slot.is_ours() || slot.value().is_some() || slot.passed.is_some() => {
+                        slot.unset = Some(source.clone());
+                    }
+                    None => {}
+                }
+                if key == names::ENV_FILE {
+                    self.is_withheld = value.is_none();
+                }
             }
         }
     }
@@ -362,7 +412,11 @@ impl<'a> Environment<'a> {
             let Some(slot) = self.slots.get(key).filter(|slot| !slot.is_ours()) else {
                 continue;
             };
+            let is_profile = key == names::ENV_FILE;
             let found = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
+                (None, Some(source), ..) if is_profile && self.is_withheld => {
+                    (source.clone(), Effect::Withheld)
+                }
                 (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
                 (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
                 (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
@@ -379,10 +433,14 @@ impl<'a> Environment<'a> {
     }
 }
 
-/// Whether a command that assigns the variable itself has an effect: uvicorn reads these from its environment, PyPNM its
-/// numbers from the profile file, which is written before.
-pub(super) fn is_for_uvicorn(name: &str) -> bool {
-    [names::UVICORN_WORKERS, names::UVICORN_LIMIT_MAX_REQUESTS, names::WEB_CONCURRENCY].contains(&name)
+/// What the program itself reads from its environment: uvicorn its numbers, PyPNM where its profile file is. PyPNM's numbers
+/// are in that file, which is written before.
+const READ_BY_THE_PROGRAM: [&str; 4] =
+    [names::UVICORN_WORKERS, names::UVICORN_LIMIT_MAX_REQUESTS, names::WEB_CONCURRENCY, names::ENV_FILE];
+
+/// Whether a command that changes the variable itself has an effect.
+pub(super) fn is_read_by_the_program(name: &str) -> bool {
+    READ_BY_THE_PROGRAM.contains(&name)
 }
 
 fn not_valid(key: &'static str, set: &Sourced<String>) -> Problem {

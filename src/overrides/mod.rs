@@ -84,6 +84,8 @@ pub enum Effect {
     },
     /// `ExecStartPre=` is reset, so nobody writes the file that PyPNM reads its profile from: PyPNM sizes itself.
     NoHandOver,
+    /// The command takes the variable away that names the profile file (env(1) `-i` or `-u`): PyPNM sizes itself.
+    Withheld,
     /// A file of the drop-in's own name in a stronger directory: systemd reads that one instead.
     Replaced,
     /// A file of `EnvironmentFile=` that was not looked at: it may set any of the variables.
@@ -105,6 +107,7 @@ impl Effect {
             Self::UnknownCommand { .. }
             | Self::Restart { .. }
             | Self::NoHandOver
+            | Self::Withheld
             | Self::Replaced
             | Self::NotRead { .. } => None,
         }
@@ -129,6 +132,9 @@ impl fmt::Display for Override {
             Effect::Restart { value } => write!(f, "Restart={value} is in effect"),
             Effect::NoHandOver => {
                 f.write_str("the profile is not handed over to PyPNM, which falls back to its own sizing")
+            }
+            Effect::Withheld => {
+                write!(f, "{} is not passed on to PyPNM, which falls back to its own sizing", names::ENV_FILE)
             }
             Effect::Replaced => f.write_str("is read instead of the generated drop-in"),
             Effect::NotRead { path } => write!(f, "{path} was not read and may set anything"),
@@ -175,6 +181,12 @@ impl Overrides {
     pub fn get(&self, key: &str) -> Option<&Override> {
         let is_effective = |effect: &Effect| !matches!(effect, Effect::Ineffective { .. });
         self.list.iter().find(|o| o.effect.key() == Some(key) && is_effective(&o.effect))
+    }
+
+    /// Whether PyPNM finds the profile that is written for it, as far as the unit decides that.
+    pub fn is_handed_over(&self) -> bool {
+        let is_in_the_way = |effect: &Effect| matches!(effect, Effect::NoHandOver | Effect::Withheld);
+        self.get(names::ENV_FILE).is_none() && !self.list.iter().any(|o| is_in_the_way(&o.effect))
     }
 
     /// The value that the drop-in has for a variable because the operator sets it, and where.
@@ -327,13 +339,16 @@ pub fn read(
     environment.assign(unit, replaced.is_none(), decided, problems);
     environment.read_files(root, unit, problems);
     environment.unset(unit);
-    environment.assign_by_commands(commands::assignments(&commands, &environment));
+    let env_file = format!("{}/{}.env", names::RUNTIME_DIRECTORY, unit.name);
     let program = commands::program(&commands);
+    environment.change_by_commands(commands::changes(&commands, &environment), program, &env_file);
     environment.settle_concurrency(program, decided, problems);
     environment.report(&mut overrides);
     let commands_known = commands::flags(&commands, &environment, &mut overrides.list, problems);
     restart_and_hand_over(unit, &mut overrides.list);
-    overrides.may_be_one_worker = environment.has_late_files || !commands_known;
+    // What PyPNM finds in another profile file, or makes of the machine without one, is not known.
+    let has_other_profile = program != Program::Uvicorn && !overrides.is_handed_over();
+    overrides.may_be_one_worker = environment.has_late_files || !commands_known || has_other_profile;
     overrides.refuses_restart =
         unit.assignments_of("Type").next_back().is_some_and(|last| last.value == "oneshot");
     overrides.list.append(&mut environment.not_read);
@@ -363,4 +378,147 @@ fn restart_and_hand_over(unit: &Unit, list: &mut Vec<Override>) {
 /// What the unit's commands start: the one program that all of them start, if it is known.
 pub fn program(unit: &Unit) -> Program {
     commands::program(&commands::find(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Overrides, SingleWorker, is_valid_value};
+    use crate::names::{
+        CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, UVICORN_LIMIT_MAX_REQUESTS,
+        UVICORN_WORKERS, WORKERS,
+    };
+    use crate::root::Root;
+    use crate::sizing::{Request, size};
+
+    /// The overrides of a unit on a machine for four workers.
+    fn overrides(unit: &str) -> Overrides {
+        with_drop_in(unit, "")
+    }
+
+    /// The same with a drop-in of the operator's that is read after the generated one.
+    fn with_drop_in(unit: &str, drop_in: &str) -> Overrides {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        for (path, text) in [
+            ("sys/devices/system/cpu/online", "0-7\n"),
+            ("proc/1/status", "Cpus_allowed_list:\t0-7\n"),
+            ("proc/meminfo", "MemTotal: 65852000 kB\n"),
+            ("etc/systemd/system/pypnm.service", &format!("[Service]\n{unit}")),
+            ("etc/systemd/system/pypnm.service.d/50.conf", &format!("[Service]\n{drop_in}")),
+        ] {
+            let path = directory.path().join(path);
+            let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            made.and_then(|()| std::fs::write(&path, text)).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let root = Root::below(directory.path()).unwrap_or_else(|error| panic!("{error}"));
+        size(&Request::new(&root)).units.pop().map(|unit| unit.overrides).unwrap_or_default()
+    }
+
+    fn texts(unit: &str) -> Vec<String> {
+        let list = overrides(unit).list;
+        list.iter().map(|o| o.to_string().replace("/etc/systemd/system/pypnm.service:", "")).collect()
+    }
+
+    #[test]
+    fn values_that_can_be_handed_over() {
+        for (key, valid, invalid) in [
+            (WORKERS, &["1", "1024"][..], &["0", "-1", "1025", "2.0", "", " 1"][..]),
+            (UVICORN_WORKERS, &["1"], &["0", "x"]),
+            (LIMIT_MAX_REQUESTS, &["0", "1", "4294967295"], &["-1", "1.5", "4294967296", ""]),
+            (UVICORN_LIMIT_MAX_REQUESTS, &["1", "4294967295"], &["0", "4294967296"]),
+            (
+                TOTAL_MEMORY_GIB,
+                &["0", "15.62", "8", "8192.0"],
+                &[".5", "5.", "1e3", "-1", "1.x", "x.1", "", "nan"],
+            ),
+            (CPU_COUNT, &["1", "8192"], &["0", "8193", "1.5"]),
+            (ENV_FILE, &["/run/a-b_c/d@e:1.env", "/a"], &["a", "", "/a b", "a/b", "/a%n", "/a\n"]),
+        ] {
+            for value in valid {
+                assert!(is_valid_value(key, value), "{key}={value}");
+            }
+            for value in invalid {
+                assert!(!is_valid_value(key, value), "{key}={value}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_env_takes_away_does_not_reach_the_program() {
+        let withheld =
+            "ExecStart: PYPNM_SERVE_ENV_FILE is not passed on to PyPNM, which falls back to its own sizing";
+        for clears in
+            ["-i", "-", "-u PYPNM_SERVE_ENV_FILE", "--unset=PYPNM_SERVE_ENV_FILE", "-i PYPNM_SERVE_WORKERS=3"]
+        {
+            let unit = format!("ExecStart=/usr/bin/env {clears} /opt/pypnm/bin/pypnm serve\n");
+            let found = texts(&unit);
+            assert_eq!(found, [format!("2: {withheld}")], "{clears}");
+            assert_eq!(overrides(&unit).single_worker(4, 2000), Some(SingleWorker::Possible), "{clears}");
+        }
+        for passes in ["A=1", "-u A", "-i PYPNM_SERVE_ENV_FILE=/run/pypnm-sizing/%n.env"] {
+            let unit = format!("ExecStart=/usr/bin/env {passes} /opt/pypnm/bin/pypnm serve\n");
+            let found = texts(&unit);
+            assert!(!found.iter().any(|text| text.contains("PYPNM_SERVE_ENV_FILE")), "{passes}: {found:?}");
+            assert_eq!(overrides(&unit).single_worker(4, 2000), None, "{passes}");
+        }
+        let other = overrides("ExecStart=/usr/bin/env PYPNM_SERVE_ENV_FILE=/etc/x pypnm serve\n");
+        assert!(!other.is_handed_over());
+        assert_eq!(other.single_worker(4, 2000), Some(SingleWorker::Possible), "what is in it is not known");
+
+        // uvicorn reads its own variables, and needs no file.
+        let cleared = overrides("ExecStart=/usr/bin/env -i uvicorn a:b\n");
+        assert_eq!(
+            (cleared.uvicorn_workers(4).value, cleared.uvicorn_limit_max_requests(2000).value),
+            (1, 0)
+        );
+        assert!(cleared.uvicorn_limit_max_requests(2000).set_by.is_some());
+        assert_eq!(cleared.single_worker(4, 2000), None, "it is never recycled");
+        let own = overrides(
+            "ExecStart=/usr/bin/env -i UVICORN_WORKERS=2 UVICORN_LIMIT_MAX_REQUESTS=9 uvicorn a:b\n",
+        );
+        assert_eq!((own.uvicorn_workers(4).value, own.uvicorn_limit_max_requests(2000).value), (2, 9));
+        let concurrency = overrides("ExecStart=/usr/bin/env -i WEB_CONCURRENCY=3 uvicorn a:b\n");
+        assert_eq!(concurrency.uvicorn_workers(4).value, 3);
+        let unset = overrides("ExecStart=/usr/bin/env -u UVICORN_LIMIT_MAX_REQUESTS uvicorn a:b\n");
+        assert_eq!((unset.uvicorn_workers(4).value, unset.uvicorn_limit_max_requests(2000).value), (4, 0));
+    }
+
+    #[test]
+    fn what_the_unit_sets_after_the_drop_in() {
+        let serve = "ExecStart=/opt/pypnm/bin/pypnm serve\n";
+        assert_eq!(texts(serve), [""; 0]);
+        let refuses = |type_of: &str| overrides(&format!("{serve}{type_of}")).refuses_restart();
+        assert!(
+            refuses("Type=oneshot\n") && !refuses("Type=exec\n") && !refuses("Type=oneshot\nType=exec\n")
+        );
+        assert_eq!(
+            texts("ExecStart=/opt/pypnm/bin/pypnm serve --workers 2 --limit-max-requests 0\n"),
+            [
+                "2: ExecStart: --workers 2 on the command line is in effect",
+                "2: ExecStart: --limit-max-requests 0 on the command line is in effect"
+            ]
+        );
+        let after = |drop_in: &str| {
+            let list = with_drop_in(&format!("{serve}Restart=no\nExecStartPre=\n"), drop_in).list;
+            list.iter()
+                .map(|o| o.to_string().replace("/etc/systemd/system/", ""))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(after(""), "", "what comes before the drop-in is replaced");
+        assert_eq!(
+            after("Restart=on-failure\nRestart=sometimes\n"),
+            "pypnm.service.d/50.conf:2: Restart: Restart=on-failure is in effect"
+        );
+        assert_eq!(after("Restart=no\nRestart=always\n"), "");
+        assert_eq!(
+            after("ExecStartPre=\n"),
+            "pypnm.service.d/50.conf:2: ExecStartPre: the profile is not handed over to PyPNM, which falls back to its own \
+             sizing"
+        );
+        assert_eq!(after("ExecStartPre=/bin/true\n"), "");
+        assert_eq!(
+            texts("ExecStart=/usr/bin/sudo -u x pypnm serve\n"),
+            ["2: ExecStart: what /usr/bin/sudo starts is not known; it may run a single worker"]
+        );
+    }
 }

@@ -1,4 +1,6 @@
 //! The syntax of an `EnvironmentFile=` (systemd.exec(5)), to the letter of `parse_env_file_internal()`.
+//!
+//! Before systemd 254 a comment that ends in a backslash goes on with the next line; since then, it does not. Both are read.
 
 use memchr::{memchr, memchr3};
 
@@ -32,6 +34,27 @@ enum In {
 /// The assignments of `text`, in order. A NUL anywhere (`read_full_file()`), or an assignment that is not UTF-8
 /// (`load_env_file_push()`), costs the whole file: `Err`, with the line of the assignment, or 0.
 pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
+    parse(text, Comments::End)
+}
+
+/// The same as systemd before 254 reads them; `None`: it reads the same.
+pub fn variables_before_254(text: &[u8]) -> Option<Vec<Variable>> {
+    let has = |end: &[u8]| text.windows(2).any(|pair| pair == end);
+    if !has(b"\\\n") && !has(b"\\\r") {
+        return None;
+    }
+    let before = parse(text, Comments::GoOn).ok()?;
+    (parse(text, Comments::End).ok()? != before).then_some(before)
+}
+
+/// What a backslash at the end of a comment does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comments {
+    End,
+    GoOn,
+}
+
+fn parse(text: &[u8], comments: Comments) -> Result<Vec<Variable>, (u32, Fault)> {
     if memchr(0, text).is_some() {
         return Err((0, Fault::Nul));
     }
@@ -41,7 +64,8 @@ pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
     let mut line = 1;
     let mut rest = text;
     while let Some((byte, after)) = rest.split_first() {
-        state = reader.step(state, *byte, line);
+        let ends = matches!(state, In::CommentEscape) && comments == Comments::End;
+        state = reader.step(if ends { In::Comment } else { state }, *byte, line);
         if *byte == b'\n' {
             line += 1;
         }
@@ -153,7 +177,7 @@ impl Parser {
 
 #[cfg(test)]
 mod tests {
-    use super::variables;
+    use super::{variables, variables_before_254};
 
     fn read(text: &str) -> Vec<String> {
         let variables = variables(text.as_bytes()).unwrap_or_default();
@@ -164,9 +188,26 @@ mod tests {
     fn as_systemd_reads_them() {
         assert_eq!(read("A=1\n# c\n;c\n\n B = 2 x \nC="), ["1 A=1", "5 B=2 x", "6 C="]);
         assert_eq!(read("A='1 2'\"3\\\"\\q\"4\nB=a\\\nb\nC=\\ x"), ["1 A=1 23\"\\q4", "2 B=ab", "4 C= x"]);
-        assert_eq!(read("# goes on \\\nA=1\nB=2"), ["3 B=2"], "a comment goes on");
+        assert_eq!(read("# goes on \\\nA=1\nB=2"), ["2 A=1", "3 B=2"]);
         assert_eq!(read("junk\nA=1"), ["2 A=1"]);
         assert_eq!(read("export A=1\nA=\"1\n2\"\n"), ["1 export A=1", "2 A=1\n2"]);
+    }
+
+    #[test]
+    fn comments_that_go_on_before_254() {
+        let before = |text: &str| {
+            let variables = variables_before_254(text.as_bytes())?;
+            Some(
+                variables
+                    .into_iter()
+                    .map(|v| format!("{} {}={}", v.line, v.key, v.value))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(before("# goes on \\\nA=1\nB=2"), Some(vec!["3 B=2".to_owned()]));
+        assert_eq!(before("# goes on \\\n# B\nB=2"), None, "the same variables");
+        assert_eq!(before("A=1\\\n2\n# \\ \nB=2"), None, "no comment goes on");
+        assert_eq!(before("# a\nA=1\n"), None);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub enum Fault {
     NotUtf8,
     /// A NUL byte in a file that may hold none.
     Nul,
+    /// A comment that ends in a backslash, in a file of `EnvironmentFile=`.
+    ContinuedComment,
     /// `[` without `]`: the rest of the file is not read, by systemd as by us.
     BrokenSection,
 }
@@ -58,6 +60,9 @@ impl std::fmt::Display for Fault {
             Self::MissingKey => "no key before '='",
             Self::NotUtf8 => "not UTF-8",
             Self::Nul => "a NUL byte",
+            Self::ContinuedComment => {
+                "a comment that ends in a backslash: systemd before 254 takes the next line for a part of it"
+            }
             Self::BrokenSection => "a section header without ']'",
         })
     }

@@ -52,13 +52,8 @@ fn main() -> ExitCode {
     let root = match Root::at(options.common.root.as_deref().map(AsRef::as_ref)) {
         Ok(root) => root,
         Err(error) => {
-            let failed =
-                failed(&format!("--root={}: {error}", options.common.root.unwrap_or_default().display()));
-            return match options.command {
-                Some(Command::Exec(_)) => ExitCode::from(exec::OWN_FAILURE),
-                Some(Command::Check(_)) => ExitCode::from(check::WRONG_USAGE),
-                _ => failed,
-            };
+            let message = format!("--root={}: {error}", options.common.root.unwrap_or_default().display());
+            return failed(options.command.as_ref(), &message);
         }
     };
     let outcome = match &options.command {
@@ -75,24 +70,32 @@ fn main() -> ExitCode {
         Some(Command::Watch(arguments)) => watch::run(&root, arguments),
         Some(Command::Report(arguments)) => report::run(&root, options.common.root.as_deref(), arguments),
     };
-    outcome.unwrap_or_else(|error| failed(&format!("{error:#}")))
+    outcome.unwrap_or_else(|error| failed(options.command.as_ref(), &format!("{error:#}")))
 }
 
-/// The status for wrong usage, of the verb that was meant.
-fn usage_status(arguments: impl Iterator<Item = OsString>) -> u8 {
-    let mut arguments = arguments.skip_while(|word| word.as_encoded_bytes().starts_with(b"--root="));
-    let verb = match arguments.next() {
-        Some(root) if root == "--root" => arguments.nth(1),
-        other => other,
-    };
-    match verb.as_ref().and_then(|verb| verb.to_str()) {
-        Some("exec") => exec::OWN_FAILURE,
-        Some("check") => check::WRONG_USAGE,
-        _ => 2,
+/// The status for wrong usage, of the verb that was meant: the first one, whatever is wrong before it.
+fn usage_status(mut arguments: impl Iterator<Item = OsString>) -> u8 {
+    let command = Options::command();
+    while let Some(word) = arguments.next() {
+        if word == "--root" {
+            arguments.next();
+        } else if let Some(verb) = word.to_str().filter(|word| command.find_subcommand(word).is_some()) {
+            return match verb {
+                "exec" => exec::OWN_FAILURE,
+                "check" => check::WRONG_USAGE,
+                _ => 2,
+            };
+        }
     }
+    2
 }
 
-fn failed(message: &str) -> ExitCode {
+/// What went wrong, with the status that the verb has for it: to a monitoring system 2 is CRITICAL.
+fn failed(command: Option<&Command>, message: &str) -> ExitCode {
     output::remark(&message);
-    ExitCode::from(2)
+    ExitCode::from(match command {
+        Some(Command::Exec(_)) => exec::OWN_FAILURE,
+        Some(Command::Check(_)) => check::WRONG_USAGE,
+        _ => 2,
+    })
 }

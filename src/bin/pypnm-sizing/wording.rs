@@ -5,6 +5,7 @@ use anyhow::anyhow;
 use pypnm_sizing::command::Program;
 use pypnm_sizing::config::UnitConfig;
 use pypnm_sizing::limits::{Amount, host};
+use pypnm_sizing::names::{ENV_FILE, LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
@@ -108,13 +109,29 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     }
 }
 
+fn is_uvicorn(unit: &SizedUnit) -> bool {
+    let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
+    Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn
+}
+
+/// Whether PyPNM does not get its profile, and no flags have all of its numbers.
+fn falls_back(unit: &SizedUnit) -> bool {
+    let (workers, limit) = (unit.overrides.get(WORKERS_FLAG), unit.overrides.get(LIMIT_MAX_REQUESTS_FLAG));
+    // What a profile file of the operator's holds is not known here.
+    let has_other_file = unit
+        .overrides
+        .get(ENV_FILE)
+        .is_some_and(|found| matches!(found.effect, Effect::Variable { .. } | Effect::Passed { .. }));
+    !is_uvicorn(unit)
+        && !unit.overrides.is_handed_over()
+        && !has_other_file
+        && (workers.is_none() || limit.is_none())
+}
+
 /// What a unit starts with: the sized numbers, or what its own files set instead.
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
-    let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
-    let is_uvicorn =
-        Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn;
     let (profile, overrides) = (&unit.profile, &unit.overrides);
-    let (workers, limit) = if is_uvicorn {
+    let (workers, limit) = if is_uvicorn(unit) {
         let limit = overrides.uvicorn_limit_max_requests(profile.limit_max_requests);
         (overrides.uvicorn_workers(profile.workers), limit)
     } else {
@@ -129,12 +146,12 @@ pub(crate) fn headline(unit: &SizedUnit) -> String {
         workers: unit.profile.workers.into(),
         limit_max_requests: unit.profile.limit_max_requests.into(),
     };
+    let in_brief = brief(sized.workers, Some(sized.limit_max_requests));
+    if falls_back(unit) {
+        return format!("{}: PyPNM falls back to its own sizing; sized: {in_brief}", unit.name);
+    }
     let numbers = effective(unit);
-    let but = if numbers == sized {
-        String::new()
-    } else {
-        format!(", set by hand; sized: {}", brief(sized.workers, Some(sized.limit_max_requests)))
-    };
+    let but = if numbers == sized { String::new() } else { format!(", set by hand; sized: {in_brief}") };
     format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
 }
 

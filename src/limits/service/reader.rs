@@ -241,3 +241,24 @@ fn restricts(said: &Sourced<Cpus>) -> bool {
 fn is_loadable_slice(name: &str) -> bool {
     Name::parse(name).is_some_and(|name| name.unit_type == Type::Slice && name.kind() == NameKind::Plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_loadable_slice;
+
+    #[test]
+    fn slices_have_neither_instances_nor_templates() {
+        for (name, is_loadable) in [
+            ("a.slice", true),
+            ("a-b.slice", true),
+            ("-.slice", true),
+            ("a@.slice", false),
+            ("a@b.slice", false),
+            ("a.service", false),
+            ("a@b.service", false),
+            ("a", false),
+        ] {
+            assert_eq!(is_loadable_slice(name), is_loadable, "{name}");
+        }
+    }
+}

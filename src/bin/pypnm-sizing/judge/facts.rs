@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::names;
-use pypnm_sizing::overrides::Overrides;
+use pypnm_sizing::overrides::{Effect, Overrides};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
@@ -138,9 +138,9 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
             .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
     };
     let ours = generated.as_ref().and_then(|generated| generated.environment.get(pypnm::ENV_FILE));
-    let foreign_file = loaded
-        .environment
-        .get(pypnm::ENV_FILE)
+    let foreign_file = unit
+        .and_then(assigned_by_command)
+        .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
         .map(|path| (path.clone(), text(root, path)));
     let live = live(root, &loaded, ours);
@@ -310,6 +310,15 @@ pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
         workers: number("PYPNM_ACTIVE_WORKERS")?,
         limit_max_requests: number("PYPNM_ACTIVE_LIMIT_MAX_REQUESTS")?,
     })
+}
+
+/// The profile file that the command line itself names, by env(1).
+fn assigned_by_command(unit: &SizedUnit) -> Option<&String> {
+    let set = unit.overrides.get(pypnm::ENV_FILE).filter(|set| set.source.key == "ExecStart")?;
+    match &set.effect {
+        Effect::Variable { value, .. } => Some(value),
+        _ => None,
+    }
 }
 
 /// The service's processes, and what they were given.

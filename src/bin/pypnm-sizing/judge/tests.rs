@@ -284,6 +284,18 @@ fn not_read() {
         facts.foreign_file = Some(("/etc/x".to_owned(), Ok("PYPNM_SERVE_WORKERS=2.0\n".to_owned())));
     });
     assert!(verdict.leading().is_some_and(|finding| finding.text.contains("cannot start")));
+    // Nor where the command itself empties its environment, whatever systemd has loaded.
+    let verdict = with(|facts| {
+        itself(facts);
+        running(facts).environment = Some(BTreeMap::new());
+        running(facts).file = None;
+        if let Ok(expected) = &mut facts.expected {
+            let source = Source::key("/etc/systemd/system/pypnm.service", 2, "ExecStart");
+            expected.overrides.list.push(Override { source, effect: Effect::Withheld });
+        }
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
+    assert!(verdict.leading().is_some_and(|finding| finding.text.contains("does not pass")));
     // PyPNM before 1.6: one process, whatever the file says.
     let verdict = with(|facts| {
         running(facts).active = None;

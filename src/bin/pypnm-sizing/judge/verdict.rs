@@ -8,6 +8,7 @@
 //! ```
 
 use pypnm_sizing::command::Program;
+use pypnm_sizing::names::WORKERS_FLAG;
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
@@ -275,6 +276,22 @@ impl Judge<'_> {
             };
             self.report(Topic::Override, State::Ok, text, None);
         }
+        // What the command takes away is still among what systemd has loaded.
+        let is_taken_away = |found: &Override| {
+            matches!(found.effect, Effect::Unset { .. }) && found.source.key == "ExecStart"
+        };
+        let [flag, variable] = keys;
+        if expected.overrides.get(flag).is_none()
+            && expected.overrides.get(variable).is_some_and(is_taken_away)
+        {
+            let overrides = &expected.overrides;
+            let left = if flag == WORKERS_FLAG {
+                overrides.uvicorn_workers(1).value
+            } else {
+                overrides.uvicorn_limit_max_requests(0).value
+            };
+            return (left.into(), left.into());
+        }
         let effective = expected.overrides.effective_number(keys, least, u32::MAX);
         let after_reload = if effective.set_by.is_some() { i64::from(effective.value) } else { fitting };
         // Flags, and what an environment file says, need no reload.
@@ -295,7 +312,13 @@ impl Judge<'_> {
         let at = expected.overrides.get(pypnm::ENV_FILE);
         let at = at.map_or_else(String::new, |found| format!(", {}", found.source.place()));
         let name = pypnm::ENV_FILE;
+        let is_withheld = |found: &&Override| found.effect == Effect::Withheld;
+        let withheld = expected.overrides.list.iter().find(is_withheld);
         let why = match &facts.foreign_file {
+            _ if withheld.is_some() => {
+                let place = withheld.map(|found| found.source.place()).unwrap_or_default();
+                format!("the command does not pass {name}= on, {place}")
+            }
             None if facts.loaded.environment.contains_key(name) => {
                 if facts.loaded.exec_start_pre.iter().any(|command| command.contains("pypnm-sizing")) {
                     return Given::Ours;

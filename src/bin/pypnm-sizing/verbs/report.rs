@@ -338,7 +338,8 @@ fn advice_file(gathered: &Gathered) -> String {
     let (from, until) = gathered.evidence.range().unwrap_or_default();
     let head = format!(
         "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
-        gathered.unit,
+        // From a recording, which may hold anything.
+        output::printable(&gathered.unit),
         duration(gathered.evidence.watched()),
         clock_range(&clock, from, until)
     );

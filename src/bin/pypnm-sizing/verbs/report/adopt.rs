@@ -34,7 +34,12 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
         let unit = sizing.units.iter().find(|unit| unit.name == gathered.unit);
         unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
     };
-    let before = profile(&size(&Request::new(root)));
+    let sizing = size(&Request::new(root));
+    // What was recorded of a process counts for all; what was recorded of another unit says nothing of these.
+    if gathered.unit.ends_with(".service") && !sizing.units.iter().any(|unit| unit.name == gathered.unit) {
+        bail!("{} is not sized here, so nothing is written; --unit names another", gathered.unit);
+    }
+    let before = profile(&sizing);
     let kept = kept(&adopted(root, &path)?, &gathered.findings, &gathered.section);
     let text = format!("{}{kept}", advice_file(gathered));
     Directory::create_below(root, &Path::new("/").join(directory))?.replace(name, &text)?;

@@ -349,8 +349,11 @@ fn is_pipe(file: &File) -> bool {
 
 /// The calendar's time of the first line that has one; 0 where none has, or it can't be read here.
 fn first_moment(path: &Path) -> f64 {
-    let Some(file) = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|data| data.is_file()))
-    else {
+    // A FIFO is opened once, for reading it all.
+    if !path.metadata().is_ok_and(|data| data.is_file()) {
+        return 0.0;
+    }
+    let Ok(file) = File::open(path) else {
         return 0.0;
     };
     let mut text = Vec::new();
