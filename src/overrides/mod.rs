@@ -497,6 +497,24 @@ mod tests {
                 "2: ExecStart: --limit-max-requests 0 on the command line is in effect"
             ]
         );
+        let with_variable = |prefix: &str| {
+            texts(&format!(
+                "Environment=N=3\nExecStart={prefix}/opt/pypnm/bin/pypnm serve --workers $N --limit-max-requests 0\n"
+            ))
+        };
+        assert_eq!(
+            with_variable("").first().map(String::as_str),
+            Some("2: Environment: --workers 3 on the command line is in effect")
+        );
+        assert_eq!(
+            with_variable(":").first().map(String::as_str),
+            Some("3: ExecStart: --workers $N on the command line is in effect")
+        );
+        let twice = texts(&format!("Type=oneshot\nEnvironment=WEB_CONCURRENCY=2\n{serve}{serve}"));
+        assert!(twice.iter().any(|text| text.ends_with("pypnm serve does not read it")), "{twice:?}");
+        let different =
+            texts(&format!("Type=oneshot\nEnvironment=WEB_CONCURRENCY=2\n{serve}ExecStart=uvicorn a:b\n"));
+        assert!(!different.iter().any(|text| text.contains("does not read it")), "{different:?}");
         let after = |drop_in: &str| {
             let list = with_drop_in(&format!("{serve}Restart=no\nExecStartPre=\n"), drop_in).list;
             list.iter()
