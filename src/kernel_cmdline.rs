@@ -45,7 +45,7 @@ pub fn read(root: &Root, virtualization: Option<&str>, problems: &mut Vec<Proble
         Ok(said) => said,
         Err(ReadError::Missing) => KernelCommandLine::default(),
         Err(error) => {
-            problems.push(Problem::unreadable(file, error, "sizing stays on"));
+            problems.push(Problem::unreadable(file, error, "sizing remains enabled"));
             KernelCommandLine::default()
         }
     }
@@ -75,7 +75,7 @@ fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Pr
                     Source::key(file, 0, KEY),
                     value,
                     "a boolean (yes or no)",
-                    "the word is ignored",
+                    "the option is ignored",
                 )),
             },
             (SETENV, Some(assignment)) => {

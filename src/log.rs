@@ -64,7 +64,7 @@ impl Log {
             self.record(&kmsg, *priority, line);
         }
         if shown < lines.len() {
-            let rest = format!("{} more; 'pypnm-sizing explain' shows them", lines.len() - shown);
+            let rest = format!("and {} more; 'pypnm-sizing explain' shows them", lines.len() - shown);
             self.record(&kmsg, Priority::Warning, &rest);
         }
     }

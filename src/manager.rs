@@ -88,7 +88,7 @@ impl Manager {
             Err(ReadError::Missing) => false,
             Err(error) => {
                 let hides = conf_files::hides(&error);
-                let consequence = "what it sets for all services is not known";
+                let consequence = "what it sets for all services is unknown";
                 problems.push(Problem::unreadable(path.to_owned(), error, consequence));
                 hides
             }

@@ -42,3 +42,5 @@ pub const VARIABLES: [&str; 7] = [
 pub const WORKERS_FLAG: &str = "--workers";
 /// The same for the recycle limit.
 pub const LIMIT_MAX_REQUESTS_FLAG: &str = "--limit-max-requests";
+/// The TCP port, for both programs.
+pub const PORT_FLAG: &str = "--port";

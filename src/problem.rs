@@ -165,7 +165,7 @@ impl fmt::Display for Problem {
         write!(f, "{}: ", self.source)?;
         match &self.kind {
             ProblemKind::Unreadable(error) => write!(f, "{error}")?,
-            ProblemKind::Absent => f.write_str("not there")?,
+            ProblemKind::Absent => f.write_str("missing")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
             ProblemKind::Excessive { value, available } => {
                 write!(f, "{value}, but only {available} available")?;
@@ -178,7 +178,7 @@ impl fmt::Display for Problem {
             ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
             ProblemKind::BadName { reason } => f.write_str(reason)?,
             ProblemKind::OfflineMemory { bytes } => write!(f, "{} GiB of memory is offline", Gib(*bytes))?,
-            ProblemKind::TooManyFaults => f.write_str("too many faults above")?,
+            ProblemKind::TooManyFaults => f.write_str("too many errors above")?,
         }
         write!(f, "; {}", self.consequence)
     }

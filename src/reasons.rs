@@ -29,7 +29,7 @@ fn available_reason(unit: &SizedUnit, available: Available, written: &dyn Fn(u64
     };
     let reserved = match available.reserved {
         0 => String::new(),
-        amount => format!(", less {} reserved", written(amount)),
+        amount => format!(", minus {} reserved", written(amount)),
     };
     format!("{}{shared}{reserved}", one_line(limit.source.to_string()))
 }

@@ -249,19 +249,19 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
         && let Some(all) = exceeds(set.value, cpu)
     {
         let value = format!("{} CPUs", Cpus(set.value));
-        report(&set.source, value, format!("{} CPUs", Cpus(all)), "counting on 1 CPU");
+        report(&set.source, value, format!("{} CPUs", Cpus(all)), "assuming 1 CPU");
     }
     if let Some(set) = &unit.config.reserve_memory {
         let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));
         if let Some(all) = exceeds(reserve, memory) {
-            report(&set.source, gib(reserve), gib(all), "taking the safest low-memory baseline");
+            report(&set.source, gib(reserve), gib(all), "assuming minimal memory");
         }
     }
     if let Some(Sourced { value: Some(workers), source }) = &unit.config.workers {
         let needed = u64::from(*workers).saturating_mul(IDLE_WORKER);
         if memory.amount > 0 && needed > memory.amount {
             let value = format!("{workers} workers take {} when idle", gib(needed));
-            report(source, value, gib(memory.amount), "they are started all the same");
+            report(source, value, gib(memory.amount), "they are started anyway");
         }
     }
 }

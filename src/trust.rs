@@ -46,10 +46,10 @@ impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, owner, mode, is_foreign } = self;
         if *is_foreign {
-            write!(f, "{path} belongs to user {owner}, who could use it to influence root")
+            write!(f, "{path} is owned by user {owner}, who could use it to influence root")
         } else {
             let who = if mode & 0o002 != 0 { "everybody" } else { "its group" };
-            write!(f, "{path} can be written by {who} (mode {mode:04o})")
+            write!(f, "{path} is writable by {who} (mode {mode:04o})")
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Cpus, Gib, Size, decimal, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
-const SKIPPED: &str = "the key is skipped";
+const SKIPPED: &str = "the setting is ignored";
 const BOOLEAN: &str = "a boolean (yes or no)";
 const COUNT: &str = "a whole number from 1 to 1024";
 
@@ -203,7 +203,7 @@ mod tests {
         ] {
             let (set, problems) = set(key, value);
             assert_eq!((set.len(), problems.len()), (0, 1), "{key}={value}");
-            assert!(problems.iter().all(|p| p.contains("is not a") && p.ends_with("the key is skipped")));
+            assert!(problems.iter().all(|p| p.contains("is not a") && p.ends_with("the setting is ignored")));
         }
     }
 

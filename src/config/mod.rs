@@ -40,7 +40,7 @@ const MOST_UNITS: usize = 64;
 pub const MOST_WORKERS: u32 = 1024;
 /// A file with more faults than this is no configuration file; nor are all of them read by anybody.
 const MOST_FAULTS: usize = 50;
-const SKIPPED: &str = "the key is skipped";
+const SKIPPED: &str = "the setting is ignored";
 
 impl UnitConfig {
     /// The settings of the policy that it says.
@@ -254,7 +254,7 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
         match service_name(name).filter(|_| !is_other_file && units.len() < MOST_UNITS) {
             None => {
                 let expected = "the name of a service, at most 64 of them";
-                problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));
+                problems.push(Problem::bad_value(source.clone(), name, expected, "the name is ignored"));
             }
             Some(name) if !units.contains(&name) => units.push(name),
             Some(_) => {}

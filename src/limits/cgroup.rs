@@ -96,7 +96,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
         Err(ReadError::Missing) => None,
         Err(error) => {
-            let instead = "taking the least of CPUs and memory";
+            let instead = "assuming minimal CPUs and memory";
             reader.problems.push(Problem::unreadable(membership.to_owned(), error, instead));
             reader.unknown(Resource::Cpu, Source::file(membership.to_owned()));
             reader.unknown(Resource::Memory, Source::file(membership.to_owned()));
@@ -107,7 +107,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         Ok(memberships) => memberships,
         Err((line, bad)) => {
             let source = Source::key(membership.to_owned(), line, "");
-            let instead = "taking the least of CPUs and memory";
+            let instead = "assuming minimal CPUs and memory";
             let problem = Problem::bad_value(source.clone(), bad, "HIERARCHY:CONTROLLERS:/PATH", instead);
             reader.problems.push(problem);
             reader.unknown(Resource::Cpu, source.clone());
@@ -119,13 +119,13 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         Ok(lines) => lines,
         Err((path, ReadError::Missing)) => {
             if !memberships.is_empty() {
-                let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+                let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
                 reader.problems.push(Problem::unreadable(path, ReadError::Missing, instead));
             }
             Cow::Borrowed([].as_slice())
         }
         Err((path, error)) => {
-            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+            let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
             reader.problems.push(Problem::unreadable(path, error, instead));
             Cow::Borrowed([].as_slice())
         }
@@ -141,9 +141,9 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
                 reader.unknown(Resource::Cpu, source.clone());
                 reader.unknown(Resource::Memory, source.clone());
                 let expected = "a line for each hierarchy that is mounted";
-                (ProblemKind::bad_value("", expected), "taking the least of CPUs and memory")
+                (ProblemKind::bad_value("", expected), "assuming minimal CPUs and memory")
             } else {
-                (ProblemKind::Absent, "only the outermost cgroups in sight count")
+                (ProblemKind::Absent, "only the outermost visible cgroups are considered")
             };
             reader.problems.push(Problem { source, kind, consequence: consequence.into() });
         }

@@ -105,7 +105,7 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     problems.push(Problem {
         source: Source::file(MEMORY),
         kind: ProblemKind::OfflineMemory { bytes: offline.saturating_mul(size) },
-        consequence: "it does not count; chmem(8) puts it online".into(),
+        consequence: "it is not counted; chmem(8) brings it online".into(),
     });
 }
 
@@ -115,7 +115,7 @@ fn limit(amount: Amount, source: Source) -> Limit {
 
 /// The CPUs online; unreadable counts as one CPU.
 fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
-    const INSTEAD: &str = "counting on 1 CPU";
+    const INSTEAD: &str = "assuming 1 CPU";
     let source = Source::file(ONLINE);
     let amount = root.with_text(ONLINE, |text| match CpuSet::parse(text) {
         Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
@@ -136,7 +136,7 @@ fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
 /// does not see PID 1).
 pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
-    const INSTEAD: &str = "counting on 1 CPU";
+    const INSTEAD: &str = "assuming 1 CPU";
     let source = || Source::key(status.to_owned(), 0, KEY);
     let amount = root.with_text(status, |text| {
         // The kernel always writes that line.
@@ -155,7 +155,7 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
         Err(ReadError::Missing) => {
             let directory = status.rsplit_once('/').map_or("", |(directory, _)| directory);
             if root.has_directory(directory) {
-                let consequence = "taking it that all CPUs online may be used";
+                let consequence = "assuming that all online CPUs may be used";
                 problems.push(Problem::unreadable(status.to_owned(), ReadError::Missing, consequence));
             }
             return None;
@@ -170,7 +170,7 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
 
 /// MemTotal less what is held for huge pages, and MemTotal itself; what cannot be read is assumed to be minimal.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
-    const INSTEAD: &str = "taking the safest low-memory baseline";
+    const INSTEAD: &str = "assuming minimal memory";
     let source = |key| Source::key(MEMINFO, 0, key);
     let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
     let (total, held) = match read {
@@ -202,7 +202,7 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     } else {
         total.saturating_sub(held)
     };
-    let key = if usable < total { "MemTotal less Hugetlb" } else { "MemTotal" };
+    let key = if usable < total { "MemTotal minus Hugetlb" } else { "MemTotal" };
     (limit(Amount::Memory(usable), source(key)), Some(total))
 }
 

@@ -11,7 +11,7 @@ use crate::root::{ReadError, Root};
 
 /// Documentation/ABI/stable/sysfs-devices-node
 const NODES: &str = "/sys/devices/system/node";
-const CONSEQUENCE: &str = "taking the safest low-memory baseline";
+const CONSEQUENCE: &str = "assuming minimal memory";
 
 /// Memory nodes and the bytes that each has for processes. Sets of them intersect, as sets of CPUs do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -172,7 +172,7 @@ pub fn limits(
 
 /// The CPUs of NUMA nodes. `None`: they can't be told.
 pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Option<CpuSet> {
-    const INSTEAD: &str = "counting on 1 CPU";
+    const INSTEAD: &str = "assuming 1 CPU";
     let mut cpus = CpuSet::default();
     let nodes = match nodes {
         Nodes::Some(nodes) => nodes.clone(),

@@ -102,7 +102,7 @@ pub(super) fn flags(
         if !fits {
             let value = &command.assignment.value;
             let expected = "a command line of at most 2 MiB with its variables replaced";
-            let consequence = "its flags are not known";
+            let consequence = "its options are unknown";
             problems.push(Problem::bad_value(command.source().clone(), value, expected, consequence));
         }
         if reader.program() == Program::Unknown || !fits {

@@ -213,7 +213,7 @@ impl<'a> Environment<'a> {
                 continue;
             };
             if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
-                let effect = Effect::Ineffective { key, value: set.value, because: format!("{by} decides") };
+                let effect = Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
                 self.ineffective.push(Override { source: set.source, effect });
                 slot.assigned = Some(Assigned::Ours);
             } else if !is_valid_value(key, &set.value) {
@@ -265,7 +265,7 @@ impl<'a> Environment<'a> {
                 }
                 Err(ReadError::Missing) => continue,
                 Err(error) => {
-                    problems.push(Problem::unreadable(path, error, "what it sets is not known"));
+                    problems.push(Problem::unreadable(path, error, "what it sets is unknown"));
                     continue;
                 }
             };
@@ -332,14 +332,14 @@ impl<'a> Environment<'a> {
         let because = if program == Program::Pypnm {
             "pypnm serve does not read it".to_owned()
         } else if let Some(other) = workers.value() {
-            format!("{}={} wins, {}", names::UVICORN_WORKERS, other.value, other.source)
+            format!("{}={} takes precedence, {}", names::UVICORN_WORKERS, other.value, other.source)
         } else if !workers.is_ours() {
             // Nothing else is set.
             return;
         } else if !is_by_hand(&set.source.file) {
             "a package's setting is replaced".to_owned()
         } else if let Some((_, by)) = decided.iter().find(|(name, _)| *name == names::UVICORN_WORKERS) {
-            format!("{by} decides")
+            format!("{by} takes precedence")
         } else if !is_valid_value(KEY, &set.value) {
             problems.push(not_valid(KEY, &set));
             return;
@@ -387,5 +387,5 @@ pub(super) fn is_for_uvicorn(name: &str) -> bool {
 
 fn not_valid(key: &'static str, set: &Sourced<String>) -> Problem {
     let source = Source { key: key.into(), ..set.source.clone() };
-    Problem::bad_value(source, &set.value, "a value that PyPNM can take", "the sized one is used")
+    Problem::bad_value(source, &set.value, "a value that PyPNM accepts", "the sized value is used")
 }

@@ -124,11 +124,11 @@ impl fmt::Display for Override {
             Effect::Passed { key } => write!(f, "{key} is taken from PID 1's environment"),
             Effect::Flag { flag, value } => write!(f, "{flag} {value} on the command line is in effect"),
             Effect::UnknownCommand { program } => {
-                write!(f, "what {program} starts is not known; it may run a single worker")
+                write!(f, "what {program} starts is unknown; it may run a single worker")
             }
             Effect::Restart { value } => write!(f, "Restart={value} is in effect"),
             Effect::NoHandOver => {
-                f.write_str("the profile is not handed over to PyPNM, which falls back to its own sizing")
+                f.write_str("the profile is not passed to PyPNM, which falls back to its own sizing")
             }
             Effect::Replaced => f.write_str("is read instead of the generated drop-in"),
             Effect::NotRead { path } => write!(f, "{path} was not read and may set anything"),

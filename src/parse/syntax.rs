@@ -54,11 +54,11 @@ pub enum Fault {
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::MissingEquals => "no '=' in the line",
-            Self::MissingKey => "no key before '='",
+            Self::MissingEquals => "missing '=' in the line",
+            Self::MissingKey => "missing key before '='",
             Self::NotUtf8 => "not UTF-8",
             Self::Nul => "a NUL byte",
-            Self::BrokenSection => "a section header without ']'",
+            Self::BrokenSection => "a section header without closing ']'",
         })
     }
 }
@@ -253,11 +253,11 @@ mod tests {
     fn faults_cost_their_line_and_a_broken_header_the_rest() {
         let text = b"junk\n=x\n\xff=1\nok=1\n[Serv\nlost=1";
         let expected = [
-            "1 ! no '=' in the line",
-            "2 ! no key before '='",
+            "1 ! missing '=' in the line",
+            "2 ! missing key before '='",
             "3 ! not UTF-8",
             "4 ok=1",
-            "5 ! a section header without ']'",
+            "5 ! a section header without closing ']'",
         ];
         assert_eq!(read(text), expected);
         assert!(items(text).any(|i| matches!(i, Item::Fault { fault: Fault::BrokenSection, line: 5 })));

@@ -140,7 +140,7 @@ pub fn findings(
     found.push(of_growth.at(time));
     if grows {
         let reason =
-            "no advice on memory and on the number of workers while workers grow: first stop the growth"
+            "no advice on memory or the number of workers while workers grow: stop the growth first"
                 .to_owned();
         found.push(Finding::remark(Topic::Workers, reason).at(all));
         return found;

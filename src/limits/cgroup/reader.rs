@@ -12,8 +12,8 @@ use crate::root::{ReadError, Root};
 /// The kernel opens no longer path (PATH_MAX).
 const LONGEST_PATH: usize = 4095;
 
-const FEWEST: &str = "counting on 1 CPU";
-const LEAST: &str = "taking the safest low-memory baseline";
+const FEWEST: &str = "assuming 1 CPU";
+const LEAST: &str = "assuming minimal memory";
 
 /// One value of one file.
 enum Value<T> {
@@ -83,7 +83,7 @@ impl LimitReader<'_> {
         if is_wrong && !self.problems.iter().any(|problem| problem.source == source) {
             let Member { membership, who, .. } = self.member;
             let consequence =
-                format!("limits of the cgroup that {membership} says {who} runs in may be out of sight");
+                format!("{membership} says that {who} runs in a cgroup whose limits may not be visible");
             let kind = ProblemKind::Absent;
             self.problems.push(Problem { source, kind, consequence: consequence.into() });
         }
@@ -204,7 +204,7 @@ impl LimitReader<'_> {
                 // The two are only ever there together.
                 Value::Missing if own_is_there => {
                     let (source, kind) = (self.source(), ProblemKind::Absent);
-                    let consequence = "limits out of sight are not known".into();
+                    let consequence = "limits that are not visible are unknown".into();
                     self.problems.push(Problem { source, kind, consequence });
                 }
                 Value::Is(_) | Value::Missing | Value::Unknown => {}

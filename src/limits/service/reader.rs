@@ -45,7 +45,7 @@ impl SettingReader<'_> {
 
     /// A value that systemd can tell, but not from here.
     fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
-        self.bad_but(assignment, "a value whose specifiers can be told here", "taking the least");
+        self.bad_but(assignment, "a value whose specifiers are known here", "assuming the minimum");
         let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
         self.settings.unknown.extend(unknown);
     }
@@ -137,7 +137,7 @@ impl SettingReader<'_> {
         };
         let valid = list.valid;
         if !valid {
-            let instead = "systemd skips the line, from version 258 on only what is wrong in it";
+            let instead = "systemd skips the line, or since version 258 only the invalid part";
             self.bad_but(assignment, list_of(assignment), instead);
         }
         let mut cpus = said.take().map(|said| said.value).unwrap_or_default();

@@ -24,7 +24,7 @@ pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
 /// What a worker was measured to need.
 fn measured(epoch: &Epoch) -> String {
     format!(
-        "a worker holds up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
+        "a worker uses up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
         mib(epoch.worker_memory),
         mib(epoch.worker_peak),
         workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
@@ -35,7 +35,7 @@ fn measured(epoch: &Epoch) -> String {
 /// What was measured, where something else is advised.
 pub(super) fn memory_remark(epoch: &Epoch, setup: &Setup) -> Finding {
     let reason = if epoch.memory_samples == 0 {
-        "memory a worker: not measured yet".to_owned()
+        "memory per worker: not measured yet".to_owned()
     } else {
         format!("{} of {}", measured(epoch), gib(setup.memory))
     };
@@ -64,7 +64,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         let fits = fit(reach);
         if fits < now {
             let reason = format!(
-                "{}; other programs on this host leave {} at times, which hold {fits} of them, not {now}",
+                "{}; other programs on this host leave {} at times, which is enough for {fits}, not {now}",
                 measured(epoch),
                 gib(reach)
             );

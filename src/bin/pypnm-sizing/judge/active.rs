@@ -41,7 +41,7 @@ impl Judge<'_> {
         let log = format!("journalctl -u {unit}");
         match loaded.active.as_str() {
             "reloading" if self.is_handed_over() => {
-                let text = "a reload is in progress: workers are being replaced".to_owned();
+                let text = "a reload is in progress; workers are being replaced".to_owned();
                 self.report(Topic::Reloading, State::Ok, text, None);
             }
             "active" | "reloading" | "refreshing" => {}
@@ -55,11 +55,11 @@ impl Judge<'_> {
                     1 => ", restarted once".to_owned(),
                     times => format!(", restarted {times} times"),
                 };
-                let text = format!("the service keeps ending and is started again and again{times}");
+                let text = format!("the service keeps exiting and being restarted{times}");
                 self.report(Topic::Looping, State::Critical, text, Some(&log));
             }
             "activating" => {
-                let text = format!("the service is being started ({})", loaded.sub);
+                let text = format!("the service is starting ({})", loaded.sub);
                 self.report(Topic::Starting, State::Ok, text, None);
             }
             state => {

@@ -94,7 +94,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         finding(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
-        let text = "the files and the environment of its container are not for this user to see".to_owned();
+        let text = "the files and the environment of its container may not be read by this user".to_owned();
         return Err(Finding {
             fix: Some("run it as root".to_owned()),
             ..finding(Topic::Hidden, State::Unknown, text)
@@ -205,7 +205,7 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
         }
     }
     let uses = in_use.workers.map_or_else(
-        || "numbers that are not known".to_owned(),
+        || "unknown numbers".to_owned(),
         |workers| brief(workers, in_use.limit_max_requests),
     );
     let is_sized = match &running.file {
@@ -213,7 +213,7 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
         _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),
     };
     if differs && is_sized {
-        let text = format!("it runs {uses}; what it is granted now allows {}", say(expected));
+        let text = format!("it runs {uses}; its present limits allow {}", say(expected));
         let fix = Some("restart the container, or the process".to_owned());
         findings.push(Finding { fix, ..finding(Topic::MachineChanged, State::Warning, text) });
     } else if differs {

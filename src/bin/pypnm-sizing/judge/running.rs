@@ -82,7 +82,7 @@ impl Judge<'_> {
     fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
         let facts = self.facts;
         let uses = in_use.workers.map_or_else(
-            || "numbers that are not known".to_owned(),
+            || "unknown numbers".to_owned(),
             |workers| brief(workers, in_use.limit_max_requests),
         );
         let fix = format!("systemctl restart {}", facts.unit);
@@ -107,7 +107,7 @@ impl Judge<'_> {
         if !facts.hidden_files.is_empty() {
             let files = facts.hidden_files.join(", ");
             let text = format!(
-                "it runs {uses}, loaded: {}; {files}, which this user may not read, can override that",
+                "it runs {uses}, loaded: {}; {files}, which this user may not read, may override that",
                 say(next_start)
             );
             self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));

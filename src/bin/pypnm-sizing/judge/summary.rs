@@ -52,7 +52,7 @@ pub(crate) fn line(judged: &[Judged]) -> String {
         .collect();
     let data = performance_data(judged);
     let data = if data.is_empty() { data } else { format!(" | {data}") };
-    let texts = if texts.is_empty() { "no unit is named in Units=".to_owned() } else { texts.join(" -- ") };
+    let texts = if texts.is_empty() { "no unit is listed in Units=".to_owned() } else { texts.join(" -- ") };
     format!(" - {texts}{data}")
 }
 

@@ -239,7 +239,7 @@ impl Judge<'_> {
         }
         let text = format!("the limits in force allow {}: {}", say(lowered), in_force.why);
         if program == Program::Uvicorn {
-            let text = format!("{text}; started directly, uvicorn takes {}", say(next_start));
+            let text = format!("{text}; uvicorn is started directly and uses {}", say(next_start));
             self.report(Topic::LimitsInForce, State::Warning, text, None);
             return next_start;
         }
@@ -250,7 +250,7 @@ impl Judge<'_> {
                 (State::Warning, Some(format!("systemctl restart {}", self.facts.unit)))
             }
         };
-        let text = format!("{text}; the last look at a start lowers {}", say(next_start));
+        let text = format!("{text}; {} is lowered to this at each start", say(next_start));
         self.report(Topic::LimitsInForce, state, text, fix.as_deref());
         lowered
     }

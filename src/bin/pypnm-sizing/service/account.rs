@@ -90,7 +90,7 @@ impl Account {
 
     fn denied(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
         let Some(stat) = root.stat(path) else {
-            return Some(format!("{path} cannot be looked at"));
+            return Some(format!("{path} cannot be accessed"));
         };
         let shift = match () {
             () if self.uid == 0 => return None,

@@ -31,7 +31,7 @@ pub(crate) fn why_restart(
     environment: Option<&BTreeMap<String, String>>,
 ) -> Option<String> {
     if !loaded.exec_reload.iter().any(|command| command.ends_with(RELOAD)) {
-        return Some("the unit has no ExecReload= for it".to_owned());
+        return Some("the unit has no ExecReload= for the launcher".to_owned());
     }
     let Some(environment) = environment else {
         return Some("its environment cannot be read".to_owned());
@@ -146,7 +146,7 @@ mod tests {
     fn what_is_not_known_wants_a_restart() {
         let mut foreign = loaded(&[]);
         foreign.exec_reload.clear();
-        assert_eq!(why(&foreign), Some("the unit has no ExecReload= for it".to_owned()));
+        assert_eq!(why(&foreign), Some("the unit has no ExecReload= for the launcher".to_owned()));
         let why = why_restart(&nowhere(), &loaded(&[]), &arguments(), None);
         assert_eq!(why, Some("its environment cannot be read".to_owned()));
     }

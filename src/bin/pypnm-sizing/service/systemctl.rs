@@ -55,10 +55,10 @@ impl fmt::Display for SystemctlError {
             Self::NotRunning(said) if said.is_empty() => f.write_str("systemd is not running"),
             Self::NotRunning(said) => write!(f, "systemd is not running ({said})"),
             Self::Late(what, time) => {
-                write!(f, "systemctl {what} did not finish within {} s and was given up", time.as_secs())
+                write!(f, "systemctl {what} did not finish within {} s and was killed", time.as_secs())
             }
             Self::TooLong(what) => {
-                write!(f, "systemctl {what} printed more than {} KiB and was given up", MOST_BYTES >> 10)
+                write!(f, "systemctl {what} printed more than {} KiB and was killed", MOST_BYTES >> 10)
             }
             Self::Denied(what) => {
                 write!(

@@ -36,7 +36,7 @@ enum Step {
 
 pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if !root.is_machine() {
-        bail!("apply asks the running systemd; below --root there is none");
+        bail!("apply controls the running systemd, so --root is not supported");
     }
     let sizing = size(&Request::new(root));
     sizing.problems.iter().for_each(|problem| remark(problem));
@@ -127,7 +127,7 @@ fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow:
     let began = Instant::now();
     let mut judged = question.judge(name);
     if judged.verdict.has(Topic::Starting) {
-        say(&format!("{name}: the service is being started, waiting …"))?;
+        say(&format!("{name}: the service is starting, waiting …"))?;
     }
     while judged.verdict.has(Topic::Starting) && began.elapsed() < timeout {
         std::thread::sleep(PAUSE);
@@ -166,9 +166,9 @@ fn step(root: &Root, judged: &Judged) -> Step {
             why.map_or(Step::Reload, |why| Step::Restart(Some(why)))
         }
         _ if judged.verdict.needs_restart => Step::Restart(None),
-        Some((Live::Not, "activating")) => Step::Leave("it is still being started, not restarted".to_owned()),
-        Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}), not started")),
-        _ => Step::Leave("the profile of the running service has not changed, not restarted".to_owned()),
+        Some((Live::Not, "activating")) => Step::Leave("it is still starting, not restarted".to_owned()),
+        Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}) and is not started")),
+        _ => Step::Leave("the profile of the running service has not changed, so it is not restarted".to_owned()),
     }
 }
 
@@ -183,15 +183,15 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
         let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
         let text = match step(root, judged) {
             Step::Restart(_) | Step::Reload if no_restart => {
-                "would be left as it is (--no-restart)".to_owned()
+                "would be left unchanged (--no-restart)".to_owned()
             }
-            Step::Reload => "would be reloaded: its profile changes".to_owned(),
-            Step::Restart(None) => "would be restarted: its profile changes".to_owned(),
-            Step::Restart(Some(why)) => format!("would be restarted: its profile changes ({why})"),
+            Step::Reload => "would be reloaded: its profile has changed".to_owned(),
+            Step::Restart(None) => "would be restarted: its profile has changed".to_owned(),
+            Step::Restart(Some(why)) => format!("would be restarted: its profile has changed ({why})"),
             Step::Leave(_) if is_unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }
-            Step::Leave(why) => format!("would be left as it is: {why}"),
+            Step::Leave(why) => format!("would be left unchanged: {why}"),
         };
         page.row("", 0, &format!("{name}: {text}."));
         page.row("", 0, &format!("Now: {}", summary(judged)));

@@ -65,7 +65,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             let removed = match Root::machine().open_guarded_directory(dir.to_str().unwrap_or_default()) {
                 Ok(directory) => removed(&directory, path)?,
                 Err(ReadError::Missing) => FALLS_BACK,
-                Err(error) => bail!("{}: {error}; nothing is removed", dir.display()),
+                Err(error) => bail!("{}: {error}; nothing was removed", dir.display()),
             };
             remark(&format!("sizing is turned off; {removed}"));
             Ok(ExitCode::SUCCESS)
@@ -88,7 +88,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         (Target::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
-                bail!("not written: where PyPNM looks below --root is not known; use --write PATH");
+                bail!("not written: it is unknown where PyPNM looks below --root; use --write PATH");
             }
             let path = pypnm::profile_file().context("not written")?;
             put(&path, &text)?;
@@ -212,7 +212,7 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
         bail!("--write={}: expected the path of a file", path.display());
     };
     // Root does not go where another user's link leads; a directory that is open stays the same whatever that user renames.
-    let directory = write::open_directories(dir).map_err(|error| anyhow!("{error}; nothing is written"))?;
+    let directory = write::open_directories(dir).map_err(|error| anyhow!("{error}; nothing was written"))?;
     write::replace(&pinned(&directory), name, text).map_err(|mut error| {
         path.clone_into(&mut error.path);
         match removed(&directory, path) {
@@ -232,7 +232,7 @@ fn pinned(directory: &OwnedFd) -> PathBuf {
 fn is_replaceable(path: &Path) -> anyhow::Result<()> {
     let is_other = path.metadata().is_ok_and(|there| !there.is_file());
     if is_other || path.parent() == Some(Path::new("/dev")) {
-        bail!("--write={}: not a regular file; left as it is", path.display());
+        bail!("--write={}: not a regular file; left unchanged", path.display());
     }
     Ok(())
 }

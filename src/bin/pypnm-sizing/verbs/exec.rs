@@ -57,7 +57,7 @@ pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
     command.args(rest);
     match sizing.units.iter().find(wanted) {
         Some(unit) => hand_over(&mut command, unit, &arguments.command),
-        None => remark(&format!("{}: the command starts as it is", not_sized(&sizing, arguments))),
+        None => remark(&format!("{}: the command is started unchanged", not_sized(&sizing, arguments))),
     }
 
     // Only returns where it failed. SIGPIPE gets its default action again, which Rust's start has taken away.
@@ -140,7 +140,7 @@ enum Existing {
 fn existing(path: &Path) -> Existing {
     // Only a regular file is opened: a device or a FIFO may do something.
     if path.metadata().is_ok_and(|there| !there.is_file()) {
-        return unusable(path, "it is no regular file");
+        return unusable(path, "it is not a regular file");
     }
     let Some(text) = path.to_str().map(|path| Root::machine().text(path)) else {
         return unusable(path, "its name is not UTF-8");

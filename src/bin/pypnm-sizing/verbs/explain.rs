@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         ..Request::new(root)
     });
     let units = chosen(&sizing, arguments.unit.as_deref())?;
-    let default = PypnmDefault::new(root, &hypothetical);
+    let default = PypnmDefault::new(&sizing.host, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
         let units = units.iter().map(|unit| UnitAnswer::new(root, unit, &default)).collect();
@@ -240,7 +240,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         Step {
             name: "Memory",
             value: profile.guardrail.workers,
-            why: format!("the most for {memory}"),
+            why: format!("the maximum for {memory}"),
             guide: Some(profile.guardrail.guide),
         },
     ];
@@ -272,7 +272,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
 
 /// What was read for the configuration, and what was wrong.
 fn configuration(page: &mut Page, sizing: &Sizing) {
-    page.heading("Configuration files read; later ones win");
+    page.heading("Configuration files read; later files take precedence");
     if sizing.config.files.is_empty() {
         page.row("  ", 2, "none; the defaults of sizing.conf(5) apply");
     }
@@ -283,7 +283,7 @@ fn configuration(page: &mut Page, sizing: &Sizing) {
         page.row("  ", 2, &format!("{file}: pypnm.sizing=yes"));
     }
     if !sizing.problems.is_empty() {
-        page.heading("What could not be read or understood");
+        page.heading("What could not be read or is invalid");
     }
     for problem in &sizing.problems {
         page.row("  - ", 4, &problem.to_string());

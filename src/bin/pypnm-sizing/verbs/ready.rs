@@ -16,7 +16,7 @@ use crate::service::readiness::{NotReady, wait};
 
 pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     if !root.is_machine() {
-        bail!("ready asks running processes; there are none below --root");
+        bail!("ready queries running processes; there are none below --root");
     }
     let from_systemd = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Service::Unit);
     let service = arguments

@@ -80,7 +80,7 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
         if arguments.recordings.is_empty() { &default } else { &arguments.recordings };
     if arguments.recordings.is_empty() && !Path::new(RECORDINGS).is_dir() {
         bail!(
-            "nothing is recorded in {RECORDINGS}: systemctl enable --now pypnm-sizing-watch.service records"
+            "nothing is recorded in {RECORDINGS}; to record: systemctl enable --now pypnm-sizing-watch.service"
         );
     }
     reader.read(recordings)?;
@@ -94,7 +94,7 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
         }
         let what = arguments.unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
         let when = if arguments.since.or(arguments.until).is_some() { " in that time" } else { "" };
-        bail!("there is no sample{what}{when} in {}", named(recordings));
+        bail!("there are no samples{what}{when} in {}", named(recordings));
     };
     let (evidence, days) = (recording.evidence, recording.days);
     let (cpu, memory, limit) = evidence.limits();
@@ -145,7 +145,7 @@ fn compared(evidence: &Evidence) -> Option<String> {
     let of = |epoch: &Epoch| {
         let waiting = epoch.busiest.map_or(0.0, |(part, _, _)| part * 100.0);
         let killed = if epoch.oom_kills > 0 {
-            format!(", {} killed for memory", epoch.oom_kills)
+            format!(", {} killed because memory ran out", epoch.oom_kills)
         } else {
             String::new()
         };
@@ -177,7 +177,7 @@ fn begin(hour: i64) -> f64 {
 }
 
 /// What a report can't know.
-const UNSEEN: &str = "What it cannot see: requests that wait for a modem inside a worker, or for their turn on a connection \
+const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a connection \
                       that is kept open. They show in no queue and in no CPU time; PyPNM's own log has their times.";
 
 fn print(gathered: &Gathered) -> Outcome {
@@ -194,7 +194,7 @@ fn print(gathered: &Gathered) -> Outcome {
         page.row(
             "  ",
             2,
-            if is_too_little(&gathered.findings) { "nothing can be said yet" } else { "nothing" },
+            if is_too_little(&gathered.findings) { "no advice yet" } else { "nothing" },
         );
     }
     for finding in to_set {
@@ -231,7 +231,7 @@ fn print(gathered: &Gathered) -> Outcome {
     page.heading("Measured");
     page.row("  memory  ", 10, &memory(evidence, &epoch));
     page.row("  growth  ", 10, &growth(evidence));
-    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU a worker on average", epoch.mean_worker_cpu()));
+    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu()));
     page.row("  queue   ", 10, &queue(evidence, &epoch));
     page.gap();
     page.row("", 0, UNSEEN);
@@ -254,7 +254,7 @@ fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
     let of = (until - from).max(f64::MIN_POSITIVE);
     let part = (evidence.watched() / of * 100.0).min(100.0);
     let zone = shown(until, "%Z");
-    format!("{} to {} ({zone}), of which {part:.0} % was watched", clock(from), clock(until))
+    format!("{} to {} ({zone}), {part:.0} % of it watched", clock(from), clock(until))
 }
 
 /// The figures of a day, and what happened.
@@ -268,7 +268,7 @@ fn day_line(at: f64, day: &Hour) -> (String, String) {
     };
     say(day.recycles, "recycle", "recycles");
     say(day.restarts, "restart", "restarts");
-    say(day.oom_kills, "killed for memory", "killed for memory");
+    say(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
     let figures = format!(
         "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>7.1} %  ",
         shown(at, "%a %d %b"),
@@ -304,7 +304,7 @@ fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
         );
     }
     format!(
-        "{text}; a worker: {} in 95 % of the busiest stretch, {} at its peak",
+        "{text}; a worker: {} in 95 % of the busiest block, {} at its peak",
         mib(epoch.worker_memory),
         mib(epoch.worker_peak)
     )
@@ -312,9 +312,9 @@ fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
 
 fn growth(evidence: &Evidence) -> String {
     match evidence.growth() {
-        None => "unknown: no worker was watched for an hour".to_owned(),
+        None => "unknown: no worker was watched for a full hour".to_owned(),
         Some(growth) => {
-            let lasting = if growth.all.lasting { "" } else { ", which does not last or is chance" };
+            let lasting = if growth.all.lasting { "" } else { ", which does not last or may be due to chance" };
             format!("{} a worker{lasting}", interval(&growth.all))
         }
     }

@@ -72,7 +72,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         unsized_units(&mut page, &sizing);
     }
     if !units.is_empty() {
-        let next = "Reasons: pypnm-sizing explain. Comparison with what runs: pypnm-sizing check.";
+        let next = "For the reasons, run: pypnm-sizing explain. To compare with what is running: pypnm-sizing check.";
         page.gap();
         page.row("", 0, next);
     }
@@ -118,7 +118,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
             "  Loaded",
             LABEL,
             &format!(
-                "{}, from before a change; 'pypnm-sizing apply' brings it up to date",
+                "{}, from before a change; 'pypnm-sizing apply' updates it",
                 profile(numbers.workers, numbers.limit_max_requests)
             ),
         ),

@@ -287,9 +287,9 @@ impl Watching<'_> {
             (None, Some(live)) => (live.amount, live.source.clone()),
             (Some(sized), _) => {
                 let limit = self.sized().zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
-                (sized.amount, limit.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string()))
+                (sized.amount, limit.map_or_else(|| "unknown".to_owned(), |limit| limit.source.to_string()))
             }
-            (None, None) => (0, "not known".to_owned()),
+            (None, None) => (0, "unknown".to_owned()),
         }
     }
 

@@ -51,7 +51,7 @@ impl Recorder {
         let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => bail!("{}: another watch records here already", directory.display()),
+            Err(Errno::WOULDBLOCK) => bail!("{}: another watch is already recording here", directory.display()),
             Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
         }
         Ok(Self { directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
@@ -63,7 +63,7 @@ impl Recorder {
         match self.write(&name, line) {
             Ok(()) => {
                 if self.lost > 0 {
-                    remark(&format!("recording again; lines lost: {}", self.lost));
+                    remark(&format!("recording again; samples lost: {}", self.lost));
                     self.lost = 0;
                 }
                 if self.total > self.keep {
@@ -73,7 +73,7 @@ impl Recorder {
             Err(error) => {
                 if self.lost == 0 {
                     remark(&format!(
-                        "cannot record to {}/{name}: {error}; trying on",
+                        "cannot record to {}/{name}: {error}; still trying",
                         self.directory.display()
                     ));
                     // Room may be made by what is older than it has to be.
@@ -265,7 +265,7 @@ mod tests {
         let dir = directory();
         let first = recorder(&dir, 1 << 20);
         let second = Recorder::new(dir.path(), "pypnm.service", 1 << 20).map(|_| ());
-        assert!(second.is_err_and(|error| error.to_string().contains("another watch records here already")));
+        assert!(second.is_err_and(|error| error.to_string().contains("another watch is already recording here")));
         drop(first);
         assert!(Recorder::new(dir.path(), "pypnm.service", 1 << 20).is_ok());
     }

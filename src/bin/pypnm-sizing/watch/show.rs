@@ -68,10 +68,10 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     if let Some(why) = &context.no_shares {
-        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
+        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"));
     }
-    let cost = context.cost.map_or_else(String::new, |cost| format!("watching costs {cost:.2} % of a CPU; "));
-    let cost = format!("{cost}q or Ctrl-C ends with a summary");
+    let cost = context.cost.map_or_else(String::new, |cost| format!("watching takes {cost:.2} % of a CPU; "));
+    let cost = format!("{cost}press q or Ctrl-C to stop with a summary");
     out.add(Style::Plain, cost);
     let mut below = out.lines.split_off(above);
     let mut table = Lines { lines: Vec::new() };
@@ -143,7 +143,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     }
     let _ = write!(line, ", peak {}", mib(evidence.memory_peak));
     if let Some(available) = last.memory_available {
-        let _ = write!(line, ", host has {} left", gib(available));
+        let _ = write!(line, ", {} available on the host", gib(available));
     }
     let limit = format!("limit: {}", last.memory_limit_source);
     let points = evidence.memory.points();
@@ -173,10 +173,10 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
         percent(last.pressure_cpu_percent)
     );
     if let Some(throttled) = last.throttled_percent.filter(|throttled| *throttled > 0.0) {
-        let _ = write!(line, "  held back by the quota {throttled:.0} %");
+        let _ = write!(line, "  throttled by the quota {throttled:.0} %");
     }
     if evidence.oom_kills > 0 {
-        let _ = write!(line, "  killed for memory: {}", evidence.oom_kills);
+        let _ = write!(line, "  OOM kills: {}", evidence.oom_kills);
     }
     out.add(Style::Plain, line);
     out.add(Style::Plain, recycle_line(evidence));
@@ -235,7 +235,7 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let heading = if set.peek().is_some() {
         "to set in sizing.conf"
     } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
-        "nothing to say yet"
+        "no advice yet"
     } else {
         "nothing to set"
     };
@@ -295,23 +295,23 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
         let (usual, peak) = (mib(epoch.worker_memory), mib(epoch.worker_peak));
         out.add(
             Style::Plain,
-            format!("worker    {usual} in 95 % of the busiest stretch, {peak} at its peak"),
+            format!("worker    {usual} in 95 % of the busiest block, {peak} at its peak"),
         );
     }
     if let Some(growth) = evidence.growth() {
-        out.add(Style::Plain, format!("growth    {} a worker", interval(&growth.all)));
+        out.add(Style::Plain, format!("growth    {} per worker", interval(&growth.all)));
     }
-    let cpu = format!("CPU       {:.1} % of a CPU a worker on average", epoch.mean_worker_cpu());
+    let cpu = format!("CPU       {:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
     out.add(Style::Plain, cpu);
     out.add(Style::Plain, queue_line(evidence));
     out.add(Style::Plain, recycle_line(evidence));
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     if let Some(why) = &context.no_shares {
-        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
+        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"));
     }
     if let Some(cost) = context.cost {
-        out.add(Style::Plain, format!("watching cost {cost:.2} % of a CPU"));
+        out.add(Style::Plain, format!("watching took {cost:.2} % of a CPU"));
     }
     let mut text = String::new();
     for (style, line) in out.lines {

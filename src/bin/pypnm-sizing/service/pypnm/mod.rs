@@ -205,7 +205,7 @@ impl Installation {
             && script.as_deref().is_some_and(is_python_script)
         {
             installation.fault = Some(format!(
-                "half installed: pip has no record of {} there; install it again",
+                "partially installed: pip has no record of {} there; install it again",
                 program.package
             ));
         }
@@ -227,7 +227,7 @@ impl Installation {
                     let home = home.as_deref().and_then(metadata::home);
                     let from = home.map_or_else(String::new, |home| format!(" of {home}"));
                     format!(
-                        "its {interpreter} is a dangling link: the Python{from} that it was created from is gone; recreate the environment"
+                        "its {interpreter} is a dangling symbolic link: the Python{from} that it was created from is gone; recreate the environment"
                     )
                 }
                 None => format!(
@@ -238,7 +238,7 @@ impl Installation {
             && let Some(packages) = &self.packages
             && !root.has_directory(&format!("{packages}/{}", program.import))
         {
-            self.fault = Some(format!("half installed: there is no {packages}/{}", program.import));
+            self.fault = Some(format!("partially installed: there is no {packages}/{}", program.import));
         }
     }
 }

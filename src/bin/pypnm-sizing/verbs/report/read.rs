@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
             }
         }
         if self.lines == before {
-            self.files.push(format!("{name} holds no sample that could be used"));
+            self.files.push(format!("{name} contains no usable samples"));
         }
         Ok(())
     }

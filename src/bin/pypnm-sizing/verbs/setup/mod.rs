@@ -92,7 +92,7 @@ fn old_version(installation: &Installation, program: Program) {
 fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     if !root.is_machine() {
         bail!(
-            "setup writes for the running systemd only; without --write it prints what belongs into {directory}/{DROP_IN}"
+            "setup writes for the running systemd only; without --write it prints the contents of {directory}/{DROP_IN}"
         );
     }
     let path = format!("{directory}/{DROP_IN}");
@@ -105,7 +105,7 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     // A reload that failed before is made up for.
     systemctl::reload()?;
     let what = if is_same {
-        format!("{path} is as it should be.")
+        format!("{path} is up to date.")
     } else {
         format!("Wrote {path}; systemd has reloaded.")
     };
@@ -148,7 +148,7 @@ fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
         Ok(text) if text.starts_with(MARK) => Ok(()),
         Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
         Ok(_) | Err(_) => {
-            bail!("{path} was not written by 'pypnm-sizing setup' and is left alone: move or rename it")
+            bail!("{path} was not written by 'pypnm-sizing setup' and is left unchanged: move or rename it")
         }
     }
 }
@@ -164,14 +164,14 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     let of_package =
         |file: &str| file.starts_with("/usr/lib/systemd/system/") || file.starts_with("/lib/systemd/system/");
     match (unit.state, unit.fragment.as_deref()) {
-        (State::Masked, _) => bail!("{name} is masked: 'systemctl unmask {name}' first"),
+        (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
         (State::Loaded, Some(file)) if of_package(file) => Ok(unit),
         (State::Loaded | State::Bad, Some(file)) => bail!(
-            "{file} is a unit of your own, which setup leaves alone. It is sized where Units= in sizing.conf(5) names it; \
+            "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \
              to use the packaged unit, move that file away"
         ),
         _ => bail!(
-            "there is no {name} to set up: setup adds to a unit of the package, pypnm.service or pypnm-cmts.service"
+            "there is no {name} to set up: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
         ),
     }
 }
@@ -259,7 +259,7 @@ fn checkout(
         return Ok(None);
     };
     let Some(checkout) = real_path(root, &checkout) else {
-        bail!("{checkout}, the source of {}, is not there", installation.environment);
+        bail!("{checkout}, the source of {}, does not exist", installation.environment);
     };
     // The sources that it imports are those of its working directory: another checkout would be half started.
     let other = arguments.dir.as_deref().and_then(Path::to_str).and_then(|dir| real_path(root, dir));
@@ -282,7 +282,7 @@ fn account(
     if let Some(name) = &arguments.user {
         return match Account::of(root, name) {
             Some(account) if account.uid == 0 => {
-                bail!("--user={name}: PyPNM should not run as root; name an account without privileges")
+                bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
             }
             Some(account) => Ok(Some(account)),
             None => bail!("--user={name}: there is no such user"),
@@ -293,14 +293,14 @@ fn account(
     if owner == 0 {
         if checkout.is_some() {
             bail!(
-                "{place} belongs to root, which PyPNM should not run as: give it to an account (chown -R), or name one with --user"
+                "{place} belongs to root, and PyPNM should not run as root: change the owner (chown -R), or specify a user with --user"
             );
         }
         return Ok(None);
     }
     match Account::of(root, &owner.to_string()) {
         Some(account) => Ok(Some(account)),
-        None => bail!("{place} belongs to UID {owner}, which has no account: name one with --user"),
+        None => bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user"),
     }
 }
 

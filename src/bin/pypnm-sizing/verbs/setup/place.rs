@@ -45,24 +45,24 @@ impl Place {
             self.environment, self.unit
         ));
         line(&format!(
-            "# Running it again replaces this file: keep your own settings in another one ('systemctl edit {}').",
+            "# Running it again replaces this file, so keep your own settings in another one ('systemctl edit {}').",
             self.unit
         ));
         line("");
         line("[Unit]");
         line(
-            "# The program is not in one of the packaged places. If it is missing, starting is skipped and does not fail.",
+            "# The program is not in a directory known to the packaged unit. If it is missing, the start is skipped and does not fail.",
         );
         line("ConditionFileIsExecutable=");
         line(&format!("ConditionFileIsExecutable={}", self.command));
-        line("# Mount its file system first, if it has one of its own.");
+        line("# Mount its file system first, if it is on a separate one.");
         let mounts: Vec<&str> =
             self.checkout.iter().map(String::as_str).chain([self.environment.as_str()]).collect();
         line(&format!("RequiresMountsFor={}", mounts.join(" ")));
         line("");
         line("[Service]");
         if let Some((user, group)) = &self.account {
-            line("# The account that can read it, and write to its data.");
+            line("# The user that can read it, and write to its data.");
             line(&format!("User={user}"));
             line(&format!("Group={group}"));
         }
@@ -87,9 +87,9 @@ impl Place {
             line(&format!("Environment=HOME={checkout}/.data MPLCONFIGDIR={checkout}/.data/matplotlib"));
         }
         if let Some(home) = &self.home {
-            line("# Home directories stay hidden from the service, except for what it needs in them.");
+            line("# Home directories remain hidden from the service, except for what it needs in them.");
             line("ProtectHome=tmpfs");
-            line("# systemd 247 makes the directories above them with this mask: 0027 would close them.");
+            line("# systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.");
             line("UMask=0026");
             for path in &home.writable {
                 line(&format!("BindPaths={path}"));
