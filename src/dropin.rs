@@ -125,7 +125,10 @@ impl DropIn {
             match *name {
                 names::UVICORN_WORKERS | names::UVICORN_LIMIT_MAX_REQUESTS if !of_uvicorn => {
                     of_uvicorn = true;
-                    writeln!(out, "# For units that start uvicorn directly, which does not read the variables above.")?;
+                    writeln!(
+                        out,
+                        "# For units that start uvicorn directly, which does not read the variables above."
+                    )?;
                 }
                 names::ENV_FILE => writeln!(
                     out,

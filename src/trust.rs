@@ -116,8 +116,8 @@ mod tests {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),
         };
-        assert_eq!(said(0o040_755, 997), "/run/x belongs to user 997, who could use it to influence root");
-        assert_eq!(said(0o042_775, 0), "/run/x can be written by its group (mode 2775)");
-        assert_eq!(said(0o041_777, 0), "/run/x can be written by everybody (mode 1777)");
+        assert_eq!(said(0o040_755, 997), "/run/x is owned by user 997, who could use it to influence root");
+        assert_eq!(said(0o042_775, 0), "/run/x is writable by its group (mode 2775)");
+        assert_eq!(said(0o041_777, 0), "/run/x is writable by everybody (mode 1777)");
     }
 }

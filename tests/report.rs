@@ -215,7 +215,7 @@ fn two_units_and_a_time() {
     assert_eq!(self::answer(&later)["from"].as_f64(), Some(BEGINS + 2000.0));
     let none = report(&["--json", "--since", "@99999999999", "-"], all.join("\n").as_bytes());
     assert_eq!(none.status.code(), Some(2), "{none:?}");
-    assert!(String::from_utf8_lossy(&none.stderr).contains("no sample in that time"), "{none:?}");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no samples in that time"), "{none:?}");
 }
 
 #[test]

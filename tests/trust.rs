@@ -302,7 +302,10 @@ fn remote_file_systems_of_mountinfo_are_not_entered() {
         symlink(format!("{place}/x.conf"), machine.path(CONF)).unwrap();
         let (workers, said) = machine.run();
         assert_eq!(workers, 4, "{place}: {said}");
-        assert!(said.contains(CONF) && said.contains("skipped: the path leads to") && said.contains(kind), "{said}");
+        assert!(
+            said.contains(CONF) && said.contains("skipped: the path leads to") && said.contains(kind),
+            "{said}"
+        );
     }
     machine.put("/disk/x.conf", THREE);
     fs::remove_file(machine.path(CONF)).unwrap();

@@ -317,7 +317,7 @@ mod tests {
             parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MOST_FAULTS)));
         assert_eq!(problems.len(), MOST_FAULTS + 1);
         assert!(
-            problems.last().is_some_and(|last| last.starts_with("/x:52: too many faults")),
+            problems.last().is_some_and(|last| last.starts_with("/x:52: too many errors")),
             "{problems:?}"
         );
         assert!(config.for_unit(DEFAULT_UNIT).max_workers.is_none());

@@ -213,7 +213,8 @@ impl<'a> Environment<'a> {
                 continue;
             };
             if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
-                let effect = Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
+                let effect =
+                    Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
                 self.ineffective.push(Override { source: set.source, effect });
                 slot.assigned = Some(Assigned::Ours);
             } else if !is_valid_value(key, &set.value) {

@@ -37,10 +37,7 @@ impl fmt::Display for ReadError {
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
             Self::NotText => f.write_str("it is not UTF-8 text"),
             Self::Remote(kind) => {
-                write!(
-                    f,
-                    "skipped: the path leads to a mount of type {kind}, which might block PID 1"
-                )
+                write!(f, "skipped: the path leads to a mount of type {kind}, which might block PID 1")
             }
             Self::Untrusted(untrusted) => write!(f, "not trusted: {untrusted}"),
             Self::Os(errno) => write!(f, "{}", std::io::Error::from(*errno)),

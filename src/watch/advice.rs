@@ -139,9 +139,8 @@ pub fn findings(
     let time = growth.as_ref().map_or(all, |growth| (growth.from, growth.until));
     found.push(of_growth.at(time));
     if grows {
-        let reason =
-            "no advice on memory or the number of workers while workers grow: stop the growth first"
-                .to_owned();
+        let reason = "no advice on memory or the number of workers while workers grow: stop the growth first"
+            .to_owned();
         found.push(Finding::remark(Topic::Workers, reason).at(all));
         return found;
     }

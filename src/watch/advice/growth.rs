@@ -64,7 +64,8 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         if lower >= limit {
             return remark(format!("{shown}; a limit below {limit} would not help"));
         }
-        let reason = format!("{shown}; a limit of {lower} requests keeps it below {room}, a quarter of its size");
+        let reason =
+            format!("{shown}; a limit of {lower} requests keeps it below {room}, a quarter of its size");
         return recycle_at(setup, lower, &reason);
     }
     let until = allowed / slope.per_second;
@@ -81,8 +82,9 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         return remark(format!("{shown}; a limit below {limit} would not help"));
     }
     let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
-    let reason =
-        format!("{shown}; {now} and too few workers reached it during the watch to determine the growth per request");
+    let reason = format!(
+        "{shown}; {now} and too few workers reached it during the watch to determine the growth per request"
+    );
     recycle_at(setup, lower, &reason)
 }
 

@@ -124,7 +124,7 @@ fn idle_workers_are_nothing_to_set() {
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::MemoryPerWorker).contains("idle"), "{found:?}");
     assert!(reason(&found, Topic::Growth).starts_with("no lasting growth"), "{found:?}");
-    assert!(reason(&found, Topic::Workers).contains("no demand for more"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("no need for more"), "{found:?}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn the_guides_guardrail_and_the_operators_own_line() {
     assert_eq!(lines(&busy(2, 8, 32, 6000).found_with(own)), ["Workers=4"]);
     // Not restarted since the machine has grown.
     let found = busy(2, 8, 32, 6000).found();
-    assert!(reason(&found, Topic::Workers).contains("the profile gives 4 workers already"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("the profile already gives 4 workers"), "{found:?}");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_leak_without_a_recycle_in_sight() {
     let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
     let found = feed.found_with(creep);
     assert!(
-        lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile has 1000 already")
+        lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile already has 1000")
     );
     // A quarter in more than a week.
     let found = Feed { growth: 60.0, ..Feed::new(4, 8, 32) }.run(24.0).found();
@@ -226,7 +226,7 @@ fn pressure_asks_for_fewer() {
     let own = PolicySettings { workers: Some(4), ..PolicySettings::default() };
     assert_eq!(lines(&four.found_with(own)), ["Workers=2"]);
     let found = four.found();
-    assert!(reason(&found, Topic::Workers).contains("the profile gives 2 workers already"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("the profile already gives 2 workers"), "{found:?}");
 }
 
 #[test]

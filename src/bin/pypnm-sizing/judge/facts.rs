@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::names;
 use pypnm_sizing::overrides::Overrides;
@@ -132,7 +133,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
     let expected = match unit {
-        Some(unit) => Ok(expected(root, unit)),
+        Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(sizing)
             .or_else(|| wording::not_sized(sizing, name))
             .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
@@ -183,7 +184,7 @@ fn now() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-pub(super) fn expected(root: &Root, unit: &SizedUnit) -> Expected {
+pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
     let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
     Expected {
         numbers: Numbers {
@@ -195,7 +196,7 @@ pub(super) fn expected(root: &Root, unit: &SizedUnit) -> Expected {
         memory: unit.capacity.memory.amount,
         set_by_hand: settings.map(|setting| setting.to_string()).collect(),
         overrides: unit.overrides.clone(),
-        default: PypnmDefault::new(root, &Hypothetical::default()).numbers,
+        default: PypnmDefault::new(host, &Hypothetical::default()).numbers,
     }
 }
 

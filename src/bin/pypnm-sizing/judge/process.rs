@@ -106,7 +106,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         ..Request::new(root)
     });
     let expected = match sizing.units.first() {
-        Some(unit) => Ok(expected(machine, unit)),
+        Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(&sizing).unwrap_or_else(|| "nothing to size".to_owned())),
     };
     let roles = roles(&candidates);
@@ -204,10 +204,9 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
             None => differs = true,
         }
     }
-    let uses = in_use.workers.map_or_else(
-        || "unknown numbers".to_owned(),
-        |workers| brief(workers, in_use.limit_max_requests),
-    );
+    let uses = in_use
+        .workers
+        .map_or_else(|| "unknown numbers".to_owned(), |workers| brief(workers, in_use.limit_max_requests));
     let is_sized = match &running.file {
         Some((_, Ok(_))) => true,
         _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),

@@ -168,7 +168,9 @@ fn step(root: &Root, judged: &Judged) -> Step {
         _ if judged.verdict.needs_restart => Step::Restart(None),
         Some((Live::Not, "activating")) => Step::Leave("it is still starting, not restarted".to_owned()),
         Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}) and is not started")),
-        _ => Step::Leave("the profile of the running service has not changed, so it is not restarted".to_owned()),
+        _ => Step::Leave(
+            "the profile of the running service has not changed, so it is not restarted".to_owned(),
+        ),
     }
 }
 

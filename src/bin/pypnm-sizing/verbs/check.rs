@@ -114,7 +114,7 @@ impl FindingAnswer {
 
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
-        let why = " - check queries the running systemd, so --root is not supported";
+        let why = " - check queries the running systemd, not --root";
         return print_line(State::Unknown, why).map(|_| ExitCode::from(State::Unknown.exit_status()));
     }
     let (judged, sizing) = if let Some(pid) = arguments.pid {

@@ -191,11 +191,7 @@ fn print(gathered: &Gathered) -> Outcome {
     page.heading("What to set");
     let mut to_set = gathered.findings.iter().filter(|finding| finding.line.is_some()).peekable();
     if to_set.peek().is_none() {
-        page.row(
-            "  ",
-            2,
-            if is_too_little(&gathered.findings) { "no advice yet" } else { "nothing" },
-        );
+        page.row("  ", 2, if is_too_little(&gathered.findings) { "no advice yet" } else { "nothing" });
     }
     for finding in to_set {
         page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
@@ -314,7 +310,8 @@ fn growth(evidence: &Evidence) -> String {
     match evidence.growth() {
         None => "unknown: no worker was watched for a full hour".to_owned(),
         Some(growth) => {
-            let lasting = if growth.all.lasting { "" } else { ", which does not last or may be due to chance" };
+            let lasting =
+                if growth.all.lasting { "" } else { ", which does not last or may be due to chance" };
             format!("{} a worker{lasting}", interval(&growth.all))
         }
     }

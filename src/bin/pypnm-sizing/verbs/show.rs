@@ -72,7 +72,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         unsized_units(&mut page, &sizing);
     }
     if !units.is_empty() {
-        let next = "For the reasons, run: pypnm-sizing explain. To compare with what is running: pypnm-sizing check.";
+        let next = "Reasons: pypnm-sizing explain. Running service: pypnm-sizing check.";
         page.gap();
         page.row("", 0, next);
     }

@@ -51,7 +51,9 @@ impl Recorder {
         let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => bail!("{}: another watch is already recording here", directory.display()),
+            Err(Errno::WOULDBLOCK) => {
+                bail!("{}: another watch is already recording here", directory.display())
+            }
             Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
         }
         Ok(Self { directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
@@ -265,7 +267,9 @@ mod tests {
         let dir = directory();
         let first = recorder(&dir, 1 << 20);
         let second = Recorder::new(dir.path(), "pypnm.service", 1 << 20).map(|_| ());
-        assert!(second.is_err_and(|error| error.to_string().contains("another watch is already recording here")));
+        assert!(
+            second.is_err_and(|error| error.to_string().contains("another watch is already recording here"))
+        );
         drop(first);
         assert!(Recorder::new(dir.path(), "pypnm.service", 1 << 20).is_ok());
     }

@@ -68,10 +68,13 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     if let Some(why) = &context.no_shares {
-        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"));
+        out.add(
+            Style::Warning,
+            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"),
+        );
     }
-    let cost = context.cost.map_or_else(String::new, |cost| format!("watching takes {cost:.2} % of a CPU; "));
-    let cost = format!("{cost}press q or Ctrl-C to stop with a summary");
+    let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2} % of a CPU; "));
+    let cost = format!("{cost}q or Ctrl-C to stop");
     out.add(Style::Plain, cost);
     let mut below = out.lines.split_off(above);
     let mut table = Lines { lines: Vec::new() };
@@ -293,10 +296,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     out.add(Style::Plain, line);
     if epoch.memory_samples > 0 {
         let (usual, peak) = (mib(epoch.worker_memory), mib(epoch.worker_peak));
-        out.add(
-            Style::Plain,
-            format!("worker    {usual} in 95 % of the busiest block, {peak} at its peak"),
-        );
+        out.add(Style::Plain, format!("worker    {usual} in 95 % of the busiest block, {peak} at its peak"));
     }
     if let Some(growth) = evidence.growth() {
         out.add(Style::Plain, format!("growth    {} per worker", interval(&growth.all)));
@@ -308,10 +308,13 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     if let Some(why) = &context.no_shares {
-        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"));
+        out.add(
+            Style::Warning,
+            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"),
+        );
     }
     if let Some(cost) = context.cost {
-        out.add(Style::Plain, format!("watching took {cost:.2} % of a CPU"));
+        out.add(Style::Plain, format!("watch used {cost:.2} % of a CPU"));
     }
     let mut text = String::new();
     for (style, line) in out.lines {

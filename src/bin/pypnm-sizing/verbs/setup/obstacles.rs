@@ -29,7 +29,9 @@ pub(super) fn plain(path: &str) -> anyhow::Result<()> {
     match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
         None => Ok(()),
         Some(c) => {
-            bail!("{path}: {c:?} in a path has a special meaning for systemd; move it to a path without that character")
+            bail!(
+                "{path}: {c:?} in a path has a special meaning for systemd; move it to a path without that character"
+            )
         }
     }
 }

@@ -89,7 +89,9 @@ impl Place {
         if let Some(home) = &self.home {
             line("# Home directories remain hidden from the service, except for what it needs in them.");
             line("ProtectHome=tmpfs");
-            line("# systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.");
+            line(
+                "# systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.",
+            );
             line("UMask=0026");
             for path in &home.writable {
                 line(&format!("BindPaths={path}"));
