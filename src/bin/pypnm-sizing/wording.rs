@@ -17,7 +17,7 @@ use pypnm_sizing::units::{self, State};
 use crate::page::Page;
 use crate::service::launch::Launch;
 
-/// The units to report: all that are sized, or the one that was asked for.
+/// The units to report: all that are sized, or only the requested one.
 pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Result<Vec<&'a SizedUnit>> {
     let Some(asked) = asked else {
         return Ok(sizing.units.iter().collect());
@@ -32,7 +32,7 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Res
     Err(anyhow!("--unit={asked}: not sized: {why}"))
 }
 
-/// Why nothing is sized at all, and where that is set.
+/// Why sizing is turned off altogether, and where that is set.
 pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
     match sizing.kernel_switch {
         Some((false, file)) => Some(format!("turned off by pypnm.sizing= in {file}")),
@@ -41,7 +41,7 @@ pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
     }
 }
 
-/// Why one of the units that the configuration names is not sized.
+/// Why a unit in the configuration is not sized.
 pub(crate) fn not_sized(sizing: &Sizing, unit: &str) -> Option<String> {
     let named = sizing.config.units().iter().any(|name| name == unit);
     let config = sizing.config.for_unit(unit);
@@ -52,12 +52,12 @@ fn enabled(config: &UnitConfig) -> String {
     config.enabled.as_ref().map_or_else(|| "Enabled=no".to_owned(), |set| set_at("Enabled=no", &set.source))
 }
 
-/// A setting and where it is set, without the key twice.
+/// A setting and its source, without repeating the key.
 fn set_at(setting: &str, source: &Source) -> String {
     format!("{setting}, {}", source.place())
 }
 
-/// Something that the operator set.
+/// A setting of the operator.
 pub(crate) struct Setting {
     pub(crate) key: &'static str,
     pub(crate) value: String,
@@ -77,7 +77,7 @@ impl std::fmt::Display for Setting {
     }
 }
 
-/// What sizing.conf(5) sets for a unit.
+/// The settings of a unit in sizing.conf(5).
 pub(crate) fn settings(config: &UnitConfig) -> Vec<Setting> {
     let set = config.set_keys().into_iter();
     set.map(|(key, set)| Setting { key, value: set.value, source: set.source }).collect()
@@ -98,7 +98,7 @@ pub(crate) fn profile(workers: impl Into<i64>, limit: impl Into<i64>) -> String 
     }
 }
 
-/// `2 workers (limit 2000)`: the same within a sentence.
+/// `2 workers (limit 2000)`: a short form for use within a sentence.
 pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     let number = if workers == 1 { "worker" } else { "workers" };
     match limit {
@@ -108,7 +108,7 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     }
 }
 
-/// What a unit starts with: the sized numbers, or what its own files set instead.
+/// The numbers that a unit starts with: the sized ones, or those that override them.
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
     let is_uvicorn =
@@ -138,7 +138,7 @@ pub(crate) fn headline(unit: &SizedUnit) -> String {
     format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
 }
 
-/// The units that are named but not sized.
+/// Adds the units that are configured but not sized to the page.
 pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     if !sizing.is_enabled() {
         return;
@@ -150,7 +150,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     }
 }
 
-/// What is odd about an operator's own numbers: they are used as they are.
+/// Warnings about the operator's settings, which are used nevertheless.
 pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
     let mut doubts = Vec::new();
     let profile = &unit.profile;
@@ -171,7 +171,7 @@ pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
     doubts
 }
 
-/// An override in a few words.
+/// A short description of an override.
 pub(crate) fn override_text(one: &Override) -> String {
     let at = one.source.place();
     match &one.effect {
@@ -182,12 +182,12 @@ pub(crate) fn override_text(one: &Override) -> String {
     }
 }
 
-/// That the unit does not find the PyPNM that there is, and the command that changes it.
+/// The text that the unit does not find an installation of PyPNM, with the command that changes this.
 pub(crate) fn out_of_reach(unit: &str, command: &str) -> String {
     format!("{unit} does not find it; '{command}' prints a drop-in that makes it do so")
 }
 
-/// What is wrong with a unit's files; `None`: nothing.
+/// What is wrong with the files of a unit. `None`: nothing.
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         State::Loaded => None,
