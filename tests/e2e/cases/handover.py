@@ -64,10 +64,13 @@ class _Load:
         """How many requests failed like this."""
         return sum(kind.get(how, 0) for kind in self.result.values() if isinstance(kind, dict))
 
+    def slowest(self):
+        """How long the slowest answer took, in seconds."""
+        return max(kind["slowest"] for kind in self.result.values() if isinstance(kind, dict) and kind.get("answered"))
+
     def summary(self):
         """In a line, for the notes."""
-        slowest = max(kind["slowest"] for kind in self.result.values() if isinstance(kind, dict) and kind.get("answered"))
-        return f"{self.result['answered']} requests, {self.result['lost']} lost, slowest {slowest} s"
+        return f"{self.result['answered']} requests, {self.result['lost']} lost, slowest {self.slowest()} s"
 
 
 def _nothing_lost(e2e, load, what):
@@ -129,6 +132,19 @@ def recycles_of_two_and_four_workers(e2e):
     """Hand-over: two and four workers that reach their limits are replaced one by one, and no request is lost"""
     _recycles(e2e, 2, 150, 4)
     _recycles(e2e, 4, 100, 8)
+
+
+@case(versions=(252, 262), fast=())
+def controls_with_two_and_four_workers(e2e):
+    """Hand-over: plain PyPNM with two and with four workers loses requests at their limits, or has none that serves for seconds"""
+    for workers_, limit in ((2, 150), (4, 100)):
+        with _booted(e2e, workers_, limit, files=OFF, memory_kb=KB_16G) as m:
+            m.until(lambda count=workers_: _started(m) == count, "all workers to serve")
+            with _Load(m, new=15) as load:
+                m.until(lambda count=workers_: _started(m) >= 2 * count, "all workers to be recycled", timeout=240)
+                time.sleep(1)
+            e2e.note(f"plain PyPNM, {workers_} workers, all recycled: {load.summary()}")
+            expect(load.result["lost"] > 0 or load.slowest() > 3, f"the control neither lost a request nor stalled: {load.result}")
 
 
 @case(fast=(252,))
