@@ -121,6 +121,8 @@ impl Page {
                 Some(ink) => self.text.push_str(&self.painted(line, ink)),
                 None => self.text.push_str(line),
             }
+            // A label without a text may end in spaces.
+            self.text.truncate(self.text.trim_end_matches(' ').len());
             self.text.push('\n');
         }
     }
@@ -261,6 +263,15 @@ mod tests {
         assert!(page.text.lines().all(|line| line.len() <= 80), "{}", page.text);
         page.row("", 0, "a\x1b[31mb");
         assert!(page.text.ends_with("a?[31mb\n"));
+    }
+
+    #[test]
+    fn no_line_ends_in_a_space() {
+        let mut page = page(80);
+        page.row("  Mon 21 Sep     24h  ", 0, "");
+        page.row("  label  ", 12, "");
+        page.row("", 0, "");
+        assert_eq!(page.text, "  Mon 21 Sep     24h\n  label\n\n");
     }
 
     #[test]

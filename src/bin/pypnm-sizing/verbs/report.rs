@@ -178,7 +178,7 @@ fn begin(hour: i64) -> f64 {
 
 /// What a report can't know.
 const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a connection \
-                      that is kept open. They show in no queue and in no CPU time; PyPNM's own log has their times.";
+                      that is kept open. They appear in no queue and take no CPU time; PyPNM's own log has their durations.";
 
 fn print(gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
@@ -312,7 +312,7 @@ fn growth(evidence: &Evidence) -> String {
         Some(growth) => {
             let lasting =
                 if growth.all.lasting { "" } else { ", which does not last or may be due to chance" };
-            format!("{} a worker{lasting}", interval(&growth.all))
+            format!("{} per worker{lasting}", interval(&growth.all))
         }
     }
 }
@@ -321,9 +321,13 @@ fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
     if evidence.last().accept_queue.is_none() && epoch.queue_peak == 0 {
         return "not recorded: the service's sockets could not be read".to_owned();
     }
-    let connections = if epoch.queue_peak == 1 { "connection" } else { "connections" };
+    let connections = match epoch.queue_peak {
+        0 => return "empty in all samples".to_owned(),
+        1 => "connection",
+        _ => "connections",
+    };
     format!(
-        "up to {} {connections}, some in {} of {}",
+        "up to {} {connections}; not empty for {} of {}",
         epoch.queue_peak,
         duration(epoch.queued),
         duration(epoch.seconds)

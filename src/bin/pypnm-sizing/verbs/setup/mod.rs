@@ -18,6 +18,7 @@ use self::obstacles::{address, mount, other_unit, permitted, plain};
 use self::place::{Home, MARK, Place};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
+use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::pypnm::{self, Found, Installation, Program, real_path};
 use crate::service::systemctl;
@@ -48,10 +49,11 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         && on_packaged_path(&installation);
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         old_version(&installation, program);
-        return answer(&format!(
-            "{} already starts {}: there is nothing to set up.\n",
-            arguments.unit, installation.command
-        ));
+        let mut page = Page::new();
+        let text =
+            format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
+        page.row("", 0, &text);
+        return page.print();
     }
     let checkout = checkout(root, arguments, &installation, program)?;
     let account = account(root, arguments, checkout.as_deref(), &installation)?;
