@@ -58,7 +58,7 @@ struct Entry {
 }
 
 /// The target of a name.
-enum Target {
+enum NameTarget {
     /// A file, or a symbolic link to a file outside the unit directories.
     File(String),
     /// Another name.
@@ -164,15 +164,15 @@ impl<'a> Index<'a> {
                 other => other,
             };
             match found? {
-                Target::File(path) => return Some(path),
-                Target::Alias(next) => name = next,
+                NameTarget::File(path) => return Some(path),
+                NameTarget::Alias(next) => name = next,
             }
         }
         None
     }
 
     /// The target of a name in the first directory that contains it.
-    fn target(&self, name: &str) -> Option<Target> {
+    fn target(&self, name: &str) -> Option<NameTarget> {
         let entries = self.units.get(name).map(Vec::as_slice).unwrap_or_default();
         if self.is_wanted(name) {
             return entries.iter().find_map(|entry| self.target_in(*entry, name));
@@ -182,23 +182,25 @@ impl<'a> Index<'a> {
             let path = format!("{directory}/{name}");
             match entries.iter().find(|entry| entry.directory == *directory) {
                 Some(entry) => self.target_in(*entry, name),
-                None if self.root.file_type(&path) == Some(FileType::RegularFile) => Some(Target::File(path)),
+                None if self.root.file_type(&path) == Some(FileType::RegularFile) => {
+                    Some(NameTarget::File(path))
+                }
                 None => None,
             }
         })
     }
 
     /// The target of a name in the directory of `entry`.
-    fn target_in(&self, entry: Entry, name: &str) -> Option<Target> {
+    fn target_in(&self, entry: Entry, name: &str) -> Option<NameTarget> {
         let path = format!("{}/{name}", entry.directory);
         if !entry.is_link {
-            return Some(Target::File(path));
+            return Some(NameTarget::File(path));
         }
         let target = self.root.link(&path)?;
         match self.alias_target(entry.directory, &target) {
-            None => Some(Target::File(path)),
+            None => Some(NameTarget::File(path)),
             // If it is not a valid alias, the entry of the next directory applies.
-            Some(target) => may_alias(name, &target).then_some(Target::Alias(target)),
+            Some(target) => may_alias(name, &target).then_some(NameTarget::Alias(target)),
         }
     }
 

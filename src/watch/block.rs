@@ -3,7 +3,7 @@
 
 use super::history::Tally;
 use super::line::Line;
-use super::{MIB, number, whole};
+use super::{MIB, number, to_u64};
 
 /// A worker at or above this share of one CPU is busy, in percent. Python holds one lock a process, so one worker's
 /// analysis can't use much more than one CPU.
@@ -152,7 +152,7 @@ impl Block {
 
     /// Whole CPUs that were free for another worker, on average. One that is free three quarters of the time has room.
     pub fn free_cpus(&self) -> u64 {
-        (whole(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
+        (to_u64(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
     }
 
     /// What 95 % of the samples of a worker do not exceed, in bytes.

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::role::Role;
-use super::whole;
+use super::to_u64;
 
 /// The number of the schema. It rises when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -19,7 +19,7 @@ const MOST_PROCESSES: usize = 4096;
 /// What a line is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum LineKind {
     /// What was seen at one moment.
     #[default]
     Sample,
@@ -35,7 +35,7 @@ pub struct Line {
     pub schema: u32,
     /// What this line is.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: LineKind,
     /// The calendar's time, which may be set at any moment.
     pub unix_seconds: Option<f64>,
     /// Seconds since the first sample of this watch, on a clock that never jumps.
@@ -177,17 +177,17 @@ impl Line {
     pub fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         #[derive(Deserialize)]
         struct Head {
-            #[serde(default = "one")]
+            #[serde(default = "schema_1")]
             schema: f64,
             #[serde(rename = "type", default)]
             kind: Option<String>,
         }
-        fn one() -> f64 {
+        fn schema_1() -> f64 {
             1.0
         }
         let head: Head = serde_json::from_slice(text).map_err(|_| Unreadable::NotJson)?;
-        if whole(head.schema) != u64::from(SCHEMA) {
-            return Err(Unreadable::Schema(whole(head.schema)));
+        if to_u64(head.schema) != u64::from(SCHEMA) {
+            return Err(Unreadable::Schema(to_u64(head.schema)));
         }
         match head.kind.as_deref() {
             Some("sample") => {}
@@ -220,7 +220,7 @@ fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 fn amount_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    Ok(Option::<f64>::deserialize(from)?.map(whole))
+    Ok(Option::<f64>::deserialize(from)?.map(to_u64))
 }
 
 /// Rounded to `decimals`, so that JSON shows as many digits as were measured.

@@ -1,8 +1,8 @@
 //! Makes a line of what was read: counters become rates since the sample before. Pure.
 
-use super::line::{Kind, Line, PerHour, Process, SCHEMA, rounded};
+use super::line::{Line, LineKind, PerHour, Process, SCHEMA, rounded};
 use super::role::Role;
-use super::{number, whole};
+use super::{number, to_u64};
 
 /// One process as it was read.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ impl Meter {
         let cpu: f64 = processes.iter().filter_map(|process| process.cpu_percent).sum();
         let line = Line {
             schema: SCHEMA,
-            kind: Kind::Sample,
+            kind: LineKind::Sample,
             seconds: Some(rounded(sample.at - began, 3)),
             workers: workers.count() as u64,
             memory,
@@ -162,9 +162,9 @@ impl Meter {
             memory_available: sample.memory_available,
             cgroup_memory: sample.cgroup_memory,
             cgroup_memory_peak: sample.cgroup_peak,
-            cpu_milli: whole(cpu * 10.0),
+            cpu_milli: to_u64(cpu * 10.0),
             cpu_milli_limit: bounds.cpu,
-            idle_milli: rose(|sample| sample.idle_ms).map(|ms| whole(number(ms) / elapsed)),
+            idle_milli: rose(|sample| sample.idle_ms).map(|ms| to_u64(number(ms) / elapsed)),
             pressure_memory_percent: of_time(|sample| sample.memory_stall_us),
             pressure_cpu_percent: of_time(|sample| sample.cpu_stall_us),
             throttled_percent: of_time(|sample| sample.throttled_us),

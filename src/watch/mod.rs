@@ -44,6 +44,6 @@ pub fn number(amount: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "saturates, which is what is meant"
 )]
-pub fn whole(number: f64) -> u64 {
+pub fn to_u64(number: f64) -> u64 {
     number.round() as u64
 }

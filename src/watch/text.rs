@@ -1,7 +1,7 @@
 //! Amounts and times in a person's words. Pure.
 
 use super::trend::Slope;
-use super::{MIB, number, whole};
+use super::{MIB, number, to_u64};
 
 /// Bytes in MiB.
 pub fn mib(bytes: u64) -> String {
@@ -31,9 +31,9 @@ pub fn interval(slope: &Slope) -> String {
 
 /// Seconds as a person says them, rounded to what matters: `42 s`, `3 min`, `1 h 30 min`, `4 days`.
 pub fn duration(seconds: f64) -> String {
-    let (minutes, hours) = (whole(seconds / 60.0), whole(seconds / 3600.0));
+    let (minutes, hours) = (to_u64(seconds / 60.0), to_u64(seconds / 3600.0));
     if seconds < 119.5 {
-        format!("{} s", whole(seconds))
+        format!("{} s", to_u64(seconds))
     } else if minutes < 60 {
         format!("{minutes} min")
     } else if hours < 48 {

@@ -13,7 +13,7 @@ use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde::Serialize;
 
 use crate::service::pypnm::{self, Installation, Program};
-use crate::wording::{Setting, effective, settings, turned_off};
+use crate::wording::{ConfigSetting, effective, settings, turned_off};
 
 /// The version of the schema.
 const SCHEMA: u32 = 1;
@@ -142,7 +142,7 @@ impl ProfileAnswer {
 }
 
 impl SettingAnswer {
-    fn new(setting: &Setting) -> Self {
+    fn new(setting: &ConfigSetting) -> Self {
         Self { key: setting.key, value: setting.value.clone(), source: SourceAnswer::new(&setting.source) }
     }
 }

@@ -50,7 +50,7 @@ impl Page {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.put("", 0, text, Some(Ink::Bold));
+        self.add("", 0, text, Some(Ink::Bold));
     }
 
     /// Adds an empty line.
@@ -60,7 +60,7 @@ impl Page {
 
     /// Adds a text after a label of at least `width` columns. Further lines of the text are aligned with the first.
     pub(crate) fn row(&mut self, label: &str, width: usize, text: &str) {
-        self.put(label, width, text, None);
+        self.add(label, width, text, None);
     }
 
     /// Adds rows whose texts begin in the same column. If a text contains a word that does not fit, such as a long path, all
@@ -73,11 +73,11 @@ impl Page {
             let before = self.text.len();
             let label = printable(&row.label);
             if fits {
-                self.put(&label, width, &row.text, None);
+                self.add(&label, width, &row.text, None);
             } else {
                 self.text.push_str(label.trim_end());
                 self.text.push('\n');
-                self.put("", INDENT, &row.text, None);
+                self.add("", INDENT, &row.text, None);
             }
             if let Some(ink) = row.ink {
                 let label = if fits { &label } else { label.trim_end() };
@@ -97,7 +97,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    fn put(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
+    fn add(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
         let (label, text) = (printable(label), printable(text));
         let written = label.chars().count();
         let mut indent = written.max(width);

@@ -58,29 +58,29 @@ fn set_at(setting: &str, source: &Source) -> String {
 }
 
 /// A setting of the operator.
-pub(crate) struct Setting {
+pub(crate) struct ConfigSetting {
     pub(crate) key: &'static str,
     pub(crate) value: String,
     pub(crate) source: Source,
 }
 
-impl Setting {
+impl ConfigSetting {
     /// Whether it differs from the default.
     pub(crate) fn matters(&self) -> bool {
         self.value != "auto" && self.key != "Enabled"
     }
 }
 
-impl std::fmt::Display for Setting {
+impl std::fmt::Display for ConfigSetting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&set_at(&format!("{}={}", self.key, self.value), &self.source))
     }
 }
 
 /// The settings of a unit in sizing.conf(5).
-pub(crate) fn settings(config: &UnitConfig) -> Vec<Setting> {
+pub(crate) fn settings(config: &UnitConfig) -> Vec<ConfigSetting> {
     let set = config.set_keys().into_iter();
-    set.map(|(key, set)| Setting { key, value: set.value, source: set.source }).collect()
+    set.map(|(key, set)| ConfigSetting { key, value: set.value, source: set.source }).collect()
 }
 
 /// `1 CPU`, `4 CPUs`

@@ -4,7 +4,7 @@ use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{Evidence, Growth};
 use crate::watch::text::{duration, interval, mib, per_hour};
-use crate::watch::{number, whole};
+use crate::watch::{number, to_u64};
 
 /// A worker may grow by a quarter of what it began with before it is recycled.
 const GROWTH_ALLOWED: f64 = 0.25;
@@ -43,22 +43,23 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         return remark(format!("no lasting growth: {} per worker", interval(&growth.all)));
     }
     let allowed = number(growth.baseline) * GROWTH_ALLOWED;
-    let room = mib(whole(allowed));
+    let room = mib(to_u64(allowed));
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     if let (Some(a_life), 1..) = (growth.a_life, limit) {
         let age = evidence.recycle_age().unwrap_or(0.0);
         let shown = format!(
             "a worker grows by {} ({} to {}) in a lifetime of {limit} requests, which took {} ({} per 1000 requests)",
-            mib(whole(a_life.value)),
-            mib(whole(a_life.low)),
-            mib(whole(a_life.high)),
+            mib(to_u64(a_life.value)),
+            mib(to_u64(a_life.low)),
+            mib(to_u64(a_life.high)),
             duration(age),
-            mib(whole(a_life.value / f64::from(limit) * 1000.0))
+            mib(to_u64(a_life.value / f64::from(limit) * 1000.0))
         );
         if a_life.value <= allowed {
             return remark(format!("{shown}; recycling contains it"));
         }
-        let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
+        let fits =
+            u32::try_from(to_u64((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
         // The guide's number where that is enough.
         let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
         if lower >= limit {

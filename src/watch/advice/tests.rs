@@ -1,7 +1,7 @@
 use super::super::evidence::{BLOCK, Evidence};
 use super::super::line::{Line, Process};
 use super::super::role::Role;
-use super::super::{MIB, number, whole};
+use super::super::{MIB, number, to_u64};
 use super::{Finding, Setup, Topic, drop_in, findings};
 use crate::policy::PolicySettings;
 
@@ -41,12 +41,12 @@ impl Feed {
     }
 
     fn run(mut self, hours: f64) -> Self {
-        for _ in 0..whole(hours * 360.0) {
+        for _ in 0..to_u64(hours * 360.0) {
             self.at += 10.0;
             let worker = |n: u64| {
                 let (generation, age) = if self.life > 0.0 {
                     let lived = self.at + number(n) * self.life / number(self.workers);
-                    (whole((lived / self.life).floor()), lived % self.life)
+                    (to_u64((lived / self.life).floor()), lived % self.life)
                 } else {
                     (0, self.at + 500.0)
                 };
@@ -55,9 +55,9 @@ impl Feed {
                     pid: 100 + n * 1000 + generation,
                     role: Role::Worker,
                     age_seconds: age,
-                    rss: self.base + whole(self.growth * age + jitter),
+                    rss: self.base + to_u64(self.growth * age + jitter),
                     cpu_percent: Some(self.cpu),
-                    cpu_ms: Some(whole(self.cpu * age * 10.0)),
+                    cpu_ms: Some(to_u64(self.cpu * age * 10.0)),
                     ..Process::default()
                 }
             };
@@ -69,7 +69,7 @@ impl Feed {
                 workers: self.workers,
                 memory: processes.iter().map(Process::memory).sum(),
                 memory_limit: self.memory,
-                cpu_milli: whole(self.cpu * 10.0) * self.workers,
+                cpu_milli: to_u64(self.cpu * 10.0) * self.workers,
                 cpu_milli_limit: self.cpus * 1000,
                 idle_milli: Some(self.idle),
                 pressure_memory_percent: Some(self.stalled),

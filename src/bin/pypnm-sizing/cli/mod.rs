@@ -227,20 +227,20 @@ pub(crate) struct Exec {
 }
 
 /// Where `env` puts its lines.
-pub(crate) enum Target<'a> {
+pub(crate) enum EnvTarget<'a> {
     Stdout,
     File(&'a Path),
     WherePypnmLooks,
 }
 
 impl Env {
-    pub(crate) fn target(&self) -> Target<'_> {
+    pub(crate) fn target(&self) -> EnvTarget<'_> {
         match &self.write {
-            _ if self.print_only => Target::Stdout,
-            Some(Some(path)) => Target::File(path),
-            Some(None) => Target::WherePypnmLooks,
-            None if self.machine.is_seed() => Target::WherePypnmLooks,
-            None => Target::Stdout,
+            _ if self.print_only => EnvTarget::Stdout,
+            Some(Some(path)) => EnvTarget::File(path),
+            Some(None) => EnvTarget::WherePypnmLooks,
+            None if self.machine.is_seed() => EnvTarget::WherePypnmLooks,
+            None => EnvTarget::Stdout,
         }
     }
 }

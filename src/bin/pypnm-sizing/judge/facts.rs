@@ -19,7 +19,7 @@ use super::in_use::Running;
 use crate::service::generated::{self, Generated};
 use crate::service::process::{self, Process};
 use crate::service::pypnm::{self as installed, LostProgram, Program};
-use crate::service::systemctl::{self, Loaded, SystemctlError};
+use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
 /// systemd.generator(7): the first generator with a name is used.
@@ -57,7 +57,7 @@ pub(crate) struct Facts {
     /// Whether the generator has written a drop-in for any unit since it was installed.
     pub(crate) generator_has_run: bool,
     pub(crate) generator: Generator,
-    pub(crate) loaded: Loaded,
+    pub(crate) loaded: LoadedUnit,
     /// A file of the drop-in's name that systemd prefers to the generated one, and whether it has any content.
     pub(crate) rival: Option<(String, bool)>,
     /// Environment files that the caller may not read.
@@ -185,7 +185,7 @@ fn now() -> Duration {
 }
 
 pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
-    let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
+    let settings = wording::settings(&unit.config).into_iter().filter(wording::ConfigSetting::matters);
     Expected {
         numbers: Numbers {
             workers: unit.profile.workers.into(),
@@ -201,7 +201,7 @@ pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
 }
 
 /// What the limits in force allow `unit`, if that is less than the generator would write.
-fn in_force(root: &Root, unit: &SizedUnit, loaded: &Loaded) -> Option<InForce> {
+fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForce> {
     let of_systemd = |key, value: Option<u64>| {
         let source = Source::key("systemctl show", 0, key);
         Some(Limit { scope: Scope::Process, amount: Amount::Memory(value?), source, shared_by: 1 })
@@ -299,7 +299,7 @@ pub(super) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
 }
 
 /// The process of a service that serves requests, or whose children do.
-pub(crate) fn server(root: &Root, loaded: &Loaded) -> Option<u32> {
+pub(crate) fn server(root: &Root, loaded: &LoadedUnit) -> Option<u32> {
     main_process(&candidates(&process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))))
 }
 
@@ -314,7 +314,7 @@ pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
 }
 
 /// The processes of the service, and the numbers that they were started with.
-fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
+fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
     if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") {
         return Live::Not;
     }

@@ -14,7 +14,7 @@ use pypnm_sizing::watch::role::{Role, main_process, roles};
 use super::facts::{Expected, Live, active_numbers, candidates, expected, mistakes};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{Finding, State, Topic};
-use super::verdict::{Verdict, mistakes_text, say};
+use super::verdict::{Verdict, mistakes_text, numbers_text};
 use super::{Judged, LOOKS, PAUSE};
 use crate::service::container::{self, Files};
 use crate::service::exec_profile;
@@ -168,7 +168,7 @@ fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding
     let text = format!(
         "its environment, and so its recycle limit and its profile, cannot be read (that takes its user \
          and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
-        say(expected)
+        numbers_text(expected)
     );
     let fix =
         facts.user.map(|(user, group)| format!("run it in the container with 'exec -u {user}:{group}'"));
@@ -212,7 +212,7 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
         _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),
     };
     if differs && is_sized {
-        let text = format!("it runs {uses}; its present limits allow {}", say(expected));
+        let text = format!("it runs {uses}; its present limits allow {}", numbers_text(expected));
         let fix = Some("restart the container, or the process".to_owned());
         findings.push(Finding { fix, ..finding(Topic::MachineChanged, State::Warning, text) });
     } else if differs {
@@ -220,7 +220,7 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
             Some((path, Err(why))) => format!("its profile cannot be read: {path}: {why}"),
             _ => "it was started without being sized".to_owned(),
         };
-        let text = format!("{why}: it runs {uses}; expected: {}", say(expected));
+        let text = format!("{why}: it runs {uses}; expected: {}", numbers_text(expected));
         let fix = Some("start it with 'pypnm-sizing exec'".to_owned());
         findings.push(Finding { fix, ..finding(Topic::NotRead, State::Warning, text) });
     }

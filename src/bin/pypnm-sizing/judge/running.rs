@@ -7,7 +7,7 @@ use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 use super::facts::{Expected, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{State, Topic};
-use super::verdict::{Judge, say};
+use super::verdict::{Judge, numbers_text};
 use crate::service::launch::Launch;
 use crate::service::{generated, handover};
 use crate::wording::brief;
@@ -100,7 +100,7 @@ impl Judge<'_> {
                     }
                 },
             };
-            let text = format!("{text}; it sizes itself: {uses}; expected: {}", say(next_start));
+            let text = format!("{text}; it sizes itself: {uses}; expected: {}", numbers_text(next_start));
             self.report(Topic::NotRead, State::Warning, text, Some(&fix));
             return true;
         }
@@ -108,7 +108,7 @@ impl Judge<'_> {
             let files = facts.hidden_files.join(", ");
             let text = format!(
                 "it runs {uses}, loaded: {}; {files}, which this user may not read, may override that",
-                say(next_start)
+                numbers_text(next_start)
             );
             self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
             return false;
@@ -116,7 +116,10 @@ impl Judge<'_> {
         let text = if self.findings.iter().any(|finding| finding.state == State::Warning) {
             format!("it runs {uses}")
         } else {
-            format!("it runs {uses} from before the last reload or change; loaded: {}", say(next_start))
+            format!(
+                "it runs {uses} from before the last reload or change; loaded: {}",
+                numbers_text(next_start)
+            )
         };
         self.report(Topic::NotRestarted, State::Warning, text, Some(&fix));
         true

@@ -158,7 +158,8 @@ impl Judge<'_> {
 
     /// Without our drop-in PyPNM falls back to its own sizing.
     fn report_fallback(&mut self, expected: &Expected) {
-        let text = format!("PyPNM falls back to its own sizing; expected: {}", say(expected.numbers));
+        let text =
+            format!("PyPNM falls back to its own sizing; expected: {}", numbers_text(expected.numbers));
         self.report(Topic::SizesItself, State::Warning, text, None);
     }
 
@@ -183,7 +184,7 @@ impl Judge<'_> {
         } else {
             (Topic::MachineChanged, change)
         };
-        let text = format!("{why}; expected: {}, loaded: {}", say(next_start), say(loaded));
+        let text = format!("{why}; expected: {}, loaded: {}", numbers_text(next_start), numbers_text(loaded));
         self.report(topic, State::Warning, text, Some(APPLY));
     }
 
@@ -237,9 +238,9 @@ impl Judge<'_> {
         if lowered == next_start {
             return next_start;
         }
-        let text = format!("the limits in force allow {}: {}", say(lowered), in_force.why);
+        let text = format!("the limits in force allow {}: {}", numbers_text(lowered), in_force.why);
         if program == Program::Uvicorn {
-            let text = format!("{text}; uvicorn is started directly and uses {}", say(next_start));
+            let text = format!("{text}; uvicorn is started directly and uses {}", numbers_text(next_start));
             self.report(Topic::LimitsInForce, State::Warning, text, None);
             return next_start;
         }
@@ -250,7 +251,7 @@ impl Judge<'_> {
                 (State::Warning, Some(format!("systemctl restart {}", self.facts.unit)))
             }
         };
-        let text = format!("{text}; {} is lowered to this at each start", say(next_start));
+        let text = format!("{text}; {} is lowered to this at each start", numbers_text(next_start));
         self.report(Topic::LimitsInForce, state, text, fix.as_deref());
         lowered
     }
@@ -316,7 +317,10 @@ impl Judge<'_> {
             },
             Some((path, Err(why))) => format!("{name}={path}{at}: {why}"),
         };
-        let text = format!("{why}; PyPNM falls back to its own sizing; expected: {}", say(expected.numbers));
+        let text = format!(
+            "{why}; PyPNM falls back to its own sizing; expected: {}",
+            numbers_text(expected.numbers)
+        );
         self.report(Topic::NotRead, State::Warning, text, None);
         Given::Nothing
     }
@@ -355,6 +359,6 @@ fn is_near(then: &str, now: &str) -> bool {
     }
 }
 
-pub(super) fn say(numbers: Numbers) -> String {
+pub(super) fn numbers_text(numbers: Numbers) -> String {
     brief(numbers.workers, Some(numbers.limit_max_requests))
 }

@@ -9,7 +9,7 @@ use pypnm_sizing::names;
 use pypnm_sizing::parse::environment::variables;
 use pypnm_sizing::root::{ReadError, Root};
 
-use super::systemctl::Loaded;
+use super::systemctl::LoadedUnit;
 
 /// The launcher's directory; the interpreter's first argument but for flags.
 const PACKAGE: &str = "pypnm_handover";
@@ -26,7 +26,7 @@ pub(crate) fn is_launcher(arguments: &[String]) -> bool {
 /// `arguments` and `environment` are those of its main process.
 pub(crate) fn why_restart(
     machine: &Root,
-    loaded: &Loaded,
+    loaded: &LoadedUnit,
     arguments: &[String],
     environment: Option<&BTreeMap<String, String>>,
 ) -> Option<String> {
@@ -97,12 +97,12 @@ mod tests {
         fixed.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn loaded(more: &[(&str, &str)]) -> Loaded {
-        Loaded {
+    fn loaded(more: &[(&str, &str)]) -> LoadedUnit {
+        LoadedUnit {
             environment: environment(more),
             exec_start: vec![EXEC_START.to_owned()],
             exec_reload: vec![EXEC_RELOAD.to_owned()],
-            ..Loaded::default()
+            ..LoadedUnit::default()
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
         Root::below(std::path::Path::new("/proc/self/task")).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn why(loaded: &Loaded) -> Option<String> {
+    fn why(loaded: &LoadedUnit) -> Option<String> {
         why_restart(&nowhere(), loaded, &arguments(), Some(&environment(&[("LISTEN_FDS", "1")])))
     }
 

@@ -73,7 +73,7 @@ impl fmt::Display for SystemctlError {
 
 /// A unit as systemd has it loaded, with the state that it is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedUnit {
     /// LoadState
     pub(crate) load: String,
     /// ActiveState
@@ -129,7 +129,7 @@ const STATE: [&str; 13] = [
 ];
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
-pub(crate) fn show(unit: &str) -> Result<Loaded, SystemctlError> {
+pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
     let until = Instant::now() + TO_ANSWER;
     let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), until)?);
     if loaded.load == "loaded" {
@@ -182,10 +182,10 @@ pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlErr
     run("reload", &["--", unit], Instant::now() + time).map(drop)
 }
 
-fn state(properties: &BTreeMap<String, String>) -> Loaded {
+fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
     let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
     let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
-    Loaded {
+    LoadedUnit {
         load: word("LoadState"),
         active: word("ActiveState"),
         sub: word("SubState"),
@@ -199,7 +199,7 @@ fn state(properties: &BTreeMap<String, String>) -> Loaded {
         memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
         memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
         cgroup: word("ControlGroup"),
-        ..Loaded::default()
+        ..LoadedUnit::default()
     }
 }
 

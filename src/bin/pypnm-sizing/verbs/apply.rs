@@ -53,7 +53,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
         return plan(root, &before, arguments.no_restart).print();
     }
     systemctl::reload()?;
-    say("systemd has reloaded.")?;
+    progress("systemd has reloaded.")?;
     let mut is_ok = true;
     for name in &names {
         is_ok &= apply(&question, name, arguments)?;
@@ -77,7 +77,7 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     let next_start = judged.verdict.next_start;
     let step = step(question.root, &judged);
     match &step {
-        Step::Leave(why) => say(&format!("{name}: {why}."))?,
+        Step::Leave(why) => progress(&format!("{name}: {why}."))?,
         Step::Restart(_) | Step::Reload if arguments.no_restart => {
             let numbers = next_start.map_or_else(String::new, |next| {
                 format!(
@@ -85,22 +85,22 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
                     wording::profile(next.workers, next.limit_max_requests)
                 )
             });
-            say(&format!("{name}: not restarted, as requested{numbers}."))?;
+            progress(&format!("{name}: not restarted, as requested{numbers}."))?;
             return Ok(true);
         }
         Step::Restart(_) | Step::Reload => {
             let restarted = Instant::now();
             match &step {
                 Step::Reload => {
-                    say(&format!("{name}: its profile has changed, reloading …"))?;
+                    progress(&format!("{name}: its profile has changed, reloading …"))?;
                     systemctl::reload_unit(name, timeout)?;
                 }
                 Step::Restart(Some(why)) => {
-                    say(&format!("{name}: its profile has changed, restarting ({why}) …"))?;
+                    progress(&format!("{name}: its profile has changed, restarting ({why}) …"))?;
                     systemctl::restart(name, timeout)?;
                 }
                 _ => {
-                    say(&format!("{name}: its profile has changed, restarting …"))?;
+                    progress(&format!("{name}: its profile has changed, restarting …"))?;
                     systemctl::restart(name, timeout)?;
                 }
             }
@@ -108,7 +108,7 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
             match readiness::wait(root, &mut service, timeout.saturating_sub(restarted.elapsed())) {
-                Ok(()) => say(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
+                Ok(()) => progress(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
                 Err(NotReady::Unknown(why)) => bail!(why),
                 Err(NotReady::No(why)) => {
                     remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
@@ -127,7 +127,7 @@ fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow:
     let began = Instant::now();
     let mut judged = question.judge(name);
     if judged.verdict.has(Topic::Starting) {
-        say(&format!("{name}: the service is starting, waiting …"))?;
+        progress(&format!("{name}: the service is starting, waiting …"))?;
     }
     while judged.verdict.has(Topic::Starting) && began.elapsed() < timeout {
         std::thread::sleep(PAUSE);
@@ -202,6 +202,6 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
 }
 
 /// A line of what happened, at once.
-fn say(text: &str) -> anyhow::Result<()> {
+fn progress(text: &str) -> anyhow::Result<()> {
     answer(&format!("{text}\n")).map(drop)
 }

@@ -26,7 +26,7 @@ use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use pypnm_sizing::units::name::Name;
 use pypnm_sizing::write::{Directory, WriteError};
 
-use crate::cli::{Env, Target};
+use crate::cli::{Env, EnvTarget};
 use crate::output::{Outcome, answer, remark};
 use crate::service::{generated, own, pypnm};
 use crate::wording;
@@ -60,7 +60,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     });
 
     match (arguments.target(), text) {
-        (Target::File(path), None) => {
+        (EnvTarget::File(path), None) => {
             let removed = match Directory::of(path) {
                 Ok((directory, name)) => removed(&directory, name)?,
                 Err(error) if error.error.kind() == ErrorKind::NotFound => FALLS_BACK,
@@ -75,22 +75,22 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             );
             Ok(ExitCode::SUCCESS)
         }
-        (Target::Stdout, Some(text)) => answer(&text),
-        (Target::File(path), Some(text)) => {
-            put(path, &text)?;
+        (EnvTarget::Stdout, Some(text)) => answer(&text),
+        (EnvTarget::File(path), Some(text)) => {
+            write_profile(path, &text)?;
             if arguments.machine.is_seed() {
                 // As PyPNM's own script reports it; whoever calls that looks for this line.
                 return answer(&format!("Wrote PyPNM worker profile to {}\n", path.display()));
             }
             Ok(ExitCode::SUCCESS)
         }
-        (Target::WherePypnmLooks, Some(text)) => {
+        (EnvTarget::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
                 bail!("not written: it is unknown where PyPNM looks below --root; use --write PATH");
             }
             let path = pypnm::profile_file().context("not written")?;
-            put(&path, &text)?;
+            write_profile(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
             Ok(ExitCode::SUCCESS)
@@ -205,7 +205,7 @@ fn is_lower(key: &str, value: &str, than: &str) -> bool {
 }
 
 /// Writes the file, or else removes it: a stale profile would be worse than none, without one PyPNM sizes itself.
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
     let (directory, name) =
         Directory::create_for(path).map_err(|error| anyhow!("{error}; nothing was written"))?;
     let Err(error) = directory.replace(name, text) else { return Ok(()) };

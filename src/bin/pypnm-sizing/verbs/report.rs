@@ -31,7 +31,7 @@ use crate::page::{Ink, Page};
 use crate::watch::section;
 use adopt::adopt;
 use answer::Answer;
-use read::{Reader, Wanted};
+use read::{RecordingReader, Wanted};
 /// Blocks of evidence without which conditions that held before are not compared with the present ones.
 const COMPARABLE: f64 = 3.0;
 
@@ -74,7 +74,7 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
 
 fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
     let wanted = Wanted { unit: arguments.unit.as_deref(), since: arguments.since, until: arguments.until };
-    let mut reader = Reader::new(wanted);
+    let mut reader = RecordingReader::new(wanted);
     let default = [PathBuf::from(RECORDINGS)];
     let recordings: &[PathBuf] =
         if arguments.recordings.is_empty() { &default } else { &arguments.recordings };
@@ -127,7 +127,7 @@ fn clock(at: f64) -> String {
 }
 
 fn shown(at: f64, format: &str) -> String {
-    let moment = Timestamp::from_second(pypnm_sizing::watch::whole(at.max(0.0)).cast_signed());
+    let moment = Timestamp::from_second(pypnm_sizing::watch::to_u64(at.max(0.0)).cast_signed());
     moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
 }
 

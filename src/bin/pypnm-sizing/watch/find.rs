@@ -9,7 +9,7 @@ use crate::service::{family, systemctl};
 
 /// What is watched.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum WatchTarget {
     /// A unit of systemd, with what systemd last said of it.
     Unit(Unit),
     /// A process and its descendants.
@@ -65,7 +65,7 @@ impl Unit {
     }
 }
 
-impl Target {
+impl WatchTarget {
     /// The process given, else the unit; where no systemd answers and no unit was named, the only PyPNM there is. Second:
     /// a remark. `waits`: a unit that does not run yet is waited for.
     pub(super) fn find(

@@ -177,7 +177,8 @@ fn copy_end(from: File, size: u64, keep: u64, to: &mut File) -> io::Result<()> {
 
 /// The name of the file of a day, from seconds since 1970.
 fn day(unix_seconds: f64) -> String {
-    let moment = jiff::Timestamp::from_second(pypnm_sizing::watch::whole(unix_seconds.floor()).cast_signed());
+    let moment =
+        jiff::Timestamp::from_second(pypnm_sizing::watch::to_u64(unix_seconds.floor()).cast_signed());
     let date = moment.unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC).date();
     format!("{date}.{EXTENSION}")
 }

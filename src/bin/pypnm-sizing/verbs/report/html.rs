@@ -181,10 +181,10 @@ fn plots(out: &mut String, gathered: &Gathered) {
     }
     let more = match (limit > 0.0, is_near) {
         (false, _) => "its limit is unknown".to_owned(),
-        (true, true) => format!("dashed: the limit of {}", gib(pypnm_sizing::watch::whole(limit))),
-        (true, false) => format!("the limit is {}, far above", gib(pypnm_sizing::watch::whole(limit))),
+        (true, true) => format!("dashed: the limit of {}", gib(pypnm_sizing::watch::to_u64(limit))),
+        (true, false) => format!("the limit is {}, far above", gib(pypnm_sizing::watch::to_u64(limit))),
     };
-    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::whole(value)));
+    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::to_u64(value)));
 
     let used =
         |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
@@ -223,7 +223,7 @@ fn at(place: i64, width: f64) -> f64 {
 }
 
 fn bytes(mib: f64) -> u64 {
-    pypnm_sizing::watch::whole(mib * number(MIB))
+    pypnm_sizing::watch::to_u64(mib * number(MIB))
 }
 
 /// An hour in the picture: how dark it is, and what it says.

@@ -53,7 +53,7 @@ pub(super) struct Recording {
 }
 
 /// Reads recordings into evidence.
-pub(super) struct Reader<'a> {
+pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
     clocks: BTreeMap<String, Clock>,
@@ -170,7 +170,7 @@ impl Recording {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RecordingReader<'a> {
     pub(super) fn new(wanted: Wanted<'a>) -> Self {
         Self {
             wanted,

@@ -1,10 +1,10 @@
-//! `setup`: makes a PyPNM that is not in a packaged place a sized, hardened service, by a drop-in for the packaged unit.
+//! `setup`: turns a PyPNM in any directory into a sized, hardened service, with a drop-in for the packaged unit.
 //!
-//! Owns the decisions: which PyPNM, which account. [`obstacles`] has what would keep it from working, and is asked before
-//! anything is written; [`place`] has the text. Nothing is started.
+//! Determines which PyPNM and which user. [`obstacles`] checks whether the result would work, before
+//! anything is written; [`drop_in`] has the text. Nothing is started.
 
+mod drop_in;
 mod obstacles;
-mod place;
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use pypnm_sizing::write::Directory;
 
+use self::drop_in::{Home, MARK, SetupDropIn};
 use self::obstacles::{address, mount, other_unit, permitted, plain};
-use self::place::{Home, MARK, Place};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
@@ -50,8 +50,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         old_version(&installation, program);
         let mut page = Page::new();
-        let text =
-            format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
+        let text = format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
         page.row("", 0, &text);
         return page.print();
     }
@@ -66,7 +65,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         permitted(root, account, checkout.as_deref(), &installation, home.as_ref())?;
     }
     other_unit(root, &arguments.unit, &installation, program)?;
-    let place = Place {
+    let drop_in = SetupDropIn {
         unit: arguments.unit.clone(),
         command: installation.command.clone(),
         environment: installation.environment.clone(),
@@ -76,7 +75,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         address: address(root, arguments, &unit, program)?,
     };
     old_version(&installation, program);
-    let text = place.text();
+    let text = drop_in.text();
     if !arguments.write {
         return answer(&text);
     }
@@ -104,7 +103,7 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
             .and_then(|directory| directory.replace(DROP_IN, text))
             .with_context(|| format!("{unit} is unchanged; run setup --write as root"))?;
     }
-    // A reload that failed before is made up for.
+    // This also makes up for an earlier reload that failed.
     systemctl::reload()?;
     let what = if is_same {
         format!("{path} is up to date.")

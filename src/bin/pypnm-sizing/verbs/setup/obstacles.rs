@@ -11,7 +11,7 @@ use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::StatVfsMountFlags;
 
 use super::OPERATORS;
-use super::place::Home;
+use super::drop_in::Home;
 use crate::cli::Setup;
 use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};

@@ -1,15 +1,15 @@
-//! The drop-in that fits the packaged unit to a PyPNM in another place. Pure: decides nothing, reads nothing.
+//! The text of the drop-in that adapts the packaged unit to a PyPNM in another directory. Pure.
 
 use std::fmt::Write as _;
 
-/// Begins the file that is ours.
+/// The beginning of the file, by which `setup` recognizes its own files.
 pub(super) const MARK: &str = "# Written by 'pypnm-sizing setup'";
-/// What the services look through after the environment (systemd.exec(5), `DEFAULT_PATH`).
+/// The rest of `PATH` after the environment's directory (systemd.exec(5), `DEFAULT_PATH`).
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// Where a PyPNM is and how it is to be run.
+/// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SetupDropIn {
     pub(super) unit: String,
     /// The program in the environment.
     pub(super) command: String,
@@ -19,20 +19,20 @@ pub(super) struct Place {
     pub(super) checkout: Option<String>,
     /// User and group; `None`: as packaged.
     pub(super) account: Option<(String, String)>,
-    /// `/home`, `/root` and `/run/user` are to hide everything but these.
+    /// The parts of `/home`, `/root` and `/run/user` that are not hidden.
     pub(super) home: Option<Home>,
     /// Variables for the address, and their values.
     pub(super) address: Vec<(String, String)>,
 }
 
-/// What of the home directories the service needs.
+/// The parts of home directories that the service needs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Home {
     pub(super) writable: Vec<String>,
     pub(super) readable: Vec<String>,
 }
 
-impl Place {
+impl SetupDropIn {
     /// The drop-in.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
