@@ -115,7 +115,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile, is_tried: boo
     match loaded {
         LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}
         LoadedProfile::Other(numbers) => page.row(
-            "  LoadedProfile",
+            "  Loaded",
             LABEL,
             &format!(
                 "{}, from before a change; 'pypnm-sizing apply' updates it",
@@ -123,7 +123,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile, is_tried: boo
             ),
         ),
         LoadedProfile::Nothing => page.row(
-            "  LoadedProfile",
+            "  Loaded",
             LABEL,
             "nothing: systemd has no drop-in from the generator; see 'pypnm-sizing check'",
         ),
