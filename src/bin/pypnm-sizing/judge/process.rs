@@ -1,5 +1,5 @@
-//! Judges a PyPNM that is no unit of systemd's, by its process: in a container, from inside or from its host, or started by
-//! hand. What its cgroups at every level in sight and its affinity grant, against what its workers were started with.
+//! Judges PyPNM by a process instead of a unit: in a container, seen from inside or from its host, or started by hand. Compares
+//! what its cgroups at every visible level and its affinity permit with what its workers were started with.
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process as SizedProcess;
@@ -23,21 +23,21 @@ use crate::service::launch::Launch;
 use crate::service::process;
 use crate::wording::{self, brief};
 
-/// What is known of the process.
+/// The facts about the process.
 #[derive(Debug)]
 pub(crate) struct ProcessFacts {
-    /// What fits what it is granted. `Err`: it is not sized, and why.
+    /// What fits its limits. `Err`: why it is not sized.
     pub(crate) expected: Result<Expected, String>,
     /// It runs.
     pub(crate) live: Live,
-    /// The user and the group that it runs as: whoever reads its environment needs both.
+    /// The user and the group that it runs as, which the caller needs in order to read its environment.
     user: Option<(u32, u32)>,
     /// Mistakes in sizing.conf(5), as the process sees it.
     mistakes: Vec<String>,
 }
 
-/// Judges the process `pid`, or of a worker its parent; looks again where only a worker seems to be missing. Second: how
-/// it was sized, where it was.
+/// Judges the process `pid`, or its parent if it is a worker. Looks again if only a worker seems to be missing. Also returns
+/// the sizing, if there is one.
 pub(crate) fn judge(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
     let mut judged = judge_once(machine, pid);
     for _ in 1..LOOKS {
@@ -82,7 +82,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     let top = if given.candidate().is_spawned() && given.parent > 1 { given.parent } else { pid };
     let family: Vec<u32> = family::processes(machine, Service::Tree(top)).into_keys().collect();
     let mut processes = process::of_pids(machine, &family);
-    // What has ended has no arguments.
+    // A process that has ended has no arguments.
     processes.retain(|process| !process.arguments.is_empty());
     let candidates = candidates(&processes);
     let serves = candidates.iter().any(|candidate| candidate.is_server() || candidate.is_spawned());
@@ -135,7 +135,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     Ok((facts, sizing))
 }
 
-/// Judges what is known. Pure.
+/// Judges the facts. Pure.
 fn verdict(facts: &ProcessFacts) -> Verdict {
     let mut findings = Vec::new();
     let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
@@ -175,7 +175,7 @@ fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding
     Finding { fix, ..finding(Topic::Hidden, State::Unknown, text) }
 }
 
-/// Compares what it uses with what fits; what it gets at its next start.
+/// Compares what it uses with what fits. Returns what it gets at its next start.
 fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut Vec<Finding>) -> Numbers {
     let mut next = expected;
     let mut differs = false;
@@ -232,8 +232,8 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
     next
 }
 
-/// Who set a number by hand: a flag, a variable, the operator's own file. `exec` notes in its file who did; without it, a
-/// variable is the operator's.
+/// What set a number by hand: a flag, a variable, or the operator's own file. `exec` records this in its file; without that
+/// file, variables are assumed to be the operator's.
 fn set_by(running: &Running, places: &[&'static str]) -> Option<String> {
     let launch = Launch::of_arguments(&running.arguments);
     if let Some((flag, value)) = places.iter().find_map(|name| Some((name, launch.flag(name)?))) {

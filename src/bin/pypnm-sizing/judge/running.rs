@@ -1,4 +1,4 @@
-//! Whether the live processes use what they should: the findings from the numbers in use. Pure.
+//! Findings from the numbers that the running processes use. Pure.
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
@@ -13,7 +13,7 @@ use crate::service::{generated, handover};
 use crate::wording::brief;
 
 impl Judge<'_> {
-    /// The live processes against what they get at the next start. Second: whether a restart fixes it.
+    /// Compares the running processes with what they get at the next start. Also returns whether a restart fixes the difference.
     pub(super) fn running(&mut self, expected: &Expected, next_start: Numbers) -> (Option<InUse>, bool) {
         let running = match &self.facts.live {
             Live::Not => return (None, false),
@@ -78,7 +78,7 @@ impl Judge<'_> {
         is_fixed.then_some(value)
     }
 
-    /// Why the running service uses other numbers. Whether a restart fixes it.
+    /// Reports why the running service uses other numbers. Returns whether a restart fixes it.
     fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
         let facts = self.facts;
         let uses = in_use.workers.map_or_else(
@@ -130,7 +130,7 @@ impl Judge<'_> {
         matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
     }
 
-    /// The workers that are really there.
+    /// Checks the number of workers that are alive.
     fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
         let (Some(wanted), alive) = (in_use.workers, running.workers) else {
             return;

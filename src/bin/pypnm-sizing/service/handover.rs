@@ -1,7 +1,7 @@
-//! The launcher that the packaged units start PyPNM with, pypnm-sizing-handover(7): how its main process is recognised,
-//! and whether a reload applies what systemd has loaded.
+//! The launcher of the packaged units, pypnm-sizing-handover(7): recognizes its main process, and determines whether a reload
+//! applies what systemd has loaded.
 //!
-//! A reload reads the profile again. Everything else, the address and PyPNM's options among it, is read at a start.
+//! A reload reads only the profile again. Everything else, including the address and PyPNM's options, is read at a start.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::systemctl::LoadedUnit;
 
 /// The launcher's directory; the interpreter's first argument but for flags.
 const PACKAGE: &str = "pypnm_handover";
-/// What the packaged `ExecReload=` ends with.
+/// The end of the packaged `ExecReload=`.
 const RELOAD: &str = "handover --reload";
 
 /// Whether these are the arguments of the launcher's main process.
@@ -21,7 +21,7 @@ pub(crate) fn is_launcher(arguments: &[String]) -> bool {
     arguments.iter().take(4).any(|argument| argument.rsplit('/').next() == Some(PACKAGE))
 }
 
-/// Why only a restart applies what systemd has loaded to a service that runs under the launcher; `None`: a reload does.
+/// Why only a restart applies what systemd has loaded to a service under the launcher. `None`: a reload does.
 ///
 /// `arguments` and `environment` are those of its main process.
 pub(crate) fn why_restart(

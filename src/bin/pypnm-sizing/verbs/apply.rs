@@ -1,5 +1,6 @@
-//! `apply`: has systemd reload, applies a changed profile to a running service, waits until it answers, and checks. A
-//! service under the launcher is reloaded where nothing but its profile changed; any other is restarted. Nothing that does not run is started.
+//! `apply`: reloads systemd, applies a changed profile to a running service, waits until it answers, and checks the result. A
+//! service under the launcher is reloaded if only its profile has changed; otherwise it is restarted. Services that are not
+//! running are not started.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,18 +20,18 @@ use crate::service::readiness::{self, NotReady};
 use crate::service::systemctl;
 use crate::wording;
 
-/// Between two looks at a service.
+/// The interval between two looks at a service.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For workers that start after the first one.
+/// The time for the other workers to start after the first one.
 const TO_SETTLE: Duration = Duration::from_secs(30);
 
-/// What is to be done with one unit after the reload.
+/// What to do with a unit after the reload.
 enum Step {
-    /// Its launcher replaces the workers.
+    /// Reload it: the launcher replaces the workers.
     Reload,
-    /// And why a reload is not enough, where there is a launcher.
+    /// Restart it, and why a reload is not sufficient, if it runs under the launcher.
     Restart(Option<String>),
-    /// Leave it, and why.
+    /// Leave it unchanged, and why.
     Leave(String),
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Why nothing can be applied to a unit; `None`: it can.
+/// Why nothing can be applied to a unit. `None`: it can.
 fn why_not(judged: &Judged) -> Option<&str> {
     let lacks_unit = matches!(
         judged.verdict.leading()?.topic,
@@ -70,7 +71,7 @@ fn why_not(judged: &Judged) -> Option<&str> {
     lacks_unit.then_some(judged.verdict.leading()?.text.as_str())
 }
 
-/// Restarts one unit if it must be, and says how it is then. Whether all is well.
+/// Reloads or restarts a unit if necessary, and reports its state. Returns whether all is well.
 fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
     let timeout = Duration::from_secs(arguments.timeout);
     let mut judged = started_up(question, name, timeout)?;
@@ -122,7 +123,7 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     Ok(judged.state() == State::Ok)
 }
 
-/// Judges a unit once it is no longer being started: what a service in between uses says nothing.
+/// Judges a unit once it is no longer starting.
 fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<Judged> {
     let began = Instant::now();
     let mut judged = question.judge(name);
@@ -136,7 +137,7 @@ fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow:
     Ok(judged)
 }
 
-/// Judges a unit once all its workers have had time to start: the first one that answers is seldom the last.
+/// Judges a unit once all its workers have had time to start: the first one that answers is rarely the last to start.
 fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
     let began = Instant::now();
     loop {
@@ -149,7 +150,7 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
     }
 }
 
-/// What is to be done with a unit, after a reload.
+/// What to do with a unit after the reload.
 fn step(root: &Root, judged: &Judged) -> Step {
     if let Some(why) = why_not(judged) {
         return Step::Leave(why.to_owned());
@@ -180,7 +181,7 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
     page.row("", 0, "Would reload systemd (systemctl daemon-reload).");
     for judged in before {
         let name = &judged.unit;
-        // A service without our drop-in gets its first profile by the reload.
+        // A service without our drop-in gets its first profile with the reload.
         let is_unsized_yet = judged.verdict.has(Topic::NotGenerated);
         let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
         let text = match step(root, judged) {
@@ -201,7 +202,7 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
     page
 }
 
-/// A line of what happened, at once.
+/// Prints a line about the progress immediately.
 fn progress(text: &str) -> anyhow::Result<()> {
     answer(&format!("{text}\n")).map(drop)
 }

@@ -1,7 +1,7 @@
-//! `ready`: waits until the service answers. PyPNM does not notify systemd, and where every worker dies at its start its
-//! parent stays up and starts others for ever; as `ExecStartPost=` this verb makes that a failed start.
+//! `ready`: waits until the service answers. PyPNM does not notify systemd, and if every worker dies at startup, its parent
+//! keeps starting new ones; as `ExecStartPost=`, this verb turns that into a failed start.
 //!
-//! It needs no configuration: the kernel knows which sockets the service listens on.
+//! It needs no configuration: the kernel knows the sockets that the service listens on.
 
 use std::process::ExitCode;
 use std::time::Duration;

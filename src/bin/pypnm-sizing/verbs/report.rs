@@ -1,8 +1,8 @@
-//! `report`: what the recordings of `watch --record` say: what was watched, day by day, when it was busiest, what to set and
-//! why, and what can't be seen. Reads recordings and the configuration; writes only what it is asked to.
+//! `report`: summarizes the recordings of `watch --record`: the period watched, day by day, the busiest hour, what to set and
+//! why, and what recordings cannot show. Reads recordings and the configuration, and writes only the files that are requested.
 //!
-//! Owns gathering and the page of text; `read` owns reading, `answer` the JSON object, `html` the page with plots, `adopt` the
-//! adoption.
+//! This module gathers the data and prints the page of text; `read` reads recordings, `answer` is the JSON object, `html` the
+//! page with plots, and `adopt` writes the advice.
 
 mod adopt;
 mod answer;
@@ -32,7 +32,7 @@ use crate::watch::section;
 use adopt::adopt;
 use answer::Answer;
 use read::{RecordingReader, Wanted};
-/// Blocks of evidence without which conditions that held before are not compared with the present ones.
+/// The minimum number of blocks of evidence for a comparison of earlier conditions with the present ones.
 const COMPARABLE: f64 = 3.0;
 
 /// All that a report shows.
@@ -42,12 +42,12 @@ struct Gathered {
     days: Days,
     findings: Vec<Finding>,
     problems: Vec<String>,
-    /// What changed against the time before the last change of workers.
+    /// The comparison with the time before the last change of workers.
     before: Option<String>,
     section: String,
 }
 
-/// `directory` is what `root` stands for.
+/// `directory` is the path of `root`.
 pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> Outcome {
     let sizing = size(&Request::new(root));
     let gathered = gather(&sizing, arguments)?;
@@ -121,7 +121,7 @@ fn named(recordings: &[PathBuf]) -> String {
     recordings.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// A moment by the clock on the wall.
+/// A time of day.
 fn clock(at: f64) -> String {
     shown(at, "%a %d %b %H:%M")
 }
@@ -131,7 +131,7 @@ fn shown(at: f64, format: &str) -> String {
     moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
 }
 
-/// What was seen with other workers before, against what is seen now: whether a change has helped.
+/// Compares what was seen with the previous number of workers and with the present one.
 fn compared(evidence: &Evidence) -> Option<String> {
     let now = evidence.epoch();
     let long = |epoch: &Epoch| epoch.seconds >= COMPARABLE * evidence.block_length();
@@ -176,7 +176,7 @@ fn begin(hour: i64) -> f64 {
     hour as f64 * 3600.0
 }
 
-/// What a report can't know.
+/// What a report cannot show.
 const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a connection \
                       that is kept open. They appear in no queue and take no CPU time; PyPNM's own log has their durations.";
 
@@ -238,7 +238,7 @@ fn is_too_little(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.topic == Topic::Evidence)
 }
 
-/// The reason, and when.
+/// The reason, with its period.
 fn with_time(finding: &Finding) -> String {
     match finding.time {
         Some((from, until)) => format!("{} [{}]", finding.reason, clock_range(&clock, from, until)),
@@ -253,7 +253,7 @@ fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
     format!("{} to {} ({zone}), {part:.0} % of it watched", clock(from), clock(until))
 }
 
-/// The figures of a day, and what happened.
+/// The figures of a day, and the events.
 fn day_line(at: f64, day: &Hour) -> (String, String) {
     let seconds = day.seconds.max(f64::MIN_POSITIVE);
     let mut happened: Vec<String> = Vec::new();

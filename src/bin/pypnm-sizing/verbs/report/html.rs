@@ -1,6 +1,6 @@
-//! The report as one file of HTML with plots in SVG. It loads nothing and runs nothing: no script, no font, no picture from
-//! elsewhere, and a policy in its head that forbids them. Light and dark follow the reader's choice; words stand outside the
-//! plots, so that they keep their size on a narrow screen.
+//! The report as a self-contained HTML file with SVG plots. It uses no scripts, fonts or images from elsewhere, and a policy in
+//! its head forbids them. Light and dark mode follow the reader's preference. Labels are outside the plots, so that they keep
+//! their size on a narrow screen.
 
 mod plot;
 
