@@ -1,4 +1,4 @@
-//! Memory of bounded size for a watch of unbounded length: a series that thins itself, a tally, a sparkline. Pure.
+//! Data of bounded size for a watch of unbounded length: a series that thins itself out, a histogram, a sparkline. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,26 +1,26 @@
-//! One sample of a watch as a line of JSON: what `watch --json` prints, `watch --record` keeps and `report` reads.
+//! A sample of a watch as a line of JSON: `watch --json` prints it, `watch --record` records it, and `report` reads it.
 //!
-//! The schema is these structs. Bytes are whole bytes, CPUs are milli-CPUs (1000: one CPU), percentages are of one CPU or
-//! of the time since the previous sample. What could not be read is null; a limit of 0 is unknown. Reading is lenient:
-//! a field that is missing is unknown, one that is not known here is skipped, a count may be written as `4.0`.
+//! These structs are the schema. Sizes are in bytes, CPUs in milli-CPUs (1000 is one CPU), and percentages refer to one CPU or
+//! to the time since the previous sample. What could not be read is null; a limit of 0 is unknown. The parser is lenient: a
+//! missing field is unknown, an unknown field is ignored, and a count may be written as `4.0`.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::role::Role;
 use super::to_u64;
 
-/// The number of the schema. It rises when a field changes its meaning or goes.
+/// The version of the schema. It is incremented when the meaning of a field changes or a field is removed.
 pub const SCHEMA: u32 = 1;
 /// The longest line that is read, in bytes. A process takes some 250, so this is a service of 4096 processes.
 pub const LONGEST: usize = 1 << 20;
-/// More processes than this are not read.
+/// The maximum number of processes that are read.
 const MOST_PROCESSES: usize = 4096;
 
-/// What a line is.
+/// The type of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LineKind {
-    /// What was seen at one moment.
+    /// A measurement at a point in time.
     #[default]
     Sample,
     /// The last line of a watch.
@@ -36,9 +36,9 @@ pub struct Line {
     /// What this line is.
     #[serde(rename = "type")]
     pub kind: LineKind,
-    /// The calendar's time, which may be set at any moment.
+    /// The time of the system clock, which may be set at any moment.
     pub unix_seconds: Option<f64>,
-    /// Seconds since the first sample of this watch, on a clock that never jumps.
+    /// Seconds since the first sample of this watch, on a monotonic clock.
     pub seconds: Option<f64>,
     /// The boot in which it was taken (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: Option<String>,
@@ -84,7 +84,7 @@ pub struct Line {
     pub pressure_memory_percent: Option<f64>,
     /// Percent of the time in which some task waited for a CPU (PSI).
     pub pressure_cpu_percent: Option<f64>,
-    /// Percent of the time for which the CPU quota held the service back.
+    /// Percent of the time in which the CPU quota throttled the service.
     pub throttled_percent: Option<f64>,
     /// Connections that wait to be accepted, over all listening sockets of the service.
     #[serde(deserialize_with = "amount_or_null")]
@@ -92,7 +92,7 @@ pub struct Line {
     /// Connections dropped because a queue was full, in the service's network namespace, while watched.
     #[serde(deserialize_with = "amount_or_null")]
     pub listen_drops: Option<u64>,
-    /// Processes killed for want of memory in the service's cgroup, while watched.
+    /// Processes in the service's cgroup that were killed because memory ran out, while watched.
     #[serde(deserialize_with = "amount")]
     pub oom_kills: u64,
     /// Workers replaced under the same parent (with one worker: by systemd's automatic restart), while watched.

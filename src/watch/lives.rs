@@ -1,4 +1,4 @@
-//! The lives of workers: their memory as an envelope of bounded size, and what ended lives have grown by. Pure.
+//! The lives of workers: their memory as an envelope of bounded size, and the growth in lives that have ended. Pure.
 
 use super::line::Process;
 use super::number;
@@ -11,8 +11,9 @@ const LIVES: usize = 512;
 /// A worker first seen at a lower age, in seconds, was born while watched; its first quarter is warming up.
 const NEWBORN: f64 = 60.0;
 
-/// The lower envelope of a worker's memory: the lowest of each stretch of samples. Heavy requests come and go above it,
-/// what stays lifts it. Full, it joins its stretches in pairs, so it covers any length of time evenly.
+/// The lower envelope of a worker's memory: the minimum of each group of samples. Memory used by heavy requests is above it;
+/// memory that is retained raises it. When it is full, adjacent groups are merged in pairs, so that it covers any length of time
+/// evenly.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     points: Vec<Point>,

@@ -1,4 +1,4 @@
-//! Makes a line of what was read: counters become rates since the sample before. Pure.
+//! Turns a sample into a line: counters become rates since the previous sample. Pure.
 
 use super::line::{Line, LineKind, PerHour, Process, SCHEMA, rounded};
 use super::role::Role;
@@ -47,9 +47,9 @@ pub struct Sample {
     pub memory_stall_us: Option<u64>,
     /// Microseconds in which some task waited for a CPU (PSI).
     pub cpu_stall_us: Option<u64>,
-    /// Microseconds for which the service's CPU quota held it back.
+    /// Microseconds in which the service was throttled by its CPU quota.
     pub throttled_us: Option<u64>,
-    /// Processes that the kernel killed for want of memory in the service's cgroup.
+    /// Processes in the service's cgroup that the kernel killed because memory ran out.
     pub oom_kills: Option<u64>,
     /// Bytes charged to the service's cgroup, page cache included.
     pub cgroup_memory: Option<u64>,

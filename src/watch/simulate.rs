@@ -1,5 +1,5 @@
-//! Services of known truth: requests that arrive by chance, workers that serve them, memory that behaves as it is told to.
-//! The tests in `simulate/` compare what is found with what was put in.
+//! Simulated services with known properties: requests that arrive at random, workers that serve them, and memory that behaves as
+//! specified. The tests in `simulate/` compare the findings with these properties.
 //!
 //! `cargo test` runs a few of each kind; with `PYPNM_SIZING_SIMULATE=N` in the environment each kind is run N times and its
 //! figures are printed (`cargo test --release simulate -- --nocapture`), see benches/RESULTS.md.
@@ -19,7 +19,7 @@ use chance::{Chance, Noise};
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 
-/// What a service is told to do. Memory in MiB, times in seconds.
+/// The properties of a service. Memory in MiB, times in seconds.
 #[derive(Clone)]
 struct World {
     seed: u64,

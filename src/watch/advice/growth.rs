@@ -1,4 +1,4 @@
-//! Growth that a lower recycle limit would contain. Pure.
+//! Advises a lower recycle limit if that contains the growth of workers. Pure.
 
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;

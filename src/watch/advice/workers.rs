@@ -1,4 +1,4 @@
-//! Fewer workers where memory or CPUs run out, more where demand is proven and there is room. Pure.
+//! Advises fewer workers if memory or CPUs run out, and more if demand is proven and there is room. Pure.
 
 use super::memory::{needed, room};
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
@@ -6,7 +6,7 @@ use crate::policy::MOST_WORKERS;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{clock_range, duration, gib, mib, part};
 
-/// Fewer workers, because memory or CPUs run out.
+/// Advises fewer workers, because memory or CPUs run out.
 pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
     let of_time = |seconds| part(seconds, epoch.seconds);
@@ -37,7 +37,7 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     Some(fewer(setup, less, live, &reason, Topic::Workers).at(time))
 }
 
-/// `MaxWorkers=` lowered, or `Workers=` where the operator has set that.
+/// Lowers `MaxWorkers=`, or `Workers=` if the operator has set it.
 pub(super) fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
     let sized = setup.profile().workers;
     if sized <= cap {
@@ -53,7 +53,7 @@ pub(super) fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Top
     Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
 }
 
-/// More workers, where demand is proven and there is room.
+/// Advises more workers, if demand is proven and there is room.
 pub(super) fn demand(
     epoch: &Epoch,
     setup: &Setup,
@@ -139,7 +139,7 @@ pub(super) fn demand(
     Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason).at(time)
 }
 
-/// What can't be seen.
+/// What the measurements cannot show.
 fn unseen(epoch: &Epoch) -> &'static str {
     if epoch.queued > 0.0 || epoch.queue_peak > 0 {
         ""
