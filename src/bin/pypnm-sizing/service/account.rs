@@ -29,13 +29,15 @@ pub(crate) enum Use {
     Read,
     /// A directory to make files in, or a file to write to.
     Write,
+    /// A program to start.
+    Execute,
 }
 
 impl Use {
     /// The bits that it takes of an owner's, a group's or everybody's three.
     fn bits(self) -> u32 {
         match self {
-            Self::Search => 0o1,
+            Self::Search | Self::Execute => 0o1,
             Self::Read => 0o4,
             Self::Write => 0o2,
         }
@@ -46,6 +48,7 @@ impl Use {
             Self::Search => "enter",
             Self::Read => "read",
             Self::Write => "write to",
+            Self::Execute => "execute",
         }
     }
 }

@@ -74,6 +74,19 @@ pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Ve
         .collect()
 }
 
+/// The directory that a person may have meant who named one without an installation: above it, or a checkout in it.
+pub(crate) fn nearest(root: &Root, directory: &str, program: Program) -> Option<String> {
+    let above = directory.match_indices('/').rev().filter_map(|(end, _)| directory.get(..end));
+    let near = above.filter(|path| !path.is_empty()).map(str::to_owned);
+    let mut near = std::iter::once(format!("{directory}/{CHECKOUT}")).chain(near);
+    near.find(|path| !in_directory(root, path, program).is_empty())
+}
+
+/// Whether one of the words that a unit starts is this.
+pub(crate) fn starts(unit: &Unit, word: &str) -> bool {
+    start_words(unit).iter().any(|(started, _)| started == word)
+}
+
 /// Whether a directory is a checkout of the program's source, installed or not.
 pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
     root.has_directory(&format!("{directory}/src/{}", program.import))
@@ -154,6 +167,23 @@ pub(crate) fn started_by(
         Found::Unit(source) if environment == installation.environment => Some(source),
         _ => None,
     })
+}
+
+/// Where an operator has put another command in the place of the packaged one, which starts what the unit's `PATH` leads
+/// to, and it does not start this installation.
+pub(crate) fn started_otherwise(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    installation: &Installation,
+) -> Option<Source> {
+    let words = start_words(unit);
+    let is_of_fragment = |source: &Source| unit.fragment.as_deref() == Some(&*source.file);
+    let (_, source) = words.iter().find(|(_, source)| !is_of_fragment(source))?;
+    // By its bare name as an argument: of the launcher, or of env(1).
+    let is_on_path = words.iter().skip(1).any(|(word, _)| word == program.command);
+    let is_started = is_on_path || started_by(root, program, unit, installation).is_some();
+    (!is_started).then(|| (*source).clone())
 }
 
 /// The prefix of the first directory on `path` that has the program.

@@ -17,9 +17,9 @@ use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
 use self::installed::start_words;
-pub(crate) use installed::{find, in_directory, is_checkout, started_by};
+pub(crate) use installed::{find, in_directory, is_checkout, nearest, started_by, started_otherwise, starts};
 pub(crate) use profile_file::profile_file;
-pub(crate) use search::{LostProgram, lost_program, out_of_reach, variable_of};
+pub(crate) use search::{LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, variable_of};
 
 /// What the packaged unit looks into first.
 const PACKAGED: &str = "/opt/pypnm";
@@ -66,9 +66,14 @@ impl Program {
 
     /// That there is none, and what to do about it.
     pub(crate) fn none_found(self) -> String {
+        format!("none found; {}", self.how_to_install())
+    }
+
+    /// The command that installs it where the packaged unit looks first.
+    pub(crate) fn how_to_install(self) -> String {
         format!(
-            "none found; install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name \
-             its directory to 'pypnm-sizing setup DIR'",
+            "install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name its directory to \
+             'pypnm-sizing setup DIR'",
             self.package
         )
     }
@@ -132,8 +137,12 @@ pub(crate) struct Installation {
 impl Installation {
     /// Whether it reads a worker profile; `None`: its version is unknown.
     pub(crate) fn takes_profile(&self) -> Option<bool> {
-        let mut numbers = self.version.as_deref()?.split('.').map(|number| number.parse::<u32>().ok());
-        Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)) >= FIRST_WITH_PROFILE)
+        metadata::release(self.version.as_deref()?).map(|release| release >= FIRST_WITH_PROFILE)
+    }
+
+    /// The directory that its package lies in.
+    pub(crate) fn packages(&self) -> Option<&str> {
+        self.packages.as_deref()
     }
 
     /// `1.6.4.0 in /opt/pypnm`, with what is wrong or missing about it.
@@ -238,7 +247,13 @@ impl Installation {
             && let Some(packages) = &self.packages
             && !root.has_directory(&format!("{packages}/{}", program.import))
         {
-            self.fault = Some(format!("half installed: there is no {packages}/{}", program.import));
+            let source = self.source.as_deref().filter(|source| !root.has_directory(source));
+            self.fault = Some(match source {
+                Some(source) => format!(
+                    "it is an editable installation of {source}, which is not there: was the checkout moved? install it again where it is now"
+                ),
+                None => format!("half installed: there is no {packages}/{}", program.import),
+            });
         }
     }
 }

@@ -70,8 +70,12 @@ impl Place {
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
         if !self.address.is_empty() {
             line("# The address to listen on; EnvironmentFile= takes precedence.");
-            let words: Vec<String> =
-                self.address.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            // The interface of a link-local address follows a %, which begins a specifier.
+            let words: Vec<String> = self
+                .address
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.replace('%', "%%")))
+                .collect();
             line(&format!("Environment={}", words.join(" ")));
         }
         if let Some(checkout) = &self.checkout {
