@@ -198,10 +198,10 @@ def refused(e2e):
             ("--user", "-1", "there is no such user"), ("--user", "", "there is no such user"),
         ):  # fmt: skip
             refuses(CHECKOUT, option, value, why=why)
-        # The name of each directory on the way is one that every setting of a unit can have.
+        # An environment under a name that not every setting of a unit can have.
         for name in ("a b", "a%b", "a$b", "a'b", 'a"b', "a\\b", "a\nb", "a:b", "a\u00a0b"):
-            place = f"/home/op/{name}"
-            m.run(["sh", "-c", f'mkdir "$1" && mount --bind {CHECKOUT} "$1"', "sh", place])
+            place = f"{CHECKOUT}/{name}"
+            m.run(["sh", "-c", f'mkdir "$1" && mount --bind {CHECKOUT}/.env "$1"', "sh", place])
             refuses(place, why="has a special meaning for systemd")
             m.run(["sh", "-c", 'umount "$1" && rmdir "$1"', "sh", place])
         m.run(f"chown root {CHECKOUT}")
