@@ -72,6 +72,16 @@ fn decoded(path: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
 }
 
+/// The shell of a script that is one; `None`: something else, or a console script with a line for a shell.
+pub(super) fn shell(script: &str) -> Option<&str> {
+    let mut lines = script.lines();
+    let line = lines.next()?.strip_prefix("#!")?.trim();
+    let is_console_script = lines.next().is_some_and(|line| line.starts_with("'''exec'"));
+    let mut words = line.split_ascii_whitespace().filter(|word| !is_console_script && !word.starts_with('-'));
+    let first = words.next()?;
+    if first.ends_with("/env") { words.next() } else { Some(first) }
+}
+
 /// The interpreter that a console script is run by: its `#!` line, or, where that line would be too long or holds a
 /// space, the line after it that pip writes for a shell (distlib's `_build_shebang`).
 pub(super) fn interpreter(script: &str) -> Option<&str> {

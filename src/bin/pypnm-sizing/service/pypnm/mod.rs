@@ -1,13 +1,14 @@
 //! The PyPNM that is installed here: where, which version, and whether it takes a worker profile.
 //!
 //! Owns what an installation is and what a person reads about it. Runs no Python: pip and venv leave all of it in files,
-//! whose formats [`metadata`] knows. [`installed`] finds installations, [`search`] knows where a unit looks for
-//! its program, and [`profile_file`] where PyPNM keeps its profile.
+//! whose formats [`metadata`] knows. [`installed`] finds installations, [`started`] those that a unit starts, [`search`]
+//! knows where a unit looks for its program, and [`profile_file`] where PyPNM keeps its profile.
 
 mod installed;
 mod metadata;
 mod profile_file;
 mod search;
+mod started;
 
 use std::fmt;
 
@@ -16,10 +17,11 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
-use self::installed::start_words;
-pub(crate) use installed::{find, in_directory, is_checkout, nearest, started_by, started_otherwise, starts};
+use self::started::start_words;
+pub(crate) use installed::{find, in_directory, is_checkout, nearest};
 pub(crate) use profile_file::profile_file;
 pub(crate) use search::{LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, variable_of};
+pub(crate) use started::{started_by, started_otherwise, starts};
 
 /// What the packaged unit looks into first.
 const PACKAGED: &str = "/opt/pypnm";
@@ -311,6 +313,20 @@ fn package_directories(root: &Root, environment: &str) -> Vec<String> {
         })
         .filter(|directory| root.file_type(directory).is_some())
         .collect()
+}
+
+/// The virtual environments (PEP 405) directly below a directory.
+fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
+    let mut found: Vec<String> = names(root, directory)
+        .into_iter()
+        .map(|name| format!("{directory}/{name}"))
+        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
+        // A link is another name of the same.
+        .filter_map(|path| real_path(root, &path))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
 }
 
 /// The names in a directory, at most [`MOST_DIRECTORIES`]; none if it can't be read.
