@@ -303,4 +303,7 @@ def readme(e2e):
             user = ["env", "HOME=/home/op", "sh", "-c", command] if as_root else ["runuser", "-u", "op", "--", "env", "HOME=/home/op", "sh", "-c", command]
             done = m.run(user, check=False, timeout=200)
             equal(done.returncode, 0, f"{command}: {done.stdout}{done.stderr}; status")
+            if "apt-get" in command:
+                # What the package says is next is what README has next.
+                expect(f"Next: pypnm-sizing setup {CHECKOUT} --write\n" in done.stdout, f"{command}: {done.stdout}")
         serves(m, 1, 1000)
