@@ -305,5 +305,5 @@ def readme(e2e):
             equal(done.returncode, 0, f"{command}: {done.stdout}{done.stderr}; status")
             if "apt-get" in command:
                 # What the package says is next is what README has next.
-                expect(f"Next: pypnm-sizing setup {CHECKOUT} --write\n" in done.stdout, f"{command}: {done.stdout}")
+                expect(f"Next: pypnm-sizing setup {CHECKOUT} --write" in done.stdout, f"{command}: {done.stdout}")
         serves(m, 1, 1000)

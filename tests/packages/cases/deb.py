@@ -68,7 +68,7 @@ def life(packages, version):
 
         with counted(m, 1, "the purge of an installed package"):
             said = m.run("dpkg --purge pypnm-sizing").stdout
-        expect("kept, with the account that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
+        expect("kept, with the user that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
         expect(m.run("find /var/lib/pypnm -name '*.log'").stdout, "PyPNM's data did not survive the purge")
         equal(m.run("find /etc/pypnm -type f").stdout, "/etc/pypnm/sizing.conf.d/50-site.conf\n", "the operator's files after the purge")
         m.run("rm -r /etc/pypnm /var/lib/pypnm && userdel pypnm")
@@ -175,7 +175,7 @@ def starts_nothing(packages, version):
     files = {"/usr/sbin/policy-rc.d": ("#!/bin/sh\nexit 101\n", 0o755), "/usr/bin/systemd-sysusers": ("#!/bin/sh\nexit 1\n", 0o755)}
     with computer(version, files=files) as m:
         said = install(m, packages.deb)
-        expect("the user pypnm could not be created" in said, said)
+        expect("cannot create the user pypnm" in said, said)
         equal(m.run("dpkg-query -W -f '${db:Status-Status}' pypnm-sizing").stdout, "installed", "the package is")
         equal((m.systemctl("is-enabled", UNIT), m.show(UNIT, "ActiveState")), ("enabled", "inactive"), "the service is")
         equal(m.systemctl("--failed", "--no-legend"), "", "failed units")

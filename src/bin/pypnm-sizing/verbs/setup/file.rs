@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::write::{self, WriteError};
+use pypnm_sizing::write::{Directory, WriteError};
 
 use super::DROP_IN;
 use super::place::MARK;
@@ -61,10 +61,9 @@ pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     let Ok(earlier) = root.text(&path) else {
         return answer(&format!("There is no {path}: nothing to remove.\n"));
     };
-    if let Err(error) = std::fs::remove_file(&path) {
-        let error = WriteError { doing: "remove", path: path.into(), error };
-        return Err(refused(error, unit, "setup --remove"));
-    }
+    Directory::open(Path::new(directory))
+        .and_then(|directory| directory.remove(DROP_IN))
+        .map_err(|error| refused(error, unit, "setup --remove"))?;
     // Whatever else is in it is the operator's.
     let _ = std::fs::remove_dir(directory);
     if let Err(error) = systemctl::reload() {
@@ -77,17 +76,15 @@ pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
 }
 
 fn put(directory: &str, text: &str) -> Result<(), WriteError> {
-    write::create_directories(Path::new(directory))?;
-    write::replace(Path::new(directory), DROP_IN, text)
+    Directory::create(Path::new(directory))?.replace(DROP_IN, text)
 }
 
 /// Puts back what was there, if anything was.
-fn undo(directory: &str, earlier: Option<&str>) -> anyhow::Result<()> {
+fn undo(directory: &str, earlier: Option<&str>) -> Result<(), WriteError> {
     if let Some(text) = earlier {
-        return Ok(put(directory, text)?);
+        return put(directory, text);
     }
-    let path = format!("{directory}/{DROP_IN}");
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {path} again"))?;
+    Directory::open(Path::new(directory))?.remove(DROP_IN)?;
     let _ = std::fs::remove_dir(directory);
     Ok(())
 }
