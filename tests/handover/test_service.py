@@ -217,6 +217,9 @@ class Service(unittest.TestCase):
             while len({pid for pid, _ in answers}) < 4 and time.monotonic() < deadline:
                 time.sleep(0.1)
         self.assertGreaterEqual(len({pid for pid, _ in answers}), 4)
+        # Those that have ended are reaped: a worker, perhaps its successor and predecessor, and the resource tracker are left.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        self.assertLessEqual(len(children), 3, self.log.read_text())
         self.assertEqual(self.stop(process), 0)
 
     def test_restarts_lose_nothing(self):
@@ -641,6 +644,11 @@ class Service(unittest.TestCase):
         (self.place / "profile.broken").touch()
         self.assertEqual(self.reload_by_systemd(process)[0], 1)
         self.ask()
+        # What failed before it was repaired counts no more.
+        (self.place / "profile.broken").unlink()
+        started = time.monotonic()
+        self.assertEqual(self.reload_by_systemd(process)[0], 0)
+        self.assertLess(time.monotonic() - started, 20)
 
     def test_a_reload_before_the_first_worker_serves(self):
         # PyPNM takes its time between reading the profile and calling uvicorn.
