@@ -53,4 +53,6 @@ class SignalsOfTheParent(unittest.TestCase):
                 self.send(signal.SIGTERM)
             self.fail("not interrupted")
         self.send(signal.SIGTERM)
+        with self.assertRaises(Stopped), self.signals.interrupting():
+            self.fail("not interrupted")
         self.assertEqual(self.signals.take(), [signal.SIGHUP, signal.SIGTERM, signal.SIGTERM])
