@@ -108,49 +108,40 @@ impl<'a> Index<'a> {
         name.ends_with(".slice") || self.wanted.iter().any(|wanted| wanted == name)
     }
 
-    /// Adds an entry of one of [`DIRECTORIES`] if it concerns a service or a slice. Most of the hundreds of entries do not,
-    /// and are dropped by the end of their name and their type.
+    /// Takes one name of a directory, if it has to do with services or slices.
     fn add(&mut self, directory: &'static str, name: &[u8], file_type: FileType) {
-        let is_unknown = file_type == FileType::Unknown;
-        let is_link = file_type == FileType::Symlink;
-        let Some(dot) = name.iter().rposition(|byte| *byte == b'.') else {
+        // There are hundreds, and most are files of other units: those are sorted out before anything else is looked at.
+        let may_be_link = matches!(file_type, FileType::Symlink | FileType::Unknown);
+        let may_count = may_be_link || file_type == FileType::Directory || name.ends_with(b".slice");
+        if !may_count && !self.wanted.iter().any(|wanted| wanted.as_bytes() == name) {
+            return;
+        }
+        // Names that are not UTF-8 are none of a unit.
+        let Ok(name) = std::str::from_utf8(name) else {
             return;
         };
-        let (stem, suffix) = name.split_at(dot);
-        match suffix {
-            b".d" if is_link || is_unknown || file_type == FileType::Directory => {
-                // systemd ignores names that are not UTF-8, here and below.
-                let Ok(unit) = std::str::from_utf8(stem) else {
-                    return;
-                };
-                let types = [Type::Service, Type::Slice].map(Type::word);
-                if types.contains(&unit.rsplit('.').next().unwrap_or_default()) {
-                    self.drop_ins.entry(unit.to_owned()).or_default().push(directory);
-                }
+        let is_unit = |name: &str| name.ends_with(".service") || name.ends_with(".slice");
+        if let Some(of) = name.strip_suffix(".d") {
+            let may_be_directory =
+                matches!(file_type, FileType::Directory | FileType::Symlink | FileType::Unknown);
+            if may_be_directory && (is_unit(of) || of == "service" || of == "slice") {
+                self.drop_ins.entry(of.to_owned()).or_default().push(directory);
             }
-            b".service" | b".slice" => {
-                let is_wanted =
-                    suffix == b".slice" || self.wanted.iter().any(|wanted| wanted.as_bytes() == name);
-                if !(is_wanted || is_link || is_unknown) {
-                    return;
-                }
-                let Ok(name) = std::str::from_utf8(name) else {
-                    return;
-                };
-                let file_type = if is_unknown {
-                    self.root.file_type(&format!("{directory}/{name}"))
-                } else {
-                    Some(file_type)
-                };
-                let is_link = match file_type {
-                    Some(FileType::Symlink) => true,
-                    Some(FileType::RegularFile) | None if is_wanted => false,
-                    _ => return,
-                };
-                self.units.entry(name.to_owned()).or_default().push(Entry { directory, is_link });
-            }
-            _ => {}
+            return;
         }
+        if !is_unit(name) {
+            return;
+        }
+        let file_type = match file_type {
+            FileType::Unknown => self.root.file_type(&format!("{directory}/{name}")),
+            known => Some(known),
+        };
+        let is_link = match file_type {
+            Some(FileType::Symlink) => true,
+            Some(FileType::RegularFile) | None if self.is_wanted(name) => false,
+            _ => return,
+        };
+        self.units.entry(name.to_owned()).or_default().push(Entry { directory, is_link });
     }
 
     /// The file of a name; `None`: it has none, or leads to itself.
