@@ -173,7 +173,8 @@ def downgraded(packages, version):
 def starts_nothing(packages, version):
     """Where policy-rc.d denies every start and the account cannot be created: installed all the same, which is said, and nothing starts"""
     files = {"/usr/sbin/policy-rc.d": ("#!/bin/sh\nexit 101\n", 0o755), "/usr/bin/systemd-sysusers": ("#!/bin/sh\nexit 1\n", 0o755)}
-    with computer(version, files=files) as m:
+    with computer(version) as m:
+        m.install(files)
         said = install(m, packages.deb)
         expect("cannot create the user pypnm" in said, said)
         equal(m.run("dpkg-query -W -f '${db:Status-Status}' pypnm-sizing").stdout, "installed", "the package is")
