@@ -139,6 +139,8 @@ class Supervisor:
         say(f"renewing all workers: {profile.workers} of them, recycled after {profile.limit} requests")
         self.profile = profile
         self._generation += 1
+        # Starts that failed before say nothing of this one.
+        self._failures, self._not_before = 0, 0.0
 
     def stop(self) -> None:
         """Retires all workers, and ends when the last has ended."""
@@ -177,7 +179,7 @@ class Supervisor:
 
     @property
     def keeps_failing(self) -> bool:
-        """Whether new workers have died at their start as often as they may."""
+        """Whether as many new workers have died at startup as are tolerated."""
         return self._failures >= ATTEMPTS
 
     def decide(self) -> None:
@@ -194,7 +196,7 @@ class Supervisor:
             return
         serving, starting = self._in(State.SERVING), self._in(State.STARTING)
         if self.keeps_failing and not serving and not starting:
-            say(f"{self._failures} workers have died at their start, giving up")
+            say(f"{self._failures} workers have died at startup, giving up")
             self._status_at_end = STARTUP_FAILURE
             self.stop()
             self.status = None if self.workers else self._status_at_end
