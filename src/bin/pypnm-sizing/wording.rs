@@ -199,6 +199,14 @@ pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     }
 }
 
+/// That systemd loads the unit from the file at `path`, which another generator makes, and what counts its limits.
+pub(crate) fn made_by_another_generator(path: &str) -> String {
+    format!(
+        "systemd loads {path}, which another generator makes (of a quadlet, for example); the last look at each start \
+         counts its limits, and can lower these numbers"
+    )
+}
+
 /// What PyPNM starts where it sizes itself: it sees the machine's CPUs and memory, and no limit below them.
 pub(crate) struct PypnmDefault {
     cpus: u64,

@@ -49,6 +49,11 @@ impl Files {
     }
 }
 
+/// Whether a process is in a container: in a PID namespace below the caller's. Anybody may know.
+pub(crate) fn is_contained(machine: &Root, pid: u32) -> bool {
+    pids(machine, pid).len() > 1
+}
+
 /// The PIDs of a process, in the caller's namespace and in each below it down to its own (`NSpid` in proc_pid_status(5)).
 fn pids(machine: &Root, pid: u32) -> Vec<u32> {
     let status = machine.bytes(&format!("/proc/{pid}/status")).unwrap_or_default();
