@@ -15,10 +15,11 @@ use crate::answer::{Answer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
-use crate::service::{generated, own};
 use crate::service::pypnm::{self, Program};
+use crate::service::{generated, own};
 use crate::wording::{
-    PypnmDefault, chosen, headline, made_by_another_generator, out_of_reach, settings, state, turned_off, unsized_units,
+    PypnmDefault, chosen, headline, made_by_another_generator, out_of_reach, settings, state, turned_off,
+    unsized_units,
 };
 use answer::{ExplainAnswer, UnitAnswer, scope};
 

@@ -15,8 +15,8 @@ use crate::page::Page;
 use crate::service::pypnm::{self, Program};
 use crate::service::{generated, own};
 use crate::wording::{
-    Setting, chosen, doubts, headline, made_by_another_generator, out_of_reach, override_text, profile, settings, state, turned_off,
-    unsized_units,
+    Setting, chosen, doubts, headline, made_by_another_generator, out_of_reach, override_text, profile,
+    settings, state, turned_off, unsized_units,
 };
 
 /// What `show --json` says of a unit.
