@@ -1,10 +1,10 @@
-//! Growth that a lower recycle limit would contain. Pure.
+//! Advises a lower recycle limit if that contains the growth of workers. Pure.
 
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{Evidence, Growth};
 use crate::watch::text::{duration, interval, mib, per_hour};
-use crate::watch::{number, whole};
+use crate::watch::{number, to_u64};
 
 /// A worker may grow by a quarter of what it began with before it is recycled.
 const GROWTH_ALLOWED: f64 = 0.25;
@@ -40,31 +40,33 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     };
     let grown = slope.per_second * (growth.until - growth.from);
     if !slope.lasting || grown < number(growth.baseline) * TO_MATTER {
-        return remark(format!("no lasting growth: {} a worker", interval(&growth.all)));
+        return remark(format!("no lasting growth: {} per worker", interval(&growth.all)));
     }
     let allowed = number(growth.baseline) * GROWTH_ALLOWED;
-    let room = mib(whole(allowed));
+    let room = mib(to_u64(allowed));
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     if let (Some(a_life), 1..) = (growth.a_life, limit) {
         let age = evidence.recycle_age().unwrap_or(0.0);
         let shown = format!(
-            "a worker grows by {} ({} to {}) in a life of {limit} requests, which took {} ({} per 1000 requests)",
-            mib(whole(a_life.value)),
-            mib(whole(a_life.low)),
-            mib(whole(a_life.high)),
+            "a worker grows by {} ({} to {}) in a lifetime of {limit} requests, which took {} ({} per 1000 requests)",
+            mib(to_u64(a_life.value)),
+            mib(to_u64(a_life.low)),
+            mib(to_u64(a_life.high)),
             duration(age),
-            mib(whole(a_life.value / f64::from(limit) * 1000.0))
+            mib(to_u64(a_life.value / f64::from(limit) * 1000.0))
         );
         if a_life.value <= allowed {
             return remark(format!("{shown}; recycling contains it"));
         }
-        let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
+        let fits =
+            u32::try_from(to_u64((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
         // The guide's number where that is enough.
         let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
         if lower >= limit {
-            return remark(format!("{shown}; a limit below {limit} would be of no use"));
+            return remark(format!("{shown}; a limit below {limit} would not help"));
         }
-        let reason = format!("{shown}; {lower} requests keep it below {room}, a quarter of its size");
+        let reason =
+            format!("{shown}; a limit of {lower} requests keeps it below {room}, a quarter of its size");
         return recycle_at(setup, lower, &reason);
     }
     let until = allowed / slope.per_second;
@@ -78,11 +80,12 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         _ => (limit / 2).max(LEAST_LIMIT),
     };
     if limit != 0 && lower >= limit {
-        return remark(format!("{shown}; a limit below {limit} would be of no use"));
+        return remark(format!("{shown}; a limit below {limit} would not help"));
     }
     let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
-    let reason =
-        format!("{shown}; {now} and too few workers reached it while watched to say how much a request adds");
+    let reason = format!(
+        "{shown}; {now} and too few workers reached it during the watch to determine the growth per request"
+    );
     recycle_at(setup, lower, &reason)
 }
 
@@ -90,7 +93,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
 fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
     let sized = setup.profile().limit_max_requests;
     if (1..=lower).contains(&sized) {
-        let reason = format!("{reason}; the profile has {sized} already{NOT_IN_EFFECT}");
+        let reason = format!("{reason}; the profile already has {sized}{NOT_IN_EFFECT}");
         return Finding::remark(Topic::Growth, reason);
     }
     let investigated = setup.with(|settings| settings.investigate_memory_creep = true).limit_max_requests;

@@ -3,8 +3,8 @@
 use super::Evidence;
 use super::epoch::PROOF;
 use crate::watch::lives::{Ended, Life};
+use crate::watch::to_u64;
 use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope};
-use crate::watch::whole;
 
 /// Lasting growth takes so many blocks to be told from a warm-up: an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
@@ -72,7 +72,7 @@ impl Evidence {
         baselines.extend(settled.iter().filter_map(|points| points.first()).map(|point| point.value));
         Some(Growth {
             all,
-            baseline: whole(median(&mut baselines)?),
+            baseline: to_u64(median(&mut baselines)?),
             a_life,
             single: if is_recycled { None } else { self.single(&settled) },
             from,

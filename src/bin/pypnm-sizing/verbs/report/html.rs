@@ -1,6 +1,6 @@
-//! The report as one file of HTML with plots in SVG. It loads nothing and runs nothing: no script, no font, no picture from
-//! elsewhere, and a policy in its head that forbids them. Light and dark follow the reader's choice; words stand outside the
-//! plots, so that they keep their size on a narrow screen.
+//! The report as a self-contained HTML file with SVG plots. It uses no scripts, fonts or images from elsewhere, and a policy in
+//! its head forbids them. Light and dark mode follow the reader's preference. Labels are outside the plots, so that they keep
+//! their size on a narrow screen.
 
 mod plot;
 
@@ -77,7 +77,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
     table(&mut out, days);
     let epoch = evidence.epoch();
     let _ = writeln!(out, "<h2>Measured</h2>\n<dl>");
-    let cpu = format!("{:.1} % of a CPU a worker on average", epoch.mean_worker_cpu());
+    let cpu = format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
     for (what, text) in [
         ("Memory", memory(evidence, &epoch)),
         ("Growth", growth(evidence)),
@@ -108,7 +108,7 @@ fn advice(out: &mut String, gathered: &Gathered) {
             "<p>To adopt it: <code>pypnm-sizing report --adopt</code>, then <code>pypnm-sizing apply</code></p>"
         );
     } else {
-        let nothing = if is_too_little(&gathered.findings) { "Nothing can be said yet." } else { "Nothing." };
+        let nothing = if is_too_little(&gathered.findings) { "No advice yet." } else { "Nothing." };
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
     let remarks =
@@ -141,10 +141,10 @@ fn plots(out: &mut String, gathered: &Gathered) {
         }
         plot
     };
-    let marked = if marks.is_empty() { "" } else { " Shaded: the time that the advice rests on." };
+    let marked = if marks.is_empty() { "" } else { " Shaded: the time that the advice is based on." };
     let _ = writeln!(
         out,
-        "<h2>Over time</h2>\n<p class=\"dim\">Each point is a stretch of {}.{marked}</p>",
+        "<h2>Over time</h2>\n<p class=\"dim\">Each point covers {}.{marked}</p>",
         duration(width)
     );
     let gap = width * 2.5;
@@ -166,7 +166,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     memory.figure(
         out,
         "Memory of each worker",
-        "the lowest of each stretch; faint: up to the highest; a mark at the foot: a worker was replaced",
+        "the lowest value at each point; faint: up to the highest; a mark at the bottom: a worker was replaced",
         &|value| mib(bytes(value)),
     );
 
@@ -181,10 +181,10 @@ fn plots(out: &mut String, gathered: &Gathered) {
     }
     let more = match (limit > 0.0, is_near) {
         (false, _) => "its limit is unknown".to_owned(),
-        (true, true) => format!("dashed: the {} it may use", gib(pypnm_sizing::watch::whole(limit))),
-        (true, false) => format!("it may use {}, far above", gib(pypnm_sizing::watch::whole(limit))),
+        (true, true) => format!("dashed: the limit of {}", gib(pypnm_sizing::watch::to_u64(limit))),
+        (true, false) => format!("the limit is {}, far above", gib(pypnm_sizing::watch::to_u64(limit))),
     };
-    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::whole(value)));
+    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::to_u64(value)));
 
     let used =
         |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
@@ -194,7 +194,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     if limit > 0.0 {
         cpu.limit(limit);
     }
-    cpu.figure(out, "CPUs used", "dashed: what it may use", &|value| format!("{value:.1}"));
+    cpu.figure(out, "CPUs used", "dashed: the limit", &|value| format!("{value:.1}"));
 
     let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
@@ -210,8 +210,8 @@ fn plots(out: &mut String, gathered: &Gathered) {
     pressure.bars(columns.iter().map(|(at, column)| (*at, column.pressure)), width, "var(--limit)");
     pressure.figure(
         out,
-        "Pressure for memory",
-        "part of the time in which some task waited for it",
+        "Memory pressure",
+        "fraction of the time in which some task waited for memory",
         &|value| format!("{value:.0} %"),
     );
 }
@@ -223,7 +223,7 @@ fn at(place: i64, width: f64) -> f64 {
 }
 
 fn bytes(mib: f64) -> u64 {
-    pypnm_sizing::watch::whole(mib * number(MIB))
+    pypnm_sizing::watch::to_u64(mib * number(MIB))
 }
 
 /// An hour in the picture: how dark it is, and what it says.
@@ -253,9 +253,9 @@ fn heat(out: &mut String, days: &Days) {
         }
     }
     let what = if by_waiting {
-        format!("part of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
+        format!("fraction of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
     } else {
-        format!("requests hardly ever waited, so by CPU; darkest: {most_cpu:.2} CPUs")
+        format!("requests hardly ever waited, so CPU use is shown; darkest: {most_cpu:.2} CPUs")
     };
     let _ = writeln!(
         out,

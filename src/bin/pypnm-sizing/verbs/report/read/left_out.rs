@@ -36,12 +36,12 @@ impl LeftOut {
         };
         say(
             self.torn,
-            format!("{} {} torn or no JSON and {} left out", lines(self.torn), is(self.torn), was(self.torn)),
+            format!("{} {} torn or not JSON and {} ignored", lines(self.torn), is(self.torn), was(self.torn)),
         );
         say(
             self.foreign,
             format!(
-                "{} {} JSON of something else and {} left out",
+                "{} {} not a recorded sample and {} ignored",
                 lines(self.foreign),
                 is(self.foreign),
                 was(self.foreign)
@@ -51,7 +51,7 @@ impl LeftOut {
             say(
                 *count,
                 format!(
-                    "{} {} of schema {schema}, which this version does not know, and {} left out",
+                    "{} {} of schema {schema}, which this version does not know, and {} ignored",
                     lines(*count),
                     is(*count),
                     was(*count)
@@ -61,7 +61,7 @@ impl LeftOut {
         say(
             self.long,
             format!(
-                "{} {} longer than {LONGEST} bytes and {} left out",
+                "{} {} longer than {LONGEST} bytes and {} ignored",
                 lines(self.long),
                 is(self.long),
                 was(self.long)
@@ -70,7 +70,7 @@ impl LeftOut {
         say(
             self.timeless,
             format!(
-                "{} {} no time and {} left out",
+                "{} {} no time and {} ignored",
                 lines(self.timeless),
                 if self.timeless == 1 { "has" } else { "have" },
                 was(self.timeless)
@@ -78,12 +78,12 @@ impl LeftOut {
         );
         say(
             self.late,
-            format!("{} came too late to be put in order and {} left out", lines(self.late), was(self.late)),
+            format!("{} came too late to be sorted and {} ignored", lines(self.late), was(self.late)),
         );
         say(
             self.twice,
             format!(
-                "{} {} of a time that another line covers and {} counted once",
+                "{} {} of a time that another line covers, and {} counted once",
                 lines(self.twice),
                 is(self.twice),
                 was(self.twice)
@@ -92,14 +92,14 @@ impl LeftOut {
         say(
             self.jumps,
             format!(
-                "the calendar jumped {}; the watch's own clock counts",
+                "the system clock jumped {}; the monotonic clock was used",
                 if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
             ),
         );
         say(
             self.too_many_units,
             format!(
-                "{} {} of more than {UNITS} units and {} left out",
+                "{} {} of more than {UNITS} units and {} ignored",
                 lines(self.too_many_units),
                 is(self.too_many_units),
                 was(self.too_many_units)
@@ -107,7 +107,7 @@ impl LeftOut {
         );
         for unit in self.other_units.keys() {
             let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
-            sentences.push(format!("{here}the recordings hold {unit} too: --unit=\"{unit}\""));
+            sentences.push(format!("{here}the recordings also contain {unit}: --unit=\"{unit}\""));
         }
         sentences
     }
