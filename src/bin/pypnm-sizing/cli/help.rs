@@ -4,7 +4,7 @@ pub(super) const ABOUT: &str = "Size PyPNM's workers to the CPUs and memory avai
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  pypnm-sizing                              the profile of this machine at a glance
+  pypnm-sizing                              this machine at a glance
   pypnm-sizing explain                      every limit, and the guide's steps
   pypnm-sizing --cpus 16 --memory 64GB      another machine, before you buy it
   pypnm-sizing check                        for people, cron and monitoring
@@ -30,7 +30,7 @@ pub(super) const PREVIEW_EXAMPLES: &str = "\
 Examples:
   pypnm-sizing preview                         no file is written
   pypnm-sizing preview --cpus 16 --memory 64GB
-  systemctl cat pypnm.service                  compare with what systemd has loaded";
+  systemctl cat pypnm.service                  what systemd has loaded";
 
 pub(super) const EXEC_EXAMPLES: &str = "\
 Variables that are set and not empty keep their values, and so does your own
