@@ -28,7 +28,7 @@ use pypnm_sizing::write::replace;
 use crate::cli::{RECORDINGS, Report};
 use crate::output::{self, Outcome, remark};
 use crate::page::{Ink, Page};
-use crate::watch::section;
+use crate::watch::{place_among, section};
 use adopt::adopt;
 use answer::Answer;
 use read::{Reader, Wanted};
@@ -73,7 +73,9 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
 }
 
 fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
-    let wanted = Wanted { unit: arguments.unit.as_deref(), since: arguments.since, until: arguments.until };
+    let preferred = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
+    let unit = arguments.unit.as_deref();
+    let wanted = Wanted { unit, preferred, since: arguments.since, until: arguments.until };
     let mut reader = Reader::new(wanted);
     let default = [PathBuf::from(RECORDINGS)];
     let recordings: &[PathBuf] =
@@ -84,8 +86,7 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
         );
     }
     reader.read(recordings)?;
-    let preferred: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
-    let chosen = reader.choose(&preferred);
+    let chosen = reader.choose();
     let mut problems = std::mem::take(&mut reader.files);
     problems.extend(reader.left.sentences(chosen.as_ref().map(|(unit, _)| unit.as_str())));
     let Some((unit, recording)) = chosen else {
@@ -98,7 +99,7 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
     };
     let (evidence, days) = (recording.evidence, recording.days);
     let (cpu, memory, limit) = evidence.limits();
-    let sized = sizing.units.iter().find(|sized| sized.name == unit);
+    let sized = place_among(sizing, &unit).and_then(|place| sizing.units.get(place));
     let setup = (!sizing.units.is_empty()).then(|| Setup {
         cpus: (cpu / 1000).max(1),
         memory,
@@ -129,6 +130,12 @@ fn clock(at: f64) -> String {
 fn shown(at: f64, format: &str) -> String {
     let moment = Timestamp::from_second(pypnm_sizing::watch::whole(at.max(0.0)).cast_signed());
     moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
+}
+
+/// Seconds by which the local time is ahead of UTC.
+fn utc_offset(at: f64) -> f64 {
+    let moment = Timestamp::from_second(pypnm_sizing::watch::whole(at.max(0.0)).cast_signed());
+    f64::from(TimeZone::system().to_offset(moment.unwrap_or_default()).seconds())
 }
 
 /// What was seen with other workers before, against what is seen now: whether a change has helped.

@@ -17,11 +17,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Error};
+use anyhow::{Context as _, Error, bail};
 use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
+use pypnm_sizing::units::name::{Name, NameKind};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, findings};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::line::{Line, rounded};
@@ -35,8 +36,8 @@ use cost::{Cost, cpu_seconds};
 use find::Target;
 use metrics::Metrics;
 use read::Reader;
+pub(crate) use record::EXTENSION;
 use record::Recorder;
-pub(crate) use record::days as recorded_days;
 use show::Context;
 use terminal::{Events, Screen, Woken, is_read, say, speaks_utf8};
 
@@ -76,11 +77,11 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
     let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let default = sizing.units.first().map_or(DEFAULT_UNIT, |unit| unit.name.as_str());
+    let unit = choose_unit(&sizing, arguments)?;
     let kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
     let (target, said) =
-        Target::find(&Root::machine(), arguments.pid, named, default, kept).map_err(Error::msg)?;
+        Target::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
     if let Some(said) = said {
         remark(&said);
     }
@@ -124,10 +125,36 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     watch.at_the_end(&end)
 }
 
-/// The place of a unit among those that are sized: by name; a process has the first's settings.
+/// The place of a unit among those that are sized: by its name, or by that of the template which it is an instance of.
+pub(crate) fn place_among(sizing: &Sizing, name: &str) -> Option<usize> {
+    let template = Name::parse(name).and_then(|name| name.template());
+    let names = [Some(name), template.as_deref()];
+    names.into_iter().flatten().find_map(|name| sizing.units.iter().position(|unit| unit.name == name))
+}
+
+/// The same; a process, and a unit that is not sized, have the first's settings.
 fn unit_of(sizing: &Sizing, name: &str) -> Option<usize> {
-    let by_name = sizing.units.iter().position(|unit| unit.name == name);
-    by_name.or_else(|| (!sizing.units.is_empty()).then_some(0))
+    place_among(sizing, name).or_else(|| (!sizing.units.is_empty()).then_some(0))
+}
+
+/// A template's name is none to watch; of several units one is recorded, which is said.
+fn choose_unit(sizing: &Sizing, arguments: &Watch) -> anyhow::Result<String> {
+    let first = sizing.units.first().map_or(DEFAULT_UNIT, |unit| unit.name.as_str());
+    let unit = arguments.unit.as_deref().unwrap_or(first);
+    let is_template = Name::parse(unit).is_some_and(|name| name.kind() == NameKind::Template);
+    if arguments.pid.is_some() {
+        return Ok(unit.to_owned());
+    }
+    if is_template {
+        let stem = unit.trim_end_matches("@.service");
+        bail!("{unit} is a template; name an instance: --unit={stem}@NAME.service");
+    }
+    let others: Vec<&str> =
+        sizing.units.iter().map(|other| other.name.as_str()).filter(|other| *other != unit).collect();
+    if arguments.unit.is_none() && !others.is_empty() {
+        remark(&format!("watching {unit}; --unit=UNIT watches another: {}", others.join(", ")));
+    }
+    Ok(unit.to_owned())
 }
 
 /// A watch going on.

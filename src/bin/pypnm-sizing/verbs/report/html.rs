@@ -12,7 +12,7 @@ use pypnm_sizing::watch::{MIB, number};
 
 use super::{
     Gathered, UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown,
-    with_time,
+    utc_offset, with_time,
 };
 use plot::Plot;
 
@@ -40,7 +40,9 @@ figcaption span { font-weight: 400; color: var(--dim); }
 .plot { display: grid; grid-template-columns: 4.5rem 1fr; gap: 0 .4rem; font-size: .8rem; color: var(--dim); }
 .plot svg { width: 100%; height: 11rem; display: block; border: 1px solid var(--line); border-width: 0 0 1px 1px; }
 .y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
-.x { grid-column: 2; display: flex; justify-content: space-between; padding-top: .15rem; }
+.x { grid-column: 2; position: relative; height: 1.6em; white-space: nowrap; }
+.x span { position: absolute; transform: translateX(-50%); } .x span.first { transform: none; }
+.x span.last { transform: translateX(-100%); }
 .plot path, .plot line { vector-effect: non-scaling-stroke; }
 .heat { display: grid; grid-template-columns: 5rem repeat(24, minmax(0, 1fr)); gap: 1px; font-size: .75rem; color: var(--dim); }
 .heat i { aspect-ratio: 1; min-height: .7rem; max-height: 1.4rem; width: 100%; border: 1px solid var(--line); }
@@ -135,7 +137,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
         .filter_map(|finding| finding.time)
         .collect();
     let plot = |highest: f64| {
-        let mut plot = Plot::new(from, until, highest * 1.08);
+        let mut plot = Plot::new(from, until, highest);
         for (from, until) in &marks {
             plot.mark(*from, *until);
         }
@@ -167,24 +169,25 @@ fn plots(out: &mut String, gathered: &Gathered) {
         out,
         "Memory of each worker",
         "the lowest of each stretch; faint: up to the highest; a mark at the foot: a worker was replaced",
-        &|value| mib(bytes(value)),
+        &|value| format!("{value} MiB"),
     );
 
-    let limit = highest(&|column| number(column.memory_limit));
-    let sum = highest(&|column| number(column.memory));
+    let of_gib = |bytes: u64| number(bytes) / number(1 << 30);
+    let limit = highest(&|column| of_gib(column.memory_limit));
+    let sum = highest(&|column| of_gib(column.memory));
     // A limit far above would press everything to the ground.
     let is_near = limit > 0.0 && limit <= sum * 4.0;
     let mut memory = plot(if is_near { limit.max(sum) } else { sum });
-    memory.bars(columns.iter().map(|(at, column)| (*at, number(column.memory))), width, "var(--accent)");
+    memory.bars(columns.iter().map(|(at, column)| (*at, of_gib(column.memory))), width, "var(--accent)");
     if is_near {
         memory.limit(limit);
     }
     let more = match (limit > 0.0, is_near) {
         (false, _) => "its limit is unknown".to_owned(),
-        (true, true) => format!("dashed: the {} it may use", gib(pypnm_sizing::watch::whole(limit))),
-        (true, false) => format!("it may use {}, far above", gib(pypnm_sizing::watch::whole(limit))),
+        (true, true) => format!("dashed: the {limit:.1} GiB it may use"),
+        (true, false) => format!("it may use {limit:.1} GiB, far above"),
     };
-    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::whole(value)));
+    memory.figure(out, "Memory of the service", &more, &|value| format!("{value} GiB"));
 
     let used =
         |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
@@ -194,25 +197,28 @@ fn plots(out: &mut String, gathered: &Gathered) {
     if limit > 0.0 {
         cpu.limit(limit);
     }
-    cpu.figure(out, "CPUs used", "dashed: what it may use", &|value| format!("{value:.1}"));
+    cpu.figure(out, "CPUs used", "dashed: what it may use", &|value| value.to_string());
 
     let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
-        let mut queue = plot(highest(&queued).max(1.0));
+        let mut queue = plot(highest(&queued).max(2.0));
         queue.bars(columns.iter().map(|(at, column)| (*at, queued(column))), width, "#c2570c");
-        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| {
-            format!("{value:.0}")
-        });
+        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| value.to_string());
     } else {
         let _ = writeln!(out, "<p class=\"dim\">The accept queue was not recorded.</p>");
     }
-    let mut pressure = plot(highest(&|column| column.pressure).max(10.0));
+    let pressed = highest(&|column| column.pressure);
+    if pressed <= 0.0 {
+        let _ = writeln!(out, "<p class=\"dim\">No task was seen to wait for memory.</p>");
+        return;
+    }
+    let mut pressure = plot(pressed);
     pressure.bars(columns.iter().map(|(at, column)| (*at, column.pressure)), width, "var(--limit)");
     pressure.figure(
         out,
         "Pressure for memory",
         "part of the time in which some task waited for it",
-        &|value| format!("{value:.0} %"),
+        &|value| format!("{value} %"),
     );
 }
 
@@ -220,10 +226,6 @@ fn plots(out: &mut String, gathered: &Gathered) {
 #[expect(clippy::cast_precision_loss, reason = "a column since 1970")]
 fn at(place: i64, width: f64) -> f64 {
     place as f64 * width
-}
-
-fn bytes(mib: f64) -> u64 {
-    pypnm_sizing::watch::whole(mib * number(MIB))
 }
 
 /// An hour in the picture: how dark it is, and what it says.
