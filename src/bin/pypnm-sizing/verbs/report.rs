@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use pypnm_sizing::policy::PolicySettings;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::units::name::service_name;
 use pypnm_sizing::watch::advice::{Finding, Setup, Topic, drop_in, findings, workers};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
@@ -74,8 +75,13 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
 
 fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
     let preferred = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
-    let unit = arguments.unit.as_deref();
-    let wanted = Wanted { unit, preferred, since: arguments.since, until: arguments.until };
+    // As it is recorded: a unit by its whole name, or "process PID".
+    let is_process = |name: &str| name.starts_with("process ");
+    let unit = arguments
+        .unit
+        .as_ref()
+        .map(|name| service_name(name).filter(|_| !is_process(name)).unwrap_or_else(|| name.clone()));
+    let wanted = Wanted { unit: unit.as_deref(), preferred, since: arguments.since, until: arguments.until };
     let mut reader = Reader::new(wanted);
     let default = [PathBuf::from(RECORDINGS)];
     let recordings: &[PathBuf] =
@@ -93,7 +99,7 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
         for problem in &problems {
             remark(problem);
         }
-        let what = arguments.unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
+        let what = unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
         let when = if arguments.since.or(arguments.until).is_some() { " in that time" } else { "" };
         bail!("there is no sample{what}{when} in {}", named(recordings));
     };

@@ -7,8 +7,8 @@ mod plot;
 use std::fmt::Write as _;
 
 use pypnm_sizing::watch::days::{Days, Hour};
+use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
-use pypnm_sizing::watch::{MIB, number};
 
 use super::{
     Gathered, UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown,
