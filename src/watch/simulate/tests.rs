@@ -90,10 +90,10 @@ fn what_is_no_leak_is_not_advised_against() {
             let restarts = vec![(5.0, 4)];
             advised(&World { cache: (80.0, HOUR), restarts, ..World::new(seed) }, hours)
         });
-        part(&format!("advice in {hours} h of a saw-tooth of 80 MiB in 4 h"), 4, NEVER, |seed| {
-            advised(&World { saw: (80.0, 4.0 * HOUR), ..World::new(seed) }, hours)
-        });
     }
+    part("advice in 1 h of a saw-tooth of 80 MiB in 4 h", 4, NEVER, |seed| {
+        advised(&World { saw: (80.0, 4.0 * HOUR), ..World::new(seed) }, 1.0)
+    });
     for (name, world) in cases {
         for hours in [1.0 / 6.0, 1.0, 3.0, 8.0] {
             part(&format!("advice in {hours:.1} h of {name}"), 4, NEVER, |seed| advised(&world(seed), hours));
