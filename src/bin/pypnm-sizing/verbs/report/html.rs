@@ -39,7 +39,7 @@ figure { margin: 1rem 0 1.6rem; } figcaption { font-weight: 600; }
 figcaption span { font-weight: 400; color: var(--dim); }
 .plot { display: grid; grid-template-columns: 4.5rem 1fr; gap: 0 .4rem; font-size: .8rem; color: var(--dim); }
 .plot svg { width: 100%; height: 11rem; display: block; border: 1px solid var(--line); border-width: 0 0 1px 1px; }
-.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
+.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; white-space: nowrap; }
 .x { grid-column: 2; position: relative; height: 1.6em; white-space: nowrap; }
 .x span { position: absolute; transform: translateX(-50%); } .x span.first { transform: none; }
 .x span.last { transform: translateX(-100%); }
@@ -52,7 +52,7 @@ figcaption span { font-weight: 400; color: var(--dim); }
 th, td { text-align: right; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } dt { color: var(--dim); } dd { margin: 0 0 .4rem; }
 @media (max-width: 600px) { body { padding: .7rem; } .few { display: none; }
-  .plot { grid-template-columns: 3.6rem 1fr; } .heat { grid-template-columns: 4.6rem repeat(24, minmax(0, 1fr)); gap: 0; font-size: .7rem; } }
+  .plot { grid-template-columns: 4.2rem 1fr; } .heat { grid-template-columns: 4.6rem repeat(24, minmax(0, 1fr)); gap: 0; font-size: .7rem; } }
 @media print { body { max-width: none; } }
 ";
 

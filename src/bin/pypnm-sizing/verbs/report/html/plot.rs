@@ -115,7 +115,7 @@ impl Plot {
                 break;
             }
             let part = (at - self.from) / span * 100.0;
-            let few = if n % 2 == 0 { "" } else { "few" };
+            let few = if n % 3 == 0 { "" } else { "few" };
             let class = if part < 4.0 {
                 "first"
             } else if part > 96.0 {
