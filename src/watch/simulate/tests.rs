@@ -132,7 +132,7 @@ fn leaks_are_found() {
             ..World::new(seed)
         };
         let watched = world.watched(24.0 * HOUR);
-        watched.about(Topic::Growth).contains("lives of 2000 requests a worker grew by some")
+        watched.about(Topic::Growth).contains("lives of 2000 requests a worker grew by about")
             && watched.lines().iter().any(|line| line.starts_with("LimitMaxRequests="))
     });
     part("10 MiB/h with two restarts found", 3, NEARLY_ALWAYS, |seed| {
