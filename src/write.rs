@@ -1,27 +1,36 @@
-//! The only place that writes: one file, replaced whole by a rename, or left as it was.
+//! The only place that writes: one file, replaced whole by a rename, or left as it was; and a recording, which is appended to.
 //!
 //! The file appears under its name complete and with its mode, whatever the umask and whenever the program is killed; what a
 //! killed run leaves is a file whose name begins with a dot and does not end in ".conf", which systemd never takes for a
-//! drop-in. A directory that is made here is opened without following a link and used by its descriptor, so that nobody
-//! who may rename it can lead root elsewhere.
+//! drop-in.
+//!
+//! The helper may run as root in a directory that a service's user can write to. So it opens a directory once
+//! ([`Directory`]): no link on the way that somebody else could have made is followed, and from then on the directory is used
+//! by its descriptor, whatever becomes of its name. In it, nothing is opened for writing that somebody else could have put
+//! there, no mode is changed, and what is not a regular file stays.
 
-use std::fs::Permissions;
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::root::{ReadError, Root};
+use crate::trust::Step;
 
 /// Other users read both.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
 /// Not the file's own name, which may be as long as a name can be.
 const TEMPORARY_PREFIX: &str = ".pypnm-sizing-";
+/// What the umask may not take away from a directory that is created.
+const DIRECTORY_UMASK: u32 = 0o777 & !DIRECTORY_MODE;
 
 /// Why the file could not be written.
 #[derive(Debug)]
@@ -46,73 +55,11 @@ fn failed(doing: &'static str, path: &Path, error: impl Into<io::Error>) -> Writ
     WriteError { doing, path: path.to_owned(), error: error.into() }
 }
 
-/// Writes `text` to `dir/name`, whole or not at all. `dir` is created where it is missing, its parent is not.
+/// Writes `text` to `dir/name`, whole or not at all, for a generator: `dir` lies in a directory of systemd's, and is created
+/// where it is missing.
 pub fn replace(dir: &Path, name: &str, text: &str) -> Result<(), WriteError> {
     let directory = create_directory(dir)?;
-    let path = dir.join(name);
-    // The directory that was opened, whatever its name leads to by now.
-    let pinned = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    let written = write_new(&pinned, text).map_err(|error| failed("write", &path, error))?;
-    // What could not be put in place is removed again.
-    written.persist(pinned.join(name)).map_err(|error| failed("replace", &path, error.error))?;
-    Ok(())
-}
-
-fn write_new(dir: &Path, text: &str) -> io::Result<tempfile::NamedTempFile> {
-    let mode = Permissions::from_mode(FILE_MODE);
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(dir)?;
-    file.as_file().set_permissions(mode)?;
-    file.write_all(text.as_bytes())?;
-    Ok(file)
-}
-
-/// Opens `dir` to use by its descriptor, and creates what is missing of it. Where others may write on the way, no link of
-/// theirs is followed, and a directory that they put in the place of another is theirs to begin with.
-pub fn open_directories(dir: &Path) -> Result<OwnedFd, WriteError> {
-    let machine = Root::machine();
-    let mut missing = Vec::new();
-    let mut there = dir;
-    let mut directory = loop {
-        let path = if there.as_os_str().is_empty() { "." } else { there.to_str().unwrap_or_default() };
-        match (machine.open_guarded_directory(path), there.file_name(), there.parent()) {
-            (Ok(directory), ..) => break directory,
-            (Err(ReadError::Missing), Some(name), Some(parent)) => {
-                missing.push(name);
-                there = parent;
-            }
-            (Err(ReadError::Os(errno)), ..) => return Err(failed("open the directory", there, errno)),
-            (Err(error), ..) => {
-                return Err(failed("use the directory", there, io::Error::other(error.to_string())));
-            }
-        }
-    };
-    let mode = Mode::from_raw_mode(DIRECTORY_MODE);
-    while let Some(name) = missing.pop() {
-        let is_new = match rustix::fs::mkdirat(&directory, name, mode) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
-            Err(errno) => return Err(failed("create the directory", dir, errno)),
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        directory = rustix::fs::openat(&directory, name, flags, Mode::empty())
-            .map_err(|errno| failed("open the directory", dir, errno))?;
-        if is_new {
-            rustix::fs::fchmod(&directory, mode).map_err(|errno| failed("set the mode of", dir, errno))?;
-        }
-    }
-    Ok(directory)
-}
-
-/// Creates `dir` and whatever is missing above it.
-pub fn create_directories(dir: &Path) -> Result<(), WriteError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => create_directories(parent)?,
-        _ => {}
-    }
-    create_directory(dir).map(drop)
+    replace_in(&directory, dir, OsStr::new(name), FILE_MODE, |file| file.write_all(text.as_bytes()))
 }
 
 /// Creates `dir` where it is missing, and opens it; one that is there keeps its mode.
@@ -133,13 +80,225 @@ fn create_directory(dir: &Path) -> Result<OwnedFd, WriteError> {
     }
 }
 
+/// Puts a new file in the place of `name` in the open `directory`, whose path is `dir`.
+fn replace_in(
+    directory: &OwnedFd,
+    dir: &Path,
+    name: &OsStr,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    let pinned = pinned(directory);
+    let written = (|| {
+        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&pinned)?;
+        temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
+        fill(temporary.as_file_mut())?;
+        Ok(temporary)
+    })();
+    let written = written.map_err(|error: io::Error| failed("write", &dir.join(name), error))?;
+    // What could not be put in place is removed again.
+    written.persist(pinned.join(name)).map_err(|error| failed("replace", &dir.join(name), error.error))?;
+    Ok(())
+}
+
+/// The path of an open directory, wherever its name leads by now.
+fn pinned(directory: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+/// A directory that is open for writing into it. Where others may write on the way to it, no link of theirs was followed.
+#[derive(Debug)]
+pub struct Directory {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    /// The user that the program runs as.
+    user: u32,
+}
+
+impl Directory {
+    /// Opens the directory `dir` of this machine; an empty path is the working directory.
+    pub fn open(dir: &Path) -> Result<Self, WriteError> {
+        let opened = open(&Root::machine(), dir).map_err(|error| unusable(dir, error))?;
+        Ok(Self::new(opened, dir))
+    }
+
+    /// The same, and creates what is missing of it.
+    pub fn create(dir: &Path) -> Result<Self, WriteError> {
+        Self::create_below(&Root::machine(), dir)
+    }
+
+    /// The same for a directory of `root`: no link leads out of that.
+    pub fn create_below(root: &Root, dir: &Path) -> Result<Self, WriteError> {
+        let mut missing = Vec::new();
+        let mut there = dir;
+        let mut directory = loop {
+            match (open(root, there), there.file_name(), there.parent()) {
+                (Ok(directory), ..) => break directory,
+                (Err(ReadError::Missing), Some(name), Some(parent)) => {
+                    missing.push(name);
+                    there = parent;
+                }
+                (Err(error), ..) => return Err(unusable(there, error)),
+            }
+        };
+        while let Some(name) = missing.pop() {
+            directory = create_in(&directory, name).map_err(|(doing, errno)| failed(doing, dir, errno))?;
+        }
+        Ok(Self::new(directory, dir))
+    }
+
+    /// The directory that the file `path` is in, and the file's name there; the directory is not created.
+    pub fn of(path: &Path) -> Result<(Self, &OsStr), WriteError> {
+        let (dir, name) = split(path)?;
+        Ok((Self::open(dir)?, name))
+    }
+
+    /// The same, and creates what is missing of the directory.
+    pub fn create_for(path: &Path) -> Result<(Self, &OsStr), WriteError> {
+        let (dir, name) = split(path)?;
+        Ok((Self::create(dir)?, name))
+    }
+
+    fn new(descriptor: OwnedFd, path: &Path) -> Self {
+        Self { descriptor, path: path.to_owned(), user: rustix::process::geteuid().as_raw() }
+    }
+
+    /// What leads to this directory, wherever its name leads by now.
+    pub fn pinned(&self) -> PathBuf {
+        pinned(&self.descriptor)
+    }
+
+    /// Writes `text` to the file `name`, whole or not at all. Others may read it.
+    pub fn replace(&self, name: impl AsRef<OsStr>, text: &str) -> Result<(), WriteError> {
+        self.replace_with(name, FILE_MODE, |file| file.write_all(text.as_bytes()))
+    }
+
+    /// Replaces the file `name` by what `fill` writes, or leaves it as it was. A link is replaced itself. A device, a FIFO, a
+    /// directory, or whatever is in /dev is an error of the kind `InvalidInput`.
+    pub fn replace_with(
+        &self,
+        name: impl AsRef<OsStr>,
+        mode: u32,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
+        let name = name.as_ref();
+        self.check_replaceable(name)?;
+        replace_in(&self.descriptor, &self.path, name, mode, fill)
+    }
+
+    /// `Err`: what is called `name` must not be replaced or removed: it is no regular file and no link, or it is in /dev,
+    /// whose links lead to devices.
+    fn check_replaceable(&self, name: &OsStr) -> Result<(), WriteError> {
+        let there = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_other = there.is_ok_and(|stat| {
+            !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink)
+        });
+        let here = rustix::fs::fstat(&self.descriptor).map(|stat| (stat.st_dev, stat.st_ino));
+        let devices = rustix::fs::stat("/dev").map(|stat| (stat.st_dev, stat.st_ino));
+        if is_other || (here.is_ok() && here == devices) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file; left as it is");
+            return Err(failed("replace", &self.path.join(name), error));
+        }
+        Ok(())
+    }
+
+    /// Removes the file `name`. Whether it was there.
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> Result<bool, WriteError> {
+        let name = name.as_ref();
+        self.check_replaceable(name)?;
+        match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed("remove", &self.path.join(name), errno)),
+        }
+    }
+
+    /// Opens the file `name` for reading and appending, and creates it where it is missing. It must be a regular file of
+    /// root's or of the user that the program runs as, and where others may write to the directory, no other name of some
+    /// file elsewhere.
+    pub fn append(&self, name: impl AsRef<OsStr>) -> Result<File, WriteError> {
+        let name = name.as_ref();
+        let path = self.path.join(name);
+        let flags = OFlags::RDWR
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let stat = |descriptor: &OwnedFd| rustix::fs::fstat(descriptor);
+        let file = rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(FILE_MODE))
+            .map_err(|errno| failed("open", &path, errno))?;
+        let directory = stat(&self.descriptor).map_err(|errno| failed("open", &path, errno))?;
+        let found = stat(&file).map_err(|errno| failed("open", &path, errno))?;
+        let check = |path: &Path, mode, owner| {
+            Step { path: path.as_os_str().as_bytes(), mode, owner }.check(self.user, false)
+        };
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(failed("append to", &path, io::Error::other("not a regular file")));
+        }
+        // What its mode lets others write there is the owner's business.
+        if let Err(untrusted) = check(&path, 0, found.st_uid) {
+            return Err(failed("append to", &path, io::Error::other(untrusted.to_string())));
+        }
+        let is_others = check(&self.path, directory.st_mode, directory.st_uid).is_err();
+        if is_others && found.st_nlink > 1 {
+            let error = io::Error::other("it has another name, which may be anywhere");
+            return Err(failed("append to", &path, error));
+        }
+        Ok(file.into())
+    }
+}
+
+/// A path's directory and the file's name in it.
+fn split(path: &Path) -> Result<(&Path, &OsStr), WriteError> {
+    match (path.parent(), path.file_name()) {
+        // Without a slash after it.
+        (Some(dir), Some(name)) if path.as_os_str().as_bytes().ends_with(name.as_bytes()) => Ok((dir, name)),
+        _ => Err(failed("write", path, io::Error::other("not a regular file"))),
+    }
+}
+
+fn open(root: &Root, dir: &Path) -> Result<OwnedFd, ReadError> {
+    match dir.to_str() {
+        Some("") => root.open_guarded_directory("."),
+        Some(path) => root.open_guarded_directory(path),
+        None => Err(ReadError::NotText),
+    }
+}
+
+fn unusable(dir: &Path, error: ReadError) -> WriteError {
+    match error {
+        ReadError::Os(errno) => failed("open the directory", dir, errno),
+        ReadError::Missing => failed("open the directory", dir, Errno::NOENT),
+        ReadError::NotText => failed("use the directory", dir, io::Error::other("its name is not UTF-8")),
+        other => failed("use the directory", dir, io::Error::other(other.to_string())),
+    }
+}
+
+/// Creates a directory in another, be it there already, and opens it. No mode is changed: by then, another user may have put
+/// something else in its place.
+fn create_in(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, (&'static str, Errno)> {
+    let umask = rustix::process::umask(Mode::from_raw_mode(DIRECTORY_UMASK));
+    let created = rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(DIRECTORY_MODE));
+    rustix::process::umask(umask);
+    match created {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(("create the directory", errno)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(|errno| ("open the directory", errno))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::io::Write as _;
+    use std::os::unix::fs::{chown, symlink};
+    use std::path::Path;
 
-    use super::{create_directories, create_directory, replace};
+    use super::{Directory, create_directory, replace};
 
     #[test]
     fn the_longest_name_and_nothing_left_behind() {
@@ -161,9 +320,67 @@ mod tests {
         symlink("real", out.path().join("link")).unwrap();
         replace(&out.path().join("link"), "f", "1").unwrap();
         assert!(out.path().join("real/f").is_file());
+        Directory::create(&out.path().join("link/a/b")).unwrap().replace("f", "2").unwrap();
+        assert_eq!(fs::read_to_string(out.path().join("real/a/b/f")).unwrap(), "2");
         symlink("nowhere", out.path().join("dangling")).unwrap();
         assert!(create_directory(&out.path().join("dangling")).is_err());
-        create_directories(&out.path().join("a/b/c")).unwrap();
-        assert!(out.path().join("a/b/c").is_dir() && create_directories(&out.path().join("a/b/c")).is_ok());
+        assert!(Directory::create(&out.path().join("dangling")).is_err());
+    }
+
+    #[test]
+    fn the_directory_of_a_file() {
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("d/f");
+        assert!(Directory::of(&path).is_err(), "it is not created");
+        let (directory, name) = Directory::create_for(&path).unwrap();
+        assert_eq!(name, "f");
+        directory.replace(name, "1").unwrap();
+        assert!(Directory::of(&path).unwrap().0.remove("f").unwrap());
+        assert!(!directory.remove("f").unwrap(), "there is none any more");
+        let (here, _) = Directory::of(Path::new("Cargo.toml")).unwrap();
+        assert!(here.pinned().join("Cargo.toml").is_file(), "an empty path is the working directory");
+        for no_file in ["/", "..", "a/..", "", "a/"] {
+            let error = Directory::of(Path::new(no_file)).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{no_file}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity_and_its_mode() {
+        let out = tempfile::tempdir().unwrap();
+        let directory = Directory::create(&out.path().join("d")).unwrap();
+        fs::rename(out.path().join("d"), out.path().join("moved")).unwrap();
+        fs::create_dir(out.path().join("d")).unwrap();
+        directory.replace("f", "1").unwrap();
+        directory.append("g").unwrap().write_all(b"2").unwrap();
+        assert_eq!(fs::read_dir(out.path().join("d")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(out.path().join("moved")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn only_regular_files_of_ones_own_are_appended_to() {
+        let out = tempfile::tempdir().unwrap();
+        let path = |name: &str| out.path().join(name);
+        let directory = Directory::open(out.path()).unwrap();
+        fs::write(path("own"), "1").unwrap();
+        directory.append("own").unwrap().write_all(b"2").unwrap();
+        assert_eq!(fs::read_to_string(path("own")).unwrap(), "12");
+        symlink("own", path("link")).unwrap();
+        assert!(directory.append("link").is_err());
+        assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+        for name in ["pipe", "."] {
+            assert!(directory.append(name).is_err(), "{name}");
+        }
+        fs::hard_link(path("own"), path("second")).unwrap();
+        directory.append("second").unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(out.path(), Some(12345), None).unwrap();
+            let error = directory.append("second").unwrap_err().to_string();
+            assert!(error.contains("another name"), "{error}");
+            fs::write(path("theirs"), "").unwrap();
+            chown(path("theirs"), Some(12345), None).unwrap();
+            let error = directory.append("theirs").unwrap_err().to_string();
+            assert!(error.contains("user 12345"), "{error}");
+        }
     }
 }

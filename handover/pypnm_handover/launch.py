@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 
 from . import fit, listeners, memory
 from .notify import Manager
-from .processes import Parent, Signals, end_tracker, spawn
+from .processes import Parent, Signals, Stopped, end_tracker, spawn
 from .say import say
 from .supervisor import Profile, Supervisor
 
@@ -28,6 +29,8 @@ SWITCH = "PYPNM_HANDOVER"
 OFF = ("0", "no", "n", "false", "f", "off")
 # How long PyPNM may take to read its profile at a reload, in seconds. Its modules are loaded already.
 ASK_TIMEOUT = 20.0
+# How long multiprocessing's resource tracker may take to end: it lives as long as any process that a worker has forked.
+TRACKER_TIMEOUT = 2.0
 
 EntryPoint = Callable[[], object]
 
@@ -111,8 +114,9 @@ class Launcher:
     def _ask(self) -> tuple[object, dict[str, Any]] | None:
         """What PyPNM would start now; None: it fails."""
         self._is_asking, self._answer = True, None
+        environment = dict(os.environ)
         try:
-            with time_limit(ASK_TIMEOUT):
+            with time_limit(ASK_TIMEOUT), self._signals.interrupting():
                 self.entry_point()
             if self._answer is None:
                 raise LookupError("uvicorn.run was not called")
@@ -120,8 +124,12 @@ class Launcher:
             why = fit.obstacle(self._uvicorn, app, {k: v for k, v in arguments.items() if k != "app_dir"})
             if why is not None:
                 raise ValueError(why)
-        except (Exception, SystemExit) as error:
-            say(f"PyPNM could not read its profile anew: {type(error).__name__}: {error}")
+        except (Exception, SystemExit, Stopped) as error:
+            if not isinstance(error, Stopped):
+                say(f"PyPNM could not read its profile anew: {type(error).__name__}: {error}")
+            # Workers report the profile that PyPNM has noted there.
+            os.environ.clear()
+            os.environ.update(environment)
             return None
         finally:
             self._is_asking = False
@@ -197,8 +205,14 @@ class Service:
             return self._configure(*answer) if answer is not None else None
 
         signals.install()
-        status = Parent(supervisor, signals, reread, self._report).run()
-        end_tracker()
+        try:
+            status = Parent(supervisor, signals, reread, self._report).run()
+        except BaseException:
+            # Without a parent the workers end by themselves; Python would wait for them first.
+            traceback.print_exc()
+            os._exit(1)
+        with contextlib.suppress(TimeoutError), time_limit(TRACKER_TIMEOUT):
+            end_tracker()
         return status
 
     def _start(self, limit: int) -> Any:
@@ -216,14 +230,14 @@ class Service:
             status = f"{serving} of {wanted} workers serving"
             if supervisor.is_handing_over:
                 status += ", a successor is starting"
-        messages = []
-        if serving and not self._has_said_ready:
-            self._has_said_ready = True
-            messages.append("READY=1")
-        elif self._is_reloading and (not supervisor.is_renewing or supervisor.keeps_failing):
+        is_reloaded = self._is_reloading and (not supervisor.is_renewing or supervisor.keeps_failing)
+        if is_reloaded:
             self._is_reloading = False
             self._reloads += 1
             name_process(f"handover/{self._reloads % 1000000}")
+        messages = []
+        if serving and (is_reloaded or not self._has_said_ready):
+            self._has_said_ready = True
             messages.append("READY=1")
         if supervisor.is_stopping and not self._status.startswith("Finishing"):
             messages.append("STOPPING=1")

@@ -24,6 +24,8 @@ from .say import say
 FIRST_DESCRIPTOR = 3
 # What names in the store begin with. A name holds no colon.
 PREFIX = "pypnm-"
+# systemd's name for what another program of this service has stored without one.
+UNNAMED = "stored"
 LONGEST_NAME = 255
 
 # As the socket module has it: a path, (host, port), or (host, port, flow information, scope).
@@ -40,7 +42,7 @@ class Inherited:
     @property
     def is_kept(self) -> bool:
         """From the store; else a socket unit's."""
-        return self.name.startswith(PREFIX)
+        return self.name.startswith(PREFIX) or (self.name == UNNAMED and _listens(self.socket))
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,10 @@ def of_descriptor(descriptor: int) -> socket.socket:
 
 def release(passed: list[Inherited], manager: Manager) -> None:
     """Gives up sockets for good: the manager's copies are closed, their addresses free."""
+    names = {one.name for one in passed if one.is_kept}
     for one in passed:
         one.socket.close()
-        if one.is_kept:
-            manager.remove(one.name)
+    manager.remove(names)
 
 
 def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager: Manager) -> list[socket.socket]:
@@ -200,12 +202,16 @@ def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager
 
 def _listens(listener: socket.socket) -> bool:
     with contextlib.suppress(OSError):
-        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return bool(is_listening) and listener.type == socket.SOCK_STREAM
     return False
 
 
-def _text(address: SocketAddress) -> str:
+def _text(address: SocketAddress | bytes) -> str:
     if isinstance(address, str):
         return address
+    if isinstance(address, bytes):
+        # An abstract socket's, as systemd writes it.
+        return "@" + os.fsdecode(address[1:])
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

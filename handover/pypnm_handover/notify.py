@@ -9,7 +9,7 @@ import array
 import os
 import select
 import socket
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 
 # How long a message may wait for room in the manager's queue, in seconds.
 SEND_TIMEOUT = 2.0
@@ -51,10 +51,11 @@ class Manager:
         # Polled, a listening socket would be thrown out of the store on its first error.
         return self.send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=[descriptor])
 
-    def remove(self, name: str) -> None:
-        """Has the manager close what it keeps under this name, and waits until it has."""
-        self.send("FDSTOREREMOVE=1", f"FDNAME={name}")
-        self.barrier()
+    def remove(self, names: Iterable[str]) -> None:
+        """Has the manager close what it keeps under these names, and waits until it has."""
+        sent = [self.send("FDSTOREREMOVE=1", f"FDNAME={name}") for name in names]
+        if any(sent):
+            self.barrier()
 
     def barrier(self, timeout: float = 5.0) -> bool:
         """Waits until the manager has read all messages sent before; whether it has."""

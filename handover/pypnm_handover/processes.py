@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,6 +28,11 @@ class WorkerProcess:
         # None: it has closed its end.
         self.connection: Connection | None = connection
         self.pid = process.pid or 0
+        # Becomes readable when the process has ended. multiprocessing's own pipe for this stays open as long as a
+        # process lives that the worker has forked; it is used where pidfd_open(2) is missing or denied.
+        self.end: int = process.sentinel
+        with contextlib.suppress(AttributeError, OSError):
+            self.end = os.pidfd_open(self.pid)
 
     def retire(self, grace: float) -> None:
         """See supervisor.Handle."""
@@ -54,6 +59,8 @@ class WorkerProcess:
         """Frees what belongs to an ended process."""
         if self.connection is not None:
             self.connection.close()
+        if self.end != self.process.sentinel:
+            os.close(self.end)
         self.process.close()
 
 
@@ -83,6 +90,10 @@ def end_tracker() -> None:
         tracker._stop()  # type: ignore[union-attr]
 
 
+class Stopped(BaseException):
+    """The service is to stop: raised in the middle of something that may take long."""
+
+
 class Signals:
     """The signals that the parent handles. None of them ends the process once it is installed."""
 
@@ -91,6 +102,7 @@ class Signals:
         for descriptor in (self._reading, self._writing):
             os.set_blocking(descriptor, False)
         self._received: list[int] = []
+        self._is_interrupting = False
 
     def install_reload(self) -> None:
         """Starts to collect SIGHUP; the others end the process as yet."""
@@ -98,12 +110,26 @@ class Signals:
 
     def install(self) -> None:
         """Starts to collect all of them."""
+        # Ignored, as some programs leave it to those that they start, it would hide how workers end.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received.append(number)
+        if self._is_interrupting and number != signal.SIGHUP:
+            self._is_interrupting = False
+            raise Stopped
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raises Stopped in the block when a signal to stop comes."""
+        self._is_interrupting = True
+        try:
+            yield
+        finally:
+            self._is_interrupting = False
 
     def fileno(self) -> int:
         """Becomes readable when a signal has come."""
@@ -136,10 +162,12 @@ class Parent:
         """Until the last worker has ended; the exit status."""
         supervisor = self._supervisor
         while True:
-            # Once for each kind of those that came together: two reloads are one. Ctrl+C twice is not, see _signal().
+            # Of those that came together, two reloads are one, and none before a stop. Ctrl+C twice is not, see _signal().
             received = self._signals.take()
-            for position, number in enumerate(received):
-                if number != signal.SIGHUP or number not in received[:position]:
+            if set(received) == {signal.SIGHUP}:
+                self._signal(signal.SIGHUP)
+            for number in received:
+                if number != signal.SIGHUP:
                     self._signal(number)
             supervisor.decide()
             self._report(supervisor)
@@ -165,11 +193,11 @@ class Parent:
         for worker in self._supervisor.workers:
             handle = worker.handle
             assert isinstance(handle, WorkerProcess)
-            sources[handle.process.sentinel] = worker, handle
+            sources[handle.end] = worker, handle
             if handle.connection is not None:
                 sources[handle.connection] = worker, handle
         ready: list[Any] = wait([*sources, self._signals.fileno()], timeout)
-        # What a worker says comes before its end, whose sentinel is a number.
+        # What a worker says comes before its end, whose descriptor is a number.
         for source in sorted(ready, key=lambda source: isinstance(source, int)):
             if source not in sources:
                 continue

@@ -117,6 +117,12 @@ def work(config: Any, sockets: list[socket.socket], limit: int, parent: Connecti
     """A worker process from its start to its end."""
     # The parent's to handle.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Programs that PyPNM starts would keep the pipes and the sockets open that multiprocessing has passed.
+    with contextlib.suppress(OSError):
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            # Not the one of the list itself, which is closed by now.
+            if descriptor > 2 and os.path.exists(f"/proc/self/fd/{descriptor}"):
+                os.set_inheritable(descriptor, False)
     status = 1
     try:
         config.configure_logging()

@@ -23,8 +23,8 @@ class Recorder:
     def store(self, name, descriptor):
         self.stored.append(name)
 
-    def remove(self, name):
-        self.removed.append(name)
+    def remove(self, names):
+        self.removed.extend(sorted(names))
 
 
 def free_port():

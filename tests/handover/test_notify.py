@@ -27,7 +27,7 @@ class Notify(unittest.TestCase):
                 self.assertEqual(systemd.messages[1], {"FDSTORE": "1", "FDNAME": "pypnm-a", "FDPOLL": "0"})
                 with socket.socket(fileno=os.dup(systemd.store["pypnm-a"])) as kept:
                     self.assertEqual(kept.getsockname(), listener.getsockname())
-                manager.remove("pypnm-a")
+                manager.remove(["pypnm-a"])
                 # remove() has waited for the manager.
                 self.assertEqual(systemd.store, {})
 

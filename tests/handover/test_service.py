@@ -2,10 +2,12 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,12 +21,13 @@ from manager import FakeManager
 SCRIPT = Path(__file__).resolve().parents[2] / "handover/handover"
 # PyPNM's part: decides the profile, calls uvicorn.run.
 CLI = """
-import os, sys, uvicorn
+import json, os, sys, uvicorn
 def main():
     profile = open(os.environ["PROFILE"]).read().split()
     workers, limit = int(profile[0]), int(profile[1])
     arguments = dict(app="small_app:app", host="127.0.0.1", port=int(os.environ["PORT"]), workers=workers,
                      timeout_keep_alive=120, log_level="info", access_log=False)
+    arguments.update(json.loads(os.environ.get("ARGUMENTS", "{}")))
     if limit:
         arguments["limit_max_requests"] = limit
     if "--reload" in sys.argv or "reload" in profile:
@@ -35,7 +38,7 @@ def main():
     return 0
 """
 APP = """
-import asyncio, os
+import asyncio, os, subprocess, time
 if os.path.exists(os.environ["PROFILE"] + ".broken"):
     raise RuntimeError("broken")
 async def app(scope, receive, send):
@@ -48,10 +51,27 @@ async def app(scope, receive, send):
         pass
     if scope["path"] == "/slow":
         await asyncio.sleep(1.5)
+    if scope["path"] == "/fork" and os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    if scope["path"] == "/program":
+        # As os.system() starts programs, in the background.
+        subprocess.Popen(["sleep", "60"], close_fds=False)
     body = ("%d %s" % (os.getpid(), os.environ["ACTIVE_WORKERS"])).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
 """
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection to a service, whatever kind of socket it has."""
+
+    def __init__(self, service):
+        super().__init__("localhost")
+        self.service = service
+
+    def connect(self):
+        self.sock = self.service.connect()
 
 
 class Service(unittest.TestCase):
@@ -74,17 +94,18 @@ class Service(unittest.TestCase):
             self.port = listener.getsockname()[1]
         self.systemd = self.stack.enter_context(FakeManager(f"@pypnm-handover-service-{os.getpid()}-{self.port}"))
         self.log = self.place / "log"
+        self.address = socket.AF_INET, ("127.0.0.1", self.port)
         self.profile(1, 0)
 
     def profile(self, workers, limit):
         (self.place / "profile").write_text(f"{workers} {limit}\n")
 
-    def start(self, *flags, wait=True, **environment):
+    def start(self, *flags, wait=True, shell="", **environment):
         """Starts the main process with what is in the store; waits until a worker serves."""
         kept = list(self.systemd.store.items())
         # The shell gives descriptors their places, and a process its own number.
         moved = " ".join(f"{3 + n}<&{fd}-" for n, (_, fd) in enumerate(kept) if fd != 3 + n)
-        command = f"exec {moved} env LISTEN_PID=$$ {SCRIPT} pypnm serve {' '.join(flags)}"
+        command = f"exec {moved} env LISTEN_PID=$$ {shell} {SCRIPT} pypnm serve {' '.join(flags)}"
         variables = {
             "PATH": f"{self.place}/bin:/usr/bin:/bin", "PYTHONPATH": str(self.place), "PROFILE": str(self.place / "profile"), "PORT": str(self.port),
             "NOTIFY_SOCKET": self.systemd.address, "LISTEN_FDS": str(len(kept)), "LISTEN_FDNAMES": ":".join(name for name, _ in kept),
@@ -92,7 +113,9 @@ class Service(unittest.TestCase):
         }  # fmt: skip
         said = len(self.systemd.messages)
         with open(self.log, "ab") as log:
-            process = subprocess.Popen(["bash", "-c", command], env=variables, pass_fds=[fd for _, fd in kept], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                ["bash", "-c", command], env=variables, pass_fds=[fd for _, fd in kept], stdout=log, stderr=log, start_new_session=True
+            )
         self.stack.callback(self.end, process)
         if wait:
             self.systemd.wait(lambda messages: any("READY" in message for message in messages[said:]))
@@ -111,9 +134,25 @@ class Service(unittest.TestCase):
         process.send_signal(number)
         return process.wait(timeout)
 
+    def connection(self):
+        """A connection to the service, opened at the first request."""
+        return Connection(self)
+
+    def connect(self):
+        """A socket that is connected to the service."""
+        family, address = self.address
+        connected = socket.socket(family, socket.SOCK_STREAM)
+        connected.settimeout(30)
+        try:
+            connected.connect(address)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
     def ask(self, path="/", connection=None):
         """The worker that answers and the number of workers that it knows of."""
-        one = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        one = connection or self.connection()
         one.request("GET", path)
         pid, workers = one.getresponse().read().split()
         if connection is None:
@@ -135,7 +174,7 @@ class Service(unittest.TestCase):
         stop, failures, answers = threading.Event(), [], []
 
         def client(keep_alive):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            connection = self.connection()
             while not stop.is_set():
                 try:
                     answers.append(self.ask("/slow" if len(answers) % 50 == 49 else "/", connection))
@@ -152,6 +191,9 @@ class Service(unittest.TestCase):
             thread.start()
         try:
             yield answers
+            deadline = time.monotonic() + 60
+            while len(answers) <= 5 and not failures and time.monotonic() < deadline:
+                time.sleep(0.1)
         finally:
             stop.set()
             for thread in threads:
@@ -267,6 +309,7 @@ class Service(unittest.TestCase):
         self.stop(process)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
+        self.address = socket.AF_INET, ("127.0.0.1", self.port)
         self.start()
         self.ask()
         self.assertEqual(list(self.systemd.store), [f"pypnm-127.0.0.1-{self.port}"])
@@ -279,6 +322,99 @@ class Service(unittest.TestCase):
             self.assertEqual(process.wait(20), 1)
         self.assertIn(f"cannot listen: 127.0.0.1:{self.port}: Address already in use", self.log.read_text())
 
+    def arguments(self, **arguments):
+        """The environment that makes PyPNM pass these to uvicorn."""
+        return {"ARGUMENTS": json.dumps(arguments)}
+
+    def test_a_socket_file(self):
+        file = str(self.place / "pypnm.sock")
+        self.address = socket.AF_UNIX, file
+        self.profile(1, 40)
+        process = self.start(**self.arguments(uds=file))
+        with self.load() as answers:
+            self.stop(process)
+            process = self.start(**self.arguments(uds=file))
+            deadline = time.monotonic() + 30
+            while len({pid for pid, _ in answers}) < 3 and time.monotonic() < deadline:
+                time.sleep(0.1)
+        self.assertGreaterEqual(len({pid for pid, _ in answers}), 3)
+        self.assertEqual(list(self.systemd.store), ["pypnm-" + file])
+        # From there to an address of another family.
+        self.stop(process)
+        self.address = socket.AF_INET, ("127.0.0.1", self.port)
+        self.start()
+        self.ask()
+        self.assertEqual(list(self.systemd.store), [f"pypnm-127.0.0.1-{self.port}"])
+
+    def test_the_number_of_a_descriptor(self):
+        with socket.create_server(("127.0.0.1", self.port)) as listener:
+            self.systemd.store["somebody-elses"] = os.dup(listener.fileno())
+            self.profile(2, 40)
+            process = self.start(**self.arguments(fd=3))
+            with self.load():
+                process.send_signal(signal.SIGHUP)
+                time.sleep(1)
+            self.stop(process)
+
+    @unittest.skipUnless(socket.has_dualstack_ipv6(), "no IPv6")
+    def test_hosts_of_both_families(self):
+        everywhere = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+        for host, kept, reached in (
+            ("::", ["pypnm-..-{}"], everywhere),
+            ("::1", ["pypnm-..1-{}"], everywhere[1:]),
+            ("0.0.0.0", ["pypnm-0.0.0.0-{}"], everywhere[:1]),
+            ("", ["pypnm-..-{}", "pypnm-0.0.0.0-{}"], everywhere),
+        ):
+            with self.subTest(host=host):
+                # As a restart with another host, on the same port.
+                process = self.start(**self.arguments(host=host))
+                self.assertEqual(sorted(self.systemd.store), [name.format(self.port) for name in kept])
+                for family, address in everywhere:
+                    self.address = family, (address, self.port)
+                    if (family, address) in reached:
+                        self.ask()
+                    else:
+                        with self.assertRaises(ConnectionRefusedError):
+                            self.ask()
+                self.stop(process)
+
+    def test_the_sockets_of_a_socket_unit(self):
+        # An address, a file and an abstract name.
+        name = b"\0pypnm-%d" % self.port
+        addresses = [self.address, (socket.AF_UNIX, str(self.place / "unit.sock")), (socket.AF_UNIX, name)]
+        for number, (family, address) in enumerate(addresses):
+            with socket.socket(family, socket.SOCK_STREAM) as listener:
+                listener.bind(address)
+                listener.listen()
+                self.systemd.store[f"pypnm.socket{number}"] = os.dup(listener.fileno())
+        # What a server over streams cannot use.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as packets:
+            packets.bind(str(self.place / "packets"))
+            packets.listen()
+            self.systemd.store["packets"] = os.dup(packets.fileno())
+        process = self.start(**self.arguments(port=1))
+        said = f"listening where the socket unit does: 127.0.0.1:{self.port}, {self.place}/unit.sock, @pypnm-{self.port}\n"
+        self.assertIn(said, self.log.read_text())
+        for self.address in addresses:
+            with self.load(2):
+                self.stop(process)
+                process = self.start(**self.arguments(port=1))
+        # Nothing is stored: the socket unit keeps them.
+        self.assertEqual([name for name in self.systemd.store if name.startswith("pypnm-")], [])
+
+    def test_what_others_have_stored(self):
+        # Without a name: the one that has the address is used, however many there are.
+        unnamed = [socket.create_server(("127.0.0.1", port)) for port in (0, self.port)]
+        many = [socket.create_server(("127.0.0.1", 0)) for _ in range(70)]
+        for listener, name in [(unnamed[1], "stored"), *((one, f"pypnm-{number}") for number, one in enumerate(many))]:
+            self.systemd.store[name] = os.dup(listener.fileno())
+        for listener in unnamed + many:
+            listener.close()
+        self.start()
+        self.ask()
+        self.assertEqual(set(self.systemd.store), {"stored", f"pypnm-127.0.0.1-{self.port}"})
+        self.assertLessEqual(sum("BARRIER" in message for message in self.systemd.messages), 2)
+
     def test_children_get_neither_sockets_nor_systemds_variables(self):
         process = self.start()
         (worker,) = self.children(process)
@@ -286,7 +422,86 @@ class Service(unittest.TestCase):
         for name in (b"LISTEN_", b"NOTIFY_SOCKET"):
             self.assertNotIn(name, environment)
 
+    # TLS
+
+    def certificate(self, *options):
+        """The arguments that name a certificate and its key, which is made with these options of openssl."""
+        files = {"ssl_keyfile": str(self.place / "key"), "ssl_certfile": str(self.place / "certificate")}
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "1", "-subj", "/CN=localhost", *options]
+        subprocess.run([*command, "-keyout", files["ssl_keyfile"], "-out", files["ssl_certfile"]], check=True, stderr=subprocess.DEVNULL)
+        return files
+
+    def test_a_key_with_a_passphrase(self):
+        files = self.certificate("-passout", "pass:secret")
+        process = self.start(**self.arguments(**files, ssl_keyfile_password="secret"))
+        context = ssl.create_default_context(cafile=files["ssl_certfile"])
+        connect = self.connect
+        self.connect = lambda: context.wrap_socket(connect(), server_hostname="localhost")
+        old, _ = self.ask()
+        self.reload(process)
+        self.assertNotEqual(self.ask()[0], old)
+        self.stop(process)
+        # Without it, and without a terminal to ask for it on, nothing can be served; the log says why.
+        process = self.start(wait=False, **self.arguments(**files))
+        self.assertEqual(process.wait(30), 3)
+        self.assertIn("Enter PEM pass phrase:", self.log.read_text())
+
+    def test_a_certificate_that_is_no_longer_there_at_a_reload(self):
+        files = self.certificate("-nodes")
+        process = self.start(**self.arguments(**files))
+        before = self.children(process)
+        Path(files["ssl_certfile"]).unlink()
+        self.reload(process)
+        self.assertEqual(self.children(process), before)
+
     # Workers that die
+
+    def test_a_killed_worker_whose_own_processes_live_on_is_replaced(self):
+        process = self.start()
+        (worker,) = self.children(process)
+        for path in ("/fork", "/program"):
+            (worker,) = self.children(process)
+            self.assertEqual(self.ask(path)[0], worker)
+            os.kill(worker, signal.SIGKILL)
+            # The connection that a forked process has in common with the worker is not at its end.
+            self.assertNotEqual(self.ask()[0], worker)
+        started = time.monotonic()
+        self.assertEqual(self.stop(process), 0)
+        self.assertLess(time.monotonic() - started, 10)
+
+    def test_programs_that_a_worker_starts_get_no_descriptors(self):
+        process = self.start()
+        self.ask("/program")
+        (worker,) = self.children(process)
+        (sleep,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+        self.addCleanup(os.kill, int(sleep), signal.SIGKILL)
+        self.assertEqual(sorted(os.listdir(f"/proc/{sleep}/fd")), ["0", "1", "2"])
+
+    def test_with_sigchld_ignored(self):
+        # dash, but not bash, which is /bin/sh on other systems, sets it back.
+        process = self.start(
+            shell='python3 -c \'import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp("bash", ["bash", *sys.argv[1:]])\''
+        )
+        old, _ = self.ask()
+        self.reload(process)
+        new, _ = self.ask()
+        self.assertNotEqual(new, old)
+        os.kill(new, signal.SIGKILL)
+        self.assertNotIn(self.ask()[0], (old, new))
+        self.assertEqual(self.stop(process), 0)
+
+    def test_an_error_of_the_launcher_ends_the_service(self):
+        (self.place / "sitecustomize.py").write_text(
+            "import multiprocessing.connection as c, os\nreal = c.wait\ndef wait(*a):\n    if os.path.exists(os.environ['PROFILE'] + '.error'):\n"
+            "        raise RuntimeError('unexpected')\n    return real(*a)\nc.wait = wait\n"
+        )
+        process = self.start()
+        (worker,) = self.children(process)
+        (self.place / "profile.error").touch()
+        process.send_signal(signal.SIGHUP)
+        self.assertEqual(process.wait(20), 1)
+        self.assertIn("RuntimeError: unexpected", self.log.read_text())
+        self.gone(worker)
 
     def test_a_killed_worker_is_replaced(self):
         process = self.start()
@@ -300,10 +515,14 @@ class Service(unittest.TestCase):
         process = self.start()
         (worker,) = self.children(process)
         self.stop(process, signal.SIGKILL)
+        self.gone(worker)
+
+    def gone(self, pid):
+        """Waits for the end of a process."""
         deadline = time.monotonic() + 10
-        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.assertFalse(Path(f"/proc/{worker}/exe").exists())
+        self.assertFalse(os.path.exists(f"/proc/{pid}/exe"))
 
     def test_workers_that_die_at_their_start_end_the_service_with_status_3(self):
         (self.place / "profile.broken").touch()
@@ -386,7 +605,43 @@ class Service(unittest.TestCase):
         (self.place / "profile").write_text("2 0 reload\n")
         self.reload(process)
         self.assertEqual(self.children(process), before)
+        # Later workers know of the profile that counts, not of the one that PyPNM has named in vain.
+        os.kill(before[0], signal.SIGKILL)
+        self.assertEqual(self.ask()[1], 1)
         self.assertIn("could not read its profile anew: ValueError: --reload restarts the service itself", self.log.read_text())
+
+    def test_a_stop_while_the_profile_is_read(self):
+        process = self.start()
+        (self.place / "profile").unlink()
+        os.mkfifo(self.place / "profile")
+        process.send_signal(signal.SIGHUP)
+        self.systemd.wait(lambda messages: any("RELOADING" in message for message in messages))
+        time.sleep(0.3)
+        started = time.monotonic()
+        self.assertEqual(self.stop(process), 0)
+        self.assertLess(time.monotonic() - started, 5)
+
+    def test_a_reload_at_the_start(self):
+        process = self.start(wait=False)
+        environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(process.pid)}
+        done = subprocess.run([SCRIPT, "--reload"], env=environment, capture_output=True, text=True, timeout=30, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.ask()[1], 1)
+
+    def test_a_reload_before_the_first_worker_serves(self):
+        # PyPNM takes its time between reading the profile and calling uvicorn.
+        (self.place / "small_cli.py").write_text(CLI.replace("    uvicorn.run(", "    import time; time.sleep(1)\n    uvicorn.run("))
+        process = self.start(wait=False)
+        while "deciding" not in self.log.read_text():
+            time.sleep(0.01)
+        self.profile(1, 77)
+        self.reload(process)
+        self.ask()
+        self.assertIn("renewing all workers: 1 of them, recycled after 77 requests", self.log.read_text())
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{process.pid}/comm").read_text() != "handover/1\n":
+            self.assertLess(time.monotonic(), deadline, "the reload does not end")
+            time.sleep(0.05)
 
     def test_many_reloads_at_once_and_one_during_a_stop(self):
         process = self.start()
@@ -414,6 +669,16 @@ class Service(unittest.TestCase):
             time.sleep(pause)
             self.assertEqual(self.stop(process), 0)
             process = self.start()
+
+    def test_variables_of_uvicorn_and_python(self):
+        process = self.start(
+            WEB_CONCURRENCY="7", UVICORN_WORKERS="7", UVICORN_LIMIT_MAX_REQUESTS="1", PYTHONSAFEPATH="1", PYTHONOPTIMIZE="2", PYTHONDEVMODE="1",
+            PYTHONNOUSERSITE="1", MAINPID="1", LISTEN_PIDFDID="9", WATCHDOG_USEC="1000000",
+        )  # fmt: skip
+        with self.load():
+            self.assertEqual(len(self.children(process)), 1)
+            self.reload(process)
+        self.assertEqual(self.stop(process), 0)
 
     def test_without_stdin_stdout_and_stderr(self):
         self.profile(1, 20)

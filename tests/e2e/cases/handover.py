@@ -64,10 +64,13 @@ class _Load:
         """How many requests failed like this."""
         return sum(kind.get(how, 0) for kind in self.result.values() if isinstance(kind, dict))
 
+    def slowest(self):
+        """How long the slowest answer took, in seconds."""
+        return max(kind["slowest"] for kind in self.result.values() if isinstance(kind, dict) and kind.get("answered"))
+
     def summary(self):
         """In a line, for the notes."""
-        slowest = max(kind["slowest"] for kind in self.result.values() if isinstance(kind, dict) and kind.get("answered"))
-        return f"{self.result['answered']} requests, {self.result['lost']} lost, slowest {slowest} s"
+        return f"{self.result['answered']} requests, {self.result['lost']} lost, slowest {self.slowest()} s"
 
 
 def _nothing_lost(e2e, load, what):
@@ -129,6 +132,19 @@ def recycles_of_two_and_four_workers(e2e):
     """Hand-over: two and four workers that reach their limits are replaced one by one, and no request is lost"""
     _recycles(e2e, 2, 150, 4)
     _recycles(e2e, 4, 100, 8)
+
+
+@case(versions=(252, 262), fast=())
+def controls_with_two_and_four_workers(e2e):
+    """Hand-over: plain PyPNM with two and with four workers loses requests at their limits, or has none that serves for seconds"""
+    for workers_, limit in ((2, 150), (4, 100)):
+        with _booted(e2e, workers_, limit, files=OFF, memory_kb=KB_16G) as m:
+            m.until(lambda count=workers_: _started(m) == count, "all workers to serve")
+            with _Load(m, new=15) as load:
+                m.until(lambda count=workers_: _started(m) >= 2 * count, "all workers to be recycled", timeout=240)
+                time.sleep(1)
+            e2e.note(f"plain PyPNM, {workers_} workers, all recycled: {load.summary()}")
+            expect(load.result["lost"] > 0 or load.slowest() > 3, f"the control neither lost a request nor stalled: {load.result}")
 
 
 @case(fast=(252,))
@@ -444,6 +460,67 @@ def upgrades(e2e):
             m.systemctl("reload", UNIT)
             m.systemctl("restart", UNIT)
         _nothing_lost(e2e, load, "the package's upgrade, a reload, a restart")
+
+
+# As pypnm-sizing-handover(7) has it.
+OWN_UNIT = """\
+/usr/lib/pypnm-sizing/handover pypnm serve --host 127.0.0.1 --port 8000
+Environment=PATH=/opt/pypnm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
+NotifyAccess=main
+FileDescriptorStoreMax=8
+KillMode=mixed
+ExecReload=-+/usr/bin/pypnm-sizing env --unit=%n --write /run/pypnm-sizing/%n.env
+ExecReload=/usr/lib/pypnm-sizing/handover --reload"""
+
+
+@contextlib.contextmanager
+def _own_unit(e2e, files=None):
+    """A machine whose operator's own unit starts the launcher, and which answers."""
+    load = {LOAD: (images.HERE / "load.py").read_text()}
+    with e2e.machine(memory_kb=KB_8G, start=OWN_UNIT, files={**_sizing(1, 2000), **load, **(files or {})}) as m:
+        m.boot()
+        profile(m)
+        yield m
+
+
+@case(fast=())
+def own_unit_and_new_environment(e2e):
+    """Hand-over: in a unit of one's own, with the lines of the man page: a reload, a restart, and PyPNM in a new environment that PATH= names lose nothing"""
+    new = "/opt/pypnm-new"
+    with _own_unit(e2e) as m:
+        m.run(f"cp -a /opt/pypnm {new} && sed -i '1s,^#!.*,#!{new}/bin/python3,' {new}/bin/pypnm")
+        path = dropin(f"Environment=PATH={new}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+        with _Load(m) as load:
+            m.install(_sizing(2, 1500))
+            m.run("systemctl daemon-reload && systemctl reload pypnm.service")
+            equal(profile(m)["active_workers"], 2, "workers after the reload")
+            m.install({"/etc/systemd/system/pypnm.service.d/20-path.conf": path})
+            m.run("systemctl daemon-reload && systemctl restart pypnm.service")
+            profile(m)
+        _nothing_lost(e2e, load, "a reload, a restart in a new environment")
+        # The interpreter, the command, and PyPNM itself.
+        commands = [command for _, command in processes(m)]
+        expect(all(command.startswith(f"{new}/bin/python3 ") for command in commands), f"processes: {commands}")
+        equal(re.findall(r"/opt/[^/]+/", m.run(f"cat /proc/{workers(m)[0]}/maps").stdout).count("/opt/pypnm/"), 0, "files of the old environment in use")
+
+
+@case(fast=())
+def socket_unit(e2e):
+    """Hand-over: with a socket unit of the operator's: a restart, a reload, and a stop with the start that a connection causes lose nothing"""
+    socket = "[Socket]\nListenStream=127.0.0.1:8000\n[Install]\nWantedBy=sockets.target\n"
+    with _own_unit(e2e, {"/etc/systemd/system/pypnm.socket": socket}) as m:
+        # The service listens on the port that the socket unit is to have.
+        m.run("systemctl stop pypnm.service && systemctl enable --quiet --now pypnm.socket")
+        profile(m)
+        expect("listening where the socket unit does: 127.0.0.1:8000" in m.journal("-u", UNIT), "the journal does not say where it listens")
+        with _Load(m) as load:
+            m.systemctl("restart", UNIT)
+            m.systemctl("reload", UNIT)
+            main = _main(m)
+            m.systemctl("stop", UNIT)
+            m.until(lambda: _main(m) not in ("0", main) and profile(m), "a connection to start the service")
+        _nothing_lost(e2e, load, "a restart, a reload, a stop of a service with a socket unit")
+        equal(m.show(UNIT, "NFileDescriptorStore"), "0", "descriptors in the store")
 
 
 @case()

@@ -68,7 +68,7 @@ def life(packages, version):
 
         with counted(m, 1, "the purge of an installed package"):
             said = m.run("dpkg --purge pypnm-sizing").stdout
-        expect("kept, with the account that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
+        expect("kept, with the user that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
         expect(m.run("find /var/lib/pypnm -name '*.log'").stdout, "PyPNM's data did not survive the purge")
         equal(m.run("find /etc/pypnm -type f").stdout, "/etc/pypnm/sizing.conf.d/50-site.conf\n", "the operator's files after the purge")
         m.run("rm -r /etc/pypnm /var/lib/pypnm && userdel pypnm")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -70,6 +71,10 @@ def contents(packages):
             places = [f"{TREE}/", "/.cargo/", "/.rustup/"]
             paths = [place for place in places if place.encode() in data]
             equal(paths, [], f"paths of the building machine in {name}")
+
+        # An error that captured a backtrace would end a program without unwind tables with SIGABRT.
+        done = subprocess.run([packages.programs / "pypnm-sizing", "report", "/no/such"], env={**os.environ, "RUST_BACKTRACE": "1"}, capture_output=True, text=True)
+        equal((done.returncode, done.stderr), (2, "pypnm-sizing: cannot open /no/such: No such file or directory (os error 2)\n"), "an error where RUST_BACKTRACE is set")
 
         # The operator's file stays where it was edited; a second installation doesn't replace it.
         edited = image / "etc/pypnm/sizing.conf"

@@ -8,10 +8,10 @@
 //!
 //! The file is right for PyPNM, for bash's `source` and for `EnvironmentFile=` at once: KEY=value, nothing else.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -20,10 +20,11 @@ use pypnm_sizing::overrides::{Effect, is_valid_value};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
-use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::reasons;
+use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use pypnm_sizing::units::name::Name;
-use pypnm_sizing::{reasons, write};
+use pypnm_sizing::write::{Directory, WriteError};
 
 use crate::cli::{Env, Target};
 use crate::output::{Outcome, answer, remark};
@@ -60,12 +61,10 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
 
     match (arguments.target(), text) {
         (Target::File(path), None) => {
-            is_replaceable(path)?;
-            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let removed = match Root::machine().open_guarded_directory(dir.to_str().unwrap_or_default()) {
-                Ok(directory) => removed(&directory, path)?,
-                Err(ReadError::Missing) => FALLS_BACK,
-                Err(error) => bail!("{}: {error}; nothing is removed", dir.display()),
+            let removed = match Directory::of(path) {
+                Ok((directory, name)) => removed(&directory, name)?,
+                Err(error) if error.error.kind() == ErrorKind::NotFound => FALLS_BACK,
+                Err(error) => bail!("{error}; nothing is removed"),
             };
             remark(&format!("sizing is turned off; {removed}"));
             Ok(ExitCode::SUCCESS)
@@ -207,42 +206,22 @@ fn is_lower(key: &str, value: &str, than: &str) -> bool {
 
 /// Writes the file, or else removes it: a stale profile would be worse than none, without one PyPNM sizes itself.
 fn put(path: &Path, text: &str) -> anyhow::Result<()> {
-    is_replaceable(path)?;
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        bail!("--write={}: expected the path of a file", path.display());
-    };
-    // Root does not go where another user's link leads; a directory that is open stays the same whatever that user renames.
-    let directory = write::open_directories(dir).map_err(|error| anyhow!("{error}; nothing is written"))?;
-    write::replace(&pinned(&directory), name, text).map_err(|mut error| {
-        path.clone_into(&mut error.path);
-        match removed(&directory, path) {
-            Ok(what) => anyhow!("{error}; {what}"),
-            Err(stale) => anyhow!("{error}; {stale}"),
+    let (directory, name) =
+        Directory::create_for(path).map_err(|error| anyhow!("{error}; nothing is written"))?;
+    let Err(error) = directory.replace(name, text) else { return Ok(()) };
+    if error.error.kind() == ErrorKind::InvalidInput {
+        bail!("{error}");
+    }
+    match removed(&directory, name) {
+        Ok(what) => bail!("{error}; {what}"),
+        Err(stale) => {
+            bail!("{error}; and {}, which is out of date, can't be removed: {}", path.display(), stale.error)
         }
-    })
-}
-
-/// The path of an open directory, wherever its name leads by now.
-fn pinned(directory: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
-}
-
-/// A rename would put a file in the place of a device as well, and of /dev's links to devices; any other link is
-/// replaced itself.
-fn is_replaceable(path: &Path) -> anyhow::Result<()> {
-    let is_other = path.metadata().is_ok_and(|there| !there.is_file());
-    if is_other || path.parent() == Some(Path::new("/dev")) {
-        bail!("--write={}: not a regular file; left as it is", path.display());
     }
-    Ok(())
 }
 
-/// Removes what an earlier start has written to `path`, whose directory is open, and says what follows.
-fn removed(directory: &OwnedFd, path: &Path) -> anyhow::Result<&'static str> {
-    let name = path.file_name().unwrap_or_default();
-    match std::fs::remove_file(pinned(directory).join(name)) {
-        Ok(()) => Ok("removed the old file, so PyPNM falls back to its own sizing"),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
-        Err(error) => Err(anyhow!("and {}, which is out of date, can't be removed: {error}", path.display())),
-    }
+/// Removes what an earlier start has written to the file `name`, and says what follows.
+fn removed(directory: &Directory, name: &OsStr) -> Result<&'static str, WriteError> {
+    let was_there = directory.remove(name)?;
+    Ok(if was_there { "removed the old file, so PyPNM falls back to its own sizing" } else { FALLS_BACK })
 }

@@ -20,9 +20,10 @@ use pypnm_sizing::names::RUNTIME_DIRECTORY;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::pypnm::{ENV_FILE, LIMIT_MAX_REQUESTS, WORKERS, integer};
+use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
-use pypnm_sizing::{reasons, write};
+use pypnm_sizing::write::Directory;
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::io::Errno;
 
@@ -154,20 +155,22 @@ fn existing(path: &Path) -> Existing {
 }
 
 fn unusable(path: &Path, why: &str) -> Existing {
-    remark(&format!("{ENV_FILE}={}: {why}; another file is used", path.display()));
+    not_used(path, why);
     Existing::Unusable
+}
+
+fn not_used(path: &Path, why: &str) {
+    remark(&format!("{ENV_FILE}={}: {why}; another file is used", path.display()));
 }
 
 /// Writes the profile: where the operator wants it, else in the runtime directory, else into memory. Its path.
 fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
     let default = Path::new(RUNTIME_DIRECTORY).join(PROFILE);
     for path in configured.into_iter().chain([default.as_path()]) {
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-            continue;
-        };
-        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        if write::create_directories(dir).and_then(|()| write::replace(dir, name, text)).is_ok() {
-            return Ok(path.to_owned());
+        match Directory::create_for(path).and_then(|(directory, name)| directory.replace(name, text)) {
+            Ok(()) => return Ok(path.to_owned()),
+            Err(error) if configured == Some(path) => not_used(path, &error.to_string()),
+            Err(_) => {}
         }
     }
     let file = in_memory(text).map_err(|errno| format!("memfd_create: {errno}"))?;

@@ -24,7 +24,7 @@ use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, interval, mib};
-use pypnm_sizing::write::replace;
+use pypnm_sizing::write::Directory;
 
 use crate::cli::{RECORDINGS, Report};
 use crate::output::{self, Outcome, remark};
@@ -54,7 +54,7 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
     let gathered = gather(&sizing, arguments)?;
     if let Some(file) = &arguments.html {
         let page = html::page(&gathered);
-        write_file(file, &page)?;
+        Directory::of(file).and_then(|(directory, name)| directory.replace(name, &page)).context("--html")?;
         if !arguments.json && !arguments.write_advice && !arguments.adopt {
             remark(&format!("wrote {} ({} KiB)", file.display(), page.len().div_ceil(1024)));
         }
@@ -356,16 +356,4 @@ fn advice_file(gathered: &Gathered) -> String {
         clock_range(&clock, from, until)
     );
     drop_in(&gathered.findings, &gathered.section, &head)
-}
-
-fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
-    let directory = match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let name = file.file_name().and_then(|name| name.to_str()).context("--html: no name of a file")?;
-    if !directory.is_dir() {
-        bail!("--html={}: there is no directory {}", file.display(), directory.display());
-    }
-    Ok(replace(directory, name, text)?)
 }

@@ -5,12 +5,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Context as _;
 use pypnm_sizing::policy::Profile;
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::line::{Line, Process, rounded};
 use pypnm_sizing::watch::number;
-use pypnm_sizing::write::replace;
+use pypnm_sizing::write::{Directory, WriteError};
 
 /// Where they are written.
 pub(super) struct Metrics<'a> {
@@ -28,19 +27,14 @@ impl<'a> Metrics<'a> {
         line: &Line,
         evidence: &Evidence,
         profile: Option<Profile>,
-    ) -> anyhow::Result<()> {
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let name =
-            self.path.file_name().and_then(|name| name.to_str()).context("--metrics: no name of a file")?;
-        Ok(replace(directory, name, &text(line, evidence, profile))?)
+    ) -> Result<(), WriteError> {
+        let (directory, name) = Directory::of(self.path)?;
+        directory.replace(name, &text(line, evidence, profile))
     }
 
     /// Removes it.
     pub(super) fn remove(&self) {
-        let _ = std::fs::remove_file(self.path);
+        let _ = Directory::of(self.path).and_then(|(directory, name)| directory.remove(name));
     }
 }
 

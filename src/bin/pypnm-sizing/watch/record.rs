@@ -4,14 +4,15 @@
 //! the next one. The oldest days go when there is more than may be kept. One recorder holds a lock on the unit's directory.
 //! Reading recordings is the report's.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use pypnm_sizing::watch::line::Line;
-use pypnm_sizing::write::create_directories;
+use pypnm_sizing::write::{Directory, WriteError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -22,7 +23,8 @@ pub(crate) const EXTENSION: &str = "jsonl";
 
 /// Where lines are kept.
 pub(super) struct Recorder {
-    directory: PathBuf,
+    path: PathBuf,
+    directory: Directory,
     keep: u64,
     /// Held for as long as we live.
     _lock: File,
@@ -36,7 +38,6 @@ pub(super) struct Recorder {
 /// The file that is written to.
 struct Day {
     name: String,
-    path: PathBuf,
     file: File,
     identity: (u64, u64),
 }
@@ -44,17 +45,15 @@ struct Day {
 impl Recorder {
     /// Takes the directory of a unit, which is made where it is missing.
     pub(super) fn new(below: &Path, unit: &str, keep: u64) -> anyhow::Result<Self> {
-        let directory = below.join(unit.replace(' ', "-"));
-        create_directories(&directory)?;
-        let path = directory.join(".lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
+        let path = below.join(unit.replace(' ', "-"));
+        let directory = Directory::create(&path)?;
+        let lock = directory.append(".lock")?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => bail!("{}: another watch records here already", directory.display()),
-            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+            Err(Errno::WOULDBLOCK) => bail!("{}: another watch records here already", path.display()),
+            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}/.lock", path.display())),
         }
-        Ok(Self { directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
+        Ok(Self { path, directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
     }
 
     /// Appends a line. A full disk costs lines, with a remark, and does not end the recording.
@@ -72,10 +71,7 @@ impl Recorder {
             }
             Err(error) => {
                 if self.lost == 0 {
-                    remark(&format!(
-                        "cannot record to {}/{name}: {error}; trying on",
-                        self.directory.display()
-                    ));
+                    remark(&format!("cannot record to {}/{name}: {error}; trying on", self.path.display()));
                     // Room may be made by what is older than it has to be.
                     let _ = self.keep_within(self.keep);
                 }
@@ -88,12 +84,13 @@ impl Recorder {
 
     fn write(&mut self, name: &str, line: &Line) -> io::Result<()> {
         let is_there = |day: &Day| {
-            day.name == name
-                && fs::symlink_metadata(&day.path).is_ok_and(|data| identity(&data) == day.identity)
+            let there = fs::symlink_metadata(self.path.join(name));
+            day.name == name && there.is_ok_and(|data| identity(&data) == day.identity)
         };
         if !self.open.as_ref().is_some_and(is_there) {
-            create_directories(&self.directory).map_err(io::Error::other)?;
-            self.open = Some(Day::open(&self.directory, name)?);
+            let cause = |error: WriteError| error.error;
+            self.directory = Directory::create(&self.path).map_err(cause)?;
+            self.open = Some(Day::open(self.directory.append(name).map_err(cause)?, name)?);
             self.keep_within(self.keep).map_err(io::Error::other)?;
         }
         let Some(day) = &mut self.open else { return Ok(()) };
@@ -110,27 +107,29 @@ impl Recorder {
 
     /// Deletes the oldest days until no more than `keep` bytes are left; of a single day, its first half.
     fn keep_within(&mut self, keep: u64) -> anyhow::Result<()> {
-        let mut days: Vec<(PathBuf, u64)> = days(&self.directory)?;
+        let days = days(&self.directory.pinned())?;
+        let mut days: Vec<(OsString, u64)> =
+            days.into_iter().filter_map(|(path, size)| Some((path.file_name()?.to_owned(), size))).collect();
         let mut total: u64 = days.iter().map(|(_, size)| size).sum();
         while total > keep && days.len() > 1 {
-            let (path, size) = days.remove(0);
-            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+            let (name, size) = days.remove(0);
+            self.directory.remove(name)?;
             total -= size;
         }
         self.total = total;
-        if let Some((path, size)) = days.first().filter(|(_, size)| *size > keep) {
+        if let Some((name, size)) = days.first().filter(|(_, size)| *size > keep) {
             self.open = None;
             self.total = keep / 2;
-            halve(path, *size, keep / 2).with_context(|| format!("cannot shorten {}", path.display()))?;
+            let from = self.directory.append(name)?;
+            let mode = from.metadata()?.permissions().mode() & 0o777;
+            self.directory.replace_with(name, mode, |to| copy_end(from, *size, keep / 2, to))?;
         }
         Ok(())
     }
 }
 
 impl Day {
-    fn open(directory: &Path, name: &str) -> io::Result<Self> {
-        let path = directory.join(name);
-        let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
+    fn open(mut file: File, name: &str) -> io::Result<Self> {
         let data = file.metadata()?;
         let mut last = [b'\n'];
         if data.len() > 0 {
@@ -139,7 +138,7 @@ impl Day {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
-        Ok(Self { name: name.to_owned(), path, identity: identity(&data), file })
+        Ok(Self { name: name.to_owned(), identity: identity(&data), file })
     }
 }
 
@@ -165,18 +164,12 @@ fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     Ok(days)
 }
 
-/// Keeps the last `keep` bytes of a file, whole lines of them, by way of a copy.
-fn halve(path: &Path, size: u64, keep: u64) -> io::Result<()> {
-    let mut from = BufReader::new(File::open(path)?);
+/// Copies the last `keep` bytes of a file of `size` bytes, whole lines of them.
+fn copy_end(from: File, size: u64, keep: u64, to: &mut File) -> io::Result<()> {
+    let mut from = BufReader::new(from);
     from.seek(SeekFrom::Start(size.saturating_sub(keep)))?;
     from.skip_until(b'\n')?;
-    let copy = path.with_extension("shortened");
-    let written = File::create(&copy).and_then(|mut to| io::copy(&mut from.take(keep), &mut to));
-    if let Err(error) = written.and_then(|_| fs::rename(&copy, path)) {
-        let _ = fs::remove_file(&copy);
-        return Err(error);
-    }
-    Ok(())
+    io::copy(&mut from.take(keep), to).map(drop)
 }
 
 /// The name of the file of a day, from seconds since 1970.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use pypnm_sizing::root::Root;
+use anyhow::bail;
+use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::watch::advice::{Finding, workers};
-use pypnm_sizing::write::replace;
+use pypnm_sizing::write::Directory;
 
 use super::{Gathered, advice_file, with_time};
 use crate::output::{Outcome, remark};
@@ -34,13 +35,11 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
         unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
     };
     let before = profile(&size(&Request::new(root)));
-    let kept = kept(&root.text(&path).unwrap_or_default(), &gathered.findings, &gathered.section);
+    let kept = kept(&adopted(root, &path)?, &gathered.findings, &gathered.section);
     let text = format!("{}{kept}", advice_file(gathered));
-    let below = top.join(directory);
-    pypnm_sizing::write::create_directories(&below)?;
-    replace(&below, name, &text)?;
+    Directory::create_below(root, &Path::new("/").join(directory))?.replace(name, &text)?;
     let after = profile(&size(&Request::new(root)));
-    page.heading(&format!("Wrote {}", below.join(name).display()));
+    page.heading(&format!("Wrote {}", top.join(directory).join(name).display()));
     for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
         page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
         page.row("      ", 6, &with_time(finding));
@@ -64,6 +63,15 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     page.gap();
     page.row("", 0, &next);
     page.print()
+}
+
+/// What was adopted before. What somebody else may have written does not get into a file of root's.
+fn adopted(root: &Root, path: &str) -> anyhow::Result<String> {
+    match root.with_trusted_bytes(path, |text| String::from_utf8_lossy(text).into_owned()) {
+        Ok(text) => Ok(text),
+        Err(ReadError::Missing) => Ok(String::new()),
+        Err(error) => bail!("{path}: {error}; nothing is written"),
+    }
 }
 
 /// The settings of a file that the advice does not replace, to be kept in it.

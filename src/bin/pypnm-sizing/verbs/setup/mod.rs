@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use pypnm_sizing::names::DROP_IN as GENERATED;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
-use pypnm_sizing::write;
+use pypnm_sizing::write::Directory;
 
 use self::obstacles::{address, mount, other_unit, permitted, plain};
 use self::place::{Home, MARK, Place};
@@ -98,8 +98,8 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     let path = format!("{directory}/{DROP_IN}");
     let is_same = root.text(&path).is_ok_and(|there| there == text);
     if !is_same {
-        write::create_directories(Path::new(directory))
-            .and_then(|()| write::replace(Path::new(directory), DROP_IN, text))
+        Directory::create(Path::new(directory))
+            .and_then(|directory| directory.replace(DROP_IN, text))
             .with_context(|| format!("{unit} is unchanged; run setup --write as root"))?;
     }
     // A reload that failed before is made up for.
@@ -124,14 +124,13 @@ fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     }
     let path = format!("{directory}/{DROP_IN}");
     foreign_file(root, directory)?;
-    match std::fs::remove_file(&path) {
-        Ok(()) => {}
-        Err(error)
-            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
-        {
-            return answer(&format!("There is no {path}: nothing to remove.\n"));
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot remove {path}")),
+    let removed = match Directory::open(Path::new(directory)) {
+        Ok(directory) => directory.remove(DROP_IN)?,
+        Err(error) if error.error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error.into()),
+    };
+    if !removed {
+        return answer(&format!("There is no {path}: nothing to remove.\n"));
     }
     // Whatever else is in it is the operator's.
     let _ = std::fs::remove_dir(directory);
