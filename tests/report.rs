@@ -108,7 +108,7 @@ fn torn_foreign_empty_and_of_another_schema() {
     let problems = answer["problems"].to_string();
     for problem in [
         "1 line is torn",
-        "1 line is JSON but no sample",
+        "1 line is not a recorded sample",
         "1 line is of a schema that this version does not know (2)",
     ] {
         assert!(problems.contains(problem), "{problem}: {problems}");
@@ -172,7 +172,7 @@ fn a_calendar_that_jumps_moves_nothing() {
             (&expected["watched_seconds"], &expected["findings"])
         );
         assert!(
-            answer["problems"].to_string().contains("the calendar jumped once"),
+            answer["problems"].to_string().contains("the system clock jumped once"),
             "{}",
             answer["problems"]
         );
@@ -219,7 +219,7 @@ fn two_units_and_a_time() {
     assert_eq!(self::answer(&later)["from"].as_f64(), Some(BEGINS + 2000.0));
     let none = report(&["--json", "--since", "@99999999999", "-"], all.join("\n").as_bytes());
     assert_eq!(none.status.code(), Some(2), "{none:?}");
-    assert!(String::from_utf8_lossy(&none.stderr).contains("no sample in that time"), "{none:?}");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no samples in that time"), "{none:?}");
 }
 
 fn text_of(count: u32) -> Vec<u8> {
@@ -382,7 +382,7 @@ fn an_instance_has_the_settings_and_the_section_of_its_template() {
     assert!(said.contains("the profile stays 2"), "{said}");
     assert!(!said.contains("[Sizing]"), "{said}");
     let problems = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(problems.contains("the recordings hold pypnm@a.service too"), "{problems}");
+    assert!(problems.contains("the recordings also contain pypnm@a.service"), "{problems}");
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn the_page_for_a_browser_loads_nothing_and_the_text_fits() {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(text.contains("MaxWorkers=8") && text.contains("What it cannot see"), "{text}");
+    assert!(text.contains("MaxWorkers=8") && text.contains("What this cannot show"), "{text}");
     let page = fs::read_to_string(&file).unwrap_or_default();
     assert!(page.contains("&lt;b&gt;&amp;.service") && !page.contains("<b>&"), "names are escaped");
     for foreign in ["http:", "https:", "<script", "<link", "url(", "src=", "@import"] {

@@ -1,20 +1,20 @@
-//! One sample of a watch as a line of JSON: what `watch --json` prints, `watch --record` keeps and `report` reads.
+//! A sample of a watch as a line of JSON: `watch --json` prints it, `watch --record` records it, and `report` reads it.
 //!
-//! The schema is these structs. Bytes are whole bytes, CPUs are milli-CPUs (1000: one CPU), percentages are of one CPU or
-//! of the time since the previous sample. What could not be read is null; a limit of 0 is unknown. Reading is lenient:
-//! a field that is missing is unknown, one that is not known here is skipped, a count may be written as `4.0`. A line with an
+//! These structs are the schema. Sizes are in bytes, CPUs in milli-CPUs (1000 is one CPU), and percentages refer to one CPU or
+//! to the time since the previous sample. What could not be read is null; a limit of 0 is unknown. The parser is lenient: a
+//! missing field is unknown, an unknown field is ignored, and a count may be written as `4.0`. A line with an
 //! amount that no machine has is no sample: one such peak would be advised for ever after.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::role::Role;
-use super::{number, whole};
+use super::{number, to_u64};
 
-/// The number of the schema. It rises when a field changes its meaning or goes.
+/// The version of the schema. It is incremented when the meaning of a field changes or a field is removed.
 pub const SCHEMA: u32 = 1;
 /// The longest line that is read, in bytes. A process takes some 250, so this is a service of 4096 processes.
 pub const LONGEST: usize = 1 << 20;
-/// More processes than this are not read.
+/// The maximum number of processes that are read.
 const MOST_PROCESSES: usize = 4096;
 
 /// No amount is larger: processors address 52 bits of memory at the most (Intel SDM, volume 3A, 4.1.4, MAXPHYADDR).
@@ -24,11 +24,11 @@ const LATEST: f64 = 253_402_300_799.0;
 /// What stands for an amount that can't be.
 const IMPOSSIBLE: u64 = u64::MAX;
 
-/// What a line is.
+/// The type of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// What was seen at one moment.
+pub enum LineKind {
+    /// A measurement at a point in time.
     #[default]
     Sample,
     /// The last line of a watch.
@@ -43,10 +43,10 @@ pub struct Line {
     pub schema: u32,
     /// What this line is.
     #[serde(rename = "type")]
-    pub kind: Kind,
-    /// The calendar's time, which may be set at any moment.
+    pub kind: LineKind,
+    /// The time of the system clock, which may be set at any moment.
     pub unix_seconds: Option<f64>,
-    /// Seconds since the first sample of this watch, on a clock that never jumps.
+    /// Seconds since the first sample of this watch, on a monotonic clock.
     pub seconds: Option<f64>,
     /// The boot in which it was taken (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: Option<String>,
@@ -95,7 +95,7 @@ pub struct Line {
     pub pressure_memory_percent: Option<f64>,
     /// Percent of the time in which some task waited for a CPU (PSI).
     pub pressure_cpu_percent: Option<f64>,
-    /// Percent of the time for which the CPU quota held the service back.
+    /// Percent of the time in which the CPU quota throttled the service.
     pub throttled_percent: Option<f64>,
     /// Connections that wait to be accepted, over all listening sockets of the service.
     #[serde(deserialize_with = "amount_or_null")]
@@ -103,7 +103,7 @@ pub struct Line {
     /// Connections dropped because a queue was full, in the service's network namespace, while watched.
     #[serde(deserialize_with = "amount_or_null")]
     pub listen_drops: Option<u64>,
-    /// Processes killed for want of memory in the service's cgroup, while watched.
+    /// Processes in the service's cgroup that were killed because memory ran out, while watched.
     #[serde(deserialize_with = "amount")]
     pub oom_kills: u64,
     /// Workers replaced under the same parent (with one worker: by systemd's automatic restart), while watched.
@@ -227,20 +227,20 @@ impl Line {
     pub fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         #[derive(Deserialize)]
         struct Head {
-            #[serde(default = "one")]
+            #[serde(default = "schema_1")]
             schema: f64,
             #[serde(rename = "type", default)]
             kind: Option<String>,
         }
-        fn one() -> f64 {
+        fn schema_1() -> f64 {
             1.0
         }
         let why_not = |error: serde_json::Error| {
             if error.is_data() { Unreadable::NotASample } else { Unreadable::NotJson }
         };
         let head: Head = serde_json::from_slice(text).map_err(why_not)?;
-        if whole(head.schema) != u64::from(SCHEMA) {
-            return Err(Unreadable::Schema(whole(head.schema)));
+        if to_u64(head.schema) != u64::from(SCHEMA) {
+            return Err(Unreadable::Schema(to_u64(head.schema)));
         }
         match head.kind.as_deref() {
             Some("sample") => {}
@@ -279,13 +279,13 @@ fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 
 fn amount_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let amount = Option::<f64>::deserialize(from)?;
-    Ok(amount.map(|amount| if (0.0..=number(MOST)).contains(&amount) { whole(amount) } else { IMPOSSIBLE }))
+    Ok(amount.map(|amount| if (0.0..=number(MOST)).contains(&amount) { to_u64(amount) } else { IMPOSSIBLE }))
 }
 
 /// A limit that no machine reaches limits nothing, as memory.limit_in_bytes of cgroups of version 1 has it.
 fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let limit = Option::<f64>::deserialize(from)?.unwrap_or(0.0);
-    Ok(if limit < 0.0 { IMPOSSIBLE } else { Some(whole(limit)).filter(|limit| *limit <= MOST).unwrap_or(0) })
+    Ok(if limit < 0.0 { IMPOSSIBLE } else { Some(to_u64(limit)).filter(|limit| *limit <= MOST).unwrap_or(0) })
 }
 
 fn text_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -39,7 +39,7 @@ pub struct Slope {
 const Z_90: f64 = 1.644_853_626_951_473;
 const Z_95: f64 = 1.959_963_984_540_054;
 const Z_999: f64 = 3.290_526_731_491_896;
-/// A history of fewer points says nothing.
+/// The minimum number of points of a history.
 pub const FEWEST_POINTS: usize = 12;
 /// How much more than least squares the median of medians varies, for normal noise.
 const OF_MEDIANS: f64 = 1.25;

@@ -1,10 +1,10 @@
-//! Growth that a lower recycle limit would contain. Pure.
+//! Advises a lower recycle limit if that contains the growth of workers. Pure.
 
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{ALLOWED, BLOCK, BLOCKS_TO_TELL, Evidence, Growth};
 use crate::watch::text::{duration, interval, mib, per_hour};
-use crate::watch::{number, whole};
+use crate::watch::{number, to_u64};
 
 /// Of what a worker began with, what must have been added while watched: less is warming up that has not quite ended.
 const TO_MATTER: f64 = 0.02;
@@ -40,38 +40,39 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     };
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     let allowed = number(growth.baseline) * ALLOWED;
-    let room = mib(whole(allowed));
+    let room = mib(to_u64(allowed));
     let by_a_life = |shown: String, a_life: f64| {
-        let fits = u32::try_from(whole((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
+        let fits = u32::try_from(to_u64((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
         // The guide's number where that is enough.
         let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
         if lower >= limit {
-            return remark(format!("{shown}; a limit below {limit} would be of no use"));
+            return remark(format!("{shown}; a limit below {limit} would not help"));
         }
-        let reason = format!("{shown}; {lower} requests keep it below {room}, a quarter of its size");
+        let reason =
+            format!("{shown}; a limit of {lower} requests keeps it below {room}, a quarter of its size");
         recycle_at(setup, lower, &reason)
     };
     let are_alike = growth.all.lasting && growth.a_life.is_some_and(|a_life| a_life.value > allowed);
     if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
         let shown = format!(
             "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and went on growing",
-            mib(whole(a_life))
+            mib(to_u64(a_life))
         );
         return by_a_life(shown, a_life);
     }
     let grown = slope.per_second * (growth.until - growth.from);
     if !slope.lasting || grown < number(growth.baseline) * TO_MATTER {
-        return remark(format!("no lasting growth: {} a worker", interval(&growth.all)));
+        return remark(format!("no lasting growth: {} per worker", interval(&growth.all)));
     }
     if let (Some(a_life), 1..) = (growth.a_life, limit) {
         let age = evidence.recycle_age().unwrap_or(0.0);
         let shown = format!(
-            "a worker grows by {} ({} to {}) in a life of {limit} requests, which took {} ({} per 1000 requests)",
-            mib(whole(a_life.value)),
-            mib(whole(a_life.low)),
-            mib(whole(a_life.high)),
+            "a worker grows by {} ({} to {}) in a lifetime of {limit} requests, which took {} ({} per 1000 requests)",
+            mib(to_u64(a_life.value)),
+            mib(to_u64(a_life.low)),
+            mib(to_u64(a_life.high)),
             duration(age),
-            mib(whole(a_life.value / f64::from(limit) * 1000.0))
+            mib(to_u64(a_life.value / f64::from(limit) * 1000.0))
         );
         if a_life.value <= allowed {
             return remark(format!("{shown}; recycling contains it"));
@@ -98,11 +99,12 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         _ => (limit / 2).max(LEAST_LIMIT),
     };
     if limit != 0 && lower >= limit {
-        return remark(format!("{shown}; a limit below {limit} would be of no use"));
+        return remark(format!("{shown}; a limit below {limit} would not help"));
     }
     let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
-    let reason =
-        format!("{shown}; {now} and too few workers reached it while watched to say how much a request adds");
+    let reason = format!(
+        "{shown}; {now} and too few workers reached it during the watch to determine the growth per request"
+    );
     recycle_at(setup, lower, &reason)
 }
 
@@ -110,7 +112,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
 fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
     let sized = setup.profile().limit_max_requests;
     if (1..=lower).contains(&sized) {
-        let reason = format!("{reason}; the profile has {sized} already{NOT_IN_EFFECT}");
+        let reason = format!("{reason}; the profile already has {sized}{NOT_IN_EFFECT}");
         return Finding::remark(Topic::Growth, reason);
     }
     let investigated = setup.with(|settings| settings.investigate_memory_creep = true).limit_max_requests;

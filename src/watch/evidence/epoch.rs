@@ -88,7 +88,7 @@ pub struct Epoch {
     pub full: Blocks,
     /// The block with most waiting: the part of its time, and when.
     pub busiest: Option<(f64, f64, f64)>,
-    /// Processes killed for want of memory, and when.
+    /// Processes killed because memory ran out, and when.
     pub oom_kills: u64,
     /// The first and the last of them.
     pub killed: Option<(f64, f64)>,

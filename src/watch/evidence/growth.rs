@@ -3,8 +3,8 @@
 use super::Evidence;
 use super::epoch::PROOF;
 use crate::watch::lives::{Ended, Life};
+use crate::watch::to_u64;
 use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work};
-use crate::watch::whole;
 
 /// Growth is known after so many blocks, an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
@@ -95,7 +95,7 @@ impl Evidence {
             .flatten();
         Some(Growth {
             all,
-            baseline: whole(baseline),
+            baseline: to_u64(baseline),
             a_life,
             some_lives,
             single: if is_recycled { None } else { self.single(&settled) },

@@ -18,7 +18,7 @@ fn part(what: &str, few: u64, range: (f64, f64), run: impl Fn(u64) -> bool) {
 }
 
 /// A kind of world with its name, and a rate of arrivals with its utilisation.
-type Kind = (&'static str, fn(u64) -> World);
+type Case = (&'static str, fn(u64) -> World);
 type Rate = (u64, fn(f64) -> f64);
 
 const NEVER: (f64, f64) = (0.0, 0.01);
@@ -69,7 +69,7 @@ fn what_is_no_leak_is_not_advised_against() {
             });
         }
     }
-    let cases: [Kind; 6] = [
+    let cases: [Case; 6] = [
         ("spikes of 600 MiB, once an hour", |seed| World { spikes: (1.0, 600.0, 30.0), ..World::new(seed) }),
         ("a saw-tooth of 80 MiB in 15 min", |seed| World { saw: (80.0, 900.0), ..World::new(seed) }),
         ("a saw-tooth of 80 MiB in 40 min", |seed| World { saw: (80.0, 2400.0), ..World::new(seed) }),

@@ -130,7 +130,7 @@ def whole_life(e2e):
         equal(m.run("journalctl -u pypnm.service -p err -o cat").stdout, "", "errors in its log")
 
         _, said, _ = setup(m, CHECKOUT, "--write")
-        expect("is as it should be" in said and f"systemctl restart {UNIT}" in said, said)
+        expect("is up to date" in said and f"systemctl restart {UNIT}" in said, said)
         m.hardware(cpus=2, memory_kb=KB_16G)
         m.run("pypnm-sizing apply", check=False, timeout=200)
         serves(m, 2, 2000)
@@ -191,7 +191,7 @@ def refused(e2e):
         refuses(CHECKOUT, "--port", "8001", "--host", "192.0.2.1", why="not an address of this machine")
         m.run(f"kill {server}")
         m.run(f"ln -sfn /usr/bin/python3.9 {CHECKOUT}/.env/bin/python3")
-        refuses(CHECKOUT, why="dangling link")
+        refuses(CHECKOUT, why="dangling symbolic link")
         m.run(f"""
             set -e
             cd {CHECKOUT}; ln -sfn /usr/bin/python3 .env/bin/python3
@@ -206,7 +206,7 @@ def refused(e2e):
         refuses(CHECKOUT, why="noexec")
         m.run(f"umount {CHECKOUT}")
         m.install({f"/etc/systemd/system/{UNIT}": "[Service]\nExecStart=/bin/true\n"})
-        refuses(CHECKOUT, why="a unit of your own")
+        refuses(CHECKOUT, why="is your own unit")
         m.run(f"rm /etc/systemd/system/{UNIT}; mkdir {PLACE.rsplit('/', 1)[0]}; echo '[Service]' >{PLACE}")
         status, _, error = setup(m, CHECKOUT, "--write", check=False)
         equal((status, m.read(PLACE)), (2, "[Service]\n"), f"a file of the operator's: {error}")

@@ -115,7 +115,7 @@ fn without_effect(
     };
     Some(LostProgram {
         text: format!(
-            "ExecSearchPath={path}, {}, has no effect: the unit finds its program by Environment=PATH={what}; write instead: \
+            "ExecSearchPath={path}, {}, has no effect: the unit finds its program through Environment=PATH={what}; write instead: \
              Environment=PATH={}",
             source.place(),
             if path.split(':').any(|directory| directory == "/usr/bin") {

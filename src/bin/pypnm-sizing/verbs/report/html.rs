@@ -1,6 +1,6 @@
-//! The report as one file of HTML with plots in SVG. It loads nothing and runs nothing: no script, no font, no picture from
-//! elsewhere, and a policy in its head that forbids them. Light and dark follow the reader's choice; words stand outside the
-//! plots, so that they keep their size on a narrow screen.
+//! The report as a self-contained HTML file with SVG plots. It uses no scripts, fonts or images from elsewhere, and a policy in
+//! its head forbids them. Light and dark mode follow the reader's preference. Labels are outside the plots, so that they keep
+//! their size on a narrow screen.
 
 mod plot;
 
@@ -79,7 +79,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
     table(&mut out, days);
     let epoch = evidence.epoch();
     let _ = writeln!(out, "<h2>Measured</h2>\n<dl>");
-    let cpu = format!("{:.1} % of a CPU a worker on average", epoch.mean_worker_cpu());
+    let cpu = format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
     for (what, text) in [
         ("Memory", memory(evidence, &epoch)),
         ("Growth", growth(evidence)),
@@ -110,7 +110,7 @@ fn advice(out: &mut String, gathered: &Gathered) {
             "<p>To adopt it: <code>pypnm-sizing report --adopt</code>, then <code>pypnm-sizing apply</code></p>"
         );
     } else {
-        let nothing = if is_too_little(&gathered.findings) { "Nothing can be said yet." } else { "Nothing." };
+        let nothing = if is_too_little(&gathered.findings) { "No advice yet." } else { "Nothing." };
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
     let remarks =
@@ -143,10 +143,10 @@ fn plots(out: &mut String, gathered: &Gathered) {
         }
         plot
     };
-    let marked = if marks.is_empty() { "" } else { " Shaded: the time that the advice rests on." };
+    let marked = if marks.is_empty() { "" } else { " Shaded: the time that the advice is based on." };
     let _ = writeln!(
         out,
-        "<h2>Over time</h2>\n<p class=\"dim\">Each point is a stretch of {}.{marked}</p>",
+        "<h2>Over time</h2>\n<p class=\"dim\">Each point covers {}.{marked}</p>",
         duration(width)
     );
     let gap = width * 2.5;
@@ -168,7 +168,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     memory.figure(
         out,
         "Memory of each worker",
-        "the lowest of each stretch; faint: up to the highest; a mark at the foot: a worker was replaced",
+        "the lowest value at each point; faint: up to the highest; a mark at the bottom: a worker was replaced",
         &|value| format!("{value} MiB"),
     );
 
@@ -184,8 +184,8 @@ fn plots(out: &mut String, gathered: &Gathered) {
     }
     let more = match (limit > 0.0, is_near) {
         (false, _) => "its limit is unknown".to_owned(),
-        (true, true) => format!("dashed: the {limit:.1} GiB it may use"),
-        (true, false) => format!("it may use {limit:.1} GiB, far above"),
+        (true, true) => format!("dashed: the limit of {limit:.1} GiB"),
+        (true, false) => format!("the limit is {limit:.1} GiB, far above"),
     };
     memory.figure(out, "Memory of the service", &more, &|value| format!("{value} GiB"));
 
@@ -197,7 +197,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     if limit > 0.0 {
         cpu.limit(limit);
     }
-    cpu.figure(out, "CPUs used", "dashed: what it may use", &|value| value.to_string());
+    cpu.figure(out, "CPUs used", "dashed: the limit", &|value| value.to_string());
 
     let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
@@ -216,8 +216,8 @@ fn plots(out: &mut String, gathered: &Gathered) {
     pressure.bars(columns.iter().map(|(at, column)| (*at, column.pressure)), width, "var(--limit)");
     pressure.figure(
         out,
-        "Pressure for memory",
-        "part of the time in which some task waited for it",
+        "Memory pressure",
+        "fraction of the time in which some task waited for memory",
         &|value| format!("{value} %"),
     );
 }
@@ -255,9 +255,9 @@ fn heat(out: &mut String, days: &Days) {
         }
     }
     let what = if by_waiting {
-        format!("part of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
+        format!("fraction of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
     } else {
-        format!("requests hardly ever waited, so by CPU; darkest: {most_cpu:.2} CPUs")
+        format!("requests hardly ever waited, so CPU use is shown; darkest: {most_cpu:.2} CPUs")
     };
     let _ = writeln!(
         out,

@@ -1,8 +1,9 @@
-//! Reads recordings: files line by line, in bounded memory however long they are, put in the order of their time.
+//! Reads recordings line by line, in bounded memory regardless of their length, and sorts the lines by time.
 //!
-//! Time is the clock of the watch that wrote a line (`seconds`), which never jumps; the calendar (`unix_seconds`) says
-//! where it began. So a calendar that was set in the middle of a watch moves nothing. Lines that are a little out of order
-//! are put in order; of two recordings of the same time one counts. What is left out is counted, with the reason.
+//! The time of a line is that of the monotonic clock of its watch (`seconds`); the system clock (`unix_seconds`) determines
+//! only when the watch began. Setting the system clock during a watch therefore has no effect. Lines that are slightly out of
+//! order are sorted. If several recordings cover the same time, only one is used. Lines that are ignored are counted, with the
+//! reason.
 
 mod files;
 mod left_out;
@@ -62,7 +63,7 @@ pub(super) struct Recording {
 }
 
 /// Reads recordings into evidence.
-pub(super) struct Reader<'a> {
+pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
     pub(super) left: LeftOut,
@@ -183,7 +184,7 @@ impl Recording {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RecordingReader<'a> {
     pub(super) fn new(wanted: Wanted<'a>) -> Self {
         Self {
             wanted,
@@ -271,7 +272,7 @@ impl<'a> Reader<'a> {
             }
         }
         if self.lines == before {
-            self.files.push(format!("{name} holds no sample that could be used"));
+            self.files.push(format!("{name} contains no usable samples"));
         }
         Ok(())
     }

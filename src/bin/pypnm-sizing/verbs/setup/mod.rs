@@ -1,10 +1,10 @@
-//! `setup`: makes a PyPNM that is not in a packaged place a sized, hardened service, by a drop-in for the packaged unit.
+//! `setup`: turns a PyPNM in any directory into a sized, hardened service, with a drop-in for the packaged unit.
 //!
-//! Owns the decisions: which PyPNM, which account. [`obstacles`] has what would keep it from working, and is asked before
-//! anything is written; [`place`] has the text. Nothing is started.
+//! Determines which PyPNM and which user. [`obstacles`] checks whether the result would work, before
+//! anything is written; [`drop_in`] has the text. Nothing is started.
 
+mod drop_in;
 mod obstacles;
-mod place;
 
 use std::path::Path;
 
@@ -14,10 +14,11 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use pypnm_sizing::write::Directory;
 
+use self::drop_in::{Home, MARK, SetupDropIn};
 use self::obstacles::{address, mount, other_unit, permitted, plain};
-use self::place::{Home, MARK, Place};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
+use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::pypnm::{self, Found, Installation, Program, real_path};
 use crate::service::systemctl;
@@ -48,10 +49,10 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         && on_packaged_path(&installation);
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         old_version(&installation, program);
-        return answer(&format!(
-            "{} already starts {}: there is nothing to set up.\n",
-            arguments.unit, installation.command
-        ));
+        let mut page = Page::new();
+        let text = format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
+        page.row("", 0, &text);
+        return page.print();
     }
     let checkout = checkout(root, arguments, &installation, program)?;
     let account = account(root, arguments, checkout.as_deref(), &installation)?;
@@ -64,7 +65,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         permitted(root, account, checkout.as_deref(), &installation, home.as_ref())?;
     }
     other_unit(root, &arguments.unit, &installation, program)?;
-    let place = Place {
+    let drop_in = SetupDropIn {
         unit: arguments.unit.clone(),
         command: installation.command.clone(),
         environment: installation.environment.clone(),
@@ -74,7 +75,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         address: address(root, arguments, &unit, program)?,
     };
     old_version(&installation, program);
-    let text = place.text();
+    let text = drop_in.text();
     if !arguments.write {
         return answer(&text);
     }
@@ -92,7 +93,7 @@ fn old_version(installation: &Installation, program: Program) {
 fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     if !root.is_machine() {
         bail!(
-            "setup writes for the running systemd only; without --write it prints what belongs into {directory}/{DROP_IN}"
+            "setup writes for the running systemd only; without --write it prints the contents of {directory}/{DROP_IN}"
         );
     }
     let path = format!("{directory}/{DROP_IN}");
@@ -102,10 +103,10 @@ fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
             .and_then(|directory| directory.replace(DROP_IN, text))
             .with_context(|| format!("{unit} is unchanged; run setup --write as root"))?;
     }
-    // A reload that failed before is made up for.
+    // This also makes up for an earlier reload that failed.
     systemctl::reload()?;
     let what = if is_same {
-        format!("{path} is as it should be.")
+        format!("{path} is up to date.")
     } else {
         format!("Wrote {path}; systemd has reloaded.")
     };
@@ -147,7 +148,7 @@ fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
         Ok(text) if text.starts_with(MARK) => Ok(()),
         Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
         Ok(_) | Err(_) => {
-            bail!("{path} was not written by 'pypnm-sizing setup' and is left alone: move or rename it")
+            bail!("{path} was not written by 'pypnm-sizing setup' and is left unchanged: move or rename it")
         }
     }
 }
@@ -163,14 +164,14 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     let of_package =
         |file: &str| file.starts_with("/usr/lib/systemd/system/") || file.starts_with("/lib/systemd/system/");
     match (unit.state, unit.fragment.as_deref()) {
-        (State::Masked, _) => bail!("{name} is masked: 'systemctl unmask {name}' first"),
+        (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
         (State::Loaded, Some(file)) if of_package(file) => Ok(unit),
         (State::Loaded | State::Bad, Some(file)) => bail!(
-            "{file} is a unit of your own, which setup leaves alone. It is sized where Units= in sizing.conf(5) names it; \
+            "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \
              to use the packaged unit, move that file away"
         ),
         _ => bail!(
-            "there is no {name} to set up: setup adds to a unit of the package, pypnm.service or pypnm-cmts.service"
+            "there is no {name} to set up: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
         ),
     }
 }
@@ -258,7 +259,7 @@ fn checkout(
         return Ok(None);
     };
     let Some(checkout) = real_path(root, &checkout) else {
-        bail!("{checkout}, the source of {}, is not there", installation.environment);
+        bail!("{checkout}, the source of {}, does not exist", installation.environment);
     };
     // The sources that it imports are those of its working directory: another checkout would be half started.
     let other = arguments.dir.as_deref().and_then(Path::to_str).and_then(|dir| real_path(root, dir));
@@ -281,7 +282,7 @@ fn account(
     if let Some(name) = &arguments.user {
         return match Account::of(root, name) {
             Some(account) if account.uid == 0 => {
-                bail!("--user={name}: PyPNM should not run as root; name an account without privileges")
+                bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
             }
             Some(account) => Ok(Some(account)),
             None => bail!("--user={name}: there is no such user"),
@@ -292,14 +293,14 @@ fn account(
     if owner == 0 {
         if checkout.is_some() {
             bail!(
-                "{place} belongs to root, which PyPNM should not run as: give it to an account (chown -R), or name one with --user"
+                "{place} belongs to root, and PyPNM should not run as root: change the owner (chown -R), or specify a user with --user"
             );
         }
         return Ok(None);
     }
     match Account::of(root, &owner.to_string()) {
         Some(account) => Ok(Some(account)),
-        None => bail!("{place} belongs to UID {owner}, which has no account: name one with --user"),
+        None => bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user"),
     }
 }
 

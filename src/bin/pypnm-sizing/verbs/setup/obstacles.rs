@@ -11,7 +11,7 @@ use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::StatVfsMountFlags;
 
 use super::OPERATORS;
-use super::place::Home;
+use super::drop_in::Home;
 use crate::cli::Setup;
 use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};
@@ -29,7 +29,9 @@ pub(super) fn plain(path: &str) -> anyhow::Result<()> {
     match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
         None => Ok(()),
         Some(c) => {
-            bail!("{path}: {c:?} in a path has a special meaning for systemd; move it to a path without it")
+            bail!(
+                "{path}: {c:?} in a path has a special meaning for systemd; move it to a path without that character"
+            )
         }
     }
 }
@@ -42,7 +44,7 @@ pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
     let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
     if flags.contains(StatVfsMountFlags::NOEXEC) {
         bail!(
-            "{path} is on a file system mounted noexec: nothing in it can be started; mount it exec, or move it"
+            "{path} is on a file system mounted noexec: programs in it cannot be started; mount it with exec, or move it"
         );
     }
     let mounts = root.text("/proc/self/mounts").unwrap_or_default();
@@ -57,7 +59,7 @@ pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
     let nearest = mounts.lines().filter_map(of_path).max_by_key(|(point, _)| point.len());
     if let Some((point, kind)) = nearest.filter(|(_, kind)| kind == "ecryptfs" || kind.starts_with("fuse.")) {
         bail!(
-            "{path} is on {point}, a file system ({kind}) of a user who is logged in, which is not there at boot; move PyPNM out of it"
+            "{path} is on {point}, a file system ({kind}) of a user who is logged in, which is not mounted at boot; move PyPNM elsewhere"
         );
     }
     Ok(())
@@ -84,7 +86,7 @@ pub(super) fn permitted(
         wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
     match obstacle {
         None => Ok(()),
-        Some(obstacle) => bail!("{obstacle}: change that, or name another account with --user"),
+        Some(obstacle) => bail!("{obstacle}: change that, or specify another user with --user"),
     }
 }
 
@@ -111,7 +113,7 @@ pub(super) fn other_unit(
         };
         if let Some(source) = pypnm::started_by(root, program, &other, installation) {
             bail!(
-                "{name} starts this PyPNM already ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
+                "{name} already starts this PyPNM ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
                  /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
                 source.file,
                 source.line
@@ -141,7 +143,7 @@ pub(super) fn address(
     for (key, value) in given {
         let Some(value) = value else { continue };
         if let Some(set) = in_file(key).filter(|set| set.value != value) {
-            bail!("{file}:{}: {key}={} takes precedence over setup: change it there", set.line, set.value);
+            bail!("{file}:{}: {key}={} takes precedence over setup; change it there", set.line, set.value);
         }
         words.push((key.clone(), value));
     }
@@ -178,13 +180,13 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
             }
             let command = process::arguments(root, pid).join(" ");
             bail!(
-                "port {port} is taken by process {pid} ({}): stop it, or take another port with --port ({key})",
+                "port {port} is in use by process {pid} ({}): stop it, or choose another port with --port ({key})",
                 command.trim_end()
             )
         }
         Some(Obstacle::Taken { pid: None }) => {
             bail!(
-                "port {port} is taken by another process: stop it, or take another port with --port ({key})"
+                "port {port} is in use by another process: stop it, or choose another port with --port ({key})"
             )
         }
     }

@@ -41,12 +41,12 @@ impl LeftOut {
         };
         say(
             self.torn,
-            format!("{} {} torn or no JSON and {} left out", lines(self.torn), is(self.torn), was(self.torn)),
+            format!("{} {} torn or not JSON and {} ignored", lines(self.torn), is(self.torn), was(self.torn)),
         );
         say(
             self.foreign,
             format!(
-                "{} {} JSON but no sample and {} left out",
+                "{} {} not a recorded sample and {} ignored",
                 lines(self.foreign),
                 is(self.foreign),
                 was(self.foreign)
@@ -55,7 +55,7 @@ impl LeftOut {
         say(
             self.impossible,
             format!(
-                "{} {} negative amounts or larger ones than any machine has and {} left out",
+                "{} {} negative amounts or larger ones than any machine has and {} ignored",
                 lines(self.impossible),
                 if self.impossible == 1 { "has" } else { "have" },
                 was(self.impossible)
@@ -65,7 +65,7 @@ impl LeftOut {
         say(
             self.schema,
             format!(
-                "{} {} of a schema that this version does not know ({}) and {} left out",
+                "{} {} of a schema that this version does not know ({}) and {} ignored",
                 lines(self.schema),
                 is(self.schema),
                 schemas.join(", "),
@@ -75,7 +75,7 @@ impl LeftOut {
         say(
             self.long,
             format!(
-                "{} {} longer than {LONGEST} bytes and {} left out",
+                "{} {} longer than {LONGEST} bytes and {} ignored",
                 lines(self.long),
                 is(self.long),
                 was(self.long)
@@ -84,7 +84,7 @@ impl LeftOut {
         say(
             self.timeless,
             format!(
-                "{} {} no time and {} left out",
+                "{} {} no time and {} ignored",
                 lines(self.timeless),
                 if self.timeless == 1 { "has" } else { "have" },
                 was(self.timeless)
@@ -92,12 +92,12 @@ impl LeftOut {
         );
         say(
             self.late,
-            format!("{} came too late to be put in order and {} left out", lines(self.late), was(self.late)),
+            format!("{} came too late to be sorted and {} ignored", lines(self.late), was(self.late)),
         );
         say(
             self.twice,
             format!(
-                "{} {} of a time that another line covers and {} counted once",
+                "{} {} of a time that another line covers, and {} counted once",
                 lines(self.twice),
                 is(self.twice),
                 was(self.twice)
@@ -106,14 +106,14 @@ impl LeftOut {
         say(
             self.jumps,
             format!(
-                "the calendar jumped {}; the watch's own clock counts",
+                "the system clock jumped {}; the monotonic clock was used",
                 if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
             ),
         );
         say(
             self.too_many_units,
             format!(
-                "{} {} of more than {UNITS} units and {} left out",
+                "{} {} of more than {UNITS} units and {} ignored",
                 lines(self.too_many_units),
                 is(self.too_many_units),
                 was(self.too_many_units)
@@ -123,8 +123,10 @@ impl LeftOut {
         if !others.is_empty() {
             let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
             let example = others.first().copied().unwrap_or_default();
-            sentences
-                .push(format!("{here}the recordings hold {} too: --unit=\"{example}\"", others.join(", ")));
+            sentences.push(format!(
+                "{here}the recordings also contain {}: --unit=\"{example}\"",
+                others.join(", ")
+            ));
         }
         sentences
     }
