@@ -170,6 +170,7 @@ class Service:
         self._sockets: list[Any] = []
         self._has_said_ready = False
         self._is_reloading = False
+        self._was_refused = False
         # How many were completed; 'handover --reload' waits for the next.
         self._reloads = 0
         self._status = ""
@@ -202,6 +203,7 @@ class Service:
             self._manager.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._is_reloading = True
             answer = ask()
+            self._was_refused = answer is None
             return self._configure(*answer) if answer is not None else None
 
         signals.install()
@@ -234,7 +236,9 @@ class Service:
         if is_reloaded:
             self._is_reloading = False
             self._reloads += 1
-            name_process(f"handover/{self._reloads % 1000000}")
+            # With a mark where the old workers, or the old profile, are still in use.
+            mark = "!" if self._was_refused or supervisor.is_renewing else ""
+            name_process(f"handover/{self._reloads % 100000}{mark}")
         messages = []
         if serving and (is_reloaded or not self._has_said_ready):
             self._has_said_ready = True

@@ -124,9 +124,11 @@ class Signals:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Raises Stopped in the block when a signal to stop comes."""
+        """Raises Stopped in the block when a signal to stop comes, or has come and was not taken yet."""
         self._is_interrupting = True
         try:
+            if not {signal.SIGHUP}.issuperset(self._received):
+                raise Stopped
             yield
         finally:
             self._is_interrupting = False

@@ -139,6 +139,8 @@ class Supervisor:
         say(f"renewing all workers: {profile.workers} of them, recycled after {profile.limit} requests")
         self.profile = profile
         self._generation += 1
+        # Starts that failed before say nothing of this one.
+        self._failures, self._not_before = 0, 0.0
 
     def stop(self) -> None:
         """Retires all workers, and ends when the last has ended."""

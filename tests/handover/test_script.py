@@ -105,6 +105,12 @@ class Script(unittest.TestCase):
             script.wait(0.7)
         self.assertEqual((script.communicate(timeout=10)[1], script.returncode), ("", 0))
 
+    def test_a_reload_that_fails(self):
+        text = "trap 'printf handover/7! >/proc/$$/comm' HUP; echo; while :; do sleep 0.1; done"
+        script, _ = self.reload(["sh", "-c", text, f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"])
+        self.assertIn("the reload has failed", script.communicate(timeout=10)[1])
+        self.assertEqual(script.returncode, 1)
+
     def test_a_reload_that_the_launcher_does_not_survive_ends(self):
         script, main = self.reload(["sh", "-c", "trap : HUP; echo; while :; do sleep 0.1; done", f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"])
         with self.assertRaises(subprocess.TimeoutExpired):

@@ -164,6 +164,12 @@ class Service(unittest.TestCase):
         process.send_signal(signal.SIGHUP)
         self.systemd.wait(lambda messages: any("READY" in message for message in messages[said:]))
 
+    def reload_by_systemd(self, process):
+        """As ExecReload=: the status and what it prints."""
+        environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(process.pid)}
+        done = subprocess.run([SCRIPT, "--reload"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
     def children(self, process):
         text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         return [int(pid) for pid in text.split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -211,6 +217,9 @@ class Service(unittest.TestCase):
             while len({pid for pid, _ in answers}) < 4 and time.monotonic() < deadline:
                 time.sleep(0.1)
         self.assertGreaterEqual(len({pid for pid, _ in answers}), 4)
+        # Those that have ended are reaped: a worker, perhaps its successor and predecessor, and the resource tracker are left.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        self.assertLessEqual(len(children), 3, self.log.read_text())
         self.assertEqual(self.stop(process), 0)
 
     def test_restarts_lose_nothing(self):
@@ -623,10 +632,23 @@ class Service(unittest.TestCase):
 
     def test_a_reload_at_the_start(self):
         process = self.start(wait=False)
-        environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(process.pid)}
-        done = subprocess.run([SCRIPT, "--reload"], env=environment, capture_output=True, text=True, timeout=30, check=False)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.reload_by_systemd(process), (0, ""))
         self.assertEqual(self.ask()[1], 1)
+
+    def test_a_reload_that_changes_nothing_fails(self):
+        process = self.start()
+        (self.place / "profile").write_text("many\n")
+        self.assertEqual(self.reload_by_systemd(process)[0], 1)
+        self.profile(1, 0)
+        self.assertEqual(self.reload_by_systemd(process)[0], 0)
+        (self.place / "profile.broken").touch()
+        self.assertEqual(self.reload_by_systemd(process)[0], 1)
+        self.ask()
+        # What failed before it was repaired counts no more.
+        (self.place / "profile.broken").unlink()
+        started = time.monotonic()
+        self.assertEqual(self.reload_by_systemd(process)[0], 0)
+        self.assertLess(time.monotonic() - started, 20)
 
     def test_a_reload_before_the_first_worker_serves(self):
         # PyPNM takes its time between reading the profile and calling uvicorn.

@@ -174,6 +174,22 @@ class Decisions(unittest.TestCase):
             self.ends(number)
         self.assertFalse(self.supervisor.is_renewing)
 
+    def test_a_reload_after_failed_starts_begins_anew(self):
+        self.serving(1)
+        self.renew(1)
+        for number in range(1, supervisor.ATTEMPTS + 3):
+            self.ends(number, "status 1")
+            self.now += supervisor.LONGEST_PAUSE
+            self.supervisor.decide()
+        self.ends(number + 1, "status 1")
+        self.assertTrue(self.supervisor.keeps_failing)
+        self.renew(1, 500)
+        # At once, and not complete before the outcome is known.
+        self.assertEqual(self.pids(State.STARTING), [number + 2])
+        self.assertFalse(self.supervisor.keeps_failing)
+        self.up(number + 2)
+        self.assertEqual(self.pids(State.SERVING), [number + 2])
+
     def test_a_reload_to_more_workers(self):
         self.serving(1)
         self.renew(3)

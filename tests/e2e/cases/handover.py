@@ -433,7 +433,9 @@ def workers_die_at_their_start(e2e):
         old = workers(m)
         with _Load(m) as load:
             m.install({BROKEN: "raise RuntimeError('broken')\n"})
-            m.systemctl("reload", UNIT)
+            done = m.run(["systemctl", "reload", UNIT], check=False)
+            expect(done.returncode != 0, "the reload does not fail")
+            expect("the reload has failed, and the service runs on as before" in m.journal("-u", UNIT), "the journal does not say that the reload has failed")
             equal(m.show(UNIT, "ActiveState"), "active", "the service after the failed reload")
             expect(set(old) <= set(workers(m)), "the old worker does not serve on")
             expect("has ended at its start (status 1)" in m.journal("-u", UNIT), "the journal does not say that a worker died")

@@ -16,7 +16,7 @@ use help::{
     PREVIEW_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES,
 };
 pub(crate) use values::FOR_EVER;
-use values::{cpus, evidence, gib, host, interval, memory, moment, time, unit};
+use values::{cpus, evidence, gib, host, interval, memory, moment, port, time, unit};
 
 /// The whole command line.
 #[derive(Parser)]
@@ -167,13 +167,13 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
     pub(crate) unit: String,
     /// The user to run it as [default: the owner of the directory]
-    #[arg(long, value_name = "USER", conflicts_with = "remove")]
+    #[arg(long, value_name = "USER", conflicts_with = "remove", allow_hyphen_values = true)]
     pub(crate) user: Option<String>,
     /// The address to listen on [default: as in /etc/pypnm/pypnm.env, or 127.0.0.1]
-    #[arg(long, value_name = "HOST", conflicts_with = "remove", value_parser = host)]
+    #[arg(long, value_name = "HOST", conflicts_with = "remove", allow_hyphen_values = true, value_parser = host)]
     pub(crate) host: Option<String>,
     /// The port to listen on [default: as in /etc/pypnm/pypnm.env, or 8000]
-    #[arg(long, value_name = "PORT", conflicts_with = "remove", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", conflicts_with = "remove", allow_hyphen_values = true, value_parser = port)]
     pub(crate) port: Option<u16>,
     /// Write the drop-in, and reload systemd
     #[arg(long, conflicts_with = "remove")]

@@ -30,13 +30,15 @@ pub(crate) enum Use {
     Read,
     /// A directory to create files in, or a file to write to.
     Write,
+    /// A program to start.
+    Execute,
 }
 
 impl Use {
     /// The permission bits that it requires.
     fn bits(self) -> u32 {
         match self {
-            Self::Search => 0o1,
+            Self::Search | Self::Execute => 0o1,
             Self::Read => 0o4,
             Self::Write => 0o2,
         }
@@ -47,6 +49,7 @@ impl Use {
             Self::Search => "enter",
             Self::Read => "read",
             Self::Write => "write to",
+            Self::Execute => "execute",
         }
     }
 }

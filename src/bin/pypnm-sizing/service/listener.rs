@@ -1,14 +1,14 @@
 //! Whether a service can listen on an address, and which process already does. For the running machine only.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 
 use pypnm_sizing::root::Root;
 
 use super::process::sockets;
 
 /// Why a service cannot listen on an address.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Obstacle {
     /// Another process listens there.
     Taken {
@@ -17,16 +17,18 @@ pub(crate) enum Obstacle {
     },
     /// No interface of this machine has the address.
     NotOurs,
+    /// The kernel does not permit any process to listen there.
+    Impossible(std::io::Error),
 }
 
 /// Tries to listen on the address. Ports below 1024, which only the service may use, are not an obstacle.
-pub(crate) fn obstacle(machine: &Root, address: IpAddr, port: u16) -> Option<Obstacle> {
-    match TcpListener::bind(SocketAddr::new(address, port)) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Some(Obstacle::Taken { pid: listener(machine, port) })
-        }
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(Obstacle::NotOurs),
-        _ => None,
+pub(crate) fn obstacle(machine: &Root, address: SocketAddr) -> Option<Obstacle> {
+    let error = TcpListener::bind(address).err()?;
+    match error.kind() {
+        ErrorKind::AddrInUse => Some(Obstacle::Taken { pid: listener(machine, address.port()) }),
+        ErrorKind::AddrNotAvailable => Some(Obstacle::NotOurs),
+        ErrorKind::PermissionDenied => None,
+        _ => Some(Obstacle::Impossible(error)),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Installations of PyPNM: where they are, their version, and whether they read a worker profile.
 //!
 //! No Python is run: pip and venv store all of this in files, which [`metadata`] parses. [`installed`] finds installations,
-//! [`search`] determines where a unit looks for its program, and [`profile_file`] where PyPNM keeps its profile.
+//! [`started`] those that a unit starts, [`search`] determines where a unit looks for its program, and [`profile_file`] where
+//! PyPNM keeps its profile.
 
 mod installed;
 mod metadata;
 mod profile_file;
 mod search;
+mod started;
 
 use std::fmt;
 
@@ -15,10 +17,11 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
-use self::installed::start_words;
-pub(crate) use installed::{find, in_directory, is_checkout, started_by};
+use self::started::start_words;
+pub(crate) use installed::{find, in_directory, is_checkout, nearest};
 pub(crate) use profile_file::profile_file;
-pub(crate) use search::{LostProgram, lost_program, out_of_reach, variable_of};
+pub(crate) use search::{LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, variable_of};
+pub(crate) use started::{started_by, started_otherwise, starts};
 
 /// The directory in which the packaged unit looks first.
 const PACKAGED: &str = "/opt/pypnm";
@@ -65,9 +68,14 @@ impl Program {
 
     /// The text that none is installed, and how to install it.
     pub(crate) fn none_found(self) -> String {
+        format!("none found; {}", self.how_to_install())
+    }
+
+    /// The command that installs it where the packaged unit looks first.
+    pub(crate) fn how_to_install(self) -> String {
         format!(
-            "none found; install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name \
-             its directory to 'pypnm-sizing setup DIR'",
+            "install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name its directory to \
+             'pypnm-sizing setup DIR'",
             self.package
         )
     }
@@ -131,8 +139,12 @@ pub(crate) struct Installation {
 impl Installation {
     /// Whether it reads a worker profile; `None`: its version is unknown.
     pub(crate) fn takes_profile(&self) -> Option<bool> {
-        let mut numbers = self.version.as_deref()?.split('.').map(|number| number.parse::<u32>().ok());
-        Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)) >= FIRST_WITH_PROFILE)
+        metadata::release(self.version.as_deref()?).map(|release| release >= FIRST_WITH_PROFILE)
+    }
+
+    /// The directory that its package lies in.
+    pub(crate) fn packages(&self) -> Option<&str> {
+        self.packages.as_deref()
     }
 
     /// A description such as `1.6.4.0 in /opt/pypnm`, with what is wrong or missing.
@@ -237,7 +249,13 @@ impl Installation {
             && let Some(packages) = &self.packages
             && !root.has_directory(&format!("{packages}/{}", program.import))
         {
-            self.fault = Some(format!("partially installed: there is no {packages}/{}", program.import));
+            let source = self.source.as_deref().filter(|source| !root.has_directory(source));
+            self.fault = Some(match source {
+                Some(source) => format!(
+                    "it is an editable installation of {source}, which is not there: was the checkout moved? install it again where it is now"
+                ),
+                None => format!("partially installed: there is no {packages}/{}", program.import),
+            });
         }
     }
 }
@@ -295,6 +313,20 @@ fn package_directories(root: &Root, environment: &str) -> Vec<String> {
         })
         .filter(|directory| root.file_type(directory).is_some())
         .collect()
+}
+
+/// The virtual environments (PEP 405) directly below a directory.
+fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
+    let mut found: Vec<String> = names(root, directory)
+        .into_iter()
+        .map(|name| format!("{directory}/{name}"))
+        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
+        // A link is another name of the same.
+        .filter_map(|path| real_path(root, &path))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
 }
 
 /// The names in a directory, at most [`MOST_DIRECTORIES`]; none if it can't be read.

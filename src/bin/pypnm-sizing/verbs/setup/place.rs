@@ -9,7 +9,7 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 /// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct SetupDropIn {
+pub(super) struct Place {
     pub(super) unit: String,
     /// The program in the environment.
     pub(super) command: String,
@@ -32,7 +32,7 @@ pub(super) struct Home {
     pub(super) readable: Vec<String>,
 }
 
-impl SetupDropIn {
+impl Place {
     /// The drop-in.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
@@ -70,8 +70,12 @@ impl SetupDropIn {
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
         if !self.address.is_empty() {
             line("# The address to listen on; EnvironmentFile= takes precedence.");
-            let words: Vec<String> =
-                self.address.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            // The interface of a link-local address follows a %, which begins a specifier.
+            let words: Vec<String> = self
+                .address
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.replace('%', "%%")))
+                .collect();
             line(&format!("Environment={}", words.join(" ")));
         }
         if let Some(checkout) = &self.checkout {
