@@ -1,10 +1,10 @@
-//! Capacity: per resource the minimum over all limits, less the operator's reserve. Pure.
+//! The capacity of a unit: for each resource, the minimum of all limits minus the operator's reserve. Pure.
 
 use crate::limits::nodes::NodeMemory;
 use crate::limits::{Amount, Limit, Resource};
 use crate::parse::cpu_list::CpuSet;
 
-/// What is kept back for colocated services.
+/// What the operator reserves for other services on the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reserve {
     /// Milli-CPUs.
@@ -13,18 +13,18 @@ pub struct Reserve {
     pub memory: u64,
 }
 
-/// What one unit may use of one resource.
+/// The amount of a resource that a unit may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Available {
-    /// Milli-CPUs or bytes; 0 where nothing is known, the most careful reading.
+    /// Milli-CPUs or bytes; 0 if nothing is known.
     pub amount: u64,
-    /// The limit that binds: its place in the list. `None`: no limit was found at all.
+    /// The index of the tightest limit. `None`: no limit was found.
     pub binding: Option<usize>,
-    /// What was kept back from it: milli-CPUs or bytes.
+    /// The reserve that was subtracted, in milli-CPUs or bytes.
     pub reserved: u64,
 }
 
-/// What one unit may use.
+/// The resources that a unit may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// In milli-CPUs.
@@ -34,16 +34,16 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Whole CPUs, rounded down, at least 1.
+    /// The number of whole CPUs, rounded down, but at least 1.
     pub fn whole_cpus(&self) -> u64 {
         (self.cpu.amount / 1000).max(1)
     }
 }
 
-/// The minimum over `limits` per resource, less `reserve`.
+/// The minimum of `limits` for each resource, minus `reserve`.
 ///
-/// A limit that several units share counts with an equal share. Sets of CPUs are intersected as the kernel does,
-/// from the first to the last, so two sets of four CPUs that have one in common grant one.
+/// If several units share a limit, each gets an equal share of it. Sets of CPUs are intersected in order, as the kernel
+/// does: two sets of four CPUs with a single CPU in common grant one CPU.
 pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
     let mut cpu = Minimum::default();
     let mut memory = Minimum::default();
@@ -83,7 +83,7 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
     Capacity { cpu: cpu.less(reserve.cpu), memory: memory.less(reserve.memory) }
 }
 
-/// The smallest amount offered, and the first limit that offered it.
+/// The smallest amount so far, and the index of the first limit with that amount.
 #[derive(Default)]
 struct Minimum(Option<(usize, u64)>);
 

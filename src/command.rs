@@ -1,9 +1,9 @@
-//! What a command line starts, and the flags on it that decide workers and recycle limit. Pure.
+//! What a command line starts, and the values of its flags: the only parser of PyPNM's command lines. Pure.
 //!
-//! Two programs are known: `pypnm serve` (and its sister `pypnm-cmts serve`), whose parser is Python's argparse, and
-//! `uvicorn`, whose parser is click; both directly, by a Python interpreter's `-m`, as a
-//! script of one, or behind env(1) and the wrappers of this package. What else a
-//! service starts (a shell, a wrapper, another server) may do anything, and counts as [`Program::Unknown`].
+//! Two programs are known: `pypnm serve` (and `pypnm-cmts serve`), which uses Python's argparse, and `uvicorn`, which uses
+//! click. Both are recognized when they are started directly, with `python -m`, as a script of a Python interpreter, or
+//! through env(1) or the wrappers of this package. Anything else (a shell, another wrapper or server) is
+//! [`Program::Unknown`], since it may do anything.
 
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 
@@ -14,19 +14,21 @@ pub enum Program {
     Pypnm,
     /// `uvicorn`
     Uvicorn,
-    /// Something whose effect on the workers cannot be seen from its words.
+    /// Anything else: its effect on the workers cannot be determined from the command line.
     Unknown,
 }
 
-/// Takes the words of one command, one after the other, as the program would see them.
+/// Reads a command word by word, as the program would see it.
 #[derive(Debug)]
 pub struct CommandReader {
     state: State,
+    /// The flags to look for.
+    flags: &'static [&'static str],
     /// Only positional arguments follow (`--`).
     ended: bool,
     /// A flag whose value is the next word.
     pending: Option<&'static str>,
-    /// The words so far name `--reload`: a single worker, whatever is asked for.
+    /// `--reload` was given: the program runs a single worker, regardless of `--workers`.
     reload: bool,
 }
 
@@ -34,7 +36,7 @@ pub struct CommandReader {
 enum State {
     /// The program's path comes next.
     Path,
-    /// argv[0] comes next, which starts nothing (`@` before the path).
+    /// argv[0] comes next, which does not affect what is started (`@` before the path).
     Name(&'static State),
     /// A Python interpreter; its options, a module or a script.
     Python,
@@ -46,19 +48,24 @@ enum State {
     Verb,
     /// A program that executes the command after its own options and assignments (env(1)).
     Wrapper,
-    /// `pypnm-sizing`, whose `exec` is such a program.
+    /// `pypnm-sizing`, whose verb `exec` is a wrapper.
     Helper,
     Known(Program),
 }
 
 impl Default for CommandReader {
     fn default() -> Self {
-        Self { state: State::Path, ended: false, pending: None, reload: false }
+        Self::for_flags(&[WORKERS_FLAG, LIMIT_MAX_REQUESTS_FLAG])
     }
 }
 
 impl CommandReader {
-    /// Takes the next word; what it says of a flag, as the flag and its value.
+    /// A reader that looks for `flags`; the default ones are those that determine workers and recycle limit.
+    pub fn for_flags(flags: &'static [&'static str]) -> Self {
+        Self { state: State::Path, flags, ended: false, pending: None, reload: false }
+    }
+
+    /// Reads the next word. Returns a flag and its value if this word completes one.
     pub fn word<'w>(&mut self, word: &'w str) -> Option<(&'static str, &'w str)> {
         self.state = match self.state {
             State::Path => {
@@ -94,12 +101,12 @@ impl CommandReader {
         None
     }
 
-    /// Whether env(1) or the like takes the next word for an assignment (`NAME=value`), where it is one.
+    /// Whether env(1) or a similar program treats the next word as an assignment if it has the form `NAME=value`.
     pub fn takes_assignment(&self) -> bool {
         self.state == State::Wrapper
     }
 
-    /// What the command starts, by the words so far.
+    /// What the command starts, according to the words read so far.
     pub fn program(&self) -> Program {
         match self.state {
             State::Known(program) => program,
@@ -107,7 +114,7 @@ impl CommandReader {
         }
     }
 
-    /// Whether the program is asked to reload its code (`--reload`), which it does with a single worker only.
+    /// Whether the program reloads its code on changes (`--reload`), which it does only with a single worker.
     pub fn reloads(&self) -> bool {
         self.reload
     }
@@ -125,8 +132,7 @@ impl CommandReader {
             None => (word, None),
         };
         self.reload |= name == "--reload";
-        let flag =
-            [WORKERS_FLAG, LIMIT_MAX_REQUESTS_FLAG].into_iter().find(|flag| is_flag(program, name, flag));
+        let flag = self.flags.iter().copied().find(|flag| is_flag(program, name, flag));
         match (flag?, value) {
             (flag, Some(value)) => Some((flag, value)),
             (flag, None) => {
@@ -137,7 +143,7 @@ impl CommandReader {
     }
 }
 
-/// What a command of these words starts.
+/// What a command starts.
 pub fn program<S: AsRef<str>>(words: &[S]) -> Program {
     let mut reader = CommandReader::default();
     for word in words {
@@ -146,14 +152,14 @@ pub fn program<S: AsRef<str>>(words: &[S]) -> Program {
     reader.program()
 }
 
-/// Whether `name` stands for `flag`. argparse takes any unique beginning for the whole; one that is not unique ends the
-/// program, and is read as the flag all the same.
+/// Whether `name` means `flag`. argparse accepts any unambiguous prefix. It rejects an ambiguous one, which is accepted
+/// here: the service does not start then.
 fn is_flag(program: Program, name: &str, flag: &str) -> bool {
     let abbreviated = program != Program::Uvicorn && name.len() > 2 && flag.starts_with(name);
     name == flag || abbreviated
 }
 
-/// By the last step of a path.
+/// The state after a path, according to its last component.
 fn by_name(path: &str) -> &'static State {
     match path.rsplit('/').next().unwrap_or_default() {
         "pypnm" | "pypnm-cmts" => &State::Verb,

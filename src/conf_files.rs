@@ -1,17 +1,17 @@
-//! Which files make up a configuration (the UAPI.6 specification): the first main file wins; drop-ins of all directories are
-//! merged in the order of their names, and one in an earlier directory hides the same name in a later one. An empty file or
-//! a link to /dev/null hides a name without replacing it. Only files that nobody but root can write count
-//! ([`crate::trust`]); one that is not trusted hides nothing.
+//! The files of a configuration (the UAPI.6 specification): only the first main file is used. Drop-ins of all directories
+//! are applied in the order of their names, and a drop-in in an earlier directory replaces one of the same name in a later
+//! directory. An empty file or a symbolic link to /dev/null masks a name. Files that are not trusted ([`crate::trust`]) are
+//! ignored and replace nothing.
 
 use crate::parse::printable::is_hidden;
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
-/// Of one directory no more bad names are reported.
+/// The maximum number of invalid names reported for a directory.
 const MOST_BAD_NAMES: usize = 50;
 
-/// Calls `take` for the drop-ins (`*.conf`) of `directories`, the strongest first, in the order in which they count; `take`
-/// says whether there is such a file, which then hides weaker ones of its name.
+/// Calls `take` for the drop-ins (`*.conf`) in `directories`, which are in order of precedence. `take` returns whether the
+/// file exists; if so, files of the same name in the remaining directories are ignored.
 pub fn each_drop_in(
     root: &Root,
     directories: &[&str],
@@ -43,7 +43,7 @@ pub fn each_drop_in(
             }
         }
     }
-    // Stable, so of one name the strongest directory's comes first.
+    // The sort is stable, so of several files of the same name the one with the highest precedence comes first.
     found.sort_by(|a, b| a.0.cmp(&b.0));
     let mut taken = None;
     for (name, directory) in found {
@@ -53,13 +53,13 @@ pub fn each_drop_in(
     }
 }
 
-/// A name that can be shown as it is; `Err`: why not.
+/// A name that can be displayed. `Err`: the reason why it cannot.
 fn usable_name(name: &[u8]) -> Result<&str, &'static str> {
     let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
     if name.chars().any(is_hidden) { Err("its name has a control character") } else { Ok(name) }
 }
 
-/// Whether a file that could not be read hides weaker ones: all but one that is missing or not trusted.
+/// Whether a file that could not be read still replaces others of its name: all but those that are missing or not trusted.
 pub fn hides(error: &ReadError) -> bool {
     !matches!(error, ReadError::Missing | ReadError::Untrusted(_))
 }

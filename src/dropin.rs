@@ -1,7 +1,7 @@
-//! The drop-in: what it sets for a unit, as data, with one writer and one reader. Pure.
+//! The generated drop-in as data, with its only writer and its only reader. Pure.
 //!
-//! The file is plain, so that it needs no quoting: one assignment on a line, values without spaces, and of the specifiers
-//! only `%n`, the unit's own name (systemd.exec(5), systemd.unit(5)). What decides the numbers is [`crate::policy`]'s.
+//! The file needs no quoting: there is one assignment per line, values contain no spaces, and the only specifier is `%n`,
+//! the name of the unit (systemd.exec(5), systemd.unit(5)). The numbers are determined in [`crate::policy`].
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -14,33 +14,33 @@ use crate::problem::Source;
 use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_reason};
 use crate::sizing::{SizedUnit, Sizing};
 
-/// More than this would bury the rest of the file.
+/// More warnings than this would obscure the rest of the file.
 const MOST_WARNINGS: usize = 20;
 
-/// The generated drop-in of one unit.
+/// The generated drop-in of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DropIn {
-    /// What it sets in the service's environment, in order.
+    /// The variables that it sets in the environment of the service, in order.
     pub variables: Vec<Variable>,
-    /// The file that `ExecStartPre=` writes for PyPNM, as a unit file has it; empty: none.
+    /// The profile file that `ExecStartPre=` writes, as in the unit file; empty: none.
     pub env_file: String,
     /// Whether `Restart=always` is set, and why.
     pub restart: Option<SingleWorker>,
 }
 
-/// One variable of the drop-in.
+/// A variable of the drop-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
     /// One of [`names::VARIABLES`].
     pub name: &'static str,
     /// Its value.
     pub value: String,
-    /// Where the operator sets it, if the drop-in only repeats that.
+    /// Where the operator sets it, if the drop-in merely repeats that value.
     pub repeated: Option<Source>,
 }
 
 impl DropIn {
-    /// What `unit` gets.
+    /// The drop-in for `unit`.
     pub fn new(unit: &SizedUnit) -> Self {
         let profile = &unit.profile;
         let (workers, limit) = (profile.workers.to_string(), profile.limit_max_requests.to_string());
@@ -56,7 +56,7 @@ impl DropIn {
         ];
         let variable = |(name, sized): (&'static str, String)| {
             let repeated = unit.overrides.repeated(name);
-            // uvicorn takes 0 for "end before the first request".
+            // With a limit of 0, uvicorn exits before the first request.
             if repeated.is_none() && name == names::UVICORN_LIMIT_MAX_REQUESTS && sized == "0" {
                 return None;
             }
@@ -75,7 +75,7 @@ impl DropIn {
         }
     }
 
-    /// Reads a generated drop-in, for the unit that goes by `name` (of a template, for that instance).
+    /// Parses a generated drop-in for the unit `name`. For a template, `name` is the instance.
     pub fn read(text: &[u8], name: &str) -> Self {
         let mut drop_in = Self::default();
         for item in items(text) {
@@ -104,12 +104,12 @@ impl DropIn {
         drop_in
     }
 
-    /// Its variables by name.
+    /// The variables by name.
     pub fn environment(&self) -> BTreeMap<String, String> {
         self.variables.iter().map(|variable| (variable.name.to_owned(), variable.value.clone())).collect()
     }
 
-    /// The text of the file, with the inputs and reasons in comments.
+    /// Returns the text of the file, with the inputs and the reasons in comments.
     pub fn write(&self, sizing: &Sizing, unit: &SizedUnit) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -125,18 +125,21 @@ impl DropIn {
             match *name {
                 names::UVICORN_WORKERS | names::UVICORN_LIMIT_MAX_REQUESTS if !of_uvicorn => {
                     of_uvicorn = true;
-                    writeln!(out, "# For units that start uvicorn directly: it reads none of the above.")?;
+                    writeln!(
+                        out,
+                        "# For units that start uvicorn directly, which does not read the variables above."
+                    )?;
                 }
                 names::ENV_FILE => writeln!(
                     out,
-                    "# PyPNM reads its profile from a file only. At each start it is written from the\n\
-                     # lines above, or from what overrides them."
+                    "# PyPNM reads its profile only from a file, which is written at each start from the\n\
+                     # variables above or from what overrides them."
                 )?,
                 _ => {}
             }
             if let Some(source) = repeated {
                 let place = Source { key: "".into(), ..source.clone() };
-                writeln!(out, "# As set in {}:", one_line(place.to_string()))?;
+                writeln!(out, "# Set in {}:", one_line(place.to_string()))?;
             }
             writeln!(out, "Environment={name}={value}")?;
         }
@@ -148,22 +151,23 @@ impl DropIn {
             None => {}
             Some(SingleWorker::Certain) => writeln!(
                 out,
-                "# A single worker that reaches its recycle limit ends the whole service, with\n\
+                "# When a single worker reaches its recycle limit, the whole service exits with\n\
                  # status 0.\n\
                  Restart=always"
             )?,
             Some(SingleWorker::Possible) => writeln!(
                 out,
-                "# This unit may run a single worker, and one that reaches its recycle limit ends\n\
-                 # the whole service, with status 0.\n\
+                "# This unit may run a single worker. When that worker reaches its recycle limit,\n\
+                 # the whole service exits with status 0.\n\
                  Restart=always"
             )?,
         }
         let end_of_options = if unit.name.starts_with('-') { "-- " } else { "" };
         writeln!(
             out,
-            "\n# To override it, set Workers= or other keys in /etc/pypnm/sizing.conf.d/*.conf,\n\
-             # see sizing.conf(5); or add Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
+            "\n# To override these settings, set Workers= or other keys in\n\
+             # /etc/pypnm/sizing.conf.d/*.conf, see sizing.conf(5); or add\n\
+             # Environment=PYPNM_SERVE_WORKERS=N to [Service] with\n\
              # 'systemctl edit {end_of_options}{}'.",
             unit.name
         )
@@ -181,8 +185,8 @@ fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     writeln!(
         out,
         "# Automatically generated by pypnm-sizing-generator(8) at every boot and\n\
-         # daemon-reload; edits are lost. How to override it: see the end of this file.\n\
-         # All inputs: pypnm-sizing explain\n#"
+         # daemon-reload; edits are lost. See the end of this file for how to override it.\n\
+         # To see all inputs, run 'pypnm-sizing explain'.\n#"
     )?;
     writeln!(out, "# CPUs     {} ({})", Cpus(cpu), cpu_reason(unit))?;
     writeln!(out, "# Memory   {} = {} GiB ({})", Gb(memory), Gib(memory), memory_reason(unit))?;
@@ -197,8 +201,8 @@ fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     }
 }
 
-/// The path of the file for PyPNM. A name with characters that a unit file would have to escape is left to `%n`, as is an
-/// instance's.
+/// The path of the profile file. `%n` stands for names with characters that would have to be escaped in a unit file, and
+/// for instances.
 fn env_file(unit: &str) -> String {
     if unit.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b)) {
         format!("{RUNTIME_DIRECTORY}/{unit}.env")

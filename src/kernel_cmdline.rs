@@ -1,7 +1,9 @@
-//! The kernel command line: `pypnm.sizing=no` turns sizing off for one boot, `systemd.setenv=` gives all services a variable.
+//! The kernel command line: `pypnm.sizing=no` turns sizing off for one boot, and `systemd.setenv=` sets a variable for all
+//! services.
 //!
-//! Read as systemd reads its own switches (kernel-command-line(7), `proc_cmdline_get_bool()`): an optional boolean,
-//! a bare word is yes, the last valid word wins; in a container PID 1's arguments stand for the kernel's.
+//! Options are read as systemd reads its own (kernel-command-line(7), `proc_cmdline_get_bool()`): the value is an optional
+//! boolean, which is true if omitted, and the last valid option takes precedence. In a container, the arguments of PID 1
+//! are used instead.
 
 use crate::parse::boolean::boolean;
 use crate::problem::{Problem, Source};
@@ -11,30 +13,30 @@ const KEY: &str = "pypnm.sizing";
 const SETENV: &str = "systemd.setenv";
 const KERNEL: &str = "/proc/cmdline";
 const PID_1: &str = "/proc/1/cmdline";
-/// systemd's note of the container it found itself in, written before the generators run.
+/// systemd writes the type of the container to this file before it runs the generators.
 const CONTAINER: &str = "/run/systemd/container";
 
-/// What the command line says.
+/// The relevant options of the kernel command line.
 #[derive(Debug, Default)]
 pub struct KernelCommandLine {
-    /// The value of the switch, and the file that has it.
+    /// The value of `pypnm.sizing=`, and the file that contains it.
     pub switch: Option<(bool, &'static str)>,
     /// `systemd.setenv=`, in order.
     pub setenv: Vec<Setenv>,
 }
 
-/// One `systemd.setenv=NAME=VALUE` (systemd(1)).
+/// A `systemd.setenv=NAME=VALUE` option (systemd(1)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setenv {
     /// The variable.
     pub name: String,
     /// Its value.
     pub value: String,
-    /// The file that has it.
+    /// The file that contains it.
     pub file: &'static str,
 }
 
-/// Reads the command line of the kernel, or in a container of PID 1.
+/// Reads the kernel command line, or that of PID 1 in a container.
 pub fn read(root: &Root, virtualization: Option<&str>, problems: &mut Vec<Problem>) -> KernelCommandLine {
     let container = match virtualization {
         Some(virtualization) => virtualization.starts_with("container:"),
@@ -42,19 +44,18 @@ pub fn read(root: &Root, virtualization: Option<&str>, problems: &mut Vec<Proble
     };
     let file = if container { PID_1 } else { KERNEL };
     match root.with_bytes(file, |text| parse(text, container, file, problems)) {
-        Ok(said) => said,
+        Ok(command_line) => command_line,
         Err(ReadError::Missing) => KernelCommandLine::default(),
         Err(error) => {
-            problems.push(Problem::unreadable(file, error, "sizing stays on"));
+            problems.push(Problem::unreadable(file, error, "sizing remains enabled"));
             KernelCommandLine::default()
         }
     }
 }
 
-/// Of the switch the last valid word counts.
 fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> KernelCommandLine {
     let mut found = KernelCommandLine::default();
-    // Hardly any boot says anything.
+    // Most command lines contain none of these options.
     let has = |key: &str| memchr::memmem::find(text, key.as_bytes()).is_some();
     if !has(KEY) && !has("setenv") {
         return found;
@@ -75,7 +76,7 @@ fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Pr
                     Source::key(file, 0, KEY),
                     value,
                     "a boolean (yes or no)",
-                    "the word is ignored",
+                    "the option is ignored",
                 )),
             },
             (SETENV, Some(assignment)) => {
@@ -91,7 +92,8 @@ fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Pr
     found
 }
 
-/// The words: PID 1's arguments as they are, the kernel's separated by white space and unquoted.
+/// Splits the command line into words: the arguments of PID 1 are taken as they are, while the kernel command line is
+/// separated by white space and may contain quotes.
 fn words_of(bytes: &[u8], arguments: bool) -> Vec<Vec<u8>> {
     if arguments {
         return bytes.split(|b| *b == 0).map(<[u8]>::to_vec).collect();

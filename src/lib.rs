@@ -1,6 +1,6 @@
-//! Sizes PyPNM's worker processes to the CPUs and the memory that are really available to them.
+//! Sizes PyPNM's worker processes to the CPUs and memory that are available to them.
 //!
-//! Data flows one way, one module per step; [`sizing`] joins them:
+//! Data flows in one direction, with a module for each step; [`sizing`] connects the steps:
 //!
 //! ```text
 //!  files under a root   limits             capacity      policy        drop-in       disk
@@ -10,11 +10,11 @@
 //!  what the operator sets: [config] [kernel_cmdline] [manager] [overrides] [command]
 //! ```
 //!
-//! The generator and every verb of the helper run [`sizing::size`] and differ in the last step only. [`parse`], [`command`],
-//! [`capacity`], [`policy`], [`reasons`] and [`dropin`] open no file; only [`root`] reads for sizing, and only [`write`]
-//! writes. What leads root counts only where nobody else could have written it ([`trust`]), and nothing is read where it
-//! could keep PID 1 waiting ([`mounts`]). Names that others rely on are in [`names`]; what was wrong with an input is a
-//! [`problem`], and never ends a run.
+//! The generator and every verb of the helper call [`sizing::size`] and differ only in the last step. [`parse`], [`command`],
+//! [`capacity`], [`policy`], [`reasons`] and [`dropin`] open no files; for sizing, only [`root`] reads files, and only
+//! [`write`] writes them. Files that influence what root does are used only if nobody else could have written them
+//! ([`trust`]), and nothing is read that could block PID 1 ([`mounts`]). Names that others rely on are in [`names`]. An
+//! invalid input is a [`problem`], which never ends a run.
 
 pub mod capacity;
 pub mod command;

@@ -1,7 +1,8 @@
-//! Where messages go: to the kernel log if PID 1 called, else to stderr.
+//! The log of the generator: the kernel log if it was started by PID 1, otherwise stderr.
 //!
-//! At boot stderr is /dev/null and no journal is running yet; /dev/kmsg reaches `dmesg` and, later, the journal
-//! (systemd.generator(7), "Notes about writing generators"). A container may have no /dev/kmsg; nothing is logged then.
+//! At boot, stderr is /dev/null and the journal is not running yet, but messages to /dev/kmsg appear in `dmesg` and later in
+//! the journal (systemd.generator(7), "Notes about writing generators"). In a container without /dev/kmsg, nothing is
+//! logged.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-/// The priorities of syslog(3) that are used.
+/// The priorities that are used, see syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// The run failed.
@@ -18,9 +19,9 @@ pub enum Priority {
     Warning = 4,
 }
 
-/// The kernel accepts a burst of ten records (`printk_devkmsg=ratelimit`); the last one says how many are missing.
+/// The kernel accepts a burst of ten records (`printk_devkmsg=ratelimit`). The last one states how many are omitted.
 const MOST_LINES: usize = 10;
-/// The kernel refuses a record above 1 KiB less its header.
+/// The kernel rejects records longer than 1 KiB, including their header.
 const MOST_BYTES: usize = 900;
 
 /// The destination of messages.
@@ -31,8 +32,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// `SYSTEMD_EXEC_PID` equal to our own pid is systemd's own test for "called by PID 1". systemd sets it since version
-    /// 248; where nobody set it, a stderr that is /dev/null, as PID 1 connects it, decides.
+    /// The generator was started by PID 1 if `SYSTEMD_EXEC_PID` is its own PID, which is also systemd's own test. systemd
+    /// sets this variable since version 248. If it is not set, the generator was started by PID 1 if stderr is /dev/null.
     pub fn of_generator(name: &'static str) -> Self {
         let pid = std::process::id();
         let kernel = match std::env::var_os("SYSTEMD_EXEC_PID") {
@@ -50,7 +51,7 @@ impl Log {
         if !self.kernel {
             let mut stderr = std::io::stderr().lock();
             for (_, line) in lines {
-                // A closed stderr cannot be reported anywhere.
+                // If stderr is closed, there is nowhere to report that.
                 let _ = writeln!(stderr, "{}: {line}", self.name);
             }
             return;
@@ -64,12 +65,12 @@ impl Log {
             self.record(&kmsg, *priority, line);
         }
         if shown < lines.len() {
-            let rest = format!("{} more; 'pypnm-sizing explain' shows them", lines.len() - shown);
+            let rest = format!("and {} more; 'pypnm-sizing explain' shows them", lines.len() - shown);
             self.record(&kmsg, Priority::Warning, &rest);
         }
     }
 
-    /// One record is one write.
+    /// Writes a record with a single write(2), as the kernel requires.
     fn record(&self, kmsg: &rustix::fd::OwnedFd, priority: Priority, line: &str) {
         let mut record = String::with_capacity(256);
         // Writing to a string cannot fail.
@@ -78,8 +79,8 @@ impl Log {
             (0..=MOST_BYTES.min(record.len())).rev().find(|at| record.is_char_boundary(*at)).unwrap_or(0);
         record.truncate(end);
         let mut record = record.replace('\n', " ");
-        // Without a newline the kernel holds the record back for a continuation and shows it with the next one, which on
-        // a quiet machine may be much later.
+        // Without a newline, the kernel waits for a continuation and does not show the record before the next one, which may
+        // be much later.
         record.push('\n');
         let _ = rustix::io::write(kmsg, record.as_bytes());
     }
@@ -94,8 +95,8 @@ fn stderr_is_null() -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && device == (1, 3)
 }
 
-/// Turns a panic, which is a bug, into a log message and an exit status instead of SIGABRT: PID 1 ignores the output of all
-/// generators if one of them is killed by a signal.
+/// Turns a panic, which is a bug, into a log message and an exit status instead of SIGABRT: if a generator is killed by a
+/// signal, PID 1 ignores the output of all generators.
 pub fn no_signal_on_panic(name: &'static str) {
     std::panic::set_hook(Box::new(move |info| {
         Log::of_generator(name).write(&[(Priority::Error, format!("internal error: {info}"))]);

@@ -1,10 +1,9 @@
-//! The environment that the operator gives to all services at once, from the service manager's own configuration:
-//! `DefaultEnvironment=` of systemd-system.conf(5), `systemd.setenv=` on the kernel command line, and, for services that
-//! ask for it with `PassEnvironment=`, PID 1's own environment (systemd.exec(5), "Environment Variables in Spawned
-//! Processes").
+//! The environment that the service manager passes to services (systemd.exec(5), "Environment Variables in Spawned
+//! Processes"): `DefaultEnvironment=` in systemd-system.conf(5), `systemd.setenv=` on the kernel command line, and PID 1's
+//! own environment, for services with `PassEnvironment=`.
 //!
-//! A unit's `Environment=` wins over all of these. What `systemctl set-environment` adds at run time is known to PID 1 only
-//! and is not seen here.
+//! A unit's `Environment=` takes precedence over all of these. Variables set with `systemctl set-environment` are known only
+//! to PID 1 and are not visible here.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,7 @@ use crate::parse::words::{Words, is_whitespace};
 use crate::problem::{FileName, Problem, Source, Sourced};
 use crate::root::{ReadError, Root};
 
-/// systemd-system.conf(5), the strongest first: the main file, and the directory of its drop-ins.
+/// The main files of systemd-system.conf(5) in order of precedence; the directories of its drop-ins follow.
 const MAIN_FILES: [&str; 4] = [
     "/etc/systemd/system.conf",
     "/run/systemd/system.conf",
@@ -28,20 +27,20 @@ const DIRECTORIES: [&str; 4] = [
     "/usr/local/lib/systemd/system.conf.d",
     "/usr/lib/systemd/system.conf.d",
 ];
-/// What the kernel started PID 1 with (proc_pid_environ(5)).
+/// The initial environment of PID 1 (proc_pid_environ(5)).
 const PID_1_ENVIRONMENT: &str = "/proc/1/environ";
 
-/// What the manager adds to the environment of services.
+/// The variables that the manager adds to the environment of services.
 #[derive(Debug, Default)]
 pub struct Manager {
-    /// For every service.
+    /// Those for every service.
     for_all: BTreeMap<String, Sourced<String>>,
-    /// The manager's own.
+    /// Those of the manager itself.
     own: BTreeMap<String, Sourced<String>>,
 }
 
 impl Manager {
-    /// Reads the manager's configuration below `root`; `setenv` comes from the kernel command line, and wins.
+    /// Reads the manager's configuration below `root`. `setenv`, from the kernel command line, takes precedence.
     pub fn read(root: &Root, setenv: Vec<Setenv>, problems: &mut Vec<Problem>) -> Self {
         let mut manager = Self::default();
         for path in MAIN_FILES {
@@ -64,8 +63,8 @@ impl Manager {
         self.for_all.get(name)
     }
 
-    /// The manager's own environment, of which services get what `PassEnvironment=` names; `None`: this user may not read
-    /// it.
+    /// The manager's own environment, from which `PassEnvironment=` passes variables to services. `None`: this user may not
+    /// read it.
     pub fn own_environment(&self, root: &Root) -> Option<BTreeMap<String, String>> {
         let words = |text: &[u8]| -> BTreeMap<String, String> {
             let words = text.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
@@ -73,7 +72,7 @@ impl Manager {
         };
         let mut own = match root.with_bytes(PID_1_ENVIRONMENT, words) {
             Ok(own) => own,
-            // An image has no PID 1.
+            // There is no PID 1 in an image.
             Err(ReadError::Missing) if !root.is_machine() => BTreeMap::new(),
             Err(_) => return None,
         };
@@ -81,21 +80,21 @@ impl Manager {
         Some(own)
     }
 
-    /// Takes one file; whether there is such a file.
+    /// Reads a file. Returns whether it exists.
     fn read_file(&mut self, root: &Root, path: &str, problems: &mut Vec<Problem>) -> bool {
         match root.with_trusted_bytes(path, |text| self.parse(path, text)) {
             Ok(()) => true,
             Err(ReadError::Missing) => false,
             Err(error) => {
                 let hides = conf_files::hides(&error);
-                let consequence = "what it sets for all services is not known";
+                let consequence = "what it sets for all services is unknown";
                 problems.push(Problem::unreadable(path.to_owned(), error, consequence));
                 hides
             }
         }
     }
 
-    /// Its faults are for systemd to report.
+    /// Errors in the file are ignored; systemd reports them.
     fn parse(&mut self, path: &str, text: &[u8]) {
         let mut inside = false;
         for item in items(text) {
@@ -114,7 +113,7 @@ impl Manager {
     }
 }
 
-/// Words of the form `NAME=value`; an empty value takes back what was said before.
+/// Adds words of the form `NAME=value`. An empty value resets all previous assignments.
 fn assign(
     variables: &mut BTreeMap<String, Sourced<String>>,
     path: &str,

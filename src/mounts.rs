@@ -1,16 +1,15 @@
-//! Which parts of the file tree a reader may wait on. Pure: lines of a mountinfo in, a verdict on a path out.
+//! Whether reading a path could block, from the lines of a mountinfo. Pure; [`crate::root`] resolves symbolic links and
+//! asks for each path component.
 //!
-//! PID 1 waits for its generators, so a path must not lead onto a file system whose answers come from somewhere else: a
-//! server that is down, a FUSE daemon that hangs, an automounter that waits for the very reload that waits for the
-//! generator. File systems that are known to answer from memory or from a disk of this machine are *local*; every other
-//! type, unknown ones included, is *remote* and is not entered. A list of remote types would be shorter, but one type
-//! that is missing from it would stop a boot; one that is missing here costs a line in the log.
-//!
-//! What this doesn't decide: which steps a path consists of ([`crate::root`] resolves links and asks for each step).
+//! PID 1 waits for its generators, so no path may lead to a file system whose answers come from elsewhere: a server that is
+//! down, a FUSE daemon that hangs, or an automounter that waits for the reload that waits for the generator. File systems
+//! that are known to answer from memory or from a disk of this machine are *local*. All other types, including unknown
+//! ones, are *remote* and are not entered. A list of remote types would be shorter, but a type missing from that list could
+//! block the boot, while a type missing from this one costs a line in the log.
 
 use memchr::{memchr, memchr_iter};
 
-/// Local file systems without a block device of their own. A type with a block device is local whatever its name.
+/// Local file systems without a block device. A file system on a block device is local regardless of its type.
 const LOCAL: [&str; 49] = [
     "aufs",
     "bcachefs",
@@ -62,7 +61,7 @@ const LOCAL: [&str; 49] = [
     "xfs",
     "zfs",
 ];
-/// These have a block device, and yet ask a daemon or other machines before they answer.
+/// These use a block device, but depend on a daemon or on other machines.
 const REMOTE_ON_A_DEVICE: [&str; 4] = ["fuseblk", "gfs2", "gpfs", "ocfs2"];
 /// lxcfs shows a container its limits in files below /proc and /sys.
 const LXCFS: &str = "fuse.lxcfs";
@@ -76,17 +75,18 @@ struct Remote {
     kind: String,
 }
 
-/// What a mountinfo says about remote file systems.
+/// The remote file systems in a mountinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounts {
     remote: Vec<Remote>,
-    /// Where lxcfs shows a container's limits.
+    /// The files in which lxcfs shows the limits of a container.
     lxcfs: Vec<Vec<u8>>,
 }
 
 impl Mounts {
-    /// Takes one line of a mountinfo (proc_pid_mountinfo(5)), and returns the type of its file system; empty: it is no such
-    /// line. Only remote mounts are kept. `below`: only mounts below this directory count, as seen from it.
+    /// Adds a line of a mountinfo (proc_pid_mountinfo(5)), and returns the type of the file system; empty: the line is not
+    /// valid. Only remote mounts are kept. Mounts that are not below the directory `below` are ignored, and the paths of the
+    /// others are relative to it.
     pub fn add<'l>(&mut self, line: &'l [u8], below: &[u8]) -> &'l [u8] {
         let Some((mount, rest)) = split_at_separator(line) else {
             return b"";
@@ -110,13 +110,13 @@ impl Mounts {
         };
         let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         if is_local {
-            // A local mount on top of a remote one hides it: a disk that an automount has mounted, for one.
+            // A local mount on top of a remote one hides it, such as a disk on top of its automount point.
             if let Some(parent) = number(parent) {
                 self.remote.retain(|remote| remote.id != parent || remote.point != point);
             }
             return;
         }
-        // What everything below is reached through: PID 1 itself would not run if it did not answer.
+        // Everything is below this mount: PID 1 itself would not run if it did not respond.
         if point == b"/" {
             return;
         }
@@ -129,8 +129,8 @@ impl Mounts {
         self.remote.push(Remote { id, point: point.to_vec(), kind });
     }
 
-    /// The type of the remote file system that `path` lies on or crosses; `None`: local all the way. The path is absolute
-    /// and has no links in it, no `.`, `..` and doubled slashes.
+    /// The type of the remote file system that `path` is on or crosses. `None`: the path is entirely local. The path is
+    /// absolute and contains no symbolic links, no `.` or `..`, and no repeated slashes.
     pub fn remote(&self, path: &[u8]) -> Option<&str> {
         let inside = |remote: &&Remote| is_at_or_below(path, &remote.point);
         self.remote.iter().find(inside).map(|remote| remote.kind.as_str())
@@ -141,29 +141,29 @@ impl Mounts {
         !self.remote.is_empty()
     }
 
-    /// Whether lxcfs stands behind `path`: what it says is the container's, not the kernel's.
+    /// Whether `path` is provided by lxcfs and therefore describes the container, not the machine.
     pub fn is_lxcfs(&self, path: &str) -> bool {
         self.lxcfs.iter().any(|point| is_at_or_below(path.as_bytes(), point))
     }
 
-    /// Takes what other mounts say as well.
+    /// Adds the mounts of another table.
     pub fn append(&mut self, mut more: Self) {
         self.remote.append(&mut more.remote);
         self.lxcfs.append(&mut more.lxcfs);
     }
 
-    /// Takes back that the file system around `path` is remote: it is known to answer.
+    /// Removes the mount that contains `path`, because it is known to respond.
     pub fn admit(&mut self, path: &[u8]) {
         self.remote.retain(|remote| !is_at_or_below(path, &remote.point));
     }
 }
 
-/// Whether `path` is `point` or lies below it.
+/// Whether `path` is `point` or below it.
 fn is_at_or_below(path: &[u8], point: &[u8]) -> bool {
     path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// `point` as seen from `below`, which ends in no slash; `None`: it is not below.
+/// `point` relative to `below`, which does not end in a slash. `None`: it is not below that directory.
 fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
     match point.strip_prefix(below)? {
         rest if rest.starts_with(b"/") => Some(rest),
@@ -171,8 +171,8 @@ fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
     }
 }
 
-/// What comes before and after ` - `, which ends the optional fields. (A general substring search would cost more to set up
-/// than a line takes to look through.)
+/// Splits a line at ` - `, which ends the optional fields. (Setting up a general substring search would cost more than
+/// scanning a line.)
 fn split_at_separator(line: &[u8]) -> Option<(&[u8], &[u8])> {
     memchr_iter(b'-', line).find_map(|at| {
         let (before, after) = line.split_at_checked(at)?;

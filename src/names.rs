@@ -1,33 +1,33 @@
-//! The fixed names that packagers, operators, PyPNM and uvicorn rely on, each once.
+//! The fixed names that packagers, operators, PyPNM and uvicorn rely on. Each is defined only here.
 
-/// The drop-in's name in `<unit>.d`. The number is low, so an operator's `override.conf` and any 20-…99- file win.
+/// The name of the drop-in in `<unit>.d`. Because of its low number, an operator's `override.conf` takes precedence.
 pub const DROP_IN: &str = "10-pypnm-sizing.conf";
-/// Where the helper writes the file that PyPNM reads, `<unit>.env`: PyPNM takes no number from its environment.
+/// The directory of the profile files, `<unit>.env`. PyPNM reads its numbers from a file, not from its environment.
 pub const RUNTIME_DIRECTORY: &str = "/run/pypnm-sizing";
-/// The helper, as packaged.
+/// The path of the packaged helper.
 pub const HELPER: &str = "/usr/bin/pypnm-sizing";
 
 /// PyPNM: whole CPUs.
 pub const CPU_COUNT: &str = "PYPNM_SERVE_CPU_COUNT";
-/// PyPNM: GiB, with two decimals at most.
+/// PyPNM: GiB, with at most two decimal places.
 pub const TOTAL_MEMORY_GIB: &str = "PYPNM_SERVE_TOTAL_MEMORY_GIB";
 /// PyPNM: workers to start.
 pub const WORKERS: &str = "PYPNM_SERVE_WORKERS";
 /// PyPNM: requests after which a worker is recycled; 0: never.
 pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
-/// PyPNM, in its environment: the path of the profile file.
+/// PyPNM: the path of the profile file. Unlike the others, this is read from the environment.
 pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
-/// The keys of PyPNM's profile file, in its order.
+/// The keys of PyPNM's profile file, in the order in which PyPNM writes them.
 pub const PROFILE_KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
 
-/// uvicorn: workers to start; wins over [`WEB_CONCURRENCY`].
+/// uvicorn: workers to start; takes precedence over [`WEB_CONCURRENCY`].
 pub const UVICORN_WORKERS: &str = "UVICORN_WORKERS";
 /// uvicorn: requests after which a worker is recycled.
 pub const UVICORN_LIMIT_MAX_REQUESTS: &str = "UVICORN_LIMIT_MAX_REQUESTS";
-/// uvicorn, and many other servers: workers to start. Never set by the drop-in, but often by hand.
+/// uvicorn and many other servers: workers to start. The drop-in never sets it, but operators often do.
 pub const WEB_CONCURRENCY: &str = "WEB_CONCURRENCY";
 
-/// What the drop-in sets in the service's environment.
+/// The variables that the drop-in sets in the environment of the service.
 pub const VARIABLES: [&str; 7] = [
     CPU_COUNT,
     TOTAL_MEMORY_GIB,
@@ -38,7 +38,9 @@ pub const VARIABLES: [&str; 7] = [
     ENV_FILE,
 ];
 
-/// The flag of PyPNM and of uvicorn for the workers; it wins over files and variables.
+/// The flag of PyPNM and uvicorn for the number of workers; it takes precedence over files and variables.
 pub const WORKERS_FLAG: &str = "--workers";
-/// The same for the recycle limit.
+/// The flag of PyPNM and uvicorn for the recycle limit.
 pub const LIMIT_MAX_REQUESTS_FLAG: &str = "--limit-max-requests";
+/// The flag of PyPNM and uvicorn for the TCP port.
+pub const PORT_FLAG: &str = "--port";

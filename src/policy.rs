@@ -1,32 +1,32 @@
-//! The guide ("PyPNM Worker Sizing") as a pure function: capacity in, profile out.
+//! PyPNM's guide "PyPNM Worker Sizing" as a pure function from capacity to profile.
 //!
-//! Workers are the lower of a CPU target and a memory target, at least 1:
+//! The number of workers is the lower of a CPU target and a memory target, and at least 1:
 //!
-//! | RAM                | workers at most        | | recycle limit                       |      |
+//! | RAM                | maximum workers        | | recycle limit                       |      |
 //! |--------------------|------------------------|-|-------------------------------------|------|
 //! | under 6 GB         | 1                      | | under 6 GB                          | 1000 |
 //! | 6 to 12 GB         | 2                      | | under 12 GB with 1 or 2 CPUs        | 1000 |
 //! | 12 to 24 GB        | 4                      | | when investigating memory creep     | 1000 |
-//! | 24 GB and above    | 8, and 4 by default    | | else                                | 2000 |
+//! | 24 GB and above    | 8, but 4 by default    | | otherwise                           | 2000 |
 //!
 //! | CPUs               | min(MaxWorkers, CPUs); MaxWorkers is 4 until concurrency is proven   ||||
 //!
-//! A GB is 10⁹ bytes, as the guide writes it, so a machine sold with 6 GB is a 6 GB machine.
+//! As in the guide, a GB is 10⁹ bytes, so a machine sold with 6 GB is a 6 GB machine.
 
 use crate::parse::quantity::GB;
 
-/// What an idle worker of PyPNM 1.6 takes at least, in bytes (its proportional share with seven others). Nothing is sized by
-/// it; an operator's `Workers=` that does not even fit idle is reported.
+/// The minimum memory of an idle worker of PyPNM 1.6, in bytes (its PSS among eight workers). Not used for sizing, only to
+/// report an operator's `Workers=` that does not fit even if all workers are idle.
 pub const IDLE_WORKER: u64 = 170 << 20;
 
-/// Below this a system is small: one worker, recycled early.
+/// A system with less memory is small: one worker, recycled early.
 const SMALL: u64 = 6 * GB;
-/// Below this a system with one or two CPUs is small.
+/// A system with less memory and one or two CPUs is small.
 const MEDIUM: u64 = 12 * GB;
-/// From here on the guide allows more than 4 workers, once concurrency is proven.
+/// With at least this much memory, the guide allows more than 4 workers once concurrency is proven.
 const LARGE: u64 = 24 * GB;
 
-/// The guide's memory guardrails, rising.
+/// The guide's memory guardrails, in ascending order.
 pub const GUARDRAILS: [Guardrail; 4] = [
     Guardrail { from: 0, below: Some(SMALL), workers: 1, guide: "under 6 GB RAM: default to 1 worker" },
     Guardrail {
@@ -48,40 +48,40 @@ pub const GUARDRAILS: [Guardrail; 4] = [
         guide: "above 24 GB RAM: allow 4, and only go higher when concurrency testing justifies it",
     },
 ];
-/// The most workers that any memory allows.
+/// The maximum number of workers for any amount of memory.
 pub const MOST_WORKERS: u32 = 8;
 /// `workers = min(4, cpu_count)`.
 pub const DEFAULT_MAX_WORKERS: u32 = 4;
-/// "as the default recycle safety valve".
+/// The guide: "as the default recycle safety valve".
 pub const RECYCLE_DEFAULT: u32 = 2000;
-/// "on smaller systems or when investigating memory creep".
+/// The guide: "on smaller systems or when investigating memory creep".
 pub const RECYCLE_SMALL: u32 = 1000;
 
-/// One step of the guide's memory rule.
+/// A step of the guide's memory rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guardrail {
-    /// Bytes from which it applies.
+    /// The lower bound of memory, in bytes.
     pub from: u64,
-    /// Bytes below which it applies; `None`: there is no further step.
+    /// The upper bound, exclusive, in bytes. `None`: this is the last step.
     pub below: Option<u64>,
-    /// Workers at most.
+    /// The maximum number of workers.
     pub workers: u32,
-    /// The guide's own words.
+    /// The wording of the guide.
     pub guide: &'static str,
 }
 
-/// What the operator says about the policy.
+/// The operator's settings for the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySettings {
-    /// The operator's own number of workers; at least 1.
+    /// A fixed number of workers; at least 1.
     pub workers: Option<u32>,
-    /// The operator's own recycle limit; 0: never.
+    /// A fixed recycle limit; 0: never.
     pub limit_max_requests: Option<u32>,
-    /// The cap of the CPU target; above 4 it says that concurrency is proven. At least 1.
+    /// The maximum of the CPU target; at least 1. A value above 4 states that concurrency is proven.
     pub max_workers: u32,
-    /// Bytes that one worker needs; at least 1.
+    /// The memory that a worker needs, in bytes; at least 1.
     pub memory_per_worker: Option<u64>,
-    /// Memory creep is being investigated.
+    /// Whether memory creep is being investigated.
     pub investigate_memory_creep: bool,
 }
 
@@ -97,14 +97,14 @@ impl Default for PolicySettings {
     }
 }
 
-/// What decided the number of workers.
+/// The step that determined the number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkersStep {
-    /// The operator.
+    /// The operator set it.
     Operator,
-    /// The CPUs are fewer than all other targets.
+    /// The number of CPUs is the lowest target.
     Cpus,
-    /// `MaxWorkers` is below what CPUs and memory would allow.
+    /// `MaxWorkers=` is below what CPUs and memory would allow.
     MaxWorkers,
     /// The guide's memory guardrail.
     Memory,
@@ -112,52 +112,53 @@ pub enum WorkersStep {
     MemoryPerWorker,
 }
 
-/// What decided the recycle limit.
+/// The step that determined the recycle limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitStep {
-    /// The operator.
+    /// The operator set it.
     Operator,
     /// Memory creep is being investigated.
     MemoryCreep,
-    /// A smaller system: under 6 GB, or under 12 GB with 1 or 2 CPUs.
+    /// The system is small: less than 6 GB, or less than 12 GB with 1 or 2 CPUs.
     SmallSystem,
     /// The default.
     Default,
 }
 
-/// The profile, with the steps that led to it.
+/// A profile, with the steps that led to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// Workers to start; at least 1.
+    /// The number of workers to start; at least 1.
     pub workers: u32,
-    /// What decided it.
+    /// What determined it.
     pub workers_step: WorkersStep,
-    /// Requests after which a worker is recycled; 0: never.
+    /// The number of requests after which a worker is recycled; 0: never.
     pub limit_max_requests: u32,
-    /// What decided it.
+    /// What determined it.
     pub limit_step: LimitStep,
-    /// min(MaxWorkers, whole CPUs).
+    /// The CPU target: min(MaxWorkers, whole CPUs).
     pub cpu_target: u32,
-    /// The guide's guardrail for this memory.
+    /// The guardrail for the memory; its `workers` are the memory target.
     pub guardrail: Guardrail,
-    /// Memory / `MemoryPerWorker=`, at least 1, where that is set.
+    /// Memory divided by `MemoryPerWorker=`, at least 1, if that is set.
     pub per_worker_target: Option<u32>,
 }
 
 impl Profile {
-    /// The workers that CPUs and memory give: the lower of all targets, whatever the operator sets.
+    /// The number of workers from CPUs and memory: the lowest of all targets, regardless of the operator's `Workers=`.
     pub fn lowest_target(&self) -> u32 {
         self.cpu_target.min(self.guardrail.workers).min(self.per_worker_target.unwrap_or(u32::MAX))
     }
 }
 
-/// The guardrail for this many bytes of RAM.
+/// The guardrail for this amount of memory, in bytes.
 fn guardrail(memory: u64) -> Guardrail {
     let [first, ..] = GUARDRAILS;
     GUARDRAILS.into_iter().rev().find(|guardrail| memory >= guardrail.from).unwrap_or(first)
 }
 
-/// The guide. `cpus` are whole CPUs, `memory` is in bytes; 0 of either is the most careful reading.
+/// The worker rule of the guide. `cpus` is the number of whole CPUs, and `memory` is in bytes. A value of 0 means that
+/// nothing is known, and leads to the minimum.
 pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
     let cpu_target = cpus.min(settings.max_workers).max(1);

@@ -1,5 +1,5 @@
-//! What went wrong with an input, as data: the file, the line, the key, what was expected, and what happens
-//! instead. A problem never ends a run; who prints it is decided elsewhere (the kernel log, stderr, `explain`).
+//! Problems with inputs as data: the file, the line, the key, what was expected, and what happens instead. A problem never
+//! ends a run. Callers decide where to report it (the kernel log, stderr, `explain`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,22 +10,22 @@ use crate::parse::quantity::Gib;
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
-/// The name of a file, shared by all that it sets.
+/// The name of a file, shared by all settings in it.
 pub type FileName = Rc<str>;
 
-/// Where a value stands.
+/// The place where a value is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// The file, or what stands for one (`the command line`).
+    /// The file, or the name of another source (`command line`).
     pub file: FileName,
-    /// The line, from 1; 0 where the file is one value.
+    /// The line, from 1; 0 if the file is a single value.
     pub line: u32,
-    /// The key in it; empty where the file is one value.
+    /// The key; empty if the file is a single value.
     pub key: Cow<'static, str>,
 }
 
 impl Source {
-    /// A file that is one value.
+    /// A file that is a single value.
     pub fn file(file: impl Into<FileName>) -> Self {
         Self { file: file.into(), line: 0, key: Cow::Borrowed("") }
     }
@@ -35,13 +35,13 @@ impl Source {
         Self { file: file.into(), line, key: key.into() }
     }
 
-    /// The file and the line: `file:line`, or the file where it is one value.
+    /// `file:line`, or only the file if it is a single value.
     pub fn place(&self) -> String {
         if self.line == 0 { self.file.to_string() } else { format!("{}:{}", self.file, self.line) }
     }
 }
 
-/// A value, and where it is set.
+/// A value and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The value.
@@ -50,7 +50,7 @@ pub struct Sourced<T> {
     pub source: Source,
 }
 
-/// `file:line: key`, without what is absent.
+/// `file:line: key`, without the parts that are absent.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Printable(&self.file))?;
@@ -64,14 +64,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// A problem with one input.
+/// A problem with an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
     pub source: Source,
     /// What is wrong.
     pub kind: ProblemKind,
-    /// What is done about it.
+    /// What happens instead.
     pub consequence: Cow<'static, str>,
 }
 
@@ -82,48 +82,48 @@ pub enum ProblemKind {
     Unreadable(ReadError),
     /// The file has no such entry.
     Absent,
-    /// A value is not what it should be.
+    /// A value is invalid.
     BadValue {
-        /// As it stands there, shortened.
+        /// The value, shortened if it is long.
         value: String,
-        /// What it should be.
+        /// What was expected.
         expected: &'static str,
     },
-    /// A valid value that the machine cannot meet.
+    /// A valid value that the machine cannot satisfy.
     Excessive {
         /// The value.
         value: String,
-        /// What there is.
+        /// What is available.
         available: String,
     },
-    /// No such key, and perhaps the one that was meant.
+    /// An unknown key, with a suggestion if there is a similar one.
     UnknownKey {
-        /// The nearest key there is.
+        /// The most similar key.
         nearest: Option<&'static str>,
     },
-    /// No such section.
+    /// An unknown section.
     UnknownSection {
-        /// What sections there are.
+        /// The sections that are valid.
         expected: &'static str,
     },
-    /// A line that says nothing.
+    /// A line that cannot be parsed.
     Syntax(Fault),
-    /// The file's name is none that a configuration file may have.
+    /// The file name is not valid for a configuration file.
     BadName {
         /// Why not.
         reason: &'static str,
     },
-    /// Memory that is plugged in and not in use.
+    /// Memory that is installed but offline.
     OfflineMemory {
-        /// How much, in bytes.
+        /// The amount, in bytes.
         bytes: u64,
     },
-    /// So many faults before this line that the file can't be what it should be.
+    /// There were so many errors before this line that the rest of the file is skipped.
     TooManyFaults,
 }
 
 impl ProblemKind {
-    /// A bad value; a long or binary one is shortened and made printable.
+    /// An invalid value. It is shortened and made printable.
     pub fn bad_value(value: &str, expected: &'static str) -> Self {
         let mut shown: String =
             value.chars().take(40).map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect();
@@ -135,7 +135,7 @@ impl ProblemKind {
 }
 
 impl Problem {
-    /// A bad value, as [`ProblemKind::bad_value`].
+    /// An invalid value, see [`ProblemKind::bad_value`].
     pub fn bad_value(
         source: Source,
         value: &str,
@@ -165,7 +165,7 @@ impl fmt::Display for Problem {
         write!(f, "{}: ", self.source)?;
         match &self.kind {
             ProblemKind::Unreadable(error) => write!(f, "{error}")?,
-            ProblemKind::Absent => f.write_str("not there")?,
+            ProblemKind::Absent => f.write_str("missing")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
             ProblemKind::Excessive { value, available } => {
                 write!(f, "{value}, but only {available} available")?;
@@ -178,7 +178,7 @@ impl fmt::Display for Problem {
             ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
             ProblemKind::BadName { reason } => f.write_str(reason)?,
             ProblemKind::OfflineMemory { bytes } => write!(f, "{} GiB of memory is offline", Gib(*bytes))?,
-            ProblemKind::TooManyFaults => f.write_str("too many faults above")?,
+            ProblemKind::TooManyFaults => f.write_str("too many errors above")?,
         }
         write!(f, "; {}", self.consequence)
     }

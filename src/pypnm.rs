@@ -1,7 +1,7 @@
-//! PyPNM's own table and its profile file, as data: `pypnm/support/worker_profile.py` of pypnm-docsis 1.6.4.0, pure.
+//! PyPNM's own sizing and its parser of profile files (`pypnm/support/worker_profile.py` of pypnm-docsis 1.6.4.0). Pure.
 //!
-//! Nothing here decides anything. `explain` says where PyPNM, left alone, would have decided otherwise, and `check`
-//! what PyPNM makes of the file that it was given; `tests/pypnm` runs both against the real package.
+//! Nothing here affects the profile: `explain` shows how PyPNM's own sizing would differ, and `check` how PyPNM interprets
+//! the profile file that it was given. `tests/pypnm` compares both with the real package.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ pub use crate::names::{
     CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS as KEYS, TOTAL_MEMORY_GIB, WORKERS,
 };
 
-/// Where Python's `splitlines()` ends a line.
+/// The characters that end a line for Python's `str.splitlines()`.
 const LINE_ENDS: [char; 10] =
     ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
 
 /// The two numbers that PyPNM starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
-    /// Workers.
+    /// The number of workers.
     pub workers: i64,
-    /// Requests after which a worker is recycled; 0: never.
+    /// The number of requests after which a worker is recycled; 0: never.
     pub limit_max_requests: i64,
 }
 
-/// What PyPNM takes for itself on a machine with so many CPUs online and so many bytes of memory
-/// (`build_worker_profile()`). Its guardrails are in GiB (2³⁰), the guide's in GB; it sees no cgroup and no affinity.
+/// PyPNM's own sizing (`build_worker_profile()`) for a number of online CPUs and an amount of memory in bytes. Its
+/// guardrails are in GiB (2³⁰ bytes), while those of the guide are in GB. It ignores cgroups and affinity.
 pub fn default_numbers(cpus: u64, memory: u64) -> Numbers {
     let cpu_target = cpus.clamp(1, 4);
     let memory_target = match memory {
@@ -41,18 +41,18 @@ pub fn default_numbers(cpus: u64, memory: u64) -> Numbers {
     Numbers { workers: i64::try_from(cpu_target.min(memory_target)).unwrap_or(1), limit_max_requests }
 }
 
-/// What PyPNM makes of a profile file (`load_seeded_profile()`).
+/// How PyPNM interprets a profile file (`load_seeded_profile()`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProfileFile {
-    /// It takes the two numbers.
+    /// It uses these numbers.
     Taken(Numbers),
-    /// It passes over the whole file for want of this key, and sizes itself.
+    /// It ignores the whole file because this key is missing, and sizes itself.
     Ignored(&'static str),
-    /// It ends with a traceback over this key's value.
+    /// It exits with a traceback because of the value of this key.
     Crashes(&'static str, String),
 }
 
-/// The keys and values of a profile file (`parse_env_file()`): the last of a key counts.
+/// The keys and values of a profile file (`parse_env_file()`). If a key is repeated, the last value is used.
 pub fn profile_values(text: &str) -> BTreeMap<&str, &str> {
     let lines = text.split(LINE_ENDS).map(str::trim).filter(|line| !line.starts_with('#'));
     let pairs = lines.filter_map(|line| line.split_once('='));
@@ -63,7 +63,7 @@ pub fn profile_values(text: &str) -> BTreeMap<&str, &str> {
 pub fn read_profile_file(text: &str) -> ProfileFile {
     let values = profile_values(text);
     let value = |key| values.get(key).copied().unwrap_or_default();
-    // PyPNM's order: a bad value ends it before a missing key could.
+    // In PyPNM's order: it checks the values before it looks for missing keys.
     let mut numbers = [0, 0];
     for (number, key) in numbers.iter_mut().zip([WORKERS, LIMIT_MAX_REQUESTS]) {
         match integer(value(key)) {
@@ -86,7 +86,7 @@ pub fn read_profile_file(text: &str) -> ProfileFile {
     }
 }
 
-/// Python's `int()`: a sign, digits, single underscores between them.
+/// Python's `int()`: an optional sign and digits, with single underscores allowed between digits.
 pub fn integer(text: &str) -> Option<i64> {
     without_underscores(text)?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! The reasons for a profile, in a few words for a person: the drop-in's comments and the helper's answers share them.
-//! Nothing here decides anything.
+//! The reasons for a profile as short texts, for the comments in the drop-in and the output of the helper. They describe
+//! what the other modules have determined.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use crate::policy::{Guardrail, LimitStep, WorkersStep};
 use crate::problem::Source;
 use crate::sizing::SizedUnit;
 
-/// Where the CPUs come from: the tightest limit, and what was taken off it.
+/// The tightest limit of CPUs, and what was subtracted from it.
 pub fn cpu_reason(unit: &SizedUnit) -> String {
     available_reason(unit, unit.capacity.cpu, &|milli| Cpus(milli).to_string())
 }
 
-/// Where the memory comes from: the tightest limit, and what was taken off it.
+/// The tightest limit of memory, and what was subtracted from it.
 pub fn memory_reason(unit: &SizedUnit) -> String {
     available_reason(unit, unit.capacity.memory, &|bytes| format!("{} GiB", Gib(bytes)))
 }
@@ -29,7 +29,7 @@ fn available_reason(unit: &SizedUnit, available: Available, written: &dyn Fn(u64
     };
     let reserved = match available.reserved {
         0 => String::new(),
-        amount => format!(", less {} reserved", written(amount)),
+        amount => format!(", minus {} reserved", written(amount)),
     };
     format!("{}{shared}{reserved}", one_line(limit.source.to_string()))
 }
@@ -91,7 +91,7 @@ fn guardrail_reason(guardrail: Guardrail) -> String {
     }
 }
 
-/// Text for a comment: a single line that does not continue on the next.
+/// Makes text suitable for a comment in a unit file: a single line without a continuation.
 pub fn one_line(text: String) -> String {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
         return text;

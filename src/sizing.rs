@@ -1,4 +1,4 @@
-//! The one way from the files to the profile, for the generator and for every verb of the helper.
+//! Connects the steps from the files to the profile, for the generator and for every verb of the helper.
 
 use std::collections::BTreeMap;
 
@@ -21,19 +21,19 @@ use crate::units::{self, Index, name::parent_slice};
 /// What to size, and for which machine.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// Where files are read from.
+    /// The root below which files are read.
     pub root: &'a Root,
-    /// Where /proc and /sys are read from, where that is elsewhere: `root` is then a container's, seen from its host.
+    /// The root for /proc and /sys, if that is a different one: `root` is then that of a container, seen from its host.
     pub kernel: Option<&'a Root>,
-    /// systemd's word for where it runs (`SYSTEMD_VIRTUALIZATION`), where the caller has it.
+    /// The value of `SYSTEMD_VIRTUALIZATION`, if the caller has it.
     pub virtualization: Option<&'a str>,
-    /// Another machine to try.
+    /// A hypothetical machine to size for.
     pub hypothetical: Hypothetical,
-    /// One more unit to size, as if `Units=` named it.
+    /// An additional unit to size, as if `Units=` listed it.
     pub extra_unit: Option<&'a str>,
-    /// A process that is the service or becomes it: the limits of its own cgroup and affinity count as well.
+    /// A process that is the service or will execute it: the limits of its cgroup and its affinity apply as well.
     pub process: Option<Process>,
-    /// Limits of that process that are known from elsewhere, such as from the running systemd.
+    /// Limits of that process from another source, such as the running systemd.
     pub loaded: Vec<Limit>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Another machine to try: a value given here replaces every limit that was found of the host and its container.
+/// A hypothetical machine. A value given here replaces all limits of that resource found on the host and its container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hypothetical {
     /// Milli-CPUs, and the flag that gave them.
@@ -61,44 +61,44 @@ pub struct Hypothetical {
     pub memory: Option<(u64, &'static str)>,
 }
 
-/// Everything that was found out, in the order in which it was.
+/// The result: all inputs and what was derived from them, in that order.
 #[derive(Debug)]
 pub struct Sizing {
-    /// What the kernel command line said, and where.
+    /// The value of `pypnm.sizing=` on the kernel command line, and the file that contains it.
     pub kernel_switch: Option<(bool, &'static str)>,
     /// The operator's configuration.
     pub config: Config,
-    /// The machine itself, without a container's or a unit's limits.
+    /// The machine itself, without the limits of containers and units. Empty if sizing is turned off.
     pub host: Host,
     /// The units, each with its profile.
     pub units: Vec<SizedUnit>,
-    /// What was wrong with the inputs.
+    /// Problems with the inputs.
     pub problems: Vec<Problem>,
 }
 
-/// One unit and how its profile came about.
+/// A unit, its profile, and everything that the profile was derived from.
 #[derive(Debug)]
 pub struct SizedUnit {
     /// Its name.
     pub name: String,
-    /// The configuration that holds for it.
+    /// The configuration that applies to it.
     pub config: UnitConfig,
-    /// Its unit files; `None` where its name is none of a service.
+    /// Its unit files. `None`: its name is not that of a service.
     pub definition: Option<units::Unit>,
-    /// The slices around it, from the outermost.
+    /// The slices that it is in, from the outermost.
     pub slices: Vec<String>,
-    /// What others set instead of the drop-in.
+    /// The settings that override the drop-in.
     pub overrides: Overrides,
-    /// Every limit found, from the outside in.
+    /// All limits, from the outermost.
     pub limits: Vec<Limit>,
-    /// Their minimum.
+    /// The minimum of these limits.
     pub capacity: Capacity,
-    /// What the guide makes of it.
+    /// The profile that the guide derives from the capacity.
     pub profile: Profile,
 }
 
 impl Sizing {
-    /// Whether the operator wants units sized at this boot.
+    /// Whether sizing is enabled, at this boot and in the configuration.
     pub fn is_enabled(&self) -> bool {
         self.kernel_switch.is_none_or(|(on, _)| on) && self.config.is_enabled()
     }
@@ -120,7 +120,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
     let problems = &mut sizing.problems;
     let host = host::read(kernel, problems);
     let container = cgroup::read(kernel, problems);
-    // What percentages are of, as for systemd (`physical_memory()`).
+    // Percentages refer to this amount, as in systemd (`physical_memory()`).
     let physical_memory = match (request.hypothetical.memory, host.memory_total, container.root_memory) {
         (Some((bytes, _)), _, _) => Some(bytes),
         (None, Some(total), Some(limit)) => Some(total.min(limit)),
@@ -137,7 +137,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
     sizing.host = host;
 
     let mut names = sizing.config.units();
-    // A process that is one service does not share with a default that nobody asked for.
+    // A process that is the service does not share the machine with the default unit if that is not configured.
     if request.process.is_some() && request.extra_unit.is_some() && !sizing.config.names_units() {
         names.clear();
     }
@@ -171,7 +171,8 @@ pub fn size(request: &Request<'_>) -> Sizing {
     sizing
 }
 
-/// Adds the limits of one process to the machine's. In a container of its own its cgroup is PID 1's: each file counts once.
+/// Adds the limits of a process to those of the machine. In its own container, its cgroup is that of PID 1, so each file is
+/// used only once.
 fn add_process(root: &Root, process: Process, machine: &mut Vec<Limit>, problems: &mut Vec<Problem>) {
     let mut more = Vec::new();
     let mut limits = process::read(root, process, &mut more);
@@ -181,17 +182,16 @@ fn add_process(root: &Root, process: Process, machine: &mut Vec<Limit>, problems
     problems.append(&mut more);
 }
 
-/// Every limit of a service, from the outside in.
+/// All limits of a service, from the outermost.
 fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices) -> Vec<Limit> {
-    // Where the kernel's own word on the CPUs of the container can be seen, PID 1's affinity only says what processes
-    // inherit, and a service's `CPUAffinity=` replaces it; where not, the affinity may be all that shows of a cpuset
-    // further out, and both count.
+    // If the cpuset of the container is visible, PID 1's affinity is only what processes inherit, and `CPUAffinity=` of a
+    // service replaces it. Otherwise the affinity may be the only trace of a cpuset further out, so both apply.
     let is_cpuset =
         |limit: &Limit| limit.scope == Scope::Container && matches!(limit.amount, Amount::Cpus(_));
     let inherits = !service.replaces_affinity || !machine.iter().any(is_cpuset);
     let mut limits = Vec::with_capacity(machine.len() + service.limits.len());
     for limit in machine.iter().filter(|limit| inherits || limit.scope != Scope::Inherited) {
-        // The process's own belong to it alone.
+        // Limits of the process itself are not shared.
         let shared_by = if limit.scope == Scope::Process { limit.shared_by } else { sharing };
         limits.push(Limit { shared_by, ..limit.clone() });
     }
@@ -233,14 +233,14 @@ fn sized(
     }
 }
 
-/// Reports what the operator asks for and this machine cannot meet: it counts all the same.
+/// Reports settings of the operator that the machine cannot satisfy. They are applied nevertheless.
 fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, problems: &mut Vec<Problem>) {
     let mut report = |source: &Source, value: String, available: String, consequence: &'static str| {
         let kind = ProblemKind::Excessive { value, available };
         problems.push(Problem { source: source.clone(), kind, consequence: consequence.into() });
     };
     let Capacity { cpu, memory } = &unit.capacity;
-    // Where nothing is known, that has been reported.
+    // If nothing is known, that has already been reported.
     let exceeds = |reserve: u64, available: &Available| {
         let all = available.amount.saturating_add(available.reserved);
         (all > 0 && reserve / u64::from(sharing) > all).then_some(all)
@@ -249,19 +249,19 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
         && let Some(all) = exceeds(set.value, cpu)
     {
         let value = format!("{} CPUs", Cpus(set.value));
-        report(&set.source, value, format!("{} CPUs", Cpus(all)), "counting on 1 CPU");
+        report(&set.source, value, format!("{} CPUs", Cpus(all)), "assuming 1 CPU");
     }
     if let Some(set) = &unit.config.reserve_memory {
         let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));
         if let Some(all) = exceeds(reserve, memory) {
-            report(&set.source, gib(reserve), gib(all), "taking the safest low-memory baseline");
+            report(&set.source, gib(reserve), gib(all), "assuming minimal memory");
         }
     }
     if let Some(Sourced { value: Some(workers), source }) = &unit.config.workers {
         let needed = u64::from(*workers).saturating_mul(IDLE_WORKER);
         if memory.amount > 0 && needed > memory.amount {
             let value = format!("{workers} workers take {} when idle", gib(needed));
-            report(source, value, gib(memory.amount), "they are started all the same");
+            report(source, value, gib(memory.amount), "they are started anyway");
         }
     }
 }
@@ -270,22 +270,22 @@ fn gib(bytes: u64) -> String {
     format!("{} GiB", Gib(bytes))
 }
 
-/// What the unit files say of one service.
+/// A service as its unit files define it.
 #[derive(Default)]
 struct Service {
     definition: Option<units::Unit>,
     overrides: Overrides,
-    /// From the outermost to its own.
+    /// From the outermost to the one that contains the service.
     slices: Vec<String>,
     limits: Vec<Limit>,
-    /// It has an affinity of its own.
+    /// Whether it sets its own affinity.
     replaces_affinity: bool,
 }
 
-/// Slices by name: how many of the services are in one, and its limits.
+/// Slices by name: the number of services in each, and its limits.
 type Slices = BTreeMap<String, (u32, Vec<Limit>)>;
 
-/// Reads the unit files of services and of the slices around them; a slice of several is read once.
+/// Reads the unit files of services and of the slices that they are in. A slice of several services is read once.
 struct ServiceReader<'a> {
     root: &'a Root,
     index: Index<'a>,
@@ -295,7 +295,7 @@ struct ServiceReader<'a> {
 }
 
 impl ServiceReader<'_> {
-    /// Empty where `name` is none of a service.
+    /// Empty if `name` is not that of a service.
     fn read(&mut self, name: &str, config: &UnitConfig, problems: &mut Vec<Problem>) -> Service {
         let Some(unit) = self.index.load(name, problems) else {
             return Service::default();
@@ -317,7 +317,7 @@ impl ServiceReader<'_> {
         }
     }
 
-    /// The slice and all above it, from the outermost.
+    /// The slice and all its parents, from the outermost.
     fn slices_around(&mut self, innermost: Option<&str>, problems: &mut Vec<Problem>) -> Vec<String> {
         let mut around = Vec::new();
         let mut next = innermost.map(str::to_owned);
@@ -338,7 +338,7 @@ impl ServiceReader<'_> {
     }
 }
 
-/// The machine's limits, with the ones of a machine to try in their place.
+/// The machine's limits, with those of the hypothetical machine in their place.
 fn replaced(mut limits: Vec<Limit>, hypothetical: &Hypothetical) -> Vec<Limit> {
     let mut put = |amount: Amount, flag: &'static str| {
         let limit =

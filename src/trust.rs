@@ -1,9 +1,9 @@
-//! Whose word counts. Pure: owners and modes in, a verdict out; [`crate::root`] looks at each step of a path.
+//! Whether a file is trusted, from the owners and modes along its path. Pure; [`crate::root`] follows the path.
 //!
-//! What leads root (configuration, and whatever else decides what a program of root's does) counts only where nobody but
-//! root can have written it: every directory and every link on the way, and the file itself, belongs to root or to the
-//! user that the program runs as, and neither its group nor others may write to it. An ACL that lets somebody write shows
-//! in the group's bits, so it is seen as well.
+//! Files that influence what root does, such as the configuration, are used only if nobody but root can have written them:
+//! every directory and symbolic link along the path, and the file itself, is owned by root or by the user that the program
+//! runs as, and neither the group nor others have write permission. Write permission granted by an ACL is visible in the
+//! group bits, so it is detected as well.
 
 use std::fmt;
 
@@ -11,34 +11,34 @@ use rustix::fs::FileType;
 
 use crate::parse::printable::Printable;
 
-/// Anybody but the owner may write: the group, or others.
+/// Write permission of the group and of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
-/// Nix's store is its builders' group's to write and sticky (1775): they can add to it, but what is root's in it stays.
-/// All of NixOS's /etc leads there.
+/// The Nix store is sticky and writable by the group of its builders (1775): they can add to it, but cannot replace what is
+/// owned by root. On NixOS, all of /etc leads there.
 const NIX_STORE: &[u8] = b"/nix/store";
 
-/// One step of a path.
+/// A component of a path.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// All of the path up to and with this step.
+    /// The path up to and including this component.
     pub path: &'a [u8],
-    /// `st_mode`, the type included.
+    /// `st_mode`, including the file type.
     pub mode: u32,
     /// `st_uid`
     pub owner: u32,
 }
 
-/// A step that somebody else could have written.
+/// A path component that another user could have written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted {
-    /// The step: a directory, a link or the file itself.
+    /// The component: a directory, a symbolic link or the file itself.
     pub path: String,
     /// Its owner.
     pub owner: u32,
-    /// Its permissions; 0777 for every link.
+    /// Its permissions; 0777 for symbolic links.
     pub mode: u32,
-    /// Whether its owner is what is wrong with it, else its mode.
+    /// Whether the owner is the reason; otherwise it is the mode.
     pub is_foreign: bool,
 }
 
@@ -46,19 +46,19 @@ impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, owner, mode, is_foreign } = self;
         if *is_foreign {
-            write!(f, "{path} belongs to user {owner}, who could use it to influence root")
+            write!(f, "{path} is owned by user {owner}, who could use it to influence root")
         } else {
             let who = if mode & 0o002 != 0 { "everybody" } else { "its group" };
-            write!(f, "{path} can be written by {who} (mode {mode:04o})")
+            write!(f, "{path} is writable by {who} (mode {mode:04o})")
         }
     }
 }
 
 impl Step<'_> {
-    /// `Err`: somebody other than root and `user` could have written it.
+    /// `Err`: a user other than root and `user` could have written it.
     ///
-    /// `sticky`: a sticky directory such as /tmp will do, where the next step is checked as well: what is root's in there
-    /// nobody else can replace.
+    /// `sticky`: accept sticky directories such as /tmp, provided that the next component is checked too: other users cannot
+    /// replace what root owns in them.
     pub fn check(&self, user: u32, sticky: bool) -> Result<(), Untrusted> {
         let is_foreign = self.owner != 0 && self.owner != user;
         let file_type = FileType::from_raw_mode(self.mode);
@@ -116,8 +116,8 @@ mod tests {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),
         };
-        assert_eq!(said(0o040_755, 997), "/run/x belongs to user 997, who could use it to influence root");
-        assert_eq!(said(0o042_775, 0), "/run/x can be written by its group (mode 2775)");
-        assert_eq!(said(0o041_777, 0), "/run/x can be written by everybody (mode 1777)");
+        assert_eq!(said(0o040_755, 997), "/run/x is owned by user 997, who could use it to influence root");
+        assert_eq!(said(0o042_775, 0), "/run/x is writable by its group (mode 2775)");
+        assert_eq!(said(0o041_777, 0), "/run/x is writable by everybody (mode 1777)");
     }
 }

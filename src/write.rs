@@ -186,8 +186,8 @@ impl Directory {
         replace_in(&self.descriptor, &self.path, name, mode, fill)
     }
 
-    /// `Err`: what is called `name` must not be replaced or removed: it is no regular file and no link, or it is in /dev,
-    /// whose links lead to devices.
+    /// `Err`: what is called `name` must not be replaced or removed: it is neither a regular file nor a symbolic link, or it is
+    /// in /dev, whose links lead to devices.
     fn check_replaceable(&self, name: &OsStr) -> Result<(), WriteError> {
         let there = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
         let is_other = there.is_ok_and(|stat| {
@@ -196,7 +196,7 @@ impl Directory {
         let here = rustix::fs::fstat(&self.descriptor).map(|stat| (stat.st_dev, stat.st_ino));
         let devices = rustix::fs::stat("/dev").map(|stat| (stat.st_dev, stat.st_ino));
         if is_other || (here.is_ok() && here == devices) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file; left as it is");
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file; left unchanged");
             return Err(failed("replace", &self.path.join(name), error));
         }
         Ok(())

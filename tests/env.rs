@@ -295,7 +295,7 @@ fn root_writes_where_another_user_may_write() {
     for to in ["theirs/link", "theirs/link/new", "theirs/absolute", "theirs/state/../link", "link-of-roots"] {
         let (status, said) = write(&format!("{to}/p.env"));
         assert!(
-            status == 2 && said.contains("user 12345") && said.contains("nothing is written"),
+            status == 2 && said.contains("user 12345") && said.contains("nothing was written"),
             "{to}: {said}"
         );
         // Nor is a file removed there where sizing is turned off.

@@ -252,7 +252,7 @@ fn pid_1_gets_a_line_in_the_kernels_log_where_something_is_amiss() {
     let blind = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host/meminfo-missing/root");
     let (kmsg, stderr) = called_by_pid_1(&blind, ": >/dev/kmsg");
     assert!(kmsg.starts_with("<4>pypnm-sizing-generator["), "{kmsg}");
-    assert!(kmsg.contains("]: /proc/meminfo: there is no such file; taking the safest"), "{kmsg}");
+    assert!(kmsg.contains("]: /proc/meminfo: there is no such file; assuming minimal memory"), "{kmsg}");
     assert_eq!(stderr, "");
 }
 

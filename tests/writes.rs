@@ -290,7 +290,10 @@ fn setup_writes_where_no_link_of_theirs_leads() {
         fs::set_permissions(machine.path(&format!("srv/v/bin/{program}")), Permissions::from_mode(0o755))
             .unwrap();
     }
-    let mounts = r#"mkdir -p /etc/systemd/system /usr/lib/systemd/system; mount --bind "$1/etc" /etc/systemd/system
+    // Where systemd cannot reload, nothing is kept.
+    machine.put("bin/systemctl", "#!/bin/sh\n");
+    fs::set_permissions(machine.path("bin/systemctl"), Permissions::from_mode(0o755)).unwrap();
+    let mounts = r#"PATH=$1/bin:$PATH; mkdir -p /etc/systemd/system /usr/lib/systemd/system; mount --bind "$1/etc" /etc/systemd/system
         mount --bind "$1/units" /usr/lib/systemd/system; mount --bind "$1/srv" /srv; "#;
     let setup = format!(r#"{mounts} "$P" setup /srv/v --port 8001 --write"#);
     let remove = format!(r#"{mounts} "$P" setup --remove"#);

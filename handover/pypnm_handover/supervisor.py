@@ -179,7 +179,7 @@ class Supervisor:
 
     @property
     def keeps_failing(self) -> bool:
-        """Whether new workers have died at their start as often as they may."""
+        """Whether as many new workers have died at startup as are tolerated."""
         return self._failures >= ATTEMPTS
 
     def decide(self) -> None:
@@ -196,7 +196,7 @@ class Supervisor:
             return
         serving, starting = self._in(State.SERVING), self._in(State.STARTING)
         if self.keeps_failing and not serving and not starting:
-            say(f"{self._failures} workers have died at their start, giving up")
+            say(f"{self._failures} workers have died at startup, giving up")
             self._status_at_end = STARTUP_FAILURE
             self.stop()
             self.status = None if self.workers else self._status_at_end

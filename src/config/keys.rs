@@ -1,20 +1,20 @@
-//! The keys of sizing.conf(5) that may be set for all units and for one: the table of them, and how their values are read
-//! and written.
+//! The table of the keys in sizing.conf(5) that may be set for all units or for a single one, with the parser and the
+//! formatter of each value.
 
 use crate::config::MOST_WORKERS;
 use crate::parse::boolean::boolean;
 use crate::parse::quantity::{Cpus, Gib, Size, decimal, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
-const SKIPPED: &str = "the key is skipped";
+const SKIPPED: &str = "the setting is ignored";
 const BOOLEAN: &str = "a boolean (yes or no)";
 const COUNT: &str = "a whole number from 1 to 1024";
 
-/// The table: field, key, default, type, reader, what is expected, writer.
+/// Each row: field, key, default, type, parser, what is expected, formatter.
 macro_rules! keys {
     ($($(#[$doc:meta])* $field:ident $key:literal = $default:literal: $type:ty,
         $read:expr, $expected:expr, $write:expr;)+) => {
-        /// What may be set for one unit, and in `[Sizing]` for all. `None`: not set.
+        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct UnitConfig {
             $($(#[$doc])* pub $field: Option<Sourced<$type>>,)+
@@ -24,7 +24,7 @@ macro_rules! keys {
         pub const KEYS: &[(&str, &str)] = &[$(($key, $default)),+];
 
         impl UnitConfig {
-            /// Takes one assignment; an empty value takes an earlier one back.
+            /// Applies an assignment. An empty value resets the key.
             pub(super) fn set(&mut self, key: &str, value: &str, source: Source, problems: &mut Vec<Problem>) {
                 match key {
                     $($key => assign(&mut self.$field, $read, $expected, value, source, problems),)+
@@ -37,13 +37,13 @@ macro_rules! keys {
                 }
             }
 
-            /// Key by key this one's, else the `general` one's.
+            /// These settings, and those of `general` for keys that are not set.
             #[must_use]
             pub(super) fn or(self, general: &Self) -> Self {
                 Self { $($field: self.$field.or_else(|| general.$field.clone()),)+ }
             }
 
-            /// The keys that are set, with their values as a person writes them.
+            /// The keys that are set, with their values as text.
             pub fn set_keys(&self) -> Vec<(&'static str, Sourced<String>)> {
                 let mut set = Vec::new();
                 $(if let Some(Sourced { value, source }) = &self.$field {
@@ -59,18 +59,18 @@ macro_rules! keys {
 keys! {
     /// Whether the unit is sized.
     enabled "Enabled" = "yes": bool, boolean, BOOLEAN, yes_no;
-    /// The operator's own number of workers; `auto` is `None` inside.
+    /// A fixed number of workers; the inner `None` is `auto`.
     workers "Workers" = "auto": Option<u32>, |text| auto_or(text, count), "a whole number from 1 to 1024, or auto", auto_or_number;
-    /// The operator's own recycle limit, 0: never; `auto` is `None` inside.
+    /// A fixed recycle limit, 0: never; the inner `None` is `auto`.
     limit_max_requests "LimitMaxRequests" = "auto": Option<u32>, |text| auto_or(text, decimal), "a whole number, or auto", auto_or_number;
-    /// The cap of the CPU target.
+    /// The maximum of the CPU target.
     max_workers "MaxWorkers" = "4": u32, count, COUNT, ToString::to_string;
-    /// Memory kept free for others.
+    /// Memory reserved for other services.
     reserve_memory "ReserveMemory" = "0": Size, memory_size,
         "a size (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000) or a percentage up to 100%", size_text;
-    /// Milli-CPUs kept free for others.
+    /// Milli-CPUs reserved for other services.
     reserve_cpus "ReserveCPUs" = "0": u64, milli_cpus, "a number of CPUs with at most three decimals", |milli| Cpus(*milli).to_string();
-    /// Bytes that one worker needs.
+    /// The memory that a worker needs, in bytes.
     memory_per_worker "MemoryPerWorker" = "": u64, bytes,
         "a size above 0 (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| gib(*bytes);
     /// Whether memory creep is being investigated.
@@ -99,7 +99,7 @@ fn count(text: &str) -> Option<u32> {
     decimal(text).filter(|n| (1..=MOST_WORKERS).contains(n))
 }
 
-// The outer one: whether it is a valid value.
+// The outer `Option` is `None` if the value is invalid.
 #[allow(clippy::option_option)]
 fn auto_or(text: &str, read: fn(&str) -> Option<u32>) -> Option<Option<u32>> {
     if text == "auto" { Some(None) } else { read(text).map(Some) }
@@ -112,7 +112,7 @@ fn bytes(text: &str) -> Option<u64> {
     }
 }
 
-// The table calls all writers with a reference.
+// The table calls all formatters with a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn yes_no(value: &bool) -> String {
     if *value { "yes" } else { "no" }.to_owned()
@@ -134,11 +134,11 @@ fn gib(bytes: u64) -> String {
     format!("{} GiB", Gib(bytes))
 }
 
-/// The known key that was probably meant.
+/// The known key that is most similar, if it was probably meant.
 fn nearest(key: &str) -> Option<&'static str> {
-    /// More letters than this are no slip of the keyboard.
+    /// A key with more wrong letters than this is probably not a typing error.
     const MOST_WRONG: usize = 3;
-    /// The time that it takes grows with the length.
+    /// Longer keys are not compared, because the time grows with the length.
     const LONGEST: usize = 64;
     if key.len() > LONGEST {
         return None;
@@ -203,7 +203,7 @@ mod tests {
         ] {
             let (set, problems) = set(key, value);
             assert_eq!((set.len(), problems.len()), (0, 1), "{key}={value}");
-            assert!(problems.iter().all(|p| p.contains("is not a") && p.ends_with("the key is skipped")));
+            assert!(problems.iter().all(|p| p.contains("is not a") && p.ends_with("the setting is ignored")));
         }
     }
 

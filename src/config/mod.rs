@@ -1,6 +1,7 @@
-//! The operator's configuration, sizing.conf(5): which files are read, in which order, and what their keys mean.
+//! The operator's configuration, sizing.conf(5): parses its files into settings for each unit.
 //!
-//! Which files count, and in which order, is [`crate::conf_files`]; what a key does to the profile is [`crate::policy`]'s.
+//! The order of files is determined in [`crate::conf_files`], and the effect of settings on the profile in
+//! [`crate::policy`].
 
 mod keys;
 
@@ -16,14 +17,14 @@ use crate::units::name::service_name;
 
 pub use keys::{KEYS, UnitConfig};
 
-/// Where the main file is, the strongest first.
+/// The main files, in order of precedence.
 const MAIN_FILES: [&str; 4] = [
     "/etc/pypnm/sizing.conf",
     "/run/pypnm/sizing.conf",
     "/usr/local/lib/pypnm/sizing.conf",
     "/usr/lib/pypnm/sizing.conf",
 ];
-/// The directories of its drop-ins, likewise.
+/// The directories of drop-ins, in order of precedence.
 const DIRECTORIES: [&str; 4] = [
     "/etc/pypnm/sizing.conf.d",
     "/run/pypnm/sizing.conf.d",
@@ -32,18 +33,18 @@ const DIRECTORIES: [&str; 4] = [
 ];
 /// The section for all units.
 const GENERAL: &str = "Sizing";
-/// The unit that is sized where nobody says otherwise.
+/// The unit that is sized by default.
 pub const DEFAULT_UNIT: &str = "pypnm.service";
-/// More units than this on one host are a mistake.
+/// The maximum number of units; more on one host are a mistake.
 const MOST_UNITS: usize = 64;
-/// More workers than this are a mistake (the kernel's CPUs end at 8192, PyPNM's use long before).
+/// The maximum number of workers; more are a mistake.
 pub const MOST_WORKERS: u32 = 1024;
-/// A file with more faults than this is no configuration file; nor are all of them read by anybody.
+/// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
 const MOST_FAULTS: usize = 50;
-const SKIPPED: &str = "the key is skipped";
+const SKIPPED: &str = "the setting is ignored";
 
 impl UnitConfig {
-    /// The settings of the policy that it says.
+    /// The settings for the policy.
     pub fn policy_settings(&self) -> PolicySettings {
         let default = PolicySettings::default();
         PolicySettings {
@@ -58,7 +59,7 @@ impl UnitConfig {
         }
     }
 
-    /// The variables of the drop-in whose value it decides, and where.
+    /// The variables of the drop-in that these settings determine, with their sources.
     pub fn decided_variables(&self) -> Vec<(&'static str, Source)> {
         let workers = self.workers.as_ref().filter(|set| set.value.is_some());
         let limit = self.limit_max_requests.as_ref().filter(|set| set.value.is_some());
@@ -77,15 +78,15 @@ impl UnitConfig {
     }
 }
 
-/// All that the configuration says.
+/// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// The files that were read, in order; later ones win.
+    /// The files that were read, in order; later ones take precedence.
     pub files: Vec<String>,
     /// `Units=`, never empty.
     units: Option<Sourced<Vec<String>>>,
     general: UnitConfig,
-    /// Per unit: where its first section begins, and what it says.
+    /// For each unit, the line of its first section, and its settings.
     by_unit: BTreeMap<String, (Source, UnitConfig)>,
 }
 
@@ -98,7 +99,7 @@ impl Config {
         }
     }
 
-    /// Whether the operator named them.
+    /// Whether `Units=` is set.
     pub fn names_units(&self) -> bool {
         self.units.is_some()
     }
@@ -116,7 +117,7 @@ impl Config {
         self.general.is_enabled()
     }
 
-    /// What is said of `unit`: its own section, else `[Sizing]`, key by key.
+    /// The settings of `unit`: those in its own section, and those in `[Sizing]` for other keys.
     pub fn for_unit(&self, unit: &str) -> UnitConfig {
         match self.by_unit.get(unit) {
             Some((_, own)) => own.clone().or(&self.general),
@@ -144,9 +145,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     config
 }
 
-/// Reads one file into `config`. Whether there is such a file; one that others than root could have written does not count.
+/// Reads a file into `config`. Returns whether the file exists and is trusted.
 fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    // An empty file only hides others.
+    // An empty file only masks others.
     let taken = root.with_trusted_bytes(&path, |text| {
         parse_into(&path, text, config, problems);
         !text.is_empty()
@@ -167,7 +168,7 @@ fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Ve
     }
 }
 
-/// Which section a line stands in.
+/// The section of a line.
 enum Section {
     None,
     General,
@@ -175,7 +176,7 @@ enum Section {
     Unknown,
 }
 
-/// Takes the lines of one file into `config`.
+/// Parses the lines of a file into `config`.
 pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut Vec<Problem>) {
     let file = FileName::from(path);
     let mut section = Section::None;
@@ -241,7 +242,7 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
     }
 }
 
-/// `Units=`: names of services, separated by spaces; each once; an empty value goes back to the default.
+/// Applies `Units=`: names of services, separated by spaces. Duplicates are ignored, and an empty value resets the list.
 fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Vec<Problem>) {
     let mut units: Vec<String> = Vec::new();
     let before = problems.len();
@@ -249,12 +250,12 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
         if problems.len() - before >= MOST_FAULTS {
             break;
         }
-        // A dot in it is of a service's suffix or of another file's; an instance may have what it likes.
+        // A dot belongs to the suffix of a service or of another file; only instances may contain others.
         let is_other_file = !name.ends_with(".service") && !name.contains('@') && name.contains('.');
         match service_name(name).filter(|_| !is_other_file && units.len() < MOST_UNITS) {
             None => {
                 let expected = "the name of a service, at most 64 of them";
-                problems.push(Problem::bad_value(source.clone(), name, expected, "the name is skipped"));
+                problems.push(Problem::bad_value(source.clone(), name, expected, "the name is ignored"));
             }
             Some(name) if !units.contains(&name) => units.push(name),
             Some(_) => {}
@@ -267,7 +268,7 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
     }
 }
 
-/// The unit that a section is for. Its name has a type, so that a mistyped `[Sizing]` is none.
+/// The unit of a section. The name must have its suffix, so that a mistyped `[Sizing]` is not taken for a unit.
 fn unit_of_section(name: &str) -> Option<String> {
     service_name(name).filter(|_| name.ends_with(".service"))
 }
@@ -317,7 +318,7 @@ mod tests {
             parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MOST_FAULTS)));
         assert_eq!(problems.len(), MOST_FAULTS + 1);
         assert!(
-            problems.last().is_some_and(|last| last.starts_with("/x:52: too many faults")),
+            problems.last().is_some_and(|last| last.starts_with("/x:52: too many errors")),
             "{problems:?}"
         );
         assert!(config.for_unit(DEFAULT_UNIT).max_workers.is_none());

@@ -1,16 +1,16 @@
-//! The limits of control groups, version 2, version 1 and hybrid: the container's, from the root that PID 1 sees down to
-//! PID 1, and those of one process, from the root in sight down to its own cgroup (see [`crate::limits::process`]). For
-//! the generator only the container's count: the service will live below PID 1's root, not in the generator's cgroup.
+//! The limits of control groups (version 2, version 1 and hybrid): those of the container, from the root that PID 1 sees
+//! down to PID 1, and those of a process, from the visible root down to its own cgroup (see [`crate::limits::process`]).
+//! The generator uses only those of the container: the service will run below PID 1's root, not in the generator's cgroup.
 //!
-//! Where others decide differently, the choice here is the one that never overcommits:
+//! Other programs make different choices. The choices here never overcommit:
 //!
-//! - Go's runtime and automaxprocs read the innermost cgroup only; a limit further out binds all the same, so every
-//!   level counts, as for OpenJDK and sysinfo.
-//! - Go's runtime and OpenJDK round a fractional quota up (Go to 2 at least); the rest of the last CPU would be throttled,
-//!   so it is rounded down, as automaxprocs does.
-//! - OpenJDK and sysinfo leave `memory.high` out; above it the kernel throttles and reclaims, so it is a ceiling.
-//! - All of them, and systemd's `physical_memory()`, take a file that can't be read or understood for "no limit"; here
-//!   it is assumed to be minimal. Only a file that is not there says that there is no limit.
+//! - Go's runtime and automaxprocs read only the innermost cgroup. A limit further out is in force nevertheless, so every
+//!   level is read, as in OpenJDK and sysinfo.
+//! - Go's runtime and OpenJDK round fractional quotas up (Go to at least 2). The remainder of the last CPU would be
+//!   throttled, so they are rounded down here, as in automaxprocs.
+//! - OpenJDK and sysinfo ignore `memory.high`. Above it, the kernel throttles and reclaims, so it is a limit here.
+//! - All of them, and systemd's `physical_memory()`, treat a file that cannot be read or parsed as "no limit". Here the limit
+//!   is assumed to be minimal; only a missing file means that there is no limit.
 
 mod hierarchy;
 mod reader;
@@ -27,36 +27,36 @@ use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
-/// Whose cgroup it is.
+/// The process whose cgroup is read.
 struct Member<'a> {
-    /// In words.
+    /// Its description.
     who: &'static str,
     /// Its cgroups (cgroups(7)), as the reader's cgroup namespace shows them.
     membership: &'a str,
-    /// Whose view of the mounts counts, the first that can be read.
+    /// The mountinfo files to use, in order of preference.
     mountinfo: &'static [&'static str],
-    /// What its limits are.
+    /// The scope of its limits.
     scope: Scope,
-    /// Where its cgroup of one controller is.
+    /// Finds the hierarchy of a controller.
     place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Hierarchy>,
 }
 
 const PID_1: Member<'_> = Member {
     who: "PID 1",
     membership: "/proc/1/cgroup",
-    // Another's where PID 1's is hidden from the caller.
+    // The caller's own if that of PID 1 is hidden from it.
     mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
     scope: Scope::Container,
     place: Hierarchy::of,
 };
 
-/// What the container grants.
+/// The limits of the container.
 #[derive(Debug, Default)]
 pub struct Container {
-    /// Its limits, from the outside in.
+    /// All limits, from the outermost.
     pub limits: Vec<Limit>,
-    /// The memory limit of the cgroup that PID 1 was started in, in bytes: systemd takes percentages of this or of the
-    /// machine's memory, whichever is less (`physical_memory()`).
+    /// The memory limit of the cgroup that PID 1 was started in, in bytes. Percentages in units refer to this or to the
+    /// machine's memory, whichever is less (`physical_memory()` in systemd).
     pub root_memory: Option<u64>,
 }
 
@@ -65,16 +65,16 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
     read_member(root, &PID_1, problems)
 }
 
-/// Reads the limits of the cgroup that `membership` (`/proc/PID/cgroup`) names, at every level in sight of the reader.
+/// Reads the limits of the cgroup in `membership` (`/proc/PID/cgroup`), at every level that is visible to the reader.
 pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
-    // The kernel shows another process's cgroup as the reader's namespace sees it, so the reader's mounts belong to it.
+    // The kernel shows the cgroup of another process relative to the reader's namespace, so the reader's mounts apply.
     let mountinfo = &["/proc/self/mountinfo"];
     let place = Hierarchy::of_process;
     let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
     read_member(root, &member, problems).limits
 }
 
-/// Whether only version 2 is mounted, at its usual place: what the host gives to version 1 is then out of sight by design.
+/// Whether only version 2 is mounted, at the usual place. Limits of the host in version 1 are then invisible by design.
 fn has_only_v2(mounts: &[CgroupMount<'_>]) -> bool {
     let is_v2 = |mount: &CgroupMount<'_>| mount.v1_options.is_none();
     mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_PLACE)
@@ -93,10 +93,10 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
     let membership = member.membership;
     let text = match root.text(membership) {
         Ok(text) => Some(text),
-        // No cgroups, or an unprivileged caller who can't see PID 1: the roots count.
+        // There are no cgroups, or an unprivileged caller cannot see PID 1: use the roots.
         Err(ReadError::Missing) => None,
         Err(error) => {
-            let instead = "taking the least of CPUs and memory";
+            let instead = "assuming minimal CPUs and memory";
             reader.problems.push(Problem::unreadable(membership.to_owned(), error, instead));
             reader.unknown(Resource::Cpu, Source::file(membership.to_owned()));
             reader.unknown(Resource::Memory, Source::file(membership.to_owned()));
@@ -107,7 +107,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         Ok(memberships) => memberships,
         Err((line, bad)) => {
             let source = Source::key(membership.to_owned(), line, "");
-            let instead = "taking the least of CPUs and memory";
+            let instead = "assuming minimal CPUs and memory";
             let problem = Problem::bad_value(source.clone(), bad, "HIERARCHY:CONTROLLERS:/PATH", instead);
             reader.problems.push(problem);
             reader.unknown(Resource::Cpu, source.clone());
@@ -119,20 +119,20 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         Ok(lines) => lines,
         Err((path, ReadError::Missing)) => {
             if !memberships.is_empty() {
-                let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+                let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
                 reader.problems.push(Problem::unreadable(path, ReadError::Missing, instead));
             }
             Cow::Borrowed([].as_slice())
         }
         Err((path, error)) => {
-            let instead = "taking cgroups to be mounted at /sys/fs/cgroup";
+            let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
             reader.problems.push(Problem::unreadable(path, error, instead));
             Cow::Borrowed([].as_slice())
         }
     };
     let mounts = cgroup_mounts(&lines);
     if !mounts.is_empty() && memberships.is_empty() {
-        // The kernel has a line for each hierarchy that is mounted.
+        // The kernel writes a line for each mounted hierarchy.
         let directory = membership.rsplit_once('/').map_or("", |(directory, _)| directory);
         let is_hidden = text.is_none() && !root.has_directory(directory);
         if !is_hidden {
@@ -141,9 +141,9 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
                 reader.unknown(Resource::Cpu, source.clone());
                 reader.unknown(Resource::Memory, source.clone());
                 let expected = "a line for each hierarchy that is mounted";
-                (ProblemKind::bad_value("", expected), "taking the least of CPUs and memory")
+                (ProblemKind::bad_value("", expected), "assuming minimal CPUs and memory")
             } else {
-                (ProblemKind::Absent, "only the outermost cgroups in sight count")
+                (ProblemKind::Absent, "only the outermost visible cgroups are considered")
             };
             reader.problems.push(Problem { source, kind, consequence: consequence.into() });
         }
@@ -164,7 +164,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
             && mounts.iter().all(|mount| mount.v1_options.is_none());
         let memory = of("memory");
-        // All controllers are in the one hierarchy of version 2.
+        // In version 2, all controllers are in the same hierarchy.
         let (cpu, cpuset) =
             if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
         [memory, cpu, cpuset]

@@ -1,4 +1,4 @@
-//! The machine's own limits: CPUs online, the affinity that PID 1 hands down, and the memory that processes can get.
+//! The limits of the machine: the CPUs online, the affinity inherited from PID 1, and the memory available to processes.
 
 use memchr::memmem;
 
@@ -8,21 +8,21 @@ use crate::parse::quantity::{decimal, kibibytes};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
-/// Kernel, Documentation/admin-guide/cputopology.rst: the CPUs that are online, not those possible or present.
+/// The CPUs that are online, not those possible or present (kernel, Documentation/admin-guide/cputopology.rst).
 const ONLINE: &str = "/sys/devices/system/cpu/online";
-/// proc_pid_status(5): `Cpus_allowed_list`, what `CPUAffinity=` of systemd-system.conf(5) or isolcpus leave.
+/// `Cpus_allowed_list` (proc_pid_status(5)): the CPUs left by `CPUAffinity=` in systemd-system.conf(5) and by isolcpus.
 pub const PID_1_STATUS: &str = "/proc/1/status";
-/// From here on more memory changes nothing but what an operator sets (the guide's last guardrail, 24 GB).
+/// More memory than this changes the profile only through settings of the operator (the guide's last guardrail, 24 GB).
 const ENOUGH_MEMORY: u64 = 24_000_000_000;
 /// proc_meminfo(5).
 const MEMINFO: &str = "/proc/meminfo";
 
-/// What the machine grants.
+/// The machine.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Its limits.
     pub limits: Vec<Limit>,
-    /// MemTotal in bytes, of which percentages are; `None` where it can't be told.
+    /// MemTotal in bytes, which percentages refer to. `None`: unknown.
     pub memory_total: Option<u64>,
 }
 
@@ -37,9 +37,9 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
     Host { limits, memory_total }
 }
 
-/// Where the CPUs online are not those of the kernel, counts them instead of taking them for particular ones. lxcfs shows
-/// a container as many as it is granted, from 0 on, while affinity and cpuset name the machine's own; no kernel has an
-/// affinity or an effective cpuset without a CPU that is online.
+/// Treats the online CPUs as a number instead of a set if they are virtual. lxcfs shows a container the number of CPUs that
+/// it is granted, numbered from 0, while affinity and cpuset refer to those of the machine. They are also virtual if the
+/// affinity or the cpuset contains none of them, which no kernel permits.
 pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
     let is_online = |limit: &Limit| *limit.source.file == *ONLINE;
     let Some(Amount::Cpus(online)) = limits.iter().find(|limit| is_online(limit)).map(|limit| &limit.amount)
@@ -62,11 +62,11 @@ pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
     }
 }
 
-/// Says how much memory has been plugged in and not been put to use: what hot-plug adds may stay offline, by the kernel's or
-/// the operator's choice (Documentation/admin-guide/mm/memory-hotplug.rst).
+/// Reports memory that is installed but offline. Hot-plugged memory may remain offline, depending on the kernel and the
+/// operator (Documentation/admin-guide/mm/memory-hotplug.rst).
 fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) {
     const MEMORY: &str = "/sys/devices/system/memory";
-    // More is not known to be worth a look at each block.
+    // With more blocks, looking at each of them would take too long.
     const MOST_BLOCKS: usize = 8192;
     const SAMPLE: usize = 8;
     let Some(total) = total.filter(|total| *total < ENOUGH_MEMORY) else {
@@ -76,7 +76,7 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     let Ok(Some(size)) = root.with_text(&format!("{MEMORY}/block_size_bytes"), size) else {
         return;
     };
-    // The kernel keeps some for itself from the start, a crash kernel's for one.
+    // The kernel reserves some memory at boot, for example for a crash kernel.
     let plausible = total.saturating_add(total / 8).saturating_add(1 << 30);
     let blocks = root.link_count(MEMORY).filter(|links| *links > 1);
     if blocks.is_some_and(|blocks| blocks.saturating_mul(size) <= plausible) {
@@ -105,7 +105,7 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     problems.push(Problem {
         source: Source::file(MEMORY),
         kind: ProblemKind::OfflineMemory { bytes: offline.saturating_mul(size) },
-        consequence: "it does not count; chmem(8) puts it online".into(),
+        consequence: "it is not counted; chmem(8) brings it online".into(),
     });
 }
 
@@ -113,9 +113,9 @@ fn limit(amount: Amount, source: Source) -> Limit {
     Limit { scope: Scope::Host, amount, source, shared_by: 1 }
 }
 
-/// The CPUs online; unreadable counts as one CPU.
+/// The CPUs online. If they cannot be read, one CPU is assumed.
 fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
-    const INSTEAD: &str = "counting on 1 CPU";
+    const INSTEAD: &str = "assuming 1 CPU";
     let source = Source::file(ONLINE);
     let amount = root.with_text(ONLINE, |text| match CpuSet::parse(text) {
         Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
@@ -131,15 +131,15 @@ fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
     limit(amount, source)
 }
 
-/// The affinity in `status`, a process's /proc/PID/status: for a machine PID 1's. Where not even the directory around it can
-/// be seen, nothing is known to narrow the CPUs online (an image has no /proc; an unprivileged caller under `hidepid=`
-/// does not see PID 1).
+/// The affinity in `status`, the /proc/PID/status of a process; that of PID 1 for a machine. If not even the directory that
+/// contains the file is visible, no restriction is assumed: an image has no /proc, and `hidepid=` hides PID 1 from
+/// unprivileged users.
 pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
-    const INSTEAD: &str = "counting on 1 CPU";
+    const INSTEAD: &str = "assuming 1 CPU";
     let source = || Source::key(status.to_owned(), 0, KEY);
     let amount = root.with_text(status, |text| {
-        // The kernel always writes that line.
+        // The kernel always writes this line.
         let value = field(text, "Cpus_allowed_list:").ok_or(ProblemKind::Absent)?;
         match CpuSet::parse(value) {
             Some(cpus) if !cpus.is_empty() => Ok(cpus),
@@ -155,7 +155,7 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
         Err(ReadError::Missing) => {
             let directory = status.rsplit_once('/').map_or("", |(directory, _)| directory);
             if root.has_directory(directory) {
-                let consequence = "taking it that all CPUs online may be used";
+                let consequence = "assuming that all online CPUs may be used";
                 problems.push(Problem::unreadable(status.to_owned(), ReadError::Missing, consequence));
             }
             return None;
@@ -168,9 +168,9 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
     Some(Limit { scope, amount, source: source(), shared_by: 1 })
 }
 
-/// MemTotal less what is held for huge pages, and MemTotal itself; what cannot be read is assumed to be minimal.
+/// MemTotal minus the memory reserved for huge pages, and MemTotal itself. What cannot be read is assumed to be minimal.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
-    const INSTEAD: &str = "taking the safest low-memory baseline";
+    const INSTEAD: &str = "assuming minimal memory";
     let source = |key| Source::key(MEMINFO, 0, key);
     let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
     let (total, held) = match read {
@@ -190,7 +190,7 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
         }
     };
     let usable = if root.mounts().mounts.is_lxcfs(MEMINFO) {
-        // lxcfs shows the container's memory, and the huge pages of the whole machine: they take from the machine's.
+        // lxcfs shows the memory of the container, but the huge pages of the whole machine, which are not part of it.
         match if held > 0 { nodes::total(root) } else { Ok(None) } {
             Ok(Some(machine)) => total.min(machine.saturating_sub(held)),
             Ok(None) => total,
@@ -202,14 +202,14 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
     } else {
         total.saturating_sub(held)
     };
-    let key = if usable < total { "MemTotal less Hugetlb" } else { "MemTotal" };
+    let key = if usable < total { "MemTotal minus Hugetlb" } else { "MemTotal" };
     (limit(Amount::Memory(usable), source(key)), Some(total))
 }
 
-/// What is held for huge pages, in bytes, or the line that can't be understood.
+/// The memory reserved for huge pages, in bytes, or the line that is invalid.
 type Held = Result<u64, (&'static str, ProblemKind)>;
 
-/// MemTotal, and what is held for huge pages: in MemTotal, of no use to PyPNM. Both in bytes.
+/// MemTotal, and the memory reserved for huge pages, which is part of MemTotal but of no use to PyPNM. Both in bytes.
 fn memory_of(meminfo: &str) -> Result<(u64, Held), ProblemKind> {
     let value = field(meminfo, "MemTotal:").ok_or(ProblemKind::Absent)?;
     let total = kibibytes(value).filter(|bytes| *bytes > 0);
@@ -217,14 +217,14 @@ fn memory_of(meminfo: &str) -> Result<(u64, Held), ProblemKind> {
     Ok((total, held_of(meminfo)))
 }
 
-/// Absent lines say that there are no huge pages: the kernel is built without them. A line that is there must be whole.
+/// If the lines are absent, the kernel is built without huge pages. A line that is present must be complete.
 fn held_of(meminfo: &str) -> Held {
     const PAGES: &str = "HugePages_Total";
     let sum = field(meminfo, "Hugetlb:");
     if let Some(bytes) = sum.and_then(kibibytes) {
         return Ok(bytes);
     }
-    // Kernels before 4.16 have no sum over the page sizes.
+    // Kernels before 4.16 do not show the sum over all page sizes.
     match (field(meminfo, "HugePages_Total:"), field(meminfo, "Hugepagesize:")) {
         (Some(pages), Some(size)) => match (decimal::<u64>(pages), kibibytes(size)) {
             (Some(0), _) => Ok(0),
@@ -234,7 +234,7 @@ fn held_of(meminfo: &str) -> Held {
         },
         (None, None) => match sum {
             Some(sum) => Err(("Hugetlb", ProblemKind::bad_value(sum, "a number of kB"))),
-            // Each line ends in a newline; without it the rest is missing, and they come late.
+            // Each line ends in a newline. If it is missing, the text is truncated, and these lines are near its end.
             None if meminfo.contains('\n') && !meminfo.ends_with('\n') => Err((PAGES, ProblemKind::Absent)),
             None => Ok(0),
         },

@@ -1,8 +1,8 @@
-//! Limits as data: which resource, how much, and where it says so. One module a family:
-//! [`host`] (the machine, and its memory [`nodes`]), [`cgroup`] (its container), [`service`] (the unit and its slices), [`process`] (a process that
-//! is the service already, or is about to become it).
+//! Limits as data: the resource, the amount, and the source. There is a module for each kind: [`host`] (the machine, and its
+//! memory [`nodes`]), [`cgroup`] (the container), [`service`] (the unit and its slices), and [`process`] (a process that is
+//! the service, or will execute it).
 //!
-//! Collecting is all that happens here; [`crate::capacity`] takes the minimum.
+//! Limits are only collected here; [`crate::capacity`] determines the minimum.
 
 pub mod cgroup;
 pub mod host;
@@ -14,36 +14,36 @@ use crate::limits::nodes::NodeMemory;
 use crate::parse::cpu_list::CpuSet;
 use crate::problem::Source;
 
-/// What a limit is on.
+/// The resource that is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// CPU time and CPUs.
     Cpu,
-    /// RAM.
+    /// Memory.
     Memory,
 }
 
-/// How much a limit grants.
+/// The amount that a limit grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// Bytes of RAM.
+    /// Memory in bytes.
     Memory(u64),
-    /// CPU time in milli-CPUs (1000: one CPU all the time).
+    /// CPU time in milli-CPUs (1000 is one CPU).
     CpuTime(u64),
-    /// The CPUs it may run on.
+    /// The CPUs that may be used.
     Cpus(CpuSet),
     /// The memory of some memory nodes.
     MemoryNodes(NodeMemory),
-    /// There is, or may be, a limit that could not be read: it counts as the smallest there is.
+    /// There is or may be a limit that could not be read; it is assumed to be minimal.
     Unknown(Resource),
 }
 
-/// Who sets a limit, from the outside in.
+/// The scope of a limit, from the outermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// The machine.
     Host,
-    /// The affinity that PID 1 hands down, unless a service replaces it.
+    /// The affinity that services inherit from PID 1, unless they replace it.
     Inherited,
     /// A cgroup at or above PID 1.
     Container,
@@ -55,21 +55,21 @@ pub enum Scope {
     Process,
 }
 
-/// One limit.
+/// A limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Who sets it.
+    /// Its scope.
     pub scope: Scope,
-    /// How much it grants.
+    /// The amount that it grants.
     pub amount: Amount,
-    /// Where it says so.
+    /// Where it is set.
     pub source: Source,
-    /// How many of the sized units live on it; each gets an equal share. At least 1.
+    /// The number of sized units that share it equally; at least 1.
     pub shared_by: u32,
 }
 
 impl Limit {
-    /// What it is on.
+    /// The resource that it limits.
     pub fn resource(&self) -> Resource {
         match self.amount {
             Amount::Memory(_) | Amount::MemoryNodes(_) | Amount::Unknown(Resource::Memory) => {

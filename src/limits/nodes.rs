@@ -1,5 +1,5 @@
-//! Memory nodes (NUMA): how much memory those have that a cpuset, `AllowedMemoryNodes=` or `NUMAPolicy=bind` leaves, less what
-//! each of them holds for huge pages.
+//! Memory nodes (NUMA): the memory of those nodes that a cpuset, `AllowedMemoryNodes=` or `NUMAPolicy=bind` permits, minus
+//! the memory that each node reserves for huge pages.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use crate::root::{ReadError, Root};
 
 /// Documentation/ABI/stable/sysfs-devices-node
 const NODES: &str = "/sys/devices/system/node";
-const CONSEQUENCE: &str = "taking the safest low-memory baseline";
+const CONSEQUENCE: &str = "assuming minimal memory";
 
-/// Memory nodes and the bytes that each has for processes. Sets of them intersect, as sets of CPUs do.
+/// Memory nodes, and the bytes of each that are available to processes. Like sets of CPUs, they can be intersected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeMemory(BTreeMap<u32, u64>);
 
 impl NodeMemory {
-    /// All their memory, in bytes.
+    /// The memory of all these nodes, in bytes.
     pub fn bytes(&self) -> u64 {
         self.0.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
-    /// Keeps the nodes that `other` has too.
+    /// Keeps only the nodes that are also in `other`.
     pub fn intersect(&mut self, other: &Self) {
         self.0.retain(|node, _| other.0.contains_key(node));
     }
 }
 
-/// `0-1,3` as for CPUs.
+/// In the list format, such as `0,1,3`.
 impl std::fmt::Display for NodeMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (at, node) in self.0.keys().enumerate() {
@@ -39,7 +39,7 @@ impl std::fmt::Display for NodeMemory {
     }
 }
 
-/// What the nodes of `allowed` grant. `None`: they are all that there are, or there are no nodes at all.
+/// The limit set by the nodes `allowed`. `None`: these are all nodes, or the machine has no memory nodes.
 pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Option<Amount> {
     let online = root.with_text(&format!("{NODES}/online"), CpuSet::parse);
     if let Ok(Some(mut online)) = online
@@ -55,7 +55,7 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     for node in allowed.iter() {
         match usable_bytes(root, node) {
             Ok(Some(bytes)) => drop(granted.0.insert(node, bytes)),
-            // A list may go further than the nodes there are.
+            // The list may contain nodes that do not exist.
             Ok(None) => {}
             Err(problem) => {
                 problems.push(*problem);
@@ -69,7 +69,7 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     Some(Amount::MemoryNodes(granted))
 }
 
-/// The memory of all nodes of the machine, in bytes; `None`: the kernel shows no nodes.
+/// The memory of all nodes of the machine, in bytes. `None`: the kernel shows no nodes.
 pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
     let file = format!("{NODES}/online");
     let problem = |kind| {
@@ -88,7 +88,7 @@ pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
     Ok(Some(sum))
 }
 
-/// MemTotal of one node, in bytes; `None`: there is no such node.
+/// MemTotal of a node, in bytes. `None`: there is no such node.
 fn bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
     let directory = format!("{NODES}/node{node}");
     let file = format!("{directory}/meminfo");
@@ -115,18 +115,18 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.split_once(name)).map(|(_, value)| value.trim())
 }
 
-/// MemTotal of one node less what it holds for huge pages, in bytes; `None`: there is no such node.
+/// MemTotal of a node minus the memory that it reserves for huge pages, in bytes. `None`: there is no such node.
 fn usable_bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
     let Some(bytes) = bytes(root, node)? else {
         return Ok(None);
     };
-    // Each states some of it: the directory the pages of every size, meminfo those of the default size.
+    // The directory has the pages of all sizes, meminfo only those of the default size; either may be missing.
     let held = pages_of_all_sizes(root, node)?.max(pages_of_default_size(root, node)?);
     Ok(Some(bytes.saturating_sub(held)))
 }
 
-/// What `hugepages-SIZEkB/nr_hugepages` of one node hold, in bytes (Documentation/admin-guide/mm/hugetlbpage.rst). A kernel
-/// without huge pages has no such directory.
+/// The memory reserved according to `hugepages-SIZEkB/nr_hugepages` of a node, in bytes
+/// (Documentation/admin-guide/mm/hugetlbpage.rst). A kernel without huge pages has no such directory.
 fn pages_of_all_sizes(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     let directory = format!("{NODES}/node{node}/hugepages");
     let unreadable = |file: String, error| Box::new(Problem::unreadable(file, error, CONSEQUENCE));
@@ -153,14 +153,14 @@ fn pages_of_all_sizes(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     Ok(held)
 }
 
-/// What one node holds for huge pages of the default size, in bytes: their number from its meminfo, their size from the
-/// machine's.
+/// The memory that a node reserves for huge pages of the default size, in bytes: their number is in its meminfo, their size
+/// in that of the machine.
 fn pages_of_default_size(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     const MEMINFO: &str = "/proc/meminfo";
     let file = format!("{NODES}/node{node}/meminfo");
     let pages = |text: &str| {
         let Some(value) = field(text, "HugePages_Total:") else {
-            // The three lines come together, and each ends in a newline: without it the rest is missing.
+            // These three lines come together, and each ends in a newline. If it is missing, the text is truncated.
             let is_cut_off = text.contains('\n') && !text.ends_with('\n');
             let has_others =
                 ["HugePages_Free:", "HugePages_Surp:"].iter().any(|key| field(text, key).is_some());

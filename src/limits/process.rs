@@ -1,24 +1,24 @@
-//! The limits of one process: its own cgroup at every level in sight, and its affinity.
+//! The limits of a process: its own cgroup at every visible level, and its affinity.
 //!
-//! They count where the process is the service already, or becomes it: `exec` in a container, the last look of
-//! `ExecStartPre=`, `check` at a process that runs. Never for the generator or a shell, whose cgroup is another.
-//! In a unit the affinity adds nothing: it is what PID 1 hands down or what `CPUAffinity=` says, and both count already.
-//! Where the kernel shows what the unit files or PID 1's cgroup say as well, that counts once more, which changes nothing.
+//! They apply if the process is the service, or will execute it: `exec` in a container, `env` in `ExecStartPre=`, and
+//! `check` of a running process. They are never used by the generator or for a shell, which run in other cgroups. In a unit,
+//! the affinity adds nothing: it is inherited from PID 1 or set by `CPUAffinity=`, and both are taken into account already.
+//! Limits that are also in the unit files or in PID 1's cgroup occur twice, which does not change the minimum.
 
 use crate::limits::{Limit, Scope, cgroup, host};
 use crate::problem::Problem;
 use crate::root::Root;
 
-/// Which process.
+/// The process whose limits are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// The one that asks, in a container without systemd.
+    /// This process, in a container without systemd.
     Own,
-    /// The one that asks, in a unit: its cgroup only.
+    /// This process, in a unit: only its cgroup.
     InUnit,
-    /// The cgroup of another one in a unit, by its PID.
+    /// Another process in a unit, by its PID: only its cgroup.
     Pid(u32),
-    /// The cgroup and the affinity of another one, in no unit, by its PID.
+    /// Another process that is not in a unit, by its PID: its cgroup and its affinity.
     OutsideUnits(u32),
 }
 
@@ -32,8 +32,8 @@ impl Process {
     }
 }
 
-/// Reads the limits of `process` below `root`. A file that is not there grants everything (an image has no /proc); one
-/// that can't be read grants the least, with a problem.
+/// Reads the limits of `process` below `root`. A missing file means that there is no limit (an image has no /proc). If a
+/// file cannot be read, the limit is assumed to be minimal, with a problem.
 pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<Limit> {
     let directory = process.directory();
     let mut limits = cgroup::read_process(root, &format!("{directory}/cgroup"), problems);

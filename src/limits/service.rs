@@ -1,16 +1,18 @@
-//! The service's own limits and those of the slices around it, from what their units say. Files are read by
-//! [`crate::units`]; only the CPUs of NUMA nodes are looked up here.
+//! The limits of the service and of the slices that it is in, from their unit settings. [`crate::units`] reads the files;
+//! only the CPUs of NUMA nodes are looked up here.
 //!
-//! A value means what it means to systemd (src/core/load-fragment.c): the last valid one wins, an empty one resets, lists
-//! of CPUs add up. Where systemd's versions differ, or what they do can't be seen from here, the smaller limit counts:
+//! Values are interpreted as by systemd (src/core/load-fragment.c): the last valid one takes precedence, an empty one resets
+//! the setting, and lists of CPUs accumulate. If versions of systemd differ, or their behavior cannot be determined here,
+//! the tighter limit applies:
 //!
-//! - `MemoryLimit=` is gone in 258, with cgroup version 1. It counts wherever it would in 257: where nothing of the newer
-//!   settings (`MemoryMax=` …) is said in the same unit.
-//! - Limits of the root slice (`-.slice`) are read and shown by systemd but written nowhere. Who sets one means it.
-//! - `Startup…=` settings hold while the system starts, and are left out.
-//! - A list of CPUs with an invalid word counts for nothing until 257 (`parse_cpu_set_extend()`), from 258 on its valid words
-//!   count (`config_parse_cpu_set()`). What both grant counts.
-//! - A percentage is of what systemd's `physical_memory()` says, in whole pages; without knowing it, the least.
+//! - `MemoryLimit=` was removed in 258, with cgroup version 1. It applies wherever it would in 257: if the same unit has none
+//!   of the newer settings (`MemoryMax=` and others).
+//! - systemd reads and shows limits of the root slice (`-.slice`), but does not apply them. They apply here, because the
+//!   operator intends them.
+//! - `Startup…=` settings apply only while the system starts up, and are ignored.
+//! - A list of CPUs with an invalid word is ignored up to 257 (`parse_cpu_set_extend()`). Since 258, its valid words are used
+//!   (`config_parse_cpu_set()`). Only CPUs that both interpretations grant are used.
+//! - Percentages refer to systemd's `physical_memory()`, in whole pages. If that is unknown, the minimum is assumed.
 
 mod reader;
 
@@ -23,20 +25,20 @@ use crate::root::Root;
 use crate::units::Unit;
 use crate::units::name::{Name, Type};
 
-/// The kernel says which CPUs a NUMA node has (Documentation/ABI/stable/sysfs-devices-node).
+/// The CPUs of NUMA nodes (Documentation/ABI/stable/sysfs-devices-node).
 const NODES: &str = "/sys/devices/system/node";
 
-/// A list of CPUs in both readings. Not both are empty.
+/// A list of CPUs in both interpretations, at least one of which is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cpus {
-    /// As systemd reads it until 257; empty: it restricts nothing.
+    /// As read by systemd up to 257; empty: no restriction.
     pub until_257: CpuSet,
-    /// As systemd reads it from 258 on.
+    /// As read by systemd 258 and later.
     pub from_258: CpuSet,
 }
 
 impl Cpus {
-    /// The CPUs that it grants whoever reads it.
+    /// The CPUs that both interpretations grant.
     pub fn granted(&self) -> CpuSet {
         let mut common = self.until_257.clone();
         match (self.until_257.is_empty(), self.from_258.is_empty()) {
@@ -53,20 +55,20 @@ impl Cpus {
 pub enum Nodes {
     /// `NUMAMask=all`
     All,
-    /// Those of `NUMAMask=`; without them no CPU, and no restriction either.
+    /// Those in `NUMAMask=`. An empty mask has no CPUs and is no restriction.
     Some(CpuSet),
 }
 
-/// What a unit says about its resources. `None`: nothing, or `infinity`.
+/// The resource settings of a unit. `None`: not set, or `infinity`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceSettings {
     /// `MemoryMax=` in bytes.
     pub memory_max: Option<Sourced<u64>>,
     /// `MemoryHigh=` in bytes.
     pub memory_high: Option<Sourced<u64>>,
-    /// `MemoryLimit=` in bytes, whether it counts or not.
+    /// `MemoryLimit=` in bytes, even if it has no effect.
     pub memory_limit: Option<Sourced<u64>>,
-    /// Whether another setting of memory makes `MemoryLimit=` ineffective.
+    /// Whether another memory setting makes `MemoryLimit=` ineffective.
     pub memory_limit_ignored: bool,
     /// `CPUQuota=` in hundredths of a percent of one CPU.
     pub cpu_quota: Option<Sourced<u32>>,
@@ -74,19 +76,19 @@ pub struct ResourceSettings {
     pub allowed_cpus: Option<Sourced<Cpus>>,
     /// `AllowedMemoryNodes=`
     pub allowed_memory_nodes: Option<Sourced<Cpus>>,
-    /// The nodes of `NUMAPolicy=bind`: the policy that confines.
+    /// The nodes of `NUMAPolicy=bind`, the only policy that is a limit.
     pub bound_nodes: Option<Sourced<CpuSet>>,
     /// `CPUAffinity=` with a list.
     pub cpu_affinity: Option<Sourced<Cpus>>,
     /// `CPUAffinity=numa`
     pub numa_affinity: Option<Sourced<Nodes>>,
-    /// `Slice=`, or the default; `None` for a slice, and where it can't be told.
+    /// `Slice=`, or the default slice. `None`: the unit is a slice, or it is unknown.
     pub slice: Option<String>,
-    /// Settings whose value can't be told, and files that can't be read.
+    /// Settings whose value is unknown, and files that cannot be read.
     pub unknown: Vec<(Resource, Source)>,
 }
 
-/// What `unit` says. `physical_memory`: what percentages are of. Pure.
+/// The settings of `unit`. Percentages refer to `physical_memory`. Pure.
 pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Problem>) -> ResourceSettings {
     let mut settings = ResourceSettings::default();
     for source in &unit.unread {
@@ -127,7 +129,7 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
     settings
 }
 
-/// The limits that follow from `settings`, in `scope`.
+/// The limits set by `settings`, with the scope `scope`.
 pub fn limits(
     root: &Root,
     settings: &ResourceSettings,
@@ -170,9 +172,9 @@ pub fn limits(
     limits
 }
 
-/// The CPUs of NUMA nodes. `None`: they can't be told.
+/// The CPUs of NUMA nodes. `None`: unknown.
 pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Option<CpuSet> {
-    const INSTEAD: &str = "counting on 1 CPU";
+    const INSTEAD: &str = "assuming 1 CPU";
     let mut cpus = CpuSet::default();
     let nodes = match nodes {
         Nodes::Some(nodes) => nodes.clone(),

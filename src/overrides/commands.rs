@@ -1,4 +1,4 @@
-//! The commands of `ExecStart=`: what they start, and which flags they have once their variables are replaced.
+//! The commands of `ExecStart=`: what they start, and their flags after variables are expanded.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use crate::problem::{Problem, Source};
 use crate::units::name::Name;
 use crate::units::{Assignment, Unit, specifier};
 
-/// What the kernel takes for a command line and its environment (execve(2), "Limits on size of arguments and environment"
-/// with the usual stack): a longer one cannot be started.
+/// The maximum size of a command line and its environment with the default stack size (execve(2), "Limits on size of
+/// arguments and environment"). A longer command cannot be started.
 const MOST_BYTES: usize = 2 << 20;
 
 /// A command of `ExecStart=`.
@@ -20,12 +20,12 @@ pub(super) struct Command<'a> {
     assignment: &'a Assignment,
     /// The unit's name, for specifiers.
     name: Option<Name<'a>>,
-    /// Variables are replaced (no `:` before the path).
+    /// Whether variables are expanded (there is no `:` before the path).
     expands: bool,
 }
 
 impl<'a> Command<'a> {
-    /// Its words up to a broken one, specifiers replaced, variables not.
+    /// Its words up to the first invalid one, with specifiers expanded, but not variables.
     pub(super) fn words(&self) -> impl Iterator<Item = Cow<'a, str>> {
         let name = self.name;
         words_of(&self.assignment.value).map(move |word| {
@@ -36,7 +36,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// The words in which variables are replaced.
+    /// The words in which variables are expanded.
     pub(super) fn expanded_words(&self) -> impl Iterator<Item = Cow<'a, str>> {
         self.words().filter(|_| self.expands)
     }
@@ -61,7 +61,7 @@ pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
     commands
 }
 
-/// What they start; several that differ are not known.
+/// The program that the commands start; unknown if they start different ones.
 pub(super) fn program(commands: &[Command<'_>]) -> Program {
     let mut found = None;
     for command in commands {
@@ -77,8 +77,8 @@ pub(super) fn program(commands: &[Command<'_>]) -> Program {
     found.unwrap_or(Program::Unknown)
 }
 
-/// The flags among the commands' words, the last of each, and the commands that are not known. Whether all commands are
-/// known and may run more than one worker.
+/// Adds the last of each flag on the commands, and the commands that are unknown, to `list`. Returns whether all commands
+/// are known and may run more than one worker.
 pub(super) fn flags(
     commands: &[Command<'_>],
     environment: &Environment<'_>,
@@ -101,8 +101,8 @@ pub(super) fn flags(
         });
         if !fits {
             let value = &command.assignment.value;
-            let expected = "a command line of at most 2 MiB with its variables replaced";
-            let consequence = "its flags are not known";
+            let expected = "a command line of at most 2 MiB after its variables are expanded";
+            let consequence = "its options are unknown";
             problems.push(Problem::bad_value(command.source().clone(), value, expected, consequence));
         }
         if reader.program() == Program::Unknown || !fits {
@@ -120,7 +120,7 @@ pub(super) fn flags(
     all_known
 }
 
-/// What the commands assign themselves, by env(1): a variable, its value, where.
+/// The assignments that the commands make themselves, through env(1): variable, value and source.
 pub(super) fn assignments(
     commands: &[Command<'_>],
     environment: &Environment<'_>,
@@ -142,9 +142,9 @@ pub(super) fn assignments(
     assignments
 }
 
-/// Calls `visit` for the words of a command with its variables replaced (systemd.service(5), "Command lines"): `$NAME` alone
-/// becomes words, `${NAME}` stays within its word. Each with where it is set. False: they are too long for `budget`, which
-/// bounds time as well as length.
+/// Calls `visit` for the words of a command after variables are expanded (systemd.service(5), "Command lines"): a word
+/// `$NAME` is split into words, `${NAME}` is not. Each word is passed with its source. Returns false if the words exceed
+/// `budget`, which limits both time and length.
 fn each_word(
     command: &Command<'_>,
     environment: &Environment<'_>,

@@ -1,6 +1,6 @@
-//! The environment of a service, as far as it is asked for: the drop-in's variables, `WEB_CONCURRENCY`, and those that its
-//! commands use. Later ones win: what the manager gives, `PassEnvironment=`, `Environment=`, `EnvironmentFile=`; at last
-//! `UnsetEnvironment=` takes away (systemd.exec(5), "Environment Variables in Spawned Processes").
+//! The relevant part of a service's environment: the drop-in's variables, `WEB_CONCURRENCY`, and those that its commands
+//! use. Later sources take precedence: the manager's environment, `PassEnvironment=`, `Environment=`, `EnvironmentFile=`;
+//! finally, `UnsetEnvironment=` removes variables (systemd.exec(5), "Environment Variables in Spawned Processes").
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,26 +15,26 @@ use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::root::{ReadError, Root};
 use crate::units::{Assignment, Unit, specifier};
 
-/// What makes a path of `EnvironmentFile=` a pattern for several files.
+/// The characters that make a path in `EnvironmentFile=` a glob pattern.
 const PATTERN: [char; 3] = ['*', '?', '['];
 
-/// Whether a generator may open a file: what lies elsewhere may not be mounted yet, or its mount may wait for the very
-/// reload that waits for the generator (systemd.generator(7), "Notes about writing generators").
+/// Whether a generator may open a file. Other file systems may not be mounted yet, or mounting them may wait for the reload
+/// that waits for the generator (systemd.generator(7), "Notes about writing generators").
 fn is_there_early(path: &str) -> bool {
     let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
     inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
 }
 
-/// What is known of one variable.
+/// What is known about a variable.
 #[derive(Default)]
 struct Slot {
-    /// From the manager.
+    /// The value from the manager.
     inherited: Option<Sourced<String>>,
-    /// `PassEnvironment=` names it, and PID 1's environment cannot be read.
+    /// `PassEnvironment=` lists it, but PID 1's environment cannot be read.
     passed: Option<Source>,
-    /// From the unit's files.
+    /// The value from the unit's files.
     assigned: Option<Assigned>,
-    /// `UnsetEnvironment=` takes it away.
+    /// `UnsetEnvironment=` removes it.
     unset: Option<Source>,
 }
 
@@ -45,7 +45,7 @@ enum Assigned {
 }
 
 impl Slot {
-    /// Its value and where it is set; `None`: it has none, or the drop-in's.
+    /// The value and its source. `None`: it is not set, or the drop-in sets it.
     fn value(&self) -> Option<&Sourced<String>> {
         match (&self.unset, &self.assigned) {
             (Some(_), _) | (None, Some(Assigned::Ours)) => None,
@@ -62,22 +62,23 @@ impl Slot {
 /// The service's environment.
 pub(super) struct Environment<'a> {
     slots: BTreeMap<Cow<'a, str>, Slot>,
-    /// Where `Environment=` was reset last, after the drop-in.
+    /// Where an empty `Environment=` after the drop-in resets all variables.
     reset: Option<Source>,
-    /// What the drop-in must repeat.
+    /// The variables that the drop-in must repeat.
     pub(super) repeated: Vec<(&'static str, String, Source)>,
-    /// What it must leave out.
+    /// The variables that it must omit.
     pub(super) left_out: Vec<&'static str>,
-    /// What the operator sets in vain.
+    /// Settings of the operator that have no effect.
     ineffective: Vec<Override>,
-    /// Files that were not looked at.
+    /// Files that were not read.
     pub(super) not_read: Vec<Override>,
-    /// There are files that a generator cannot look at.
+    /// Whether there are files that a generator cannot read.
     pub(super) has_late_files: bool,
 }
 
 impl<'a> Environment<'a> {
-    /// Of the variables that count: the drop-in's, and those that `words` of command lines refer to (`$NAME`, `${NAME}`).
+    /// An environment of the relevant variables: those of the drop-in, and those that the `words` of command lines refer to
+    /// (`$NAME`, `${NAME}`).
     pub(super) fn new<'w>(words: impl Iterator<Item = Cow<'w, str>>) -> Self {
         let fixed = VARIABLES.into_iter().chain([names::WEB_CONCURRENCY]);
         let mut slots: BTreeMap<Cow<'a, str>, Slot> =
@@ -102,17 +103,17 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// The value of a variable, as far as it is known here, and where it is set.
+    /// The value of a variable, if it is known here, and its source.
     pub(super) fn value(&self, name: &str) -> Option<(&str, Option<&Source>)> {
         let slot = self.slots.get(name)?;
         if slot.is_ours() {
-            // Its value is not known here, and no command has a use for it.
+            // The drop-in's value is not known here, and no command uses it.
             return Some(("", None));
         }
         slot.value().map(|set| (set.value.as_str(), Some(&set.source)))
     }
 
-    /// What the manager gives, and `PassEnvironment=`.
+    /// Adds the manager's environment and `PassEnvironment=`.
     pub(super) fn inherit(&mut self, root: &Root, unit: &Unit, manager: &Manager) {
         for (name, slot) in &mut self.slots {
             slot.inherited = manager.for_all(name).cloned();
@@ -144,7 +145,7 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// Whether an assignment with its specifiers may be of one of the variables.
+    /// Whether an assignment with unexpanded specifiers may set one of the variables.
     fn may_set(&self, assignment: &str) -> bool {
         let end = assignment.find(['=', '%']).unwrap_or(assignment.len());
         let (key, rest) = assignment.split_at_checked(end).unwrap_or((assignment, ""));
@@ -157,7 +158,7 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// `Environment=` of all files, with the drop-in in its place if it is `in_force`.
+    /// Adds `Environment=` of all files, and the drop-in at its position if it is `in_force`.
     pub(super) fn assign(
         &mut self,
         unit: &Unit,
@@ -196,7 +197,7 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// The drop-in's place has come: what the operator sets before it stays, all else is replaced.
+    /// Applies the drop-in: values set by the operator so far are kept, all others are replaced.
     fn set_ours(&mut self, in_force: bool, decided: &[(&'static str, Source)], problems: &mut Vec<Problem>) {
         for key in VARIABLES.into_iter().filter(|_| in_force) {
             let Some(slot) = self.slots.get_mut(key) else {
@@ -213,7 +214,8 @@ impl<'a> Environment<'a> {
                 continue;
             };
             if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
-                let effect = Effect::Ineffective { key, value: set.value, because: format!("{by} decides") };
+                let effect =
+                    Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
                 self.ineffective.push(Override { source: set.source, effect });
                 slot.assigned = Some(Assigned::Ours);
             } else if !is_valid_value(key, &set.value) {
@@ -226,9 +228,9 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// `EnvironmentFile=` of all files: what they say comes after every `Environment=`.
+    /// Adds `EnvironmentFile=` of all files, which are applied after every `Environment=`.
     pub(super) fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
-        // Without a path: its specifiers are not known here.
+        // There is no path if its specifiers are unknown here.
         let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
         for assignment in unit.assignments_of("EnvironmentFile") {
             if assignment.value.is_empty() {
@@ -265,7 +267,7 @@ impl<'a> Environment<'a> {
                 }
                 Err(ReadError::Missing) => continue,
                 Err(error) => {
-                    problems.push(Problem::unreadable(path, error, "what it sets is not known"));
+                    problems.push(Problem::unreadable(path, error, "what it sets is unknown"));
                     continue;
                 }
             };
@@ -276,7 +278,7 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// `UnsetEnvironment=`: names, or names with the one value that is taken away.
+    /// Applies `UnsetEnvironment=`: names, or assignments that remove only that value.
     pub(super) fn unset(&mut self, unit: &Unit) {
         let mut taken: Vec<(Cow<'_, str>, &Source)> = Vec::new();
         for assignment in unit.assignments_of("UnsetEnvironment") {
@@ -293,7 +295,7 @@ impl<'a> Environment<'a> {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
-            // The drop-in's own values are not known here, so one of them is never taken for that value.
+            // The drop-in's own values are not known here, so they never match such an assignment.
             let is_it = match value {
                 None => slot.is_ours() || slot.value().is_some(),
                 Some(value) => slot.value().is_some_and(|set| set.value == value),
@@ -304,7 +306,7 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// What the commands assign themselves, after all that systemd does.
+    /// Adds the assignments that the commands make themselves, after everything that systemd does.
     pub(super) fn assign_by_commands(&mut self, assignments: Vec<(String, String, Source)>) {
         for (name, value, source) in assignments {
             if let Some(slot) = self.slots.get_mut(name.as_str()) {
@@ -314,8 +316,8 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// `WEB_CONCURRENCY`, which uvicorn reads where `UVICORN_WORKERS` is not set: the operator's counts, so the drop-in
-    /// leaves its own variable out.
+    /// Handles `WEB_CONCURRENCY`, which uvicorn reads if `UVICORN_WORKERS` is not set. If the operator sets it, the drop-in
+    /// omits its own variable.
     pub(super) fn settle_concurrency(
         &mut self,
         program: Program,
@@ -332,14 +334,14 @@ impl<'a> Environment<'a> {
         let because = if program == Program::Pypnm {
             "pypnm serve does not read it".to_owned()
         } else if let Some(other) = workers.value() {
-            format!("{}={} wins, {}", names::UVICORN_WORKERS, other.value, other.source)
+            format!("{}={} takes precedence, {}", names::UVICORN_WORKERS, other.value, other.source)
         } else if !workers.is_ours() {
-            // Nothing else is set.
+            // No other variable is set.
             return;
         } else if !is_by_hand(&set.source.file) {
             "a package's setting is replaced".to_owned()
         } else if let Some((_, by)) = decided.iter().find(|(name, _)| *name == names::UVICORN_WORKERS) {
-            format!("{by} decides")
+            format!("{by} takes precedence")
         } else if !is_valid_value(KEY, &set.value) {
             problems.push(not_valid(KEY, &set));
             return;
@@ -352,7 +354,7 @@ impl<'a> Environment<'a> {
         self.ineffective.push(Override { source: set.source, effect });
     }
 
-    /// What is not the drop-in's.
+    /// Adds everything that differs from the drop-in to `overrides`.
     pub(super) fn report(&mut self, overrides: &mut Overrides) {
         let concurrency_counts =
             !self.ineffective.iter().any(|o| o.effect.key() == Some(names::WEB_CONCURRENCY));
@@ -379,13 +381,13 @@ impl<'a> Environment<'a> {
     }
 }
 
-/// Whether a command that assigns the variable itself has an effect: uvicorn reads these from its environment, PyPNM its
-/// numbers from the profile file, which is written before.
+/// Whether assigning the variable on the command line, through env(1), has an effect: uvicorn reads these variables from its
+/// environment, but PyPNM reads its numbers from the profile file, which is written before.
 pub(super) fn is_for_uvicorn(name: &str) -> bool {
     [names::UVICORN_WORKERS, names::UVICORN_LIMIT_MAX_REQUESTS, names::WEB_CONCURRENCY].contains(&name)
 }
 
 fn not_valid(key: &'static str, set: &Sourced<String>) -> Problem {
     let source = Source { key: key.into(), ..set.source.clone() };
-    Problem::bad_value(source, &set.value, "a value that PyPNM can take", "the sized one is used")
+    Problem::bad_value(source, &set.value, "a value that PyPNM accepts", "the sized value is used")
 }

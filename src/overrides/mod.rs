@@ -1,14 +1,14 @@
-//! What the operator's units and the manager's configuration do to the generated drop-in: which of its values others
-//! replace, and what goes past it.
+//! How the operator's units and the manager's configuration override the generated drop-in.
 //!
-//! The drop-in sets variables, so an `Environment=` that systemd reads after it wins, as does any `EnvironmentFile=`, and
-//! flags of `ExecStart=` win over both. Where the operator sets a variable that the drop-in would replace, the operator
-//! wins all the same: what the operator's own unit sets, a drop-in that sorts before ours, or the manager's configuration, is
-//! repeated ([`Overrides::repeated`]), and `UVICORN_WORKERS` is left out where `WEB_CONCURRENCY` is set
-//! ([`Overrides::is_left_out`]). A package's unit, below /usr/lib, is replaced, and what sizing.conf(5) decides wins over all
-//! but the files that systemd reads later.
+//! The drop-in sets variables, so an `Environment=` that systemd reads later takes precedence, and so does any
+//! `EnvironmentFile=`; flags in `ExecStart=` take precedence over both. If the operator sets a variable in a place that the
+//! drop-in would override (the operator's own unit, a drop-in that sorts before ours, or the manager's configuration), the
+//! drop-in repeats that value ([`Overrides::repeated`]). It omits `UVICORN_WORKERS` if the operator sets `WEB_CONCURRENCY`
+//! ([`Overrides::is_left_out`]). Values in a package's unit, below /usr/lib, are replaced. Settings in sizing.conf(5) take
+//! precedence over all files except those that systemd reads later.
 //!
-//! All this is data; `explain` and `check` print it, and the generator asks it whether a single worker may run.
+//! The result is data: `explain` and `check` print it, and the generator uses it to determine whether a single worker may
+//! run.
 
 mod commands;
 mod environment;
@@ -27,16 +27,16 @@ use crate::units::{Assignment, Unit};
 
 use environment::Environment;
 
-/// One thing that the operator set, and that holds instead of what the drop-in says.
+/// A setting of the operator that overrides the drop-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// Where it is set.
     pub source: Source,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
 }
 
-/// What an override does.
+/// The effect of an override.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// One of the drop-in's variables ([`names::VARIABLES`]), or `WEB_CONCURRENCY`, has this value.
@@ -46,47 +46,47 @@ pub enum Effect {
         /// The value in effect.
         value: String,
     },
-    /// A variable is set, but something else decides.
+    /// A variable is set, but something else takes precedence.
     Ineffective {
         /// Its name.
         key: &'static str,
         /// The value that has no effect.
         value: String,
-        /// What decides instead.
+        /// The reason.
         because: String,
     },
-    /// One of the drop-in's variables is taken away: by an empty `Environment=`, or by `UnsetEnvironment=`.
+    /// One of the drop-in's variables is removed by an empty `Environment=` or by `UnsetEnvironment=`.
     Unset {
         /// Its name.
         key: &'static str,
     },
-    /// One of the drop-in's variables is taken away, and then taken from PID 1's environment if it is there.
+    /// One of the drop-in's variables is removed, and is then taken from PID 1's environment if it is set there.
     Passed {
         /// Its name.
         key: &'static str,
     },
-    /// The command line has a flag, which PyPNM and uvicorn prefer to their environment.
+    /// The command line has a flag, which takes precedence over the environment for PyPNM and uvicorn.
     Flag {
         /// `--workers` or `--limit-max-requests`
         flag: &'static str,
         /// Its value.
         value: String,
     },
-    /// The command starts neither `pypnm serve` nor uvicorn directly: what it does with the numbers is not known.
+    /// The command does not start `pypnm serve` or uvicorn directly, so it is unknown whether it uses the numbers.
     UnknownCommand {
         /// The program that it starts.
         program: String,
     },
-    /// `Restart=` is not `always` any more, whatever the drop-in says.
+    /// `Restart=` is set to something other than `always`, overriding the drop-in.
     Restart {
         /// The value in effect.
         value: String,
     },
-    /// `ExecStartPre=` is reset, so nobody writes the file that PyPNM reads its profile from: PyPNM sizes itself.
+    /// `ExecStartPre=` is reset, so PyPNM's profile file is not written, and PyPNM sizes itself.
     NoHandOver,
-    /// A file of the drop-in's own name in a stronger directory: systemd reads that one instead.
+    /// A file of the same name in a directory with higher precedence replaces the drop-in.
     Replaced,
-    /// A file of `EnvironmentFile=` that was not looked at: it may set any of the variables.
+    /// A file of `EnvironmentFile=` that was not read. It may set any of the variables.
     NotRead {
         /// Its path, or the pattern for several.
         path: String,
@@ -94,7 +94,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The variable or flag that it is about.
+    /// The variable or flag that is overridden.
     pub fn key(&self) -> Option<&'static str> {
         match self {
             Self::Variable { key, .. }
@@ -111,7 +111,7 @@ impl Effect {
     }
 }
 
-/// `file:line: key: what it does`
+/// `file:line: key: effect`
 impl fmt::Display for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.source)?;
@@ -124,11 +124,11 @@ impl fmt::Display for Override {
             Effect::Passed { key } => write!(f, "{key} is taken from PID 1's environment"),
             Effect::Flag { flag, value } => write!(f, "{flag} {value} on the command line is in effect"),
             Effect::UnknownCommand { program } => {
-                write!(f, "what {program} starts is not known; it may run a single worker")
+                write!(f, "what {program} starts is unknown; it may run a single worker")
             }
             Effect::Restart { value } => write!(f, "Restart={value} is in effect"),
             Effect::NoHandOver => {
-                f.write_str("the profile is not handed over to PyPNM, which falls back to its own sizing")
+                f.write_str("the profile is not passed to PyPNM, which falls back to its own sizing")
             }
             Effect::Replaced => f.write_str("is read instead of the generated drop-in"),
             Effect::NotRead { path } => write!(f, "{path} was not read and may set anything"),
@@ -136,48 +136,48 @@ impl fmt::Display for Override {
     }
 }
 
-/// All overrides of one unit.
+/// All overrides of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// In this order: the drop-in as a whole, variables, flags, commands, the rest.
+    /// In this order: the drop-in as a whole, variables, flags, commands, others.
     pub list: Vec<Override>,
-    /// What the operator sets where the drop-in would win, and which it must not replace: variable, value, where.
+    /// Settings of the operator that the drop-in repeats instead of overriding them: variable, value, source.
     repeated: Vec<(&'static str, String, Source)>,
-    /// Variables that the drop-in must not set, so that another one of the operator's takes effect.
+    /// Variables that the drop-in omits, so that another variable set by the operator takes effect.
     left_out: Vec<&'static str>,
-    /// A single worker cannot be ruled out, whatever the numbers say: by a command that is not known, by an environment
-    /// file that a generator cannot read.
+    /// A single worker cannot be ruled out, regardless of the numbers, because of an unknown command or an environment file
+    /// that a generator cannot read.
     may_be_one_worker: bool,
     /// `Type=oneshot`
     refuses_restart: bool,
 }
 
-/// Whether a single worker runs; at its recycle limit the whole service ends, with status 0.
+/// Whether a single worker runs. When it reaches its recycle limit, the whole service exits with status 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SingleWorker {
-    /// It does.
+    /// A single worker runs.
     Certain,
-    /// It cannot be ruled out.
+    /// A single worker cannot be ruled out.
     Possible,
 }
 
-/// A number in effect, and who set it where that was not the sizing.
+/// A number in effect, and the override that sets it, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effective<'a> {
     /// The number.
     pub value: u32,
-    /// `None`: the sized one.
+    /// `None`: it is the sized value.
     pub set_by: Option<&'a Override>,
 }
 
 impl Overrides {
-    /// What holds for a variable or a flag instead of the drop-in's.
+    /// The override of a variable or flag.
     pub fn get(&self, key: &str) -> Option<&Override> {
         let is_effective = |effect: &Effect| !matches!(effect, Effect::Ineffective { .. });
         self.list.iter().find(|o| o.effect.key() == Some(key) && is_effective(&o.effect))
     }
 
-    /// The value that the drop-in has for a variable because the operator sets it, and where.
+    /// The operator's value of a variable that the drop-in repeats, and its source.
     pub fn repeated(&self, key: &str) -> Option<(&str, &Source)> {
         self.repeated
             .iter()
@@ -185,22 +185,23 @@ impl Overrides {
             .map(|(_, value, source)| (value.as_str(), source))
     }
 
-    /// Whether the drop-in leaves a variable out, because the operator sets another that it would win over.
+    /// Whether the drop-in omits a variable, because it would take precedence over another one that the operator sets.
     pub fn is_left_out(&self, key: &str) -> bool {
         self.left_out.contains(&key)
     }
 
-    /// The workers that `pypnm serve` will have. An invalid value is replaced by the sized one, as `env --write` does.
+    /// The number of workers that `pypnm serve` will start. An invalid value is replaced by the sized one, as in
+    /// `env --write`.
     pub fn workers(&self, sized: u32) -> Effective<'_> {
         self.effective_number([names::WORKERS_FLAG, names::WORKERS], 1, sized)
     }
 
-    /// The recycle limit that `pypnm serve` will have; 0: never.
+    /// The recycle limit that `pypnm serve` will use; 0: never.
     pub fn limit_max_requests(&self, sized: u32) -> Effective<'_> {
         self.effective_number([names::LIMIT_MAX_REQUESTS_FLAG, names::LIMIT_MAX_REQUESTS], 0, sized)
     }
 
-    /// The workers that `uvicorn` will have: 1 where nothing says otherwise.
+    /// The number of workers that `uvicorn` will start; 1 by default.
     pub fn uvicorn_workers(&self, sized: u32) -> Effective<'_> {
         let removed = self.get(names::UVICORN_WORKERS).filter(|o| matches!(o.effect, Effect::Unset { .. }));
         if !self.is_left_out(names::UVICORN_WORKERS) && removed.is_none() {
@@ -214,7 +215,7 @@ impl Overrides {
         Effective { value: concurrency.value, set_by: concurrency.set_by.or(removed) }
     }
 
-    /// The recycle limit that `uvicorn` will have; 0: never.
+    /// The recycle limit that `uvicorn` will use; 0: never.
     pub fn uvicorn_limit_max_requests(&self, sized: u32) -> Effective<'_> {
         let removed = self.get(names::UVICORN_LIMIT_MAX_REQUESTS);
         let removed = removed.filter(|o| matches!(o.effect, Effect::Unset { .. }));
@@ -224,8 +225,8 @@ impl Overrides {
         Effective { set_by: set.set_by.or(removed), ..set }
     }
 
-    /// Whether the service may end for good at its recycle limit, because a single worker runs: by `pypnm serve` or by
-    /// uvicorn. The answer is the same for whoever asks, the generator or the helper.
+    /// Whether the service may exit at its recycle limit because a single worker runs, for `pypnm serve` or uvicorn. The
+    /// generator and the helper use the same answer.
     pub fn single_worker(&self, sized_workers: u32, sized_limit: u32) -> Option<SingleWorker> {
         let ends = |workers: Effective<'_>, limit: Effective<'_>| workers.value == 1 && limit.value > 0;
         if self.refuses_restart {
@@ -244,7 +245,7 @@ impl Overrides {
         self.refuses_restart
     }
 
-    /// The first of `keys` with a valid number, `least` or more; else the sized one.
+    /// The first of `keys` that is overridden with a valid number, at least `least`; otherwise the sized number.
     pub fn effective_number(&self, keys: [&str; 2], least: u32, sized: u32) -> Effective<'_> {
         let set = keys.into_iter().find_map(|key| {
             let set_by = self.get(key)?;
@@ -258,11 +259,11 @@ impl Overrides {
     }
 }
 
-/// Where systemd reads a file of the unit, as against the generated drop-in.
+/// The position of a file of the unit relative to the generated drop-in, in the order in which systemd reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     Before,
-    /// Instead of it: a file of the same name in a stronger directory.
+    /// Instead of it: a file of the same name in a directory with higher precedence.
     Replacing,
     After,
 }
@@ -280,35 +281,35 @@ fn position(unit: &Unit, file: &str) -> Position {
     }
 }
 
-/// Whether a value can be handed to PyPNM or uvicorn as it is; neither starts with one that cannot.
+/// Whether PyPNM or uvicorn accepts a value. They do not start with an invalid one.
 pub fn is_valid_value(key: &str, value: &str) -> bool {
     let count = |most: u32| decimal::<u32>(value).is_some_and(|number| (1..=most).contains(&number));
     match key {
         names::LIMIT_MAX_REQUESTS => decimal::<u32>(value).is_some(),
-        // What bash, systemd and PyPNM's `float()` read alike.
+        // Only what bash, systemd and PyPNM's `float()` interpret in the same way.
         names::TOTAL_MEMORY_GIB => {
             let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
             decimal::<u64>(whole).is_some() && decimal::<u64>(fraction).is_some()
         }
-        // Nothing in it that a unit file would have to quote.
+        // Only characters that need no quotes in a unit file.
         names::ENV_FILE => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:@+,".contains(&b);
             value.starts_with('/') && value.bytes().all(plain)
         }
         names::UVICORN_LIMIT_MAX_REQUESTS => count(u32::MAX),
         names::CPU_COUNT => count(MAX_CPUS),
-        // As sizing.conf has it.
+        // As in sizing.conf.
         _ => count(MOST_WORKERS),
     }
 }
 
-/// Whether a file is the operator's, not a package's.
+/// Whether a file belongs to the operator and not to a package.
 fn is_by_hand(file: &str) -> bool {
     !["/usr/lib/", "/lib/"].iter().any(|packaged| file.starts_with(packaged))
 }
 
-/// Finds the overrides among what `unit` says and what its manager adds; reads its environment files below `root`.
-/// `decided`: the variables that sizing.conf(5) decides, and where.
+/// Finds the overrides in the settings of `unit` and of its manager, and reads its environment files below `root`.
+/// `decided`: the variables that sizing.conf(5) sets, with their sources.
 pub fn read(
     root: &Root,
     unit: &Unit,
@@ -342,7 +343,7 @@ pub fn read(
     overrides
 }
 
-/// `Restart=` and `ExecStartPre=` after the drop-in.
+/// Adds overrides by `Restart=` and `ExecStartPre=` that systemd reads after the drop-in.
 fn restart_and_hand_over(unit: &Unit, list: &mut Vec<Override>) {
     const RESTART: [&str; 7] =
         ["no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"];
@@ -360,7 +361,7 @@ fn restart_and_hand_over(unit: &Unit, list: &mut Vec<Override>) {
     }
 }
 
-/// What the unit's commands start: the one program that all of them start, if it is known.
+/// The program that all commands of the unit start, if it is known.
 pub fn program(unit: &Unit) -> Program {
     commands::program(&commands::find(unit))
 }

@@ -1,4 +1,4 @@
-//! What cgroup files say: `/proc/PID/cgroup` (cgroups(7)) and the values of limits (kernel,
+//! Parses cgroup files: `/proc/PID/cgroup` (cgroups(7)) and the values of limits (kernel,
 //! Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst, Documentation/scheduler/sched-bwc.rst).
 
 use memchr::{memchr, memmem};
@@ -6,12 +6,12 @@ use memchr::{memchr, memmem};
 use crate::parse::mountinfo::lists;
 use crate::parse::quantity::decimal;
 
-/// One line of `/proc/PID/cgroup`: where the process is in one hierarchy.
+/// A line of `/proc/PID/cgroup`: the cgroup of the process in a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership<'a> {
     /// Version 1: the controllers of the hierarchy, separated by commas. `None`: version 2.
     pub v1_controllers: Option<&'a str>,
-    /// The cgroup, from the reader's cgroup namespace; it may hold colons.
+    /// The cgroup, relative to the reader's cgroup namespace. It may contain colons.
     pub path: &'a str,
 }
 
@@ -22,7 +22,7 @@ impl Membership<'_> {
     }
 }
 
-/// The lines of `/proc/PID/cgroup`; `Err`: the number of a line (from 1) that is none, and the line.
+/// Parses `/proc/PID/cgroup`. `Err`: the number of an invalid line (from 1), and the line.
 pub fn memberships(text: &str) -> Result<Vec<Membership<'_>>, (u32, &str)> {
     let mut all = Vec::with_capacity(4);
     for (line, number) in text.lines().zip(1..) {
@@ -58,13 +58,13 @@ pub enum LimitValue {
     At(u64),
 }
 
-/// Version 1 has no word for "no limit": it shows the largest number of its counter, which differs with the page size
-/// and the kernel's age (0x7FFFFFFFFFFFF000, 0x7FFFFFFFFFFF0000, 2⁶³−1, 2⁶⁴−1). Nothing real is near it.
+/// Version 1 has no word for "no limit". It shows the largest value of its counter, which depends on the page size and the
+/// version of the kernel (0x7FFFFFFFFFFFF000, 0x7FFFFFFFFFFF0000, 2⁶³−1, 2⁶⁴−1). Real limits are far below this value.
 const V1_NO_LIMIT: u64 = 1 << 62;
-/// The period where `cpu.max` gives none, in µs.
+/// The default period of `cpu.max`, in µs.
 const DEFAULT_PERIOD: u64 = 100_000;
-/// What the kernel takes for a period, in µs (`min_cfs_quota_period`, `max_cfs_quota_period`): a number outside is none
-/// that it wrote, and a period cut short would make a quota of hundreds of CPUs.
+/// The periods that the kernel accepts, in µs (`min_cfs_quota_period`, `max_cfs_quota_period`). The kernel never writes other
+/// values, and a truncated period would turn the quota into hundreds of CPUs.
 const PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 
 /// `memory.max` and `memory.high`: bytes or `max`.
@@ -81,8 +81,8 @@ pub fn memory_v1(text: &str) -> Option<LimitValue> {
         .map(|bytes| if bytes >= V1_NO_LIMIT { LimitValue::Unlimited } else { LimitValue::At(bytes) })
 }
 
-/// `hierarchical_memory_limit` of version 1's `memory.stat`: the least of the cgroup and of all above it, those out of
-/// sight included. The kernel always writes that line.
+/// `hierarchical_memory_limit` in `memory.stat` of version 1: the minimum of the cgroup and all cgroups above it, including
+/// those that are not visible. The kernel always writes this line.
 pub fn hierarchical_memory_limit(text: &str) -> Option<LimitValue> {
     const NAME: &str = "hierarchical_memory_limit ";
     let begins_a_line =
@@ -118,7 +118,7 @@ pub fn period_v1(text: &str) -> Option<u64> {
     decimal(text.trim()).filter(|period| PERIODS.contains(period))
 }
 
-/// A quota within a period, in milli-CPUs, rounded down. `None`: neither may be 0.
+/// A quota divided by its period, in milli-CPUs, rounded down. `None`: one of them is 0.
 pub fn milli_cpus(quota: u64, period: u64) -> Option<u64> {
     if quota == 0 {
         return None;

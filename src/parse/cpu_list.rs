@@ -1,5 +1,5 @@
-//! Sets of CPUs and the two ways they are written: the kernel's list format (`0-3,8`,
-//! cpuset(7) "List format") and systemd's (`AllowedCPUs=`, `CPUAffinity=`: spaces as well).
+//! Sets of CPUs, and their two formats: the kernel's list format (`0-3,8`, cpuset(7), "List format") and that of systemd
+//! (`AllowedCPUs=`, `CPUAffinity=`), which also permits spaces.
 
 use crate::parse::quantity::integer;
 use crate::parse::words::{Words, is_whitespace};
@@ -7,14 +7,14 @@ use crate::parse::words::{Words, is_whitespace};
 /// The kernel's own ceiling (`CONFIG_NR_CPUS` of x86 goes to 8192): an index at or above it is an error.
 pub const MAX_CPUS: u32 = 8192;
 
-/// What a list of CPUs in a setting of systemd says.
+/// A list of CPUs in a systemd setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuListSetting {
-    /// The CPUs of its valid words; a range from high to low is valid and has none.
+    /// The CPUs of its valid words. A descending range is valid, but empty.
     pub set: CpuSet,
-    /// How many words it has.
+    /// The number of words.
     pub words: usize,
-    /// Whether all of them are valid.
+    /// Whether all words are valid.
     pub valid: bool,
 }
 
@@ -34,17 +34,17 @@ impl CpuSet {
         set
     }
 
-    /// How many CPUs the set holds.
+    /// The number of CPUs in the set.
     pub fn count(&self) -> u32 {
         self.words.iter().map(|w| w.count_ones()).sum()
     }
 
-    /// True when it holds no CPU.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|w| *w == 0)
     }
 
-    /// The CPUs in it, rising.
+    /// The CPUs in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let bits = |(at, word): (usize, &u64)| {
             let (base, word) = (u32::try_from(at).unwrap_or(u32::MAX).saturating_mul(64), *word);
@@ -53,12 +53,12 @@ impl CpuSet {
         self.words.iter().enumerate().flat_map(bits)
     }
 
-    /// Whether it holds this CPU.
+    /// Whether the set contains a CPU.
     pub fn contains(&self, cpu: u32) -> bool {
         self.words.get((cpu / 64) as usize).is_some_and(|word| word >> (cpu % 64) & 1 == 1)
     }
 
-    /// Keeps the CPUs that `other` has too.
+    /// Keeps only the CPUs that are also in `other`.
     pub fn intersect(&mut self, other: &Self) {
         self.words.truncate(other.words.len());
         for (word, mask) in self.words.iter_mut().zip(&other.words) {
@@ -93,8 +93,8 @@ impl CpuSet {
         }
     }
 
-    /// A list as systemd reads it: words with quotes, commas as well as spaces, numbers as in C. `None`: the quotes are
-    /// broken, and the whole list is ignored.
+    /// Parses a list as systemd does: words may be quoted and are separated by commas or spaces, numbers are as in C. `None`:
+    /// the quotes are invalid, and the whole list is ignored.
     pub fn parse_setting(text: &str) -> Option<CpuListSetting> {
         let separates = |byte| is_whitespace(byte) || byte == b',';
         let words: Vec<_> = Words::new(text, separates, false).collect::<Result<_, _>>().ok()?;
@@ -110,8 +110,8 @@ impl CpuSet {
         Some(setting)
     }
 
-    /// A list as the kernel prints it: single numbers and ranges, commas; an empty text is the empty set.
-    /// Spaces separate as well, as systemd allows. `None`: not such a list.
+    /// Parses a list as the kernel prints it: numbers and ranges separated by commas. Spaces are allowed as separators too,
+    /// as by systemd. An empty text is the empty set. `None`: the list is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let mut set = Self::default();
         for item in text.split([',', ' ', '\t', '\n']).filter(|item| !item.is_empty()) {
@@ -134,7 +134,7 @@ fn index(text: &str) -> Option<u32> {
     text.parse().ok().filter(|n| *n < MAX_CPUS)
 }
 
-/// The list format, ranges joined: `0-3,8`.
+/// In the list format, such as `0-3,8`.
 impl std::fmt::Display for CpuSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let has =

@@ -1,10 +1,10 @@
-//! The syntax of an `EnvironmentFile=` (systemd.exec(5)), to the letter of `parse_env_file_internal()`.
+//! The syntax of an `EnvironmentFile=` (systemd.exec(5)), exactly as in `parse_env_file_internal()`.
 
 use memchr::{memchr, memchr3};
 
 use crate::parse::syntax::Fault;
 
-/// One assignment of such a file.
+/// An assignment in such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
     /// The name; any text, valid or not.
@@ -29,8 +29,8 @@ enum In {
     CommentEscape,
 }
 
-/// The assignments of `text`, in order. A NUL anywhere (`read_full_file()`), or an assignment that is not UTF-8
-/// (`load_env_file_push()`), costs the whole file: `Err`, with the line of the assignment, or 0.
+/// The assignments in `text`, in order. `Err`: the whole file is invalid because of a NUL (`read_full_file()`; the line is 0)
+/// or an assignment that is not UTF-8 (`load_env_file_push()`), with the line of the assignment.
 pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
     if memchr(0, text).is_some() {
         return Err((0, Fault::Nul));
@@ -45,7 +45,7 @@ pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
         if *byte == b'\n' {
             line += 1;
         }
-        // Most of such a file is comment: no step for each of its letters.
+        // Such files consist mostly of comments, which are skipped at once.
         let skipped = match state {
             In::Comment => memchr3(b'\\', b'\n', b'\r', after).unwrap_or(after.len()),
             _ => 0,
@@ -64,7 +64,7 @@ struct Parser {
     all: Vec<Variable>,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// How much of the value is no white space that may be at its end.
+    /// The length of the value without trailing white space.
     kept: usize,
     begun: u32,
     /// The first assignment that is not UTF-8.

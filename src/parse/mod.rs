@@ -1,4 +1,4 @@
-//! Pure readers of the small languages that the inputs are written in. They open no file.
+//! Pure parsers for the formats of the inputs. They open no files.
 
 pub mod boolean;
 pub mod cgroup;

@@ -1,20 +1,20 @@
 //! The cgroup file systems in a mountinfo (proc_pid_mountinfo(5)):
 //! `36 35 98:0 /root /point rw,noatime master:1 - cgroup2 cgroup2 rw,nsdelegate`.
 //!
-//! Only those lines are looked at; there may be thousands of others, and any of them may hold a name that is not UTF-8.
+//! Only these lines are parsed. There may be thousands of others, and any of them may contain a name that is not UTF-8.
 
 use std::borrow::Cow;
 
 use memchr::{memchr, memmem, memrchr};
 
-/// One mounted hierarchy of control groups.
+/// A mounted hierarchy of control groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupMount<'a> {
-    /// The cgroup that is seen at `point`; `/..` where it lies above the reader's cgroup namespace.
+    /// The cgroup that is visible at `point`; `/..` if it is above the reader's cgroup namespace.
     pub root: Cow<'a, str>,
-    /// Where it is mounted.
+    /// The mount point.
     pub point: Cow<'a, str>,
-    /// Version 1: the options of the hierarchy, its controllers among them. `None`: version 2.
+    /// Version 1: the options of the hierarchy, which include its controllers. `None`: version 2.
     pub v1_options: Option<&'a str>,
 }
 
@@ -25,18 +25,18 @@ impl CgroupMount<'_> {
     }
 }
 
-/// Whether a list with commas has an item.
+/// Whether a comma-separated list contains an item.
 pub(crate) fn lists(list: &str, item: &str) -> bool {
     list.len() >= item.len() && list.as_bytes().split(|byte| *byte == b',').any(|one| one == item.as_bytes())
 }
 
-/// The mounted hierarchies, in the order of the file. Lines that are cut off or no UTF-8 are left out.
+/// The mounted hierarchies, in the order of the file. Lines that are truncated or not UTF-8 are ignored.
 pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
-    // The kernel writes a space within a field as \040, so this is the separator and nothing else.
+    // The kernel writes a space within a field as \040, so this can only be the separator.
     let mut mounts = Vec::new();
     let mut done = 0;
     for at in memmem::find_iter(text, b" - cgroup") {
-        // Once a line, whatever its last fields hold.
+        // At most once per line, regardless of its last fields.
         if at < done {
             continue;
         }
@@ -50,7 +50,7 @@ pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
     mounts
 }
 
-/// One line; `None`: not of a cgroup file system, or not whole.
+/// Parses a line. `None`: it is not that of a cgroup file system, or it is truncated.
 fn mount(line: &str) -> Option<CgroupMount<'_>> {
     let mut rest = Some(line);
     let mut fields = std::iter::from_fn(|| {

@@ -1,14 +1,14 @@
-//! Text of unknown origin, made fit for a terminal, a log and a comment in a unit file. Pure.
+//! Makes text of unknown origin safe for a terminal, a log, and a comment in a unit file. Pure.
 
 use std::fmt::{self, Write as _};
 
-/// Shows a text with each control character, and each character that changes the direction of the text around it, as an
-/// escape sequence: names of files and keys are anybody's.
+/// Displays text with control characters and characters that change the text direction as escape sequences. File names and
+/// keys may contain any characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a>(pub &'a str);
 
-/// Whether a terminal obeys a character, or shows nothing or something else for it: control characters (C0, DEL, C1), line
-/// and paragraph separators, and Unicode's format characters that are invisible or change the direction of text (UAX #9).
+/// Whether a character controls the terminal or is not shown as it is: control characters (C0, DEL, C1), line and paragraph
+/// separators, and Unicode's format characters that are invisible or change the text direction (UAX #9).
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,

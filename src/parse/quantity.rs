@@ -1,24 +1,24 @@
-//! Amounts: sizes in bytes, shares, CPU time in milli-CPUs, plain numbers; and how they are written for a person.
-//! All of it integer arithmetic: parts that don't fit are rejected, never wrapped.
+//! Parses and formats amounts: sizes in bytes, percentages, CPU time in milli-CPUs, and plain numbers. All arithmetic is on
+//! integers; values out of range are rejected and never wrap.
 
 use std::cmp::Ordering;
 
-/// Bytes in a gigabyte, as the guide means it ("GB in the guide is 10⁹ bytes").
+/// Bytes in a gigabyte, as in the guide.
 pub const GB: u64 = 1_000_000_000;
 /// Bytes in a gibibyte, PyPNM's and systemd's unit.
 pub const GIB: u64 = 1 << 30;
 
-/// Bytes, or a share of the host's memory that somebody else resolves.
+/// A size in bytes, or a fraction of the host's memory, which the caller resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// So many hundredths of a percent of the host's memory, at most 10,000.
+    /// Hundredths of a percent of the host's memory, at most 10,000.
     Permyriad(u32),
 }
 
 impl Size {
-    /// In bytes, where the host has `host_bytes`.
+    /// The size in bytes on a host with `host_bytes` of memory.
     pub fn in_bytes(self, host_bytes: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -29,9 +29,8 @@ impl Size {
     }
 }
 
-/// A size as systemd writes it: bytes with an optional fraction and K, M, G, T, P, E to the base 1024
-/// (a trailing `B` for plain bytes), several parts in falling order ("1G 512M"), or a percentage.
-/// The rules of `parse_size()` and `parse_permyriad()`; `infinity` is not a size.
+/// Parses a size as systemd does (`parse_size()`, `parse_permyriad()`): a number with an optional fraction and K, M, G, T, P,
+/// E (base 1024) or `B`, several such parts in descending order ("1G 512M"), or a percentage. `infinity` is not a size.
 pub fn size(text: &str) -> Option<Size> {
     match permyriad(text) {
         Some(share) => (share <= 10_000).then_some(Size::Permyriad(share)),
@@ -39,7 +38,8 @@ pub fn size(text: &str) -> Option<Size> {
     }
 }
 
-/// A size as a person may type it: as [`size`] has it, `iB` after its letters, and `KB`, `MB`, `GB`, `TB` to the base 1000.
+/// Parses a size on the command line or in sizing.conf: as [`size`], with an optional `iB` after the letters, and `KB`, `MB`,
+/// `GB`, `TB` (base 1000).
 pub fn memory_size(text: &str) -> Option<Size> {
     let decimal_units = [("KB", 1000), ("MB", 1_000_000), ("GB", GB), ("TB", 1000 * GB)];
     match decimal_units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes))) {
@@ -48,7 +48,7 @@ pub fn memory_size(text: &str) -> Option<Size> {
     }
 }
 
-/// A decimal number of `unit`s, rounded down; decimals past the fifteenth do not reach a byte.
+/// Parses a decimal number of `unit`s, rounded down. Decimals beyond the fifteenth are less than a byte.
 pub fn scaled(text: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let fraction = match fraction.get(..15) {
@@ -81,13 +81,13 @@ pub fn permyriad(text: &str) -> Option<u32> {
         (Some(one), 10) if one.len() == 1 => decimal::<u32>(one)?,
         _ => return None,
     };
-    // What systemd keeps it in.
+    // systemd stores it in this type.
     let most = i32::MAX.unsigned_abs();
     integer(whole)?.checked_mul(scale)?.checked_add(fraction).filter(|sum| *sum <= most)
 }
 
-/// A whole number ≥ 0 as systemd reads one (`safe_atou()`): white space and a sign before it, and C's prefixes: `0x` for
-/// base 16, `0` for base 8; and `0o`, `0b`.
+/// Parses a non-negative integer as systemd does (`safe_atou()`): with leading white space and a sign, and the prefixes
+/// `0x`, `0` (octal), `0o` and `0b`.
 pub fn integer(text: &str) -> Option<u32> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
     let of = |digits: &str, radix: u32| -> Option<u32> {
@@ -144,11 +144,11 @@ fn bytes(text: &str) -> Option<u64> {
             None => ("", after),
         };
         let after = after.trim_start();
-        // Units fall from part to part: "1G 512M" is a size, "512M 1G" is not.
+        // Parts are in descending order of their units: "1G 512M" is a size, "512M 1G" is not.
         let (at, (suffix, shift)) =
             UNITS.iter().enumerate().skip(first_unit).find(|(_, (suffix, _))| after.starts_with(suffix))?;
         let fraction = fraction_of(fraction, *shift);
-        // As systemd has it: a fraction must leave room for a whole one.
+        // As in systemd, a value with a fraction must leave room for the next whole one.
         whole.checked_add(u64::from(fraction > 0)).filter(|most| *most <= u64::MAX >> *shift)?;
         total = total.checked_add(whole << *shift)?.checked_add(fraction)?;
         first_unit = at + 1;
@@ -157,7 +157,7 @@ fn bytes(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// `0.fraction × 2^shift`, rounded down; digits past the eighteenth don't reach a byte.
+/// `0.fraction × 2^shift`, rounded down. Digits beyond the eighteenth are less than a byte.
 fn fraction_of(fraction: &str, shift: u32) -> u64 {
     let mut numerator: u128 = 0;
     let mut denominator: u128 = 1;
@@ -168,7 +168,7 @@ fn fraction_of(fraction: &str, shift: u32) -> u64 {
     u64::try_from((numerator << shift) / denominator).unwrap_or(0)
 }
 
-/// A number of CPUs with up to three decimals (`2`, `1.5`), in milli-CPUs.
+/// Parses a number of CPUs with at most three decimal places (`2`, `1.5`), in milli-CPUs.
 pub fn milli_cpus(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     if fraction.len() > 3 {
@@ -178,7 +178,7 @@ pub fn milli_cpus(text: &str) -> Option<u64> {
     decimal::<u64>(whole)?.checked_mul(1000)?.checked_add(decimal::<u64>(fraction)? * padding)
 }
 
-/// ASCII digits only: no sign, no space, no separator; `None` on overflow.
+/// Parses ASCII digits, without sign, spaces or separators. `None` on overflow.
 pub fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -186,8 +186,8 @@ pub fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
-/// Bytes as PyPNM writes `PYPNM_SERVE_TOTAL_MEMORY_GIB`: GiB as Python prints a float rounded to two decimals
-/// (`8.0`, `15.63`). Python rounds half a hundredth, which a whole number of bytes can be, to the even side.
+/// Bytes in the format of `PYPNM_SERVE_TOTAL_MEMORY_GIB`: GiB as Python prints a float rounded to two decimal places (`8.0`,
+/// `15.63`). Python rounds half to even, which matters because a whole number of bytes can be exactly half a hundredth.
 pub struct Gib(pub u64);
 
 impl std::fmt::Display for Gib {
@@ -209,7 +209,7 @@ impl std::fmt::Display for Gib {
     }
 }
 
-/// Milli-CPUs as a person writes them: `4`, `1.5`.
+/// Milli-CPUs in the format `4`, `1.5`.
 pub struct Cpus(pub u64);
 
 impl std::fmt::Display for Cpus {
@@ -224,7 +224,7 @@ impl std::fmt::Display for Cpus {
     }
 }
 
-/// Bytes in the guide's GB, one decimal, rounded down so that a boundary never looks reached before it is.
+/// Bytes in the guide's GB with one decimal place, rounded down so that a boundary is never shown before it is reached.
 pub struct Gb(pub u64);
 
 impl std::fmt::Display for Gb {
@@ -233,7 +233,7 @@ impl std::fmt::Display for Gb {
     }
 }
 
-/// `4016576 kB`, as files in /proc and /sys have it, in bytes.
+/// Parses a value such as `4016576 kB` in files of /proc and /sys, in bytes.
 pub fn kibibytes(value: &str) -> Option<u64> {
     decimal::<u64>(value.strip_suffix("kB")?.trim_end())?.checked_mul(1024)
 }

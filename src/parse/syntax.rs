@@ -1,33 +1,33 @@
-//! The file syntax of systemd units and of `sizing.conf`: sections, `Key=value` lines, comments, continuation
-//! lines (systemd.syntax(7)), to the letter of `config_parse()` in systemd's src/shared/conf-parser.c.
+//! The syntax of unit files and `sizing.conf`: sections, `Key=value` lines, comments and continuation lines
+//! (systemd.syntax(7)), exactly as in `config_parse()` in systemd's src/shared/conf-parser.c.
 //!
-//! It knows no key and no section: who reads a file decides what is known there. A fault in a line costs that
-//! line; a broken section header ends the file, as it does for systemd.
+//! Callers determine which sections and keys are known. An invalid line is skipped; after an invalid section header, the rest
+//! of the file is skipped, as by systemd.
 
 use std::borrow::Cow;
 
 use crate::parse::words::is_whitespace;
 
-/// What a line of such a file says. Lines count from 1; a continued line has the number of its last part.
+/// An item of such a file. Lines are numbered from 1; a continued line has the number of its last part.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// `[name]`
     Section {
-        /// What stands between the brackets.
+        /// The text between the brackets.
         name: Cow<'a, str>,
         /// Where.
         line: u32,
     },
     /// `key=value`, both stripped; the section is the last one seen.
     Assignment {
-        /// Left of the first `=`.
+        /// The text before the first `=`.
         key: Cow<'a, str>,
         /// Right of it; may be empty, which resets lists.
         value: Cow<'a, str>,
         /// Where.
         line: u32,
     },
-    /// Something that is neither.
+    /// An invalid line.
     Fault {
         /// What is wrong.
         fault: Fault,
@@ -36,7 +36,7 @@ pub enum Item<'a> {
     },
 }
 
-/// Why a line says nothing.
+/// Why a line is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No `=` in the line.
@@ -47,23 +47,23 @@ pub enum Fault {
     NotUtf8,
     /// A NUL byte in a file that may hold none.
     Nul,
-    /// `[` without `]`: the rest of the file is not read, by systemd as by us.
+    /// `[` without `]`: the rest of the file is skipped, as by systemd.
     BrokenSection,
 }
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::MissingEquals => "no '=' in the line",
-            Self::MissingKey => "no key before '='",
+            Self::MissingEquals => "missing '=' in the line",
+            Self::MissingKey => "missing key before '='",
             Self::NotUtf8 => "not UTF-8",
             Self::Nul => "a NUL byte",
-            Self::BrokenSection => "a section header without ']'",
+            Self::BrokenSection => "a section header without closing ']'",
         })
     }
 }
 
-/// What the lines of `text` say, in order; comments and empty lines say nothing.
+/// The items in `text`, in order, without comments and empty lines.
 pub fn items(text: &[u8]) -> Items<'_> {
     let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     Items { rest, line: 0, ended: false }
@@ -77,7 +77,7 @@ pub struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    /// The next line without its end. `\n`, `\r` and NUL end a line; different ones in a row are one end
+    /// The next line without its end. `\n`, `\r` and NUL end a line; a sequence of different ones is a single end
     /// (`read_line_full()`).
     fn next_line(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
@@ -117,7 +117,7 @@ impl<'a> Iterator for Items<'a> {
     type Item = Item<'a>;
 
     fn next(&mut self) -> Option<Item<'a>> {
-        // A continued line is the only one that is copied.
+        // Only continued lines are copied.
         let mut continued: Option<Vec<u8>> = None;
         while !self.ended {
             let Some(line) = self.next_line() else {
@@ -125,7 +125,7 @@ impl<'a> Iterator for Items<'a> {
                 return continued.and_then(|so_far| self.item(Cow::Owned(so_far)));
             };
             match line {
-                // A comment, or what is one behind spaces: a continued line goes on behind it.
+                // A comment, possibly after spaces: a continued line continues after it.
                 [b'#' | b';', ..] => continue,
                 [b' ' | b'\t', ..] if is_indented_comment(line) => continue,
                 [] if continued.is_none() => continue,
@@ -156,7 +156,7 @@ impl<'a> Iterator for Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    /// What one whole line says; `None`: nothing.
+    /// The item in a complete line. `None`: the line is empty.
     fn item(&mut self, text: Cow<'a, [u8]>) -> Option<Item<'a>> {
         match text {
             Cow::Borrowed(text) => self.item_of(text),
@@ -180,7 +180,7 @@ impl<'a> Items<'a> {
             };
             return Some(Item::Section { name: name.into(), line });
         }
-        // Keys are short: a look at each byte is cheaper than a call.
+        // Keys are short, so a loop over the bytes is faster than a call.
         let equals = stripped.bytes().position(|byte| byte == b'=');
         Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
             None => Item::Fault { fault: Fault::MissingEquals, line },
@@ -194,7 +194,7 @@ impl<'a> Items<'a> {
 }
 
 impl Item<'_> {
-    /// The same with a text of its own.
+    /// The same with an owned text.
     fn into_owned(self) -> Item<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         match self {
@@ -212,7 +212,7 @@ fn is_indented_comment(line: &[u8]) -> bool {
     matches!(first, Some(b'#' | b';'))
 }
 
-/// Without white space around it.
+/// Removes surrounding white space.
 fn strip(text: &str) -> &str {
     let bytes = text.as_bytes();
     let start = bytes.iter().position(|byte| !is_whitespace(*byte)).unwrap_or(bytes.len());
@@ -253,11 +253,11 @@ mod tests {
     fn faults_cost_their_line_and_a_broken_header_the_rest() {
         let text = b"junk\n=x\n\xff=1\nok=1\n[Serv\nlost=1";
         let expected = [
-            "1 ! no '=' in the line",
-            "2 ! no key before '='",
+            "1 ! missing '=' in the line",
+            "2 ! missing key before '='",
             "3 ! not UTF-8",
             "4 ok=1",
-            "5 ! a section header without ']'",
+            "5 ! a section header without closing ']'",
         ];
         assert_eq!(read(text), expected);
         assert!(items(text).any(|i| matches!(i, Item::Fault { fault: Fault::BrokenSection, line: 5 })));

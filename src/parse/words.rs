@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-/// The words of a text, without their quotes, one after the other, up to one whose quotes or, with `escapes`, an escape
-/// sequence are broken.
+/// An iterator over the unquoted words of a text, up to the first word with invalid quotes or, with `escapes`, an invalid
+/// escape sequence.
 ///
-/// With `escapes` a backslash begins one of C's escape sequences (systemd.syntax(7), "Quoting"); without, it stands for
-/// the character after it.
+/// With `escapes`, a backslash begins a C escape sequence (systemd.syntax(7), "Quoting"); otherwise it quotes the next
+/// character.
 pub struct Words<'t, S> {
     rest: &'t str,
-    /// Whether an ASCII character parts words; several count as one.
+    /// Whether an ASCII character separates words; repeated separators are treated as one.
     separates: S,
     escapes: bool,
 }
 
-/// Its quotes or escapes are.
+/// The quotes or escape sequences of a word are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
@@ -48,7 +48,7 @@ impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        // As it stands there, as far as there are no quotes and no backslashes; nearly always to the word's end.
+        // The part before any quotes and backslashes, nearly always the whole word, is taken as it is.
         let is_special = |byte| matches!(byte, b'"' | b'\'' | b'\\');
         let stops = |byte: u8| is_special(byte) || (self.separates)(byte);
         let end = self.rest.bytes().position(stops).unwrap_or(self.rest.len());
@@ -57,7 +57,7 @@ impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
             self.rest = rest;
             return Ok(Some(Cow::Borrowed(plain)));
         }
-        // Not as long as the rest: there may be many such words in it.
+        // Only that capacity is reserved: the remaining text may contain many words.
         let mut word = plain.as_bytes().to_vec();
         let mut quote = None;
         let mut at = end;
@@ -94,14 +94,14 @@ impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
     }
 }
 
-/// The character after a backslash as it is; how many bytes it has.
+/// The character after a backslash, and its length in bytes.
 fn literal(after: &str, word: &mut Vec<u8>) -> Option<usize> {
     let character = after.chars().next()?;
     word.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     Some(character.len_utf8())
 }
 
-/// One of C's escape sequences after its backslash (`cunescape_one()`); how many bytes it has.
+/// Decodes a C escape sequence after its backslash (`cunescape_one()`). Returns its length in bytes as well.
 fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
     let first = after.chars().next()?;
     let digits = |from: usize, count: usize, radix: u32| -> Option<u32> {
@@ -135,7 +135,7 @@ fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
     }
 }
 
-/// The words of a setting's value, unquoted, up to one that is broken.
+/// The unquoted words of a setting's value, up to the first invalid one.
 pub fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
     Words::new(value, is_whitespace, true).map_while(Result::ok)
 }

@@ -35,12 +35,9 @@ impl fmt::Display for ReadError {
             Self::Directory => f.write_str("it is a directory, not a file"),
             Self::NotAFile => f.write_str("it is not a regular file"),
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
-            Self::NotText => f.write_str("it is not text"),
+            Self::NotText => f.write_str("it is not UTF-8 text"),
             Self::Remote(kind) => {
-                write!(
-                    f,
-                    "not looked at: the path leads onto a mount of type {kind}, which could keep PID 1 waiting"
-                )
+                write!(f, "skipped: the path leads to a mount of type {kind}, which might block PID 1")
             }
             Self::Untrusted(untrusted) => write!(f, "not trusted: {untrusted}"),
             Self::Os(errno) => write!(f, "{}", std::io::Error::from(*errno)),

@@ -1,5 +1,5 @@
-//! What lies in the directories of units, as far as services and slices go: each directory is listed once. Names, aliases
-//! and drop-ins are found in those lists (systemd's src/shared/unit-file.c and dropin.c).
+//! An index of the services and slices in systemd's unit directories. Each directory is listed once; names, aliases and
+//! drop-ins are looked up in these lists (systemd's src/shared/unit-file.c and dropin.c).
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::root::{ReadError, Root};
 use crate::units::SKIPPED_FILE;
 use crate::units::name::{Name, NameKind, Type};
 
-/// Where units lie, the strongest first (`lookup_paths_init()`), without the generators' directories.
+/// The unit directories in order of precedence (`lookup_paths_init()`), without those of generators.
 pub const DIRECTORIES: [&str; 10] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
@@ -23,50 +23,50 @@ pub const DIRECTORIES: [&str; 10] = [
     "/usr/lib/systemd/system",
     SPLIT_USR,
 ];
-/// Only where `/lib` is no link to `/usr/lib`.
+/// Used only if `/lib` is not a symbolic link to `/usr/lib`.
 const SPLIT_USR: &str = "/lib/systemd/system";
-/// A link into one of these is an alias all the same, whether the generator has written its target yet or not.
+/// A symbolic link into one of these is an alias, regardless of whether the generator has written the target yet.
 const GENERATORS: [&str; 3] =
     ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
-/// How many names may lead to other names (systemd's `FOLLOW_MAX`).
+/// The maximum length of a chain of aliases (systemd's `FOLLOW_MAX`).
 const MOST_ALIASES: usize = 8;
 
-/// The directories of units, listed.
+/// The index of all unit directories.
 #[derive(Debug)]
 pub struct Index<'a> {
     pub(super) root: &'a Root,
-    /// The services that are asked for, and their templates. Of others only links are kept; there are hundreds of files.
+    /// The requested services and their templates. Of the hundreds of other units, only symbolic links are kept.
     wanted: Vec<String>,
-    /// The name of the drop-in that a generator is about to write for those services. A file of that name in a weaker
-    /// directory is never read, and not here either.
+    /// The name of the drop-in that the generator is about to write for these services. It takes precedence over files of
+    /// that name in directories of lower precedence, so these are not read.
     generated: &'a str,
-    /// Units by name, each with the directories that have it, the strongest first.
+    /// Units by name, each with the directories that contain it, in order of precedence.
     units: BTreeMap<String, Vec<Entry>>,
-    /// The directories with drop-ins for a name, or for `service` or `slice`, likewise.
+    /// The directories that contain drop-ins for a name, or for `service` or `slice`, in order of precedence.
     drop_ins: BTreeMap<String, Vec<&'static str>>,
-    /// Which of [`DIRECTORIES`] there are.
+    /// The directories of [`DIRECTORIES`] that exist.
     listed: Vec<&'static str>,
-    /// Directories that are there and cannot be read.
+    /// Directories that exist but cannot be read.
     pub(super) unread: Vec<Source>,
 }
 
-/// A unit in one directory.
+/// A unit in a directory.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     directory: &'static str,
     is_link: bool,
 }
 
-/// What a name leads to.
-enum Target {
-    /// A file, or a link to one elsewhere.
+/// The target of a name.
+enum NameTarget {
+    /// A file, or a symbolic link to a file outside the unit directories.
     File(String),
     /// Another name.
     Alias(String),
 }
 
 impl<'a> Index<'a> {
-    /// Lists the directories of units below `root`, for units that go by `names` and get a drop-in `generated`.
+    /// Indexes the unit directories below `root` for the units `names`, which get a drop-in named `generated`.
     pub fn read(
         root: &'a Root,
         names: &'a [String],
@@ -83,7 +83,7 @@ impl<'a> Index<'a> {
             listed: Vec::new(),
             unread: Vec::new(),
         };
-        // `/lib` is the same as `/usr/lib`.
+        // `/lib` is `/usr/lib`.
         let merged_usr = root.file_type("/lib") == Some(FileType::Symlink);
         for directory in DIRECTORIES {
             if directory == SPLIT_USR && merged_usr {
@@ -144,57 +144,59 @@ impl<'a> Index<'a> {
         self.units.entry(name.to_owned()).or_default().push(Entry { directory, is_link });
     }
 
-    /// The file of a name; `None`: it has none, or leads to itself.
+    /// The file that a name leads to. `None`: there is none, or the aliases form a loop.
     pub(super) fn follow(&self, name: &str) -> Option<String> {
         let mut name = name.to_owned();
         for hop in 0..MOST_ALIASES {
-            // An alias of an instance leads to the template where the instance has no file.
+            // An alias of an instance leads to the template if the instance has no file.
             let template = || Name::parse(&name).and_then(|name| name.template());
             let found = match self.target(&name) {
                 None if hop > 0 => template().and_then(|template| self.target(&template)),
                 other => other,
             };
             match found? {
-                Target::File(path) => return Some(path),
-                Target::Alias(next) => name = next,
+                NameTarget::File(path) => return Some(path),
+                NameTarget::Alias(next) => name = next,
             }
         }
         None
     }
 
-    /// What a name leads to in the strongest directory that has it.
-    fn target(&self, name: &str) -> Option<Target> {
+    /// The target of a name in the first directory that contains it.
+    fn target(&self, name: &str) -> Option<NameTarget> {
         let entries = self.units.get(name).map(Vec::as_slice).unwrap_or_default();
         if self.is_wanted(name) {
             return entries.iter().find_map(|entry| self.target_in(*entry, name));
         }
-        // An alias led here: files of that name were not kept.
+        // An alias led here, and files of that name were not kept.
         self.listed.iter().find_map(|directory| {
             let path = format!("{directory}/{name}");
             match entries.iter().find(|entry| entry.directory == *directory) {
                 Some(entry) => self.target_in(*entry, name),
-                None if self.root.file_type(&path) == Some(FileType::RegularFile) => Some(Target::File(path)),
+                None if self.root.file_type(&path) == Some(FileType::RegularFile) => {
+                    Some(NameTarget::File(path))
+                }
                 None => None,
             }
         })
     }
 
-    /// What it leads to in the directory of `entry`.
-    fn target_in(&self, entry: Entry, name: &str) -> Option<Target> {
+    /// The target of a name in the directory of `entry`.
+    fn target_in(&self, entry: Entry, name: &str) -> Option<NameTarget> {
         let path = format!("{}/{name}", entry.directory);
         if !entry.is_link {
-            return Some(Target::File(path));
+            return Some(NameTarget::File(path));
         }
         let target = self.root.link(&path)?;
         match self.alias_target(entry.directory, &target) {
-            None => Some(Target::File(path)),
-            // Where it is no valid alias, a weaker directory's entry counts.
-            Some(target) => may_alias(name, &target).then_some(Target::Alias(target)),
+            None => Some(NameTarget::File(path)),
+            // If it is not a valid alias, the entry of the next directory applies.
+            Some(target) => may_alias(name, &target).then_some(NameTarget::Alias(target)),
         }
     }
 
-    /// The name that a link stands for, if it leads to a directory of units; one that leads elsewhere is the unit's
-    /// own file, which only lies there (or it leads to /dev/null).
+    /// The unit name that a symbolic link refers to if its target is in a unit directory. A link to any other place is the
+    /// unit's own file, which is merely stored there, or masks the unit (/dev/null).
     fn alias_target(&self, directory: &str, target: &str) -> Option<String> {
         let absolute = if target.starts_with('/') {
             simplify(target)
@@ -210,14 +212,14 @@ impl<'a> Index<'a> {
             below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
         };
         let inside = DIRECTORIES.iter().chain(&GENERATORS).any(is_inside) || {
-            // A directory of units may itself be a link.
+            // A unit directory may itself be a symbolic link.
             let parent = self.root.identity(parent);
             parent.is_some() && DIRECTORIES.iter().any(|known| self.root.identity(known) == parent)
         };
         inside.then(|| base.to_owned())
     }
 
-    /// The other names of the service `id`, as far as there are drop-ins for them, sorted; the name asked for is one.
+    /// The aliases of the service `id` for which there are drop-ins, sorted, including the requested name.
     pub(super) fn aliases(&self, asked: &Name<'_>, id: &Name<'_>, fragment: Option<&str>) -> Vec<String> {
         let mut aliases = Vec::new();
         if asked.text != id.text {
@@ -230,13 +232,13 @@ impl<'a> Index<'a> {
             .collect();
         let links = self.units.iter().filter(|(_, entries)| entries.iter().any(|entry| entry.is_link));
         for link in links.filter_map(|(name, _)| Name::parse(name)) {
-            // The drop-ins that a name has are those of a part of it; there are hundreds of links.
+            // Drop-in directories are named after the unit or a prefix of it. There are hundreds of symbolic links.
             if link.unit_type != id.unit_type
                 || !others.iter().any(|other| link.text.starts_with(other.prefix))
             {
                 continue;
             }
-            // A template's link is an alias of each instance.
+            // A symbolic link of a template is an alias of each instance.
             let alias = match (link.kind(), id.instance) {
                 (NameKind::Template, Some(instance)) => link.with_instance(instance),
                 (NameKind::Template, None) => continue,
@@ -257,7 +259,7 @@ impl<'a> Index<'a> {
         aliases
     }
 
-    /// Whether a link leads to this very file, and an instance's own link does not lead elsewhere.
+    /// Whether a symbolic link leads to this file, and the instance's own link does not lead to another one.
     fn leads_to(&self, link: &Name<'_>, alias: &Name<'_>, fragment: Option<&str>, id: &Name<'_>) -> bool {
         let Some(path) = self.follow(link.text) else {
             return false;
@@ -269,8 +271,9 @@ impl<'a> Index<'a> {
         !differs(&path) && same_instance && !elsewhere
     }
 
-    /// The unit's drop-ins, sorted by their names; of the same name the strongest directory's
-    /// (`unit_file_find_dropin_paths()`). systemd takes the aliases in no certain order, here they are sorted.
+    /// The unit's drop-ins, sorted by file name. Of several with the same name, the one in the directory of highest
+    /// precedence is used (`unit_file_find_dropin_paths()`). systemd visits aliases in no particular order; here they are
+    /// sorted.
     pub(super) fn drop_ins(
         &self,
         id: &Name<'_>,
@@ -279,7 +282,7 @@ impl<'a> Index<'a> {
         unread: &mut Vec<Source>,
     ) -> Vec<String> {
         let mut places: Vec<String> = Vec::new();
-        // Directory by directory, the names of one group in their order.
+        // All names of a group in each directory.
         let mut add = |names: &[&str]| {
             for directory in &self.listed {
                 let has = |name: &&&str| self.drop_ins.get(**name).is_some_and(|in_| in_.contains(directory));
@@ -292,7 +295,7 @@ impl<'a> Index<'a> {
         }
         add(&[id.unit_type.word()]);
 
-        // Name of the file, number of its place.
+        // The file name, and the index of its directory.
         let mut files: Vec<(String, usize)> = Vec::new();
         for (number, place) in places.iter().enumerate() {
             let mut other_names = Vec::new();
@@ -331,18 +334,18 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Whether systemd prefers a directory of drop-ins to the generators': those below /etc and /run, unless they are for the
-/// whole type.
+/// Whether a drop-in directory takes precedence over those of generators: it is below /etc or /run, and not for all units
+/// of a type.
 fn is_stronger(place: &str) -> bool {
     !place.ends_with("/service.d") && !["/usr/", "/lib/"].iter().any(|weaker| place.starts_with(weaker))
 }
 
-/// The last step of a path.
+/// The last component of a path.
 pub(super) fn base_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether a link of the first name may stand for a unit of the second (`unit_validate_alias_symlink_or_warn()`).
+/// Whether a symbolic link named `link` is a valid alias of `target` (`unit_validate_alias_symlink_or_warn()`).
 fn may_alias(link: &str, target: &str) -> bool {
     let (Some(link), Some(target)) = (Name::parse(link), Name::parse(target)) else {
         return false;
@@ -355,7 +358,7 @@ fn may_alias(link: &str, target: &str) -> bool {
     kinds && link.text != target.text && link.unit_type == Type::Service && target.unit_type == Type::Service
 }
 
-/// A path without `.`, `..` and doubled slashes.
+/// The path without `.`, `..` and repeated slashes.
 fn simplify(path: &str) -> String {
     let mut steps: Vec<&str> = Vec::new();
     for step in path.split('/') {

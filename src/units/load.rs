@@ -1,4 +1,4 @@
-//! Loading one unit: its own file, its drop-ins, and what stands in them.
+//! Loads a unit: reads its unit file and its drop-ins.
 
 use crate::parse::syntax::{Fault, Item, items};
 use crate::problem::{FileName, Problem, ProblemKind, Source};
@@ -8,8 +8,8 @@ use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
 use crate::units::{Assignment, Index, KEYS, SKIPPED_FILE, State, Unit};
 
 impl Index<'_> {
-    /// Loads the unit that goes by `name`; `None` where that is no name of a service or slice. Of a template, what all its
-    /// instances have in common.
+    /// Loads the unit with this name or alias. `None`: it is not the name of a service or slice. For a template, loads what
+    /// all its instances have in common.
     pub fn load(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Unit> {
         let asked = Name::parse(name)?;
         let of_template = || asked.template().and_then(|template| self.follow(&template));
@@ -28,7 +28,7 @@ impl Index<'_> {
         if let Some(path) = fragment {
             unit.state = read_file(self.root, &path, asked.unit_type, &mut unit, problems);
             if unit.state != State::NotFound {
-                // An instance that has a file of its own is another unit; only its drop-ins count here as well.
+                // An instance with its own file is another unit; only its drop-ins apply here as well.
                 let id = name_of_file(&path, &asked);
                 let differs = |own: String| base_of(&own) != base_of(&path);
                 if id != name && self.follow(&id).is_some_and(differs) {
@@ -40,7 +40,7 @@ impl Index<'_> {
             }
         }
         if asked.unit_type == Type::Slice {
-            // A slice needs no file, and those two are always there.
+            // A slice does not need a file, and these two always exist.
             let perpetual = unit.state == State::Masked && [ROOT_SLICE, SYSTEM_SLICE].contains(&name);
             if unit.state == State::NotFound || perpetual {
                 unit.state = State::Loaded;
@@ -48,7 +48,7 @@ impl Index<'_> {
         }
         let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
         if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
-            // The other name is no more than an alias then.
+            // In that case the other name is only an alias.
             unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
             unit.aliases.retain(|alias| alias != name);
         }
@@ -61,7 +61,7 @@ impl Index<'_> {
         }
         unit.aliases.extend(namesake.filter(|_| unit.state == State::Loaded));
         for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
-            // One that cannot be read to its end counts as far as it was read; so it does for systemd.
+            // If a file cannot be read completely, the part that was read applies, as for systemd.
             read_file(self.root, &path, asked.unit_type, &mut unit, problems);
             unit.drop_ins.push(path);
         }
@@ -69,8 +69,8 @@ impl Index<'_> {
     }
 }
 
-/// Adds what one file says to `unit`; an empty one is `Masked`, one that is not there `NotFound`, one that cannot be read
-/// to its end `Bad`.
+/// Adds the assignments in a file to `unit`. An empty file is `Masked`, a missing one `NotFound`, and one that cannot be
+/// read completely `Bad`.
 fn read_file(
     root: &Root,
     path: &str,
@@ -94,8 +94,8 @@ fn read_file(
     }
 }
 
-/// Adds the assignments in one file's text, of the section for that type; whether it could be read to its end. Of its faults
-/// the first is reported, and the one that ends it: systemd itself reports them all.
+/// Adds the assignments in the section for the type. Returns whether the text could be read completely. Only the first
+/// error is reported, and the one after which the rest is skipped: systemd itself reports all of them.
 pub fn parse_assignments(
     path: &str,
     text: &[u8],
@@ -117,7 +117,7 @@ pub fn parse_assignments(
             }
             Item::Assignment { .. } => {}
             Item::Fault { fault, line } => {
-                // As `parse_line()` and its caller have it.
+                // As in `parse_line()` and its caller.
                 let ends = matches!(fault, Fault::BrokenSection | Fault::NotUtf8);
                 if ends || !reported {
                     let consequence =
@@ -138,7 +138,7 @@ pub fn parse_assignments(
     true
 }
 
-/// The name of the unit that was asked for by one name, from the name of its file.
+/// The name of the requested unit, from the name of its file.
 fn name_of_file(path: &str, asked: &Name<'_>) -> String {
     match (Name::parse(base_of(path)), asked.instance) {
         (Some(base), Some(instance)) if base.kind() == NameKind::Template => base.with_instance(instance),

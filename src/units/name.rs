@@ -1,9 +1,9 @@
-//! Names of units, after systemd.unit(5) and systemd's src/basic/unit-name.c: what is a name, which directories of
-//! drop-ins belong to it, which slice it is put into. Pure.
+//! Unit names, as in systemd.unit(5) and systemd's src/basic/unit-name.c: which names are valid, which drop-in directories
+//! apply to a unit, and which slice it is in by default. Pure.
 
 use std::borrow::Cow;
 
-/// The types of which units are read; both may have drop-ins for the whole type.
+/// The types of units that are read. Both may have drop-ins for all units of the type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// `.service`
@@ -13,7 +13,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// Its word: `service` has `service.d` for all services.
+    /// The suffix without the dot. `service.d` contains drop-ins for all services.
     pub fn word(self) -> &'static str {
         match self {
             Self::Service => "service",
@@ -21,7 +21,7 @@ impl Type {
         }
     }
 
-    /// The section of its settings.
+    /// The section with the settings specific to the type.
     pub fn section(self) -> &'static str {
         match self {
             Self::Service => "Service",
@@ -30,7 +30,7 @@ impl Type {
     }
 }
 
-/// What kind of name it is (`UnitNameFlags`).
+/// The kind of a name (`UnitNameFlags`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKind {
     /// `a.service`
@@ -41,21 +41,21 @@ pub enum NameKind {
     Template,
 }
 
-/// A valid name, in its parts.
+/// A valid name, split into its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// All of it.
+    /// The whole name.
     pub text: &'a str,
-    /// Before the first `@`, else before the type.
+    /// The part before the first `@`, or before the suffix if there is none.
     pub prefix: &'a str,
-    /// Between the `@` and the type; empty for a template.
+    /// The part between the `@` and the suffix; empty for a template.
     pub instance: Option<&'a str>,
-    /// The type.
+    /// The type, from the suffix.
     pub unit_type: Type,
 }
 
 impl<'a> Name<'a> {
-    /// The parts of a valid name of a service or slice; `None` for all else.
+    /// Parses the name of a service or slice. `None`: it is not a valid one.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (stem, unit_type) = if let Some(stem) = text.strip_suffix(".service") {
             (stem, Type::Service)
@@ -73,7 +73,7 @@ impl<'a> Name<'a> {
         Some(Self { text, prefix, instance, unit_type })
     }
 
-    /// What kind it is.
+    /// The kind of the name.
     pub fn kind(&self) -> NameKind {
         match self.instance {
             None => NameKind::Plain,
@@ -82,23 +82,23 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// The template of an instance.
+    /// The template that an instance belongs to.
     pub fn template(&self) -> Option<String> {
         (self.kind() == NameKind::Instance).then(|| self.with_instance(""))
     }
 
-    /// The same with another instance.
+    /// The name of another instance of the same template.
     pub fn with_instance(&self, instance: &str) -> String {
         format!("{}@{instance}.{}", self.prefix, self.unit_type.word())
     }
 
-    /// Prefix and instance: all but the type.
+    /// The name without its suffix.
     pub fn stem(&self) -> &'a str {
         self.text.get(..self.text.len() - self.unit_type.word().len() - 1).unwrap_or_default()
     }
 
-    /// Whose `.d` directories belong to the unit, the most specific first, within one directory of units: its own
-    /// name, its template's, those of its dashed prefixes (`unit_file_find_dirs()`). That of the type comes after all.
+    /// The names whose `.d` directories apply to the unit, the most specific first: its own, that of its template, and
+    /// those of its prefixes that end in a dash (`unit_file_find_dirs()`). The directory for the type follows all these.
     pub fn with_drop_ins(&self) -> Vec<Cow<'a, str>> {
         let mut names = Vec::with_capacity(4);
         names.push(Cow::Borrowed(self.text));
@@ -120,7 +120,7 @@ impl<'a> Name<'a> {
         {
             template.add_with_drop_ins(names);
         }
-        // One trailing dash is no prefix of its own.
+        // A single trailing dash does not form another prefix.
         let prefix = self.prefix.strip_suffix('-').unwrap_or(self.prefix);
         let Some(dash) = prefix.rfind('-').filter(|dash| *dash > 0) else {
             return;
@@ -135,7 +135,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// The slice of a service whose unit names none (`unit_set_default_slice()`): instances have one a template.
+    /// The slice of a service without `Slice=` (`unit_set_default_slice()`). The instances of a template share a slice.
     pub fn default_slice(&self) -> String {
         match self.kind() {
             NameKind::Instance | NameKind::Template => format!("system-{}.slice", escape(self.prefix)),
@@ -144,12 +144,12 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Where services live.
+/// The default slice of services.
 pub const SYSTEM_SLICE: &str = "system.slice";
-/// Where all live.
+/// The root of all slices.
 pub const ROOT_SLICE: &str = "-.slice";
 
-/// The slice around a slice (`slice_build_parent_slice()`); `None`: the root has none, or it is no valid slice.
+/// The parent of a slice (`slice_build_parent_slice()`). `None`: it is the root, or not a valid slice.
 pub fn parent_slice(slice: &str) -> Option<String> {
     if slice == ROOT_SLICE || !is_slice(slice) {
         return None;
@@ -160,7 +160,7 @@ pub fn parent_slice(slice: &str) -> Option<String> {
     })
 }
 
-/// Whether it is the name of a slice: dashes are the steps of its path (`slice_name_is_valid()`).
+/// Whether this is the name of a slice. Dashes separate the components of its path (`slice_name_is_valid()`).
 pub fn is_slice(name: &str) -> bool {
     let Some(parsed) = Name::parse(name) else {
         return false;
@@ -169,8 +169,8 @@ pub fn is_slice(name: &str) -> bool {
     parsed.unit_type == Type::Slice && parsed.kind() == NameKind::Plain && (name == ROOT_SLICE || steps())
 }
 
-/// What a person types for a service, as systemctl completes it (`unit_name_mangle()`): `.service` is added where there is
-/// no type. `None`: it is none of a service, or not one that can have drop-ins and an environment file of its name.
+/// Completes the name of a service as systemctl does (`unit_name_mangle()`): `.service` is appended if there is no suffix.
+/// `None`: it is not the name of a service, or of one that cannot have drop-ins and an environment file named after it.
 pub fn service_name(text: &str) -> Option<String> {
     const OTHER_TYPES: [&str; 10] = [
         ".socket",
@@ -184,18 +184,18 @@ pub fn service_name(text: &str) -> Option<String> {
         ".slice",
         ".scope",
     ];
-    /// The longest name of a file, less that of `.env`.
+    /// The length of the longest file name (`NAME_MAX`), minus that of `.env`.
     const LONGEST: usize = 255 - ".env".len();
     if OTHER_TYPES.iter().any(|other| text.ends_with(other)) {
         return None;
     }
     let name = if text.ends_with(".service") { text.to_owned() } else { format!("{text}.service") };
-    let is_one = Name::parse(&name).is_some_and(|name| name.unit_type == Type::Service);
-    // Directories of drop-ins that begin with a dot are hidden.
-    (is_one && !name.starts_with('.') && name.len() <= LONGEST).then_some(name)
+    let is_service = Name::parse(&name).is_some_and(|name| name.unit_type == Type::Service);
+    // systemd ignores drop-in directories whose names begin with a dot.
+    (is_service && !name.starts_with('.') && name.len() <= LONGEST).then_some(name)
 }
 
-/// Text for a part of a name (`unit_name_escape()`).
+/// Escapes text for use in a unit name (`unit_name_escape()`).
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, byte) in text.bytes().enumerate() {
@@ -215,7 +215,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// The reverse of [`escape`]; `None`: it is no such text, or the result is none.
+/// The reverse of [`escape`]. `None`: the text is not validly escaped, or the result is not valid text.
 pub fn unescape(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

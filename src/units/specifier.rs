@@ -1,28 +1,28 @@
-//! Specifiers in the values of settings (systemd.unit(5), "Specifiers"): those that follow from the unit's name, and
-//! those that are the same on every system. Pure.
+//! Specifiers in the values of settings (systemd.unit(5), "Specifiers"): those derived from the unit's name, and those
+//! that are the same on every system. Pure.
 
 use std::borrow::Cow;
 
 use crate::units::name::{Name, NameKind, unescape};
 
-/// systemd's bound on a line and on what becomes of it (`LONG_LINE_MAX`).
+/// systemd's limit for the length of a line and of its expansion (`LONG_LINE_MAX`).
 const LONGEST: usize = 1 << 20;
 
 /// Why `text` cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unexpanded {
-    /// It depends on what isn't read here: the host's name, its kernel, credentials …
+    /// It depends on something that is not read here, such as the host name, the kernel version or a credential.
     Unknown,
-    /// There is no such specifier, or the result is longer than a line may be: systemd skips the whole setting.
+    /// There is no such specifier, or the result is too long for a line. systemd skips the whole setting.
     NoSuch,
 }
 
-/// `text` with its specifiers replaced for the unit `name`.
+/// Expands the specifiers in `text` for the unit `name`.
 pub fn expand<'t>(text: &'t str, name: &Name<'_>) -> Result<Cow<'t, str>, Unexpanded> {
     expand_among(text, name, &|_| true)
 }
 
-/// The same where the result is the name of a unit (`Slice=`): fewer specifiers are allowed there.
+/// Expands a setting whose value is the name of a unit (`Slice=`). Fewer specifiers are allowed there.
 pub fn expand_name<'t>(text: &'t str, name: &Name<'_>) -> Result<Cow<'t, str>, Unexpanded> {
     expand_among(text, name, &|letter| "ijnNpaAbBHlqmMovwWgGuU".contains(letter))
 }
@@ -44,7 +44,7 @@ fn expand_among<'t>(
         }
         match characters.next() {
             None | Some('%') => out.push('%'),
-            // Letters and digits are kept for specifiers, all else is text (`POSSIBLE_SPECIFIERS`).
+            // Letters and digits are reserved for specifiers; anything else is literal (`POSSIBLE_SPECIFIERS`).
             Some(letter) if !letter.is_ascii_alphanumeric() => {
                 out.push('%');
                 out.push(letter);
@@ -59,7 +59,7 @@ fn expand_among<'t>(
     Ok(Cow::Owned(out))
 }
 
-/// What one specifier stands for, in the system's manager.
+/// The value of a specifier in the system manager.
 fn value(letter: char, name: &Name<'_>) -> Result<String, Unexpanded> {
     let instance = name.instance.unwrap_or_default();
     let unescaped = |text: &str| unescape(text).ok_or(Unexpanded::NoSuch);

@@ -1,8 +1,8 @@
-//! What the evidence says about sizing.conf: findings, each with its reason and the time it rests on, some with a line to
-//! set. Pure; the profile that a line would give comes from [`crate::policy`] itself.
+//! Advice on sizing.conf: findings, each with its reason and the period that it is based on, and some with a line to set. Pure;
+//! the profile that a line leads to is that of [`crate::policy`].
 //!
-//! One cause at a time: while workers grow, memory and workers are left alone, for what they show is the growth's doing
-//! and a setting made for it would outlive it.
+//! One cause at a time: while workers grow, there is no advice on memory or the number of workers, because what they show is due
+//! to the growth, and a setting made for it would outlast it.
 
 mod growth;
 mod memory;
@@ -20,7 +20,7 @@ use workers::{demand, under_pressure};
 
 /// Samples without which nothing is advised at all, however long they took.
 const FEWEST_SAMPLES: u64 = 20;
-/// What is sized so already and isn't so in the running service.
+/// Follows a number that the profile already has, but the running service does not.
 const NOT_IN_EFFECT: &str =
     ": it takes effect at a restart, unless something overrides it (pypnm-sizing explain)";
 
@@ -51,7 +51,7 @@ impl Setup {
     }
 }
 
-/// What a finding is about.
+/// The topic of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Whether there is evidence at all.
@@ -79,7 +79,7 @@ impl Topic {
     }
 }
 
-/// One finding.
+/// A finding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// What it is about.
@@ -139,9 +139,8 @@ pub fn findings(
     let time = growth.as_ref().map_or(all, |growth| (growth.from, growth.until));
     found.push(of_growth.at(time));
     if grows {
-        let reason =
-            "no advice on memory and on the number of workers while workers grow: first stop the growth"
-                .to_owned();
+        let reason = "no advice on memory or the number of workers while workers grow: stop the growth first"
+            .to_owned();
         found.push(Finding::remark(Topic::Workers, reason).at(all));
         return found;
     }

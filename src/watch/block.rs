@@ -1,23 +1,24 @@
-//! Evidence is weighed in blocks of ten minutes: a busy quarter of an hour counts alike in a watch of an hour and of a
-//! week, whatever the interval between samples. Pure.
+//! Evidence is evaluated in blocks of ten minutes, so that a busy quarter of an hour has the same weight in a watch of an hour
+//! and of a week, regardless of the interval between samples. Pure.
 
 use super::history::Tally;
 use super::line::Line;
-use super::{MIB, number, whole};
+use super::{MIB, number, to_u64};
 
-/// A worker at or above this share of one CPU is busy, in percent. Python holds one lock a process, so one worker's
-/// analysis can't use much more than one CPU.
+/// A worker that uses at least this percentage of a CPU is busy. Python has a lock for each process, so a worker cannot use
+/// much more than one CPU.
 pub const BUSY_PERCENT: f64 = 70.0;
-/// Requests wait in a block when they would have to in this part of it.
-pub const WAITING: f64 = 0.18;
-/// Below this mean use of the workers, waiting is not computed from it: work that no request asked for would count.
-const COMPUTED_FROM: f64 = 0.45;
+/// Requests wait in a block when they would have to in this part of it: with four workers from half of their capacity on
+/// (of M/M/4, 9 % of the requests wait at 40 %, 17 % at 50 %).
+pub const WAITING: f64 = 0.14;
+/// Below this mean use of the workers, waiting is not derived from it, because it may be work without requests.
+const COMPUTED_FROM: f64 = 0.3;
 /// A block is under pressure when it was in this part of its time.
 pub const PRESSED: f64 = 0.2;
-/// Measured memory is counted in steps of so many bytes.
+/// The resolution of measured memory, in bytes.
 const STEP: u64 = 4 * MIB;
 
-/// What was seen in a stretch of time.
+/// The evidence of a period of time.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
     /// When it began and ended.
@@ -44,14 +45,14 @@ pub struct Block {
     pub worker_seconds: f64,
     /// Milli-CPU seconds that were free for the service.
     free: f64,
-    /// Seconds in which no CPU was left: the service used all it may use, or the better half while others had the rest,
-    /// or its quota held it back.
+    /// Seconds in which no CPU was idle: the service used all that it may use, or more than half while other programs used the
+    /// rest, or it was throttled by its quota.
     pub cpu_full: f64,
     /// Seconds in which tasks waited for memory a tenth of the time or more.
     pub memory_stalled: f64,
     /// Seconds in which the service held above nine tenths of the memory it may use.
     pub memory_tight: f64,
-    /// Processes killed for want of memory.
+    /// Processes killed because memory ran out.
     pub oom_kills: u64,
     /// The memory of single workers, in steps.
     memory_of_workers: Tally,
@@ -75,8 +76,8 @@ impl Block {
         Self { from: at, until: at, ..Self::default() }
     }
 
-    /// Takes a sample that stands for the `elapsed` seconds before it; `busy` is what each worker used, in percent,
-    /// where that is known, and `oom_kills` how many more processes were killed.
+    /// Adds a sample that covers the `elapsed` seconds before it. `busy` is the CPU use of each worker in percent, if known,
+    /// and `oom_kills` the number of processes killed since the previous sample.
     pub fn take(&mut self, line: &Line, at: f64, elapsed: f64, busy: &[Option<f64>], oom_kills: u64) {
         self.until = at;
         self.oom_kills += oom_kills;
@@ -141,9 +142,9 @@ impl Block {
         self.seconds * 2.0 >= length
     }
 
-    /// The part of the time in which a request would have had to wait: as seen in the accept queue and in workers that
-    /// are busy all at once, or as it must have been at such a mean use of them (Erlang's formula for a queue). The last
-    /// does not depend on how often samples are taken.
+    /// The fraction of the time in which a request would have had to wait: as observed in the accept queue and in workers that
+    /// are all busy, or as implied by their mean use (Erlang's formula for a queue), which does not depend on the interval
+    /// between samples.
     pub fn waiting(&self) -> f64 {
         let seen = self.waiting / self.seconds.max(f64::MIN_POSITIVE);
         let used = self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE);
@@ -152,7 +153,7 @@ impl Block {
 
     /// Whole CPUs that were free for another worker, on average. One that is free three quarters of the time has room.
     pub fn free_cpus(&self) -> u64 {
-        (whole(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
+        (to_u64(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
     }
 
     /// What 95 % of the samples of a worker do not exceed, in bytes.

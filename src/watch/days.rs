@@ -1,5 +1,5 @@
-//! What a report shows beside the evidence: an hour at a time, and series for plots. Pure, and of bounded size: hours
-//! beyond a year go, and a plot's columns are joined in pairs when there are too many.
+//! Data that a report shows in addition to the evidence: figures for each hour, and series for plots. Pure, and of bounded size:
+//! hours older than a year are dropped, and if there are too many columns of a plot, they are merged in pairs.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
-//! What a watch has seen so far: who works, lives and recycles, and the evidence for advice, kept apart for each number
-//! of workers and each limit, since what four workers did says nothing about two. Pure, and of bounded size however long
-//! it runs. Live samples and recorded ones go the same way.
+//! The evidence collected by a watch: the workers, their lives and recycles, and the data for advice, separately for each number
+//! of workers and each limit, because what four workers did says nothing about two. Pure, and of bounded size regardless of the
+//! length of the watch. Live samples and recorded ones are processed in the same way.
 
 mod epoch;
 mod growth;
@@ -15,7 +15,7 @@ use super::role::Role;
 use super::trend::median;
 use super::{MIB, number};
 pub use epoch::{Blocks, Epoch};
-pub use growth::{Growth, Single};
+pub use growth::{ALLOWED, BLOCKS_TO_TELL, Growth, Single};
 
 /// A block's length unless somebody says otherwise, in seconds: ten minutes.
 pub const BLOCK: f64 = 600.0;
@@ -74,7 +74,7 @@ pub struct Evidence {
     pub restarts: u64,
     /// Workers that died within seconds of their start.
     pub short_lives: u64,
-    /// Processes killed for want of memory.
+    /// Processes killed because memory ran out.
     pub oom_kills: u64,
     /// Ages of workers that went and have not been replaced yet.
     gone: Latest<f64>,

@@ -1,4 +1,4 @@
-//! Memory of bounded size for a watch of unbounded length: a series that thins itself, a tally, a sparkline. Pure.
+//! Data of bounded size for a watch of unbounded length: a series that thins itself out, a histogram, a sparkline. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -136,7 +136,7 @@ pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
     let mut columns: Vec<Option<f64>> = vec![None; width];
     let step = ((last.at - first.at) / super::number(width as u64)).max(f64::MIN_POSITIVE);
     for point in points {
-        let column = usize::try_from(super::whole(((point.at - first.at) / step).floor())).unwrap_or(0);
+        let column = usize::try_from(super::to_u64(((point.at - first.at) / step).floor())).unwrap_or(0);
         if let Some(highest) = columns.get_mut(column.min(width.saturating_sub(1))) {
             *highest = Some(highest.map_or(point.value, |so_far| so_far.max(point.value)));
         }
@@ -151,7 +151,7 @@ pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
         .into_iter()
         .map(|column| {
             previous = column.unwrap_or(previous);
-            let level = super::whole((previous - bottom) / range * 7.0);
+            let level = super::to_u64((previous - bottom) / range * 7.0);
             usize::try_from(level).ok().and_then(|level| marks.get(level)).copied().unwrap_or(' ')
         })
         .collect()

@@ -1,4 +1,4 @@
-//! The lives of workers: their memory as an envelope of bounded size, and what ended lives have grown by. Pure.
+//! The lives of workers: their memory as an envelope of bounded size, and the growth in lives that have ended. Pure.
 
 use super::line::Process;
 use super::number;
@@ -11,8 +11,9 @@ const LIVES: usize = 512;
 /// A worker first seen at a lower age, in seconds, was born while watched; its first quarter is warming up.
 const NEWBORN: f64 = 60.0;
 
-/// The lower envelope of a worker's memory: the lowest of each stretch of samples. Heavy requests come and go above it,
-/// what stays lifts it. Full, it joins its stretches in pairs, so it covers any length of time evenly.
+/// The lower envelope of a worker's memory: the minimum of each group of samples. Memory used by heavy requests is above it;
+/// memory that is retained raises it. When it is full, adjacent groups are merged in pairs, so that it covers any length of time
+/// evenly.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     points: Vec<Point>,
@@ -113,6 +114,12 @@ impl Life {
         self.envelope.push(Point { at, cpu: self.cpu, value: number(process.rss) });
     }
 
+    /// Seconds for which it has been watched.
+    pub fn watched(&self) -> f64 {
+        let points = self.envelope.points();
+        points.first().zip(points.last()).map_or(0.0, |(first, last)| last.at - first.at)
+    }
+
     /// Its history without the warm-up.
     pub fn settled(&self) -> &[Point] {
         let points = self.envelope.points();
@@ -129,11 +136,11 @@ impl Life {
     pub fn ended(&self, at: f64) -> Option<Ended> {
         // Work makes it grow, not time: requests take CPU. Only where it did nothing is time all there is.
         let by_cpu = self.cpu_known && self.cpu >= 1.0;
-        let whole = if by_cpu { self.cpu } else { self.age };
+        let to_u64 = if by_cpu { self.cpu } else { self.age };
         let all = self.envelope.points();
         let began = all.first()?.at - (self.age - (at - all.first()?.at)).max(0.0);
         let progress = |point: &Point| if by_cpu { point.cpu } else { point.at - began };
-        let skip = if self.born { whole / 4.0 } else { 0.0 };
+        let skip = if self.born { to_u64 / 4.0 } else { 0.0 };
         let points: Vec<Point> = all.iter().filter(|point| progress(point) >= skip).copied().collect();
         if points.len() < 8 {
             return None;
@@ -150,13 +157,13 @@ impl Life {
         let middle = around(points.get(start..start + part))?;
         let last = around(points.get(points.len() - part..))?;
         let rate = |from: (f64, f64), to: (f64, f64)| {
-            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * whole)
+            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * to_u64)
         };
         Some(Ended {
             growth: rate(first, last)?,
             early: rate(first, middle)?,
             late: rate(middle, last)?,
-            per_second: median_slope(&points)?,
+            per_second: median_slope(&points, |point| point.at)?,
             baseline: first.1,
         })
     }
@@ -221,7 +228,7 @@ impl EndedLives {
 mod tests {
     use super::{Envelope, Life, POINTS, Point};
     use crate::watch::line::Process;
-    use crate::watch::{number, whole};
+    use crate::watch::{number, to_u64};
 
     #[test]
     fn an_envelope_is_small_even_and_low() {
@@ -247,8 +254,8 @@ mod tests {
             let process = Process {
                 pid: 1,
                 age_seconds: number(n),
-                rss: whole(1e8 + cpu * 5e5),
-                cpu_ms: Some(whole(cpu * 1000.0)),
+                rss: to_u64(1e8 + cpu * 5e5),
+                cpu_ms: Some(to_u64(cpu * 1000.0)),
                 ..Process::default()
             };
             life.go_on(&process, number(n), 1.0);

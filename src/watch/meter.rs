@@ -1,8 +1,8 @@
-//! Makes a line of what was read: counters become rates since the sample before. Pure.
+//! Turns a sample into a line: counters become rates since the previous sample. Pure.
 
-use super::line::{Kind, Line, PerHour, Process, SCHEMA, rounded};
+use super::line::{Line, LineKind, PerHour, Process, SCHEMA, rounded};
 use super::role::Role;
-use super::{number, whole};
+use super::{number, to_u64};
 
 /// One process as it was read.
 #[derive(Clone, Debug)]
@@ -47,9 +47,9 @@ pub struct Sample {
     pub memory_stall_us: Option<u64>,
     /// Microseconds in which some task waited for a CPU (PSI).
     pub cpu_stall_us: Option<u64>,
-    /// Microseconds for which the service's CPU quota held it back.
+    /// Microseconds in which the service was throttled by its CPU quota.
     pub throttled_us: Option<u64>,
-    /// Processes that the kernel killed for want of memory in the service's cgroup.
+    /// Processes in the service's cgroup that the kernel killed because memory ran out.
     pub oom_kills: Option<u64>,
     /// Bytes charged to the service's cgroup, page cache included.
     pub cgroup_memory: Option<u64>,
@@ -152,7 +152,7 @@ impl Meter {
         let cpu: f64 = processes.iter().filter_map(|process| process.cpu_percent).sum();
         let line = Line {
             schema: SCHEMA,
-            kind: Kind::Sample,
+            kind: LineKind::Sample,
             seconds: Some(rounded(sample.at - began, 3)),
             workers: workers.count() as u64,
             memory,
@@ -162,9 +162,9 @@ impl Meter {
             memory_available: sample.memory_available,
             cgroup_memory: sample.cgroup_memory,
             cgroup_memory_peak: sample.cgroup_peak,
-            cpu_milli: whole(cpu * 10.0),
+            cpu_milli: to_u64(cpu * 10.0),
             cpu_milli_limit: bounds.cpu,
-            idle_milli: rose(|sample| sample.idle_ms).map(|ms| whole(number(ms) / elapsed)),
+            idle_milli: rose(|sample| sample.idle_ms).map(|ms| to_u64(number(ms) / elapsed)),
             pressure_memory_percent: of_time(|sample| sample.memory_stall_us),
             pressure_cpu_percent: of_time(|sample| sample.cpu_stall_us),
             throttled_percent: of_time(|sample| sample.throttled_us),

@@ -1,10 +1,10 @@
-//! What the live workers' numbers say: the pure half of `pypnm-sizing watch` and `report`.
+//! Evaluates measurements of the workers: the pure part of `pypnm-sizing watch` and `report`.
 //!
-//! Samples go in, findings come out; nothing here reads a file or a clock, so a week's watch is replayed in a test.
-//! Reading processes and recordings, and showing what came of it, is the helper's.
+//! Samples go in, findings come out. Nothing here reads a file or a clock, so tests can replay a watch of a week. The helper
+//! reads processes and recordings, and shows the results.
 //!
 //! ```text
-//!  /proc → [role] who is who → [meter] rates → [line] ⇄ JSON, recordings
+//!  /proc → [role] of processes → [meter] rates → [line] ⇄ JSON, recordings
 //!                                                │
 //!        [advice] ← [evidence] ←─────────────────┘
 //!  lines for        [block]  ten minutes: demand, pressure, memory
@@ -44,6 +44,6 @@ pub fn number(amount: u64) -> f64 {
     clippy::cast_sign_loss,
     reason = "saturates, which is what is meant"
 )]
-pub fn whole(number: f64) -> u64 {
+pub fn to_u64(number: f64) -> u64 {
     number.round() as u64
 }

@@ -111,7 +111,7 @@ fn fourfold(cpus: u64, idle: u64) -> Replayed {
         let workers = (0..4).filter_map(|n| worker.clone().map(|process| Reading { pid: 10 + n, ..process }));
         Sample {
             processes: parent.into_iter().chain(workers).collect(),
-            idle_ms: Some(super::whole(sample.at * number(idle))),
+            idle_ms: Some(super::to_u64(sample.at * number(idle))),
             ..sample
         }
     };

@@ -1,4 +1,4 @@
-//! Who is who among a service's processes. Pure.
+//! The roles of a service's processes. Pure.
 //!
 //! With one worker PyPNM serves from its first process. With more, uvicorn (`uvicorn.supervisors.multiprocess`) stays
 //! the parent and starts each worker by multiprocessing's spawn method, which first starts a resource tracker:
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Program, program};
 
-/// What a process is to the service.
+/// The role of a process in the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -25,7 +25,7 @@ pub enum Role {
     Parent,
     /// multiprocessing's resource tracker.
     Tracker,
-    /// A wrapper's shell, a ping, whatever else there is.
+    /// Anything else, such as a wrapper's shell or a ping.
     #[default]
     #[serde(other)]
     Other,
@@ -43,7 +43,7 @@ impl Role {
     }
 }
 
-/// A process to be told apart.
+/// A process whose role is to be determined.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     /// Its pid.

@@ -1,14 +1,14 @@
-//! Services of known truth: requests that arrive by chance, workers that serve them, memory that behaves as it is told to.
-//! The tests in `simulate/` compare what is found with what was put in.
+//! Simulated services with known properties: requests that arrive at random, workers that serve them, and memory that behaves as
+//! specified. The tests in `simulate/` compare the findings with these properties.
 //!
 //! `cargo test` runs a few of each kind; with `PYPNM_SIZING_SIMULATE=N` in the environment each kind is run N times and its
 //! figures are printed (`cargo test --release simulate -- --nocapture`), see benches/RESULTS.md.
 
 use super::advice::{Finding, Setup, Topic, findings};
 use super::evidence::{BLOCK, Evidence};
-use super::line::{Kind, Line, Process, SCHEMA};
+use super::line::{Line, LineKind, Process, SCHEMA};
 use super::role::Role;
-use super::{MIB, number, whole};
+use super::{MIB, number, to_u64};
 use crate::policy::PolicySettings;
 
 mod chance;
@@ -19,7 +19,7 @@ use chance::{Chance, Noise};
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 
-/// What a service is told to do. Memory in MiB, times in seconds.
+/// The properties of a service. Memory in MiB, times in seconds.
 #[derive(Clone)]
 struct World {
     seed: u64,
@@ -33,17 +33,16 @@ struct World {
     shared: Noise,
     /// Heavy requests an hour and worker, what they add, for how long.
     spikes: (f64, f64, f64),
-    /// What comes and goes, and its period.
+    /// What comes and goes, and its period; a cache of each worker, and how fast it fills.
     saw: (f64, f64),
-    /// A cache of each worker, and how fast it fills.
     cache: (f64, f64),
     /// Requests an hour and worker after which so much stays.
     steps: (f64, f64),
-    /// MiB an hour; in the first worker only.
+    /// MiB an hour and MiB a request; in the first worker only.
     leak: f64,
     leak_of_first: f64,
-    /// MiB a request.
     leak_a_request: f64,
+    leak_a_request_of_first: f64,
     /// Requests after which a worker is recycled; 0: never.
     limit: u64,
     /// Requests a second in all, by the time.
@@ -80,6 +79,7 @@ impl World {
             leak: 0.0,
             leak_of_first: 0.0,
             leak_a_request: 0.0,
+            leak_a_request_of_first: 0.0,
             limit: 0,
             arrivals: |_| 0.0,
             service: 1.0,
@@ -205,7 +205,7 @@ impl Running {
             self.workers.iter().map(|w| (w.busy_until - until).max(0.0)).fold(f64::INFINITY, f64::min);
         self.waiting = if late.is_finite() && late > 0.0 && !self.workers.is_empty() {
             let backlog: f64 = self.workers.iter().map(|w| (w.busy_until - until).max(0.0)).sum();
-            whole((backlog / self.world.service - number(self.workers.len() as u64)).max(0.0))
+            to_u64((backlog / self.world.service - number(self.workers.len() as u64)).max(0.0))
         } else {
             0
         };
@@ -279,8 +279,9 @@ impl Running {
                 worker.kept = world.steps.1;
             }
             let age = at - worker.born;
-            let hours = age / HOUR;
-            let leak = world.leak + if index == 0 { world.leak_of_first } else { 0.0 };
+            let first = if index == 0 { 1.0 } else { 0.0 };
+            let leak = world.leak + first * world.leak_of_first;
+            let a_request = world.leak_a_request + first * world.leak_a_request_of_first;
             let mib = world.base
                 + worker.noise
                 + shared
@@ -288,9 +289,9 @@ impl Running {
                 + if at < worker.spike_until { world.spikes.1 } else { 0.0 }
                 + world.saw.0 * ((at / world.saw.1 + worker.phase).fract())
                 + world.cache.0 * (1.0 - (-age / world.cache.1).exp())
-                + leak * hours
-                + world.leak_a_request * number(worker.requests);
-            let rss = whole((mib.max(20.0)) * number(MIB));
+                + leak * age / HOUR
+                + a_request * number(worker.requests);
+            let rss = to_u64((mib.max(20.0)) * number(MIB));
             worker.peak = worker.peak.max(rss);
             let cpu = worker.busy * world.cpu_part + 0.001 * elapsed;
             worker.cpu += cpu;
@@ -304,19 +305,19 @@ impl Running {
                 uss: Some(rss.saturating_sub(60 * MIB)),
                 peak_rss: Some(worker.peak),
                 cpu_percent: Some(cpu / elapsed * 100.0),
-                cpu_ms: Some(whole(worker.cpu * 1000.0)),
+                cpu_ms: Some(to_u64(worker.cpu * 1000.0)),
                 growth_per_hour: None,
             });
         }
         let memory: u64 = processes.iter().map(Process::memory).sum();
-        let limit = whole(world.memory * number(MIB));
-        let others = whole((world.others)(at) * number(MIB));
+        let limit = to_u64(world.memory * number(MIB));
+        let others = to_u64((world.others)(at) * number(MIB));
         self.overflows += u64::from(memory + others > limit);
         let killed = world.kills.iter().filter(|when| **when <= at).count() as u64;
         let idle = (number(world.cpus) - busy - (world.others_cpu)(at)).max(0.0);
         Line {
             schema: SCHEMA,
-            kind: Kind::Sample,
+            kind: LineKind::Sample,
             unix_seconds: Some(1_764_000_000.0 + at),
             seconds: Some(at - elapsed),
             service: "pypnm.service".to_owned(),
@@ -326,9 +327,9 @@ impl Running {
             memory_is: "pss".to_owned(),
             memory_limit: limit,
             memory_available: Some(limit.saturating_sub(memory + others)),
-            cpu_milli: whole(busy * 1000.0),
+            cpu_milli: to_u64(busy * 1000.0),
             cpu_milli_limit: world.cpus * 1000,
-            idle_milli: Some(whole(idle * 1000.0)),
+            idle_milli: Some(to_u64(idle * 1000.0)),
             pressure_memory_percent: Some((world.stalled)(at)),
             accept_queue: Some(self.waiting),
             oom_kills: killed,
@@ -356,7 +357,7 @@ impl World {
     fn watched_with(&self, seconds: f64, settings: PolicySettings) -> Watched {
         let mut running = Running::new(self);
         let mut evidence = Evidence::new(BLOCK);
-        let samples = whole(seconds / self.interval);
+        let samples = to_u64(seconds / self.interval);
         for n in 0..samples {
             let line = running.line();
             let elapsed = if n == 0 { 0.0 } else { self.interval };
@@ -364,7 +365,7 @@ impl World {
         }
         let setup = Setup {
             cpus: self.cpus,
-            memory: whole(self.memory * number(MIB)),
+            memory: to_u64(self.memory * number(MIB)),
             settings,
             limit_max_requests: u32::try_from(self.limit).ok(),
         };

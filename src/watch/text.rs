@@ -1,7 +1,7 @@
-//! Amounts and times in a person's words. Pure.
+//! Formats amounts and times for people. Pure.
 
 use super::trend::Slope;
-use super::{MIB, number, whole};
+use super::{MIB, number, to_u64};
 
 /// Bytes in MiB.
 pub fn mib(bytes: u64) -> String {
@@ -29,11 +29,11 @@ pub fn interval(slope: &Slope) -> String {
     format!("{} ({:.1} to {:.1})", per_hour(slope.per_second), mib(slope.low), mib(slope.high))
 }
 
-/// Seconds as a person says them, rounded to what matters: `42 s`, `3 min`, `1 h 30 min`, `4 days`.
+/// A duration, suitably rounded: `42 s`, `3 min`, `1 h 30 min`, `4 days`.
 pub fn duration(seconds: f64) -> String {
-    let (minutes, hours) = (whole(seconds / 60.0), whole(seconds / 3600.0));
+    let (minutes, hours) = (to_u64(seconds / 60.0), to_u64(seconds / 3600.0));
     if seconds < 119.5 {
-        format!("{} s", whole(seconds))
+        format!("{} s", to_u64(seconds))
     } else if minutes < 60 {
         format!("{minutes} min")
     } else if hours < 48 {
@@ -60,7 +60,7 @@ pub fn part(seconds: f64, of: f64) -> String {
     }
 }
 
-/// From one moment to another by the clock: what both have in common is said once.
+/// A period of time, in which the part common to both ends is written once.
 pub fn clock_range(clock: &dyn Fn(f64) -> String, from: f64, until: f64) -> String {
     let (from, until) = (clock(from), clock(until));
     match (from.rsplit_once(' '), until.rsplit_once(' ')) {
@@ -69,7 +69,7 @@ pub fn clock_range(clock: &dyn Fn(f64) -> String, from: f64, until: f64) -> Stri
     }
 }
 
-/// The words of a text in lines of at most `width` characters; a longer word stands alone.
+/// Wraps a text into lines of at most `width` characters. A longer word is put on a separate line.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_ascii_whitespace() {

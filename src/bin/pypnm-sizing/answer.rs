@@ -1,8 +1,8 @@
-//! Answers for programs: what the JSON objects of several verbs have in common. A verb's own fields are in its module;
-//! the types are the schema, docs/json.md describes it, and a test compares the two.
+//! Answers for programs: the JSON types that several verbs share. The types that belong to a single verb are in its module.
+//! These types are the schema; docs/json.md describes it, and a test compares the two.
 //!
-//! Bytes, milli-CPUs, whole numbers; what is not known is null. `schema` rises when a field changes its meaning or goes;
-//! new fields may come without.
+//! Sizes are in bytes, CPUs in milli-CPUs; unknown values are null. `schema` is incremented when the meaning of a field
+//! changes or a field is removed, but not when fields are added.
 
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::problem::{Problem, Source};
@@ -13,12 +13,12 @@ use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde::Serialize;
 
 use crate::service::pypnm::{self, Installation, Program};
-use crate::wording::{Setting, effective, settings, turned_off};
+use crate::wording::{ConfigSetting, effective, settings, turned_off};
 
-/// The schema's number.
+/// The version of the schema.
 const SCHEMA: u32 = 1;
 
-/// What every answer begins with. `U`: what the verb says of a unit.
+/// The common part of all answers. `U`: the type for a unit, which depends on the verb.
 #[derive(Serialize)]
 pub(crate) struct Answer<U> {
     pub(crate) schema: u32,
@@ -53,7 +53,7 @@ impl SourceAnswer {
     }
 }
 
-/// Something that could not be read or understood.
+/// An input that could not be read or is invalid.
 #[derive(Serialize)]
 pub(crate) struct ProblemAnswer {
     pub(crate) source: SourceAnswer,
@@ -79,7 +79,7 @@ impl From<Numbers> for NumbersAnswer {
     }
 }
 
-/// What `show` and `explain` say of a unit alike.
+/// The fields of a unit that `show` and `explain` share.
 #[derive(Serialize)]
 pub(crate) struct ProfileAnswer {
     pub(crate) unit: String,
@@ -93,7 +93,7 @@ pub(crate) struct ProfileAnswer {
     pub(crate) overrides: Vec<OverrideAnswer>,
 }
 
-/// A few words on what decided each of the four.
+/// What determined each of the four values, in a few words.
 #[derive(Serialize)]
 pub(crate) struct ReasonsAnswer {
     pub(crate) cpu: String,
@@ -110,7 +110,7 @@ pub(crate) struct SettingAnswer {
     pub(crate) source: SourceAnswer,
 }
 
-/// What a unit's own files set instead of the generated drop-in.
+/// A setting in the unit's own files that overrides the generated drop-in.
 #[derive(Serialize)]
 pub(crate) struct OverrideAnswer {
     pub(crate) key: Option<&'static str>,
@@ -142,7 +142,7 @@ impl ProfileAnswer {
 }
 
 impl SettingAnswer {
-    fn new(setting: &Setting) -> Self {
+    fn new(setting: &ConfigSetting) -> Self {
         Self { key: setting.key, value: setting.value.clone(), source: SourceAnswer::new(&setting.source) }
     }
 }
@@ -163,14 +163,14 @@ impl OverrideAnswer {
     }
 }
 
-/// An answer as text: pretty, since people read it as well.
+/// An answer as text, indented because people read it as well.
 pub(crate) fn text(answer: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(answer).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// An installed program of the unit.
+/// An installation of the unit's program.
 #[derive(Serialize)]
 pub(crate) struct InstallationAnswer {
     environment: String,

@@ -1,14 +1,14 @@
-//! The helper's `main`: parses the command line, runs a verb, ends with its status. Nothing imports this module.
+//! The helper's `main`: parses the command line, runs a verb, and exits with its status. No other module imports this one.
 //!
 //! ```text
-//!  verbs    gather, answer, print                     each owns its answer
-//!  answer   what the JSON of several verbs shares     judge   facts, verdict, topics     watch   the live view
-//!  wording  how a sizing is put into words
-//!  service  systemd, processes, what was generated
-//!  cli  page  output                                  for all of them
+//!  verbs    gather data, build the answer, print it     each verb owns its answer
+//!  answer   JSON types that verbs share       judge   facts, verdicts, topics       watch   the live view
+//!  wording  texts about a sizing
+//!  service  systemd, processes, generated files, installations of PyPNM
+//!  cli  page  output                          used by all of them
 //! ```
 //!
-//! Imports go down only. Sizing itself is the library's.
+//! Modules import only from the layers below them. The sizing itself is in the library.
 
 mod answer;
 mod cli;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let options = match parsed {
         Ok(options) => options,
         Err(error) => {
-            // stderr is closed: there is nowhere to report it.
+            // If stderr is closed, there is nowhere to report that.
             let _ = error.print();
             let usage = std::env::args_os().skip(1);
             return if error.use_stderr() { ExitCode::from(usage_status(usage)) } else { ExitCode::SUCCESS };
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| failed(&format!("{error:#}")))
 }
 
-/// The status for wrong usage, of the verb that was meant.
+/// The exit status on incorrect usage, which depends on the verb.
 fn usage_status(arguments: impl Iterator<Item = OsString>) -> u8 {
     let mut arguments = arguments.skip_while(|word| word.as_encoded_bytes().starts_with(b"--root="));
     let verb = match arguments.next() {

@@ -1,7 +1,7 @@
-//! What the helper prints: answers on stdout, remarks on stderr, and what a verb ends with.
+//! Prints answers on stdout and remarks on stderr, and defines the outcome of a verb.
 //!
-//! This is the one filter between other people's data and a terminal: names of files, keys of a configuration, arguments
-//! and environments of processes may hold anything. Owns no layout; `page` does.
+//! This is the only filter between foreign data and a terminal: file names, configuration keys, and the arguments and
+//! environments of processes may contain any characters. The layout is in `page`.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -10,16 +10,16 @@ use std::process::ExitCode;
 
 use pypnm_sizing::parse::printable::is_hidden;
 
-/// What a verb ends with: a status for the shell, or an error for stderr and status 2.
+/// The outcome of a verb: an exit status, or an error, which is printed on stderr and leads to status 2.
 pub(crate) type Outcome = anyhow::Result<ExitCode>;
 
-/// Writes an answer to stdout; lines stay lines, everything else that is not printable is replaced. A reader that has
-/// gone away (`| head`) is no error.
+/// Writes an answer to stdout. Line feeds are kept; all other characters that are not printable are replaced. A closed pipe
+/// (`| head`) is not an error.
 pub(crate) fn answer(text: &str) -> Outcome {
     write(&printable_lines(text))
 }
 
-/// Writes an answer that is composed of [`printable`] pieces and of colours of our own.
+/// Writes an answer that consists of [`printable`] parts and our own colors.
 pub(crate) fn answer_painted(text: &str) -> Outcome {
     write(text)
 }
@@ -36,17 +36,17 @@ fn write(text: &str) -> Outcome {
 
 /// Writes a remark to stderr, on one line.
 pub(crate) fn remark(text: &dyn Display) {
-    // There is nowhere left to report that stderr is closed.
+    // If stderr is closed, there is nowhere to report that.
     let _ = writeln!(std::io::stderr(), "pypnm-sizing: {}", printable(&text.to_string()));
 }
 
-/// `text` as one line that a terminal only displays: each control character, line feeds included, becomes `?`, as in
-/// `ls -q`, and so does each character that is invisible or reorders its neighbours.
+/// `text` as a single line that cannot control a terminal: control characters, including line feeds, are replaced by `?`, as
+/// in `ls -q`, and so are characters that are invisible or change the text direction.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     replaced(text, |c| !is_hidden(c))
 }
 
-/// The same for a text of several lines.
+/// The same, but line feeds are kept.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c == '\n' || !is_hidden(c))
 }

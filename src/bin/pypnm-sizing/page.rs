@@ -1,20 +1,20 @@
-//! Answers for a person: headings and rows of a label and a text, wrapped at the width of the terminal; bold and colours
-//! on a terminal only. Owns layout and colours for every verb, `watch` included; knows nothing of what is said.
+//! Answers for people: headings, and rows of a label and a text, wrapped at the width of the terminal, with bold text and
+//! colors on a terminal only. Owns the layout and the colors of every verb, including `watch`, but none of the texts.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use crate::output::{self, Outcome, printable};
 
-/// Columns where no terminal says how many it has, and the bounds of what is used of one.
+/// The default number of columns, and the minimum and maximum that are used of a terminal.
 const COLUMNS: usize = 80;
 const FEWEST_COLUMNS: usize = 60;
 const MOST_COLUMNS: usize = 200;
 
-/// The indent of a text whose words don't fit beside its label.
+/// The indentation of a text whose words do not fit next to its label.
 const INDENT: usize = 8;
 
-/// How a text is set off on a terminal.
+/// How a text is highlighted on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ink {
     Bold,
@@ -23,18 +23,18 @@ pub(crate) enum Ink {
     Red,
 }
 
-/// An answer being written.
+/// A page of output.
 pub(crate) struct Page {
     text: String,
     columns: usize,
-    /// Whether colours may be used.
+    /// Whether colors may be used.
     colours: bool,
-    /// A person reads it, no program: words longer than a line are broken rather than left to the terminal.
+    /// The output is a terminal: words longer than a line are broken, and not left to the terminal to wrap.
     terminal: bool,
 }
 
 impl Page {
-    /// An answer for stdout.
+    /// A page for stdout.
     pub(crate) fn new() -> Self {
         let stdout = std::io::stdout();
         Self {
@@ -45,26 +45,26 @@ impl Page {
         }
     }
 
-    /// A heading, with an empty line before it where there is something above.
+    /// Adds a heading, with an empty line before it unless it is the first line.
     pub(crate) fn heading(&mut self, text: &str) {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.put("", 0, text, Some(Ink::Bold));
+        self.add("", 0, text, Some(Ink::Bold));
     }
 
-    /// An empty line.
+    /// Adds an empty line.
     pub(crate) fn gap(&mut self) {
         self.text.push('\n');
     }
 
-    /// A text after a label of at least `width` columns; further lines of the text begin where its first does.
+    /// Adds a text after a label of at least `width` columns. Further lines of the text are aligned with the first.
     pub(crate) fn row(&mut self, label: &str, width: usize, text: &str) {
-        self.put(label, width, text, None);
+        self.add(label, width, text, None);
     }
 
-    /// Rows whose texts all begin in one column. Where one of them has a word that doesn't fit there, such as a long
-    /// path, each text gets lines of its own below its label.
+    /// Adds rows whose texts begin in the same column. If a text contains a word that does not fit, such as a long path, all
+    /// texts are put on separate lines below their labels.
     pub(crate) fn table(&mut self, rows: &[TableRow]) {
         let width = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0);
         let longest = rows.iter().map(|row| longest_word(&row.text)).max().unwrap_or(0);
@@ -73,11 +73,11 @@ impl Page {
             let before = self.text.len();
             let label = printable(&row.label);
             if fits {
-                self.put(&label, width, &row.text, None);
+                self.add(&label, width, &row.text, None);
             } else {
                 self.text.push_str(label.trim_end());
                 self.text.push('\n');
-                self.put("", INDENT, &row.text, None);
+                self.add("", INDENT, &row.text, None);
             }
             if let Some(ink) = row.ink {
                 let label = if fits { &label } else { label.trim_end() };
@@ -87,7 +87,7 @@ impl Page {
         }
     }
 
-    /// A word set off and a text: in one line however long, except on a terminal.
+    /// Adds a highlighted word and a text, on a single line of any length unless the output is a terminal.
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
         let whole = format!("{word}{}", printable(text));
         let columns = if self.terminal { self.columns - 3 } else { usize::MAX };
@@ -97,7 +97,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    fn put(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
+    fn add(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
         let (label, text) = (printable(label), printable(text));
         let written = label.chars().count();
         let mut indent = written.max(width);
@@ -105,7 +105,7 @@ impl Page {
         if indent + longest_word(&text) < self.columns || indent <= INDENT {
             self.text.extend(std::iter::repeat_n(' ', indent - written));
         } else {
-            // A long path gets a line of its own.
+            // A long path gets a separate line.
             self.text.truncate(self.text.trim_end_matches(' ').len());
             if !label.trim_end().is_empty() {
                 self.text.push('\n');
@@ -121,6 +121,8 @@ impl Page {
                 Some(ink) => self.text.push_str(&self.painted(line, ink)),
                 None => self.text.push_str(line),
             }
+            // A label without a text may end in spaces.
+            self.text.truncate(self.text.trim_end_matches(' ').len());
             self.text.push('\n');
         }
     }
@@ -133,7 +135,7 @@ impl Page {
         painted(text, ink, self.colours)
     }
 
-    /// Writes it to stdout.
+    /// Writes the page to stdout.
     pub(crate) fn print(&self) -> Outcome {
         output::answer_painted(&self.text)
     }
@@ -143,11 +145,11 @@ impl Page {
 pub(crate) struct TableRow {
     pub(crate) label: String,
     pub(crate) text: String,
-    /// How the label is set off.
+    /// How the label is highlighted.
     pub(crate) ink: Option<Ink>,
 }
 
-/// `text`, set off where `colours` may be used.
+/// `text`, highlighted if `colours` may be used.
 pub(crate) fn painted(text: &str, ink: Ink, colours: bool) -> String {
     let code = match ink {
         Ink::Bold => "1",
@@ -158,22 +160,22 @@ pub(crate) fn painted(text: &str, ink: Ink, colours: bool) -> String {
     if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Whether `stream` is a terminal that knows more than plain text: with `TERM=dumb` it does not.
+/// Whether `stream` is a terminal that supports control sequences: with `TERM=dumb` it does not.
 pub(crate) fn is_capable(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Whether `stream` is a terminal that may show colours (no-color.org).
+/// Whether colors may be used on `stream` (no-color.org).
 pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
     is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The columns that are used of standard output.
+/// The number of columns to use on standard output.
 pub(crate) fn columns_of_stdout() -> usize {
     columns(&std::io::stdout())
 }
 
-/// The columns that are used of `stream`: those of `$COLUMNS`, of the terminal, or 80.
+/// The number of columns to use on `stream`: `$COLUMNS`, the width of the terminal, or 80.
 fn columns(stream: &(impl AsFd + IsTerminal)) -> usize {
     let stated = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| *columns > 0);
     let measured = || {
@@ -187,8 +189,8 @@ fn longest_word(text: &str) -> usize {
     text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0)
 }
 
-/// Lines of at most `columns` columns, broken at spaces. A longer word, such as a path, stays whole unless it is
-/// `broken`, then after a `/` where there is one.
+/// Wraps `text` at spaces into lines of at most `columns` columns. A longer word, such as a path, is kept in one piece unless
+/// `broken` is true; then it is broken after a `/` if possible.
 fn wrapped(text: &str, columns: usize, broken: bool) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
@@ -219,7 +221,7 @@ fn wrapped(text: &str, columns: usize, broken: bool) -> Vec<String> {
     lines
 }
 
-/// Where to break a word of more than `columns` characters, in bytes.
+/// The byte offset at which to break a word of more than `columns` characters.
 fn break_of(word: &str, columns: usize) -> usize {
     let end = word.char_indices().nth(columns.max(1)).map_or(word.len(), |(at, _)| at);
     match word.get(..end).and_then(|head| head.rfind('/')) {
@@ -261,6 +263,15 @@ mod tests {
         assert!(page.text.lines().all(|line| line.len() <= 80), "{}", page.text);
         page.row("", 0, "a\x1b[31mb");
         assert!(page.text.ends_with("a?[31mb\n"));
+    }
+
+    #[test]
+    fn no_line_ends_in_a_space() {
+        let mut page = page(80);
+        page.row("  Mon 21 Sep     24h  ", 0, "");
+        page.row("  label  ", 12, "");
+        page.row("", 0, "");
+        assert_eq!(page.text, "  Mon 21 Sep     24h\n  label\n\n");
     }
 
     #[test]

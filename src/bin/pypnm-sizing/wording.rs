@@ -1,23 +1,23 @@
-//! How a sizing is put into words, the same for every verb: which units, why none, what was set by hand, a profile in a
-//! line, what PyPNM's own sizing would give.
+//! The texts about a sizing that several verbs share: which units are sized or why none is, what was set by hand, a
+//! profile in one line, and what PyPNM's own sizing would give.
 
 use anyhow::anyhow;
 use pypnm_sizing::command::Program;
 use pypnm_sizing::config::UnitConfig;
-use pypnm_sizing::limits::{Amount, host};
+use pypnm_sizing::limits::Amount;
+use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
-use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
 use pypnm_sizing::units::{self, State};
 
 use crate::page::Page;
 use crate::service::launch::Launch;
 
-/// The units to report: all that are sized, or the one that was asked for.
+/// The units to report: all that are sized, or only the requested one.
 pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Result<Vec<&'a SizedUnit>> {
     let Some(asked) = asked else {
         return Ok(sizing.units.iter().collect());
@@ -27,12 +27,12 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Res
     }
     let why = turned_off(sizing).or_else(|| not_sized(sizing, asked)).unwrap_or_else(|| {
         let names: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
-        format!("Units= in sizing.conf(5) names {}", names.join(" "))
+        format!("Units= in sizing.conf(5) lists {}", names.join(" "))
     });
     Err(anyhow!("--unit={asked}: not sized: {why}"))
 }
 
-/// Why nothing is sized at all, and where that is set.
+/// Why sizing is turned off altogether, and where that is set.
 pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
     match sizing.kernel_switch {
         Some((false, file)) => Some(format!("turned off by pypnm.sizing= in {file}")),
@@ -41,7 +41,7 @@ pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
     }
 }
 
-/// Why one of the units that the configuration names is not sized.
+/// Why a unit in the configuration is not sized.
 pub(crate) fn not_sized(sizing: &Sizing, unit: &str) -> Option<String> {
     let named = sizing.config.units().iter().any(|name| name == unit);
     let config = sizing.config.for_unit(unit);
@@ -52,35 +52,35 @@ fn enabled(config: &UnitConfig) -> String {
     config.enabled.as_ref().map_or_else(|| "Enabled=no".to_owned(), |set| set_at("Enabled=no", &set.source))
 }
 
-/// A setting and where it is set, without the key twice.
+/// A setting and its source, without repeating the key.
 fn set_at(setting: &str, source: &Source) -> String {
     format!("{setting}, {}", source.place())
 }
 
-/// Something that the operator set.
-pub(crate) struct Setting {
+/// A setting of the operator.
+pub(crate) struct ConfigSetting {
     pub(crate) key: &'static str,
     pub(crate) value: String,
     pub(crate) source: Source,
 }
 
-impl Setting {
+impl ConfigSetting {
     /// Whether it differs from the default.
     pub(crate) fn matters(&self) -> bool {
         self.value != "auto" && self.key != "Enabled"
     }
 }
 
-impl std::fmt::Display for Setting {
+impl std::fmt::Display for ConfigSetting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&set_at(&format!("{}={}", self.key, self.value), &self.source))
     }
 }
 
-/// What sizing.conf(5) sets for a unit.
-pub(crate) fn settings(config: &UnitConfig) -> Vec<Setting> {
+/// The settings of a unit in sizing.conf(5).
+pub(crate) fn settings(config: &UnitConfig) -> Vec<ConfigSetting> {
     let set = config.set_keys().into_iter();
-    set.map(|(key, set)| Setting { key, value: set.value, source: set.source }).collect()
+    set.map(|(key, set)| ConfigSetting { key, value: set.value, source: set.source }).collect()
 }
 
 /// `1 CPU`, `4 CPUs`
@@ -98,7 +98,7 @@ pub(crate) fn profile(workers: impl Into<i64>, limit: impl Into<i64>) -> String 
     }
 }
 
-/// `2 workers (limit 2000)`: the same within a sentence.
+/// `2 workers (limit 2000)`: a short form for use within a sentence.
 pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     let number = if workers == 1 { "worker" } else { "workers" };
     match limit {
@@ -108,7 +108,7 @@ pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
     }
 }
 
-/// What a unit starts with: the sized numbers, or what its own files set instead.
+/// The numbers that a unit starts with: the sized ones, or those that override them.
 pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
     let is_uvicorn =
@@ -138,7 +138,7 @@ pub(crate) fn headline(unit: &SizedUnit) -> String {
     format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
 }
 
-/// The units that are named but not sized.
+/// Adds the units that are configured but not sized to the page.
 pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     if !sizing.is_enabled() {
         return;
@@ -150,7 +150,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     }
 }
 
-/// What is odd about an operator's own numbers: they are used as they are.
+/// Warnings about the operator's settings, which are used nevertheless.
 pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
     let mut doubts = Vec::new();
     let profile = &unit.profile;
@@ -165,13 +165,13 @@ pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
     }
     for (key, available) in [("ReserveCPUs", unit.capacity.cpu), ("ReserveMemory", unit.capacity.memory)] {
         if available.reserved > 0 && available.amount == 0 {
-            doubts.push(format!("{key}= reserves everything; the minimum is assumed"));
+            doubts.push(format!("{key}= reserves everything, so the minimum is assumed"));
         }
     }
     doubts
 }
 
-/// An override in a few words.
+/// A short description of an override.
 pub(crate) fn override_text(one: &Override) -> String {
     let at = one.source.place();
     match &one.effect {
@@ -182,24 +182,24 @@ pub(crate) fn override_text(one: &Override) -> String {
     }
 }
 
-/// That the unit does not find the PyPNM that there is, and the command that changes it.
+/// The text that the unit does not find an installation of PyPNM, with the command that changes this.
 pub(crate) fn out_of_reach(unit: &str, command: &str) -> String {
-    format!("{unit} does not find it; '{command}' prints a drop-in with which it does")
+    format!("{unit} does not find it; '{command}' prints a drop-in that makes it do so")
 }
 
-/// What is wrong with a unit's files; `None`: nothing.
+/// What is wrong with the files of a unit. `None`: nothing.
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         State::Loaded => None,
         State::NotFound => Some(
-            "no file of this name; if another generator makes it (a quadlet), the last look at each start counts its limits",
+            "no file of this name; if another generator makes it (a quadlet), its limits are applied at each start",
         ),
-        State::Masked => Some("masked: it cannot be started"),
+        State::Masked => Some("masked, so it cannot be started"),
         State::Bad => Some("its file cannot be read"),
     }
 }
 
-/// What PyPNM starts where it sizes itself: it sees the machine's CPUs and memory, and no limit below them.
+/// What PyPNM starts without a profile: it considers the machine's CPUs and memory, but no tighter limits.
 pub(crate) struct PypnmDefault {
     cpus: u64,
     memory: u64,
@@ -207,10 +207,8 @@ pub(crate) struct PypnmDefault {
 }
 
 impl PypnmDefault {
-    /// For the machine below `root`, or the one to try.
-    pub(crate) fn new(root: &Root, hypothetical: &Hypothetical) -> Self {
-        // Problems of these files have been reported by the sizing.
-        let host = host::read(root, &mut Vec::new());
+    /// On `host`, or on the hypothetical machine.
+    pub(crate) fn new(host: &Host, hypothetical: &Hypothetical) -> Self {
         let online = host.limits.iter().find_map(|limit| match &limit.amount {
             Amount::Cpus(set) => Some(u64::from(set.count())),
             _ => None,
@@ -220,7 +218,7 @@ impl PypnmDefault {
         Self { cpus, memory, numbers: default_numbers(cpus, memory) }
     }
 
-    /// What it would start in place of the unit's profile, and why that differs.
+    /// What it would start instead of the unit's profile, and why that differs.
     pub(crate) fn against(&self, unit: &SizedUnit) -> (String, Vec<String>) {
         let sized = &unit.profile;
         let own = self.numbers;
@@ -232,11 +230,11 @@ impl PypnmDefault {
         }
         let mut why = Vec::new();
         let (cpus, memory) = (unit.capacity.whole_cpus(), unit.capacity.memory.amount);
-        // What its table says of what is really granted.
+        // Its table applied to what is actually available.
         let here = default_numbers(cpus, memory);
         if here != own {
             why.push(format!(
-                "It counts the machine's {} and {} GiB; {} and {} GiB are available.",
+                "It assumes the machine's {} and {} GiB; {} and {} GiB are available.",
                 self::cpus(self.cpus),
                 Gib(self.memory),
                 self::cpus(cpus),
@@ -251,9 +249,9 @@ impl PypnmDefault {
         } else if !same_workers && here.workers != i64::from(sized.workers) {
             let steps = here.workers < i64::from(sized.workers) && sized.workers <= DEFAULT_MAX_WORKERS;
             why.push(if steps {
-                "Its steps are 6, 12 and 24 GiB (2^30 bytes); the guide's are GB (10^9).".to_owned()
+                "Its steps are 6, 12 and 24 GiB (2^30 bytes); those of the guide are GB (10^9).".to_owned()
             } else {
-                "It knows neither MaxWorkers= nor MemoryPerWorker=.".to_owned()
+                "It does not know MaxWorkers= and MemoryPerWorker=.".to_owned()
             });
         }
         if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
@@ -261,14 +259,14 @@ impl PypnmDefault {
                 (LimitStep::Operator, _) => None,
                 (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
                 (_, 1000) => Some(
-                    "Its table has 1000 below 12 GiB; the guide's node of 4 cores and 8 GB has 2000."
+                    "Its table has 1000 below 12 GiB; the guide has 2000 for 4 cores and 8 GB."
                         .to_owned(),
                 ),
                 (_, 4000) => Some(
-                    "Its table has 4000 from 8 CPUs and 64 GiB; the guide has 2000-4000 there, of which the lower is used."
+                    "Its table has 4000 for 8 CPUs and 64 GiB or more; the guide has 2000-4000, of which the lower is used."
                         .to_owned(),
                 ),
-                _ => Some("Its table has 2000 from 12 GiB.".to_owned()),
+                _ => Some("Its table has 2000 for 12 GiB or more.".to_owned()),
             });
         }
         (format!("would start {itself}"), why)

@@ -1,45 +1,45 @@
-//! Where a process's cgroup is in the file system. Pure: its cgroups (cgroups(7)) and the cgroup mounts in, a directory
-//! and the levels above it out; [`super::reader`] opens them.
+//! The directory of a process's cgroup and the levels above it, from its memberships (cgroups(7)) and the cgroup mounts.
+//! Pure; [`super::reader`] opens the directories.
 
 use crate::parse::cgroup::Membership;
 use crate::parse::mountinfo::CgroupMount;
 
-/// Where everybody mounts it.
+/// The usual mount point.
 pub(super) const STANDARD_PLACE: &str = "/sys/fs/cgroup";
-/// What systemd moves PID 1 to, below the cgroup that it was started in (`cg_get_root_path()`).
+/// The cgroups to which systemd moves PID 1, below the one that it was started in (`cg_get_root_path()`).
 const OWN_OF_PID_1: [&str; 3] = ["/init.scope", "/system.slice", "/system"];
 
-/// Where a process is, in the hierarchy of one controller. Pure: what it names is opened elsewhere.
+/// The position of a process in the hierarchy of a controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// Its directory.
+    /// The directory of its cgroup.
     pub(super) path: String,
-    /// How much of `path` is the outermost directory in sight.
+    /// The length of the outermost visible directory in `path`.
     pub(super) outermost: usize,
     pub(super) v1: bool,
-    /// Its cgroup is below the mount, so the directory must be there.
+    /// Whether its cgroup is known to be below the mount, so that the directory must exist.
     pub(super) certain: bool,
-    /// Why it may be another one, where no namespace explains that.
+    /// Why the directory may be wrong, if that is not explained by a namespace.
     pub(super) doubt: Option<Doubt>,
 }
 
-/// Why a place may be wrong.
+/// Why a directory may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
     /// No mount is known.
     NoMount,
-    /// The mount shows other cgroups than the process's.
+    /// The mount does not contain the cgroup of the process.
     Outside,
 }
 
 impl Hierarchy {
-    /// The cgroup that PID 1 was started in: what systemd moved it to below that is stripped. A controller belongs to one
-    /// hierarchy: a line of version 1 that names it, else version 2. `None`: to none.
+    /// The cgroup that PID 1 was started in, without the one below it to which systemd moved it. A controller is in the
+    /// hierarchy of version 1 that lists it, otherwise in that of version 2. `None`: it is in no hierarchy.
     pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
         Self::find(controller, memberships, mounts, &OWN_OF_PID_1)
     }
 
-    /// The cgroup of another process, likewise.
+    /// The cgroup of another process.
     pub fn of_process(
         controller: &str,
         memberships: &[Membership<'_>],
@@ -65,7 +65,7 @@ impl Hierarchy {
         let path = path.trim_end_matches('/');
         let own = path;
 
-        // The cgroup as seen from the mount. `None`: it lies elsewhere, moved or above the namespace.
+        // The cgroup relative to the mount. `None`: it is elsewhere, moved or above the namespace.
         let below = |mount: &CgroupMount<'_>| {
             let below = path.strip_prefix(mount.root.trim_end_matches('/'))?;
             let clean = below.is_empty() || below.starts_with('/');
@@ -78,7 +78,7 @@ impl Hierarchy {
         let of_ours = |mount: &&CgroupMount<'_>| {
             if v1 { mount.has_v1(controller) } else { mount.v1_options.is_none() }
         };
-        // The best one; of several at one place the last lies on top.
+        // The best match; if several are mounted at the same place, the last one is on top.
         let best = mounts.iter().filter(of_ours).reduce(|best, next| {
             let on_top = rank(next) == rank(best) && next.point == best.point;
             if rank(next) > rank(best) || on_top { next } else { best }
@@ -92,7 +92,7 @@ impl Hierarchy {
             let doubt = if is_explained { None } else { Some(Doubt::Outside) };
             return Some(Self { path, outermost: point.len(), v1, certain, doubt });
         }
-        // The mounts can't be told: where everybody has them, or nowhere.
+        // The mounts are unknown: assume the usual mount point.
         let member = member?;
         let point = match member.v1_controllers {
             Some(controllers) => format!("{STANDARD_PLACE}/{controllers}"),
@@ -108,7 +108,7 @@ impl Hierarchy {
         })
     }
 
-    /// The directories from the outermost in sight to the process's own.
+    /// The directories from the outermost visible one to that of the process.
     pub fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
         let below = self.path.get(self.outermost..).unwrap_or_default();
         let ends = below.match_indices('/').map(|(at, _)| at).chain([below.len()]);
@@ -121,7 +121,7 @@ impl Hierarchy {
     }
 }
 
-/// Whether a path has a step upwards: seen from outside the namespace.
+/// Whether a path contains `..`, because the cgroup is outside the reader's namespace.
 fn goes_up(path: &str) -> bool {
     path.split('/').any(|step| step == "..")
 }

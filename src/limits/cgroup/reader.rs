@@ -1,5 +1,5 @@
-//! The limits in the files of one hierarchy, version 1 or 2, level by level. What a missing, unreadable or garbled file
-//! means is decided here; which directories there are, in [`super::hierarchy`].
+//! Reads the limits of a hierarchy (version 1 or 2) level by level, and determines what a missing, unreadable or invalid
+//! file means. [`super::hierarchy`] determines the directories.
 
 use super::hierarchy::{Doubt, Hierarchy, STANDARD_PLACE};
 use super::{Container, Member};
@@ -9,16 +9,16 @@ use crate::parse::cpu_list::CpuSet;
 use crate::problem::{FileName, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
-/// The kernel opens no longer path (PATH_MAX).
+/// The longest path that the kernel opens (PATH_MAX).
 const LONGEST_PATH: usize = 4095;
 
-const FEWEST: &str = "counting on 1 CPU";
-const LEAST: &str = "taking the safest low-memory baseline";
+const FEWEST: &str = "assuming 1 CPU";
+const LEAST: &str = "assuming minimal memory";
 
-/// One value of one file.
+/// The value of a file.
 enum Value<T> {
     Missing,
-    /// Said in `problems`, and no more than the least may be counted on.
+    /// Reported in `problems`; the limit is assumed to be minimal.
     Unknown,
     Is(T),
 }
@@ -29,7 +29,7 @@ pub(super) struct LimitReader<'a> {
     pub(super) problems: &'a mut Vec<Problem>,
     /// The path of the file that was read last.
     pub(super) path: String,
-    /// A directory, and the controllers that are on in it.
+    /// A directory, and the controllers that are enabled in it.
     pub(super) controllers: (String, String),
     pub(super) found: Container,
 }
@@ -43,12 +43,12 @@ impl LimitReader<'_> {
         self.push(Amount::Unknown(resource), source);
     }
 
-    /// Where the last value stands.
+    /// The source of the last value.
     fn source(&self) -> Source {
         Source::file(FileName::from(self.path.as_str()))
     }
 
-    /// Reads `level/file`; one that can't be read or understood becomes a problem and an unknown amount of `resource`.
+    /// Reads `level/file`. If it cannot be read or parsed, adds a problem and an unknown amount of `resource`.
     fn value<T>(
         &mut self,
         (level, file): (&str, &str),
@@ -72,7 +72,7 @@ impl LimitReader<'_> {
         Value::Unknown
     }
 
-    /// Where the mounts don't show the process's cgroup, a limit may be out of sight.
+    /// Reports that limits may not be visible, if the mounts do not contain the process's cgroup.
     pub(super) fn check_place(&mut self, place: &Hierarchy) {
         let is_wrong = match place.doubt {
             None => false,
@@ -83,18 +83,18 @@ impl LimitReader<'_> {
         if is_wrong && !self.problems.iter().any(|problem| problem.source == source) {
             let Member { membership, who, .. } = self.member;
             let consequence =
-                format!("limits of the cgroup that {membership} says {who} runs in may be out of sight");
+                format!("{membership} says that {who} runs in a cgroup whose limits may not be visible");
             let kind = ProblemKind::Absent;
             self.problems.push(Problem { source, kind, consequence: consequence.into() });
         }
     }
 
-    /// A file of version 2 was not there. The real root has none of a controller's, nor has a cgroup in which the controller is
-    /// off; in another it must be there.
+    /// Handles a missing file of version 2. Only the real root, and cgroups in which the controller is disabled, lack the
+    /// files of a controller.
     fn check_missing(&mut self, level: &str, controller: &str, resource: Resource) {
         if self.controllers.0 != level || controller == "cpuset" {
-            // The real root has no events, and of the files that are looked for a cpuset's only. What is kept of it serves
-            // the first two controllers, which come before cpuset.
+            // The real root has no cgroup.events, and of the files that are read here only those of cpuset. The result is
+            // kept for the first two controllers, which are read before cpuset.
             let is_root = self.root.file_type(&format!("{level}/cgroup.events")).is_none();
             let controllers = format!("{level}/cgroup.controllers");
             let controllers = if is_root && controller != "cpuset" {
@@ -109,7 +109,7 @@ impl LimitReader<'_> {
         }
     }
 
-    /// The file that was read last must be there, and is not.
+    /// Reports that the file that was read last is missing although it must exist.
     fn absent(&mut self, resource: Resource) {
         let source = self.source();
         let consequence = instead(resource).into();
@@ -117,7 +117,7 @@ impl LimitReader<'_> {
         self.unknown(resource, source);
     }
 
-    /// False where the place is nonsense; then nothing below it is read.
+    /// Returns false if the path is invalid, so that nothing below it is read.
     fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
         if place.path.len() <= LONGEST_PATH {
             return true;
@@ -129,10 +129,10 @@ impl LimitReader<'_> {
         false
     }
 
-    /// The process's own cgroup holds no file of a controller: most likely the controller is off there. But were the
-    /// directory itself missing, a limit could be out of sight.
+    /// Handles a process's own cgroup without files of a controller. Most likely the controller is disabled there; but if
+    /// the directory itself is missing, limits may not be visible.
     fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
-        // The usual place of a process at the root is not looked for.
+        // The usual mount point is not checked for a process at the root.
         let may_lack = place.is_nested() || !place.path.starts_with(STANDARD_PLACE);
         if place.certain && may_lack && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
@@ -193,7 +193,7 @@ impl LimitReader<'_> {
             }
         }
         if place.v1 {
-            // Knows the levels out of sight as well.
+            // This includes levels that are not visible.
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
             match self.value((&place.path, "memory.stat"), RESOURCE, parse, expected) {
@@ -204,7 +204,7 @@ impl LimitReader<'_> {
                 // The two are only ever there together.
                 Value::Missing if own_is_there => {
                     let (source, kind) = (self.source(), ProblemKind::Absent);
-                    let consequence = "limits out of sight are not known".into();
+                    let consequence = "limits that are not visible are unknown".into();
                     self.problems.push(Problem { source, kind, consequence });
                 }
                 Value::Is(_) | Value::Missing | Value::Unknown => {}
@@ -239,7 +239,7 @@ impl LimitReader<'_> {
         }
     }
 
-    /// The quota of one cgroup of version 1 over its period, in milli-CPUs.
+    /// The quota of a cgroup of version 1 divided by its period, in milli-CPUs.
     fn quota_v1(&mut self, level: &str) -> Value<LimitValue> {
         const RESOURCE: Resource = Resource::Cpu;
         let expected = "a quota in microseconds above 0, or -1";
@@ -256,7 +256,7 @@ impl LimitReader<'_> {
         let milli = |text: &str| cgroup::milli_cpus(quota, cgroup::period_v1(text)?);
         match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
             Value::Is(milli) => {
-                // What the operator knows is the quota.
+                // Operators set the quota, so that file is the source.
                 self.path.truncate(level.len());
                 self.path.push_str("/cpu.cfs_quota_us");
                 Value::Is(LimitValue::At(milli))
@@ -275,8 +275,9 @@ impl LimitReader<'_> {
         }
     }
 
-    /// The CPUs and the memory nodes of the innermost cgroup that says any: what the kernel has made of all levels. Those
-    /// further out don't count, as a cpuset partition takes its CPUs away from them; an empty list means the parent's.
+    /// The CPUs and memory nodes of the innermost cgroup that has any, which the kernel has derived from all levels. Levels
+    /// further out are ignored, because a cpuset partition removes its CPUs from them. An empty list means that of the
+    /// parent.
     pub(super) fn cpuset(&mut self, place: &Hierarchy) {
         if !self.can_be_opened(place, Resource::Cpu) {
             return;
@@ -298,9 +299,9 @@ impl LimitReader<'_> {
         }
     }
 
-    /// The first of `files` that is there and not empty, from the process's own cgroup outwards.
+    /// The first of `files` that exists and is not empty, from the process's own cgroup outwards.
     fn innermost_set(&mut self, place: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
-        // An empty list is a line, too.
+        // An empty list is a line as well.
         let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
         let expected = match resource {
             Resource::Cpu => "a list of CPUs",
@@ -330,7 +331,7 @@ impl LimitReader<'_> {
     }
 }
 
-/// What is done where nothing is known of a resource.
+/// The consequence if nothing is known about a resource.
 pub(super) fn instead(resource: Resource) -> &'static str {
     match resource {
         Resource::Cpu => FEWEST,

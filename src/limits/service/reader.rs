@@ -1,5 +1,4 @@
-//! One setting of a unit after the other, as systemd parses its assignments (src/core/load-fragment.c). What follows from
-//! the values is decided in [`super`]. Pure.
+//! Parses the settings of a unit as systemd does (src/core/load-fragment.c). [`super`] derives the limits from them. Pure.
 
 use super::{Cpus, Nodes, ResourceSettings};
 use crate::limits::Resource;
@@ -11,9 +10,9 @@ use crate::units::specifier::{self, Unexpanded};
 use crate::units::{Assignment, Unit};
 
 const SKIPPED: &str = "systemd skips the line";
-/// Of one unit no more bad values are reported; systemd itself reports them all.
+/// The maximum number of invalid values reported for a unit; systemd itself reports all of them.
 const MOST_FAULTS: usize = 50;
-/// The smallest page of any machine: percentages are rounded down to pages.
+/// The smallest page size of any machine. Percentages are rounded down to whole pages.
 const PAGE: u64 = 4096;
 
 pub(super) struct SettingReader<'a> {
@@ -22,7 +21,7 @@ pub(super) struct SettingReader<'a> {
     pub(super) physical_memory: Option<u64>,
     pub(super) settings: &'a mut ResourceSettings,
     pub(super) problems: &'a mut Vec<Problem>,
-    /// How many bad values there were.
+    /// The number of invalid values.
     pub(super) reported: usize,
 }
 
@@ -43,9 +42,9 @@ impl SettingReader<'_> {
         }
     }
 
-    /// A value that systemd can tell, but not from here.
+    /// Records a value that systemd can determine, but that is unknown here.
     fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
-        self.bad_but(assignment, "a value whose specifiers can be told here", "taking the least");
+        self.bad_but(assignment, "a value whose specifiers are known here", "assuming the minimum");
         let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
         self.settings.unknown.extend(unknown);
     }
@@ -70,7 +69,7 @@ impl SettingReader<'_> {
                     Size::Bytes(bytes) => Some(bytes),
                 }),
             };
-            // No limit can be 0, except where it says that something else is off.
+            // A limit cannot be 0, except for settings where that turns something off.
             let zero = ["MemoryMin", "MemoryLow", "MemorySwapMax"].contains(&key);
             match value {
                 Some(None) => {
@@ -112,8 +111,8 @@ impl SettingReader<'_> {
         said.filter(restricts)
     }
 
-    /// One assignment of a list of CPUs: it adds to what was said before, an empty one takes that back. Whether all
-    /// versions take it.
+    /// Applies an assignment of a list of CPUs: it adds to the previous ones, and an empty one resets them. Returns whether
+    /// all versions accept it.
     fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Sourced<Cpus>>) -> bool {
         let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
@@ -137,7 +136,7 @@ impl SettingReader<'_> {
         };
         let valid = list.valid;
         if !valid {
-            let instead = "systemd skips the line, from version 258 on only what is wrong in it";
+            let instead = "systemd skips the line, or since version 258 only the invalid part";
             self.bad_but(assignment, list_of(assignment), instead);
         }
         let mut cpus = said.take().map(|said| said.value).unwrap_or_default();
@@ -155,7 +154,7 @@ impl SettingReader<'_> {
         valid
     }
 
-    /// `config_parse_exec_cpu_affinity()`: a list, or the nodes; both, where versions differ on which.
+    /// `config_parse_exec_cpu_affinity()`: a list, or `numa`; both if versions differ on which one applies.
     pub(super) fn affinity(&mut self, mask: &Nodes) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
         let mut said = None;
         let mut numa = None;
@@ -171,7 +170,7 @@ impl SettingReader<'_> {
         (said.filter(restricts), numa)
     }
 
-    /// `NUMAPolicy=`: the nodes that `bind` leaves. `interleave` and `preferred` take others where theirs have no more memory.
+    /// `NUMAPolicy=`: the nodes of `bind`. `interleave` and `preferred` fall back to other nodes when memory runs out.
     pub(super) fn bound_nodes(&mut self, mask: &Nodes) -> Option<Sourced<CpuSet>> {
         const POLICIES: [&str; 5] = ["default", "preferred", "bind", "interleave", "local"];
         let mut policy = None;
@@ -187,12 +186,12 @@ impl SettingReader<'_> {
             Nodes::Some(nodes) if !nodes.is_empty() => {
                 Some(Sourced { value: nodes.clone(), source: policy.source.clone() })
             }
-            // All of them confine nothing, and none at all is no policy.
+            // All nodes are no restriction, and without nodes there is no policy.
             _ => None,
         }
     }
 
-    /// `NUMAMask=`. An invalid one is ignored; from 258 on it seems to take back earlier ones, which would grant more.
+    /// `NUMAMask=`. An invalid one is ignored. Since 258 it seems to reset earlier ones, which would grant more.
     pub(super) fn numa_mask(&mut self) -> Nodes {
         let mut said: Option<Sourced<Cpus>> = None;
         let mut all = false;
@@ -206,7 +205,7 @@ impl SettingReader<'_> {
         if all { Nodes::All } else { Nodes::Some(said.map(|said| said.value.granted()).unwrap_or_default()) }
     }
 
-    /// `config_parse_unit_slice()`, else the default.
+    /// `config_parse_unit_slice()`, or the default slice.
     pub(super) fn slice(&mut self) -> Option<String> {
         let mut slice = Some(self.name.default_slice());
         for assignment in self.unit.assignments_of("Slice") {
@@ -223,7 +222,7 @@ impl SettingReader<'_> {
     }
 }
 
-/// What a setting is a list of.
+/// What is expected for a list.
 fn list_of(assignment: &Assignment) -> &'static str {
     if matches!(assignment.key, "AllowedMemoryNodes" | "NUMAMask") {
         "a list of memory nodes"
@@ -232,12 +231,12 @@ fn list_of(assignment: &Assignment) -> &'static str {
     }
 }
 
-/// Whether a list has CPUs: an empty one is written as an empty list, which restricts nothing.
+/// Whether a list is not empty: an empty one is not a restriction.
 fn restricts(said: &Sourced<Cpus>) -> bool {
     !said.value.until_257.is_empty() || !said.value.from_258.is_empty()
 }
 
-/// Whether systemd would load a slice of that name.
+/// Whether systemd would load a slice with this name.
 fn is_loadable_slice(name: &str) -> bool {
     Name::parse(name).is_some_and(|name| name.unit_type == Type::Slice && name.kind() == NameKind::Plain)
 }

@@ -1,4 +1,4 @@
-//! What workers were measured to need, and how many of them the memory holds. Pure.
+//! The measured memory of workers, and the number of workers that fit into memory. Pure.
 
 use super::workers::fewer;
 use super::{Finding, Setup, Topic, workers};
@@ -9,8 +9,8 @@ use crate::watch::text::{gib, mib};
 /// More workers are advised only where so much of the memory stays free in the worst case, in tenths.
 const MARGIN: u64 = 9;
 
-/// Bytes that so many workers need at the worst that was seen: all but one at what 95 % of the samples don't exceed, one
-/// at its peak, and the processes that are no workers; or in proportion to the most that all of them had at once.
+/// The memory that a number of workers needs in the worst case observed, in bytes: one at its peak, all others at the 95th
+/// percentile of the samples, and the other processes; or in proportion to the highest total of all workers.
 pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
     let count = u64::from(workers.max(1));
     let one_at_its_peak = (count - 1).saturating_mul(epoch.worker_memory).saturating_add(epoch.worker_peak);
@@ -24,7 +24,7 @@ pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
 /// What a worker was measured to need.
 fn measured(epoch: &Epoch) -> String {
     format!(
-        "a worker holds up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
+        "a worker uses up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
         mib(epoch.worker_memory),
         mib(epoch.worker_peak),
         workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
@@ -35,14 +35,14 @@ fn measured(epoch: &Epoch) -> String {
 /// What was measured, where something else is advised.
 pub(super) fn memory_remark(epoch: &Epoch, setup: &Setup) -> Finding {
     let reason = if epoch.memory_samples == 0 {
-        "memory a worker: not measured yet".to_owned()
+        "memory per worker: not measured yet".to_owned()
     } else {
         format!("{} of {}", measured(epoch), gib(setup.memory))
     };
     Finding::remark(Topic::MemoryPerWorker, reason)
 }
 
-/// `MemoryPerWorker=` as measured, where the profile does not fit.
+/// `MemoryPerWorker=` as measured, if the profile does not fit.
 pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
     let topic = Topic::MemoryPerWorker;
     if epoch.memory_samples == 0 {
@@ -64,7 +64,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         let fits = fit(reach);
         if fits < now {
             let reason = format!(
-                "{}; other programs on this host leave {} at times, which hold {fits} of them, not {now}",
+                "{}; other programs on this host leave {} at times, which is enough for {fits}, not {now}",
                 measured(epoch),
                 gib(reach)
             );
@@ -82,8 +82,8 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
     Finding::remark(topic, reason)
 }
 
-/// Bytes that more workers may use: nine tenths of what the service may use, and of what the host had left beside other
-/// programs a tenth of that stays free too.
+/// The memory that more workers may use, in bytes: nine tenths of the service's limit, and of the memory that other programs on
+/// the host left available.
 pub(super) fn room(epoch: &Epoch, memory: u64) -> u64 {
     let safe = memory / 10 * MARGIN;
     let kept = memory - safe;

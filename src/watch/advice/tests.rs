@@ -1,7 +1,7 @@
 use super::super::evidence::{BLOCK, Evidence};
 use super::super::line::{Line, Process};
 use super::super::role::Role;
-use super::super::{MIB, number, whole};
+use super::super::{MIB, number, to_u64};
 use super::{Finding, Setup, Topic, drop_in, findings};
 use crate::policy::PolicySettings;
 
@@ -41,12 +41,12 @@ impl Feed {
     }
 
     fn run(mut self, hours: f64) -> Self {
-        for _ in 0..whole(hours * 360.0) {
+        for _ in 0..to_u64(hours * 360.0) {
             self.at += 10.0;
             let worker = |n: u64| {
                 let (generation, age) = if self.life > 0.0 {
                     let lived = self.at + number(n) * self.life / number(self.workers);
-                    (whole((lived / self.life).floor()), lived % self.life)
+                    (to_u64((lived / self.life).floor()), lived % self.life)
                 } else {
                     (0, self.at + 500.0)
                 };
@@ -55,9 +55,9 @@ impl Feed {
                     pid: 100 + n * 1000 + generation,
                     role: Role::Worker,
                     age_seconds: age,
-                    rss: self.base + whole(self.growth * age + jitter),
+                    rss: self.base + to_u64(self.growth * age + jitter),
                     cpu_percent: Some(self.cpu),
-                    cpu_ms: Some(whole(self.cpu * age * 10.0)),
+                    cpu_ms: Some(to_u64(self.cpu * age * 10.0)),
                     ..Process::default()
                 }
             };
@@ -69,7 +69,7 @@ impl Feed {
                 workers: self.workers,
                 memory: processes.iter().map(Process::memory).sum(),
                 memory_limit: self.memory,
-                cpu_milli: whole(self.cpu * 10.0) * self.workers,
+                cpu_milli: to_u64(self.cpu * 10.0) * self.workers,
                 cpu_milli_limit: self.cpus * 1000,
                 idle_milli: Some(self.idle),
                 pressure_memory_percent: Some(self.stalled),
@@ -124,7 +124,7 @@ fn idle_workers_are_nothing_to_set() {
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::MemoryPerWorker).contains("idle"), "{found:?}");
     assert!(reason(&found, Topic::Growth).starts_with("no lasting growth"), "{found:?}");
-    assert!(reason(&found, Topic::Workers).contains("no demand for more"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("no need for more"), "{found:?}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn the_guides_guardrail_and_the_operators_own_line() {
     assert_eq!(lines(&busy(2, 8, 32, 6000).found_with(own)), ["Workers=4"]);
     // Not restarted since the machine has grown.
     let found = busy(2, 8, 32, 6000).found();
-    assert!(reason(&found, Topic::Workers).contains("the profile gives 4 workers already"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("the profile already gives 4 workers"), "{found:?}");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_leak_without_a_recycle_in_sight() {
     let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
     let found = feed.found_with(creep);
     assert!(
-        lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile has 1000 already")
+        lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile already has 1000")
     );
     // A quarter in more than a week.
     let found = Feed { growth: 60.0, ..Feed::new(4, 8, 32) }.run(24.0).found();
@@ -226,7 +226,7 @@ fn pressure_asks_for_fewer() {
     let own = PolicySettings { workers: Some(4), ..PolicySettings::default() };
     assert_eq!(lines(&four.found_with(own)), ["Workers=2"]);
     let found = four.found();
-    assert!(reason(&found, Topic::Workers).contains("the profile gives 2 workers already"), "{found:?}");
+    assert!(reason(&found, Topic::Workers).contains("the profile already gives 2 workers"), "{found:?}");
 }
 
 #[test]

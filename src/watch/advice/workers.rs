@@ -1,4 +1,4 @@
-//! Fewer workers where memory or CPUs run out, more where demand is proven and there is room. Pure.
+//! Advises fewer workers if memory or CPUs run out, and more if demand is proven and there is room. Pure.
 
 use super::memory::{needed, room};
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
@@ -6,7 +6,7 @@ use crate::policy::MOST_WORKERS;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{clock_range, duration, gib, mib, part};
 
-/// Fewer workers, because memory or CPUs run out.
+/// Advises fewer workers, because memory or CPUs run out.
 pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
     let of_time = |seconds| part(seconds, epoch.seconds);
@@ -14,15 +14,15 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     let (reason, time) = if let Some(killed) = epoch.killed {
         let count = epoch.oom_kills;
         let processes = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
-        (format!("the kernel killed {processes} of the service for want of memory"), killed)
+        (format!("the kernel killed {processes} of the service because memory ran out"), killed)
     } else if let Some(time) = epoch.stalled.proven {
         (format!("tasks waited for memory in {}", of_time(epoch.memory_stalled)), time)
     } else if let Some(time) = epoch.tight.proven {
-        (format!("it held over 90 % of its {} in {}", gib(setup.memory), of_time(epoch.memory_tight)), time)
+        (format!("it used over 90 % of its {} in {}", gib(setup.memory), of_time(epoch.memory_tight)), time)
     } else if let Some(time) = epoch.full.proven.filter(|_| u64::from(live) > setup.cpus) {
         let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
         let reason = format!(
-            "no CPU was left in {}: {live} workers on {} only wait for each other",
+            "no CPU was idle in {}: {live} workers on {} only wait for each other",
             of_time(epoch.cpu_full),
             if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") }
         );
@@ -37,11 +37,11 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     Some(fewer(setup, less, live, &reason, Topic::Workers).at(time))
 }
 
-/// `MaxWorkers=` lowered, or `Workers=` where the operator has set that.
+/// Lowers `MaxWorkers=`, or `Workers=` if the operator has set it.
 pub(super) fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
     let sized = setup.profile().workers;
     if sized <= cap {
-        let reason = format!("{reason}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized));
+        let reason = format!("{reason}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized));
         return Finding::remark(topic, reason);
     }
     let capped = setup.with(|settings| settings.max_workers = cap).workers;
@@ -53,7 +53,7 @@ pub(super) fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Top
     Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
 }
 
-/// More workers, where demand is proven and there is room.
+/// Advises more workers, if demand is proven and there is room.
 pub(super) fn demand(
     epoch: &Epoch,
     setup: &Setup,
@@ -70,28 +70,28 @@ pub(super) fn demand(
     let remark = |reason| Finding::remark(Topic::Workers, reason);
     let Some(time) = epoch.demand.proven else {
         let why = if busiest.is_empty() {
-            format!("no {length} long enough to judge demand by")
+            format!("no {length} were watched without a gap, so demand is unknown")
         } else if epoch.full.proven.is_some() {
-            format!("{busiest}; the CPUs are full, more workers would only wait")
+            format!("{busiest}; the CPUs are busy, so more workers would only wait")
         } else {
-            format!("{busiest}: that proves no demand for more workers{}", unseen(epoch))
+            format!("{busiest}; this shows no need for more workers{}", unseen(epoch))
         };
         return remark(why).at(all);
     };
-    let blocks = format!("{busiest}, and in {} such stretches in all", epoch.demand.count);
+    let blocks = format!("{busiest}, and in {} such blocks in total", epoch.demand.count);
     if epoch.demand_under_pressure > 0 {
         return remark(format!("{blocks}; but memory was short at that time: no room for another worker"))
             .at(time);
     }
     let free = epoch.free_cpus.percentile(50).unwrap_or(0);
     let memory = room(epoch, setup.memory);
-    let shown = format!("{blocks}; {free} CPUs were free at that time");
+    let shown = format!("{blocks}; {free} CPUs were idle at that time");
     if free == 0 {
         return remark(format!("{shown}: no room for another worker")).at(time);
     }
     let sized = setup.profile().workers;
     if sized > live {
-        return remark(format!("{shown}; the profile gives {} already{NOT_IN_EFFECT}", workers(sized)))
+        return remark(format!("{shown}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized)))
             .at(time);
     }
     let most = MOST_WORKERS;
@@ -139,11 +139,11 @@ pub(super) fn demand(
     Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason).at(time)
 }
 
-/// What can't be seen.
+/// What the measurements cannot show.
 fn unseen(epoch: &Epoch) -> &'static str {
     if epoch.queued > 0.0 || epoch.queue_peak > 0 {
         ""
     } else {
-        "; requests that wait for a modem inside a worker, or on a connection kept open, show in no queue"
+        "; requests that wait for a modem inside a worker, or on a connection that is kept open, are not in any queue"
     }
 }

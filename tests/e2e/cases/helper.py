@@ -66,7 +66,7 @@ def changed_hardware(e2e):
         main = m.show("pypnm.service", "MainPID")
 
         status, said, _ = helper(m, "apply")
-        equal((status, "has not changed, not restarted" in said), (0, True), f"apply without a change: {said}")
+        equal((status, "has not changed, so it is not restarted" in said), (0, True), f"apply without a change: {said}")
         status, said, error = helper(m, "apply", "bob")
         equal((status, said, "permission denied" in error, error.count("\n")), (2, "", True, 1), f"apply of an unprivileged user: {error}")
 
@@ -380,7 +380,7 @@ def apply_waits_for_a_start(e2e):
         m.hardware(cpus=4, memory_kb=KB_16G)
         status, said, error = helper(m, "apply")
         equal((status, error), (0, ""), said + error)
-        expect("is being started, waiting" in said and "OK - pypnm.service: 4 workers" in said, said)
+        expect("is starting, waiting" in said and "OK - pypnm.service: 4 workers" in said, said)
         serves(m, 4, 2000)
 
 

@@ -65,7 +65,7 @@ def unit_of_its_own(e2e):
         m.boot()
         serves(m, 2, 1000)
         expect(GENERATED in m.show("pypnm.service", "DropInPaths"), "systemd shows the drop-in")
-        expect(f"# As set in {place}:{line}" in generated(m), f"the drop-in names the place:\n{generated(m)}")
+        expect(f"# Set in {place}:{line}" in generated(m), f"the drop-in names the place:\n{generated(m)}")
         said = m.run("pypnm-sizing explain").stdout
         expect(re.search(rf"{re.escape(place)}:{line}:\s+Environment:\s+PYPNM_SERVE_WORKERS=2\s+is\s+in\s+effect", said), f"explain names it:\n{said}")
         m.install({place: plain})

@@ -134,6 +134,6 @@ def what_cannot_come_up(e2e):
         m.install({"/usr/lib/broken/fastapi.py": "import time; time.sleep(0.5); raise SystemExit(3)\n"})
         status, took = started(m, broken, "ExecStart=", f"ExecStart={PYTHON} --workers 2", "Restart=no")
         expect(status != 0 and took < 60, f"systemctl start: {status} after {took:.0f} s: {said(m)}")
-        expect("workers have died at their start" in said(m), said(m))
+        expect("workers have died at startup" in said(m), said(m))
         status, took = started(m, "ExecStart=", "ExecStart=/bin/sh -c 'sleep 2; exit 1'", "Restart=no")
         expect(status != 0 and took < 10, f"systemctl start: {status} after {took:.0f} s")

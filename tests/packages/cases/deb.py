@@ -147,6 +147,42 @@ def image(packages, version):
         equal(workers(m), 2, "workers at the first boot")
 
 
+@case(versions=(252, 254, 257), fast=())
+def downgraded(packages, version):
+    """Downgraded to 0.1.0 and upgraded again: the running service goes on, each version starts it, and the disk ends as it began"""
+    with computer(version) as m:
+        before = disk(m)
+        install(m, packages.deb)
+        m.systemctl("start", UNIT)
+        main = m.show(UNIT, "MainPID")
+        for package in (packages.released[0], packages.deb):
+            with counted(m, 1, f"installing {package.name}"):
+                install(m, package)
+            equal((m.show(UNIT, "MainPID"), m.systemctl("is-enabled", UNIT)), (main, "enabled"), f"the service after {package.name}")
+            # Not a restart, across which systemd keeps the launcher's socket: plain PyPNM would find its port taken.
+            m.systemctl("stop", UNIT)
+            m.systemctl("start", UNIT)
+            health(m)
+            main = m.show(UNIT, "MainPID")
+        m.run("dpkg --remove pypnm-sizing && dpkg --purge pypnm-sizing")
+        m.run("rm -r /var/lib/pypnm && userdel pypnm")
+        same_disk(m, before, "after the purge")
+
+
+@case(versions=(252, 254, 257), fast=(252,))
+def starts_nothing(packages, version):
+    """Where policy-rc.d denies every start and the account cannot be created: installed all the same, which is said, and nothing starts"""
+    files = {"/usr/sbin/policy-rc.d": ("#!/bin/sh\nexit 101\n", 0o755), "/usr/bin/systemd-sysusers": ("#!/bin/sh\nexit 1\n", 0o755)}
+    with computer(version) as m:
+        m.install(files)
+        said = install(m, packages.deb)
+        expect("cannot create the user pypnm" in said, said)
+        equal(m.run("dpkg-query -W -f '${db:Status-Status}' pypnm-sizing").stdout, "installed", "the package is")
+        equal((m.systemctl("is-enabled", UNIT), m.show(UNIT, "ActiveState")), ("enabled", "inactive"), "the service is")
+        equal(m.systemctl("--failed", "--no-legend"), "", "failed units")
+        m.run("dpkg --purge pypnm-sizing")
+
+
 @case(versions=(252,), fast=(252,))
 def linked_configuration(packages, version):
     """/etc/pypnm is a symbolic link: purged with status 0, and what it leads to stays (dpkg itself takes the link)"""

@@ -84,6 +84,25 @@ def from_0_1_0(packages, version):
     upgraded_from_0_1_0(packages, version, packages.released[1], packages.rpm, layers=[with_rpm(SUITES[version])])
 
 
+@case(versions=(252, 254, 257), fast=())
+def downgraded(packages, version):
+    """Downgraded to 0.1.0 and upgraded again: the running service goes on, and each version starts it"""
+    with computer(version, layers=[with_rpm(SUITES[version])]) as m:
+        m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
+        install(m, packages.rpm)
+        m.systemctl("start", UNIT)
+        main = m.show(UNIT, "MainPID")
+        for package in (packages.released[1], packages.rpm):
+            m.copy(package, "/tmp/product.rpm")
+            m.run("rpm --upgrade --nodeps --oldpackage /tmp/product.rpm 2>&1")
+            equal((m.show(UNIT, "MainPID"), m.systemctl("is-enabled", UNIT)), (main, "enabled"), f"the service after {package.name}")
+            # Not a restart, across which systemd keeps the launcher's socket: plain PyPNM would find its port taken.
+            m.systemctl("stop", UNIT)
+            m.systemctl("start", UNIT)
+            health(m)
+            main = m.show(UNIT, "MainPID")
+
+
 @case(versions=(252, 254, 257), fast=(252,))
 def erased(packages, version):
     """Erased: what the operator made or changed in /etc/pypnm stays, what the package brought goes"""

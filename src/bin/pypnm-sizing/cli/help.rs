@@ -1,17 +1,17 @@
 //! The texts of `--help` that are more than a line: examples, and notes on a verb. The man page says the rest.
 
-pub(super) const ABOUT: &str = "Sizes PyPNM's workers to the CPUs and memory that are really available";
+pub(super) const ABOUT: &str = "Size PyPNM's workers to the CPUs and memory available";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  pypnm-sizing                              the profile of this machine at a glance
+  pypnm-sizing                              this machine at a glance
   pypnm-sizing explain                      every limit, and the guide's steps
-  pypnm-sizing --cpus 16 --memory 64GB      another machine, before it is bought
+  pypnm-sizing --cpus 16 --memory 64GB      another machine, before you buy it
   pypnm-sizing check                        for people, cron and monitoring
-  pypnm-sizing apply --dry-run              what a reload and a restart would do
+  pypnm-sizing apply --dry-run              what apply would change
 
-Without a command, show is run. Files: /etc/pypnm/sizing.conf, sizing.conf.d/*.conf;
-see sizing.conf(5), pypnm-sizing(1).";
+The default command is show. Configuration: /etc/pypnm/sizing.conf and
+sizing.conf.d/*.conf. See pypnm-sizing(1) and sizing.conf(5).";
 
 pub(super) const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -28,27 +28,27 @@ Examples:
 
 pub(super) const PREVIEW_EXAMPLES: &str = "\
 Examples:
-  pypnm-sizing preview                         nothing is written anywhere
+  pypnm-sizing preview                         no file is written
   pypnm-sizing preview --cpus 16 --memory 64GB
-  systemctl cat pypnm.service                  what systemd has loaded, to compare";
+  systemctl cat pypnm.service                  what systemd has loaded";
 
 pub(super) const EXEC_EXAMPLES: &str = "\
-Variables that are set and not empty stay, and so does a complete profile file
-of your own in PYPNM_SERVE_ENV_FILE. The command is executed in any case.
+Variables that are set and not empty keep their values, and so does your own
+complete profile file in PYPNM_SERVE_ENV_FILE. The command is always executed.
 
-Status: 125 wrong usage, 126 the command cannot be executed, 127 it was not
-found; otherwise that of the command.
+Exit status: 125 incorrect usage, 126 the command cannot be executed, 127 it
+was not found; otherwise that of the command.
 
 Examples:
-  in an image's ENTRYPOINT:  pypnm-sizing exec -- /app/entrypoint.sh
-  by hand:                   pypnm-sizing exec pypnm serve --port 8000";
+  pypnm-sizing exec -- /app/entrypoint.sh      in an image's ENTRYPOINT
+  pypnm-sizing exec pypnm serve --port 8000    by hand";
 
 pub(super) const CHECK_EXAMPLES: &str = "\
 Exit status, as for monitoring plugins:
-  0  OK: the profile in use fits; numbers set by hand are fine, and named
+  0  OK: the profile in use fits; numbers set by hand are accepted and listed
   1  WARNING: it does not fit; the line names the difference and the fix
-  2  CRITICAL: the service failed, keeps ending, or systemd has no such unit
-  3  UNKNOWN: no systemd here, hidden from this user, or wrong usage
+  2  CRITICAL: the service failed or keeps restarting, or there is no such unit
+  3  UNKNOWN: systemd is not running, access denied, or incorrect usage
 
 Examples:
   pypnm-sizing check                           one line, with performance data
@@ -58,11 +58,12 @@ Examples:
   pypnm-sizing check >/dev/null || mail -s sizing root </dev/null";
 
 pub(super) const SETUP_EXAMPLES: &str = "\
-Prints a drop-in that adapts the packaged unit to the place where PyPNM is, with
-a comment on each setting. If it would not work, setup says why and refuses.
-Nothing is started, and nothing is changed without --write or --remove.
+Prints a drop-in that adapts the packaged unit to the directory where PyPNM is
+installed, with a comment on each setting. If the service would not work, setup
+refuses and says why. Nothing is started, and nothing is changed without --write
+or --remove.
 
-Status:
+Exit status:
   0  printed, written, removed, or nothing to do
   2  refused or failed; nothing was changed
 
@@ -70,15 +71,17 @@ Examples:
   pypnm-sizing setup ~/PyPNM                   what would be written
   sudo pypnm-sizing setup ~/PyPNM --write
   sudo systemctl enable --now pypnm.service
-  sudo pypnm-sizing setup --remove             back to the packaged unit";
+  sudo pypnm-sizing setup --remove             go back to the packaged unit";
 
 pub(super) const APPLY_EXAMPLES: &str = "\
-Reloads systemd, restarts the service only where its workers or its recycle
-limit have changed, waits until it answers, and checks the result. A service
-that is not running is not started. Needs the same privileges as systemctl.
+Reloads systemd, reloads or restarts the service only if its number of workers
+or its recycle limit has changed, waits until it answers, and checks the result.
+A service that is not running is not started. Requires the same privileges as
+systemctl.
 
 Exit status:
-  0  done, or nothing to do     1  done, but check still reports something
+  0  done, or nothing to do
+  1  done, but check still reports something
   2  failed
 
 Examples:
@@ -95,16 +98,15 @@ Examples:
   ssh host cat /var/lib/pypnm-sizing/*/* | pypnm-sizing report -";
 
 pub(super) const ENV_NOTES: &str = "\
-PYPNM_SERVE_* in the environment take precedence, so an operator's Environment=
-in the unit reaches PyPNM. A value that PyPNM would crash on is replaced, with a
-warning.
+PYPNM_SERVE_* variables in the environment take precedence, so an operator's
+Environment= in the unit reaches PyPNM. A value that would crash PyPNM is
+replaced, with a warning. In a container, use 'pypnm-sizing exec' instead.
 
-Replaces PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
---memory-gib it writes the file as --write without a PATH does, unless
+This replaces PyPNM's seed-fastapi-worker-profile.py: with --cpu-count or
+--memory-gib, it writes the file as with --write without a PATH, unless
 --print-only is given.
 
 Examples:
-  print them:                   pypnm-sizing env
-  write them where PyPNM looks: pypnm-sizing env --write
-  for another machine:          pypnm-sizing env --cpus 16 --memory 64GB
-In a container use 'pypnm-sizing exec'.";
+  pypnm-sizing env                             print the lines
+  pypnm-sizing env --write                     write them where PyPNM looks
+  pypnm-sizing env --cpus 16 --memory 64GB     for another machine";

@@ -16,7 +16,7 @@ use help::{
     PREVIEW_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES,
 };
 pub(crate) use values::FOR_EVER;
-use values::{cpus, evidence, gib, host, interval, memory, moment, time, unit};
+use values::{cpus, evidence, gib, host, interval, memory, moment, port, time, unit};
 
 /// The whole command line.
 #[derive(Parser)]
@@ -34,7 +34,7 @@ pub(crate) struct Options {
 /// For every verb.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// Read every file below DIR instead of the running machine's
+    /// Read all files below DIR instead of those of the running machine
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) root: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Show the profile of this machine at a glance (the default)
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
-    /// Show every limit found, the tightest, the guide's steps, and what was set by hand
+    /// Show every limit found, the tightest ones, the guide's steps, and what was set by hand
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Show),
     /// Print the drop-in that the generator would write
@@ -53,21 +53,21 @@ pub(crate) enum Command {
     Preview(Preview),
     /// Print or write the four lines of PyPNM's profile
     Env(Env),
-    /// Size PyPNM to the limits of this process, and execute a command: for containers
+    /// Size PyPNM to the limits of this process, and execute a command (for containers)
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
-    /// Check whether what systemd has loaded, and what runs, still fits the machine
+    /// Check whether what systemd has loaded, and what is running, still fits the machine
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
-    /// Reload systemd, and restart the service if its profile changed
+    /// Reload systemd, and restart the service if its profile has changed
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(Apply),
-    /// Make a PyPNM in a checkout or another directory a sized, hardened service
+    /// Turn a PyPNM in a checkout or another directory into a sized, hardened service
     #[command(after_help = SETUP_EXAMPLES)]
     Setup(Setup),
     /// Wait until the service answers (for ExecStartPost=)
     Ready(Ready),
-    /// Watch the live workers, and advise what to set
+    /// Watch the running workers, and advise what to set
     Watch(Watch),
     /// Summarize the recordings of `watch --record`, and advise what to set
     Report(Report),
@@ -76,16 +76,16 @@ pub(crate) enum Command {
 /// Options that name another machine to try.
 #[derive(Args)]
 pub(crate) struct Machine {
-    /// Try a machine with N CPUs
+    /// Size for a machine with N CPUs
     #[arg(long, value_name = "N", value_parser = cpus)]
     cpus: Option<u64>,
-    /// The same, under the name that PyPNM's own script uses
+    /// The same, under the name used by PyPNM's own script
     #[arg(long, value_name = "N", value_parser = cpus, conflicts_with = "cpus")]
     cpu_count: Option<u64>,
-    /// Try a machine with this much memory: bytes, with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)
+    /// Size for a machine with this much memory: in bytes, or with K, M, G, T (base 1024) or KB, MB, GB, TB (base 1000)
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u64>,
-    /// Try a machine with X GiB of memory
+    /// Size for a machine with X GiB of memory
     #[arg(long, value_name = "X", value_parser = gib, conflicts_with = "memory")]
     memory_gib: Option<u64>,
 }
@@ -115,7 +115,7 @@ impl Machine {
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) machine: Machine,
-    /// Only this unit (default: every unit that is sized)
+    /// Only this unit [default: every unit that is sized]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
     /// Print one JSON object, for programs; see pypnm-sizing(1)
@@ -134,17 +134,17 @@ impl Show {
 pub(crate) struct Preview {
     #[command(flatten)]
     pub(crate) machine: Machine,
-    /// Only this unit (default: every unit that is sized)
+    /// Only this unit [default: every unit that is sized]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// Only this unit (default: every unit that is sized)
+    /// Only this unit [default: every unit that is sized]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Check this process instead: a PyPNM in a container, from inside it or from its host, or started by hand
+    /// Check this process instead: PyPNM in a container, seen from inside or from the host, or started by hand
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
     /// A service that is not active is critical, even if an operator stopped it
@@ -160,20 +160,20 @@ pub(crate) struct Check {
 
 #[derive(Args)]
 pub(crate) struct Setup {
-    /// The checkout, or the virtual environment (default: the only PyPNM on this machine)
+    /// The checkout, or the virtual environment [default: the only PyPNM on this machine]
     #[arg(value_name = "DIR", conflicts_with = "remove")]
     pub(crate) dir: Option<PathBuf>,
     /// The packaged unit that starts it
     #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]
     pub(crate) unit: String,
-    /// The user to run it as (default: the owner of the directory)
-    #[arg(long, value_name = "USER", conflicts_with = "remove")]
+    /// The user to run it as [default: the owner of the directory]
+    #[arg(long, value_name = "USER", conflicts_with = "remove", allow_hyphen_values = true)]
     pub(crate) user: Option<String>,
-    /// The address to listen on (default: as in /etc/pypnm/pypnm.env, else 127.0.0.1)
-    #[arg(long, value_name = "HOST", conflicts_with = "remove", value_parser = host)]
+    /// The address to listen on [default: as in /etc/pypnm/pypnm.env, or 127.0.0.1]
+    #[arg(long, value_name = "HOST", conflicts_with = "remove", allow_hyphen_values = true, value_parser = host)]
     pub(crate) host: Option<String>,
-    /// The port to listen on (default: as in /etc/pypnm/pypnm.env, else 8000)
-    #[arg(long, value_name = "PORT", conflicts_with = "remove", value_parser = clap::value_parser!(u16).range(1..))]
+    /// The port to listen on [default: as in /etc/pypnm/pypnm.env, or 8000]
+    #[arg(long, value_name = "PORT", conflicts_with = "remove", allow_hyphen_values = true, value_parser = port)]
     pub(crate) port: Option<u16>,
     /// Write the drop-in, and reload systemd
     #[arg(long, conflicts_with = "remove")]
@@ -185,16 +185,16 @@ pub(crate) struct Setup {
 
 #[derive(Args)]
 pub(crate) struct Apply {
-    /// Only this unit (default: every unit that is sized)
+    /// Only this unit [default: every unit that is sized]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
     /// Show what would be done, but change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Reload only; the service takes its new profile at its next start
+    /// Only reload systemd; the service gets its new profile at its next start
     #[arg(long)]
     pub(crate) no_restart: bool,
-    /// Give up on a service that does not answer after this time, in seconds
+    /// Give up on a service that does not answer within this time, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
 }
@@ -204,21 +204,21 @@ pub(crate) struct Apply {
 pub(crate) struct Env {
     #[command(flatten)]
     pub(crate) machine: Machine,
-    /// Write them to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir of its system.json
+    /// Write the lines to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir in its system.json
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
     write: Option<Option<PathBuf>>,
-    /// Only print them, regardless of other options
+    /// Only print the lines, regardless of other options
     #[arg(long)]
     print_only: bool,
-    /// The unit whose profile it is [default: the first of Units=]
+    /// The unit whose profile is used [default: the first in Units=]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Exec {
-    /// The unit whose profile it is [default: the first of Units=]
+    /// The unit whose profile is used [default: the first in Units=]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
     /// The command and its arguments
@@ -227,20 +227,20 @@ pub(crate) struct Exec {
 }
 
 /// Where `env` puts its lines.
-pub(crate) enum Target<'a> {
+pub(crate) enum EnvTarget<'a> {
     Stdout,
     File(&'a Path),
     WherePypnmLooks,
 }
 
 impl Env {
-    pub(crate) fn target(&self) -> Target<'_> {
+    pub(crate) fn target(&self) -> EnvTarget<'_> {
         match &self.write {
-            _ if self.print_only => Target::Stdout,
-            Some(Some(path)) => Target::File(path),
-            Some(None) => Target::WherePypnmLooks,
-            None if self.machine.is_seed() => Target::WherePypnmLooks,
-            None => Target::Stdout,
+            _ if self.print_only => EnvTarget::Stdout,
+            Some(Some(path)) => EnvTarget::File(path),
+            Some(None) => EnvTarget::WherePypnmLooks,
+            None if self.machine.is_seed() => EnvTarget::WherePypnmLooks,
+            None => EnvTarget::Stdout,
         }
     }
 }
@@ -259,22 +259,22 @@ pub(crate) struct Ready {
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) machine: Machine,
-    /// The unit to watch [default: the first of Units=]
+    /// The unit to watch [default: the first in Units=]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Watch this process and its children instead: a PyPNM started by hand or in a container
+    /// Watch this process and its children instead: PyPNM started by hand or in a container
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
-    /// Time between samples: seconds, or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
+    /// Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// The length of a block of evidence: any advice takes one, advice on demand three, on growth six
+    /// Length of a block of evidence; advice takes at least one block, on demand three, on growth six to eighteen
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
-    /// Stop after this time (default: at Ctrl-C)
+    /// Stop after this time [default: at Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
-    /// One line of JSON for each sample, and one at the end
+    /// Print a line of JSON for each sample, and one at the end
     #[arg(long)]
     pub(crate) json: bool,
     /// At the end, print only the advice on stdout, as a drop-in for sizing.conf.d
@@ -300,7 +300,7 @@ pub(crate) struct Report {
     /// Recordings: directories, files, or - for standard input [default: /var/lib/pypnm-sizing]
     #[arg(value_name = "DIR or FILE")]
     pub(crate) recordings: Vec<PathBuf>,
-    /// The unit to report on [default: the first of Units= that was recorded]
+    /// The unit to report on [default: the first in Units= that was recorded]
     #[arg(long, value_name = "UNIT")]
     pub(crate) unit: Option<String>,
     /// Only what was recorded since TIME: 2026-11-20, "2026-11-20 08:00", 7d (ago), or @SECONDS

@@ -1,5 +1,6 @@
 //! What a flag's value means: CPUs, sizes, times and units, as a person types them.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use pypnm_sizing::parse::quantity::{GIB, Gib, Size, memory_size, milli_cpus, scaled};
@@ -10,13 +11,60 @@ pub(super) fn unit(text: &str) -> Result<String, String> {
     service_name(text).ok_or_else(|| "expected the name of a service, such as pypnm.service".to_owned())
 }
 
+/// An address that a service can listen on, or the name of a host.
 pub(super) fn host(text: &str) -> Result<String, String> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:".contains(&b);
-    if !text.is_empty() && text.bytes().all(is_plain) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected an address or the name of a host, such as 0.0.0.0".to_owned())
+    let expected = || "expected an address or the name of a host, such as 0.0.0.0 or ::".to_owned();
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return Err(format!("expected the address without brackets: {address}"));
     }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return match address {
+            IpAddr::V4(v4) if v4.is_broadcast() || v4.is_multicast() => {
+                Err("no service can listen on a broadcast or multicast address".to_owned())
+            }
+            IpAddr::V6(v6) if v6.is_multicast() => {
+                Err("no service can listen on a multicast address".to_owned())
+            }
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                Err(format!("a link-local address needs its interface, such as {text}%eth0"))
+            }
+            _ => Ok(text.to_owned()),
+        };
+    }
+    if let Some((address, interface)) = text.split_once('%') {
+        let is_address = address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unicast_link_local());
+        // As the kernel's dev_valid_name(), but for what means something else in a unit.
+        let is_interface = (1..16).contains(&interface.len())
+            && interface.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        return if is_address && is_interface { Ok(text.to_owned()) } else { Err(expected()) };
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && !host.contains(':')
+        && !port.is_empty()
+        && port.bytes().all(|b| b.is_ascii_digit())
+    {
+        return Err(format!("expected the host alone; the port is --port {port}"));
+    }
+    if is_host_name(text) { Ok(text.to_owned()) } else { Err(expected()) }
+}
+
+/// RFC 1123, section 2.1, with the underscores that some networks have. A name that ends in a number is a mistyped address.
+fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    // No sign and no space, which a number may have elsewhere.
+    let number = if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None };
+    number.filter(|port| *port > 0).ok_or_else(|| "expected a port from 1 to 65535".to_owned())
 }
 
 pub(super) fn cpus(text: &str) -> Result<u64, String> {

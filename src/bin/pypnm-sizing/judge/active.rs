@@ -1,4 +1,4 @@
-//! Whether the service runs at all: the findings from systemd's states. Pure.
+//! Findings from the states of the unit in systemd: whether the service is running at all. Pure.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use super::facts::Live;
 use super::topic::{State, Topic};
 use super::verdict::{APPLY, Judge};
 
-/// A service whose main process lives shorter than this does not end at its recycle limit.
+/// A service whose main process ends sooner than this has not reached its recycle limit.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
-/// A single worker that has ended at its recycle limit is back within this time.
+/// A service whose single worker reached the recycle limit is active again within this time.
 const TIME_TO_RECYCLE: Duration = Duration::from_mins(1);
 
 impl Judge<'_> {
-    /// Whether systemd has the unit, and in which state. Whether there is more to say.
+    /// Checks whether systemd has the unit, and its state. Returns whether there is more to judge.
     pub(super) fn service(&mut self, must_run: bool) -> bool {
         let facts = self.facts;
         let (unit, loaded) = (&facts.unit, &facts.loaded);
@@ -41,7 +41,7 @@ impl Judge<'_> {
         let log = format!("journalctl -u {unit}");
         match loaded.active.as_str() {
             "reloading" if self.is_handed_over() => {
-                let text = "a reload is in progress: workers are being replaced".to_owned();
+                let text = "a reload is in progress; workers are being replaced".to_owned();
                 self.report(Topic::Reloading, State::Ok, text, None);
             }
             "active" | "reloading" | "refreshing" => {}
@@ -55,11 +55,11 @@ impl Judge<'_> {
                     1 => ", restarted once".to_owned(),
                     times => format!(", restarted {times} times"),
                 };
-                let text = format!("the service keeps ending and is started again and again{times}");
+                let text = format!("the service keeps exiting and being restarted{times}");
                 self.report(Topic::Looping, State::Critical, text, Some(&log));
             }
             "activating" => {
-                let text = format!("the service is being started ({})", loaded.sub);
+                let text = format!("the service is starting ({})", loaded.sub);
                 self.report(Topic::Starting, State::Ok, text, None);
             }
             state => {
@@ -88,7 +88,7 @@ impl Judge<'_> {
         true
     }
 
-    /// Settings by which systemd or the launcher does not find the program.
+    /// Reports settings because of which systemd or the launcher does not find the program.
     pub(super) fn lost_program(&mut self) {
         let loaded = &self.facts.loaded;
         let cannot_start =
@@ -103,8 +103,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a service that is being started ends soon after each start. A single worker that has ended at its recycle
-    /// limit is started again as well: it lived longer, it ended with success, and it is soon active again.
+    /// Whether a service that is starting exits soon after each start. A service whose single worker reached the recycle
+    /// limit is restarted as well, but it ran for longer, exited successfully, and is soon active again.
     fn is_looping(&self) -> bool {
         let loaded = &self.facts.loaded;
         let since = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
@@ -119,7 +119,7 @@ impl Judge<'_> {
         loaded.automatic_restarts > 1 && (was_never_active || is_long_inactive)
     }
 
-    /// A PyPNM that runs under another unit's name, where this one does not run.
+    /// Reports PyPNM in another unit, if this one is not running.
     fn other_units(&mut self) {
         for unit in &self.facts.other_units {
             let text = format!("PyPNM runs as {unit}, which is not sized; in sizing.conf(5): Units={unit}");

@@ -1,8 +1,9 @@
-//! What the verdict needs to know, gathered from systemd and from files of the running machine. Nothing is changed and
-//! no privilege is needed; what only root may read is left open.
+//! Gathers the facts for a verdict from systemd and from files of the running machine. Nothing is changed, and no privileges
+//! are needed; what only root may read remains unknown.
 
 use std::time::Duration;
 
+use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::names;
 use pypnm_sizing::overrides::Overrides;
@@ -18,10 +19,10 @@ use super::in_use::Running;
 use crate::service::generated::{self, Generated};
 use crate::service::process::{self, Process};
 use crate::service::pypnm::{self as installed, LostProgram, Program};
-use crate::service::systemctl::{self, Loaded, SystemctlError};
+use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
-/// systemd.generator(7): the first of a name wins.
+/// systemd.generator(7): the first generator with a name is used.
 const GENERATORS: [&str; 4] = [
     "/run/systemd/system-generators",
     "/etc/systemd/system-generators",
@@ -29,7 +30,7 @@ const GENERATORS: [&str; 4] = [
     "/usr/lib/systemd/system-generators",
 ];
 const GENERATOR: &str = "pypnm-sizing-generator";
-/// systemd.unit(5), "System Unit Search Path": what comes before the generators' directory.
+/// systemd.unit(5), "System Unit Search Path": the directories that take precedence over those of generators.
 const STRONGER: [&str; 8] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
@@ -41,22 +42,22 @@ const STRONGER: [&str; 8] = [
     "/run/systemd/system.attached",
 ];
 
-/// All that is known of one unit.
+/// All facts about a unit.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) unit: String,
-    /// What fits the machine now. `Err`: it is not sized, and why.
+    /// What fits the machine now. `Err`: why it is not sized.
     pub(crate) expected: Result<Expected, String>,
-    /// What the limits in force allow, where that is less: those of the running service's own cgroup, and those that
-    /// systemd has loaded. They are what the last look at a start counts.
+    /// What the limits in force allow, if that is less: the limits of the running service's cgroup, and those that
+    /// systemd has loaded. `env` applies them at each start.
     pub(crate) in_force: Option<InForce>,
-    /// The path of the generated drop-in, and what it says where it is there.
+    /// The path of the generated drop-in, and its content if it exists.
     pub(crate) drop_in: String,
     pub(crate) generated: Option<Generated>,
     /// Whether the generator has written a drop-in for any unit since it was installed.
     pub(crate) generator_has_run: bool,
     pub(crate) generator: Generator,
-    pub(crate) loaded: Loaded,
+    pub(crate) loaded: LoadedUnit,
     /// A file of the drop-in's name that systemd prefers to the generated one, and whether it has any content.
     pub(crate) rival: Option<(String, bool)>,
     /// Environment files that the caller may not read.
@@ -68,11 +69,11 @@ pub(crate) struct Facts {
     pub(crate) now: Duration,
     /// Mistakes in sizing.conf(5).
     pub(crate) mistakes: Vec<String>,
-    /// Other units in which a PyPNM runs, and which are not sized.
+    /// Other units that run PyPNM and are not sized.
     pub(crate) other_units: Vec<String>,
-    /// Settings of the unit by which its program is not found.
+    /// Settings of the unit because of which its program is not found.
     pub(crate) lost_program: Vec<LostProgram>,
-    /// The command that makes a service of a PyPNM that the unit does not find.
+    /// The `setup` command for an installation of PyPNM that the unit does not find.
     pub(crate) setup: Option<String>,
 }
 
@@ -82,13 +83,13 @@ pub(crate) struct Expected {
     pub(crate) numbers: Numbers,
     pub(crate) cpus: u64,
     pub(crate) gib: String,
-    /// Of the memory that it may use, in bytes.
+    /// The memory that it may use, in bytes.
     pub(crate) memory: u64,
-    /// The operator's keys in sizing.conf(5) that decided.
+    /// The settings in sizing.conf(5) that determine the profile.
     pub(crate) set_by_hand: Vec<String>,
-    /// What the unit's files set instead of the drop-in.
+    /// Settings in the unit's files that override the drop-in.
     pub(crate) overrides: Overrides,
-    /// What PyPNM takes where it sizes itself.
+    /// The result of PyPNM's own sizing.
     pub(crate) default: Numbers,
 }
 
@@ -96,16 +97,16 @@ pub(crate) struct Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InForce {
     pub(crate) numbers: Numbers,
-    /// The limits that decide.
+    /// The tightest limits.
     pub(crate) why: String,
 }
 
-/// The generator's file, as systemd looks for it.
+/// The state of the generator's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Generator {
     Installed,
     Missing,
-    /// By an empty file or a link to /dev/null, here.
+    /// Masked by this empty file or symbolic link to /dev/null.
     Masked(String),
     NotExecutable(String),
 }
@@ -115,12 +116,12 @@ pub(crate) enum Generator {
 pub(crate) enum Live {
     /// It is not active.
     Not,
-    /// Its processes cannot be seen.
+    /// Its processes are not visible.
     Hidden(String),
     Running(Running),
 }
 
-/// Gathers what there is to know of `name`.
+/// Gathers the facts about the unit `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, SystemctlError> {
     let loaded = systemctl::show(name)?;
     // An instance is sized by its template's drop-in.
@@ -132,7 +133,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
     let expected = match unit {
-        Some(unit) => Ok(expected(root, unit)),
+        Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(sizing)
             .or_else(|| wording::not_sized(sizing, name))
             .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
@@ -183,8 +184,8 @@ fn now() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-pub(super) fn expected(root: &Root, unit: &SizedUnit) -> Expected {
-    let settings = wording::settings(&unit.config).into_iter().filter(wording::Setting::matters);
+pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
+    let settings = wording::settings(&unit.config).into_iter().filter(wording::ConfigSetting::matters);
     Expected {
         numbers: Numbers {
             workers: unit.profile.workers.into(),
@@ -195,12 +196,12 @@ pub(super) fn expected(root: &Root, unit: &SizedUnit) -> Expected {
         memory: unit.capacity.memory.amount,
         set_by_hand: settings.map(|setting| setting.to_string()).collect(),
         overrides: unit.overrides.clone(),
-        default: PypnmDefault::new(root, &Hypothetical::default()).numbers,
+        default: PypnmDefault::new(host, &Hypothetical::default()).numbers,
     }
 }
 
-/// What the limits in force allow `unit`, where that is less than the machine's files say.
-fn in_force(root: &Root, unit: &SizedUnit, loaded: &Loaded) -> Option<InForce> {
+/// What the limits in force allow `unit`, if that is less than the generator would write.
+fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForce> {
     let of_systemd = |key, value: Option<u64>| {
         let source = Source::key("systemctl show", 0, key);
         Some(Limit { scope: Scope::Process, amount: Amount::Memory(value?), source, shared_by: 1 })
@@ -233,7 +234,7 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &Loaded) -> Option<InForce> {
     })
 }
 
-/// What an operator would correct: not a file that could not be read, which may be nobody's fault.
+/// The problems that an operator can correct; not files that could not be read.
 pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
     let is_mistake = |problem: &&Problem| {
         !matches!(problem.kind, ProblemKind::Unreadable(_))
@@ -242,7 +243,7 @@ pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
     problems.iter().filter(is_mistake).map(ToString::to_string).collect()
 }
 
-/// The services that a PyPNM runs in, other than `names`.
+/// The services that run PyPNM, other than `names`.
 pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);
     let servers = processes.iter().filter(|process| process.is_pypnm());
@@ -255,7 +256,7 @@ pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     units
 }
 
-/// Whether a unit, or the template that it is an instance of, is among `names`.
+/// Whether a unit or its template is in `names`.
 fn is_sized(names: &[String], unit: &str) -> bool {
     let template = unit.split_once('@').map(|(stem, _)| format!("{stem}@.service"));
     names.iter().any(|name| name == unit || Some(name) == template.as_ref())
@@ -281,7 +282,7 @@ fn generator(root: &Root) -> Generator {
     Generator::Missing
 }
 
-/// A file of our drop-in's name in a directory that systemd prefers.
+/// A file with the name of our drop-in in a directory that takes precedence.
 fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
     STRONGER.iter().find_map(|directory| {
         let path = format!("{directory}/{unit}.d/{}", names::DROP_IN);
@@ -297,12 +298,12 @@ pub(super) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
     processes.iter().map(Process::candidate).collect()
 }
 
-/// The process of a service that serves, or whose children do.
-pub(crate) fn server(root: &Root, loaded: &Loaded) -> Option<u32> {
+/// The process of a service that serves requests, or whose children do.
+pub(crate) fn server(root: &Root, loaded: &LoadedUnit) -> Option<u32> {
     main_process(&candidates(&process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))))
 }
 
-/// What PyPNM tells a worker of the profile in effect.
+/// The profile in effect, which PyPNM passes to its workers.
 pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
     let environment = process::environment(root, worker)?;
     let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
@@ -312,8 +313,8 @@ pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
     })
 }
 
-/// The service's processes, and what they were given.
-fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
+/// The processes of the service, and the numbers that they were started with.
+fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
     if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") {
         return Live::Not;
     }
@@ -325,12 +326,12 @@ fn live(root: &Root, loaded: &Loaded, ours: Option<&String>) -> Live {
     let roles = roles(&candidates);
     let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
     let environment = process::environment(root, main);
-    // The newest: during a hand-over, an older one may still finish requests under the profile before.
+    // The newest worker: during a hand-over, an older one may still finish requests under the previous profile.
     let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
     let active = worker.and_then(|pid| active_numbers(root, pid));
     let path = match &environment {
         Some(environment) => environment.get(pypnm::ENV_FILE).cloned(),
-        // Not permitted: it was started most probably with what systemd has.
+        // Not permitted: it was most probably started with what systemd has.
         None => loaded.environment.get(pypnm::ENV_FILE).or(ours).cloned(),
     };
     Live::Running(Running {

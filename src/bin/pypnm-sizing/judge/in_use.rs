@@ -1,4 +1,4 @@
-//! Which numbers the running processes use, from the surest source there is. Pure.
+//! The numbers that the running processes use, from the most reliable source. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use crate::service::launch::Launch;
 
-/// A service that runs.
+/// A running service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Running {
     /// Workers alive.
     pub(crate) workers: usize,
-    /// One process serves, without a parent over workers.
+    /// Whether a single process serves requests, without a parent and workers.
     pub(crate) is_single: bool,
     /// Arguments of the process that serves or whose children do.
     pub(crate) arguments: Vec<String>,
     /// Its environment; `None`: the caller may not know it.
     pub(crate) environment: Option<BTreeMap<String, String>>,
-    /// What PyPNM tells its workers of the profile in effect (`PYPNM_ACTIVE_…`).
+    /// The profile in effect, which PyPNM passes to its workers (`PYPNM_ACTIVE_…`).
     pub(crate) active: Option<Numbers>,
     /// The profile file that it reads, where one is known: its path, and its text or why there is none.
     pub(crate) file: Option<(String, Result<String, String>)>,
 }
 
 impl Running {
-    /// What PyPNM makes of its profile file, where the text is known.
+    /// How PyPNM interprets its profile file, if the text is known.
     pub(crate) fn profile(&self) -> Option<ProfileFile> {
         let text = self.file.as_ref()?.1.as_ref().ok()?;
         Some(pypnm::read_profile_file(text))
@@ -53,7 +53,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// For a person, after the numbers.
+    /// A description that follows the numbers.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Pypnm => "as PyPNM reports",
@@ -65,7 +65,7 @@ impl Origin {
         }
     }
 
-    /// For a program.
+    /// The word in JSON.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Pypnm => "pypnm",

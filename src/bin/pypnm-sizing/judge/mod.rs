@@ -1,11 +1,12 @@
-//! Whether what systemd has loaded, and what really runs, fits the machine: facts are gathered, then judged.
+//! Determines whether what systemd has loaded, and what is running, fits the machine: first gathers facts, then judges them.
 //!
 //! ```text
-//!  facts    what systemd, the processes and the files say     reads
-//!  in_use   which numbers the processes use                   pure
-//!  process  the same for a process that is no unit
-//!  verdict  what that means: findings (active, running)       pure
-//!  topic    the words for it, and their meanings
+//!  facts    what systemd, the processes and the files say         reads files
+//!  in_use   the numbers that the processes use                    pure
+//!  verdict  the findings that follow (also: active, running)      pure
+//!  topic    the topics of findings, and their meanings
+//!  process  the same for a process that is not a unit
+//!  summary  verdicts as a line of a monitoring plugin
 //! ```
 
 mod active;

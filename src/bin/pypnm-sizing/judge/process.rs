@@ -1,5 +1,5 @@
-//! Judges a PyPNM that is no unit of systemd's, by its process: in a container, from inside or from its host, or started by
-//! hand. What its cgroups at every level in sight and its affinity grant, against what its workers were started with.
+//! Judges PyPNM by a process instead of a unit: in a container, seen from inside or from its host, or started by hand. Compares
+//! what its cgroups at every visible level and its affinity permit with what its workers were started with.
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process as SizedProcess;
@@ -14,7 +14,7 @@ use pypnm_sizing::watch::role::{Role, main_process, roles};
 use super::facts::{Expected, Live, active_numbers, candidates, expected, mistakes};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{Finding, State, Topic};
-use super::verdict::{Verdict, mistakes_text, say};
+use super::verdict::{Verdict, mistakes_text, numbers_text};
 use super::{Judged, LOOKS, PAUSE};
 use crate::service::container::{self, Files};
 use crate::service::exec_profile;
@@ -23,21 +23,21 @@ use crate::service::launch::Launch;
 use crate::service::process;
 use crate::wording::{self, brief};
 
-/// What is known of the process.
+/// The facts about the process.
 #[derive(Debug)]
 pub(crate) struct ProcessFacts {
-    /// What fits what it is granted. `Err`: it is not sized, and why.
+    /// What fits its limits. `Err`: why it is not sized.
     pub(crate) expected: Result<Expected, String>,
     /// It runs.
     pub(crate) live: Live,
-    /// The user and the group that it runs as: whoever reads its environment needs both.
+    /// The user and the group that it runs as, which the caller needs in order to read its environment.
     user: Option<(u32, u32)>,
     /// Mistakes in sizing.conf(5), as the process sees it.
     mistakes: Vec<String>,
 }
 
-/// Judges the process `pid`, or of a worker its parent; looks again where only a worker seems to be missing. Second: how
-/// it was sized, where it was.
+/// Judges the process `pid`, or its parent if it is a worker. Looks again if only a worker seems to be missing. Also returns
+/// the sizing, if there is one.
 pub(crate) fn judge(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
     let mut judged = judge_once(machine, pid);
     for _ in 1..LOOKS {
@@ -82,7 +82,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     let top = if given.candidate().is_spawned() && given.parent > 1 { given.parent } else { pid };
     let family: Vec<u32> = family::processes(machine, Service::Tree(top)).into_keys().collect();
     let mut processes = process::of_pids(machine, &family);
-    // What has ended has no arguments.
+    // A process that has ended has no arguments.
     processes.retain(|process| !process.arguments.is_empty());
     let candidates = candidates(&processes);
     let serves = candidates.iter().any(|candidate| candidate.is_server() || candidate.is_spawned());
@@ -94,7 +94,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         finding(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
-        let text = "the files and the environment of its container are not for this user to see".to_owned();
+        let text = "the files and the environment of its container may not be read by this user".to_owned();
         return Err(Finding {
             fix: Some("run it as root".to_owned()),
             ..finding(Topic::Hidden, State::Unknown, text)
@@ -106,7 +106,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         ..Request::new(root)
     });
     let expected = match sizing.units.first() {
-        Some(unit) => Ok(expected(machine, unit)),
+        Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(&sizing).unwrap_or_else(|| "nothing to size".to_owned())),
     };
     let roles = roles(&candidates);
@@ -135,7 +135,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     Ok((facts, sizing))
 }
 
-/// Judges what is known. Pure.
+/// Judges the facts. Pure.
 fn verdict(facts: &ProcessFacts) -> Verdict {
     let mut findings = Vec::new();
     let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
@@ -168,14 +168,14 @@ fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding
     let text = format!(
         "its environment, and so its recycle limit and its profile, cannot be read (that takes its user \
          and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
-        say(expected)
+        numbers_text(expected)
     );
     let fix =
         facts.user.map(|(user, group)| format!("run it in the container with 'exec -u {user}:{group}'"));
     Finding { fix, ..finding(Topic::Hidden, State::Unknown, text) }
 }
 
-/// Compares what it uses with what fits; what it gets at its next start.
+/// Compares what it uses with what fits. Returns what it gets at its next start.
 fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut Vec<Finding>) -> Numbers {
     let mut next = expected;
     let mut differs = false;
@@ -204,16 +204,15 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
             None => differs = true,
         }
     }
-    let uses = in_use.workers.map_or_else(
-        || "numbers that are not known".to_owned(),
-        |workers| brief(workers, in_use.limit_max_requests),
-    );
+    let uses = in_use
+        .workers
+        .map_or_else(|| "unknown numbers".to_owned(), |workers| brief(workers, in_use.limit_max_requests));
     let is_sized = match &running.file {
         Some((_, Ok(_))) => true,
         _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),
     };
     if differs && is_sized {
-        let text = format!("it runs {uses}; what it is granted now allows {}", say(expected));
+        let text = format!("it runs {uses}; its present limits allow {}", numbers_text(expected));
         let fix = Some("restart the container, or the process".to_owned());
         findings.push(Finding { fix, ..finding(Topic::MachineChanged, State::Warning, text) });
     } else if differs {
@@ -221,7 +220,7 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
             Some((path, Err(why))) => format!("its profile cannot be read: {path}: {why}"),
             _ => "it was started without being sized".to_owned(),
         };
-        let text = format!("{why}: it runs {uses}; expected: {}", say(expected));
+        let text = format!("{why}: it runs {uses}; expected: {}", numbers_text(expected));
         let fix = Some("start it with 'pypnm-sizing exec'".to_owned());
         findings.push(Finding { fix, ..finding(Topic::NotRead, State::Warning, text) });
     }
@@ -233,8 +232,8 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
     next
 }
 
-/// Who set a number by hand: a flag, a variable, the operator's own file. `exec` notes in its file who did; without it, a
-/// variable is the operator's.
+/// What set a number by hand: a flag, a variable, or the operator's own file. `exec` records this in its file; without that
+/// file, variables are assumed to be the operator's.
 fn set_by(running: &Running, places: &[&'static str]) -> Option<String> {
     let launch = Launch::of_arguments(&running.arguments);
     if let Some((flag, value)) = places.iter().find_map(|name| Some((name, launch.flag(name)?))) {

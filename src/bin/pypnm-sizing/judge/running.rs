@@ -1,4 +1,4 @@
-//! Whether the live processes use what they should: the findings from the numbers in use. Pure.
+//! Findings from the numbers that the running processes use. Pure.
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
@@ -7,13 +7,13 @@ use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 use super::facts::{Expected, Live};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{State, Topic};
-use super::verdict::{Judge, say};
+use super::verdict::{Judge, numbers_text};
 use crate::service::launch::Launch;
 use crate::service::{generated, handover};
 use crate::wording::brief;
 
 impl Judge<'_> {
-    /// The live processes against what they get at the next start. Second: whether a restart fixes it.
+    /// Compares the running processes with what they get at the next start. Also returns whether a restart fixes the difference.
     pub(super) fn running(&mut self, expected: &Expected, next_start: Numbers) -> (Option<InUse>, bool) {
         let running = match &self.facts.live {
             Live::Not => return (None, false),
@@ -78,11 +78,11 @@ impl Judge<'_> {
         is_fixed.then_some(value)
     }
 
-    /// Why the running service uses other numbers. Whether a restart fixes it.
+    /// Reports why the running service uses other numbers. Returns whether a restart fixes it.
     fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
         let facts = self.facts;
         let uses = in_use.workers.map_or_else(
-            || "numbers that are not known".to_owned(),
+            || "unknown numbers".to_owned(),
             |workers| brief(workers, in_use.limit_max_requests),
         );
         let fix = format!("systemctl restart {}", facts.unit);
@@ -100,15 +100,15 @@ impl Judge<'_> {
                     }
                 },
             };
-            let text = format!("{text}; it sizes itself: {uses}; expected: {}", say(next_start));
+            let text = format!("{text}; it sizes itself: {uses}; expected: {}", numbers_text(next_start));
             self.report(Topic::NotRead, State::Warning, text, Some(&fix));
             return true;
         }
         if !facts.hidden_files.is_empty() {
             let files = facts.hidden_files.join(", ");
             let text = format!(
-                "it runs {uses}, loaded: {}; {files}, which this user may not read, can override that",
-                say(next_start)
+                "it runs {uses}, loaded: {}; {files}, which this user may not read, may override that",
+                numbers_text(next_start)
             );
             self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
             return false;
@@ -116,7 +116,10 @@ impl Judge<'_> {
         let text = if self.findings.iter().any(|finding| finding.state == State::Warning) {
             format!("it runs {uses}")
         } else {
-            format!("it runs {uses} from before the last reload or change; loaded: {}", say(next_start))
+            format!(
+                "it runs {uses} from before the last reload or change; loaded: {}",
+                numbers_text(next_start)
+            )
         };
         self.report(Topic::NotRestarted, State::Warning, text, Some(&fix));
         true
@@ -127,7 +130,7 @@ impl Judge<'_> {
         matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
     }
 
-    /// The workers that are really there.
+    /// Checks the number of workers that are alive.
     fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
         let (Some(wanted), alive) = (in_use.workers, running.workers) else {
             return;

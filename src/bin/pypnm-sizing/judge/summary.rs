@@ -1,4 +1,4 @@
-//! Verdicts in a line, as monitoring plugins have it, for `check` and `apply`.
+//! Verdicts as a line of a monitoring plugin, for `check` and `apply`.
 
 use std::fmt::Write as _;
 
@@ -9,10 +9,10 @@ use crate::output::{Outcome, printable};
 use crate::page::{Ink, Page};
 use crate::wording;
 
-/// The name of the monitored service, which plugins say first.
+/// The name of the monitored service, which comes first in the line.
 const SERVICE: &str = "PYPNM-SIZING";
 
-/// The one line, where there is nothing else to say.
+/// Prints the line on its own.
 pub(crate) fn print_line(state: State, text: &str) -> Outcome {
     let mut page = Page::new();
     page.one_line(&heading(state), ink(state), text);
@@ -37,7 +37,7 @@ pub(crate) fn worst_first(judged: &[Judged]) -> Vec<&Judged> {
     sorted
 }
 
-/// What follows the state in the one line: every unit, the worst first, and the performance data.
+/// The part of the line after the state: every unit, the worst first, and the performance data.
 pub(crate) fn line(judged: &[Judged]) -> String {
     let sorted = worst_first(judged);
     let several = sorted.len() > 1;
@@ -46,13 +46,13 @@ pub(crate) fn line(judged: &[Judged]) -> String {
         .map(|judged| {
             let state =
                 if several { format!("{} ", judged.state().word().to_uppercase()) } else { String::new() };
-            // The bar begins the performance data.
+            // A vertical bar begins the performance data.
             format!("{state}{}", summary(judged)).replace('|', "/")
         })
         .collect();
     let data = performance_data(judged);
     let data = if data.is_empty() { data } else { format!(" | {data}") };
-    let texts = if texts.is_empty() { "no unit is named in Units=".to_owned() } else { texts.join(" -- ") };
+    let texts = if texts.is_empty() { "no unit is listed in Units=".to_owned() } else { texts.join(" -- ") };
     format!(" - {texts}{data}")
 }
 
@@ -96,7 +96,7 @@ fn performance_data(judged: &[Judged]) -> String {
     data
 }
 
-/// What the line says of a unit.
+/// The part of the line for a unit.
 pub(crate) fn summary(judged: &Judged) -> String {
     let verdict = &judged.verdict;
     let name = &judged.unit;

@@ -13,7 +13,7 @@ use super::topic::State;
 use super::verdict::{self, Verdict};
 use crate::service::generated::{self, Generated};
 use crate::service::pypnm::LostProgram;
-use crate::service::systemctl::Loaded;
+use crate::service::systemctl::LoadedUnit;
 
 const UNIT: &str = "pypnm.service";
 const FILE: &str = "/run/pypnm-sizing/pypnm.service.env";
@@ -63,14 +63,14 @@ fn well() -> Facts {
         drop_in: generated::path(UNIT),
         generated: Some(Generated { environment: environment.clone() }),
         generator: Generator::Installed,
-        loaded: Loaded {
+        loaded: LoadedUnit {
             load: "loaded".to_owned(),
             active: "active".to_owned(),
             drop_ins: vec![generated::path(UNIT)],
             environment: environment.clone(),
             exec_start_pre: vec!["/usr/bin/pypnm-sizing env".to_owned()],
             exec_start: vec!["/opt/pypnm/bin/pypnm serve --port 8000".to_owned()],
-            ..Loaded::default()
+            ..LoadedUnit::default()
         },
         rival: None,
         generator_has_run: true,

@@ -1,22 +1,22 @@
-//! What can be found of a service: the topics of findings with their meanings, and the states of monitoring plugins.
+//! The topics of findings with their meanings, and the states of monitoring plugins.
 //!
-//! The words are those of `check --json`; pypnm-sizing(1) and docs/json.md list the same, and a test compares them.
+//! These are the words of `check --json`. pypnm-sizing(1) and docs/json.md list the same words, and a test compares them.
 
-/// The state of a unit, of a finding, of all units together, as monitoring plugins have it. The later is the worse.
+/// The state of a finding, of a unit, or of all units, as in monitoring plugins. Later variants are worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// Nothing to do.
     Ok,
     /// It cannot be determined.
     Unknown,
-    /// The service runs, or could, and differs from what it should be.
+    /// The service is running, or can be started, but differs from what it should be.
     Warning,
-    /// The service does not run, and nobody stopped it.
+    /// The service is not running although nobody stopped it.
     Critical,
 }
 
 impl State {
-    /// In the lower case of JSON.
+    /// The word in JSON.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -36,7 +36,7 @@ impl State {
         }
     }
 
-    /// The word of schema 1's `status`, which had three.
+    /// The word in the field `status` of schema 1, which has three values.
     pub(crate) fn fit(self) -> &'static str {
         match self {
             Self::Ok => "fits",
@@ -48,7 +48,7 @@ impl State {
 
 macro_rules! topics {
     ($($(#[doc = $meaning:literal])+ $name:ident = $word:literal,)+) => {
-        /// What a finding is about.
+        /// The topic of a finding.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Topic {
             $($(#[doc = $meaning])+ $name,)+
@@ -59,7 +59,7 @@ macro_rules! topics {
             #[cfg(test)]
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The word for programs.
+            /// The word in JSON.
             pub(crate) fn word(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)+
@@ -72,11 +72,11 @@ macro_rules! topics {
 topics! {
     /// The service failed, and systemd does not start it again.
     Failed = "failed",
-    /// The service ends soon after each start, and systemd starts it again and again.
+    /// The service exits soon after each start, and systemd keeps restarting it.
     Looping = "looping",
     /// systemd has no unit of this name, or cannot load its file.
     UnitMissing = "unit-missing",
-    /// The unit is masked: it cannot be started.
+    /// The unit is masked, so it cannot be started.
     UnitMasked = "unit-masked",
     /// PyPNM was not started because a condition of the unit is not met; for the packaged unit: PyPNM is not installed.
     ConditionFailed = "condition-failed",
@@ -84,27 +84,27 @@ topics! {
     ProgramPath = "program-path",
     /// The service is being started.
     Starting = "starting",
-    /// The service replaces its workers: a reload of pypnm-sizing-handover(7) is in progress.
+    /// The service is replacing its workers: a reload as in pypnm-sizing-handover(7) is in progress.
     Reloading = "reloading",
     /// The service is inactive: stopped, or never started.
     NotRunning = "not-running",
-    /// PyPNM runs under another unit's name, which is not sized.
+    /// PyPNM runs in another unit, which is not sized.
     OtherUnit = "other-unit",
-    /// systemd cannot be asked.
+    /// systemd cannot be queried.
     NoSystemd = "no-systemd",
-    /// The name is a template's: only its instances run.
+    /// The unit is a template; only its instances can run.
     Template = "template",
-    /// The caller may not read what the verdict depends on.
+    /// The caller is not permitted to read what the verdict depends on.
     Hidden = "hidden",
-    /// The unit is not sized: turned off, or not in `Units=`.
+    /// The unit is not sized: sizing is turned off, or the unit is not listed in `Units=`.
     TurnedOff = "turned-off",
-    /// sizing.conf(5) has a mistake; what is wrong there is ignored.
+    /// sizing.conf(5) contains a mistake, and the setting is ignored.
     ConfigurationIgnored = "configuration-ignored",
     /// The machine's CPUs or memory have changed since the last reload.
     MachineChanged = "machine-changed",
     /// The configuration, or an override, has changed since the last reload.
     ConfigurationChanged = "configuration-changed",
-    /// The limits in force allow less than the generator could see; the last look at each start counts them.
+    /// The limits in force are tighter than those that the generator could see; they are applied at each start.
     LimitsInForce = "limits-in-force",
     /// The running service still has the numbers from before the last reload.
     NotRestarted = "not-restarted",
@@ -122,21 +122,21 @@ topics! {
     GeneratorMasked = "generator-masked",
     /// The generator has written no drop-in for this unit.
     NotGenerated = "not-generated",
-    /// PyPNM sizes itself, since no generated drop-in is in force.
+    /// PyPNM sizes itself, because no generated drop-in is in effect.
     SizesItself = "sizes-itself",
-    /// PyPNM does not take its profile from the file that was meant for it.
+    /// PyPNM does not take its profile from the file that was written for it.
     NotRead = "not-read",
-    /// Fewer or more workers are alive than PyPNM was told to start.
+    /// Fewer or more workers are alive than PyPNM was configured to start.
     WorkersMissing = "workers-missing",
 }
 
-/// One thing found.
+/// A finding about a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) topic: Topic,
     pub(crate) state: State,
     pub(crate) text: String,
-    /// The one command that fixes it.
+    /// The command that fixes it.
     pub(crate) fix: Option<String>,
 }
 

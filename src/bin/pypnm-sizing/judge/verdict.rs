@@ -1,4 +1,4 @@
-//! Whether what systemd has loaded, and what runs, fits: facts in, findings out. Pure.
+//! Determines from the facts whether what systemd has loaded, and what is running, fits. Pure.
 //!
 //! ```text
 //!  expected    what the machine's files say now
@@ -19,7 +19,7 @@ use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text};
 
 pub(super) const APPLY: &str = "pypnm-sizing apply";
-/// The verdict on one unit.
+/// The verdict on a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) findings: Vec<Finding>,
@@ -31,7 +31,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// That nothing can be judged, and why.
+    /// A verdict with a single finding, if nothing else can be judged.
     pub(crate) fn only(finding: Finding) -> Self {
         Self { findings: vec![finding], next_start: None, in_use: None, needs_restart: false }
     }
@@ -41,7 +41,7 @@ impl Verdict {
         self.findings.iter().map(|finding| finding.state).max().unwrap_or(State::Ok)
     }
 
-    /// The first of the worst findings; `None`: all is well.
+    /// The first of the worst findings. `None`: all is well.
     pub(crate) fn leading(&self) -> Option<&Finding> {
         let state = self.state();
         self.findings.iter().find(|finding| finding.state == state && state != State::Ok)
@@ -52,16 +52,16 @@ impl Verdict {
     }
 }
 
-/// The profile file that PyPNM is given.
+/// The profile file that PyPNM gets.
 enum Given {
     Ours,
     /// The operator's, with these numbers.
     Numbers(Numbers),
-    /// None that it takes.
+    /// None that it accepts.
     Nothing,
 }
 
-/// Judges one unit. `must_run`: a service that is not active is critical, whoever stopped it.
+/// Judges a unit. `must_run`: a service that is not active is critical, even if an operator stopped it.
 pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
     let mut judge = Judge { facts, findings: Vec::new() };
     let mut next_start = None;
@@ -112,7 +112,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether systemd has our drop-in; else a finding says why not.
+    /// Whether systemd has our drop-in. Otherwise reports why not.
     fn is_in_force(&mut self) -> bool {
         let facts = self.facts;
         if let Some((path, has_content)) = &facts.rival {
@@ -156,13 +156,14 @@ impl Judge<'_> {
         is_loaded
     }
 
-    /// Without our drop-in PyPNM falls back to its own sizing.
+    /// Reports that PyPNM falls back to its own sizing without our drop-in.
     fn report_fallback(&mut self, expected: &Expected) {
-        let text = format!("PyPNM falls back to its own sizing; expected: {}", say(expected.numbers));
+        let text =
+            format!("PyPNM falls back to its own sizing; expected: {}", numbers_text(expected.numbers));
         self.report(Topic::SizesItself, State::Warning, text, None);
     }
 
-    /// What was generated at the last reload against the machine now, where nothing overrides it.
+    /// Compares what was generated at the last reload with what fits the machine now, if nothing overrides it.
     fn generated(&mut self, expected: &Expected, next_start: Numbers, loaded: Numbers) {
         let environment = self.facts.generated.as_ref().map(|generated| &generated.environment);
         let then = |key| environment.and_then(|environment| environment.get(key)).map_or("?", String::as_str);
@@ -183,11 +184,11 @@ impl Judge<'_> {
         } else {
             (Topic::MachineChanged, change)
         };
-        let text = format!("{why}; expected: {}, loaded: {}", say(next_start), say(loaded));
+        let text = format!("{why}; expected: {}, loaded: {}", numbers_text(next_start), numbers_text(loaded));
         self.report(topic, State::Warning, text, Some(APPLY));
     }
 
-    /// What the service gets at its next start, after a reload and without one: expected, or what overrides it.
+    /// What the service gets at its next start, with and without a reload: the expected numbers, or those that override them.
     fn next_start(&mut self, expected: &Expected) -> (Numbers, Numbers) {
         for setting in &expected.set_by_hand {
             self.report(Topic::SetByHand, State::Ok, setting.clone(), None);
@@ -217,8 +218,8 @@ impl Judge<'_> {
         )
     }
 
-    /// What the last look at a start makes of the numbers that nobody set by hand: it lowers them to what the limits in
-    /// force allow. It cannot change the environment of a unit that starts uvicorn directly.
+    /// The numbers after the last look at a start, which lowers those that were not set by hand to what the limits in force
+    /// allow. It cannot change the environment of a unit that starts uvicorn directly.
     fn last_look(&mut self, expected: &Expected, next_start: Numbers) -> Numbers {
         let Some(in_force) = &self.facts.in_force else {
             return next_start;
@@ -237,25 +238,25 @@ impl Judge<'_> {
         if lowered == next_start {
             return next_start;
         }
-        let text = format!("the limits in force allow {}: {}", say(lowered), in_force.why);
+        let text = format!("the limits in force allow {}: {}", numbers_text(lowered), in_force.why);
         if program == Program::Uvicorn {
-            let text = format!("{text}; started directly, uvicorn takes {}", say(next_start));
+            let text = format!("{text}; uvicorn is started directly and uses {}", numbers_text(next_start));
             self.report(Topic::LimitsInForce, State::Warning, text, None);
             return next_start;
         }
-        // Where it runs, what it uses is compared with the lowered numbers.
+        // If it is running, what it uses is compared with the lowered numbers.
         let (state, fix) = match &self.facts.live {
             Live::Running(_) => (State::Ok, None),
             Live::Not | Live::Hidden(_) => {
                 (State::Warning, Some(format!("systemctl restart {}", self.facts.unit)))
             }
         };
-        let text = format!("{text}; the last look at a start lowers {}", say(next_start));
+        let text = format!("{text}; {} is lowered to this at each start", numbers_text(next_start));
         self.report(Topic::LimitsInForce, state, text, fix.as_deref());
         lowered
     }
 
-    /// One number, after a reload and without one.
+    /// A number with and without a reload.
     fn effective(
         &mut self,
         expected: &Expected,
@@ -277,7 +278,7 @@ impl Judge<'_> {
         }
         let effective = expected.overrides.effective_number(keys, least, u32::MAX);
         let after_reload = if effective.set_by.is_some() { i64::from(effective.value) } else { fitting };
-        // Flags, and what an environment file says, need no reload.
+        // Flags and environment files take effect without a reload.
         let is_read_at_start = |found: &Override| {
             matches!(found.effect, Effect::Flag { .. })
                 || self.facts.loaded.environment_files.iter().any(|file| *file == *found.source.file)
@@ -289,7 +290,7 @@ impl Judge<'_> {
         (after_reload, loaded.and_then(|value| number(value)).unwrap_or(generated))
     }
 
-    /// Whether PyPNM is pointed to our file, to the operator's, or to none.
+    /// Whether PyPNM reads our profile file, that of the operator, or none.
     fn profile_file(&mut self, expected: &Expected) -> Given {
         let facts = self.facts;
         let at = expected.overrides.get(pypnm::ENV_FILE);
@@ -316,12 +317,15 @@ impl Judge<'_> {
             },
             Some((path, Err(why))) => format!("{name}={path}{at}: {why}"),
         };
-        let text = format!("{why}; PyPNM falls back to its own sizing; expected: {}", say(expected.numbers));
+        let text = format!(
+            "{why}; PyPNM falls back to its own sizing; expected: {}",
+            numbers_text(expected.numbers)
+        );
         self.report(Topic::NotRead, State::Warning, text, None);
         Given::Nothing
     }
 
-    /// What runs, else what would be started, and what decides its numbers.
+    /// The program that is running or would be started, and the names that determine its numbers.
     fn launched(&self) -> (Program, Keys) {
         let launch = match &self.facts.live {
             Live::Running(running) => Launch::of_arguments(&running.arguments),
@@ -336,7 +340,7 @@ impl Judge<'_> {
     }
 }
 
-/// The first mistake, and how many more there are. `None`: there is none.
+/// The first mistake, and the number of others. `None`: there is none.
 pub(super) fn mistakes_text(mistakes: &[String]) -> Option<String> {
     let (first, more) = mistakes.split_first()?;
     let more = match more.len() {
@@ -347,7 +351,7 @@ pub(super) fn mistakes_text(mistakes: &[String]) -> Option<String> {
     Some(format!("{first}{more}"))
 }
 
-/// Within 5 %: MemTotal is never quite the same from boot to boot.
+/// Whether two values differ by less than 5 %: MemTotal varies slightly from boot to boot.
 fn is_near(then: &str, now: &str) -> bool {
     match (then.parse::<f64>(), now.parse::<f64>()) {
         (Ok(then), Ok(now)) => (then - now).abs() <= 0.05 * now,
@@ -355,6 +359,6 @@ fn is_near(then: &str, now: &str) -> bool {
     }
 }
 
-pub(super) fn say(numbers: Numbers) -> String {
+pub(super) fn numbers_text(numbers: Numbers) -> String {
     brief(numbers.workers, Some(numbers.limit_max_requests))
 }

@@ -1,41 +1,44 @@
-//! Accounts, and what one may do with a file by owner, group and mode (path_resolution(7)). Access control lists are not
-//! looked at: where one grants more than the mode, the message says what the mode allows.
+//! User accounts, and whether a user may access a file according to its owner, group and mode (path_resolution(7)). Access
+//! control lists are ignored; if one grants more than the mode, the message describes only the mode.
 //!
-//! Accounts come from /etc/passwd and /etc/group; on the running machine getent(1) asks for those of a directory service.
+//! Accounts are read from /etc/passwd and /etc/group; on the running machine, getent(1) also provides those of directory
+//! services.
 
 use std::process::{Command, Stdio};
 
 use pypnm_sizing::root::Root;
 
-/// Who a service runs as.
+/// The user that a service runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) uid: u32,
     /// The primary group.
     pub(crate) gid: u32,
-    /// Its name; its number where it has none.
+    /// Its name, or its number if it has none.
     pub(crate) group: String,
-    /// All groups, the primary one included.
+    /// All groups, including the primary one.
     groups: Vec<u32>,
 }
 
-/// What a path is to be used for.
+/// The intended use of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// A directory on the way.
+    /// A directory along the path.
     Search,
     /// A file or directory to read.
     Read,
-    /// A directory to make files in, or a file to write to.
+    /// A directory to create files in, or a file to write to.
     Write,
+    /// A program to start.
+    Execute,
 }
 
 impl Use {
-    /// The bits that it takes of an owner's, a group's or everybody's three.
+    /// The permission bits that it requires.
     fn bits(self) -> u32 {
         match self {
-            Self::Search => 0o1,
+            Self::Search | Self::Execute => 0o1,
             Self::Read => 0o4,
             Self::Write => 0o2,
         }
@@ -46,12 +49,13 @@ impl Use {
             Self::Search => "enter",
             Self::Read => "read",
             Self::Write => "write to",
+            Self::Execute => "execute",
         }
     }
 }
 
 impl Account {
-    /// The account of that name, or with that number; `None`: there is none.
+    /// The account with this name or number. `None`: there is none.
     pub(crate) fn of(root: &Root, key: &str) -> Option<Self> {
         let line = entry(root, "passwd", key)?;
         let fields: Vec<&str> = line.split(':').collect();
@@ -80,7 +84,7 @@ impl Account {
         })
     }
 
-    /// Why the account cannot use a path in that way; `None`: it can. The path has no links (`real_path`).
+    /// Why the account cannot use a path in this way. `None`: it can. The path contains no symbolic links (`real_path`).
     pub(crate) fn obstacle(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
         let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
         let above =
@@ -90,7 +94,7 @@ impl Account {
 
     fn denied(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
         let Some(stat) = root.stat(path) else {
-            return Some(format!("{path} cannot be looked at"));
+            return Some(format!("{path} cannot be accessed"));
         };
         let shift = match () {
             () if self.uid == 0 => return None,

@@ -1,8 +1,8 @@
-//! A process in a container, from inside it and from its host: its files as it sees them, and the profile that it reads.
+//! A process in a container, seen from inside or from its host: its files as it sees them, and the profile that it reads.
 //!
-//! Whoever is root in the container decides what lies there, so what root on the host opens is looked at first: below the
-//! process's root, no link leads out of there, and nothing but a regular file on a file system that does not make the
-//! reader wait is opened ([`Root::of_process`]).
+//! The files are controlled by root in the container, so root on the host must be careful: paths are resolved below the root
+//! of the process, symbolic links cannot lead out of it, and only regular files on file systems that do not block are opened
+//! ([`Root::of_process`]).
 
 use std::os::fd::AsRawFd as _;
 
@@ -12,17 +12,17 @@ use rustix::io::Errno;
 
 use super::process;
 
-/// A file system in memory, where memfd_create(2) makes its files (`TMPFS_MAGIC` in statfs(2)).
+/// The file system on which memfd_create(2) creates files (`TMPFS_MAGIC` in statfs(2)).
 const TMPFS: u64 = 0x0102_1994;
 
 /// The files of a process.
 #[derive(Debug)]
 pub(crate) enum Files {
-    /// Those that the caller sees as well.
+    /// The same files that the caller sees.
     Same,
-    /// Its own, in another mount namespace.
+    /// Those of another mount namespace.
     Own(Box<Root>),
-    /// Not for the caller to see.
+    /// The caller is not permitted to read them.
     Denied,
 }
 
@@ -32,14 +32,14 @@ impl Files {
         match (namespace(&pid.to_string()), namespace("self")) {
             (Ok(its), Ok(own)) if its == own => Ok(Self::Same),
             (Ok(_), Ok(_)) => Ok(Self::Own(Box::new(Root::of_process(pid)?))),
-            // In the caller's PID namespace a container's processes are those of the caller's container.
+            // Processes in the caller's PID namespace are in the caller's container.
             (Err(Errno::ACCESS | Errno::PERM), _) if pids(machine, pid).len() <= 1 => Ok(Self::Same),
             (Err(Errno::ACCESS | Errno::PERM), _) => Ok(Self::Denied),
             (Err(errno), _) | (_, Err(errno)) => Err(errno.into()),
         }
     }
 
-    /// Where the files are read from; `None`: nowhere.
+    /// The root below which the files are read. `None`: they cannot be read.
     pub(crate) fn root<'a>(&'a self, machine: &'a Root) -> Option<&'a Root> {
         match self {
             Self::Same => Some(machine),
@@ -49,7 +49,7 @@ impl Files {
     }
 }
 
-/// The PIDs of a process, in the caller's namespace and in each below it down to its own (`NSpid` in proc_pid_status(5)).
+/// The PIDs of a process in the caller's namespace and in each nested one, down to its own (`NSpid` in proc_pid_status(5)).
 fn pids(machine: &Root, pid: u32) -> Vec<u32> {
     let status = machine.bytes(&format!("/proc/{pid}/status")).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
@@ -57,7 +57,7 @@ fn pids(machine: &Root, pid: u32) -> Vec<u32> {
     line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The text of the profile file that a process of `family` has at `path`, as it sees it.
+/// The text of the profile file that a process in `family` sees at `path`.
 pub(crate) fn profile_text(
     machine: &Root,
     files: &Files,
@@ -80,7 +80,7 @@ fn descriptor(path: &str) -> Option<(u32, u32)> {
     Some((pid.parse().ok()?, descriptor.parse().ok()?))
 }
 
-/// The text of a file that a process holds open, where it is a regular file in memory.
+/// The text of a file that a process holds open, if it is a regular file in memory.
 fn text_in_memory(pid: u32, descriptor: u32) -> Result<String, ReadError> {
     // The kernel's own link: with O_PATH whatever it leads to is not opened.
     let path = format!("/proc/{pid}/fd/{descriptor}");

@@ -1,6 +1,6 @@
 //! The processes of a service: its main process, all descendants of it, and the other processes of its unit.
 //!
-//! Owns which processes belong to the service, and how the dead among them ended.
+//! Determines which processes belong to the service, and how those that have ended did so.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::process::{self, Stat};
 
-/// More processes than this are no PyPNM.
+/// The maximum number of processes of a service.
 const MOST: usize = 4096;
 
-/// A service, as the processes that it consists of.
+/// A service, identified by its main process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     /// The main process of a unit of systemd: its cgroup belongs to the service as a whole.
     Unit(u32),
-    /// A process that somebody started: its cgroup may hold anything else of that session.
+    /// A process that was started by hand: its cgroup may contain other processes of that session.
     Tree(u32),
 }
 
@@ -30,7 +30,7 @@ impl Service {
     }
 }
 
-/// Whether a process is there.
+/// Whether a process exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Presence {
     Running,
@@ -39,7 +39,7 @@ pub(crate) enum Presence {
     Ended,
 }
 
-/// Whether a process is there; a zombie has ended.
+/// Whether a process exists. A zombie has ended.
 pub(crate) fn presence(machine: &Root, pid: u32) -> Presence {
     if let Some(stat) = Stat::of(machine, pid) {
         return if stat.has_ended() { Presence::Ended } else { Presence::Running };
@@ -51,7 +51,7 @@ pub(crate) fn presence(machine: &Root, pid: u32) -> Presence {
     }
 }
 
-/// The processes of a service, zombies too.
+/// The processes of a service, including zombies.
 pub(crate) fn processes(machine: &Root, service: Service) -> BTreeMap<u32, Stat> {
     let mut family = BTreeMap::new();
     let mut waiting = vec![service.main()];
@@ -74,7 +74,7 @@ pub(crate) fn processes(machine: &Root, service: Service) -> BTreeMap<u32, Stat>
     family
 }
 
-/// The processes that led to this one: its parent, and so on up to PID 1.
+/// The ancestors of a process, up to PID 1.
 pub(crate) fn ancestors(machine: &Root, pid: u32) -> Vec<u32> {
     let mut ancestors = Vec::new();
     let mut next = Stat::of(machine, pid);

@@ -1,4 +1,4 @@
-//! What the generator wrote at the last boot or reload: the drop-in that systemd has loaded since. Anybody may read it.
+//! The drop-in that the generator wrote at the last boot or reload. Anybody may read it.
 
 use std::collections::BTreeMap;
 
@@ -17,17 +17,17 @@ pub(crate) struct Generated {
     pub(crate) environment: BTreeMap<String, String>,
 }
 
-/// Where the drop-in of `unit` is.
+/// The path of the drop-in of `unit`.
 pub(crate) fn path(unit: &str) -> String {
     format!("{DIRECTORY}/{unit}.d/{}", names::DROP_IN)
 }
 
-/// The drop-in of `unit` as it lies there, for itself or, of a template, for an instance. `None`: there is none.
+/// The text of the drop-in of `unit`, which may be a template. `None`: there is none.
 pub(crate) fn read(root: &Root, unit: &str, instance: &str) -> Result<Option<Generated>, ReadError> {
     Ok(drop_in(root, unit, instance)?.map(|drop_in| Generated { environment: drop_in.environment() }))
 }
 
-/// The same, as the generator's data.
+/// The drop-in as data.
 pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<DropIn>, ReadError> {
     match root.bytes(&path(unit)) {
         Ok(text) => Ok(Some(DropIn::read(&text, instance))),
@@ -36,12 +36,12 @@ pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<
     }
 }
 
-/// Whether a generator makes the unit itself: ours never does.
+/// Whether another generator creates the unit itself.
 pub(crate) fn has_unit(root: &Root, unit: &str) -> bool {
     root.file_type(&format!("{DIRECTORY}/{unit}")).is_some()
 }
 
-/// Whether there is a generated drop-in for any unit at all: then the generator has run.
+/// Whether there is a generated drop-in for any unit, which means that the generator has run.
 pub(crate) fn exists_for_any(root: &Root) -> bool {
     let directories = root.entries(DIRECTORY).unwrap_or_default();
     let mut units = directories.iter().filter_map(|entry| entry.name.strip_suffix(".d"));
@@ -55,7 +55,7 @@ impl Generated {
     }
 }
 
-/// Workers and recycle limit, as an environment has them.
+/// Workers and recycle limit in an environment.
 pub(crate) fn numbers(environment: &BTreeMap<String, String>) -> Option<pypnm::Numbers> {
     let number = |key| environment.get(key).and_then(|value| pypnm::integer(value));
     Some(pypnm::Numbers {

@@ -1,7 +1,7 @@
-//! The launcher that the packaged units start PyPNM with, pypnm-sizing-handover(7): how its main process is recognised,
-//! and whether a reload applies what systemd has loaded.
+//! The launcher of the packaged units, pypnm-sizing-handover(7): recognizes its main process, and determines whether a reload
+//! applies what systemd has loaded.
 //!
-//! A reload reads the profile again. Everything else, the address and PyPNM's options among it, is read at a start.
+//! A reload reads only the profile again. Everything else, including the address and PyPNM's options, is read at a start.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use pypnm_sizing::names;
 use pypnm_sizing::parse::environment::variables;
 use pypnm_sizing::root::{ReadError, Root};
 
-use super::systemctl::Loaded;
+use super::systemctl::LoadedUnit;
 
 /// The launcher's directory; the interpreter's first argument but for flags.
 const PACKAGE: &str = "pypnm_handover";
-/// What the packaged `ExecReload=` ends with.
+/// The end of the packaged `ExecReload=`.
 const RELOAD: &str = "handover --reload";
 
 /// Whether these are the arguments of the launcher's main process.
@@ -21,17 +21,17 @@ pub(crate) fn is_launcher(arguments: &[String]) -> bool {
     arguments.iter().take(4).any(|argument| argument.rsplit('/').next() == Some(PACKAGE))
 }
 
-/// Why only a restart applies what systemd has loaded to a service that runs under the launcher; `None`: a reload does.
+/// Why only a restart applies what systemd has loaded to a service under the launcher. `None`: a reload does.
 ///
 /// `arguments` and `environment` are those of its main process.
 pub(crate) fn why_restart(
     machine: &Root,
-    loaded: &Loaded,
+    loaded: &LoadedUnit,
     arguments: &[String],
     environment: Option<&BTreeMap<String, String>>,
 ) -> Option<String> {
     if !loaded.exec_reload.iter().any(|command| command.ends_with(RELOAD)) {
-        return Some("the unit has no ExecReload= for it".to_owned());
+        return Some("the unit has no ExecReload= for the launcher".to_owned());
     }
     let Some(environment) = environment else {
         return Some("its environment cannot be read".to_owned());
@@ -97,12 +97,12 @@ mod tests {
         fixed.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn loaded(more: &[(&str, &str)]) -> Loaded {
-        Loaded {
+    fn loaded(more: &[(&str, &str)]) -> LoadedUnit {
+        LoadedUnit {
             environment: environment(more),
             exec_start: vec![EXEC_START.to_owned()],
             exec_reload: vec![EXEC_RELOAD.to_owned()],
-            ..Loaded::default()
+            ..LoadedUnit::default()
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
         Root::below(std::path::Path::new("/proc/self/task")).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn why(loaded: &Loaded) -> Option<String> {
+    fn why(loaded: &LoadedUnit) -> Option<String> {
         why_restart(&nowhere(), loaded, &arguments(), Some(&environment(&[("LISTEN_FDS", "1")])))
     }
 
@@ -146,7 +146,7 @@ mod tests {
     fn what_is_not_known_wants_a_restart() {
         let mut foreign = loaded(&[]);
         foreign.exec_reload.clear();
-        assert_eq!(why(&foreign), Some("the unit has no ExecReload= for it".to_owned()));
+        assert_eq!(why(&foreign), Some("the unit has no ExecReload= for the launcher".to_owned()));
         let why = why_restart(&nowhere(), &loaded(&[]), &arguments(), None);
         assert_eq!(why, Some("its environment cannot be read".to_owned()));
     }

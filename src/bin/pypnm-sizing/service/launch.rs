@@ -1,6 +1,6 @@
-//! How a service was started, or would be: which program, its flags, and which variables decide its numbers.
+//! How a service was or would be started: the program, its flags, and the variables that determine its numbers.
 //!
-//! `pypnm_sizing::command` tells PyPNM, uvicorn and anything else apart, and reads flags. Opens nothing.
+//! `pypnm_sizing::command` recognizes the program and parses the flags. Pure.
 
 use pypnm_sizing::command::{CommandReader, Program};
 use pypnm_sizing::names::{
@@ -8,7 +8,7 @@ use pypnm_sizing::names::{
     WORKERS_FLAG,
 };
 
-/// What decides a number, the stronger first: a flag, then a variable.
+/// The names that determine a number, in order of precedence: a flag, then a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
     pub(crate) workers: [&'static str; 2],
@@ -26,17 +26,17 @@ const OF_UVICORN: Keys = Keys {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Launch<'a> {
     program: Program,
-    /// The flags that decide, with their values, in order.
+    /// The relevant flags and their values, in order.
     flags: Vec<(&'static str, &'a str)>,
 }
 
 impl<'a> Launch<'a> {
-    /// Of a process.
+    /// The command line of a process.
     pub(crate) fn of_arguments(arguments: &'a [String]) -> Self {
         Self::of(arguments.iter().map(String::as_str))
     }
 
-    /// Of a command in a unit, words separated by spaces; its variables are not expanded.
+    /// A command in a unit: words separated by spaces, with unexpanded variables.
     pub(crate) fn of_command(command: &'a str) -> Self {
         Self::of(command.split_ascii_whitespace())
     }
@@ -56,7 +56,7 @@ impl<'a> Launch<'a> {
         self.flags.iter().rfind(|(flag, _)| *flag == name).map(|(_, value)| *value)
     }
 
-    /// What decides its numbers. A command that is not known counts as PyPNM: the service is named after it.
+    /// The names that determine its numbers. An unknown command is treated as PyPNM, after which the service is named.
     pub(crate) fn keys(&self) -> Keys {
         if self.program == Program::Uvicorn { OF_UVICORN } else { OF_PYPNM }
     }

@@ -1,37 +1,39 @@
-//! Whether a service can listen on an address, and who does already. Looks at the running machine only.
+//! Whether a service can listen on an address, and which process already does. For the running machine only.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 
 use pypnm_sizing::root::Root;
 
 use super::process::sockets;
 
-/// What keeps a service from listening.
-#[derive(Debug, PartialEq, Eq)]
+/// Why a service cannot listen on an address.
+#[derive(Debug)]
 pub(crate) enum Obstacle {
-    /// Somebody listens there.
+    /// Another process listens there.
     Taken {
-        /// The process, where it can be found.
+        /// The process, if it can be found.
         pid: Option<u32>,
     },
     /// No interface of this machine has the address.
     NotOurs,
+    /// The kernel does not permit any process to listen there.
+    Impossible(std::io::Error),
 }
 
-/// Tries to listen on the address, for a moment. What only the service will be allowed, a port below 1024, is no obstacle.
-pub(crate) fn obstacle(machine: &Root, address: IpAddr, port: u16) -> Option<Obstacle> {
-    match TcpListener::bind(SocketAddr::new(address, port)) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Some(Obstacle::Taken { pid: listener(machine, port) })
-        }
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(Obstacle::NotOurs),
-        _ => None,
+/// Tries to listen on the address. Ports below 1024, which only the service may use, are not an obstacle.
+pub(crate) fn obstacle(machine: &Root, address: SocketAddr) -> Option<Obstacle> {
+    let error = TcpListener::bind(address).err()?;
+    match error.kind() {
+        ErrorKind::AddrInUse => Some(Obstacle::Taken { pid: listener(machine, address.port()) }),
+        ErrorKind::AddrNotAvailable => Some(Obstacle::NotOurs),
+        ErrorKind::PermissionDenied => None,
+        _ => Some(Obstacle::Impossible(error)),
     }
 }
 
-/// A process that has a socket listening on the port; PID 1 where nobody else has: systemd keeps the sockets of socket
-/// units, and what services have put into their stores (sd_notify(3), `FDSTORE=1`).
+/// A process with a socket that listens on the port. PID 1 if there is no other: systemd keeps the sockets of socket units,
+/// and those in the file descriptor stores of services (sd_notify(3), `FDSTORE=1`).
 fn listener(machine: &Root, port: u16) -> Option<u32> {
     let mut inodes = Vec::new();
     let own = std::process::id();

@@ -1,4 +1,5 @@
-//! The service as the running machine has it: what systemd says, what the generator wrote, where PyPNM looks.
+//! The service on the running machine: its state in systemd, its processes, the generated files, and the installations of
+//! PyPNM.
 
 pub(crate) mod account;
 pub(crate) mod container;

@@ -1,4 +1,4 @@
-//! Whether this very process is the service, or a part of it, so that the limits of its own cgroup are the service's.
+//! Whether this process is part of the service, so that the limits of its own cgroup are those of the service.
 
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::root::Root;
@@ -13,20 +13,20 @@ pub(crate) fn is_booted(root: &Root) -> bool {
     root.has_directory(BOOTED)
 }
 
-/// For a verb that a person runs: without systemd it runs where PyPNM does, in a container. With systemd its cgroup is a
-/// shell's, which says nothing of the service.
+/// For verbs that people run: without systemd, they run in the container of PyPNM. With systemd, their cgroup is that of a
+/// shell, which is unrelated to the service.
 pub(crate) fn without_systemd(root: &Root) -> Option<Process> {
     (!is_booted(root)).then_some(Process::Own)
 }
 
-/// For `ExecStartPre=` of `unit`: its cgroup is the service's if its path names the unit.
+/// For `ExecStartPre=` of `unit`: its cgroup is that of the service if the path contains the unit's name.
 pub(crate) fn within_unit(root: &Root, unit: &str) -> Option<Process> {
     let is_named = root.text(MEMBERSHIP).is_ok_and(|text| names_unit(&text, unit));
     if is_named { Some(Process::InUnit) } else { without_systemd(root) }
 }
 
-/// Whether a step of a path in a /proc/PID/cgroup is the unit. systemd puts a `_` before a name that the kernel might take
-/// for a file of its own (`cg_escape()`).
+/// Whether a component of a path in a /proc/PID/cgroup is the unit. systemd puts `_` before names that might conflict with
+/// files of the kernel (`cg_escape()`).
 fn names_unit(membership: &str, unit: &str) -> bool {
     let paths = membership.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.flat_map(|path| path.split('/')).any(|step| step == unit || step.strip_prefix('_') == Some(unit))

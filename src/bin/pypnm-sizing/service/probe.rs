@@ -1,8 +1,8 @@
-//! Asks one socket whether somebody answers there, and the kernel who that was.
+//! Sends a request to a socket, and asks the kernel which process answered.
 //!
-//! An answer is the beginning of an HTTP response, or of a TLS record where the socket speaks TLS: a connection that is only
-//! taken into the accept queue, closed or reset proves nothing about the process that holds the socket. Certificates are not
-//! verified: the peer is known by its sockets, not by its name.
+//! An answer is the beginning of an HTTP response, or of a TLS record if the socket speaks TLS. A connection that is merely
+//! queued, closed or reset proves nothing about the process that holds the socket. Certificates are not verified: the peer is
+//! identified by its sockets, not by its name.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,18 +19,18 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::process::sockets::{self, Address};
 
-/// For a connection: the kernel takes it without the service's help unless its queue is full.
+/// Timeout for a connection: the kernel accepts it without the service unless its queue is full.
 const TO_CONNECT: Duration = Duration::from_secs(5);
-/// The most that is read of a response.
+/// The maximum number of bytes read of a response.
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// The request, `Host:` left open. Without `Connection: close` the service keeps the connection open, so that the kernel can
-/// still say which process holds it.
+/// The request, up to the value of `Host:`. Without `Connection: close`, the service keeps the connection open, so that the
+/// kernel can still tell which process holds it.
 const REQUEST: &str = "GET /health HTTP/1.1\r\nUser-Agent: pypnm-sizing\r\nAccept: */*\r\nHost: ";
 
 /// How the service answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// As PyPNM does when it is up: success, and JSON.
+    /// With success and JSON, as PyPNM does when it is up.
     Healthy,
     /// With another HTTP response.
     Http,
@@ -38,15 +38,15 @@ pub(crate) enum Answer {
     Tls,
 }
 
-/// What a probe found out.
+/// The result of a probe.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// The listening socket that was asked: its inode and its address.
+    /// The inode and the address of the listening socket.
     pub(crate) socket: (u64, Address),
     pub(crate) outcome: io::Result<(Answer, Connection)>,
 }
 
-/// The connection on which the answer came. It stays open, so that the kernel can be asked about it.
+/// The connection on which the answer was received. It is kept open, so that the kernel can be asked about it.
 #[derive(Debug)]
 pub(crate) enum Connection {
     Tcp {
@@ -56,11 +56,11 @@ pub(crate) enum Connection {
         /// Of the service.
         remote: SocketAddr,
     },
-    /// With the process that called listen(2), 0 where the caller's PID namespace lacks it.
+    /// The process that called listen(2), or 0 if it is not in the caller's PID namespace.
     Unix { peer: u32 },
 }
 
-/// Where a probe starts from.
+/// The process and the network namespace from which a probe connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Vantage {
     /// A process of the service that holds the socket.
@@ -69,7 +69,7 @@ pub(crate) struct Vantage {
     pub(crate) foreign: bool,
 }
 
-/// Asks a socket in a thread of its own until `deadline`, and sends what came of it.
+/// Probes a socket in a separate thread until `deadline`, and sends the result.
 pub(crate) fn start(
     socket: (u64, Address),
     from: Vantage,
@@ -125,7 +125,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Connects to where a socket listens; the address that took the connection.
+/// Connects to a listening socket. Returns the address that accepted the connection.
 fn connect_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(SocketAddr, TcpStream)> {
     let mut failed = ErrorKind::AddrNotAvailable.into();
     for address in targets(listens, holder) {
@@ -141,8 +141,8 @@ fn connect_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Resul
     Err(failed)
 }
 
-/// Where to connect to: of a wildcard address the loopback addresses, since the kernel does not say whether a socket on
-/// `::` takes IPv4 as well.
+/// The addresses to connect to. For a wildcard address, these are the loopback addresses, because the kernel does not show
+/// whether a socket on `::` accepts IPv4 as well.
 fn targets(listens: SocketAddr, holder: u32) -> Vec<SocketAddr> {
     let port = listens.port();
     match listens.ip() {
@@ -187,8 +187,8 @@ fn ask_unix(
     Ok((answer, Connection::Unix { peer: peer.pid().try_into().unwrap_or(0) }))
 }
 
-/// Connects to a path as the service sees it: below its root, and where it is relative, below its working directory. No
-/// link leads out of there.
+/// Connects to a path as the service sees it: below its root, or below its working directory if the path is relative.
+/// Symbolic links cannot lead out of it.
 fn connect_path(path: &Path, holder: u32) -> io::Result<UnixStream> {
     let base = if path.is_absolute() { "root" } else { "cwd" };
     let open = || {
@@ -234,7 +234,7 @@ fn is_status_line(head: &[u8]) -> bool {
     head.starts_with(b"HTTP/1.")
 }
 
-/// What the head of a response says. `None`: it is not HTTP.
+/// Parses the head of a response. `None`: it is not HTTP.
 fn response(head: &[u8]) -> Option<Answer> {
     if !is_status_line(head) {
         return None;
@@ -249,9 +249,9 @@ fn response(head: &[u8]) -> Option<Answer> {
     Some(if success && json { Answer::Healthy } else { Answer::Http })
 }
 
-/// Says hello as a TLS client and reads the beginning of the reply; `otherwise` is the error where there is none.
+/// Sends the hello of a TLS client and reads the beginning of the reply. `otherwise` is the error if there is none.
 fn tls(stream: &mut (impl Read + Write), otherwise: io::Error) -> io::Result<Answer> {
-    // With nobody there who speaks, what plain HTTP met says more.
+    // Without any reply, the error of plain HTTP is more useful.
     if stream.write_all(&client_hello()).is_err() {
         return Err(otherwise);
     }
@@ -263,8 +263,8 @@ fn tls(stream: &mut (impl Read + Write), otherwise: io::Error) -> io::Result<Ans
     }
 }
 
-/// A hello that servers from TLS 1.2 on answer: with theirs, with a request for a key share (TLS 1.3), or with an alert
-/// that nothing suits (RFC 8446, section 4.1.2). Nothing secret depends on it, so its random bytes are none.
+/// A hello that servers answer since TLS 1.2: with a hello, with a request for a key share (TLS 1.3), or with an alert (RFC
+/// 8446, section 4.1.2). Nothing secret depends on it, so its random bytes are constant.
 fn client_hello() -> Vec<u8> {
     fn with_length<const N: usize>(body: &[u8]) -> Vec<u8> {
         let length = body.len().to_be_bytes();

@@ -1,14 +1,14 @@
-//! The running systemd, asked through `systemctl`: the one place that runs it and reads its answers.
+//! Queries and controls the running systemd through `systemctl`. No other module runs it or parses its output.
 //!
-//! Why not D-Bus itself: `systemctl` starts polkit's prompt for an unprivileged operator who may manage units, reaches
-//! PID 1 by its private socket where no bus runs (containers, rescue mode), is there wherever systemd is, and costs
-//! the static helper no crate. Its `show` output is documented as stable ("systemctl show" is "intended for computers").
+//! `systemctl` has advantages over D-Bus: it shows polkit's prompt to unprivileged operators who may manage units, it reaches
+//! PID 1 through its private socket where no bus is running (containers, rescue mode), it is available wherever systemd is,
+//! and it needs no crate. Its `show` output is documented as stable ("intended for computers").
 //!
-//! `show` prints a line feed inside a value as it is (systemd issue 40079), so a line of its output may be part of an
-//! argument of `ExecStart=`. Therefore only properties whose values are words or numbers of systemd's own are asked for
-//! together; each of the others is asked for alone, with `--value`, and its answer is never taken apart into properties.
+//! `show` prints line feeds inside values unescaped (systemd issue 40079), so a line of its output may be part of an argument
+//! of `ExecStart=`. Therefore only properties whose values are words or numbers of systemd's own are queried together. Each of
+//! the others is queried separately, with `--value`, and its output is never split into properties.
 //!
-//! No child is waited for longer than its time, and no more than [`MOST_BYTES`] of what it says are kept.
+//! Children are killed after a timeout, and at most [`MOST_BYTES`] of their output are kept.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,29 +20,29 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
-/// For the answers of a manager that is up.
+/// The timeout of queries.
 const TO_ANSWER: Duration = Duration::from_secs(10);
-/// For a reload: systemd gives its generators 90 s.
+/// The timeout of a reload: systemd gives its generators 90 s.
 const TO_RELOAD: Duration = Duration::from_mins(2);
 /// Between two looks at a child.
 const PAUSE: Duration = Duration::from_millis(5);
-/// The most that is read of an answer; an honest one has a few KiB.
+/// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Why systemd could not be asked, or did not do it.
+/// Why a query or an operation failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SystemctlError {
     /// There is no `systemctl`.
     NoSystemctl,
-    /// PID 1 is no systemd, or can't be reached.
+    /// PID 1 is not systemd, or cannot be reached.
     NotRunning(String),
     /// No answer in time.
     Late(&'static str, Duration),
     /// The answer is longer than [`MOST_BYTES`].
     TooLong(&'static str),
-    /// The caller may not.
+    /// The caller is not permitted to do this.
     Denied(&'static str),
-    /// It refused: what was asked, and what it said.
+    /// It failed: the operation, and the error message.
     Failed(&'static str, String),
 }
 
@@ -55,10 +55,10 @@ impl fmt::Display for SystemctlError {
             Self::NotRunning(said) if said.is_empty() => f.write_str("systemd is not running"),
             Self::NotRunning(said) => write!(f, "systemd is not running ({said})"),
             Self::Late(what, time) => {
-                write!(f, "systemctl {what} did not finish within {} s and was given up", time.as_secs())
+                write!(f, "systemctl {what} did not finish within {} s and was killed", time.as_secs())
             }
             Self::TooLong(what) => {
-                write!(f, "systemctl {what} printed more than {} KiB and was given up", MOST_BYTES >> 10)
+                write!(f, "systemctl {what} printed more than {} KiB and was killed", MOST_BYTES >> 10)
             }
             Self::Denied(what) => {
                 write!(
@@ -71,9 +71,9 @@ impl fmt::Display for SystemctlError {
     }
 }
 
-/// A unit as systemd has it loaded, with the state that it is in.
+/// A unit as loaded by systemd, and its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedUnit {
     /// LoadState
     pub(crate) load: String,
     /// ActiveState
@@ -82,7 +82,7 @@ pub(crate) struct Loaded {
     pub(crate) sub: String,
     /// Result: `success`, or why the service failed.
     pub(crate) result: String,
-    /// ConditionResult, where conditions have been checked at all.
+    /// ConditionResult, if conditions have been checked.
     pub(crate) conditions_met: Option<bool>,
     /// NRestarts: automatic restarts since it was started by hand.
     pub(crate) automatic_restarts: u64,
@@ -95,11 +95,11 @@ pub(crate) struct Loaded {
     /// MemoryMax and MemoryHigh in bytes; `None`: infinity.
     pub(crate) memory_max: Option<u64>,
     pub(crate) memory_high: Option<u64>,
-    /// ControlGroup; empty where none runs.
+    /// ControlGroup; empty if there is none.
     pub(crate) cgroup: String,
     /// DropInPaths
     pub(crate) drop_ins: Vec<String>,
-    /// `Environment=`, all of them merged.
+    /// `Environment=`, merged.
     pub(crate) environment: BTreeMap<String, String>,
     /// `EnvironmentFile=`, in order, without the remark on missing files.
     pub(crate) environment_files: Vec<String>,
@@ -111,7 +111,7 @@ pub(crate) struct Loaded {
     pub(crate) exec_reload: Vec<String>,
 }
 
-/// Properties whose values hold no line feed: systemd's own words, numbers and, in the cgroup's path, escaped names.
+/// Properties whose values contain no line feeds: systemd's own words, numbers and, in the cgroup's path, escaped names.
 const STATE: [&str; 13] = [
     "LoadState",
     "ActiveState",
@@ -129,7 +129,7 @@ const STATE: [&str; 13] = [
 ];
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
-pub(crate) fn show(unit: &str) -> Result<Loaded, SystemctlError> {
+pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
     let until = Instant::now() + TO_ANSWER;
     let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), until)?);
     if loaded.load == "loaded" {
@@ -157,23 +157,23 @@ fn properties_until(
     let lines = said.lines().filter_map(|line| line.split_once('='));
     let known = lines.filter(|(name, _)| names.contains(name));
     let properties: BTreeMap<_, _> = known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    // In a chroot systemctl ignores what it is asked, with status 0.
+    // In a chroot, systemctl ignores requests and exits with status 0.
     if properties.is_empty() { Err(SystemctlError::NotRunning(String::new())) } else { Ok(properties) }
 }
 
-/// The value of one property, whatever is in it.
+/// The value of a single property, which may contain any characters.
 fn value(unit: &str, property: &str, until: Instant) -> Result<String, SystemctlError> {
     run("show", &["--value", &format!("--property={property}"), "--", unit], until)
 }
 
-/// Has systemd run its generators and read its units anew.
+/// Reloads systemd, which runs its generators and reads its units again.
 pub(crate) fn reload() -> Result<(), SystemctlError> {
     run("daemon-reload", &[], Instant::now() + TO_RELOAD).map(drop)
 }
 
 /// Restarts a unit that is active, and waits until systemd calls it started.
 pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> {
-    // Unlike `restart`, this starts nothing that has ended meanwhile.
+    // Unlike `restart`, this does not start a unit that has stopped in the meantime.
     run("try-restart", &["--", unit], Instant::now() + time).map(drop)
 }
 
@@ -182,10 +182,10 @@ pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlErr
     run("reload", &["--", unit], Instant::now() + time).map(drop)
 }
 
-fn state(properties: &BTreeMap<String, String>) -> Loaded {
+fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
     let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
     let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
-    Loaded {
+    LoadedUnit {
         load: word("LoadState"),
         active: word("ActiveState"),
         sub: word("SubState"),
@@ -199,7 +199,7 @@ fn state(properties: &BTreeMap<String, String>) -> Loaded {
         memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
         memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
         cgroup: word("ControlGroup"),
-        ..Loaded::default()
+        ..LoadedUnit::default()
     }
 }
 
@@ -282,7 +282,7 @@ fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String,
     Err(refusal(verb, String::from_utf8_lossy(&complained).trim()))
 }
 
-/// What a complaint of systemctl's means.
+/// Interprets an error message of systemctl.
 fn refusal(verb: &'static str, complaint: &str) -> SystemctlError {
     let one_line = complaint.lines().next().unwrap_or("it failed without a message").trim().to_owned();
     let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
@@ -298,8 +298,8 @@ fn refusal(verb: &'static str, complaint: &str) -> SystemctlError {
     }
 }
 
-/// Reads a pipe beside the wait, so that a child that says much never waits for us, up to one byte more than
-/// [`MOST_BYTES`]; then the pipe is closed, and a child that says still more dies of it.
+/// Reads a pipe in a separate thread, so that a child with much output never blocks, up to one byte more than
+/// [`MOST_BYTES`]. Then the pipe is closed, and a child that writes more is killed by SIGPIPE.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -314,7 +314,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The status of a child that ends in time.
+/// The exit status of a child that ends in time.
 fn wait(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>, Errno> {
     let until = Instant::now() + time;
     loop {

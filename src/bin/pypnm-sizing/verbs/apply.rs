@@ -1,5 +1,6 @@
-//! `apply`: has systemd reload, applies a changed profile to a running service, waits until it answers, and checks. A
-//! service under the launcher is reloaded where nothing but its profile changed; any other is restarted. Nothing that does not run is started.
+//! `apply`: reloads systemd, applies a changed profile to a running service, waits until it answers, and checks the result. A
+//! service under the launcher is reloaded if only its profile has changed; otherwise it is restarted. Services that are not
+//! running are not started.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,24 +20,24 @@ use crate::service::readiness::{self, NotReady};
 use crate::service::systemctl;
 use crate::wording;
 
-/// Between two looks at a service.
+/// The interval between two looks at a service.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For workers that start after the first one.
+/// The time for the other workers to start after the first one.
 const TO_SETTLE: Duration = Duration::from_secs(30);
 
-/// What is to be done with one unit after the reload.
+/// What to do with a unit after the reload.
 enum Step {
-    /// Its launcher replaces the workers.
+    /// Reload it: the launcher replaces the workers.
     Reload,
-    /// And why a reload is not enough, where there is a launcher.
+    /// Restart it, and why a reload is not sufficient, if it runs under the launcher.
     Restart(Option<String>),
-    /// Leave it, and why.
+    /// Leave it unchanged, and why.
     Leave(String),
 }
 
 pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     if !root.is_machine() {
-        bail!("apply asks the running systemd; below --root there is none");
+        bail!("apply controls the running systemd, so --root is not supported");
     }
     let sizing = size(&Request::new(root));
     sizing.problems.iter().for_each(|problem| remark(problem));
@@ -53,7 +54,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
         return plan(root, &before, arguments.no_restart).print();
     }
     systemctl::reload()?;
-    say("systemd has reloaded.")?;
+    progress("systemd has reloaded.")?;
     let mut is_ok = true;
     for name in &names {
         is_ok &= apply(&question, name, arguments)?;
@@ -61,7 +62,7 @@ pub(crate) fn run(root: &Root, arguments: &Apply) -> Outcome {
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Why nothing can be applied to a unit; `None`: it can.
+/// Why nothing can be applied to a unit. `None`: it can.
 fn why_not(judged: &Judged) -> Option<&str> {
     let lacks_unit = matches!(
         judged.verdict.leading()?.topic,
@@ -70,14 +71,14 @@ fn why_not(judged: &Judged) -> Option<&str> {
     lacks_unit.then_some(judged.verdict.leading()?.text.as_str())
 }
 
-/// Restarts one unit if it must be, and says how it is then. Whether all is well.
+/// Reloads or restarts a unit if necessary, and reports its state. Returns whether all is well.
 fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
     let timeout = Duration::from_secs(arguments.timeout);
     let mut judged = started_up(question, name, timeout)?;
     let next_start = judged.verdict.next_start;
     let step = step(question.root, &judged);
     match &step {
-        Step::Leave(why) => say(&format!("{name}: {why}."))?,
+        Step::Leave(why) => progress(&format!("{name}: {why}."))?,
         Step::Restart(_) | Step::Reload if arguments.no_restart => {
             let numbers = next_start.map_or_else(String::new, |next| {
                 format!(
@@ -85,22 +86,22 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
                     wording::profile(next.workers, next.limit_max_requests)
                 )
             });
-            say(&format!("{name}: not restarted, as requested{numbers}."))?;
+            progress(&format!("{name}: not restarted, as requested{numbers}."))?;
             return Ok(true);
         }
         Step::Restart(_) | Step::Reload => {
             let restarted = Instant::now();
             match &step {
                 Step::Reload => {
-                    say(&format!("{name}: its profile has changed, reloading …"))?;
+                    progress(&format!("{name}: its profile has changed, reloading …"))?;
                     systemctl::reload_unit(name, timeout)?;
                 }
                 Step::Restart(Some(why)) => {
-                    say(&format!("{name}: its profile has changed, restarting ({why}) …"))?;
+                    progress(&format!("{name}: its profile has changed, restarting ({why}) …"))?;
                     systemctl::restart(name, timeout)?;
                 }
                 _ => {
-                    say(&format!("{name}: its profile has changed, restarting …"))?;
+                    progress(&format!("{name}: its profile has changed, restarting …"))?;
                     systemctl::restart(name, timeout)?;
                 }
             }
@@ -108,7 +109,7 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
             match readiness::wait(root, &mut service, timeout.saturating_sub(restarted.elapsed())) {
-                Ok(()) => say(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
+                Ok(()) => progress(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
                 Err(NotReady::Unknown(why)) => bail!(why),
                 Err(NotReady::No(why)) => {
                     remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
@@ -122,12 +123,12 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     Ok(judged.state() == State::Ok)
 }
 
-/// Judges a unit once it is no longer being started: what a service in between uses says nothing.
+/// Judges a unit once it is no longer starting.
 fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<Judged> {
     let began = Instant::now();
     let mut judged = question.judge(name);
     if judged.verdict.has(Topic::Starting) {
-        say(&format!("{name}: the service is being started, waiting …"))?;
+        progress(&format!("{name}: the service is starting, waiting …"))?;
     }
     while judged.verdict.has(Topic::Starting) && began.elapsed() < timeout {
         std::thread::sleep(PAUSE);
@@ -136,7 +137,7 @@ fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow:
     Ok(judged)
 }
 
-/// Judges a unit once all its workers have had time to start: the first one that answers is seldom the last.
+/// Judges a unit once all its workers have had time to start: the first one that answers is rarely the last to start.
 fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
     let began = Instant::now();
     loop {
@@ -149,7 +150,7 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
     }
 }
 
-/// What is to be done with a unit, after a reload.
+/// What to do with a unit after the reload.
 fn step(root: &Root, judged: &Judged) -> Step {
     if let Some(why) = why_not(judged) {
         return Step::Leave(why.to_owned());
@@ -166,9 +167,11 @@ fn step(root: &Root, judged: &Judged) -> Step {
             why.map_or(Step::Reload, |why| Step::Restart(Some(why)))
         }
         _ if judged.verdict.needs_restart => Step::Restart(None),
-        Some((Live::Not, "activating")) => Step::Leave("it is still being started, not restarted".to_owned()),
-        Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}), not started")),
-        _ => Step::Leave("the profile of the running service has not changed, not restarted".to_owned()),
+        Some((Live::Not, "activating")) => Step::Leave("it is still starting, not restarted".to_owned()),
+        Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}) and is not started")),
+        _ => Step::Leave(
+            "the profile of the running service has not changed, so it is not restarted".to_owned(),
+        ),
     }
 }
 
@@ -178,20 +181,20 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
     page.row("", 0, "Would reload systemd (systemctl daemon-reload).");
     for judged in before {
         let name = &judged.unit;
-        // A service without our drop-in gets its first profile by the reload.
+        // A service without our drop-in gets its first profile with the reload.
         let is_unsized_yet = judged.verdict.has(Topic::NotGenerated);
         let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
         let text = match step(root, judged) {
             Step::Restart(_) | Step::Reload if no_restart => {
-                "would be left as it is (--no-restart)".to_owned()
+                "would be left unchanged (--no-restart)".to_owned()
             }
-            Step::Reload => "would be reloaded: its profile changes".to_owned(),
-            Step::Restart(None) => "would be restarted: its profile changes".to_owned(),
-            Step::Restart(Some(why)) => format!("would be restarted: its profile changes ({why})"),
+            Step::Reload => "would be reloaded: its profile has changed".to_owned(),
+            Step::Restart(None) => "would be restarted: its profile has changed".to_owned(),
+            Step::Restart(Some(why)) => format!("would be restarted: its profile has changed ({why})"),
             Step::Leave(_) if is_unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }
-            Step::Leave(why) => format!("would be left as it is: {why}"),
+            Step::Leave(why) => format!("would be left unchanged: {why}"),
         };
         page.row("", 0, &format!("{name}: {text}."));
         page.row("", 0, &format!("Now: {}", summary(judged)));
@@ -199,7 +202,7 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
     page
 }
 
-/// A line of what happened, at once.
-fn say(text: &str) -> anyhow::Result<()> {
+/// Prints a line about the progress immediately.
+fn progress(text: &str) -> anyhow::Result<()> {
     answer(&format!("{text}\n")).map(drop)
 }

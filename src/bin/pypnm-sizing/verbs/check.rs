@@ -1,5 +1,5 @@
-//! `check`: whether what systemd has loaded, and what really runs, still fits the machine. A monitoring plugin: one line
-//! that sums up every unit, the worst first, performance data, and the status 0, 1, 2 or 3
+//! `check`: whether what systemd has loaded, and what is running, still fits the machine. The output is that of a monitoring
+//! plugin: a line that summarizes every unit, the worst first, with performance data, and the exit status 0, 1, 2 or 3
 //! (<https://www.monitoring-plugins.org/doc/guidelines.html>).
 
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use crate::wording;
 /// The width of the labels of details.
 const LABEL: usize = 14;
 
-/// The status for wrong usage: a monitoring plugin that cannot tell is UNKNOWN.
+/// The exit status on incorrect usage, which is UNKNOWN for a monitoring plugin.
 pub(crate) const WRONG_USAGE: u8 = 3;
 
 /// What `check --json` says.
@@ -60,7 +60,7 @@ struct RunningAnswer {
     by: Option<&'static str>,
 }
 
-/// One thing found.
+/// A finding.
 #[derive(Serialize)]
 struct FindingAnswer {
     topic: &'static str,
@@ -114,7 +114,7 @@ impl FindingAnswer {
 
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
-        let why = " - check asks the running systemd, not --root";
+        let why = " - check queries the running systemd, not --root";
         return print_line(State::Unknown, why).map(|_| ExitCode::from(State::Unknown.exit_status()));
     }
     let (judged, sizing) = if let Some(pid) = arguments.pid {

@@ -1,12 +1,13 @@
-//! `env`: PyPNM's four lines. As `ExecStartPre=` of the generated drop-in it writes the file that PyPNM reads, from
-//! the environment that systemd has resolved for this start, so that whatever an operator set there reaches PyPNM.
+//! `env`: prints or writes the four lines of PyPNM's profile. As `ExecStartPre=` of the generated drop-in, it writes the file
+//! that PyPNM reads, from the environment that systemd has resolved for this start, so that an operator's variables reach
+//! PyPNM.
 //!
-//! There it also takes a last look: its cgroup is the service's, and what other generators, `systemctl set-property` or
-//! sysctl.d(5) have limited since the generator ran shows in it. A number that nobody set by hand is lowered to what
-//! fits now, never raised. A unit that systemd would not start again after a clean exit is never lowered into one that
-//! ends at its recycle limit, as a single worker does: see [`last_look`].
+//! When the service starts, it also takes a last look at the limits: its cgroup is that of the service, where limits set since
+//! the generator ran are visible (by other generators, `systemctl set-property` or sysctl.d(5)). Numbers that were not set by
+//! hand are lowered to what fits now, and never raised. If systemd would not restart the unit after a clean exit, they are
+//! never lowered to a single worker with a recycle limit: see [`last_look`].
 //!
-//! The file is right for PyPNM, for bash's `source` and for `EnvironmentFile=` at once: KEY=value, nothing else.
+//! The file can be read by PyPNM, by bash's `source` and by `EnvironmentFile=`: it contains only KEY=value lines.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -26,7 +27,7 @@ use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use pypnm_sizing::units::name::Name;
 use pypnm_sizing::write::{Directory, WriteError};
 
-use crate::cli::{Env, Target};
+use crate::cli::{Env, EnvTarget};
 use crate::output::{Outcome, answer, remark};
 use crate::service::{generated, own, pypnm};
 use crate::wording;
@@ -46,11 +47,11 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
-    // A machine to try, or one below --root, has nothing to do with this process's environment.
+    // The environment of this process does not apply to a hypothetical machine or to one below --root.
     let resolved = root.is_machine() && hypothetical == Hypothetical::default();
     let text = sizing.units.iter().find(wanted).map(|unit| {
         let generated = generated::drop_in(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
-        // One that Units= no longer names is not sized after the next reload; until then it keeps its numbers.
+        // A unit that Units= no longer lists is not sized after the next reload; until then it keeps its numbers.
         let template = Name::parse(&unit.name).and_then(|name| name.template());
         let named = sizing.config.units();
         let is_named =
@@ -60,11 +61,11 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     });
 
     match (arguments.target(), text) {
-        (Target::File(path), None) => {
+        (EnvTarget::File(path), None) => {
             let removed = match Directory::of(path) {
                 Ok((directory, name)) => removed(&directory, name)?,
                 Err(error) if error.error.kind() == ErrorKind::NotFound => FALLS_BACK,
-                Err(error) => bail!("{error}; nothing is removed"),
+                Err(error) => bail!("{error}; nothing was removed"),
             };
             remark(&format!("sizing is turned off; {removed}"));
             Ok(ExitCode::SUCCESS)
@@ -75,22 +76,22 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             );
             Ok(ExitCode::SUCCESS)
         }
-        (Target::Stdout, Some(text)) => answer(&text),
-        (Target::File(path), Some(text)) => {
-            put(path, &text)?;
+        (EnvTarget::Stdout, Some(text)) => answer(&text),
+        (EnvTarget::File(path), Some(text)) => {
+            write_profile(path, &text)?;
             if arguments.machine.is_seed() {
-                // As PyPNM's own script reports it; whoever calls that looks for this line.
+                // The same message as that of PyPNM's own script, which its callers look for.
                 return answer(&format!("Wrote PyPNM worker profile to {}\n", path.display()));
             }
             Ok(ExitCode::SUCCESS)
         }
-        (Target::WherePypnmLooks, Some(text)) => {
+        (EnvTarget::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
-                bail!("not written: where PyPNM looks below --root is not known; use --write PATH");
+                bail!("not written: it is unknown where PyPNM looks below --root; use --write PATH");
             }
             let path = pypnm::profile_file().context("not written")?;
-            put(&path, &text)?;
+            write_profile(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
             Ok(ExitCode::SUCCESS)
@@ -98,11 +99,11 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
     }
 }
 
-/// The four lines: what the environment says where it is `resolved` and valid, else the sized value. A value of the
+/// The four lines: the value in the environment if it is `resolved` and valid, otherwise the sized value. A value from the
 /// `generated` drop-in is lowered to the sized one.
 fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
     let cpus = unit.capacity.whole_cpus();
-    // A key of PyPNM's, its sized value, what it takes in words.
+    // The key, its sized value, and what PyPNM expects.
     let keys = [
         (CPU_COUNT, cpus.to_string(), "a whole number from 1"),
         (TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string(), "a number"),
@@ -136,9 +137,9 @@ fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> S
     text
 }
 
-/// What the last look leaves of `values` (a key, its value before and after lowering), with a remark where that is less
-/// than before. Where a single worker would end the service for good at its recycle limit, because the unit has no
-/// `Restart=always`, a sized limit is left out (0), and with an operator's limit two workers stay.
+/// The result of the last look for `values` (a key, its value before and after lowering), with a remark if it is lower than
+/// before. If a single worker would end the service for good at its recycle limit, because the unit lacks `Restart=always`, a
+/// sized limit becomes 0; if the limit is the operator's, two workers are kept.
 fn last_look(
     root: &Root,
     unit: &SizedUnit,
@@ -177,8 +178,8 @@ fn last_look(
     [(cpus, cpus_value), (memory, memory_value), (WORKERS, workers), (LIMIT_MAX_REQUESTS, limit)]
 }
 
-/// Whether systemd starts the unit again when its only worker ends at the recycle limit, with status 0. A packaged file
-/// says nothing where another generator makes the unit: systemd reads that generator's (systemd.unit(5)).
+/// Whether systemd restarts the unit when its only worker exits at the recycle limit, with status 0. If another generator
+/// creates the unit, systemd reads that file instead of a packaged one (systemd.unit(5)).
 fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
     let is_packaged = |file: &str| ["/usr/", "/lib/"].iter().any(|packaged| file.starts_with(packaged));
     let of_another_generator = generated::has_unit(root, &unit.name);
@@ -189,12 +190,12 @@ fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)
 }
 
-/// Whether a file of the operator's sets `key`, be it to what the drop-in says.
+/// Whether a file of the operator sets `key`, even if to the same value as the drop-in.
 fn is_by_hand(unit: &SizedUnit, key: &str) -> bool {
     unit.overrides.get(key).is_some() || unit.overrides.repeated(key).is_some()
 }
 
-/// Whether one value of `key` is less than another; both are valid.
+/// Whether a value of `key` is less than another. Both are valid.
 fn is_lower(key: &str, value: &str, than: &str) -> bool {
     let number = |text: &str| match text.parse::<f64>().ok()? {
         // Never recycled.
@@ -204,10 +205,10 @@ fn is_lower(key: &str, value: &str, than: &str) -> bool {
     number(value) < number(than)
 }
 
-/// Writes the file, or else removes it: a stale profile would be worse than none, without one PyPNM sizes itself.
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes the file, or removes it on failure: without a profile PyPNM sizes itself, which is better than with a stale one.
+fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
     let (directory, name) =
-        Directory::create_for(path).map_err(|error| anyhow!("{error}; nothing is written"))?;
+        Directory::create_for(path).map_err(|error| anyhow!("{error}; nothing was written"))?;
     let Err(error) = directory.replace(name, text) else { return Ok(()) };
     if error.error.kind() == ErrorKind::InvalidInput {
         bail!("{error}");
@@ -220,7 +221,7 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Removes what an earlier start has written to the file `name`, and says what follows.
+/// Removes a file from an earlier start. Returns a text that describes the consequence.
 fn removed(directory: &Directory, name: &OsStr) -> Result<&'static str, WriteError> {
     let was_there = directory.remove(name)?;
     Ok(if was_there { "removed the old file, so PyPNM falls back to its own sizing" } else { FALLS_BACK })

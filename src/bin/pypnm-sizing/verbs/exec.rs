@@ -1,8 +1,8 @@
-//! `exec`: sizes PyPNM to what this very process may use, and becomes the command. For containers, where no generator
-//! runs and a limit shows in the process's own cgroup only.
+//! `exec`: sizes PyPNM to what this process may use, and executes the command in its place. For containers, where no generator
+//! runs and limits are visible only in the process's own cgroup.
 //!
-//! Owns the order of things: read, decide ([`environment`]), hand over a profile file, say one line, execvp(3). It always
-//! becomes the command: whatever fails before costs PyPNM its numbers, never its start.
+//! Reads the limits, decides ([`environment`]), provides a profile file, prints a line, and calls execvp(3). The command is
+//! always executed: if anything fails before, PyPNM is started without its numbers.
 
 mod environment;
 
@@ -34,8 +34,8 @@ use crate::service::launch::Launch;
 use crate::wording;
 use environment::{Decision, Number, OperatorFile, SizedValues, VARIABLES, decide};
 
-/// Statuses, as env(1), nohup(1) and timeout(1) have them: the program's own failure, a command that can't be executed, a
-/// command that is not there.
+/// Exit statuses as those of env(1), nohup(1) and timeout(1): failure of the program itself, a command that cannot be
+/// executed, a command that was not found.
 pub(crate) const OWN_FAILURE: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
@@ -58,10 +58,10 @@ pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
     command.args(rest);
     match sizing.units.iter().find(wanted) {
         Some(unit) => hand_over(&mut command, unit, &arguments.command),
-        None => remark(&format!("{}: the command starts as it is", not_sized(&sizing, arguments))),
+        None => remark(&format!("{}: the command is started unchanged", not_sized(&sizing, arguments))),
     }
 
-    // Only returns where it failed. SIGPIPE gets its default action again, which Rust's start has taken away.
+    // This returns only on failure. The action for SIGPIPE, which Rust changes at startup, is reset to the default.
     let error = command.exec();
     remark(&format!("{}: {error}", Path::new(program).display()));
     let status = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
@@ -76,7 +76,7 @@ fn not_sized(sizing: &Sizing, arguments: &Exec) -> String {
         .unwrap_or_else(|| "nothing to size".to_owned())
 }
 
-/// Gives the command its environment and its profile file, and says what it gets.
+/// Sets the environment of the command, provides its profile file, and reports both.
 fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
     let set: BTreeMap<&'static str, String> = VARIABLES
         .into_iter()
@@ -125,23 +125,23 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
     remark(&line(unit, &decision, words, &place));
 }
 
-/// What there is at the path in `PYPNM_SERVE_ENV_FILE`.
+/// The file at the path in `PYPNM_SERVE_ENV_FILE`.
 enum Existing {
-    /// Nothing, so the file can be made.
+    /// There is none, so it can be created.
     None,
     /// A file of an earlier start.
     Ours,
-    /// A file that somebody else has written.
+    /// A file that was not written by `exec`.
     Operators(String),
-    /// Something else, or a file that can't be read: left alone.
+    /// Not a regular file, or a file that cannot be read. It is left unchanged.
     Unusable,
 }
 
-/// Looks at the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
+/// Inspects the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
 fn existing(path: &Path) -> Existing {
-    // Only a regular file is opened: a device or a FIFO may do something.
+    // Only a regular file is opened: opening a device or a FIFO may have side effects.
     if path.metadata().is_ok_and(|there| !there.is_file()) {
-        return unusable(path, "it is no regular file");
+        return unusable(path, "it is not a regular file");
     }
     let Some(text) = path.to_str().map(|path| Root::machine().text(path)) else {
         return unusable(path, "its name is not UTF-8");
@@ -163,7 +163,7 @@ fn not_used(path: &Path, why: &str) {
     remark(&format!("{ENV_FILE}={}: {why}; another file is used", path.display()));
 }
 
-/// Writes the profile: where the operator wants it, else in the runtime directory, else into memory. Its path.
+/// Writes the profile to the operator's file, to the runtime directory, or to memory. Returns its path.
 fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
     let default = Path::new(RUNTIME_DIRECTORY).join(PROFILE);
     for path in configured.into_iter().chain([default.as_path()]) {
@@ -174,15 +174,15 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
         }
     }
     let file = in_memory(text).map_err(|errno| format!("memfd_create: {errno}"))?;
-    // Stays open in the command: the process ID is the same, and workers that it spawns read it there as well. Its name
-    // in /proc/self would be another file in each of them.
+    // The descriptor stays open in the command. The process ID remains the same, so that workers can read the file by the same
+    // path; /proc/self would be a different process in each of them.
     Ok(PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.into_raw_fd())))
 }
 
-/// A sealed file in memory that anybody may read and nobody can change.
+/// A sealed file in memory, which anybody can read and nobody can change.
 fn in_memory(text: &str) -> Result<OwnedFd, Errno> {
     let name = "pypnm.env";
-    // No close-on-exec. Where vm.memfd_noexec insists, the file must not be executable; kernels before 6.3 don't know it.
+    // No close-on-exec. With vm.memfd_noexec, the file must not be executable; kernels before 6.3 do not support that flag.
     let plain = MemfdFlags::ALLOW_SEALING;
     let file = match rustix::fs::memfd_create(name, plain | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, plain),
@@ -193,20 +193,20 @@ fn in_memory(text: &str) -> Result<OwnedFd, Errno> {
         let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
         rest = rest.get(count..).unwrap_or_default();
     }
-    // The service's user is another, and opens it anew by its name in /proc.
+    // The service may run as another user, who opens the file by its path in /proc.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
     Ok(file)
 }
 
-/// The one line: the numbers, why, the file, and what becomes of one worker at its limit.
+/// The message: the numbers, the reasons, the file, and what happens when a single worker reaches its limit.
 fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) -> String {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let launch = Launch::of_arguments(&words);
     let numbers = if launch.program() == Program::Uvicorn { &decision.uvicorn } else { &decision.serve };
     let [workers, limit] = numbers.clone();
-    // Flags of the command win by themselves.
+    // Flags of the command take precedence.
     let workers = flag(&launch, WORKERS_FLAG).unwrap_or(workers);
     let limit = flag(&launch, LIMIT_MAX_REQUESTS_FLAG).unwrap_or(limit);
 

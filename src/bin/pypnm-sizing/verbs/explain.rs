@@ -1,5 +1,5 @@
-//! `explain`: everything that led to the profile, from the data that the generator uses: every limit, the guide's steps,
-//! what was set by hand, what was read and what could not be, and what PyPNM's own sizing would have given.
+//! `explain`: everything that led to the profile, from the same data that the generator uses: all limits, the guide's steps,
+//! settings made by hand, the files that were read and the problems in them, and the result of PyPNM's own sizing.
 
 mod answer;
 
@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         ..Request::new(root)
     });
     let units = chosen(&sizing, arguments.unit.as_deref())?;
-    let default = PypnmDefault::new(root, &hypothetical);
+    let default = PypnmDefault::new(&sizing.host, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
         let units = units.iter().map(|unit| UnitAnswer::new(root, unit, &default)).collect();
@@ -106,7 +106,7 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
     }
 }
 
-/// Every PyPNM that was found and how; the first is the one that the unit starts.
+/// All installations of PyPNM, and how they were found. The one that the unit starts comes first.
 fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
     page.heading("PyPNM installed");
     let program = Program::of(&unit.name, unit.definition.as_ref());
@@ -129,7 +129,7 @@ fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
     }
 }
 
-/// The limits on one resource, and what remains of the tightest.
+/// The limits of a resource, and what remains of the tightest one.
 fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     let (title, grant) = match resource {
         Resource::Cpu => ("CPUs: every limit found; > marks the tightest", unit.capacity.cpu),
@@ -156,7 +156,7 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     page.row("  = ", 4, &remainder(unit, grant, resource));
 }
 
-/// What remains of the tightest limit: before and after the share, the reserve, the rounding.
+/// What remains of the tightest limit after the share, the reserve, and rounding.
 fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
     let written = |value| match resource {
         Resource::Cpu => Cpus(value).to_string(),
@@ -192,7 +192,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
     parts.concat()
 }
 
-/// How much a limit grants, as `explain` writes it.
+/// The amount of a limit as text.
 fn amount(limit: &Limit) -> String {
     match &limit.amount {
         Amount::Memory(bytes) => format!("{} = {} GiB", Gb(*bytes), Gib(*bytes)),
@@ -212,7 +212,7 @@ fn source(limit: &Limit) -> String {
     }
 }
 
-/// One step: its name, what comes out, why, and the guide's words for it.
+/// A step: its name, its result, the reason, and the wording of the guide.
 struct Step {
     name: &'static str,
     value: u32,
@@ -220,7 +220,7 @@ struct Step {
     guide: Option<&'static str>,
 }
 
-/// The policy's steps in their order.
+/// The steps of the policy, in order.
 fn steps(unit: &SizedUnit) -> Vec<Step> {
     let profile = &unit.profile;
     let memory = Gb(unit.capacity.memory.amount);
@@ -240,7 +240,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         Step {
             name: "Memory",
             value: profile.guardrail.workers,
-            why: format!("the most for {memory}"),
+            why: format!("the maximum for {memory}"),
             guide: Some(profile.guardrail.guide),
         },
     ];
@@ -270,9 +270,9 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     steps
 }
 
-/// What was read for the configuration, and what was wrong.
+/// The configuration files that were read, and the problems.
 fn configuration(page: &mut Page, sizing: &Sizing) {
-    page.heading("Configuration files read; later ones win");
+    page.heading("Configuration files read; later files take precedence");
     if sizing.config.files.is_empty() {
         page.row("  ", 2, "none; the defaults of sizing.conf(5) apply");
     }
@@ -283,7 +283,7 @@ fn configuration(page: &mut Page, sizing: &Sizing) {
         page.row("  ", 2, &format!("{file}: pypnm.sizing=yes"));
     }
     if !sizing.problems.is_empty() {
-        page.heading("What could not be read or understood");
+        page.heading("What could not be read or is invalid");
     }
     for problem in &sizing.problems {
         page.row("  - ", 4, &problem.to_string());

@@ -20,7 +20,7 @@ pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
         .iter()
         .map(|unit| {
             let text = dropin::text(&sizing, unit);
-            // One is as it would be on the disk; of several, which is which must be said.
+            // A single drop-in is printed as it would be written; several ones are printed with their names.
             if units.len() > 1 { format!("# {}.d/{}\n{text}", unit.name, names::DROP_IN) } else { text }
         })
         .collect();

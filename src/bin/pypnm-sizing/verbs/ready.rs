@@ -1,7 +1,7 @@
-//! `ready`: waits until the service answers. PyPNM does not notify systemd, and where every worker dies at its start its
-//! parent stays up and starts others for ever; as `ExecStartPost=` this verb makes that a failed start.
+//! `ready`: waits until the service answers. PyPNM does not notify systemd, and if every worker dies at startup, its parent
+//! keeps starting new ones; as `ExecStartPost=`, this verb turns that into a failed start.
 //!
-//! It needs no configuration: the kernel knows which sockets the service listens on.
+//! It needs no configuration: the kernel knows the sockets that the service listens on.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::service::readiness::{NotReady, wait};
 
 pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
     if !root.is_machine() {
-        bail!("ready asks running processes; there are none below --root");
+        bail!("ready queries running processes; there are none below --root");
     }
     let from_systemd = || std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Service::Unit);
     let service = arguments

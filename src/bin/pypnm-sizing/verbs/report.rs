@@ -1,8 +1,8 @@
-//! `report`: what the recordings of `watch --record` say: what was watched, day by day, when it was busiest, what to set and
-//! why, and what can't be seen. Reads recordings and the configuration; writes only what it is asked to.
+//! `report`: summarizes the recordings of `watch --record`: the period watched, day by day, the busiest hour, what to set and
+//! why, and what recordings cannot show. Reads recordings and the configuration, and writes only the files that are requested.
 //!
-//! Owns gathering and the page of text; `read` owns reading, `answer` the JSON object, `html` the page with plots, `adopt` the
-//! adoption.
+//! This module gathers the data and prints the page of text; `read` reads recordings, `answer` is the JSON object, `html` the
+//! page with plots, and `adopt` writes the advice.
 
 mod adopt;
 mod answer;
@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use pypnm_sizing::policy::PolicySettings;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::units::name::service_name;
 use pypnm_sizing::watch::advice::{Finding, Setup, Topic, drop_in, findings, workers};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
@@ -28,11 +29,11 @@ use pypnm_sizing::write::Directory;
 use crate::cli::{RECORDINGS, Report};
 use crate::output::{self, Outcome, remark};
 use crate::page::{Ink, Page};
-use crate::watch::section;
+use crate::watch::{place_among, section};
 use adopt::adopt;
 use answer::Answer;
-use read::{Reader, Wanted};
-/// Blocks of evidence without which conditions that held before are not compared with the present ones.
+use read::{RecordingReader, Wanted};
+/// The minimum number of blocks of evidence for a comparison of earlier conditions with the present ones.
 const COMPARABLE: f64 = 3.0;
 
 /// All that a report shows.
@@ -42,12 +43,12 @@ struct Gathered {
     days: Days,
     findings: Vec<Finding>,
     problems: Vec<String>,
-    /// What changed against the time before the last change of workers.
+    /// The comparison with the time before the last change of workers.
     before: Option<String>,
     section: String,
 }
 
-/// `directory` is what `root` stands for.
+/// `directory` is the path of `root`.
 pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> Outcome {
     let sizing = size(&Request::new(root));
     let gathered = gather(&sizing, arguments)?;
@@ -73,32 +74,38 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
 }
 
 fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
-    let wanted = Wanted { unit: arguments.unit.as_deref(), since: arguments.since, until: arguments.until };
-    let mut reader = Reader::new(wanted);
+    let preferred = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
+    // As it is recorded: a unit by its whole name, or "process PID".
+    let is_process = |name: &str| name.starts_with("process ");
+    let unit = arguments
+        .unit
+        .as_ref()
+        .map(|name| service_name(name).filter(|_| !is_process(name)).unwrap_or_else(|| name.clone()));
+    let wanted = Wanted { unit: unit.as_deref(), preferred, since: arguments.since, until: arguments.until };
+    let mut reader = RecordingReader::new(wanted);
     let default = [PathBuf::from(RECORDINGS)];
     let recordings: &[PathBuf] =
         if arguments.recordings.is_empty() { &default } else { &arguments.recordings };
     if arguments.recordings.is_empty() && !Path::new(RECORDINGS).is_dir() {
         bail!(
-            "nothing is recorded in {RECORDINGS}: systemctl enable --now pypnm-sizing-watch.service records"
+            "nothing is recorded in {RECORDINGS}; to record: systemctl enable --now pypnm-sizing-watch.service"
         );
     }
     reader.read(recordings)?;
-    let preferred: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
-    let chosen = reader.choose(&preferred);
+    let chosen = reader.choose();
     let mut problems = std::mem::take(&mut reader.files);
     problems.extend(reader.left.sentences(chosen.as_ref().map(|(unit, _)| unit.as_str())));
     let Some((unit, recording)) = chosen else {
         for problem in &problems {
             remark(problem);
         }
-        let what = arguments.unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
+        let what = unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
         let when = if arguments.since.or(arguments.until).is_some() { " in that time" } else { "" };
-        bail!("there is no sample{what}{when} in {}", named(recordings));
+        bail!("there are no samples{what}{when} in {}", named(recordings));
     };
     let (evidence, days) = (recording.evidence, recording.days);
     let (cpu, memory, limit) = evidence.limits();
-    let sized = sizing.units.iter().find(|sized| sized.name == unit);
+    let sized = place_among(sizing, &unit).and_then(|place| sizing.units.get(place));
     let setup = (!sizing.units.is_empty()).then(|| Setup {
         cpus: (cpu / 1000).max(1),
         memory,
@@ -121,17 +128,23 @@ fn named(recordings: &[PathBuf]) -> String {
     recordings.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// A moment by the clock on the wall.
+/// A time of day.
 fn clock(at: f64) -> String {
     shown(at, "%a %d %b %H:%M")
 }
 
 fn shown(at: f64, format: &str) -> String {
-    let moment = Timestamp::from_second(pypnm_sizing::watch::whole(at.max(0.0)).cast_signed());
+    let moment = Timestamp::from_second(pypnm_sizing::watch::to_u64(at.max(0.0)).cast_signed());
     moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
 }
 
-/// What was seen with other workers before, against what is seen now: whether a change has helped.
+/// Seconds by which the local time is ahead of UTC.
+fn utc_offset(at: f64) -> f64 {
+    let moment = Timestamp::from_second(pypnm_sizing::watch::to_u64(at.max(0.0)).cast_signed());
+    f64::from(TimeZone::system().to_offset(moment.unwrap_or_default()).seconds())
+}
+
+/// Compares what was seen with the previous number of workers and with the present one.
 fn compared(evidence: &Evidence) -> Option<String> {
     let now = evidence.epoch();
     let long = |epoch: &Epoch| epoch.seconds >= COMPARABLE * evidence.block_length();
@@ -145,7 +158,7 @@ fn compared(evidence: &Evidence) -> Option<String> {
     let of = |epoch: &Epoch| {
         let waiting = epoch.busiest.map_or(0.0, |(part, _, _)| part * 100.0);
         let killed = if epoch.oom_kills > 0 {
-            format!(", {} killed for memory", epoch.oom_kills)
+            format!(", {} killed because memory ran out", epoch.oom_kills)
         } else {
             String::new()
         };
@@ -176,9 +189,9 @@ fn begin(hour: i64) -> f64 {
     hour as f64 * 3600.0
 }
 
-/// What a report can't know.
-const UNSEEN: &str = "What it cannot see: requests that wait for a modem inside a worker, or for their turn on a connection \
-                      that is kept open. They show in no queue and in no CPU time; PyPNM's own log has their times.";
+/// What a report cannot show.
+const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a connection \
+                      that is kept open. They appear in no queue and take no CPU time; PyPNM's own log has their durations.";
 
 fn print(gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
@@ -191,11 +204,7 @@ fn print(gathered: &Gathered) -> Outcome {
     page.heading("What to set");
     let mut to_set = gathered.findings.iter().filter(|finding| finding.line.is_some()).peekable();
     if to_set.peek().is_none() {
-        page.row(
-            "  ",
-            2,
-            if is_too_little(&gathered.findings) { "nothing can be said yet" } else { "nothing" },
-        );
+        page.row("  ", 2, if is_too_little(&gathered.findings) { "no advice yet" } else { "nothing" });
     }
     for finding in to_set {
         page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
@@ -231,7 +240,7 @@ fn print(gathered: &Gathered) -> Outcome {
     page.heading("Measured");
     page.row("  memory  ", 10, &memory(evidence, &epoch));
     page.row("  growth  ", 10, &growth(evidence));
-    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU a worker on average", epoch.mean_worker_cpu()));
+    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu()));
     page.row("  queue   ", 10, &queue(evidence, &epoch));
     page.gap();
     page.row("", 0, UNSEEN);
@@ -242,7 +251,7 @@ fn is_too_little(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.topic == Topic::Evidence)
 }
 
-/// The reason, and when.
+/// The reason, with its period.
 fn with_time(finding: &Finding) -> String {
     match finding.time {
         Some((from, until)) => format!("{} [{}]", finding.reason, clock_range(&clock, from, until)),
@@ -254,10 +263,10 @@ fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
     let of = (until - from).max(f64::MIN_POSITIVE);
     let part = (evidence.watched() / of * 100.0).min(100.0);
     let zone = shown(until, "%Z");
-    format!("{} to {} ({zone}), of which {part:.0} % was watched", clock(from), clock(until))
+    format!("{} to {} ({zone}), {part:.0} % of it watched", clock(from), clock(until))
 }
 
-/// The figures of a day, and what happened.
+/// The figures of a day, and the events.
 fn day_line(at: f64, day: &Hour) -> (String, String) {
     let seconds = day.seconds.max(f64::MIN_POSITIVE);
     let mut happened: Vec<String> = Vec::new();
@@ -268,7 +277,7 @@ fn day_line(at: f64, day: &Hour) -> (String, String) {
     };
     say(day.recycles, "recycle", "recycles");
     say(day.restarts, "restart", "restarts");
-    say(day.oom_kills, "killed for memory", "killed for memory");
+    say(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
     let figures = format!(
         "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>7.1} %  ",
         shown(at, "%a %d %b"),
@@ -304,7 +313,7 @@ fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
         );
     }
     format!(
-        "{text}; a worker: {} in 95 % of the busiest stretch, {} at its peak",
+        "{text}; a worker: {} in 95 % of the busiest block, {} at its peak",
         mib(epoch.worker_memory),
         mib(epoch.worker_peak)
     )
@@ -312,10 +321,11 @@ fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
 
 fn growth(evidence: &Evidence) -> String {
     match evidence.growth() {
-        None => "unknown: no worker was watched for an hour".to_owned(),
+        None => "unknown: no worker was watched for a full hour".to_owned(),
         Some(growth) => {
-            let lasting = if growth.all.lasting { "" } else { ", which does not last or is chance" };
-            format!("{} a worker{lasting}", interval(&growth.all))
+            let lasting =
+                if growth.all.lasting { "" } else { ", which does not last or may be due to chance" };
+            format!("{} per worker{lasting}", interval(&growth.all))
         }
     }
 }
@@ -324,9 +334,13 @@ fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
     if evidence.last().accept_queue.is_none() && epoch.queue_peak == 0 {
         return "not recorded: the service's sockets could not be read".to_owned();
     }
-    let connections = if epoch.queue_peak == 1 { "connection" } else { "connections" };
+    let connections = match epoch.queue_peak {
+        0 => return "empty in all samples".to_owned(),
+        1 => "connection",
+        _ => "connections",
+    };
     format!(
-        "up to {} {connections}, some in {} of {}",
+        "up to {} {connections}; not empty for {} of {}",
         epoch.queue_peak,
         duration(epoch.queued),
         duration(epoch.seconds)

@@ -15,8 +15,8 @@ use crate::page::Page;
 use crate::service::pypnm::{self, Program};
 use crate::service::{generated, own};
 use crate::wording::{
-    Setting, chosen, doubts, headline, out_of_reach, override_text, profile, settings, state, turned_off,
-    unsized_units,
+    ConfigSetting, chosen, doubts, headline, out_of_reach, override_text, profile, settings, state,
+    turned_off, unsized_units,
 };
 
 /// What `show --json` says of a unit.
@@ -72,14 +72,14 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         unsized_units(&mut page, &sizing);
     }
     if !units.is_empty() {
-        let next = "Reasons: pypnm-sizing explain. Comparison with what runs: pypnm-sizing check.";
+        let next = "Reasons: pypnm-sizing explain. Running service: pypnm-sizing check.";
         page.gap();
         page.row("", 0, next);
     }
     page.print()
 }
 
-fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
+fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile, is_tried: bool) {
     page.heading(&headline(unit));
     page.gap();
     let capacity = &unit.capacity;
@@ -97,7 +97,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
         &format!("{}: {}", unit.profile.limit_max_requests, reasons::limit_reason(unit)),
     );
     // The two lines above name their own keys already.
-    let named = |setting: &&Setting| matches!(setting.key, "Workers" | "LimitMaxRequests");
+    let named = |setting: &&ConfigSetting| matches!(setting.key, "Workers" | "LimitMaxRequests");
     for setting in settings(&unit.config).iter().filter(|setting| setting.matters() && !named(setting)) {
         page.row("  By hand", LABEL, &setting.to_string());
     }
@@ -113,16 +113,16 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &Loaded, is_tried: bool) {
         page.row("  Unit", LABEL, state);
     }
     match loaded {
-        Loaded::NotAsked | Loaded::Same(_) => {}
-        Loaded::Other(numbers) => page.row(
+        LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}
+        LoadedProfile::Other(numbers) => page.row(
             "  Loaded",
             LABEL,
             &format!(
-                "{}, from before a change; 'pypnm-sizing apply' brings it up to date",
+                "{}, from before a change; 'pypnm-sizing apply' updates it",
                 profile(numbers.workers, numbers.limit_max_requests)
             ),
         ),
-        Loaded::Nothing => page.row(
+        LoadedProfile::Nothing => page.row(
             "  Loaded",
             LABEL,
             "nothing: systemd has no drop-in from the generator; see 'pypnm-sizing check'",
@@ -145,23 +145,23 @@ fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
     }
 }
 
-/// What the generator wrote for a unit at the last reload.
-enum Loaded {
-    /// Another machine is tried, or no systemd runs.
+/// The profile that the generator wrote for a unit at the last reload.
+enum LoadedProfile {
+    /// The machine is a hypothetical one, or systemd is not running.
     NotAsked,
-    /// What it would write now.
+    /// The same as it would write now.
     Same(Numbers),
     Other(Numbers),
     Nothing,
 }
 
 impl LoadedAnswer {
-    fn new(loaded: &Loaded) -> Option<Self> {
+    fn new(loaded: &LoadedProfile) -> Option<Self> {
         let (same, numbers) = match loaded {
-            Loaded::NotAsked => return None,
-            Loaded::Same(numbers) => (true, Some(*numbers)),
-            Loaded::Other(numbers) => (false, Some(*numbers)),
-            Loaded::Nothing => (false, None),
+            LoadedProfile::NotAsked => return None,
+            LoadedProfile::Same(numbers) => (true, Some(*numbers)),
+            LoadedProfile::Other(numbers) => (false, Some(*numbers)),
+            LoadedProfile::Nothing => (false, None),
         };
         Some(Self {
             same,
@@ -171,17 +171,17 @@ impl LoadedAnswer {
     }
 }
 
-fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Loaded {
+fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> LoadedProfile {
     if *hypothetical != Hypothetical::default() || !own::is_booted(root) {
-        return Loaded::NotAsked;
+        return LoadedProfile::NotAsked;
     }
     let generated = generated::read(root, &unit.name, &unit.name).ok().flatten();
     match generated.and_then(|generated| generated.numbers()) {
-        None => Loaded::Nothing,
+        None => LoadedProfile::Nothing,
         Some(numbers) if generated::numbers(&DropIn::new(unit).environment()) == Some(numbers) => {
-            Loaded::Same(numbers)
+            LoadedProfile::Same(numbers)
         }
-        Some(numbers) => Loaded::Other(numbers),
+        Some(numbers) => LoadedProfile::Other(numbers),
     }
 }
 

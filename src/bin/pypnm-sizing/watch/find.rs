@@ -9,7 +9,7 @@ use crate::service::{family, systemctl};
 
 /// What is watched.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum WatchTarget {
     /// A unit of systemd, with what systemd last said of it.
     Unit(Unit),
     /// A process and its descendants.
@@ -65,7 +65,7 @@ impl Unit {
     }
 }
 
-impl Target {
+impl WatchTarget {
     /// The process given, else the unit; where no systemd answers and no unit was named, the only PyPNM there is. Second:
     /// a remark. `waits`: a unit that does not run yet is waited for.
     pub(super) fn find(
@@ -81,12 +81,12 @@ impl Target {
         let name = named.unwrap_or(default);
         let Some(unit) = Unit::ask(name) else {
             if named.is_some() {
-                return Err(format!("{name}: no systemd answers here; --pid=PID watches a process"));
+                return Err(format!("{name}: systemd cannot be queried; use --pid=PID to watch a process"));
             }
             return Self::only_server(machine);
         };
         let why_not = if unit.load != "loaded" {
-            format!("systemd knows no {name} ({})", unit.load)
+            format!("systemd does not know {name} ({})", unit.load)
         } else if unit.processes(machine).is_empty() && unit.main == 0 && !waits {
             format!("{name} is not running ({})", unit.active)
         } else {
@@ -95,15 +95,15 @@ impl Target {
         let others = servers(machine);
         let hint = match others.as_slice() {
             [] => String::new(),
-            [first, ..] => format!("; a PyPNM runs as process {first}: --pid={first} watches it"),
+            [first, ..] => format!("; PyPNM is running as process {first}: use --pid={first} to watch it"),
         };
         Err(format!("{why_not}{hint}"))
     }
 
     fn only_server(machine: &Root) -> Result<(Self, Option<String>), String> {
-        let why_not = "no systemd answers here";
+        let why_not = "systemd cannot be queried";
         match servers(machine).as_slice() {
-            [] => Err(format!("{why_not}, and no process here looks like a PyPNM; --pid=PID names one")),
+            [] => Err(format!("{why_not}, and no process here looks like PyPNM; specify one with --pid=PID")),
             [only] => Ok((
                 Self::Tree(Tree::of(*only)),
                 Some(format!("{why_not}; watching process {only}, found by its command line")),
@@ -111,7 +111,7 @@ impl Target {
             several => {
                 let list: Vec<String> = several.iter().map(u32::to_string).collect();
                 Err(format!(
-                    "{why_not}, and several processes look like a PyPNM: choose with --pid={}",
+                    "{why_not}, and several processes look like PyPNM: choose one with --pid={}",
                     list.join(" or ")
                 ))
             }

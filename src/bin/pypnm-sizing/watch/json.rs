@@ -3,7 +3,7 @@
 
 use pypnm_sizing::watch::advice::Finding;
 use pypnm_sizing::watch::evidence::Evidence;
-use pypnm_sizing::watch::line::{Kind, PerHour, SCHEMA, rounded};
+use pypnm_sizing::watch::line::{LineKind, PerHour, SCHEMA, rounded};
 use pypnm_sizing::watch::{MIB, meter};
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ struct PerLife {
 impl Figures {
     pub(crate) fn of(evidence: &Evidence) -> Self {
         let (epoch, growth, last) = (evidence.epoch(), evidence.growth(), evidence.last());
-        let whole = |bytes: f64| rounded(bytes, 0);
+        let to_u64 = |bytes: f64| rounded(bytes, 0);
         Self {
             samples: epoch.samples,
             workers: last.workers,
@@ -87,9 +87,9 @@ impl Figures {
             growth_per_hour: growth.as_ref().map(|growth| meter::per_hour(&growth.all)),
             growth_goes_on: growth.as_ref().map(|growth| growth.all.lasting),
             growth_per_life: growth.and_then(|growth| growth.a_life).map(|life| PerLife {
-                bytes: whole(life.value),
-                low: whole(life.low),
-                high: whole(life.high),
+                bytes: to_u64(life.value),
+                low: to_u64(life.low),
+                high: to_u64(life.high),
             }),
             evidence_seconds: rounded(epoch.seconds, 1),
             enough_seconds: rounded(evidence.block_length(), 1),
@@ -114,7 +114,7 @@ impl Figures {
 #[derive(Serialize)]
 struct Summary<'a> {
     schema: u32,
-    r#type: Kind,
+    r#type: LineKind,
     unix_seconds: Option<f64>,
     seconds: f64,
     service: &'a str,
@@ -129,7 +129,7 @@ pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cos
     let last = evidence.last();
     let summary = Summary {
         schema: SCHEMA,
-        r#type: Kind::Summary,
+        r#type: LineKind::Summary,
         unix_seconds: last.unix_seconds,
         seconds: rounded(evidence.watched(), 3),
         service: &last.service,

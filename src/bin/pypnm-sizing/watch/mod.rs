@@ -1,24 +1,24 @@
-//! `watch`: the live workers of the service: memory, growth, CPU, what waits for them, recycles, and what to set. This loop
-//! reads a sample, makes a line of it and gives that to the library's evidence, to the screen, to the recording and to the
-//! metrics. It changes nothing about the service.
+//! `watch`: shows the running workers of the service (memory, growth, CPU, waiting connections, recycles), and advises what
+//! to set. The loop reads a sample and passes it to the evidence in the library, the screen, the recording and the metrics.
+//! The service is not affected.
 
+mod cgroups;
 mod cost;
 mod find;
 pub(crate) mod json;
 mod metrics;
-mod place;
 mod queue;
 mod read;
 mod record;
 mod show;
 mod terminal;
+mod unit;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Error};
-use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
@@ -32,13 +32,15 @@ use crate::cli::{FOR_EVER, Watch};
 use crate::output::{Outcome, remark};
 use crate::page::{has_colours, is_capable};
 use cost::{Cost, cpu_seconds};
-use find::Target;
+use find::WatchTarget;
 use metrics::Metrics;
-use read::Reader;
+use read::SampleReader;
+pub(crate) use record::EXTENSION;
 use record::Recorder;
-pub(crate) use record::days as recorded_days;
 use show::Context;
-use terminal::{Events, Screen, Woken, is_read, say, speaks_utf8};
+use terminal::{Events, Screen, Woken, is_read, print_line, speaks_utf8};
+use unit::{choose_unit, unit_of};
+pub(crate) use unit::{place_among, section};
 
 /// The part of one CPU that computing growth and findings may take.
 const COMPUTING_BUDGET: f64 = 0.002;
@@ -47,28 +49,28 @@ const LOOKED_AT: Duration = Duration::from_secs(2);
 const RECORDED: Duration = Duration::from_secs(10);
 /// A long watch looks at the machine and at the configuration again as often.
 const SIZED_AGAIN: Duration = Duration::from_mins(1);
-/// Seconds without which what watching costs is not known: starting up is not watching.
+/// Seconds after which the CPU use of `watch` itself is known, without the time to start up.
 const COST_KNOWN: f64 = 10.0;
 
 /// How samples are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
+enum View {
     Screen,
     Lines,
     Json,
-    /// The advice at the end, nothing before.
+    /// Only the advice at the end.
     Advice,
-    /// Recorded or exported only.
+    /// Only recordings or metrics.
     Quiet,
 }
 
-/// What ended the watch.
+/// Why the watch ended.
 enum End {
-    /// Time, a key or a signal: the summary follows.
+    /// Because of the duration, a key or a signal: the summary follows.
     Done,
-    /// What was watched is gone: the summary follows.
+    /// The watched processes have ended: the summary follows.
     Gone,
-    /// Nobody reads any more.
+    /// The reader of stdout has closed it.
     Unread,
 }
 
@@ -76,20 +78,20 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
     let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let default = sizing.units.first().map_or(DEFAULT_UNIT, |unit| unit.name.as_str());
+    let unit = choose_unit(&sizing, arguments)?;
     let kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
     let (target, said) =
-        Target::find(&Root::machine(), arguments.pid, named, default, kept).map_err(Error::msg)?;
+        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
     if let Some(said) = said {
         remark(&said);
     }
     let style = match (arguments.write_advice, arguments.json) {
-        (true, _) => Style::Advice,
-        (_, true) => Style::Json,
-        _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => Style::Screen,
-        _ if kept => Style::Quiet,
-        _ => Style::Lines,
+        (true, _) => View::Advice,
+        (_, true) => View::Json,
+        _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => View::Screen,
+        _ if kept => View::Quiet,
+        _ => View::Lines,
     };
     let name = target.name();
     let recorder = match &arguments.record {
@@ -108,7 +110,7 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         style,
         counts_live: root.is_machine(),
         boot_id: Root::machine().text("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
-        reader: Reader::new()?,
+        reader: SampleReader::new()?,
         meter: Meter::default(),
         evidence: Evidence::new(arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
@@ -124,12 +126,6 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     watch.at_the_end(&end)
 }
 
-/// The place of a unit among those that are sized: by name; a process has the first's settings.
-fn unit_of(sizing: &Sizing, name: &str) -> Option<usize> {
-    let by_name = sizing.units.iter().position(|unit| unit.name == name);
-    by_name.or_else(|| (!sizing.units.is_empty()).then_some(0))
-}
-
 /// A watch going on.
 struct Watching<'a> {
     root: &'a Root,
@@ -139,12 +135,12 @@ struct Watching<'a> {
     unit: Option<usize>,
     interval: Duration,
     name: String,
-    target: Target,
-    style: Style,
+    target: WatchTarget,
+    style: View,
     /// Whether what the live process is granted counts; below another root a machine is stated instead.
     counts_live: bool,
     boot_id: Option<String>,
-    reader: Reader,
+    reader: SampleReader,
     meter: Meter,
     evidence: Evidence,
     findings: Vec<Finding>,
@@ -163,7 +159,7 @@ struct Watching<'a> {
 impl Watching<'_> {
     fn until_the_end(&mut self) -> anyhow::Result<End> {
         let events = Events::new().context("cannot handle signals")?;
-        let mut screen = (self.style == Style::Screen).then(Screen::new);
+        let mut screen = (self.style == View::Screen).then(Screen::new);
         let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
         let mut next = self.began;
         loop {
@@ -197,7 +193,7 @@ impl Watching<'_> {
             loop {
                 match events.wait(next, screen.as_mut()).map_err(Error::msg)? {
                     Woken::End => return Ok(End::Done),
-                    Woken::Redraw if self.style == Style::Screen => {
+                    Woken::Redraw if self.style == View::Screen => {
                         self.show()?;
                     }
                     Woken::Time if Instant::now() >= next => break,
@@ -230,7 +226,7 @@ impl Watching<'_> {
 
     /// Growth and findings, as often as their cost allows.
     fn compute(&mut self, at: f64) {
-        let is_shown = self.metrics.is_some() || !matches!(self.style, Style::Quiet | Style::Advice);
+        let is_shown = self.metrics.is_some() || !matches!(self.style, View::Quiet | View::Advice);
         if at < self.compute_at || !is_shown {
             return;
         }
@@ -287,9 +283,9 @@ impl Watching<'_> {
             (None, Some(live)) => (live.amount, live.source.clone()),
             (Some(sized), _) => {
                 let limit = self.sized().zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
-                (sized.amount, limit.map_or_else(|| "not known".to_owned(), |limit| limit.source.to_string()))
+                (sized.amount, limit.map_or_else(|| "unknown".to_owned(), |limit| limit.source.to_string()))
             }
-            (None, None) => (0, "not known".to_owned()),
+            (None, None) => (0, "unknown".to_owned()),
         }
     }
 
@@ -316,16 +312,16 @@ impl Watching<'_> {
     /// Shows the sample. Whether somebody still reads.
     fn show(&self) -> anyhow::Result<bool> {
         match self.style {
-            Style::Advice | Style::Quiet => Ok(true),
-            Style::Screen => {
+            View::Advice | View::Quiet => Ok(true),
+            View::Screen => {
                 let (columns, rows) = Screen::size();
                 let lines = self.with_context(has_colours(&io::stdout()), |context| {
                     show::screen(&self.evidence, context, columns, rows)
                 });
                 is_read(Screen::draw(&lines))
             }
-            Style::Lines => say(&show::line(&self.evidence)),
-            Style::Json => say(&self.evidence.last().to_json()),
+            View::Lines => print_line(&show::line(&self.evidence)),
+            View::Json => print_line(&self.evidence.last().to_json()),
         }
     }
 
@@ -341,11 +337,11 @@ impl Watching<'_> {
         }
         self.findings = findings(&self.evidence, self.setup().as_ref(), None);
         match self.style {
-            Style::Json => {
+            View::Json => {
                 let cost = self.cost(self.began.elapsed().as_secs_f64());
-                say(&json::summary(&self.evidence, &self.findings, self.began_unix, cost))?;
+                print_line(&json::summary(&self.evidence, &self.findings, self.began_unix, cost))?;
             }
-            Style::Advice => {
+            View::Advice => {
                 let colours = has_colours(&io::stderr());
                 let columns = Screen::size().0;
                 let text =
@@ -360,24 +356,16 @@ impl Watching<'_> {
                 );
                 return crate::output::answer(&drop_in(&self.findings, &section, &head));
             }
-            Style::Screen | Style::Lines => {
+            View::Screen | View::Lines => {
                 let colours = has_colours(&io::stdout());
                 let columns = Screen::size().0;
                 let text =
                     self.with_context(colours, |context| show::summary(&self.evidence, context, columns));
                 return crate::output::answer_painted(&text);
             }
-            Style::Quiet => {}
+            View::Quiet => {}
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// The section of sizing.conf that the advice belongs in: the unit's own where several are sized.
-pub(crate) fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
-    match unit {
-        Some(unit) if sizing.units.len() > 1 => unit.name.clone(),
-        _ => "Sizing".to_owned(),
     }
 }
 

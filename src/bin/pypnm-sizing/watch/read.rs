@@ -11,35 +11,35 @@ use pypnm_sizing::watch::meter::{Reading, Sample};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
+use super::cgroups::{ProcessCgroups, value_of};
 use super::cost::{Cost, seconds_since_boot};
-use super::find::Target;
-use super::place::{Place, value_of};
+use super::find::WatchTarget;
 use super::queue::Queue;
 use crate::service::container;
 use crate::service::launch::Launch;
 use crate::service::process::usage::{Meter, peak, shares};
 use crate::service::process::{self, Process, Stat};
 
-/// The part of one CPU that reading shares may take.
+/// The fraction of a CPU that reading PSS may take.
 const SHARES_BUDGET: f64 = 0.004;
 
-/// Reads samples, one after another.
-pub(super) struct Reader {
+/// Reads samples.
+pub(super) struct SampleReader {
     machine: Root,
     meter: Meter,
     next_shares: f64,
-    /// Why shares could not be read of some worker.
+    /// Why the PSS of a worker could not be read.
     pub(super) no_shares: Option<ReadError>,
-    /// The recycle limit of the running service, where that is known.
+    /// The recycle limit of the running service, if it is known.
     pub(super) limit_max_requests: Option<u32>,
-    /// The process for which that was found out.
+    /// The process for which it was determined.
     main: Option<u32>,
-    /// Where that process is.
-    pub(super) place: Place,
+    /// The cgroups of that process.
+    pub(super) place: ProcessCgroups,
     queue: Queue,
 }
 
-impl Reader {
+impl SampleReader {
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             machine: Root::machine(),
@@ -48,13 +48,13 @@ impl Reader {
             no_shares: None,
             limit_max_requests: None,
             main: None,
-            place: Place::default(),
+            place: ProcessCgroups::default(),
             queue: Queue::default(),
         })
     }
 
     /// The sample of this moment, `at` seconds after the first. `None`: what was watched is gone for good.
-    pub(super) fn sample(&mut self, target: &mut Target, at: f64) -> Option<Sample> {
+    pub(super) fn sample(&mut self, target: &mut WatchTarget, at: f64) -> Option<Sample> {
         let found = target.processes(&self.machine)?;
         let usages = self.meter.read(&found);
         let candidates: Vec<Candidate<'_>> = usages.iter().map(|usage| usage.process.candidate()).collect();
@@ -90,7 +90,7 @@ impl Reader {
         let (mut accept_queue, mut listen_drops) = (None, None);
         // While it is down what held last still holds.
         if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
-            self.place = cost.of(|| Place::of(&self.machine, pid));
+            self.place = cost.of(|| ProcessCgroups::of(&self.machine, pid));
         }
         if let Some(pid) = main {
             let workers = processes.iter().filter(|process| process.role == Role::Worker);

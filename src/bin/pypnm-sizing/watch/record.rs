@@ -50,7 +50,7 @@ impl Recorder {
         let lock = directory.append(".lock")?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => bail!("{}: another watch records here already", path.display()),
+            Err(Errno::WOULDBLOCK) => bail!("{}: another watch is already recording here", path.display()),
             Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}/.lock", path.display())),
         }
         Ok(Self { path, directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
@@ -62,7 +62,7 @@ impl Recorder {
         match self.write(&name, line) {
             Ok(()) => {
                 if self.lost > 0 {
-                    remark(&format!("recording again; lines lost: {}", self.lost));
+                    remark(&format!("recording again; samples lost: {}", self.lost));
                     self.lost = 0;
                 }
                 if self.total > self.keep {
@@ -71,7 +71,10 @@ impl Recorder {
             }
             Err(error) => {
                 if self.lost == 0 {
-                    remark(&format!("cannot record to {}/{name}: {error}; trying on", self.path.display()));
+                    remark(&format!(
+                        "cannot record to {}/{name}: {error}; still trying",
+                        self.path.display()
+                    ));
                     // Room may be made by what is older than it has to be.
                     let _ = self.keep_within(self.keep);
                 }
@@ -147,7 +150,7 @@ fn identity(data: &fs::Metadata) -> (u64, u64) {
 }
 
 /// The recorded days of a directory with their sizes, the oldest first.
-pub(crate) fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     let mut days = Vec::new();
     let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     for entry in entries.flatten() {
@@ -174,7 +177,8 @@ fn copy_end(from: File, size: u64, keep: u64, to: &mut File) -> io::Result<()> {
 
 /// The name of the file of a day, from seconds since 1970.
 fn day(unix_seconds: f64) -> String {
-    let moment = jiff::Timestamp::from_second(pypnm_sizing::watch::whole(unix_seconds.floor()).cast_signed());
+    let moment =
+        jiff::Timestamp::from_second(pypnm_sizing::watch::to_u64(unix_seconds.floor()).cast_signed());
     let date = moment.unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC).date();
     format!("{date}.{EXTENSION}")
 }
@@ -258,7 +262,9 @@ mod tests {
         let dir = directory();
         let first = recorder(&dir, 1 << 20);
         let second = Recorder::new(dir.path(), "pypnm.service", 1 << 20).map(|_| ());
-        assert!(second.is_err_and(|error| error.to_string().contains("another watch records here already")));
+        assert!(
+            second.is_err_and(|error| error.to_string().contains("another watch is already recording here"))
+        );
         drop(first);
         assert!(Recorder::new(dir.path(), "pypnm.service", 1 << 20).is_ok());
     }

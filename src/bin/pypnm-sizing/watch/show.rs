@@ -26,9 +26,9 @@ pub(super) struct Context<'a> {
     pub(super) colours: bool,
 }
 
-/// How a line stands out.
+/// How a line is highlighted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
+enum LineStyle {
     Plain,
     Bold,
     Advice,
@@ -36,11 +36,11 @@ enum Style {
 }
 
 struct Lines {
-    lines: Vec<(Style, String)>,
+    lines: Vec<(LineStyle, String)>,
 }
 
 impl Lines {
-    fn add(&mut self, style: Style, line: String) {
+    fn add(&mut self, style: LineStyle, line: String) {
         self.lines.push((style, line));
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         1 => "1 worker".to_owned(),
         _ => format!("{count} workers"),
     };
-    let style = if count == 0 { Style::Warning } else { Style::Bold };
+    let style = if count == 0 { LineStyle::Warning } else { LineStyle::Bold };
     out.add(
         style,
         format!(
@@ -68,17 +68,20 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     if let Some(why) = &context.no_shares {
-        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
+        out.add(
+            LineStyle::Warning,
+            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"),
+        );
     }
-    let cost = context.cost.map_or_else(String::new, |cost| format!("watching costs {cost:.2} % of a CPU; "));
-    let cost = format!("{cost}q or Ctrl-C ends with a summary");
-    out.add(Style::Plain, cost);
+    let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2} % of a CPU; "));
+    let cost = format!("{cost}q or Ctrl-C to stop");
+    out.add(LineStyle::Plain, cost);
     let mut below = out.lines.split_off(above);
     let mut table = Lines { lines: Vec::new() };
     if rows > 15 {
-        table.add(Style::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
+        table.add(LineStyle::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
     }
-    table.add(Style::Bold, table::heading(columns));
+    table.add(LineStyle::Bold, table::heading(columns));
 
     // Where all doesn't fit, remarks make room first, then processes; what is to be set stays.
     let room = rows.saturating_sub(out.lines.len() + below.len());
@@ -89,7 +92,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let left = room.saturating_sub(table.lines.len() + found.lines.len());
     table.lines.extend(fitting(processes, left));
     if table.lines.len() + found.lines.len() < room {
-        table.add(Style::Plain, String::new());
+        table.add(LineStyle::Plain, String::new());
     }
     out.lines.append(&mut table.lines);
     out.lines.truncate(rows.saturating_sub(below.len() + found.lines.len()));
@@ -109,10 +112,10 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
     for (index, remark) in remarks.into_iter().enumerate() {
         let is_last = index + 1 == count;
         if found.lines.len() + remark.len() + usize::from(!is_last) > most {
-            found.add(Style::Plain, format!("  - {} in the summary", remarks_left(count - index)));
+            found.add(LineStyle::Plain, format!("  - {} in the summary", remarks_left(count - index)));
             break;
         }
-        found.lines.extend(remark.into_iter().map(|line| (Style::Plain, line)));
+        found.lines.extend(remark.into_iter().map(|line| (LineStyle::Plain, line)));
     }
     found
 }
@@ -121,8 +124,8 @@ fn remarks_left(count: usize) -> String {
     if count == 1 { "1 remark".to_owned() } else { format!("{count} remarks") }
 }
 
-/// As many of the processes as there is room for, workers first; how many more there are.
-fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Style, String)> {
+/// As many processes as there is room for, workers first, and the number of the others.
+fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> {
     if processes.len() > room {
         let more = processes.len() - room.saturating_sub(1);
         processes.truncate(room.saturating_sub(1));
@@ -130,7 +133,7 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Style, String)> {
             processes.push(format!("    and {more} more"));
         }
     }
-    processes.into_iter().map(|line| (Style::Plain, line)).collect()
+    processes.into_iter().map(|line| (LineStyle::Plain, line)).collect()
 }
 
 /// Memory, CPU, pressure, recycles.
@@ -143,7 +146,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     }
     let _ = write!(line, ", peak {}", mib(evidence.memory_peak));
     if let Some(available) = last.memory_available {
-        let _ = write!(line, ", host has {} left", gib(available));
+        let _ = write!(line, ", {} available on the host", gib(available));
     }
     let limit = format!("limit: {}", last.memory_limit_source);
     let points = evidence.memory.points();
@@ -154,18 +157,18 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     if last.memory_limit > 0 && fits {
         let _ = write!(line, "  {limit}");
     }
-    out.add(Style::Plain, line);
+    out.add(LineStyle::Plain, line);
     let history = |width| sparkline(points, width, letters);
     if last.memory_limit == 0 || fits {
-        out.add(Style::Plain, format!("          {}", history(all)));
+        out.add(LineStyle::Plain, format!("          {}", history(all)));
     } else if beside >= 8 {
-        out.add(Style::Plain, format!("          {}  {limit}", history(all.min(beside))));
+        out.add(LineStyle::Plain, format!("          {}  {limit}", history(all.min(beside))));
     } else {
-        out.add(Style::Plain, format!("          {limit}"));
-        out.add(Style::Plain, format!("          {}", history(all)));
+        out.add(LineStyle::Plain, format!("          {limit}"));
+        out.add(LineStyle::Plain, format!("          {}", history(all)));
     }
-    out.add(Style::Plain, cpu_line(evidence));
-    out.add(Style::Plain, queue_line(evidence));
+    out.add(LineStyle::Plain, cpu_line(evidence));
+    out.add(LineStyle::Plain, queue_line(evidence));
     let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0} %"));
     let mut line = format!(
         "pressure  memory {}  CPU {}",
@@ -173,13 +176,13 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
         percent(last.pressure_cpu_percent)
     );
     if let Some(throttled) = last.throttled_percent.filter(|throttled| *throttled > 0.0) {
-        let _ = write!(line, "  held back by the quota {throttled:.0} %");
+        let _ = write!(line, "  throttled by the quota {throttled:.0} %");
     }
     if evidence.oom_kills > 0 {
-        let _ = write!(line, "  killed for memory: {}", evidence.oom_kills);
+        let _ = write!(line, "  OOM kills: {}", evidence.oom_kills);
     }
-    out.add(Style::Plain, line);
-    out.add(Style::Plain, recycle_line(evidence));
+    out.add(LineStyle::Plain, line);
+    out.add(LineStyle::Plain, recycle_line(evidence));
 }
 
 fn cpu_line(evidence: &Evidence) -> String {
@@ -195,7 +198,7 @@ fn cpu_line(evidence: &Evidence) -> String {
     line
 }
 
-/// What waits to be accepted.
+/// The connections that wait to be accepted.
 fn queue_line(evidence: &Evidence) -> String {
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let Some(waiting) = last.accept_queue else {
@@ -227,7 +230,7 @@ fn recycle_line(evidence: &Evidence) -> String {
     line
 }
 
-/// What to set, below its heading; and what else was found, the lines of each remark by themselves.
+/// The settings below their heading, and the lines of each remark.
 fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
     let mut out = Lines { lines: Vec::new() };
@@ -235,15 +238,15 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let heading = if set.peek().is_some() {
         "to set in sizing.conf"
     } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
-        "nothing to say yet"
+        "no advice yet"
     } else {
         "nothing to set"
     };
-    out.add(Style::Bold, heading.to_owned());
+    out.add(LineStyle::Bold, heading.to_owned());
     for finding in set {
-        out.add(Style::Advice, format!("  {}", finding.line.as_deref().unwrap_or_default()));
+        out.add(LineStyle::Advice, format!("  {}", finding.line.as_deref().unwrap_or_default()));
         for line in wrapped(&finding.reason, width) {
-            out.add(Style::Plain, format!("    {line}"));
+            out.add(LineStyle::Plain, format!("    {line}"));
         }
     }
     let remarks = findings.iter().filter(|finding| finding.line.is_none()).map(|finding| {
@@ -257,7 +260,7 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     (out, remarks.collect())
 }
 
-/// A line for a sample where no screen can be drawn.
+/// A line for a sample, if no screen can be drawn.
 pub(super) fn line(evidence: &Evidence) -> String {
     let last = evidence.last();
     let workers = if last.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", last.workers) };
@@ -278,40 +281,46 @@ pub(super) fn line(evidence: &Evidence) -> String {
     line
 }
 
-/// What there is to say at the end.
+/// The summary at the end.
 pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize) -> String {
     let mut out = Lines { lines: Vec::new() };
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let samples =
         if epoch.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", epoch.samples) };
-    out.add(Style::Bold, format!("{}: watched {}, {samples}", last.service, duration(evidence.watched())));
+    out.add(
+        LineStyle::Bold,
+        format!("{}: watched {}, {samples}", last.service, duration(evidence.watched())),
+    );
     let mut line = format!("memory    peak {}", mib(evidence.memory_peak));
     if last.memory_limit > 0 {
         let share = number(evidence.memory_peak) * 100.0 / number(last.memory_limit);
         let _ = write!(line, ", {share:.0} % of {} ({})", gib(last.memory_limit), last.memory_limit_source);
     }
-    out.add(Style::Plain, line);
+    out.add(LineStyle::Plain, line);
     if epoch.memory_samples > 0 {
         let (usual, peak) = (mib(epoch.worker_memory), mib(epoch.worker_peak));
         out.add(
-            Style::Plain,
-            format!("worker    {usual} in 95 % of the busiest stretch, {peak} at its peak"),
+            LineStyle::Plain,
+            format!("worker    {usual} in 95 % of the busiest block, {peak} at its peak"),
         );
     }
     if let Some(growth) = evidence.growth() {
-        out.add(Style::Plain, format!("growth    {} a worker", interval(&growth.all)));
+        out.add(LineStyle::Plain, format!("growth    {} per worker", interval(&growth.all)));
     }
-    let cpu = format!("CPU       {:.1} % of a CPU a worker on average", epoch.mean_worker_cpu());
-    out.add(Style::Plain, cpu);
-    out.add(Style::Plain, queue_line(evidence));
-    out.add(Style::Plain, recycle_line(evidence));
+    let cpu = format!("CPU       {:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
+    out.add(LineStyle::Plain, cpu);
+    out.add(LineStyle::Plain, queue_line(evidence));
+    out.add(LineStyle::Plain, recycle_line(evidence));
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     if let Some(why) = &context.no_shares {
-        out.add(Style::Warning, format!("PSS not readable ({why}): memory is RSS, shared pages count twice"));
+        out.add(
+            LineStyle::Warning,
+            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"),
+        );
     }
     if let Some(cost) = context.cost {
-        out.add(Style::Plain, format!("watching cost {cost:.2} % of a CPU"));
+        out.add(LineStyle::Plain, format!("watch used {cost:.2} % of a CPU"));
     }
     let mut text = String::new();
     for (style, line) in out.lines {
@@ -344,12 +353,12 @@ fn cut(line: &str, columns: usize) -> String {
     line.chars().take(columns).collect()
 }
 
-fn painted(style: Style, line: &str, colours: bool) -> String {
+fn painted(style: LineStyle, line: &str, colours: bool) -> String {
     let code = match style {
-        Style::Bold => "1",
-        Style::Advice => "1;32",
-        Style::Warning => "1;31",
-        Style::Plain => return line.to_owned(),
+        LineStyle::Bold => "1",
+        LineStyle::Advice => "1;32",
+        LineStyle::Warning => "1;31",
+        LineStyle::Plain => return line.to_owned(),
     };
     if colours { format!("\x1b[{code}m{line}\x1b[0m") } else { line.to_owned() }
 }

@@ -128,11 +128,11 @@ impl Screen {
             }
         }
         // The alternate screen, no cursor, no wrapping of long lines.
-        put("\x1b[?1049h\x1b[?25l\x1b[?7l");
+        write_raw("\x1b[?1049h\x1b[?25l\x1b[?7l");
     }
 
     fn leave(&mut self) {
-        put("\x1b[?7h\x1b[?25h\x1b[?1049l");
+        write_raw("\x1b[?7h\x1b[?25h\x1b[?1049l");
         if let Some(modes) = self.before.take() {
             // Nobody is left to be told.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &modes);
@@ -169,14 +169,14 @@ impl Drop for Screen {
     }
 }
 
-fn put(text: &str) {
+fn write_raw(text: &str) {
     let mut stdout = io::stdout().lock();
     // A terminal that has gone away needs nothing put back.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Writes a line to stdout. Whether somebody reads it.
-pub(super) fn say(line: &str) -> anyhow::Result<bool> {
+pub(super) fn print_line(line: &str) -> anyhow::Result<bool> {
     let mut stdout = io::stdout().lock();
     is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
 }

@@ -1,9 +1,9 @@
-//! The processes of the running machine, read from /proc/PID here and nowhere else: who they are in this file, what they
-//! use in [`usage`], what they listen on in [`sockets`].
+//! The processes of the running machine. This is the only module that reads /proc/PID: their identity in this file, their
+//! resource use in [`usage`], and their sockets in [`sockets`].
 //!
-//! Every read is bounded, below a root that a test can set, and tells "gone" from "not permitted". sysinfo does neither, so
-//! it serves only for what `watch` measures on the running machine.
-//! Owns no opinion on what a process is: see `pypnm_sizing::watch::role` and `service::launch`.
+//! Every read is bounded, is below a root, and distinguishes "gone" from "not permitted". sysinfo does not, so it is used only
+//! for the measurements of `watch` on the running machine. What a process is, is determined in `pypnm_sizing::watch::role` and
+//! `service::launch`.
 
 pub(crate) mod sockets;
 pub(crate) mod usage;
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 /// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
 const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
-/// More processes than this are no PyPNM.
+/// The maximum number of processes of a service.
 const MOST_PROCESSES: usize = 4096;
 /// Cgroups below a service's own that are looked into: a service without `Delegate=` has none, an engine may make some.
 const MOST_LEVELS: u32 = 4;
@@ -33,12 +33,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// What tells its role in a service.
+    /// The data that determines its role in a service.
     pub(crate) fn candidate(&self) -> Candidate<'_> {
         Candidate { pid: self.pid, parent: self.parent, arguments: &self.arguments }
     }
 
-    /// Whether it looks like the first process of a PyPNM.
+    /// Whether it looks like the main process of PyPNM.
     pub(crate) fn is_pypnm(&self) -> bool {
         let candidate = self.candidate();
         let names_pypnm = self.arguments.iter().any(|argument| argument.contains("pypnm"));
@@ -46,7 +46,7 @@ impl Process {
     }
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// The content of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     state: u8,
@@ -64,7 +64,7 @@ impl Stat {
         machine.with_bytes(&format!("/proc/{pid}/stat"), Self::parse).ok().flatten()
     }
 
-    /// The name in the second field may hold anything, so the fields are counted from its end.
+    /// The name in the second field may contain any characters, so the fields are counted from its end.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(bytes.get(end + 1..)?).ok()?.split_ascii_whitespace();
@@ -80,9 +80,9 @@ impl Stat {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
-    /// Whether it ended because it failed: with a status of its own other than 0, or of a signal that says so. SIGKILL
-    /// and SIGTERM come from others: the kernel when memory is short, or uvicorn's parent, which kills a worker that does
-    /// not respond for 5 s, as on an overloaded machine.
+    /// Whether it failed: it exited with a status other than 0, or was killed by a signal that indicates a fault. SIGKILL and
+    /// SIGTERM come from elsewhere: from the kernel when memory is short, or from uvicorn's parent, which kills a worker that
+    /// does not respond for 5 s, as may happen on an overloaded machine.
     pub(crate) fn has_failed(self) -> bool {
         let signal = self.exit & 0x7f;
         let sent_by_others = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
@@ -90,7 +90,7 @@ impl Stat {
     }
 }
 
-/// The processes of `pids` that are still there, in their order.
+/// The processes of `pids` that still exist, in the same order.
 pub(crate) fn of_pids(machine: &Root, pids: &[u32]) -> Vec<Process> {
     let process = |pid: &u32| {
         let stat = Stat::of(machine, *pid)?;
@@ -107,7 +107,7 @@ pub(crate) fn all(machine: &Root) -> Vec<Process> {
 /// The pids of a unit's cgroup (`ControlGroup=` of systemd) and of those below it. Empty: it is down.
 pub(crate) fn pids_of_cgroup(machine: &Root, cgroup: &str) -> Vec<u32> {
     let mut pids = Vec::new();
-    // The root cgroup is everybody's.
+    // The root cgroup contains all processes.
     if cgroup.len() > 1 {
         for hierarchy in HIERARCHIES {
             if pids.is_empty() {
@@ -133,14 +133,14 @@ fn pids_below(machine: &Root, directory: &str, level: u32, pids: &mut Vec<u32>) 
     }
 }
 
-/// The pids of the unit that a process is in; none where its cgroup is no unit's.
+/// The PIDs of the unit that a process is in; none if its cgroup is not that of a unit.
 pub(crate) fn pids_of_unit(machine: &Root, pid: u32) -> Vec<u32> {
     let path = cgroup(machine, pid).filter(|path| path.ends_with(".service"));
     path.map(|path| pids_of_cgroup(machine, &path)).unwrap_or_default()
 }
 
-/// The service that a process runs in, from its cgroup: the last step of the path that is one, as `systemctl status PID`
-/// finds it. `None`: in none, or it can't be seen.
+/// The service that a process runs in: the last component of its cgroup's path that is a service, as in `systemctl status
+/// PID`. `None`: it is in no service, or the cgroup is not visible.
 pub(crate) fn unit_of(machine: &Root, pid: u32) -> Option<String> {
     let path = cgroup(machine, pid)?;
     path.rsplit('/').find(|step| step.ends_with(".service")).map(str::to_owned)
@@ -162,7 +162,7 @@ fn cgroup(machine: &Root, pid: u32) -> Option<String> {
     paths.find(|path| *path != "/").map(str::to_owned)
 }
 
-/// The children of a process: those of all of its threads.
+/// The children of a process, of all its threads.
 pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
     let Ok(threads) = machine.entries(&format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -186,13 +186,13 @@ pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
     children
 }
 
-/// The children of a process, found by a look at every process.
+/// The children of a process, found by looking at every process.
 fn children_by_parent(machine: &Root, parent: u32) -> Vec<u32> {
     let is_child = |pid: &u32| Stat::of(machine, *pid).is_some_and(|stat| stat.parent == parent);
     all_pids(machine).into_iter().filter(is_child).collect()
 }
 
-/// The pids that /proc shows.
+/// The PIDs that /proc shows.
 pub(crate) fn all_pids(machine: &Root) -> Vec<u32> {
     let entries = machine.entries("/proc").unwrap_or_default();
     entries.iter().filter_map(|entry| entry.name.parse().ok()).collect()
@@ -248,8 +248,8 @@ pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, S
     Some(variables.collect())
 }
 
-/// The text of a file whose name came from a process. Whoever runs the service chose that name, and root must not open
-/// what they put there: [`Root`] looks at what it is first, and reads nothing but a regular file.
+/// The text of a file whose name came from a process. The user of the service chose that name, so root must be careful:
+/// [`Root`] reads only regular files, and checks that before it opens one.
 pub(crate) fn text_of_file(machine: &Root, path: &str) -> Result<String, ReadError> {
     if path.starts_with('/') { machine.text(path) } else { Err(ReadError::Missing) }
 }

@@ -1,8 +1,7 @@
-//! The sockets of processes, as the kernel lists them: which a process holds (`/proc/PID/fd`), what it listens on and which
-//! process a connection ends in (`/proc/PID/net/tcp`, `tcp6` and `unix`; proc(5), and proc_net_tcp.rst in the kernel's
-//! documentation).
+//! The sockets of processes: those that a process holds (`/proc/PID/fd`), those that listen, and the ends of connections
+//! (`/proc/PID/net/tcp`, `tcp6` and `unix`; see proc(5), and proc_net_tcp.rst in the kernel's documentation).
 //!
-//! `/proc/PID/net` shows the network namespace of PID. Owns the syntax and the reading of these files; connects to nothing.
+//! `/proc/PID/net` shows the network namespace of PID. This module only reads and parses these files; it makes no connections.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,9 +13,9 @@ use std::path::PathBuf;
 
 use pypnm_sizing::root::Root;
 
-/// The most that is read of one table: some 200,000 sockets.
+/// The maximum number of bytes read of a table: about 200,000 sockets.
 const MAX_TABLE_BYTES: u64 = 32 << 20;
-/// The most descriptors that are looked at in one process.
+/// The maximum number of descriptors read of a process.
 const MAX_DESCRIPTORS: usize = 1 << 16;
 /// State of a listening TCP socket (`TCP_LISTEN` in the kernel's include/net/tcp_states.h).
 const LISTEN: u8 = 0x0A;
@@ -25,7 +24,7 @@ const ACCEPTS_CONNECTIONS: u32 = 1 << 16;
 /// Type of a Unix socket (`SOCK_STREAM`).
 const STREAM: u32 = 1;
 
-/// Where a socket listens.
+/// The address of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Address {
     /// An IPv6 address without its zone, which the kernel's table lacks.
@@ -46,15 +45,15 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Names the socket in `/proc/PID/fd`.
+    /// Identifies the socket in `/proc/PID/fd`.
     pub(crate) inode: u64,
     pub(crate) address: Address,
-    /// Connections that wait to be accepted. `None`: the kernel does not say (Unix sockets).
+    /// Connections that wait to be accepted. `None`: the kernel does not show it (Unix sockets).
     pub(crate) accept_queue: Option<u32>,
-    /// The user that made the socket. `None`: the kernel does not say (Unix sockets).
+    /// The user that created the socket. `None`: the kernel does not show it (Unix sockets).
     pub(crate) user: Option<u32>,
 }
 
@@ -67,7 +66,7 @@ pub(crate) struct TcpSocket {
     state: u8,
     /// Bytes received and not yet read; of a listening socket, connections not yet accepted.
     receive_queue: u32,
-    /// The user that made it.
+    /// The user that created it.
     pub(crate) user: u32,
     /// 0: no process holds it, because it is not yet accepted or already closed.
     pub(crate) inode: u64,
@@ -88,7 +87,7 @@ impl TcpSocket {
         Some(Self { local, remote, state, receive_queue, user, inode })
     }
 
-    /// What it is where it listens.
+    /// The listening socket, if it is one.
     pub(crate) fn listener(self) -> Option<Listener> {
         (self.state == LISTEN).then_some(Listener {
             inode: self.inode,
@@ -184,7 +183,7 @@ pub(crate) fn each_tcp(pid: u32, mut visit: impl FnMut(TcpSocket)) -> io::Result
     Ok(())
 }
 
-/// All that listens in the network namespace of a process, whoever holds it.
+/// All listening sockets in the network namespace of a process, regardless of the process that holds them.
 pub(crate) fn listening(pid: u32) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     each_tcp(pid, |socket| listeners.extend(socket.listener()))?;
@@ -205,8 +204,8 @@ pub(crate) fn interface_of(pid: u32, address: Ipv6Addr) -> Option<u32> {
     read.ok().and(found)
 }
 
-/// The sockets that a process holds, by their inodes. An error: the process is gone, or its descriptors are not for the
-/// caller to see (`PTRACE_MODE_READ_FSCREDS` in ptrace(2)).
+/// The sockets that a process holds, by their inodes. An error: the process is gone, or the caller is not permitted to see its
+/// descriptors (`PTRACE_MODE_READ_FSCREDS` in ptrace(2)).
 pub(crate) fn held(pid: u32) -> io::Result<BTreeSet<u64>> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.take(MAX_DESCRIPTORS);
     let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -217,12 +216,12 @@ pub(crate) fn held(pid: u32) -> io::Result<BTreeSet<u64>> {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     inodes: BTreeSet<u64>,
-    /// Processes whose descriptors are not for the caller to see.
+    /// Processes whose descriptors the caller is not permitted to see.
     pub(crate) denied: BTreeSet<u32>,
 }
 
 impl Held {
-    /// What `pids` hold; a process that has ended holds nothing.
+    /// The sockets that `pids` hold; a process that has ended holds none.
     pub(crate) fn by(pids: impl IntoIterator<Item = u32>) -> Self {
         let mut all = Self::default();
         for pid in pids {

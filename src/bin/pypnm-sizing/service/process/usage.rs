@@ -1,5 +1,5 @@
-//! What processes use: resident memory and CPU time, from sysinfo; shares of memory and its peak, which sysinfo does not
-//! read. Owns no judgement of these figures.
+//! The resource use of processes: resident memory and CPU time, from sysinfo, and PSS, USS and the peak, which sysinfo does
+//! not provide. The evaluation of these figures is in the library.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ pub(crate) struct Meter {
     system: System,
 }
 
-/// A process that has not ended, and what it uses.
+/// A process that has not ended, and its resource use.
 pub(crate) struct Usage {
     pub(crate) process: Process,
-    /// When it started, as in [`Stat`]. sysinfo's are whole seconds: too coarse for a name, and for a worker that dies
-    /// young.
+    /// When it started, as in [`Stat`]. sysinfo provides whole seconds, which are too coarse to identify a process, and for a
+    /// worker that dies early.
     pub(crate) started: u64,
     /// Resident memory, in bytes.
     pub(crate) rss: u64,
@@ -33,7 +33,7 @@ impl Meter {
         Ok(Self { system })
     }
 
-    /// What these processes use. Those that have ended are left out.
+    /// Measures these processes, except those that have ended.
     pub(crate) fn read(&mut self, processes: &BTreeMap<u32, Stat>) -> Vec<Usage> {
         let what = ProcessRefreshKind::nothing()
             .with_cpu()

@@ -1,12 +1,11 @@
-//! Finds installations: by what a unit starts, the caller's environment, and the places where PyPNM is usually kept.
+//! Finds installations: by what a unit starts ([`super::started`]), the caller's environment, and the places where PyPNM is
+//! usually kept.
 
-use pypnm_sizing::parse::words::{Words, is_whitespace};
-use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Unit, specifier};
+use pypnm_sizing::units::Unit;
 
-use super::search::path_of_start;
-use super::{Found, Installation, PACKAGED, Program, base_name, names, prefix_of, real_path};
+use super::started::{of_unit, on_path};
+use super::{Found, Installation, PACKAGED, Program, environments_of, names, prefix_of, real_path};
 
 /// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
 const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
@@ -74,93 +73,15 @@ pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Ve
         .collect()
 }
 
+/// The directory that a person may have meant who named one without an installation: above it, or a checkout in it.
+pub(crate) fn nearest(root: &Root, directory: &str, program: Program) -> Option<String> {
+    let above = directory.match_indices('/').rev().filter_map(|(end, _)| directory.get(..end));
+    let near = above.filter(|path| !path.is_empty()).map(str::to_owned);
+    let mut near = std::iter::once(format!("{directory}/{CHECKOUT}")).chain(near);
+    near.find(|path| !in_directory(root, path, program).is_empty())
+}
+
 /// Whether a directory is a checkout of the program's source, installed or not.
 pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
     root.has_directory(&format!("{directory}/src/{}", program.import))
-}
-
-/// The virtual environments (PEP 405) right below a directory.
-pub(crate) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
-    let mut found: Vec<String> = names(root, directory)
-        .into_iter()
-        .map(|name| format!("{directory}/{name}"))
-        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
-        // A link is another name of the same.
-        .filter_map(|path| real_path(root, &path))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
-}
-
-/// What the unit's commands lead to: a program of that name, a Python or a uvicorn beside one, a checkout's script; else
-/// what the unit's `PATH` has.
-fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
-    let words = start_words(unit);
-    for (word, source) in &words {
-        let how = || Found::Unit((*source).clone());
-        let Some(prefix) = real_path(root, word).as_deref().and_then(prefix_of).or_else(|| prefix_of(word))
-        else {
-            continue;
-        };
-        let name = base_name(word);
-        if name == program.command {
-            places.push((prefix, how()));
-        } else if name.starts_with("python") || name == "uvicorn" {
-            // Of a virtual environment, whose Python is a link: not resolved.
-            places.extend(prefix_of(word).map(|prefix| (prefix, how())));
-        } else if let Some((checkout, _)) = word.rsplit_once("/scripts/") {
-            let inside = environments_of(root, checkout);
-            places.extend(inside.into_iter().map(|(place, _)| (place, how())));
-        }
-    }
-    if let Some((_, source)) =
-        words.iter().find(|(word, _)| !word.starts_with('/') && base_name(word) == program.command)
-        && let Some(prefix) = on_path(root, &path_of_start(program, unit), program)
-    {
-        places.push((prefix, Found::Unit((*source).clone())));
-    }
-}
-
-/// The words of the unit's `ExecStart=` in effect, without systemd's prefixes, specifiers replaced.
-pub(super) fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
-    let mut all = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            all.clear();
-        }
-        let words = Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok);
-        for (index, word) in words.enumerate() {
-            let word =
-                if index == 0 { word.trim_start_matches(['@', '-', '+', '!', '|', ':']) } else { &word };
-            let name = unit.name_at(assignment);
-            let expanded = name.and_then(|name| specifier::expand(word, &name).ok().map(Into::into));
-            all.push((expanded.unwrap_or_else(|| word.to_owned()), &assignment.source));
-        }
-    }
-    all
-}
-
-/// Which command of the unit starts the installation; `None`: none does.
-pub(crate) fn started_by(
-    root: &Root,
-    program: Program,
-    unit: &Unit,
-    installation: &Installation,
-) -> Option<Source> {
-    let mut places = Vec::new();
-    of_unit(root, program, unit, &mut places);
-    places.into_iter().find_map(|(environment, found)| match found {
-        Found::Unit(source) if environment == installation.environment => Some(source),
-        _ => None,
-    })
-}
-
-/// The prefix of the first directory on `path` that has the program.
-fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
-    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
-    let command = directories
-        .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
-        .find(|command| real_path(root, command).is_some())?;
-    prefix_of(&real_path(root, &command)?)
 }

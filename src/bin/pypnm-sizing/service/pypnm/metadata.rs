@@ -37,6 +37,17 @@ pub(super) fn version(metadata: &str) -> Option<String> {
     (!version.is_empty()).then(|| version.to_owned())
 }
 
+/// The first two numbers of a version's release segment (PEP 440): epoch, pre-release, local version and the like aside.
+pub(super) fn release(version: &str) -> Option<(u32, u32)> {
+    let version = version.trim_start_matches(['v', 'V']);
+    let version = version.split_once('!').map_or(version, |(_, release)| release);
+    let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (major, rest) = version.split_at(digits(version));
+    let minor = rest.strip_prefix('.').map_or("", |rest| &rest[..digits(rest)]);
+    let minor = if minor.is_empty() { 0 } else { minor.parse().ok()? };
+    Some((major.parse().ok()?, minor))
+}
+
 /// The directory that a `direct_url.json` names as the source of an editable installation.
 pub(super) fn editable_source(direct_url: &str) -> Option<String> {
     let value: Value = serde_json::from_str(direct_url).ok()?;
@@ -61,6 +72,16 @@ fn decoded(path: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
 }
 
+/// The shell of a script that is one; `None`: something else, or a console script with a line for a shell.
+pub(super) fn shell(script: &str) -> Option<&str> {
+    let mut lines = script.lines();
+    let line = lines.next()?.strip_prefix("#!")?.trim();
+    let is_console_script = lines.next().is_some_and(|line| line.starts_with("'''exec'"));
+    let mut words = line.split_ascii_whitespace().filter(|word| !is_console_script && !word.starts_with('-'));
+    let first = words.next()?;
+    if first.ends_with("/env") { words.next() } else { Some(first) }
+}
+
 /// The interpreter that a console script is run by: its `#!` line, or, where that line would be too long or holds a
 /// space, the line after it that pip writes for a shell (distlib's `_build_shebang`).
 pub(super) fn interpreter(script: &str) -> Option<&str> {
@@ -78,7 +99,28 @@ pub(super) fn interpreter(script: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{console_script, editable_source, home, interpreter, version};
+    use super::{console_script, editable_source, home, interpreter, release, version};
+
+    #[test]
+    fn release_numbers() {
+        for (version, expected) in [
+            ("1.6.4.0", Some((1, 6))),
+            ("1.10rc1", Some((1, 10))),
+            ("1.6+local.5", Some((1, 6))),
+            ("1.6.0.dev1", Some((1, 6))),
+            ("1!2.0", Some((2, 0))),
+            ("v1.6", Some((1, 6))),
+            ("2", Some((2, 0))),
+            ("2.dev0", Some((2, 0))),
+            ("1.5.post1", Some((1, 5))),
+            ("junk", None),
+            ("", None),
+            ("99999999999.1", None),
+            ("1.99999999999", None),
+        ] {
+            assert_eq!(release(version), expected, "{version}");
+        }
+    }
 
     #[test]
     fn what_python_3_11_and_pip_23_write() {

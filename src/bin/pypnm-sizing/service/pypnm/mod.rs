@@ -1,13 +1,14 @@
-//! The PyPNM that is installed here: where, which version, and whether it takes a worker profile.
+//! Installations of PyPNM: where they are, their version, and whether they read a worker profile.
 //!
-//! Owns what an installation is and what a person reads about it. Runs no Python: pip and venv leave all of it in files,
-//! whose formats [`metadata`] knows. [`installed`] finds installations, [`search`] knows where a unit looks for
-//! its program, and [`profile_file`] where PyPNM keeps its profile.
+//! No Python is run: pip and venv store all of this in files, which [`metadata`] parses. [`installed`] finds installations,
+//! [`started`] those that a unit starts, [`search`] determines where a unit looks for its program, and [`profile_file`] where
+//! PyPNM keeps its profile.
 
 mod installed;
 mod metadata;
 mod profile_file;
 mod search;
+mod started;
 
 use std::fmt;
 
@@ -16,18 +17,19 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
-use self::installed::start_words;
-pub(crate) use installed::{find, in_directory, is_checkout, started_by};
+use self::started::start_words;
+pub(crate) use installed::{find, in_directory, is_checkout, nearest};
 pub(crate) use profile_file::profile_file;
-pub(crate) use search::{LostProgram, lost_program, out_of_reach, variable_of};
+pub(crate) use search::{LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, variable_of};
+pub(crate) use started::{started_by, started_otherwise, starts};
 
-/// What the packaged unit looks into first.
+/// The directory in which the packaged unit looks first.
 const PACKAGED: &str = "/opt/pypnm";
-/// What systemd looks through where the unit sets no path (systemd.exec(5), `$PATH`).
+/// The directories that systemd searches if the unit sets no path (systemd.exec(5), `$PATH`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
-/// More home directories, and more directories in a checkout, are not looked into.
+/// The maximum number of home directories, and of directories in a checkout, that are searched.
 const MOST_DIRECTORIES: usize = 256;
-/// As the kernel: path_resolution(7).
+/// As in the kernel, see path_resolution(7).
 const MOST_LINKS: usize = 40;
 /// The first version that reads a profile.
 const FIRST_WITH_PROFILE: (u32, u32) = (1, 6);
@@ -39,7 +41,7 @@ pub(crate) struct Program {
     pub(crate) command: &'static str,
     /// Its package on PyPI.
     pub(crate) package: &'static str,
-    /// The package as directories of metadata spell it (PEP 503 and 427).
+    /// The name of the package in metadata directories (PEP 503 and 427).
     normalized: &'static str,
     /// The package that Python imports.
     import: &'static str,
@@ -48,7 +50,7 @@ pub(crate) struct Program {
 /// PyPNM itself.
 pub(crate) const PYPNM: Program =
     Program { command: "pypnm", package: "pypnm-docsis", normalized: "pypnm_docsis", import: "pypnm" };
-/// Its sister.
+/// PyPNM-CMTS.
 pub(crate) const CMTS: Program = Program {
     command: "pypnm-cmts",
     package: "pypnm-docsis-cmts",
@@ -57,18 +59,23 @@ pub(crate) const CMTS: Program = Program {
 };
 
 impl Program {
-    /// The one that a unit starts; of a unit that says nothing about it, by its name.
+    /// The program that a unit starts, or that belongs to its name if the unit does not tell.
     pub(crate) fn of(name: &str, unit: Option<&Unit>) -> Self {
         let words = unit.map(start_words).unwrap_or_default();
         let starts = |program: Self| words.iter().any(|(word, _)| base_name(word) == program.command);
         if starts(CMTS) || name.starts_with(CMTS.command) && !starts(PYPNM) { CMTS } else { PYPNM }
     }
 
-    /// That there is none, and what to do about it.
+    /// The text that none is installed, and how to install it.
     pub(crate) fn none_found(self) -> String {
+        format!("none found; {}", self.how_to_install())
+    }
+
+    /// The command that installs it where the packaged unit looks first.
+    pub(crate) fn how_to_install(self) -> String {
         format!(
-            "none found; install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name \
-             its directory to 'pypnm-sizing setup DIR'",
+            "install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name its directory to \
+             'pypnm-sizing setup DIR'",
             self.package
         )
     }
@@ -83,9 +90,9 @@ pub(crate) enum Found {
     VirtualEnv,
     /// `PATH` of the calling shell.
     Path,
-    /// Where the packaged unit looks first.
+    /// The directory in which the packaged unit looks first.
     Packaged,
-    /// A prefix of the whole system.
+    /// A system-wide prefix.
     System,
     /// In a checkout.
     Checkout(String),
@@ -110,18 +117,18 @@ impl fmt::Display for Found {
     }
 }
 
-/// One installation of a program.
+/// An installation of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Installation {
-    /// The directory that has `bin`: a virtual environment, or a prefix such as /usr/local.
+    /// The directory that contains `bin`: a virtual environment, or a prefix such as /usr/local.
     pub(crate) environment: String,
     /// The program.
     pub(crate) command: String,
     /// Its version, from pip's metadata.
     pub(crate) version: Option<String>,
-    /// Where its source is, when it was installed editable.
+    /// The source directory, if it is an editable installation.
     pub(crate) source: Option<String>,
-    /// The directory that its package lies in.
+    /// The directory that contains its package.
     packages: Option<String>,
     /// How it was found.
     pub(crate) found: Found,
@@ -132,11 +139,15 @@ pub(crate) struct Installation {
 impl Installation {
     /// Whether it reads a worker profile; `None`: its version is unknown.
     pub(crate) fn takes_profile(&self) -> Option<bool> {
-        let mut numbers = self.version.as_deref()?.split('.').map(|number| number.parse::<u32>().ok());
-        Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)) >= FIRST_WITH_PROFILE)
+        metadata::release(self.version.as_deref()?).map(|release| release >= FIRST_WITH_PROFILE)
     }
 
-    /// `1.6.4.0 in /opt/pypnm`, with what is wrong or missing about it.
+    /// The directory that its package lies in.
+    pub(crate) fn packages(&self) -> Option<&str> {
+        self.packages.as_deref()
+    }
+
+    /// A description such as `1.6.4.0 in /opt/pypnm`, with what is wrong or missing.
     pub(crate) fn text(&self, program: Program) -> String {
         let version = self.version.as_deref().unwrap_or("of an unknown version");
         let mut text = format!("{version} in {}", self.environment);
@@ -152,7 +163,7 @@ impl Installation {
         text
     }
 
-    /// Reads what lies in `environment`; `None`: no such program is in it.
+    /// Reads the installation in `environment`. `None`: the program is not in it.
     fn read(root: &Root, environment: &str, program: Program, found: Found) -> Option<Self> {
         let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
         let script = root.text(&command).ok();
@@ -205,7 +216,7 @@ impl Installation {
             && script.as_deref().is_some_and(is_python_script)
         {
             installation.fault = Some(format!(
-                "half installed: pip has no record of {} there; install it again",
+                "partially installed: pip has no record of {} there; install it again",
                 program.package
             ));
         }
@@ -213,7 +224,7 @@ impl Installation {
         Some(installation)
     }
 
-    /// What would keep it from starting, the first that is found.
+    /// Looks for the first reason why it would not start.
     fn look_for_faults(&mut self, root: &Root, script: Option<&str>, program: Program) {
         let Some(interpreter) =
             script.filter(|script| is_python_script(script)).and_then(metadata::interpreter)
@@ -227,7 +238,7 @@ impl Installation {
                     let home = home.as_deref().and_then(metadata::home);
                     let from = home.map_or_else(String::new, |home| format!(" of {home}"));
                     format!(
-                        "its {interpreter} is a dangling link: the Python{from} that it was created from is gone; recreate the environment"
+                        "its {interpreter} is a dangling symbolic link: the Python{from} that it was created from is gone; recreate the environment"
                     )
                 }
                 None => format!(
@@ -238,13 +249,19 @@ impl Installation {
             && let Some(packages) = &self.packages
             && !root.has_directory(&format!("{packages}/{}", program.import))
         {
-            self.fault = Some(format!("half installed: there is no {packages}/{}", program.import));
+            let source = self.source.as_deref().filter(|source| !root.has_directory(source));
+            self.fault = Some(match source {
+                Some(source) => format!(
+                    "it is an editable installation of {source}, which is not there: was the checkout moved? install it again where it is now"
+                ),
+                None => format!("partially installed: there is no {packages}/{}", program.import),
+            });
         }
     }
 }
 
-/// The directories that the environment's Python needs beside the environment: those of the links that lead to it, and
-/// the prefix where its library is.
+/// The directories outside the environment that its Python needs: those of the symbolic links that lead to it, and the prefix
+/// of its library.
 pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<String> {
     let script = root.text(&installation.command).unwrap_or_default();
     let mut places = Vec::new();
@@ -274,7 +291,7 @@ fn prefix_of(command: &str) -> Option<String> {
     prefix.starts_with('/').then(|| prefix.to_owned())
 }
 
-/// Whether a script is one that pip writes, not a wrapper of somebody's.
+/// Whether a script was written by pip and is not another wrapper.
 fn is_python_script(script: &str) -> bool {
     metadata::interpreter(script).is_some_and(|interpreter| base_name(interpreter).starts_with("python"))
 }
@@ -283,7 +300,7 @@ fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The directories that an environment's Python packages lie in.
+/// The directories of an environment's Python packages.
 fn package_directories(root: &Root, environment: &str) -> Vec<String> {
     let lib = format!("{environment}/lib");
     let mut pythons: Vec<String> =
@@ -298,13 +315,27 @@ fn package_directories(root: &Root, environment: &str) -> Vec<String> {
         .collect()
 }
 
+/// The virtual environments (PEP 405) directly below a directory.
+fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
+    let mut found: Vec<String> = names(root, directory)
+        .into_iter()
+        .map(|name| format!("{directory}/{name}"))
+        .filter(|path| root.file_type(&format!("{path}/pyvenv.cfg")).is_some())
+        // A link is another name of the same.
+        .filter_map(|path| real_path(root, &path))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
+}
+
 /// The names in a directory, at most [`MOST_DIRECTORIES`]; none if it can't be read.
 fn names(root: &Root, directory: &str) -> Vec<String> {
     let entries = root.entries(directory).unwrap_or_default();
     entries.into_iter().map(|entry| entry.name).take(MOST_DIRECTORIES).collect()
 }
 
-/// `path` with every link resolved within the root; `None`: nothing is there, or it can't be reached.
+/// `path` with all symbolic links resolved within the root. `None`: it does not exist, or cannot be reached.
 pub(crate) fn real_path(root: &Root, path: &str) -> Option<String> {
     let mut resolved = String::new();
     let mut steps: Vec<String> = path.split('/').rev().map(str::to_owned).collect();

@@ -45,7 +45,7 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
         }
     }
     let looked = if looked.is_empty() { "no Python packages found".to_owned() } else { looked.join(", ") };
-    Err(anyhow!("cannot tell where PyPNM looks: there is no {SETTINGS} (in: {looked}); use --write PATH"))
+    Err(anyhow!("it is unknown where PyPNM looks: there is no {SETTINGS} (in: {looked}); use --write PATH"))
 }
 
 /// `PnmFileRetrieval.runtime_dir` of a system.json.

@@ -11,7 +11,7 @@ use pypnm_sizing::units::{Assignment, Unit};
 use super::{DEFAULT_PATH, Found, Installation, Program, real_path};
 
 /// The launcher of the packaged units, pypnm-sizing-handover(7).
-const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
+pub(crate) const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
 /// Where the package's units are; the second is the same where /usr is not merged.
 const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system/", "/lib/systemd/system/"];
 /// What may precede the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
@@ -115,7 +115,7 @@ fn without_effect(
     };
     Some(LostProgram {
         text: format!(
-            "ExecSearchPath={path}, {}, has no effect: the unit finds its program by Environment=PATH={what}; write instead: \
+            "ExecSearchPath={path}, {}, has no effect: the unit finds its program through Environment=PATH={what}; write instead: \
              Environment=PATH={}",
             source.place(),
             if path.split(':').any(|directory| directory == "/usr/bin") {
@@ -182,8 +182,8 @@ pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
     }
 }
 
-/// Whether the unit is the package's.
-fn is_packaged(unit: &Unit) -> bool {
+/// Whether the unit's file is a package's.
+pub(crate) fn is_packaged(unit: &Unit) -> bool {
     let is_in = |file: &str| PACKAGED_UNITS.iter().any(|directory| file.starts_with(directory));
     unit.fragment.as_deref().is_some_and(is_in)
 }

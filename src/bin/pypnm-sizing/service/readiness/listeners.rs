@@ -1,8 +1,10 @@
-//! What the service listens on, and who else has the port that it was to have.
+//! The sockets that the service listens on, and the process that has its port instead.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
+use pypnm_sizing::command::CommandReader;
+use pypnm_sizing::names::PORT_FLAG;
 use rustix::io::Errno;
 
 use super::owner::Owner;
@@ -12,17 +14,20 @@ use crate::service::probe::Vantage;
 use crate::service::process;
 use crate::service::process::sockets::{self, Address, Held, Listener};
 
+/// The default of both programs.
+const DEFAULT_PORT: u16 = 8000;
+
 impl Wait<'_> {
-    /// What tells the service's sockets from others.
+    /// How the service's sockets are told apart from others.
     pub(super) fn owner(&self, presence: Presence) -> Owner {
         let held = Held::by(self.alive());
         let mut users: BTreeSet<u32> =
             held.denied.iter().filter_map(|pid| process::user(self.machine, *pid)).collect();
         if presence == Presence::Hidden {
-            // /proc hides from nobody the processes of a user but those that are not dumpable.
+            // Of a user's own processes, /proc hides only those that are not dumpable.
             users.insert(rustix::process::geteuid().as_raw());
         }
-        // Whatever listens as root need not be of this service.
+        // A socket of root may belong to any service.
         users.remove(&0);
         let mut denied = held.denied.clone();
         denied.extend((presence == Presence::Hidden).then_some(self.service.main()));
@@ -34,8 +39,8 @@ impl Wait<'_> {
         self.family.iter().filter(|(_, stat)| !stat.has_ended()).map(|(pid, _)| *pid)
     }
 
-    /// Finds what the service listens on: by its descriptors, and where these show nothing and some are not readable, by
-    /// its user.
+    /// Finds the sockets that the service listens on: by its descriptors, or by its user if these show no socket and some
+    /// of them are not readable.
     pub(super) fn find(&mut self, owner: &mut Owner) -> Result<(), NotReady> {
         let views = self.views(owner)?;
         self.keep(&views, owner);
@@ -46,7 +51,7 @@ impl Wait<'_> {
             let all_denied = self.alive().all(|pid| owner.denied.contains(&pid));
             if owner.users.is_empty() && all_denied {
                 return Err(NotReady::Unknown(format!(
-                    "the descriptors of process {denied} are not readable: run ready as its user with its capabilities, \
+                    "the descriptors of process {denied} are not readable: run ready as its user, with its capabilities, \
                      or as root"
                 )));
             }
@@ -58,13 +63,13 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// What listens in each network namespace that the service has processes in.
+    /// The listening sockets in each network namespace in which the service has processes.
     fn views(&self, owner: &Owner) -> Result<Vec<(Vantage, Vec<Listener>)>, NotReady> {
         let own_namespace = sockets::network_namespace("self");
         let mut pids: Vec<u32> = self.alive().filter(|pid| !owner.denied.contains(pid)).collect();
         if pids.is_empty() {
-            // A process that does not show its descriptors shows its tables, unless it is hidden altogether. Then it has
-            // the namespace of its ExecStartPost=.
+            // A process whose descriptors are not readable still shows its socket tables, unless it is hidden altogether.
+            // In that case its namespace is assumed to be that of ExecStartPost=.
             pids.push(self.alive().next().unwrap_or_else(std::process::id));
         }
         let mut seen = BTreeSet::new();
@@ -79,7 +84,7 @@ impl Wait<'_> {
                 Ok(listeners) => views.push((Vantage { holder: pid, foreign }, listeners)),
                 // It has ended.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // ESRCH: likewise, between open(2) and read(2).
+                // ESRCH: it ended between open(2) and read(2).
                 Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
                 Err(error) => return Err(NotReady::Unknown(format!("/proc/{pid}/net: {error}"))),
             }
@@ -87,7 +92,7 @@ impl Wait<'_> {
         Ok(views)
     }
 
-    /// Keeps the service's own sockets among these, and what is known of them.
+    /// Updates the service's own sockets, and keeps the state of those that are still there.
     fn keep(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
         let mut found = BTreeSet::new();
         for (vantage, listeners) in views {
@@ -105,7 +110,7 @@ impl Wait<'_> {
         self.own.retain(|key, _| found.contains(key));
     }
 
-    /// Notes who has the port that the service seems to be meant for. It serves a message only.
+    /// Records which other process has the port that the service is probably meant to use, for a message.
     fn note_stranger(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
         let port = intended_port(&process::arguments(self.machine, self.service.main()));
         let has_port =
@@ -115,7 +120,7 @@ impl Wait<'_> {
             .flat_map(|(_, listeners)| listeners)
             .filter(has_port)
             .find(|listener| !owner.has(listener));
-        // To look at every process takes long on a large machine.
+        // Looking at every process takes long on a large machine.
         let known = self.taken.as_ref().map(|(inode, _)| *inode);
         if stranger.map(|stranger| stranger.inode) != known {
             self.taken = stranger.map(|stranger| {
@@ -128,13 +133,13 @@ impl Wait<'_> {
         }
     }
 
-    /// Names a process that holds a socket.
+    /// A description of the process that holds a socket.
     pub(super) fn who_holds(&self, inode: u64, user: Option<u32>) -> String {
         let holds = |pid: &u32| sockets::held(*pid).is_ok_and(|held| held.contains(&inode));
         match (process::all_pids(self.machine).into_iter().find(holds), user) {
             (Some(pid), _) => self.with_name(pid),
-            (None, Some(user)) => format!("a process of user {user} that is not visible from here"),
-            (None, None) => "a process that is not visible from here".to_owned(),
+            (None, Some(user)) => format!("a process of user {user} that is not visible"),
+            (None, None) => "a process that is not visible".to_owned(),
         }
     }
 
@@ -146,19 +151,11 @@ impl Wait<'_> {
     }
 }
 
-/// The port that a command line of PyPNM or uvicorn names, for a message. argparse takes a prefix of an option's name.
-fn intended_port(words: &[String]) -> u16 {
-    let mut port = 8000;
-    for (at, word) in words.iter().enumerate() {
-        let (option, value) = match word.split_once('=') {
-            Some((option, value)) => (option, Some(value)),
-            None => (word.as_str(), words.get(at + 1).map(String::as_str)),
-        };
-        if option.len() > 3 && "--port".starts_with(option) {
-            port = value.and_then(|value| value.parse().ok()).unwrap_or(port);
-        }
-    }
-    port
+/// The port on the command line of PyPNM or uvicorn, or their default. Used only in a message.
+fn intended_port(arguments: &[String]) -> u16 {
+    let mut reader = CommandReader::for_flags(&[PORT_FLAG]);
+    let values = arguments.iter().filter_map(|word| reader.word(word));
+    values.filter_map(|(_, value)| value.parse().ok()).last().unwrap_or(DEFAULT_PORT)
 }
 
 #[cfg(test)]
@@ -174,5 +171,8 @@ mod tests {
         assert_eq!(port("pypnm serve --port 1 --port 2"), 2);
         assert_eq!(port("pypnm serve --port"), 8000);
         assert_eq!(port("pypnm serve --port 99999 -- 5"), 8000);
+        assert_eq!(port("pypnm serve -- --port 5"), 8000);
+        assert_eq!(port("/v/bin/python3 -m uvicorn a:b --port 9000"), 9000);
+        assert_eq!(port("/v/bin/python3 serve.py --port 9000"), 9000);
     }
 }

@@ -168,7 +168,7 @@ impl<'a> Wait<'a> {
         if self.workers.keep_failing() {
             let failed = self.workers.failed.len();
             return Err(NotReady::No(format!(
-                "{failed} workers have died at their start, and none has answered"
+                "{failed} workers have died at startup, and none has answered"
             )));
         }
         let reports = std::mem::take(&mut self.received);
@@ -263,7 +263,7 @@ impl<'a> Wait<'a> {
                     (Ok(()), Some(socket)) => Some(self.who_holds(socket.inode, Some(socket.user))),
                     // It has closed the connection; with one listener only there is no doubt.
                     (Ok(()), None) => rivals.first().map(|rival| self.who_holds(rival.inode, rival.user)),
-                    (Err(error), _) => Some(format!("somebody unknown ({error})")),
+                    (Err(error), _) => Some(format!("an unknown process ({error})")),
                 }
             }
             // A socket that systemd or a launcher has listened on and handed down is theirs by this measure.
@@ -282,9 +282,9 @@ impl fmt::Display for Wait<'_> {
         let mut silent = self.own.iter().filter(|(_, socket)| socket.answer.is_none());
         match silent.next() {
             Some(((_, address), Socket { why, .. })) => {
-                write!(f, "{address}: {}", why.as_deref().unwrap_or("nobody answers"))?;
+                write!(f, "{address}: {}", why.as_deref().unwrap_or("no answer"))?;
             }
-            None => write!(f, "process {} listens on no socket", self.service.main())?,
+            None => write!(f, "process {} does not listen on any socket", self.service.main())?,
         }
         if let Some((_, taken)) = &self.taken {
             write!(f, "; {taken}")?;
@@ -292,7 +292,7 @@ impl fmt::Display for Wait<'_> {
         if let Some(denied) = self.denied {
             write!(
                 f,
-                "; the descriptors of process {denied} are not readable, so the sockets of its user were asked"
+                "; the descriptors of process {denied} are not readable, so the sockets of its user were queried"
             )?;
         }
         Ok(())
@@ -303,7 +303,7 @@ impl fmt::Display for Wait<'_> {
 fn in_words(error: &io::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => None,
-        ErrorKind::UnexpectedEof => Some("it closes connections without an answer".to_owned()),
+        ErrorKind::UnexpectedEof => Some("it closes connections without answering".to_owned()),
         _ => Some(error.to_string()),
     }
 }

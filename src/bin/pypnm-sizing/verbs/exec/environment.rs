@@ -1,10 +1,8 @@
-//! What `exec` makes of an environment: a pure decision, variables and a profile file in, changes out.
+//! How `exec` changes the environment, given its variables and the operator's profile file. Pure.
 //!
-//! A variable that is set and not empty stays. The precedence is uvicorn's own (uvicorn/main.py and config.py of 0.34.2:
-//! `UVICORN_WORKERS` before `WEB_CONCURRENCY`), and PyPNM's (`load_seeded_profile()`: the file before the environment).
-//! A value that would end the program with a traceback is replaced by the sized one.
-//!
-//! Reads and writes nothing.
+//! Variables that are set and not empty keep their values. The precedence is that of uvicorn (main.py and config.py of 0.34.2:
+//! `UVICORN_WORKERS` before `WEB_CONCURRENCY`) and of PyPNM (`load_seeded_profile()`: the file before the environment). A value
+//! that would make the program exit with a traceback is replaced by the sized one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +15,7 @@ use pypnm_sizing::pypnm::{
     read_profile_file,
 };
 
-/// Every variable that decides.
+/// All variables that determine the numbers.
 pub(crate) const VARIABLES: [&str; 7] = [
     CPU_COUNT,
     TOTAL_MEMORY_GIB,
@@ -42,32 +40,31 @@ pub(crate) struct OperatorFile<'a> {
     pub(crate) text: &'a str,
 }
 
-/// A number and who set it.
+/// A number and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Number {
     /// Workers, or requests; 0 requests: never recycled.
     pub(crate) value: i64,
-    /// The variable or file that gave it; `None`: sized.
+    /// The variable or file that sets it. `None`: it is sized.
     pub(crate) set_by: Option<String>,
 }
 
-/// What comes of it.
+/// The resulting changes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// Variables to set, or to remove (`None`); those that are not named stay as they are.
+    /// Variables to set, or to remove (`None`). Others are unchanged.
     pub(crate) changes: BTreeMap<&'static str, Option<String>>,
     /// PyPNM's four lines, to be written; `None`: the operator's file has them.
     pub(crate) profile: Option<String>,
-    /// What `pypnm serve` takes: workers, recycle limit.
+    /// The numbers that `pypnm serve` uses: workers, recycle limit.
     pub(crate) serve: [Number; 2],
-    /// What `uvicorn` takes.
+    /// The numbers that `uvicorn` uses.
     pub(crate) uvicorn: [Number; 2],
     /// Values that were replaced.
     pub(crate) problems: Vec<Problem>,
 }
 
-/// Decides for the variables `set` (those of [`VARIABLES`] that are in the environment) and for the operator's file, if
-/// there is one.
+/// The changes for the variables `set` (those of [`VARIABLES`] that are in the environment) and the operator's file, if any.
 pub(crate) fn decide(
     set: &BTreeMap<&'static str, String>,
     file: Option<&OperatorFile<'_>>,
@@ -110,7 +107,7 @@ pub(crate) fn decide(
     if !own.contains_key(UVICORN_WORKERS) && !own.contains_key(WEB_CONCURRENCY) {
         decision.changes.insert(UVICORN_WORKERS, Some(uvicorn_workers.value.to_string()));
     }
-    // uvicorn takes 0 for "end before the first request".
+    // With a limit of 0, uvicorn exits before the first request.
     if uvicorn_limit.value <= 0 {
         decision.remove(UVICORN_LIMIT_MAX_REQUESTS);
     } else if !own.contains_key(UVICORN_LIMIT_MAX_REQUESTS) {
@@ -142,7 +139,7 @@ pub(crate) fn decide(
     }
 }
 
-/// A decision in the making.
+/// The state of the decision.
 struct Deciding<'a> {
     set: &'a BTreeMap<&'static str, String>,
     changes: BTreeMap<&'static str, Option<String>>,
@@ -150,7 +147,7 @@ struct Deciding<'a> {
 }
 
 impl Deciding<'_> {
-    /// Takes a variable out of the environment, if it is there.
+    /// Removes a variable from the environment, if it is set.
     fn remove(&mut self, key: &'static str) {
         self.changes.remove(key);
         if self.set.contains_key(key) {
@@ -158,7 +155,7 @@ impl Deciding<'_> {
         }
     }
 
-    /// The value of a variable, the sized one where its own would crash; an empty one is removed, and is none.
+    /// The value of a variable, or the sized value if it would crash the program. An empty variable is removed.
     fn checked(&mut self, key: &'static str, sized: &str) -> Option<String> {
         let value = self.set.get(key)?;
         if value.is_empty() {
@@ -206,7 +203,7 @@ impl Deciding<'_> {
     }
 }
 
-/// Whether a value can be handed on as it is, and what is expected: uvicorn's are whatever Python's `int()` takes.
+/// Whether a value is valid, and what is expected. uvicorn accepts whatever Python's `int()` does.
 fn is_accepted(key: &str, value: &str) -> (bool, &'static str) {
     match key {
         UVICORN_WORKERS | WEB_CONCURRENCY => (integer(value.trim()).is_some(), "a whole number"),

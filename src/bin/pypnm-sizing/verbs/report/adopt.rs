@@ -1,4 +1,4 @@
-//! `report --adopt`: writes the advice where sizing.conf is read, with its evidence, and says what comes of it.
+//! `report --adopt`: writes the advice, with its evidence, as a drop-in of sizing.conf, and shows its effect.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,10 +14,10 @@ use super::{Gathered, advice_file, with_time};
 use crate::output::{Outcome, remark};
 use crate::page::{Ink, Page};
 
-/// Where `--adopt` writes, below the root: after a site's own files, before what an operator numbers higher.
+/// The file that `--adopt` writes, below the root. Operators can override it with a higher number.
 const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
 
-/// Writes the advice where it counts, and says what comes of it.
+/// Writes the advice, and shows its effect.
 pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
     gathered.problems.iter().for_each(|problem| remark(problem));
@@ -65,16 +65,16 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     page.print()
 }
 
-/// What was adopted before. What somebody else may have written does not get into a file of root's.
+/// The advice adopted earlier. A file that another user may have written is not copied into a file of root.
 fn adopted(root: &Root, path: &str) -> anyhow::Result<String> {
     match root.with_trusted_bytes(path, |text| String::from_utf8_lossy(text).into_owned()) {
         Ok(text) => Ok(text),
         Err(ReadError::Missing) => Ok(String::new()),
-        Err(error) => bail!("{path}: {error}; nothing is written"),
+        Err(error) => bail!("{path}: {error}; nothing was written"),
     }
 }
 
-/// The settings of a file that the advice does not replace, to be kept in it.
+/// The settings in the file that the advice does not replace, which are kept.
 fn kept(text: &str, findings: &[Finding], section: &str) -> String {
     let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
     let replaced: Vec<String> =

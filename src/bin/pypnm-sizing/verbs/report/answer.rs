@@ -1,4 +1,4 @@
-//! The report as one JSON object: the structs are the schema, docs/json.md its description.
+//! The report as a JSON object. The structs are the schema, which docs/json.md describes.
 
 use pypnm_sizing::watch::days::Hour;
 use pypnm_sizing::watch::line::{SCHEMA, rounded};

@@ -1,26 +1,28 @@
-//! `setup`: makes a PyPNM that is not in a packaged place a sized, hardened service, by a drop-in for the packaged unit.
+//! `setup`: turns a PyPNM in any directory into a sized, hardened service, with a drop-in for the packaged unit.
 //!
-//! Owns the decisions: which PyPNM, which account. [`obstacles`] has what would keep it from working, and is asked before
-//! anything is written; [`place`] has the text. Nothing is started.
+//! Determines which PyPNM and which user. [`obstacles`] checks whether the result would work, before anything is written;
+//! [`place`] has the text, and [`file`] writes it. Nothing is started.
 
+mod file;
 mod obstacles;
 mod place;
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use pypnm_sizing::names::DROP_IN as GENERATED;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
-use pypnm_sizing::write::Directory;
+use rustix::io::Errno;
 
-use self::obstacles::{address, mount, other_unit, permitted, plain};
-use self::place::{Home, MARK, Place};
+use self::file::{foreign_file, lost_settings, remove, written};
+use self::obstacles::{address, mount, other_unit, overridden, permitted, plain};
+use self::place::{Home, Place};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
+use crate::page::Page;
 use crate::service::account::Account;
-use crate::service::pypnm::{self, Found, Installation, Program, real_path};
-use crate::service::systemctl;
+use crate::service::pypnm::{self, Found, Installation, LAUNCHER, Program, real_path};
 
 /// The drop-in, in the directory `UNIT.d` of [`OPERATORS`].
 const DROP_IN: &str = "50-place.conf";
@@ -28,6 +30,8 @@ const DROP_IN: &str = "50-place.conf";
 const OPERATORS: &str = "/etc/systemd/system";
 /// What `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+/// Where the unit of another generator takes precedence over a package's (systemd.unit(5), "UNIT FILE LOAD PATH").
+const GENERATORS: [&str; 2] = ["/run/systemd/generator.early", "/run/systemd/generator"];
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
@@ -48,10 +52,10 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         && on_packaged_path(&installation);
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         old_version(&installation, program);
-        return answer(&format!(
-            "{} already starts {}: there is nothing to set up.\n",
-            arguments.unit, installation.command
-        ));
+        let mut page = Page::new();
+        let text = format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
+        page.row("", 0, &text);
+        return page.print();
     }
     let checkout = checkout(root, arguments, &installation, program)?;
     let account = account(root, arguments, checkout.as_deref(), &installation)?;
@@ -64,6 +68,15 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         permitted(root, account, checkout.as_deref(), &installation, home.as_ref())?;
     }
     other_unit(root, &arguments.unit, &installation, program)?;
+    if let Some(source) = pypnm::started_otherwise(root, program, &unit, &installation) {
+        bail!(
+            "{}:{}: this ExecStart= does not start {}: remove it, or write 'ExecStart={LAUNCHER} {} …' there",
+            source.file,
+            source.line,
+            installation.command,
+            program.command
+        );
+    }
     let place = Place {
         unit: arguments.unit.clone(),
         command: installation.command.clone(),
@@ -73,82 +86,27 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         home,
         address: address(root, arguments, &unit, program)?,
     };
+    for line in overridden(root, &unit, &place)? {
+        remark(&line);
+    }
     old_version(&installation, program);
     let text = place.text();
-    if !arguments.write {
-        return answer(&text);
+    if arguments.write {
+        return written(root, &directory, &arguments.unit, &text);
     }
-    written(root, &directory, &arguments.unit, &text)
+    let path = format!("{directory}/{DROP_IN}");
+    let earlier = root.text(&path).unwrap_or_default();
+    let lost = lost_settings(&earlier, &text);
+    if !lost.is_empty() {
+        remark(&format!("{path} is there, with settings that --write would drop: {}", lost.join("; ")));
+    }
+    answer(&text)
 }
 
 /// Says what a version that reads no profile needs.
 fn old_version(installation: &Installation, program: Program) {
     if installation.takes_profile() == Some(false) {
         remark(&format!("{} {}", program.command, installation.text(program)));
-    }
-}
-
-/// Writes the drop-in and has systemd read it.
-fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
-    if !root.is_machine() {
-        bail!(
-            "setup writes for the running systemd only; without --write it prints what belongs into {directory}/{DROP_IN}"
-        );
-    }
-    let path = format!("{directory}/{DROP_IN}");
-    let is_same = root.text(&path).is_ok_and(|there| there == text);
-    if !is_same {
-        Directory::create(Path::new(directory))
-            .and_then(|directory| directory.replace(DROP_IN, text))
-            .with_context(|| format!("{unit} is unchanged; run setup --write as root"))?;
-    }
-    // A reload that failed before is made up for.
-    systemctl::reload()?;
-    let what = if is_same {
-        format!("{path} is as it should be.")
-    } else {
-        format!("Wrote {path}; systemd has reloaded.")
-    };
-    let state = systemctl::properties(unit, &["ActiveState"]).unwrap_or_default();
-    let state = state.get("ActiveState").map(String::as_str);
-    let active = matches!(state, Some("active" | "activating" | "reloading"));
-    let next =
-        if active { format!("systemctl restart {unit}") } else { format!("systemctl enable --now {unit}") };
-    answer(&format!("{what}\nNext: {next}\nThen: pypnm-sizing check --unit {unit}\n"))
-}
-
-/// `--remove`: takes away what `--write` wrote.
-fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
-    if !root.is_machine() {
-        bail!("setup --remove changes the running system only, not one below --root");
-    }
-    let path = format!("{directory}/{DROP_IN}");
-    foreign_file(root, directory)?;
-    let removed = match Directory::open(Path::new(directory)) {
-        Ok(directory) => directory.remove(DROP_IN)?,
-        Err(error) if error.error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(error.into()),
-    };
-    if !removed {
-        return answer(&format!("There is no {path}: nothing to remove.\n"));
-    }
-    // Whatever else is in it is the operator's.
-    let _ = std::fs::remove_dir(directory);
-    systemctl::reload()?;
-    answer(&format!(
-        "Removed {path}; systemd has reloaded.\nA running {unit} continues until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
-    ))
-}
-
-/// A file of the drop-in's name that somebody else wrote is an error.
-fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
-    let path = format!("{directory}/{DROP_IN}");
-    match root.text(&path) {
-        Ok(text) if text.starts_with(MARK) => Ok(()),
-        Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
-        Ok(_) | Err(_) => {
-            bail!("{path} was not written by 'pypnm-sizing setup' and is left alone: move or rename it")
-        }
     }
 }
 
@@ -160,19 +118,48 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     let Some(unit) = unit else {
         bail!("--unit={name}: expected the name of a service, such as pypnm.service");
     };
-    let of_package =
-        |file: &str| file.starts_with("/usr/lib/systemd/system/") || file.starts_with("/lib/systemd/system/");
+    let is_packaged = pypnm::is_packaged(&unit);
+    for directory in GENERATORS {
+        let file = format!("{directory}/{name}");
+        if (is_packaged || unit.fragment.is_none()) && root.file_type(&file).is_some() {
+            bail!(
+                "{name} is made by another generator ({file}), which takes precedence over the package's unit. It is sized \
+                 where Units= in sizing.conf(5) names it; to use the packaged unit, remove what it is made from"
+            );
+        }
+    }
     match (unit.state, unit.fragment.as_deref()) {
-        (State::Masked, _) => bail!("{name} is masked: 'systemctl unmask {name}' first"),
-        (State::Loaded, Some(file)) if of_package(file) => Ok(unit),
+        (State::Masked, Some(file)) if root.link(file).is_none() => {
+            bail!("{name} is masked by {file}, which is empty: remove that file first")
+        }
+        (State::Masked, Some(file)) if file.starts_with("/run/") => {
+            bail!("{name} is masked: 'systemctl unmask --runtime {name}' first")
+        }
+        (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
+        (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
+        (State::Loaded, Some(_)) if is_packaged => bail!(
+            "{name} is no service of PyPNM: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
+        ),
         (State::Loaded | State::Bad, Some(file)) => bail!(
-            "{file} is a unit of your own, which setup leaves alone. It is sized where Units= in sizing.conf(5) names it; \
+            "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \
              to use the packaged unit, move that file away"
         ),
-        _ => bail!(
-            "there is no {name} to set up: setup adds to a unit of the package, pypnm.service or pypnm-cmts.service"
-        ),
+        _ => {}
     }
+    let file = format!("{OPERATORS}/{name}");
+    if root.link(&file).is_some() {
+        bail!("{file} is a dangling link, which hides the packaged unit: remove it");
+    }
+    bail!(
+        "there is no {name} to set up: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
+    )
+}
+
+/// Whether the unit's own file starts one of the two programs, which its `PATH` leads to.
+fn starts_program(unit: &Unit) -> bool {
+    let mut own = unit.clone();
+    own.assignments.retain(|assignment| unit.fragment.as_deref() == Some(&*assignment.source.file));
+    [pypnm::PYPNM, pypnm::CMTS].iter().any(|program| pypnm::starts(&own, program.command))
 }
 
 /// The one installation in the directory that was named.
@@ -184,7 +171,16 @@ fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installati
     };
     match root.entries(directory) {
         Ok(_) => {}
+        Err(ReadError::Missing) if real_path(root, directory).is_some() => {
+            bail!("{shown} is not a directory: name the checkout, or the virtual environment")
+        }
+        Err(ReadError::Missing) if dir.starts_with("~") || shown.to_string().starts_with('~') => {
+            bail!("{shown}: there is no such directory; a shell replaces ~ only where it is not quoted")
+        }
         Err(ReadError::Missing) => bail!("{shown}: there is no such directory"),
+        Err(ReadError::Os(Errno::ACCESS)) => {
+            bail!("{shown} cannot be read by this user: run setup as the owner of the directory, or as root")
+        }
         Err(error) => bail!("{shown}: {error}"),
     }
     let directory = real_path(root, directory).unwrap_or_else(|| directory.to_owned());
@@ -197,11 +193,15 @@ fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installati
             "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish",
             program.command
         ),
-        ([], []) => bail!(
-            "there is no {} in {directory}: looked for bin/{} there and in each virtual environment right below it",
-            program.command,
-            program.command
-        ),
+        ([], []) => {
+            let nearest = pypnm::nearest(root, &directory, program);
+            let hint = nearest.map_or_else(String::new, |path| format!("; did you mean {path}?"));
+            bail!(
+                "there is no {} in {directory}: looked for bin/{} there and in each virtual environment directly below it{hint}",
+                program.command,
+                program.command
+            )
+        }
         (several, _) => bail!("{}", choose(several, &directory)),
     }
 }
@@ -214,10 +214,10 @@ fn only(root: &Root, unit: &Unit, program: Program) -> anyhow::Result<Installati
         ([one], _) => Ok(one.clone()),
         ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
         ([], []) => bail!(
-            "{} {}. Looked on PATH, in VIRTUAL_ENV, /opt/pypnm, /usr/local, /usr, this directory, and for PyPNM, pipx and uv \
-             in /home, /root, /opt and /srv",
+            "there is no {} on this machine that this user can see; {}. Looked on PATH, in VIRTUAL_ENV, /opt/pypnm, \
+             /usr/local, /usr, this directory, and for PyPNM, pipx and uv in /home, /root, /opt and /srv",
             program.command,
-            program.none_found()
+            program.how_to_install()
         ),
         (several, _) => bail!("{}", choose(several, "this machine")),
     }
@@ -258,7 +258,7 @@ fn checkout(
         return Ok(None);
     };
     let Some(checkout) = real_path(root, &checkout) else {
-        bail!("{checkout}, the source of {}, is not there", installation.environment);
+        bail!("{checkout}, the source of {}, does not exist", installation.environment);
     };
     // The sources that it imports are those of its working directory: another checkout would be half started.
     let other = arguments.dir.as_deref().and_then(Path::to_str).and_then(|dir| real_path(root, dir));
@@ -281,7 +281,7 @@ fn account(
     if let Some(name) = &arguments.user {
         return match Account::of(root, name) {
             Some(account) if account.uid == 0 => {
-                bail!("--user={name}: PyPNM should not run as root; name an account without privileges")
+                bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
             }
             Some(account) => Ok(Some(account)),
             None => bail!("--user={name}: there is no such user"),
@@ -292,14 +292,14 @@ fn account(
     if owner == 0 {
         if checkout.is_some() {
             bail!(
-                "{place} belongs to root, which PyPNM should not run as: give it to an account (chown -R), or name one with --user"
+                "{place} belongs to root, and PyPNM should not run as root: change the owner (chown -R), or specify a user with --user"
             );
         }
         return Ok(None);
     }
     match Account::of(root, &owner.to_string()) {
         Some(account) => Ok(Some(account)),
-        None => bail!("{place} belongs to UID {owner}, which has no account: name one with --user"),
+        None => bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user"),
     }
 }
 

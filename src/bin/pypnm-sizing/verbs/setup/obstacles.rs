@@ -1,17 +1,20 @@
 //! What would keep the service from working: a path that a unit cannot name, a file system, an account's permissions,
 //! another unit, another program on the address. Each is an error that says what to do. Writes nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::process::{Command, Stdio};
 
 use anyhow::bail;
 use pypnm_sizing::names::DROP_IN as GENERATED;
 use pypnm_sizing::parse::environment;
+use pypnm_sizing::parse::syntax::{Item, items};
+use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::StatVfsMountFlags;
 
-use super::OPERATORS;
-use super::place::Home;
+use super::place::{Home, Place};
+use super::{DROP_IN, OPERATORS};
 use crate::cli::Setup;
 use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};
@@ -29,7 +32,9 @@ pub(super) fn plain(path: &str) -> anyhow::Result<()> {
     match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
         None => Ok(()),
         Some(c) => {
-            bail!("{path}: {c:?} in a path has a special meaning for systemd; move it to a path without it")
+            bail!(
+                "{path}: {c:?} in a path has a special meaning for systemd; move it to a path without that character"
+            )
         }
     }
 }
@@ -42,7 +47,7 @@ pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
     let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
     if flags.contains(StatVfsMountFlags::NOEXEC) {
         bail!(
-            "{path} is on a file system mounted noexec: nothing in it can be started; mount it exec, or move it"
+            "{path} is on a file system mounted noexec: programs in it cannot be started; mount it with exec, or move it"
         );
     }
     let mounts = root.text("/proc/self/mounts").unwrap_or_default();
@@ -57,7 +62,7 @@ pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
     let nearest = mounts.lines().filter_map(of_path).max_by_key(|(point, _)| point.len());
     if let Some((point, kind)) = nearest.filter(|(_, kind)| kind == "ecryptfs" || kind.starts_with("fuse.")) {
         bail!(
-            "{path} is on {point}, a file system ({kind}) of a user who is logged in, which is not there at boot; move PyPNM out of it"
+            "{path} is on {point}, a file system ({kind}) of a user who is logged in, which is not mounted at boot; move PyPNM elsewhere"
         );
     }
     Ok(())
@@ -71,8 +76,14 @@ pub(super) fn permitted(
     installation: &Installation,
     home: Option<&Home>,
 ) -> anyhow::Result<()> {
-    let mut wanted =
-        vec![(installation.environment.clone(), Use::Read), (installation.command.clone(), Use::Read)];
+    let mut wanted = vec![
+        (installation.environment.clone(), Use::Read),
+        (installation.command.clone(), Use::Read),
+        (installation.command.clone(), Use::Execute),
+    ];
+    wanted.extend(installation.packages().map(|packages| (packages.to_owned(), Use::Read)));
+    let python = pypnm::python_places(root, installation).into_iter();
+    wanted.extend(python.map(|directory| (directory, Use::Search)));
     wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
     if let Some(checkout) = checkout {
         wanted.push((checkout.to_owned(), Use::Read));
@@ -84,7 +95,7 @@ pub(super) fn permitted(
         wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
     match obstacle {
         None => Ok(()),
-        Some(obstacle) => bail!("{obstacle}: change that, or name another account with --user"),
+        Some(obstacle) => bail!("{obstacle}: change that, or specify another user with --user"),
     }
 }
 
@@ -111,7 +122,7 @@ pub(super) fn other_unit(
         };
         if let Some(source) = pypnm::started_by(root, program, &other, installation) {
             bail!(
-                "{name} starts this PyPNM already ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
+                "{name} already starts this PyPNM ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
                  /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
                 source.file,
                 source.line
@@ -141,7 +152,7 @@ pub(super) fn address(
     for (key, value) in given {
         let Some(value) = value else { continue };
         if let Some(set) = in_file(key).filter(|set| set.value != value) {
-            bail!("{file}:{}: {key}={} takes precedence over setup: change it there", set.line, set.value);
+            bail!("{file}:{}: {key}={} takes precedence over setup; change it there", set.line, set.value);
         }
         words.push((key.clone(), value));
     }
@@ -159,33 +170,146 @@ pub(super) fn address(
 
 /// Nobody but the unit itself listens on the address.
 fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::Result<()> {
-    let (Ok(address), Ok(port)) = (host.parse::<IpAddr>(), port.parse::<u16>()) else {
+    let Ok(port) = port.parse::<u16>() else {
         return Ok(());
     };
-    match listener::obstacle(root, address, port) {
-        None => Ok(()),
-        Some(Obstacle::NotOurs) => {
-            bail!("{host} is not an address of this machine: choose another with --host")
-        }
-        Some(Obstacle::Taken { pid: Some(pid) }) => {
-            if process::unit_of(root, pid).as_deref() == Some(unit) {
-                return Ok(());
+    let addresses = resolved(root, host, port)?;
+    let is_only = addresses.len() == 1;
+    for address in addresses {
+        match listener::obstacle(root, address) {
+            None => {}
+            // The launcher passes over an address that is missing where a name has several.
+            Some(Obstacle::NotOurs) if !is_only => {}
+            Some(Obstacle::NotOurs) => {
+                bail!("{host} is not an address of this machine: choose another with --host")
             }
-            // Between two starts systemd alone keeps the launcher's socket.
-            let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
-            if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
-                return Ok(());
+            Some(Obstacle::Impossible(error)) => {
+                bail!("nothing can listen on {host}: {error}; choose another address with --host")
             }
-            let command = process::arguments(root, pid).join(" ");
-            bail!(
-                "port {port} is taken by process {pid} ({}): stop it, or take another port with --port ({key})",
-                command.trim_end()
-            )
-        }
-        Some(Obstacle::Taken { pid: None }) => {
-            bail!(
-                "port {port} is taken by another process: stop it, or take another port with --port ({key})"
-            )
+            Some(Obstacle::Taken { pid }) => taken(root, unit, port, pid, key)?,
         }
     }
+    Ok(())
+}
+
+/// The addresses of a host, as the launcher would look them up; none where that cannot be known.
+fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    if let Some((address, interface)) = host.split_once('%') {
+        let Ok(address) = address.parse::<Ipv6Addr>() else {
+            return Ok(Vec::new());
+        };
+        let index = root.text(&format!("/sys/class/net/{interface}/ifindex")).unwrap_or_default();
+        let Ok(index) = index.trim().parse() else {
+            bail!("{host}: this machine has no network interface {interface}");
+        };
+        return Ok(vec![SocketAddrV6::new(address, port, 0, index).into()]);
+    }
+    // An empty one means every address; what begins with a dash would be an option.
+    if host.is_empty() || host.starts_with('-') {
+        return Ok(Vec::new());
+    }
+    // With the name service of this machine, which a static program does not have.
+    let mut getent = Command::new("getent");
+    getent.args(["ahosts", host]).stdin(Stdio::null()).stderr(Stdio::null());
+    let Ok(said) = getent.output() else {
+        return Ok(Vec::new());
+    };
+    let text = String::from_utf8_lossy(&said.stdout);
+    let mut addresses: Vec<IpAddr> =
+        text.lines().filter_map(|line| line.split_ascii_whitespace().next()?.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        bail!("{host} is no name that this machine can look up: choose another with --host");
+    }
+    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+}
+
+/// Somebody listens there: an error, unless it is the unit itself.
+fn taken(root: &Root, unit: &str, port: u16, pid: Option<u32>, key: &str) -> anyhow::Result<()> {
+    let Some(pid) = pid else {
+        bail!(
+            "port {port} is in use by another process: stop it, or choose another port with --port ({key})"
+        );
+    };
+    if process::unit_of(root, pid).as_deref() == Some(unit) {
+        return Ok(());
+    }
+    // Between two starts systemd alone keeps the launcher's socket.
+    let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
+    if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
+        return Ok(());
+    }
+    let command = process::arguments(root, pid).join(" ");
+    bail!(
+        "port {port} is in use by process {pid} ({}): stop it, or choose another port with --port ({key})",
+        command.trim_end()
+    )
+}
+
+/// What drop-ins that systemd reads after this one change of it: an error where the service would not start, else a line
+/// for the operator, who may mean it.
+pub(super) fn overridden(root: &Root, unit: &Unit, place: &Place) -> anyhow::Result<Vec<String>> {
+    let base_name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let mut lines = Vec::new();
+    for file in unit.drop_ins.iter().filter(|file| base_name(file).as_str() > DROP_IN) {
+        let bytes = root.bytes(file).unwrap_or_default();
+        let mut is_service = false;
+        for item in items(&bytes) {
+            match item {
+                Item::Section { name, .. } => is_service = name == "Service",
+                Item::Assignment { key, value, line } if is_service && !value.is_empty() => {
+                    lines.extend(overrides(place, &format!("{file}:{line}"), &key, &value)?);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// The same for one setting.
+fn overrides(place: &Place, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
+    let other = |set: Option<&String>| set.is_some_and(|set| set != value);
+    let account = place.account.as_ref();
+    let is_other = match key {
+        "User" if other(account.map(|(user, _)| user)) => {
+            bail!(
+                "{source}: User={value} takes precedence over setup: remove it there, or run setup --user {value}"
+            )
+        }
+        "Environment" => {
+            let words = Words::new(value, is_whitespace, true).map_while(Result::ok);
+            for word in words {
+                variable(place, source, &word)?;
+            }
+            false
+        }
+        "Group" => other(account.map(|(_, group)| group)),
+        "WorkingDirectory" => other(place.checkout.as_ref()),
+        "ProtectHome" => place.home.is_some() && value != "tmpfs",
+        "RootDirectory" | "RootImage" => true,
+        _ => false,
+    };
+    Ok(is_other.then(|| format!("{source}: {key}={value} takes precedence over what setup writes")))
+}
+
+/// The same for a variable of `Environment=`.
+fn variable(place: &Place, source: &str, word: &str) -> anyhow::Result<()> {
+    let Some((key, value)) = word.split_once('=') else {
+        return Ok(());
+    };
+    let directory = format!("{}/bin", place.environment);
+    if key == "PATH" && !value.split(':').any(|there| there == directory) {
+        bail!(
+            "{source}: PATH={value} takes precedence over setup: remove it there, or begin it with {directory}"
+        );
+    }
+    if let Some((_, wanted)) = place.address.iter().find(|(name, wanted)| name == key && wanted != value) {
+        bail!("{source}: {key}={value} takes precedence over setup; change it there to {wanted}");
+    }
+    Ok(())
 }

@@ -1,13 +1,13 @@
-//! The drop-in that fits the packaged unit to a PyPNM in another place. Pure: decides nothing, reads nothing.
+//! The text of the drop-in that adapts the packaged unit to a PyPNM in another directory. Pure.
 
 use std::fmt::Write as _;
 
-/// Begins the file that is ours.
+/// The beginning of the file, by which `setup` recognizes its own files.
 pub(super) const MARK: &str = "# Written by 'pypnm-sizing setup'";
-/// What the services look through after the environment (systemd.exec(5), `DEFAULT_PATH`).
+/// The rest of `PATH` after the environment's directory (systemd.exec(5), `DEFAULT_PATH`).
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// Where a PyPNM is and how it is to be run.
+/// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) unit: String,
@@ -19,13 +19,13 @@ pub(super) struct Place {
     pub(super) checkout: Option<String>,
     /// User and group; `None`: as packaged.
     pub(super) account: Option<(String, String)>,
-    /// `/home`, `/root` and `/run/user` are to hide everything but these.
+    /// The parts of `/home`, `/root` and `/run/user` that are not hidden.
     pub(super) home: Option<Home>,
     /// Variables for the address, and their values.
     pub(super) address: Vec<(String, String)>,
 }
 
-/// What of the home directories the service needs.
+/// The parts of home directories that the service needs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Home {
     pub(super) writable: Vec<String>,
@@ -45,24 +45,24 @@ impl Place {
             self.environment, self.unit
         ));
         line(&format!(
-            "# Running it again replaces this file: keep your own settings in another one ('systemctl edit {}').",
+            "# Running it again replaces this file, so keep your own settings in another one ('systemctl edit {}').",
             self.unit
         ));
         line("");
         line("[Unit]");
         line(
-            "# The program is not in one of the packaged places. If it is missing, starting is skipped and does not fail.",
+            "# The program is not in a directory known to the packaged unit. If it is missing, the start is skipped and does not fail.",
         );
         line("ConditionFileIsExecutable=");
         line(&format!("ConditionFileIsExecutable={}", self.command));
-        line("# Mount its file system first, if it has one of its own.");
+        line("# Mount its file system first, if it is on a separate one.");
         let mounts: Vec<&str> =
             self.checkout.iter().map(String::as_str).chain([self.environment.as_str()]).collect();
         line(&format!("RequiresMountsFor={}", mounts.join(" ")));
         line("");
         line("[Service]");
         if let Some((user, group)) = &self.account {
-            line("# The account that can read it, and write to its data.");
+            line("# The user that can read it, and write to its data.");
             line(&format!("User={user}"));
             line(&format!("Group={group}"));
         }
@@ -70,8 +70,12 @@ impl Place {
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
         if !self.address.is_empty() {
             line("# The address to listen on; EnvironmentFile= takes precedence.");
-            let words: Vec<String> =
-                self.address.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            // The interface of a link-local address follows a %, which begins a specifier.
+            let words: Vec<String> = self
+                .address
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.replace('%', "%%")))
+                .collect();
             line(&format!("Environment={}", words.join(" ")));
         }
         if let Some(checkout) = &self.checkout {
@@ -87,9 +91,11 @@ impl Place {
             line(&format!("Environment=HOME={checkout}/.data MPLCONFIGDIR={checkout}/.data/matplotlib"));
         }
         if let Some(home) = &self.home {
-            line("# Home directories stay hidden from the service, except for what it needs in them.");
+            line("# Home directories remain hidden from the service, except for what it needs in them.");
             line("ProtectHome=tmpfs");
-            line("# systemd 247 makes the directories above them with this mask: 0027 would close them.");
+            line(
+                "# systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.",
+            );
             line("UMask=0026");
             for path in &home.writable {
                 line(&format!("BindPaths={path}"));

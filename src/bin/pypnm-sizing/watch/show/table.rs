@@ -80,7 +80,7 @@ fn growth_cell(growth: &Slope) -> String {
 
 /// `1:02:11`, `2:11`, `3d 4h`.
 fn age(seconds: f64) -> String {
-    let seconds = pypnm_sizing::watch::whole(seconds);
+    let seconds = pypnm_sizing::watch::to_u64(seconds);
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match hours {
         0 => format!("{minutes}:{rest:02}"),

@@ -61,7 +61,7 @@ fn a_screen_of_any_size() {
             assert!(widest <= Some(columns), "{columns}×{rows}: {widest:?} columns");
             let has = |text: &str| shown.iter().any(|line| line.contains(text));
             if columns >= 60 && rows >= 12 {
-                assert!(has("MaxWorkers=6") && has("watching costs 0.42 %"), "{columns}×{rows}: {shown:#?}");
+                assert!(has("MaxWorkers=6") && has("watch uses 0.42 %"), "{columns}×{rows}: {shown:#?}");
                 assert!(columns < 72 || has("memory.max"), "{columns}×{rows}: {shown:#?}");
             }
         }

@@ -1,25 +1,30 @@
 //! Lines that a report leaves out, counted by reason, and the sentences about them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use pypnm_sizing::watch::line::LONGEST;
 
 /// Units that are told apart in the same recordings.
 pub(super) const UNITS: usize = 16;
+/// Schemas that are named.
+pub(super) const SCHEMAS: usize = 8;
 
 /// Lines that were left out, and why.
 #[derive(Default)]
 pub(in super::super) struct LeftOut {
     pub(in super::super) torn: u64,
     pub(in super::super) foreign: u64,
-    pub(in super::super) schema: BTreeMap<u64, u64>,
+    pub(in super::super) impossible: u64,
+    /// Of schemas that are not known here; the first few of those schemas.
+    pub(in super::super) schema: u64,
+    pub(in super::super) schemas: BTreeSet<u64>,
     pub(in super::super) long: u64,
     pub(in super::super) late: u64,
     pub(in super::super) twice: u64,
     pub(in super::super) timeless: u64,
     pub(in super::super) too_many_units: u64,
     pub(in super::super) jumps: u64,
-    pub(in super::super) other_units: BTreeMap<String, u64>,
+    pub(in super::super) other_units: BTreeSet<String>,
 }
 
 impl LeftOut {
@@ -36,32 +41,41 @@ impl LeftOut {
         };
         say(
             self.torn,
-            format!("{} {} torn or no JSON and {} left out", lines(self.torn), is(self.torn), was(self.torn)),
+            format!("{} {} torn or not JSON and {} ignored", lines(self.torn), is(self.torn), was(self.torn)),
         );
         say(
             self.foreign,
             format!(
-                "{} {} JSON of something else and {} left out",
+                "{} {} not a recorded sample and {} ignored",
                 lines(self.foreign),
                 is(self.foreign),
                 was(self.foreign)
             ),
         );
-        for (schema, count) in &self.schema {
-            say(
-                *count,
-                format!(
-                    "{} {} of schema {schema}, which this version does not know, and {} left out",
-                    lines(*count),
-                    is(*count),
-                    was(*count)
-                ),
-            );
-        }
+        say(
+            self.impossible,
+            format!(
+                "{} {} negative amounts or larger ones than any machine has and {} ignored",
+                lines(self.impossible),
+                if self.impossible == 1 { "has" } else { "have" },
+                was(self.impossible)
+            ),
+        );
+        let schemas: Vec<String> = self.schemas.iter().map(u64::to_string).collect();
+        say(
+            self.schema,
+            format!(
+                "{} {} of a schema that this version does not know ({}) and {} ignored",
+                lines(self.schema),
+                is(self.schema),
+                schemas.join(", "),
+                was(self.schema)
+            ),
+        );
         say(
             self.long,
             format!(
-                "{} {} longer than {LONGEST} bytes and {} left out",
+                "{} {} longer than {LONGEST} bytes and {} ignored",
                 lines(self.long),
                 is(self.long),
                 was(self.long)
@@ -70,7 +84,7 @@ impl LeftOut {
         say(
             self.timeless,
             format!(
-                "{} {} no time and {} left out",
+                "{} {} no time and {} ignored",
                 lines(self.timeless),
                 if self.timeless == 1 { "has" } else { "have" },
                 was(self.timeless)
@@ -78,12 +92,12 @@ impl LeftOut {
         );
         say(
             self.late,
-            format!("{} came too late to be put in order and {} left out", lines(self.late), was(self.late)),
+            format!("{} came too late to be sorted and {} ignored", lines(self.late), was(self.late)),
         );
         say(
             self.twice,
             format!(
-                "{} {} of a time that another line covers and {} counted once",
+                "{} {} of a time that another line covers, and {} counted once",
                 lines(self.twice),
                 is(self.twice),
                 was(self.twice)
@@ -92,22 +106,27 @@ impl LeftOut {
         say(
             self.jumps,
             format!(
-                "the calendar jumped {}; the watch's own clock counts",
+                "the system clock jumped {}; the monotonic clock was used",
                 if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
             ),
         );
         say(
             self.too_many_units,
             format!(
-                "{} {} of more than {UNITS} units and {} left out",
+                "{} {} of more than {UNITS} units and {} ignored",
                 lines(self.too_many_units),
                 is(self.too_many_units),
                 was(self.too_many_units)
             ),
         );
-        for unit in self.other_units.keys() {
+        let others: Vec<&str> = self.other_units.iter().map(String::as_str).collect();
+        if !others.is_empty() {
             let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
-            sentences.push(format!("{here}the recordings hold {unit} too: --unit=\"{unit}\""));
+            let example = others.first().copied().unwrap_or_default();
+            sentences.push(format!(
+                "{here}the recordings also contain {}: --unit=\"{example}\"",
+                others.join(", ")
+            ));
         }
         sentences
     }

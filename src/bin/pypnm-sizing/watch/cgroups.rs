@@ -1,6 +1,6 @@
-//! Where the live service is: its cgroups in every version, what they count, and what they and its affinity grant.
-//! What the machine and the unit files grant is the library's business; this is what holds for the process that runs,
-//! which may have been started by hand, pinned, or put into a container.
+//! The cgroups of a running process in every version: its limits, including its affinity, and its counters. The limits of
+//! the machine and of unit files are in the library; these are those of the process itself, which may have been started by
+//! hand, pinned to CPUs, or put into a container.
 
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::limits::cgroup::Hierarchy;
@@ -17,38 +17,38 @@ use crate::service::process;
 
 /// A limit of the live process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    /// What it is on.
+pub(super) struct LiveLimit {
+    /// The resource that it limits.
     pub(super) resource: Resource,
     /// Milli-CPUs or bytes.
     pub(super) amount: u64,
-    /// The file that says so.
+    /// The file that contains it.
     pub(super) source: String,
 }
 
-/// The places of one process.
+/// The cgroups of a process.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(super) struct ProcessCgroups {
     memory: Option<Directory>,
     cpu: Option<Directory>,
-    /// Version 2's, for pressure: it needs no controller there, so a hybrid machine has it as well.
+    /// The cgroup of version 2, for pressure. That needs no controller, so it is available in the hybrid layout as well.
     unified: Option<Directory>,
-    /// The CPUs that it may run on.
+    /// The CPUs that the process may run on.
     cpus: Option<CpuSet>,
-    /// What it is granted, in the order found.
-    pub(super) grants: Vec<Grant>,
+    /// Its limits, in the order in which they were found.
+    pub(super) grants: Vec<LiveLimit>,
 }
 
-/// One cgroup.
+/// A cgroup.
 #[derive(Debug)]
 struct Directory {
     path: String,
-    /// The outermost in sight. In version 1 its counters are the whole machine's.
+    /// Whether it is the outermost visible one. In version 1, its counters are those of the whole machine.
     outermost: bool,
 }
 
-impl Place {
-    /// Of a process that may be gone by now.
+impl ProcessCgroups {
+    /// Finds the cgroups of a process, which may have ended.
     pub(super) fn of(machine: &Root, pid: u32) -> Self {
         let membership = process::cgroup_file(machine, pid).unwrap_or_default();
         let mountinfo = machine.bytes("/proc/self/mountinfo").unwrap_or_default();
@@ -70,13 +70,13 @@ impl Place {
         if let Some(cpus) = &place.cpus {
             let amount = u64::from(cpus.count()) * 1000;
             let source = format!("/proc/{pid}/status: Cpus_allowed_list");
-            place.grants.push(Grant { resource: Resource::Cpu, amount, source });
+            place.grants.push(LiveLimit { resource: Resource::Cpu, amount, source });
         }
         place
     }
 
     /// The least that it is granted of a resource.
-    pub(super) fn least(&self, resource: Resource) -> Option<&Grant> {
+    pub(super) fn least(&self, resource: Resource) -> Option<&LiveLimit> {
         self.grants.iter().filter(|grant| grant.resource == resource).min_by_key(|grant| grant.amount)
     }
 
@@ -91,7 +91,7 @@ impl Place {
         for (file, read) in files {
             let path = format!("{level}/{file}");
             if let Some(LimitValue::At(amount)) = machine.text(&path).ok().and_then(|text| read(&text)) {
-                self.grants.push(Grant { resource: Resource::Memory, amount, source: path });
+                self.grants.push(LiveLimit { resource: Resource::Memory, amount, source: path });
             }
         }
     }
@@ -108,7 +108,11 @@ impl Place {
             None => (quota(), "cpu.cfs_quota_us"),
         };
         if let Some(amount) = amount {
-            self.grants.push(Grant { resource: Resource::Cpu, amount, source: format!("{level}/{file}") });
+            self.grants.push(LiveLimit {
+                resource: Resource::Cpu,
+                amount,
+                source: format!("{level}/{file}"),
+            });
         }
     }
 
@@ -183,7 +187,7 @@ fn idle(stat: &str, cpus: Option<&CpuSet>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CpuSet, Place, Resource, Root, Sample, idle, stalled, value_of};
+    use super::{CpuSet, ProcessCgroups, Resource, Root, Sample, idle, stalled, value_of};
 
     /// A machine of files: cgroups as process 7 sees them, which is also who looks.
     fn machine(membership: &str, mounts: &[&str], files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
@@ -208,7 +212,7 @@ mod tests {
         (dir, root)
     }
 
-    fn told(place: &Place) -> Vec<(Resource, u64, &str)> {
+    fn told(place: &ProcessCgroups) -> Vec<(Resource, u64, &str)> {
         place.grants.iter().map(|grant| (grant.resource, grant.amount, grant.source.as_str())).collect()
     }
 
@@ -235,7 +239,7 @@ mod tests {
                 ("/sys/fs/cgroup/system.slice/pypnm.service/memory.peak", "2000\n"),
             ],
         );
-        let place = Place::of(&root, 7);
+        let place = ProcessCgroups::of(&root, 7);
         assert_eq!(
             told(&place),
             [
@@ -272,7 +276,7 @@ mod tests {
         ];
         files.extend(more);
         let (_dir, root) = machine(membership, mounts, &files);
-        let place = Place::of(&root, 7);
+        let place = ProcessCgroups::of(&root, 7);
         assert_eq!(place.least(Resource::Memory).map(|grant| grant.amount), Some(2_000_000_000));
         assert_eq!(place.least(Resource::Cpu).map(|grant| grant.amount), Some(500));
         let mut sample = Sample::default();
@@ -304,14 +308,14 @@ mod tests {
         ];
         let (_dir, root) = machine("4:memory:/\n", &[MEMORY], &files);
         let mut sample = Sample::default();
-        Place::of(&root, 7).counters(&root, &mut sample);
+        ProcessCgroups::of(&root, 7).counters(&root, &mut sample);
         assert_eq!((sample.cgroup_memory, sample.oom_kills), (None, None));
     }
 
     #[test]
     fn a_process_that_is_gone_and_files_that_are_junk() {
         let (_dir, root) = machine("junk\n", &["junk"], &[]);
-        let place = Place::of(&root, 8);
+        let place = ProcessCgroups::of(&root, 8);
         assert!(place.grants.is_empty(), "{place:?}");
         let mut sample = Sample::default();
         place.counters(&root, &mut sample);

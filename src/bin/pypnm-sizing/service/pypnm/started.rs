@@ -1,0 +1,157 @@
+//! Which installation a unit starts: by the words of its `ExecStart=`, through a shell, env(1), a script that wraps the
+//! program, or `PATH`. Runs nothing.
+
+use pypnm_sizing::parse::words::{Words, is_whitespace};
+use pypnm_sizing::problem::Source;
+use pypnm_sizing::root::Root;
+use pypnm_sizing::units::{Unit, specifier};
+
+use super::search::{LAUNCHER, path_of_start};
+use super::{Found, Installation, Program, base_name, environments_of, metadata, prefix_of, real_path};
+
+/// Shells, whose `-c` is followed by a script.
+const SHELLS: [&str; 4] = ["sh", "bash", "dash", "ash"];
+/// Of a script that wraps the program, more is not read.
+const MOST_OF_SCRIPT: usize = 16 << 10;
+
+/// What the unit's commands lead to: a program of that name, a Python or a uvicorn beside one, an environment that is
+/// activated, a checkout's script; else what the `PATH` has by which the unit finds a bare name.
+pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
+    let mut path = None;
+    let mut bare = None;
+    for (word, source) in words_in_effect(root, unit) {
+        let how = || Found::Unit(source.clone());
+        if let Some(set) = word.strip_prefix("PATH=") {
+            path = Some(set.to_owned());
+        } else if word.starts_with('/') {
+            let found = of_word(root, program, &word);
+            places.extend(found.into_iter().map(|prefix| (prefix, how())));
+        } else if word == program.command {
+            bare = bare.or(Some(source));
+        }
+    }
+    let path = path.unwrap_or_else(|| path_of_start(program, unit));
+    if let Some(source) = bare
+        && let Some(prefix) = on_path(root, &path, program)
+    {
+        places.push((prefix, Found::Unit(source.clone())));
+    }
+}
+
+/// The environments that a path in a command leads to.
+fn of_word(root: &Root, program: Program, word: &str) -> Vec<String> {
+    let name = base_name(word);
+    if name == program.command {
+        let real = real_path(root, word).as_deref().and_then(prefix_of);
+        return real.or_else(|| prefix_of(word)).into_iter().collect();
+    }
+    if name.starts_with("python") || name == "uvicorn" || name == "activate" {
+        // Of a virtual environment, whose Python is a link: not resolved.
+        return prefix_of(word).into_iter().collect();
+    }
+    match word.rsplit_once("/scripts/") {
+        Some((checkout, _)) => environments_of(root, checkout).into_iter().map(|(place, _)| place).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The words of the unit's commands, and those of the scripts in them.
+fn words_in_effect<'u>(root: &Root, unit: &'u Unit) -> Vec<(String, &'u Source)> {
+    let mut all = Vec::new();
+    let mut is_after_shell = false;
+    for (word, source) in start_words(unit) {
+        if is_after_shell && word.contains(|c: char| c.is_ascii_whitespace()) {
+            all.extend(script_words(&word).map(|word| (word, source)));
+            continue;
+        }
+        is_after_shell |= SHELLS.contains(&base_name(&word));
+        if word.starts_with('/') && word != LAUNCHER {
+            let script = wrapper(root, &word).unwrap_or_default();
+            all.extend(script_words(&script).map(|word| (word, source)));
+        }
+        all.push((word, source));
+    }
+    all
+}
+
+/// The text of a shell script, without its comments; `None`: it is none, such as pip's script for PyPNM itself.
+fn wrapper(root: &Root, path: &str) -> Option<String> {
+    let text = root.text(path).ok().filter(|text| text.len() <= MOST_OF_SCRIPT && text.starts_with("#!"))?;
+    let shell = metadata::shell(&text)?;
+    if !SHELLS.contains(&base_name(shell)) {
+        return None;
+    }
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// What a shell would split a script into, roughly: enough to see a path in it.
+fn script_words(script: &str) -> impl Iterator<Item = String> {
+    let is_end = |c: char| c.is_ascii_whitespace() || ";&|()<>`".contains(c);
+    script.split(is_end).map(|word| word.replace(['"', '\''], "")).filter(|word| !word.is_empty())
+}
+
+/// The words of the unit's `ExecStart=` in effect, without systemd's prefixes, specifiers replaced.
+pub(super) fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
+    let mut all = Vec::new();
+    for assignment in unit.assignments_of("ExecStart") {
+        if assignment.value.is_empty() {
+            all.clear();
+        }
+        let words = Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok);
+        for (index, word) in words.enumerate() {
+            let word =
+                if index == 0 { word.trim_start_matches(['@', '-', '+', '!', '|', ':']) } else { &word };
+            let name = unit.name_at(assignment);
+            let expanded = name.and_then(|name| specifier::expand(word, &name).ok().map(Into::into));
+            all.push((expanded.unwrap_or_else(|| word.to_owned()), &assignment.source));
+        }
+    }
+    all
+}
+
+/// Whether one of the words that a unit starts is this.
+pub(crate) fn starts(unit: &Unit, word: &str) -> bool {
+    start_words(unit).iter().any(|(started, _)| started == word)
+}
+
+/// Which command of the unit starts the installation; `None`: none does.
+pub(crate) fn started_by(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    installation: &Installation,
+) -> Option<Source> {
+    let mut places = Vec::new();
+    of_unit(root, program, unit, &mut places);
+    places.into_iter().find_map(|(environment, found)| match found {
+        Found::Unit(source) if environment == installation.environment => Some(source),
+        _ => None,
+    })
+}
+
+/// Where an operator has put another command in the place of the packaged one, which starts what the unit's `PATH` leads
+/// to, and it does not start this installation.
+pub(crate) fn started_otherwise(
+    root: &Root,
+    program: Program,
+    unit: &Unit,
+    installation: &Installation,
+) -> Option<Source> {
+    let words = start_words(unit);
+    let is_of_fragment = |source: &Source| unit.fragment.as_deref() == Some(&*source.file);
+    let (_, source) = words.iter().find(|(_, source)| !is_of_fragment(source))?;
+    // By its bare name as an argument: of the launcher, or of env(1).
+    let is_on_path = words.iter().skip(1).any(|(word, _)| word == program.command);
+    let is_started = is_on_path || started_by(root, program, unit, installation).is_some();
+    (!is_started).then(|| (*source).clone())
+}
+
+/// The prefix of the first directory on `path` that has the program.
+pub(super) fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
+    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+    let command = directories
+        .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
+        .find(|command| real_path(root, command).is_some())?;
+    prefix_of(&real_path(root, &command)?)
+}

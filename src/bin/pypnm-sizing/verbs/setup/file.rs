@@ -1,0 +1,123 @@
+//! The drop-in as a file: written, replaced, removed, and put back where systemd does not take it. Decides nothing about
+//! what is in it.
+
+use std::path::Path;
+
+use anyhow::bail;
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::write::{Directory, WriteError};
+
+use super::DROP_IN;
+use super::place::MARK;
+use crate::output::{Outcome, answer};
+use crate::service::systemctl;
+
+/// Writes the drop-in and has systemd read it.
+pub(super) fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
+    if !root.is_machine() {
+        bail!(
+            "setup writes for the running systemd only; without --write it prints the contents of {directory}/{DROP_IN}"
+        );
+    }
+    let path = format!("{directory}/{DROP_IN}");
+    let earlier = root.text(&path).ok();
+    let is_same = earlier.as_deref() == Some(text);
+    if !is_same {
+        put(directory, text).map_err(|error| refused(error, unit, "setup --write"))?;
+    }
+    // A reload that failed before is made up for.
+    if let Err(error) = systemctl::reload() {
+        if !is_same {
+            undo(directory, earlier.as_deref())?;
+        }
+        bail!("{error}; {path} is as it was. Without --write, setup prints what belongs into it");
+    }
+    let lost = lost_settings(earlier.as_deref().unwrap_or_default(), text);
+    let what = if is_same {
+        format!("{path} is up to date.")
+    } else if lost.is_empty() {
+        format!("Wrote {path}; systemd has reloaded.")
+    } else {
+        format!(
+            "Replaced {path}; systemd has reloaded. These settings are no longer in it:\n  {}",
+            lost.join("\n  ")
+        )
+    };
+    let state = systemctl::properties(unit, &["ActiveState"]).unwrap_or_default();
+    let state = state.get("ActiveState").map(String::as_str);
+    let active = matches!(state, Some("active" | "activating" | "reloading"));
+    let next =
+        if active { format!("systemctl restart {unit}") } else { format!("systemctl enable --now {unit}") };
+    answer(&format!("{what}\nNext: {next}\nThen: pypnm-sizing check --unit {unit}\n"))
+}
+
+/// `--remove`: takes away what `--write` wrote.
+pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
+    if !root.is_machine() {
+        bail!("setup --remove changes the running system only, not one below --root");
+    }
+    let path = format!("{directory}/{DROP_IN}");
+    foreign_file(root, directory)?;
+    let Ok(earlier) = root.text(&path) else {
+        return answer(&format!("There is no {path}: nothing to remove.\n"));
+    };
+    Directory::open(Path::new(directory))
+        .and_then(|directory| directory.remove(DROP_IN))
+        .map_err(|error| refused(error, unit, "setup --remove"))?;
+    // Whatever else is in it is the operator's.
+    let _ = std::fs::remove_dir(directory);
+    if let Err(error) = systemctl::reload() {
+        undo(directory, Some(&earlier))?;
+        bail!("{error}; {path} is as it was");
+    }
+    answer(&format!(
+        "Removed {path}; systemd has reloaded.\nA running {unit} continues until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
+    ))
+}
+
+fn put(directory: &str, text: &str) -> Result<(), WriteError> {
+    Directory::create(Path::new(directory))?.replace(DROP_IN, text)
+}
+
+/// Puts back what was there, if anything was.
+fn undo(directory: &str, earlier: Option<&str>) -> Result<(), WriteError> {
+    if let Some(text) = earlier {
+        return put(directory, text);
+    }
+    Directory::open(Path::new(directory))?.remove(DROP_IN)?;
+    let _ = std::fs::remove_dir(directory);
+    Ok(())
+}
+
+/// Why nothing was changed.
+fn refused(error: WriteError, unit: &str, what: &str) -> anyhow::Error {
+    let as_root = if error.error.kind() == std::io::ErrorKind::PermissionDenied {
+        format!("; run {what} as root")
+    } else {
+        String::new()
+    };
+    anyhow::Error::new(error).context(format!("{unit} is unchanged{as_root}"))
+}
+
+/// A file of the drop-in's name that somebody else wrote is an error.
+pub(super) fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
+    let path = format!("{directory}/{DROP_IN}");
+    match root.text(&path) {
+        Ok(text) if text.starts_with(MARK) => Ok(()),
+        Err(ReadError::Missing) if root.file_type(&path).is_none() => Ok(()),
+        Ok(_) | Err(_) => {
+            bail!("{path} was not written by 'pypnm-sizing setup' and is left unchanged: move or rename it")
+        }
+    }
+}
+
+/// The settings of an earlier drop-in that a new one does not have.
+pub(super) fn lost_settings<'a>(earlier: &'a str, new: &str) -> Vec<&'a str> {
+    let is_setting = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';', '[']);
+    earlier
+        .lines()
+        .map(str::trim)
+        .filter(is_setting)
+        .filter(|line| !new.lines().any(|kept| kept == *line))
+        .collect()
+}
