@@ -531,13 +531,12 @@ mod tests {
         assert_eq!(after("Restart=no\nRestart=always\n"), "");
         assert_eq!(
             after("ExecStartPre=\n"),
-            "pypnm.service.d/50.conf:2: ExecStartPre: the profile is not handed over to PyPNM, which falls back to its own \
-             sizing"
+            "pypnm.service.d/50.conf:2: ExecStartPre: the profile is not passed to PyPNM, which falls back to its own sizing"
         );
         assert_eq!(after("ExecStartPre=/bin/true\n"), "");
         assert_eq!(
             texts("ExecStart=/usr/bin/sudo -u x pypnm serve\n"),
-            ["2: ExecStart: what /usr/bin/sudo starts is not known; it may run a single worker"]
+            ["2: ExecStart: what /usr/bin/sudo starts is unknown; it may run a single worker"]
         );
     }
 }

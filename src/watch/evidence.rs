@@ -15,7 +15,7 @@ use super::role::Role;
 use super::trend::median;
 use super::{MIB, number};
 pub use epoch::{Blocks, Epoch};
-pub use growth::{Growth, Single};
+pub use growth::{ALLOWED, BLOCKS_TO_TELL, Growth, Single};
 
 /// A block's length unless somebody says otherwise, in seconds: ten minutes.
 pub const BLOCK: f64 = 600.0;

@@ -2,12 +2,13 @@
 //!
 //! These structs are the schema. Sizes are in bytes, CPUs in milli-CPUs (1000 is one CPU), and percentages refer to one CPU or
 //! to the time since the previous sample. What could not be read is null; a limit of 0 is unknown. The parser is lenient: a
-//! missing field is unknown, an unknown field is ignored, and a count may be written as `4.0`.
+//! missing field is unknown, an unknown field is ignored, and a count may be written as `4.0`. A line with an
+//! amount that no machine has is no sample: one such peak would be advised for ever after.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::role::Role;
-use super::to_u64;
+use super::{number, to_u64};
 
 /// The version of the schema. It is incremented when the meaning of a field changes or a field is removed.
 pub const SCHEMA: u32 = 1;
@@ -15,6 +16,13 @@ pub const SCHEMA: u32 = 1;
 pub const LONGEST: usize = 1 << 20;
 /// The maximum number of processes that are read.
 const MOST_PROCESSES: usize = 4096;
+
+/// No amount is larger: processors address 52 bits of memory at the most (Intel SDM, volume 3A, 4.1.4, MAXPHYADDR).
+const MOST: u64 = 1 << 52;
+/// The end of the year 9999, in seconds since 1970.
+const LATEST: f64 = 253_402_300_799.0;
+/// What stands for an amount that can't be.
+const IMPOSSIBLE: u64 = u64::MAX;
 
 /// The type of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +51,7 @@ pub struct Line {
     /// The boot in which it was taken (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: Option<String>,
     /// The unit, or `process PID`.
+    #[serde(deserialize_with = "text_or_null")]
     pub service: String,
     /// The workers, the oldest first, then the others.
     pub processes: Vec<Process>,
@@ -53,14 +62,16 @@ pub struct Line {
     #[serde(deserialize_with = "amount")]
     pub memory: u64,
     /// What `memory` adds up: `pss`, or `rss` where shares can't be read.
+    #[serde(deserialize_with = "text_or_null")]
     pub memory_is: String,
     /// The highest `memory` so far.
     #[serde(deserialize_with = "amount")]
     pub memory_peak: u64,
     /// Bytes the service may use; 0: unknown.
-    #[serde(deserialize_with = "amount")]
+    #[serde(deserialize_with = "limit")]
     pub memory_limit: u64,
     /// What sets that limit.
+    #[serde(deserialize_with = "text_or_null")]
     pub memory_limit_source: String,
     /// Bytes that the host could still give to programs (MemAvailable of proc_meminfo(5)).
     #[serde(deserialize_with = "amount_or_null")]
@@ -156,6 +167,14 @@ pub struct PerHour {
 }
 
 impl Process {
+    fn is_possible(&self) -> bool {
+        let optional = [self.pss, self.uss, self.peak_rss, self.cpu_ms];
+        [self.pid, self.rss].iter().chain(optional.iter().flatten()).all(|amount| *amount <= MOST)
+            // It may have started in the second after which its age was computed.
+            && (-10.0..=LATEST).contains(&self.age_seconds)
+            && self.cpu_percent.is_none_or(|percent| (0.0..=1e9).contains(&percent))
+    }
+
     /// The bytes it adds to the service: its share where that is known, else its resident bytes.
     pub fn memory(&self) -> u64 {
         self.pss.unwrap_or(self.rss)
@@ -173,6 +192,37 @@ impl Line {
         self.processes.iter().filter(|process| process.role == Role::Worker)
     }
 
+    /// Whether all amounts are of a size that a machine can have.
+    fn is_possible(&self) -> bool {
+        let amounts = [
+            self.workers,
+            self.memory,
+            self.memory_peak,
+            self.memory_limit,
+            self.cpu_milli,
+            self.cpu_milli_limit,
+            self.oom_kills,
+            self.recycles,
+            self.restarts,
+        ];
+        let optional = [
+            self.memory_available,
+            self.cgroup_memory,
+            self.cgroup_memory_peak,
+            self.idle_milli,
+            self.accept_queue,
+            self.listen_drops,
+            self.automatic_restarts,
+            self.limit_max_requests,
+        ];
+        let times = [self.unix_seconds, self.seconds];
+        let parts = [self.pressure_memory_percent, self.pressure_cpu_percent, self.throttled_percent];
+        amounts.iter().chain(optional.iter().flatten()).all(|amount| *amount <= MOST)
+            && times.iter().flatten().all(|seconds| (0.0..=LATEST).contains(seconds))
+            && parts.iter().flatten().all(|percent| (0.0..=number(MOST)).contains(percent))
+            && self.processes.iter().all(Process::is_possible)
+    }
+
     /// Whether this is a sample in this schema, and if not why.
     pub fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         #[derive(Deserialize)]
@@ -185,7 +235,10 @@ impl Line {
         fn schema_1() -> f64 {
             1.0
         }
-        let head: Head = serde_json::from_slice(text).map_err(|_| Unreadable::NotJson)?;
+        let why_not = |error: serde_json::Error| {
+            if error.is_data() { Unreadable::NotASample } else { Unreadable::NotJson }
+        };
+        let head: Head = serde_json::from_slice(text).map_err(why_not)?;
         if to_u64(head.schema) != u64::from(SCHEMA) {
             return Err(Unreadable::Schema(to_u64(head.schema)));
         }
@@ -195,6 +248,9 @@ impl Line {
             _ => return Err(Unreadable::NotASample),
         }
         let mut line: Self = serde_json::from_slice(text).map_err(|_| Unreadable::NotASample)?;
+        if !line.is_possible() {
+            return Err(Unreadable::Impossible);
+        }
         line.processes.truncate(MOST_PROCESSES);
         line.service.truncate(line.service.floor_char_boundary(255));
         Ok(line)
@@ -208,19 +264,32 @@ pub enum Unreadable {
     NotJson,
     /// JSON of something else.
     NotASample,
+    /// An amount is negative, or larger than any machine's.
+    Impossible,
     /// A schema that is not known here.
     Schema(u64),
     /// The last line of a watch, which says nothing that its samples don't.
     Summary,
 }
 
-/// A count that may be written as a number with a fraction; negative numbers and null are 0.
+/// A count that may be written as a number with a fraction; null is 0.
 fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Ok(amount_or_null(from)?.unwrap_or(0))
 }
 
 fn amount_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    Ok(Option::<f64>::deserialize(from)?.map(to_u64))
+    let amount = Option::<f64>::deserialize(from)?;
+    Ok(amount.map(|amount| if (0.0..=number(MOST)).contains(&amount) { to_u64(amount) } else { IMPOSSIBLE }))
+}
+
+/// A limit that no machine reaches limits nothing, as memory.limit_in_bytes of cgroups of version 1 has it.
+fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let limit = Option::<f64>::deserialize(from)?.unwrap_or(0.0);
+    Ok(if limit < 0.0 { IMPOSSIBLE } else { Some(to_u64(limit)).filter(|limit| *limit <= MOST).unwrap_or(0) })
+}
+
+fn text_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.unwrap_or_default())
 }
 
 /// Rounded to `decimals`, so that JSON shows as many digits as were measured.
@@ -239,9 +308,10 @@ mod tests {
         let line = br#"{"schema":1,"type":"sample","unix_seconds":1764200000.5,"seconds":2.0,"service":"pypnm.service",
             "processes":[{"pid":7,"role":"worker","age_seconds":9.5,"rss":246415360.0,"pss":null,"uss":null,
             "peak_rss":1,"cpu_percent":12.5,"growth_per_hour":null},{"pid":1,"role":"something","rss":5}],
-            "workers":1,"memory":-4,"memory_is":"pss","limit_max_requests":2000,"new_field":{"a":[1]}}"#;
+            "workers":1,"memory":null,"memory_is":null,"memory_limit":9.2e18,"limit_max_requests":2000,"new_field":{"a":[1]}}"#;
         let line = Line::parse(line).unwrap_or_else(|error| panic!("{error:?}"));
         assert_eq!((line.seconds, line.memory, line.accept_queue), (Some(2.0), 0, None));
+        assert_eq!(line.memory_limit, 0, "no limit");
         assert_eq!((line.processes.len(), line.workers().count()), (2, 1));
         assert_eq!(line.processes.first().map(|p| (p.rss, p.cpu_ms)), Some((246_415_360, None)));
         assert_eq!(line.processes.last().map(|p| p.role), Some(Role::Other));
@@ -250,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_is_no_sample() {
-        let cases: [(&str, Unreadable); 7] = [
+        let cases: [(&str, Unreadable); 13] = [
             ("", Unreadable::NotJson),
             (r#"{"schema":1,"type":"sam"#, Unreadable::NotJson),
             ("[1]", Unreadable::NotASample),
@@ -258,6 +328,15 @@ mod tests {
             (r#"{"schema":1,"type":"summary"}"#, Unreadable::Summary),
             (r#"{"schema":1,"verb":"show"}"#, Unreadable::NotASample),
             (r#"{"schema":1,"type":"sample","workers":"four"}"#, Unreadable::NotASample),
+            (r#"{"schema":1,"type":"sample","memory":-4}"#, Unreadable::Impossible),
+            (r#"{"schema":1,"type":"sample","memory":1e23}"#, Unreadable::Impossible),
+            (r#"{"schema":1,"type":"sample","seconds":1e300}"#, Unreadable::Impossible),
+            (
+                r#"{"schema":1,"type":"sample","processes":[{"peak_rss":18446744073709551615}]}"#,
+                Unreadable::Impossible,
+            ),
+            (r#"{"schema":1,"type":"sample","processes":[{"cpu_percent":-1}]}"#, Unreadable::Impossible),
+            (r#"{"schema":1,"type":"sample","memory_limit":-1}"#, Unreadable::Impossible),
         ];
         for (text, why) in cases {
             assert_eq!(Line::parse(text.as_bytes()), Err(why), "{text}");

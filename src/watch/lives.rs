@@ -114,6 +114,12 @@ impl Life {
         self.envelope.push(Point { at, cpu: self.cpu, value: number(process.rss) });
     }
 
+    /// Seconds for which it has been watched.
+    pub fn watched(&self) -> f64 {
+        let points = self.envelope.points();
+        points.first().zip(points.last()).map_or(0.0, |(first, last)| last.at - first.at)
+    }
+
     /// Its history without the warm-up.
     pub fn settled(&self) -> &[Point] {
         let points = self.envelope.points();
@@ -157,7 +163,7 @@ impl Life {
             growth: rate(first, last)?,
             early: rate(first, middle)?,
             late: rate(middle, last)?,
-            per_second: median_slope(&points)?,
+            per_second: median_slope(&points, |point| point.at)?,
             baseline: first.1,
         })
     }

@@ -33,17 +33,16 @@ struct World {
     shared: Noise,
     /// Heavy requests an hour and worker, what they add, for how long.
     spikes: (f64, f64, f64),
-    /// What comes and goes, and its period.
+    /// What comes and goes, and its period; a cache of each worker, and how fast it fills.
     saw: (f64, f64),
-    /// A cache of each worker, and how fast it fills.
     cache: (f64, f64),
     /// Requests an hour and worker after which so much stays.
     steps: (f64, f64),
-    /// MiB an hour; in the first worker only.
+    /// MiB an hour and MiB a request; in the first worker only.
     leak: f64,
     leak_of_first: f64,
-    /// MiB a request.
     leak_a_request: f64,
+    leak_a_request_of_first: f64,
     /// Requests after which a worker is recycled; 0: never.
     limit: u64,
     /// Requests a second in all, by the time.
@@ -80,6 +79,7 @@ impl World {
             leak: 0.0,
             leak_of_first: 0.0,
             leak_a_request: 0.0,
+            leak_a_request_of_first: 0.0,
             limit: 0,
             arrivals: |_| 0.0,
             service: 1.0,
@@ -279,8 +279,9 @@ impl Running {
                 worker.kept = world.steps.1;
             }
             let age = at - worker.born;
-            let hours = age / HOUR;
-            let leak = world.leak + if index == 0 { world.leak_of_first } else { 0.0 };
+            let first = if index == 0 { 1.0 } else { 0.0 };
+            let leak = world.leak + first * world.leak_of_first;
+            let a_request = world.leak_a_request + first * world.leak_a_request_of_first;
             let mib = world.base
                 + worker.noise
                 + shared
@@ -288,8 +289,8 @@ impl Running {
                 + if at < worker.spike_until { world.spikes.1 } else { 0.0 }
                 + world.saw.0 * ((at / world.saw.1 + worker.phase).fract())
                 + world.cache.0 * (1.0 - (-age / world.cache.1).exp())
-                + leak * hours
-                + world.leak_a_request * number(worker.requests);
+                + leak * age / HOUR
+                + a_request * number(worker.requests);
             let rss = to_u64((mib.max(20.0)) * number(MIB));
             worker.peak = worker.peak.max(rss);
             let cpu = worker.busy * world.cpu_part + 0.001 * elapsed;

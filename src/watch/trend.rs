@@ -5,9 +5,9 @@
 //! - The uncertainty comes from the residuals of all workers, added up per stretch of time: noise that all workers share
 //!   (a burst of requests, the host reclaiming memory) counts once, not once a worker (Driscoll and Kraay, "Consistent
 //!   covariance matrix estimation with spatially dependent panel data", 1998).
-//! - Memory resembles itself a moment ago. The variance is widened by (1+r)/(1−r), r being the correlation of
-//!   neighbouring residuals, corrected for its bias in short series (Marriott and Pope, 1954); the interval is Student's
-//!   with as many degrees of freedom as there are independent stretches.
+//! - Memory resembles itself a moment ago. The variance is widened by 1+2r/(1−p), r being the correlation of neighbouring
+//!   residuals and p the part of it that second neighbours keep, corrected for their bias in short series (Marriott and
+//!   Pope, 1954); the interval is Student's with as many degrees of freedom as there are independent stretches.
 
 use super::number;
 
@@ -36,40 +36,67 @@ pub struct Slope {
     pub lasting: bool,
 }
 
+const Z_90: f64 = 1.644_853_626_951_473;
 const Z_95: f64 = 1.959_963_984_540_054;
 const Z_999: f64 = 3.290_526_731_491_896;
 /// The minimum number of points of a history.
 pub const FEWEST_POINTS: usize = 12;
 /// How much more than least squares the median of medians varies, for normal noise.
 const OF_MEDIANS: f64 = 1.25;
+/// Neighbours are taken to be no more alike than this.
+const MOST_ALIKE: f64 = 0.97;
 /// Of the first half's growth, what the second half must show.
 const GOES_ON: f64 = 0.75;
 
 /// The slope that these histories have in common; `None` where none has enough points.
 pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
+    slope_along(histories, |point| point.at)
+}
+
+/// The same by the work that was done, CPU seconds, at the mean pace of the work: what grows by each request grows evenly
+/// along them by day and by night.
+pub fn slope_of_work(histories: &[&[Point]]) -> Option<Slope> {
+    let pace = |points: &&[Point]| {
+        let (first, last) = points.first().zip(points.last())?;
+        Some((last.cpu - first.cpu) / (last.at - first.at).max(f64::MIN_POSITIVE))
+    };
+    let pace = median(&mut histories.iter().filter_map(pace).collect::<Vec<f64>>())?;
+    let by_work = slope_along(histories, |point| point.cpu)?;
+    Some(Slope {
+        per_second: by_work.per_second * pace,
+        low: by_work.low * pace,
+        high: by_work.high * pace,
+        lasting: by_work.lasting,
+    })
+}
+
+/// What a slope is along: the time, or the work done.
+type Axis = fn(&Point) -> f64;
+
+fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
     let longest = histories.iter().map(|points| span(points)).fold(0.0, f64::max);
     let histories: Vec<&[Point]> = histories
         .iter()
         .copied()
         .filter(|points| points.len() >= FEWEST_POINTS && span(points) * 2.0 >= longest)
         .collect();
-    let mut slopes: Vec<f64> = histories.iter().filter_map(|points| median_slope(points)).collect();
-    let half = |late: bool| -> Option<f64> {
-        let halves = histories.iter().map(|points| points.split_at(points.len() / 2));
-        let mut slopes: Vec<f64> =
-            halves.filter_map(|(first, second)| median_slope(if late { second } else { first })).collect();
-        median(&mut slopes)
+    let common = |histories: &[&[Point]]| {
+        let slopes = histories.iter().filter_map(|points| median_slope(points, axis));
+        median(&mut slopes.collect::<Vec<f64>>())
     };
-    let (early, late) = (half(false)?, half(true)?);
-    let per_second = median(&mut slopes)?;
-    let (error, freedom) = standard_error(&histories)?;
+    let (first, second): (Vec<&[Point]>, Vec<&[Point]>) =
+        histories.iter().map(|points| points.split_at(points.len() / 2)).unzip();
+    // Each half's error is of its own points: what bends does not fit one line, and that is no noise.
+    let of_half = |half: &[&[Point]]| Some((common(half)?, standard_error(half, axis)?.0));
+    let (early, late) = (of_half(&first), of_half(&second));
+    let per_second = common(&histories)?;
+    let (error, freedom) = standard_error(&histories, axis)?;
     let width = quantile(Z_95, freedom) * error;
-    // A half has a third of the whole's precision (√8), and this is a difference of two.
-    let uncertain = 1.645 * error * (8.0 * (1.0 + GOES_ON * GOES_ON)).sqrt();
-    let lasting = per_second > quantile(Z_999, freedom) * error
-        && late >= GOES_ON * early - uncertain
-        && late >= per_second / 2.0
-        && early > 0.0;
+    let goes_on = early.zip(late).is_some_and(|((early, early_error), (late, late_error))| {
+        let uncertain = Z_90 * late_error.hypot(GOES_ON * early_error);
+        late >= GOES_ON * early - uncertain && late >= per_second / 2.0 && early > 0.0
+    });
+    let lasting = per_second > quantile(Z_999, freedom) * error && goes_on;
     Some(Slope { per_second, low: per_second - width, high: per_second + width, lasting })
 }
 
@@ -78,12 +105,13 @@ fn span(points: &[Point]) -> f64 {
 }
 
 /// The median of the slopes of all pairs.
-pub fn median_slope(points: &[Point]) -> Option<f64> {
+pub fn median_slope(points: &[Point], axis: impl Fn(&Point) -> f64) -> Option<f64> {
     let mut slopes = Vec::with_capacity(points.len() * points.len() / 2);
     for (index, a) in points.iter().enumerate() {
         for b in points.iter().skip(index + 1) {
-            if b.at > a.at {
-                slopes.push((b.value - a.value) / (b.at - a.at));
+            let step = axis(b) - axis(a);
+            if step > 0.0 {
+                slopes.push((b.value - a.value) / step);
             }
         }
     }
@@ -91,7 +119,7 @@ pub fn median_slope(points: &[Point]) -> Option<f64> {
 }
 
 /// The standard error of the common slope, and the degrees of freedom it rests on.
-fn standard_error(histories: &[&[Point]]) -> Option<(f64, f64)> {
+fn standard_error(histories: &[&[Point]], axis: Axis) -> Option<(f64, f64)> {
     let step = histories
         .iter()
         .map(|points| span(points) / number(points.len() as u64 - 1))
@@ -100,13 +128,13 @@ fn standard_error(histories: &[&[Point]]) -> Option<(f64, f64)> {
     let mut stretches: std::collections::BTreeMap<i64, (f64, f64, f64)> = std::collections::BTreeMap::new();
     let mut weight = 0.0;
     for points in histories {
-        let slope = median_slope(points)?;
+        let slope = median_slope(points, axis)?;
         let count = number(points.len() as u64);
-        let middle = points.iter().map(|point| point.at).sum::<f64>() / count;
-        let mut offsets: Vec<f64> = points.iter().map(|p| p.value - slope * (p.at - middle)).collect();
+        let middle = points.iter().map(axis).sum::<f64>() / count;
+        let mut offsets: Vec<f64> = points.iter().map(|p| p.value - slope * (axis(p) - middle)).collect();
         let offset = median(&mut offsets)?;
         for point in *points {
-            let distance = point.at - middle;
+            let distance = axis(point) - middle;
             let residual = point.value - slope * distance - offset;
             let stretch = stretches.entry(index(point.at / step)).or_default();
             stretch.0 += distance * residual;
@@ -121,8 +149,7 @@ fn standard_error(histories: &[&[Point]]) -> Option<(f64, f64)> {
     }
     let squares: f64 = stretches.values().map(|(score, _, _)| score * score).sum();
     let residuals: Vec<f64> = stretches.values().map(|(_, sum, of)| sum / of).collect();
-    let alike = neighbours(&residuals);
-    let widened = (1.0 + alike) / (1.0 - alike);
+    let widened = widening(&residuals);
     let variance = squares / (weight * weight) * count / (count - 2.0) * widened * OF_MEDIANS;
     Some((variance.sqrt(), (count / widened - 2.0).max(2.0)))
 }
@@ -132,17 +159,24 @@ fn index(number: f64) -> i64 {
     number.floor() as i64
 }
 
-/// How alike neighbours are: 0 (not at all) to 0.97.
-fn neighbours(values: &[f64]) -> f64 {
+/// How much more the mean of these varies than that of as many independent values. White noise upon slow noise hides how
+/// slow that is from neighbours alone; second neighbours show it (the correlations of an ARMA(1,1) process).
+fn widening(values: &[f64]) -> f64 {
     let count = number(values.len() as u64);
     let mean = values.iter().sum::<f64>() / count;
     let spread: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     if spread <= 0.0 {
-        return 0.0;
+        return 1.0;
     }
-    let common: f64 = values.iter().zip(values.iter().skip(1)).map(|(a, b)| (a - mean) * (b - mean)).sum();
-    let correlation = common / spread;
-    (correlation + (1.0 + 4.0 * correlation) / count).clamp(0.0, 0.97)
+    let correlation = |apart: usize| {
+        let pairs = values.iter().zip(values.iter().skip(apart));
+        let alike = pairs.map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>() / spread;
+        (alike + (1.0 + 4.0 * alike) / count).clamp(0.0, MOST_ALIKE)
+    };
+    let (first, second) = (correlation(1), correlation(2));
+    let by_chance = 2.0 / count.sqrt();
+    let kept = if first > by_chance { (second / first).clamp(first, MOST_ALIKE) } else { first };
+    1.0 + 2.0 * first / (1.0 - kept)
 }
 
 /// Student's quantile from the normal's (Hill, "Algorithm 396", 1970: the expansion by Fisher and Cornish).
@@ -217,7 +251,7 @@ mod tests {
         let points: Vec<Point> = [(1.0, 10.0), (2.0, 15.0), (3.0, 14.0), (4.0, 20.0)]
             .map(|(at, value)| Point { at, cpu: 0.0, value })
             .to_vec();
-        assert_eq!(median_slope(&points), Some(2.5f64.midpoint(10.0 / 3.0)));
+        assert_eq!(median_slope(&points, |point| point.at), Some(2.5f64.midpoint(10.0 / 3.0)));
         assert_eq!(median(&mut []), None);
     }
 

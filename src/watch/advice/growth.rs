@@ -2,14 +2,14 @@
 
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
-use crate::watch::evidence::{Evidence, Growth};
+use crate::watch::evidence::{ALLOWED, BLOCK, BLOCKS_TO_TELL, Evidence, Growth};
 use crate::watch::text::{duration, interval, mib, per_hour};
 use crate::watch::{number, to_u64};
 
-/// A worker may grow by a quarter of what it began with before it is recycled.
-const GROWTH_ALLOWED: f64 = 0.25;
 /// Of what a worker began with, what must have been added while watched: less is warming up that has not quite ended.
 const TO_MATTER: f64 = 0.02;
+/// A leak is told from a cache that fills sooner where a worker grew by this part of what it began with.
+const TOLD_SOONER: f64 = 0.5;
 /// Growth that takes longer than a week to matter is left to the next update of the machine.
 const SLOW: f64 = 7.0 * 86_400.0;
 /// The recycle limit below which a worker is hardly up before it goes again.
@@ -38,13 +38,32 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         }
         None => (growth.all, format!("a worker grows by {}", interval(&growth.all))),
     };
+    let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
+    let allowed = number(growth.baseline) * ALLOWED;
+    let room = mib(to_u64(allowed));
+    let by_a_life = |shown: String, a_life: f64| {
+        let fits = u32::try_from(to_u64((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
+        // The guide's number where that is enough.
+        let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
+        if lower >= limit {
+            return remark(format!("{shown}; a limit below {limit} would not help"));
+        }
+        let reason =
+            format!("{shown}; a limit of {lower} requests keeps it below {room}, a quarter of its size");
+        recycle_at(setup, lower, &reason)
+    };
+    let are_alike = growth.all.lasting && growth.a_life.is_some_and(|a_life| a_life.value > allowed);
+    if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
+        let shown = format!(
+            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and went on growing",
+            mib(to_u64(a_life))
+        );
+        return by_a_life(shown, a_life);
+    }
     let grown = slope.per_second * (growth.until - growth.from);
     if !slope.lasting || grown < number(growth.baseline) * TO_MATTER {
         return remark(format!("no lasting growth: {} per worker", interval(&growth.all)));
     }
-    let allowed = number(growth.baseline) * GROWTH_ALLOWED;
-    let room = mib(to_u64(allowed));
-    let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     if let (Some(a_life), 1..) = (growth.a_life, limit) {
         let age = evidence.recycle_age().unwrap_or(0.0);
         let shown = format!(
@@ -58,16 +77,16 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         if a_life.value <= allowed {
             return remark(format!("{shown}; recycling contains it"));
         }
-        let fits =
-            u32::try_from(to_u64((f64::from(limit) * allowed / a_life.value).floor())).unwrap_or(limit);
-        // The guide's number where that is enough.
-        let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
-        if lower >= limit {
-            return remark(format!("{shown}; a limit below {limit} would not help"));
-        }
-        let reason =
-            format!("{shown}; a limit of {lower} requests keeps it below {room}, a quarter of its size");
-        return recycle_at(setup, lower, &reason);
+        return by_a_life(shown, a_life.value);
+    }
+    // Who sets shorter blocks wants an answer sooner. A point of an envelope stands for the time after it.
+    let needed = evidence.block_length() * BLOCKS_TO_TELL;
+    let is_early = evidence.block_length() >= BLOCK && growth.seen < needed * 0.95;
+    if is_early && slope.per_second * growth.seen < number(growth.baseline) * TOLD_SOONER {
+        return remark(format!(
+            "{who} so far; a cache that fills looks the same for hours, so advice takes {} of the same worker",
+            duration(needed)
+        ));
     }
     let until = allowed / slope.per_second;
     let shown = format!("{who}, {room} (a quarter of its size) in {}", duration(until));

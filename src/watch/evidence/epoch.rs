@@ -1,11 +1,17 @@
 //! What was seen under the same conditions, added up from blocks. Pure, and of bounded size.
 
+use std::collections::VecDeque;
+
 use crate::watch::block::{Block, PRESSED, WAITING};
 use crate::watch::history::Tally;
+use crate::watch::number;
 
-/// Blocks within a day that prove something.
+/// Blocks within a day that prove pressure, and blocks with demand within a stretch that prove demand.
 pub(super) const PROOF: usize = 3;
 const DAY: f64 = 86_400.0;
+/// Demand is judged over stretches of so many blocks, two hours: requests that take a minute come in few enough numbers for
+/// single blocks to be busy by chance. A block may end a sample late.
+const STRETCH: f64 = 12.5;
 /// Blocks with demand that are remembered with their times.
 const MARKED: usize = 4096;
 
@@ -16,7 +22,7 @@ pub struct Blocks {
     pub count: u64,
     /// When each began and ended, the latest of them.
     pub times: Vec<(f64, f64)>,
-    /// Where three of them lay within a day: the beginning of the first block and the end of the last.
+    /// Where they prove something: the beginning of the first block and the end of the last.
     pub proven: Option<(f64, f64)>,
 }
 
@@ -27,12 +33,16 @@ impl Blocks {
             self.times.drain(..MARKED / 2);
         }
         self.times.push((block.from, block.until));
-        let first_of_three = self.times.len().checked_sub(PROOF).and_then(|first| self.times.get(first));
-        if let Some((from, _)) = first_of_three
-            && block.until - from <= DAY
-        {
-            self.proven = Some((self.proven.map_or(*from, |(from, _)| from), block.until));
-        }
+    }
+
+    /// The beginning of the third block from the end.
+    fn first_of_three(&self) -> Option<f64> {
+        let first = self.times.len().checked_sub(PROOF)?;
+        self.times.get(first).map(|(from, _)| *from)
+    }
+
+    fn prove(&mut self, from: f64, until: f64) {
+        self.proven = Some((self.proven.map_or(from, |(first, _)| first), until));
     }
 }
 
@@ -61,8 +71,11 @@ pub struct Epoch {
     pub memory_tight: f64,
     /// Of these: tasks waited for memory.
     pub memory_stalled: f64,
-    /// Blocks in which requests waited.
+    /// Blocks in which requests waited; proven by stretches of two hours that had three of them and as much waiting on
+    /// average.
     pub demand: Blocks,
+    /// The beginnings of the last two hours' blocks and the parts of their time in which requests waited.
+    stretch: VecDeque<(f64, f64)>,
     /// Of these, what CPUs were free.
     pub free_cpus: Tally,
     /// Of these, under pressure for memory.
@@ -132,11 +145,22 @@ impl Epoch {
         self.worker_memory = self.worker_memory.max(block.worker_memory().unwrap_or(0));
         let pressed = |seconds: f64| seconds >= PRESSED * block.seconds;
         let waiting = block.waiting();
+        self.stretch.push_back((block.from, waiting));
+        while self.stretch.front().is_some_and(|(from, _)| block.until - from > STRETCH * length) {
+            self.stretch.pop_front();
+        }
         if waiting >= WAITING {
             self.demand.add(block);
             self.free_cpus.add(block.free_cpus());
             self.demand_under_pressure +=
                 u64::from(pressed(block.memory_stalled) || pressed(block.memory_tight));
+        }
+        let of_stretch = self.stretch.iter().map(|(_, waiting)| waiting).sum::<f64>();
+        if let (Some(third), Some((first, _))) = (self.demand.first_of_three(), self.stretch.front())
+            && third >= *first
+            && of_stretch >= WAITING * number(self.stretch.len() as u64)
+        {
+            self.demand.prove(third, block.until);
         }
         if self.busiest.is_none_or(|(most, _, _)| waiting > most) {
             self.busiest = Some((waiting, block.from, block.until));
@@ -148,6 +172,9 @@ impl Epoch {
         ] {
             if pressed(seconds) {
                 blocks.add(block);
+                if let Some(from) = blocks.first_of_three().filter(|from| block.until - from <= DAY) {
+                    blocks.prove(from, block.until);
+                }
             }
         }
     }

@@ -4,10 +4,17 @@ use super::Evidence;
 use super::epoch::PROOF;
 use crate::watch::lives::{Ended, Life};
 use crate::watch::to_u64;
-use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope};
+use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work};
 
-/// Lasting growth takes so many blocks to be told from a warm-up: an hour.
+/// Growth is known after so many blocks, an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
+
+/// Blocks, three hours, by which a leak is told from a cache that fills.
+pub const BLOCKS_TO_TELL: f64 = 18.0;
+/// A worker may grow by a quarter of what it began with before it is recycled.
+pub const ALLOWED: f64 = 0.25;
+/// Of the first half's growth, what the second half of a life must show.
+const GOES_ON: f64 = 0.75;
 
 /// Growth of the workers since the service was started.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +25,13 @@ pub struct Growth {
     pub baseline: u64,
     /// In a whole life, from recycle to recycle, where such were seen.
     pub a_life: Option<Estimate>,
+    /// Lives that grew by more than [`ALLOWED`] and went on growing, where the others did not: how many, of how many, and by
+    /// how many bytes.
+    pub some_lives: Option<(usize, usize, f64)>,
     /// The one worker that grows while the others don't.
     pub single: Option<Single>,
+    /// Seconds for which the worker that was watched longest has been watched.
+    pub seen: f64,
     /// When it was watched.
     pub from: f64,
     /// See `from`.
@@ -43,7 +55,10 @@ impl Evidence {
     pub fn growth(&self) -> Option<Growth> {
         let enough = self.block_length * BLOCKS_OF_GROWTH;
         let from = self.run.from?;
-        if self.run.until - from < enough * 0.98 {
+        let watched = self.run.until - from;
+        // A run that was watched for longer says more, until this one can tell a leak from a cache that fills.
+        let before = self.growth_before.as_ref().filter(|before| before.seen > watched);
+        if watched < enough * 0.98 || before.is_some() && watched < self.block_length * BLOCKS_TO_TELL {
             return self.growth_before.clone();
         }
         let settled: Vec<&[Point]> = self.workers.iter().map(Life::settled).collect();
@@ -56,7 +71,7 @@ impl Evidence {
         let lasts = |lives: &Estimate| {
             let early = median(&mut of(|life| life.early)).unwrap_or(0.0);
             let late = median(&mut of(|life| life.late)).unwrap_or(0.0);
-            lives.low > 0.0 && early > 0.0 && late >= early * 0.75
+            lives.low > 0.0 && early > 0.0 && late >= early * GOES_ON
         };
         let a_life = if is_recycled { mean(&of(|life| life.growth), together) } else { None };
         let all = match by_lives.filter(|_| is_recycled) {
@@ -66,15 +81,25 @@ impl Evidence {
                 high: by_clock.high,
                 lasting: a_life.as_ref().is_some_and(lasts),
             },
-            None => slope(&settled)?,
+            None => slope_of_workers(&settled)?,
         };
         let mut baselines = of(|life| life.baseline);
         baselines.extend(settled.iter().filter_map(|points| points.first()).map(|point| point.value));
+        let baseline = median(&mut baselines)?;
+        let is_leak = |life: &&Ended| {
+            life.growth > baseline * ALLOWED && life.early > 0.0 && life.late >= life.early * GOES_ON
+        };
+        let mut leaks: Vec<f64> = ended.iter().filter(is_leak).map(|life| life.growth).collect();
+        let some_lives = (is_recycled && leaks.len() >= PROOF && leaks.len() * 10 >= ended.len())
+            .then(|| Some((leaks.len(), ended.len(), median(&mut leaks)?)))
+            .flatten();
         Some(Growth {
             all,
-            baseline: to_u64(median(&mut baselines)?),
+            baseline: to_u64(baseline),
             a_life,
+            some_lives,
             single: if is_recycled { None } else { self.single(&settled) },
+            seen: self.workers.iter().map(Life::watched).fold(0.0, f64::max),
             from,
             until: self.run.until,
         })
@@ -82,7 +107,7 @@ impl Evidence {
 
     /// A worker that grows for certain, and apart from the others.
     fn single(&self, settled: &[&[Point]]) -> Option<Single> {
-        let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope(&[points])).collect();
+        let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope_of_workers(&[points])).collect();
         let (index, steepest) = slopes
             .iter()
             .enumerate()
@@ -99,4 +124,11 @@ impl Evidence {
         let pid = self.workers.get(index)?.pid;
         is_apart.then_some(Single { pid, slope: steepest, others })
     }
+}
+
+/// By the clock, or by the work done where growth lasts along that alone.
+fn slope_of_workers(settled: &[&[Point]]) -> Option<Slope> {
+    let by_clock = slope(settled)?;
+    let by_work = (!by_clock.lasting).then(|| slope_of_work(settled)).flatten();
+    Some(by_work.filter(|slope| slope.lasting).unwrap_or(by_clock))
 }

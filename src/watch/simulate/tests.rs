@@ -85,6 +85,15 @@ fn what_is_no_leak_is_not_advised_against() {
             ..World::new(seed)
         }),
     ];
+    for hours in [1.0, 3.0] {
+        part(&format!("advice in {hours} h of a cache of 80 MiB, tau 1 h"), 4, NEVER, |seed| {
+            let restarts = vec![(5.0, 4)];
+            advised(&World { cache: (80.0, HOUR), restarts, ..World::new(seed) }, hours)
+        });
+    }
+    part("advice in 1 h of a saw-tooth of 80 MiB in 4 h", 4, NEVER, |seed| {
+        advised(&World { saw: (80.0, 4.0 * HOUR), ..World::new(seed) }, 1.0)
+    });
     for (name, world) in cases {
         for hours in [1.0 / 6.0, 1.0, 3.0, 8.0] {
             part(&format!("advice in {hours:.1} h of {name}"), 4, NEVER, |seed| advised(&world(seed), hours));
@@ -104,6 +113,27 @@ fn leaks_are_found() {
         let watched = World { leak_of_first: 300.0, ..World::new(seed) }.watched(8.0 * HOUR);
         // F9: 0.1.0 said +0.3.
         watched.about(Topic::Growth).starts_with("worker 101 alone grows by +")
+    });
+    part("50 KiB a request by day and night, never recycled, found", 2, NEARLY_ALWAYS, |seed| {
+        let world = World {
+            leak_a_request: 50.0 / 1024.0,
+            arrivals: day_and_night,
+            service: 0.3,
+            ..World::new(seed)
+        };
+        world.watched(24.0 * HOUR).about(Topic::Growth).contains("grows by +")
+    });
+    part("100 KiB a request in one of four, recycled, found", 2, NEARLY_ALWAYS, |seed| {
+        let world = World {
+            leak_a_request_of_first: 100.0 / 1024.0,
+            limit: 2000,
+            arrivals: |_| 1.2,
+            service: 0.5,
+            ..World::new(seed)
+        };
+        let watched = world.watched(24.0 * HOUR);
+        watched.about(Topic::Growth).contains("lives of 2000 requests a worker grew by about")
+            && watched.lines().iter().any(|line| line.starts_with("LimitMaxRequests="))
     });
     part("10 MiB/h with two restarts found", 3, NEARLY_ALWAYS, |seed| {
         let restarts = vec![(3.0 * HOUR, 4), (11.0 * HOUR, 4)];
@@ -177,6 +207,26 @@ fn demand_is_right_at_every_utilisation() {
             }
         }
     }
+}
+
+#[test]
+fn demand_is_right_for_requests_of_many_seconds() {
+    // Few of them in ten minutes: blocks are busy by chance.
+    for (percent, arrivals, expected) in [
+        (20, (|_| 0.04) as fn(f64) -> f64, NEVER),
+        (30, |_| 0.06, NEVER),
+        (50, |_| 0.1, NEARLY_ALWAYS),
+        (70, |_| 0.14, ALWAYS),
+    ] {
+        part(&format!("more workers at {percent} %, requests of 20 s, 24 h"), 4, expected, |seed| {
+            let world = World { arrivals, service: 20.0, ..World::new(seed) };
+            world.watched(DAY).workers_advised() == Some(8)
+        });
+    }
+    part("more workers at 40 %, requests of 5 s, a week", 1, (0.0, 0.05), |seed| {
+        let world = World { arrivals: |_| 0.32, service: 5.0, ..World::new(seed) };
+        world.watched(7.0 * DAY).workers_advised() == Some(8)
+    });
 }
 
 #[test]

@@ -268,7 +268,7 @@ pub(crate) struct Watch {
     /// Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// Length of a block of evidence; advice takes at least one block, on demand three, on growth six
+    /// Length of a block of evidence; advice takes at least one block, on demand three, on growth six to eighteen
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time [default: at Ctrl-C]

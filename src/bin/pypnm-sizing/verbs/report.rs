@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use pypnm_sizing::policy::PolicySettings;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::units::name::service_name;
 use pypnm_sizing::watch::advice::{Finding, Setup, Topic, drop_in, findings, workers};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
@@ -28,7 +29,7 @@ use pypnm_sizing::write::Directory;
 use crate::cli::{RECORDINGS, Report};
 use crate::output::{self, Outcome, remark};
 use crate::page::{Ink, Page};
-use crate::watch::section;
+use crate::watch::{place_among, section};
 use adopt::adopt;
 use answer::Answer;
 use read::{RecordingReader, Wanted};
@@ -73,7 +74,14 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
 }
 
 fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
-    let wanted = Wanted { unit: arguments.unit.as_deref(), since: arguments.since, until: arguments.until };
+    let preferred = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
+    // As it is recorded: a unit by its whole name, or "process PID".
+    let is_process = |name: &str| name.starts_with("process ");
+    let unit = arguments
+        .unit
+        .as_ref()
+        .map(|name| service_name(name).filter(|_| !is_process(name)).unwrap_or_else(|| name.clone()));
+    let wanted = Wanted { unit: unit.as_deref(), preferred, since: arguments.since, until: arguments.until };
     let mut reader = RecordingReader::new(wanted);
     let default = [PathBuf::from(RECORDINGS)];
     let recordings: &[PathBuf] =
@@ -84,21 +92,20 @@ fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
         );
     }
     reader.read(recordings)?;
-    let preferred: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
-    let chosen = reader.choose(&preferred);
+    let chosen = reader.choose();
     let mut problems = std::mem::take(&mut reader.files);
     problems.extend(reader.left.sentences(chosen.as_ref().map(|(unit, _)| unit.as_str())));
     let Some((unit, recording)) = chosen else {
         for problem in &problems {
             remark(problem);
         }
-        let what = arguments.unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
+        let what = unit.as_deref().map_or_else(String::new, |unit| format!(" of {unit}"));
         let when = if arguments.since.or(arguments.until).is_some() { " in that time" } else { "" };
         bail!("there are no samples{what}{when} in {}", named(recordings));
     };
     let (evidence, days) = (recording.evidence, recording.days);
     let (cpu, memory, limit) = evidence.limits();
-    let sized = sizing.units.iter().find(|sized| sized.name == unit);
+    let sized = place_among(sizing, &unit).and_then(|place| sizing.units.get(place));
     let setup = (!sizing.units.is_empty()).then(|| Setup {
         cpus: (cpu / 1000).max(1),
         memory,
@@ -129,6 +136,12 @@ fn clock(at: f64) -> String {
 fn shown(at: f64, format: &str) -> String {
     let moment = Timestamp::from_second(pypnm_sizing::watch::to_u64(at.max(0.0)).cast_signed());
     moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
+}
+
+/// Seconds by which the local time is ahead of UTC.
+fn utc_offset(at: f64) -> f64 {
+    let moment = Timestamp::from_second(pypnm_sizing::watch::to_u64(at.max(0.0)).cast_signed());
+    f64::from(TimeZone::system().to_offset(moment.unwrap_or_default()).seconds())
 }
 
 /// Compares what was seen with the previous number of workers and with the present one.

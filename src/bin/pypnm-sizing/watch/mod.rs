@@ -12,13 +12,13 @@ mod read;
 mod record;
 mod show;
 mod terminal;
+mod unit;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Error};
-use pypnm_sizing::config::DEFAULT_UNIT;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
@@ -35,10 +35,12 @@ use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
 use metrics::Metrics;
 use read::SampleReader;
+pub(crate) use record::EXTENSION;
 use record::Recorder;
-pub(crate) use record::days as recorded_days;
 use show::Context;
 use terminal::{Events, Screen, Woken, is_read, print_line, speaks_utf8};
+use unit::{choose_unit, unit_of};
+pub(crate) use unit::{place_among, section};
 
 /// The part of one CPU that computing growth and findings may take.
 const COMPUTING_BUDGET: f64 = 0.002;
@@ -76,11 +78,11 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
     let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let default = sizing.units.first().map_or(DEFAULT_UNIT, |unit| unit.name.as_str());
+    let unit = choose_unit(&sizing, arguments)?;
     let kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
     let (target, said) =
-        WatchTarget::find(&Root::machine(), arguments.pid, named, default, kept).map_err(Error::msg)?;
+        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
     if let Some(said) = said {
         remark(&said);
     }
@@ -122,12 +124,6 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     };
     let end = watch.until_the_end()?;
     watch.at_the_end(&end)
-}
-
-/// The place of a unit among those that are sized: by name; a process has the first's settings.
-fn unit_of(sizing: &Sizing, name: &str) -> Option<usize> {
-    let by_name = sizing.units.iter().position(|unit| unit.name == name);
-    by_name.or_else(|| (!sizing.units.is_empty()).then_some(0))
 }
 
 /// A watch going on.
@@ -370,14 +366,6 @@ impl Watching<'_> {
             View::Quiet => {}
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// The section of sizing.conf that the advice belongs in: the unit's own where several are sized.
-pub(crate) fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
-    match unit {
-        Some(unit) if sizing.units.len() > 1 => unit.name.clone(),
-        _ => "Sizing".to_owned(),
     }
 }
 

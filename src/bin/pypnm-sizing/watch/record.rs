@@ -150,7 +150,7 @@ fn identity(data: &fs::Metadata) -> (u64, u64) {
 }
 
 /// The recorded days of a directory with their sizes, the oldest first.
-pub(crate) fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     let mut days = Vec::new();
     let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     for entry in entries.flatten() {

@@ -7,12 +7,12 @@ mod plot;
 use std::fmt::Write as _;
 
 use pypnm_sizing::watch::days::{Days, Hour};
+use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
-use pypnm_sizing::watch::{MIB, number};
 
 use super::{
     Gathered, UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown,
-    with_time,
+    utc_offset, with_time,
 };
 use plot::Plot;
 
@@ -39,8 +39,10 @@ figure { margin: 1rem 0 1.6rem; } figcaption { font-weight: 600; }
 figcaption span { font-weight: 400; color: var(--dim); }
 .plot { display: grid; grid-template-columns: 4.5rem 1fr; gap: 0 .4rem; font-size: .8rem; color: var(--dim); }
 .plot svg { width: 100%; height: 11rem; display: block; border: 1px solid var(--line); border-width: 0 0 1px 1px; }
-.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
-.x { grid-column: 2; display: flex; justify-content: space-between; padding-top: .15rem; }
+.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; white-space: nowrap; }
+.x { grid-column: 2; position: relative; height: 1.6em; white-space: nowrap; }
+.x span { position: absolute; transform: translateX(-50%); } .x span.first { transform: none; }
+.x span.last { transform: translateX(-100%); }
 .plot path, .plot line { vector-effect: non-scaling-stroke; }
 .heat { display: grid; grid-template-columns: 5rem repeat(24, minmax(0, 1fr)); gap: 1px; font-size: .75rem; color: var(--dim); }
 .heat i { aspect-ratio: 1; min-height: .7rem; max-height: 1.4rem; width: 100%; border: 1px solid var(--line); }
@@ -50,7 +52,7 @@ figcaption span { font-weight: 400; color: var(--dim); }
 th, td { text-align: right; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } dt { color: var(--dim); } dd { margin: 0 0 .4rem; }
 @media (max-width: 600px) { body { padding: .7rem; } .few { display: none; }
-  .plot { grid-template-columns: 3.6rem 1fr; } .heat { grid-template-columns: 4.6rem repeat(24, minmax(0, 1fr)); gap: 0; font-size: .7rem; } }
+  .plot { grid-template-columns: 4.2rem 1fr; } .heat { grid-template-columns: 4.6rem repeat(24, minmax(0, 1fr)); gap: 0; font-size: .7rem; } }
 @media print { body { max-width: none; } }
 ";
 
@@ -135,7 +137,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
         .filter_map(|finding| finding.time)
         .collect();
     let plot = |highest: f64| {
-        let mut plot = Plot::new(from, until, highest * 1.08);
+        let mut plot = Plot::new(from, until, highest);
         for (from, until) in &marks {
             plot.mark(*from, *until);
         }
@@ -167,24 +169,25 @@ fn plots(out: &mut String, gathered: &Gathered) {
         out,
         "Memory of each worker",
         "the lowest value at each point; faint: up to the highest; a mark at the bottom: a worker was replaced",
-        &|value| mib(bytes(value)),
+        &|value| format!("{value} MiB"),
     );
 
-    let limit = highest(&|column| number(column.memory_limit));
-    let sum = highest(&|column| number(column.memory));
+    let of_gib = |bytes: u64| number(bytes) / number(1 << 30);
+    let limit = highest(&|column| of_gib(column.memory_limit));
+    let sum = highest(&|column| of_gib(column.memory));
     // A limit far above would press everything to the ground.
     let is_near = limit > 0.0 && limit <= sum * 4.0;
     let mut memory = plot(if is_near { limit.max(sum) } else { sum });
-    memory.bars(columns.iter().map(|(at, column)| (*at, number(column.memory))), width, "var(--accent)");
+    memory.bars(columns.iter().map(|(at, column)| (*at, of_gib(column.memory))), width, "var(--accent)");
     if is_near {
         memory.limit(limit);
     }
     let more = match (limit > 0.0, is_near) {
         (false, _) => "its limit is unknown".to_owned(),
-        (true, true) => format!("dashed: the limit of {}", gib(pypnm_sizing::watch::to_u64(limit))),
-        (true, false) => format!("the limit is {}, far above", gib(pypnm_sizing::watch::to_u64(limit))),
+        (true, true) => format!("dashed: the limit of {limit:.1} GiB"),
+        (true, false) => format!("the limit is {limit:.1} GiB, far above"),
     };
-    memory.figure(out, "Memory of the service", &more, &|value| gib(pypnm_sizing::watch::to_u64(value)));
+    memory.figure(out, "Memory of the service", &more, &|value| format!("{value} GiB"));
 
     let used =
         |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
@@ -194,25 +197,28 @@ fn plots(out: &mut String, gathered: &Gathered) {
     if limit > 0.0 {
         cpu.limit(limit);
     }
-    cpu.figure(out, "CPUs used", "dashed: the limit", &|value| format!("{value:.1}"));
+    cpu.figure(out, "CPUs used", "dashed: the limit", &|value| value.to_string());
 
     let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
-        let mut queue = plot(highest(&queued).max(1.0));
+        let mut queue = plot(highest(&queued).max(2.0));
         queue.bars(columns.iter().map(|(at, column)| (*at, queued(column))), width, "#c2570c");
-        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| {
-            format!("{value:.0}")
-        });
+        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| value.to_string());
     } else {
         let _ = writeln!(out, "<p class=\"dim\">The accept queue was not recorded.</p>");
     }
-    let mut pressure = plot(highest(&|column| column.pressure).max(10.0));
+    let pressed = highest(&|column| column.pressure);
+    if pressed <= 0.0 {
+        let _ = writeln!(out, "<p class=\"dim\">No task was seen to wait for memory.</p>");
+        return;
+    }
+    let mut pressure = plot(pressed);
     pressure.bars(columns.iter().map(|(at, column)| (*at, column.pressure)), width, "var(--limit)");
     pressure.figure(
         out,
         "Memory pressure",
         "fraction of the time in which some task waited for memory",
-        &|value| format!("{value:.0} %"),
+        &|value| format!("{value} %"),
     );
 }
 
@@ -220,10 +226,6 @@ fn plots(out: &mut String, gathered: &Gathered) {
 #[expect(clippy::cast_precision_loss, reason = "a column since 1970")]
 fn at(place: i64, width: f64) -> f64 {
     place as f64 * width
-}
-
-fn bytes(mib: f64) -> u64 {
-    pypnm_sizing::watch::to_u64(mib * number(MIB))
 }
 
 /// An hour in the picture: how dark it is, and what it says.

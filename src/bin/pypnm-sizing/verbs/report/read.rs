@@ -5,23 +5,25 @@
 //! order are sorted. If several recordings cover the same time, only one is used. Lines that are ignored are counted, with the
 //! reason.
 
+mod files;
 mod left_out;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use pypnm_sizing::watch::days::Days;
 use pypnm_sizing::watch::evidence::{BLOCK, Evidence};
 use pypnm_sizing::watch::line::{LONGEST, Line, Unreadable};
 
-use crate::watch::recorded_days;
-use left_out::{LeftOut, UNITS};
+use files::{BOM, Listing, first_moment, is_pipe, other_than_lines};
+use left_out::{LeftOut, SCHEMAS, UNITS};
 
-/// Lines that are put in order: those of more than three days at a line each ten seconds.
-const IN_ORDER: usize = 32_768;
+/// What waits to be put in order, of all units together: processes, and three more for each line. That is more than three
+/// days of four workers at a line each ten seconds.
+const IN_ORDER: usize = 262_144;
 /// Watches that are told apart.
 const RUNS: usize = 256;
 /// Seconds by which the beginning of a watch may seem to move while the calendar is being corrected.
@@ -30,13 +32,15 @@ const DRIFT: f64 = 5.0;
 const JITTER: f64 = 0.5;
 /// Seconds between two lines of a watch, at the most, across which a calendar that jumped is recognised.
 const ADJACENT: f64 = 3600.0;
-/// The beginnings of compressed files: gzip, Zstandard, xz, bzip2, and what undoes them.
-const COMPRESSED: [(&[u8], &str); 4] =
-    [(b"\x1f\x8b", "zcat"), (b"\x28\xb5\x2f\xfd", "zstdcat"), (b"\xfd7zXZ", "xzcat"), (b"BZh", "bzcat")];
+/// A unit of fewer lines makes room for another once it has not been seen for so many lines.
+const FEW_LINES: u64 = 16;
+const UNSEEN_FOR: u64 = 100;
 
 /// What of the recordings is wanted.
 pub(super) struct Wanted<'a> {
     pub(super) unit: Option<&'a str>,
+    /// Units that are read however many others there are: those that are sized.
+    pub(super) preferred: Vec<&'a str>,
     pub(super) since: Option<f64>,
     pub(super) until: Option<f64>,
 }
@@ -45,19 +49,23 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Recording {
     pub(super) evidence: Evidence,
     pub(super) days: Days,
-    /// Seconds since 1970 at which the evidence's clock is 0.
+    clock: Clock,
+    /// Lines that wait to be put in order, and what they count for.
     order: BTreeMap<(u64, usize, u64), Line>,
+    waiting: usize,
     emitted: f64,
     run: Option<usize>,
     last: Option<f64>,
     interval: f64,
+    /// Its lines, and which of all lines was the last.
+    lines: u64,
+    seen: u64,
 }
 
 /// Reads recordings into evidence.
 pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
-    clocks: BTreeMap<String, Clock>,
     pub(super) left: LeftOut,
     /// Sentences about whole files.
     pub(super) files: Vec<String>,
@@ -127,11 +135,15 @@ impl Recording {
         Self {
             evidence: Evidence::new(BLOCK),
             days: Days::default(),
+            clock: Clock::default(),
             order: BTreeMap::new(),
+            waiting: 0,
             emitted: f64::NEG_INFINITY,
             run: None,
             last: None,
             interval: 10.0,
+            lines: 0,
+            seen: 0,
         }
     }
 
@@ -140,6 +152,7 @@ impl Recording {
         let Some(((at, run, _), line)) = self.order.pop_first() else {
             return;
         };
+        self.waiting = self.waiting.saturating_sub(weight(&line));
         let at = f64::from_bits(at);
         self.emitted = at;
         let since = self.last.map(|last| at - last);
@@ -176,7 +189,6 @@ impl<'a> RecordingReader<'a> {
         Self {
             wanted,
             units: BTreeMap::new(),
-            clocks: BTreeMap::new(),
             left: LeftOut::default(),
             files: Vec::new(),
             lines: 0,
@@ -186,28 +198,35 @@ impl<'a> RecordingReader<'a> {
 
     /// Reads all of the given directories and files, `-` being standard input.
     pub(super) fn read(&mut self, recordings: &[PathBuf]) -> anyhow::Result<()> {
-        let mut files = Vec::new();
+        let mut listing = Listing::new(self.wanted.unit);
         for path in recordings {
             if path.as_os_str() == "-" {
-                self.lines_of(&mut io::stdin().lock(), "standard input")?;
+                self.lines_of(&mut io::stdin().lock(), "standard input");
             } else if path.is_dir() {
-                self.directory(path, &mut files)?;
+                listing.directory(path)?;
             } else {
-                files.push(path.clone());
+                listing.add(path.clone());
             }
         }
+        self.files.append(&mut listing.problems);
         // In the order of their time, whatever order they are named in.
         let mut dated: Vec<(u64, PathBuf)> =
-            files.into_iter().map(|path| (first_moment(&path).max(0.0).to_bits(), path)).collect();
+            listing.files.into_iter().map(|path| (first_moment(&path).max(0.0).to_bits(), path)).collect();
         dated.sort();
         dated.dedup();
         for (_, path) in dated {
             let shown = path.display().to_string();
-            let file = File::open(&path).with_context(|| format!("cannot open {shown}"))?;
+            let file = match File::open(&path) {
+                Err(error) if !recordings.contains(&path) => {
+                    self.files.push(format!("cannot open {shown}: {error}"));
+                    continue;
+                }
+                opened => opened.with_context(|| format!("cannot open {shown}"))?,
+            };
             if !file.metadata().is_ok_and(|data| data.is_file()) && !is_pipe(&file) {
                 bail!("{shown} is neither a file nor a directory");
             }
-            self.lines_of(&mut BufReader::with_capacity(1 << 16, file), &shown)?;
+            self.lines_of(&mut BufReader::with_capacity(1 << 16, file), &shown);
         }
         for recording in self.units.values_mut() {
             while !recording.order.is_empty() {
@@ -217,47 +236,34 @@ impl<'a> RecordingReader<'a> {
         Ok(())
     }
 
-    /// The days in a directory, or in those of units below it.
-    fn directory(&self, path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-        let mut add = |directory: &Path| -> anyhow::Result<()> {
-            files.extend(recorded_days(directory)?.into_iter().map(|(path, _)| path));
-            Ok(())
-        };
-        add(path)?;
-        let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut below: Vec<PathBuf> =
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-        below.sort();
-        for directory in below {
-            let name = directory.file_name().and_then(|name| name.to_str());
-            if self.wanted.unit.is_none_or(|unit| name == Some(&unit.replace(' ', "-"))) {
-                add(&directory)?;
-            }
+    /// Reads lines until there are none, or no more can be read.
+    fn lines_of(&mut self, from: &mut impl BufRead, name: &str) {
+        if let Err(error) = self.read_lines(from, name) {
+            self.files.push(format!("cannot read {name}: {error}"));
         }
-        Ok(())
     }
 
-    fn lines_of(&mut self, from: &mut impl BufRead, name: &str) -> anyhow::Result<()> {
-        let begins = from.fill_buf().with_context(|| format!("cannot read {name}"))?;
+    fn read_lines(&mut self, from: &mut impl BufRead, name: &str) -> io::Result<()> {
+        let begins = from.fill_buf()?;
         if begins.is_empty() {
             self.files.push(format!("{name} is empty"));
             return Ok(());
         }
-        if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| begins.starts_with(magic)) {
-            self.files.push(format!(
-                "{name} is compressed and was not read: {program} {name} | pypnm-sizing report -"
-            ));
+        if let Some(what) = other_than_lines(begins, name) {
+            self.files.push(what);
             return Ok(());
+        }
+        if begins.starts_with(BOM) {
+            from.consume(BOM.len());
         }
         let (before, mut text) = (self.lines, Vec::new());
         loop {
             text.clear();
-            let read = from.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut text);
-            if read.with_context(|| format!("cannot read {name}"))? == 0 {
+            if from.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut text)? == 0 {
                 break;
             }
             if text.last() != Some(&b'\n') && text.len() > LONGEST {
-                from.skip_until(b'\n').with_context(|| format!("cannot read {name}"))?;
+                from.skip_until(b'\n')?;
                 self.left.long += 1;
                 continue;
             }
@@ -283,25 +289,32 @@ impl<'a> RecordingReader<'a> {
                 self.left.foreign += 1;
                 return;
             }
+            Err(Unreadable::Impossible) => {
+                self.left.impossible += 1;
+                return;
+            }
             Err(Unreadable::Schema(schema)) => {
-                if self.left.schema.len() < 8 || self.left.schema.contains_key(&schema) {
-                    *self.left.schema.entry(schema).or_default() += 1;
+                self.left.schema += 1;
+                if self.left.schemas.len() < SCHEMAS {
+                    self.left.schemas.insert(schema);
                 }
                 return;
             }
         };
         if self.wanted.unit.is_some_and(|unit| unit != line.service) {
-            if self.left.other_units.len() < UNITS || self.left.other_units.contains_key(&line.service) {
-                *self.left.other_units.entry(line.service).or_default() += 1;
+            if self.left.other_units.len() < UNITS {
+                self.left.other_units.insert(line.service);
             }
             return;
         }
-        if !self.units.contains_key(&line.service) && self.units.len() >= UNITS {
+        self.sequence += 1;
+        if !self.units.contains_key(&line.service) && !self.has_room(&line.service) {
             self.left.too_many_units += 1;
             return;
         }
-        let clock = self.clocks.entry(line.service.clone()).or_default();
-        let Some((run, at, jumped)) = clock.place(&line).filter(|(_, at, _)| *at >= 0.0) else {
+        let recording = self.units.entry(line.service.clone()).or_insert_with(Recording::new);
+        (recording.lines, recording.seen) = (recording.lines + 1, self.sequence);
+        let Some((run, at, jumped)) = recording.clock.place(&line).filter(|(_, at, _)| *at >= 0.0) else {
             self.left.timeless += 1;
             return;
         };
@@ -312,63 +325,54 @@ impl<'a> RecordingReader<'a> {
         {
             return;
         }
-        let recording = self.units.entry(line.service.clone()).or_insert_with(Recording::new);
         if at < recording.emitted {
             self.left.late += 1;
             return;
         }
-        self.sequence += 1;
+        recording.waiting += weight(&line);
         // Of positive numbers the bits are in the order of the numbers.
         recording.order.insert((at.to_bits(), run, self.sequence), line);
-        if recording.order.len() > IN_ORDER {
-            recording.emit(&mut self.left);
+        while self.units.values().map(|recording| recording.waiting).sum::<usize>() > IN_ORDER {
+            let Some(most) = self.units.values_mut().max_by_key(|recording| recording.waiting) else { break };
+            most.emit(&mut self.left);
         }
     }
 
-    /// The recording of the unit that is wanted: the one named, else the first of `preferred` that was recorded, else the
-    /// one with most samples. The others are counted.
-    pub(super) fn choose(&mut self, preferred: &[&str]) -> Option<(String, Recording)> {
+    /// Whether there is a place for another unit: one that was hardly ever seen, and not for long, makes room.
+    fn has_room(&mut self, unit: &str) -> bool {
+        if self.units.len() < UNITS || self.wanted.preferred.contains(&unit) {
+            return true;
+        }
+        let is_passing = |(name, recording): &(&String, &Recording)| {
+            recording.lines < FEW_LINES
+                && self.sequence - recording.seen > UNSEEN_FOR
+                && !self.wanted.preferred.contains(&name.as_str())
+        };
+        let passing = self.units.iter().filter(is_passing).min_by_key(|(_, recording)| recording.lines);
+        let Some(passing) = passing.map(|(name, _)| name.clone()) else { return false };
+        let lines = self.units.remove(&passing).map_or(0, |recording| recording.lines);
+        self.left.too_many_units += lines;
+        true
+    }
+
+    /// The recording of the unit that is wanted: the one named, else the first of those preferred that was recorded, else the
+    /// one with most samples. The others are named.
+    pub(super) fn choose(&mut self) -> Option<(String, Recording)> {
+        self.units.retain(|_, recording| recording.evidence.range().is_some());
         let samples = |recording: &Recording| recording.evidence.epoch().samples;
-        let by_name = self.wanted.unit.into_iter().chain(preferred.iter().copied());
-        let named = by_name.into_iter().find(|unit| self.units.contains_key(*unit)).map(str::to_owned);
+        let mut by_name = self.wanted.unit.into_iter().chain(self.wanted.preferred.iter().copied());
+        let named = by_name.find(|unit| self.units.contains_key(*unit)).map(str::to_owned);
         let name = named.or_else(|| {
-            self.units.iter().max_by_key(|(_, recording)| samples(recording)).map(|(name, _)| name.clone())
+            let most = self.units.iter().rev().max_by_key(|(_, recording)| samples(recording));
+            most.map(|(name, _)| name.clone())
         })?;
         let chosen = self.units.remove(&name)?;
-        for (other, recording) in &self.units {
-            let lines = recording.days.hours.values().count() as u64;
-            self.left.other_units.insert(other.clone(), lines);
-        }
+        self.left.other_units.extend(self.units.keys().cloned());
         Some((name, chosen))
     }
 }
 
-fn is_pipe(file: &File) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
-    file.metadata().is_ok_and(|data| data.file_type().is_fifo() || data.file_type().is_char_device())
-}
-
-/// The calendar's time of the first line that has one; 0 where none has, or it can't be read here.
-fn first_moment(path: &Path) -> f64 {
-    // A FIFO is opened once, for reading it all.
-    if !path.metadata().is_ok_and(|data| data.is_file()) {
-        return 0.0;
-    }
-    let Ok(file) = File::open(path) else {
-        return 0.0;
-    };
-    let mut text = Vec::new();
-    let mut from = BufReader::new(file.take(LONGEST as u64));
-    for _ in 0..64 {
-        text.clear();
-        if !from.read_until(b'\n', &mut text).is_ok_and(|read| read > 0) {
-            break;
-        }
-        if let Ok(line) = Line::parse(text.trim_ascii())
-            && let Some(unix) = line.unix_seconds
-        {
-            return unix;
-        }
-    }
-    0.0
+/// What a line that waits counts for.
+fn weight(line: &Line) -> usize {
+    line.processes.len() + 3
 }

@@ -2,12 +2,18 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, shown};
+use super::{escaped, shown, utc_offset};
 
 /// A plot's own units; it is stretched to the width of the page.
 const WIDTH: f64 = 1000.0;
 
 const HEIGHT: f64 = 200.0;
+
+/// Seconds between words at the foot, the shortest that gives no more than [`WORDS`].
+const STEPS: [f64; 12] =
+    [60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, DAY, 2.0 * DAY, 7.0 * DAY, 28.0 * DAY];
+const WORDS: f64 = 8.0;
+const DAY: f64 = 86_400.0;
 
 /// A plot being drawn: time to the right, values upwards from 0.
 pub(super) struct Plot {
@@ -19,7 +25,7 @@ pub(super) struct Plot {
 
 impl Plot {
     pub(super) fn new(from: f64, until: f64, highest: f64) -> Self {
-        Self { from, until, highest: if highest > 0.0 { highest } else { 1.0 }, svg: String::new() }
+        Self { from, until, highest: round_above(highest), svg: String::new() }
     }
 
     fn x(&self, at: f64) -> f64 {
@@ -98,13 +104,29 @@ impl Plot {
         let labels: String =
             [1.0, 0.5, 0.0].map(|part| format!("<span>{}</span>", amount(self.highest * part))).concat();
         let mut times = String::new();
-        for n in 0..=6u32 {
-            let at = self.from + (self.until - self.from) * f64::from(n) / 6.0;
-            let class = if n % 3 == 0 { "" } else { " class=\"few\"" };
+        let span = (self.until - self.from).max(1.0);
+        let step = STEPS.into_iter().find(|step| span / step < WORDS).unwrap_or(span / WORDS);
+        // Midnight of the time zone, not of UTC.
+        let offset = utc_offset(self.from);
+        let first = ((self.from + offset) / step).ceil() * step - offset;
+        for n in 0..=9u32 {
+            let at = first + step * f64::from(n);
+            if at > self.until {
+                break;
+            }
+            let part = (at - self.from) / span * 100.0;
+            let few = if n % 3 == 0 { "" } else { "few" };
+            let class = if part < 4.0 {
+                "first"
+            } else if part > 96.0 {
+                "last"
+            } else {
+                ""
+            };
             let _ = write!(
                 times,
-                "<span{class}>{}</span>",
-                escaped(&shown(at, if self.until - self.from > 172_800.0 { "%a %d %b" } else { "%a %H:%M" }))
+                "<span class=\"{few} {class}\" style=\"left:{part:.1}%\">{}</span>",
+                escaped(&shown(at, if step >= DAY { "%a %d %b" } else { "%a %H:%M" }))
             );
         }
         let _ = writeln!(
@@ -114,5 +136,37 @@ impl Plot {
              <div class=\"x\">{times}</div></div></figure>",
             self.svg
         );
+    }
+}
+
+/// The least round number that is not below: an even one or a power of ten, so that its half is round too.
+fn round_above(highest: f64) -> f64 {
+    if !highest.is_finite() || highest <= 0.0 {
+        return 1.0;
+    }
+    let tenfold = 10f64.powi(exponent(highest));
+    let round = [1.0, 2.0, 4.0, 6.0, 8.0].into_iter().map(|n| n * tenfold).find(|round| *round >= highest);
+    // Written as it is meant, without what binary fractions add.
+    let round = round.unwrap_or(10.0 * tenfold);
+    format!("{round:.6}").parse().unwrap_or(round)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "of a positive finite number: -324 to 308")]
+fn exponent(number: f64) -> i32 {
+    number.log10().floor() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::round_above;
+
+    #[test]
+    fn the_top_of_an_axis_is_round_and_so_is_its_half() {
+        let cases =
+            [(0.0, 1.0), (0.07, 0.08), (1.0, 1.0), (2.7, 4.0), (16.0, 20.0), (850.0, 1000.0), (64.0, 80.0)];
+        for (highest, top) in cases {
+            assert!((round_above(highest) - top).abs() < 1e-9, "{highest}: {}", round_above(highest));
+        }
+        assert!(round_above(f64::NAN) > 0.0 && round_above(f64::INFINITY) > 0.0);
     }
 }

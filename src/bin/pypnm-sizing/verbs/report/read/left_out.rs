@@ -1,25 +1,30 @@
 //! Lines that a report leaves out, counted by reason, and the sentences about them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use pypnm_sizing::watch::line::LONGEST;
 
 /// Units that are told apart in the same recordings.
 pub(super) const UNITS: usize = 16;
+/// Schemas that are named.
+pub(super) const SCHEMAS: usize = 8;
 
 /// Lines that were left out, and why.
 #[derive(Default)]
 pub(in super::super) struct LeftOut {
     pub(in super::super) torn: u64,
     pub(in super::super) foreign: u64,
-    pub(in super::super) schema: BTreeMap<u64, u64>,
+    pub(in super::super) impossible: u64,
+    /// Of schemas that are not known here; the first few of those schemas.
+    pub(in super::super) schema: u64,
+    pub(in super::super) schemas: BTreeSet<u64>,
     pub(in super::super) long: u64,
     pub(in super::super) late: u64,
     pub(in super::super) twice: u64,
     pub(in super::super) timeless: u64,
     pub(in super::super) too_many_units: u64,
     pub(in super::super) jumps: u64,
-    pub(in super::super) other_units: BTreeMap<String, u64>,
+    pub(in super::super) other_units: BTreeSet<String>,
 }
 
 impl LeftOut {
@@ -47,17 +52,26 @@ impl LeftOut {
                 was(self.foreign)
             ),
         );
-        for (schema, count) in &self.schema {
-            say(
-                *count,
-                format!(
-                    "{} {} of schema {schema}, which this version does not know, and {} ignored",
-                    lines(*count),
-                    is(*count),
-                    was(*count)
-                ),
-            );
-        }
+        say(
+            self.impossible,
+            format!(
+                "{} {} negative amounts or larger ones than any machine has and {} ignored",
+                lines(self.impossible),
+                if self.impossible == 1 { "has" } else { "have" },
+                was(self.impossible)
+            ),
+        );
+        let schemas: Vec<String> = self.schemas.iter().map(u64::to_string).collect();
+        say(
+            self.schema,
+            format!(
+                "{} {} of a schema that this version does not know ({}) and {} ignored",
+                lines(self.schema),
+                is(self.schema),
+                schemas.join(", "),
+                was(self.schema)
+            ),
+        );
         say(
             self.long,
             format!(
@@ -105,9 +119,14 @@ impl LeftOut {
                 was(self.too_many_units)
             ),
         );
-        for unit in self.other_units.keys() {
+        let others: Vec<&str> = self.other_units.iter().map(String::as_str).collect();
+        if !others.is_empty() {
             let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
-            sentences.push(format!("{here}the recordings also contain {unit}: --unit=\"{unit}\""));
+            let example = others.first().copied().unwrap_or_default();
+            sentences.push(format!(
+                "{here}the recordings also contain {}: --unit=\"{example}\"",
+                others.join(", ")
+            ));
         }
         sentences
     }
