@@ -158,6 +158,21 @@ impl Mounts {
     }
 }
 
+/// The type of the mount `id` in a mountinfo, and whether it is local; `None`: there is no such mount.
+pub(crate) fn kind_of(mountinfo: &[u8], id: u64) -> Option<(String, bool)> {
+    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
+        let (mount, rest) = split_at_separator(line)?;
+        let mut fields = mount.split(|byte| *byte == b' ');
+        let its_id: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        if its_id != id {
+            return None;
+        }
+        let device = fields.nth(1)?;
+        let kind = rest.get(..memchr(b' ', rest).unwrap_or(rest.len()))?;
+        Some((String::from_utf8_lossy(kind).into_owned(), is_local(kind, device)))
+    })
+}
+
 /// Whether `path` is `point` or below it.
 fn is_at_or_below(path: &[u8], point: &[u8]) -> bool {
     path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
@@ -241,6 +256,17 @@ mod tests {
         ] {
             assert_eq!(mounts.remote(path.as_bytes()), kind, "{path}");
         }
+    }
+
+    #[test]
+    fn a_mount_by_its_id() {
+        let text =
+            b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n24 22 0:30 / /srv rw shared:1 - nfs4 server:/srv rw\n\
+            25 22 0:31 / /run rw - tmpfs none rw\nx\n";
+        assert_eq!(super::kind_of(text, 22), Some(("ext4".to_owned(), true)));
+        assert_eq!(super::kind_of(text, 24), Some(("nfs4".to_owned(), false)));
+        assert_eq!(super::kind_of(text, 25), Some(("tmpfs".to_owned(), true)));
+        assert_eq!(super::kind_of(text, 2), None);
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //!   `RESOLVE_NO_SYMLINKS`); else, and where openat2 is absent (before Linux 5.6) or denied (seccomp), each step is opened with
 //!   `O_PATH|O_NOFOLLOW`. With another root than the machine's (`PYPNM_SIZING_ROOT=`, `--root=`) no step leaves it.
 //! - **Mounts** that could make the reader wait ([`crate::mounts`]) are known from mountinfo before a step is taken onto them,
-//!   and it is not taken.
+//!   and it is not taken. Below the root of another process they may change meanwhile, so there the kernel is asked anew at
+//!   each step onto another mount (`root/live_mount.rs`).
 //! - **Regular files only**: a file is looked at (`O_PATH`, fstat) before it is opened for reading, so that no FIFO, no device
 //!   and no socket is. Files below /proc and /sys, which only the kernel makes, are opened at once.
 //! - **Trust** ([`crate::trust`]) is asked for by callers: [`Root::with_trusted_bytes`] for what leads root,
 //!   [`Root::with_guarded_bytes`] for what a service's user may write but must not lead root anywhere by.
 
 mod error;
+mod live_mount;
 mod mount_table;
 mod resolve;
 
@@ -46,6 +48,8 @@ pub struct Root {
     early: bool,
     /// The user that the program runs as.
     user: u32,
+    /// The process whose files they are: its mounts may change at any time, and by somebody who wants the reader to wait.
+    process: Option<u32>,
     /// Whether openat2 is there and allowed.
     has_openat2: Cell<bool>,
     /// lxcfs has not answered in time.
@@ -71,6 +75,7 @@ impl Root {
         Self {
             below,
             early: false,
+            process: None,
             user: rustix::process::geteuid().as_raw(),
             has_openat2: Cell::new(true),
             lxcfs_is_silent: Cell::new(false),
@@ -92,9 +97,13 @@ impl Root {
 
     /// The files of a process in another mount namespace, below its root directory (`/proc/PID/root`). No link leads out of
     /// there. Its mounts are the kernel's word (`/proc/PID/mountinfo`), not what the process shows of itself. Where it is in
-    /// a user namespace, that one's root is trusted in the place of the caller.
+    /// a user namespace, that one's root is trusted in the place of the caller. No step onto another mount is taken before the
+    /// kernel has said what it is now, that onto the root directory included.
     pub fn of_process(pid: u32) -> Result<Self, ReadError> {
-        let root = Self::below(Path::new(&format!("/proc/{pid}/root")))?;
+        let root = Self { process: Some(pid), ..Self::below(Path::new(&format!("/proc/{pid}/root")))? };
+        if let Some(dir) = &root.below {
+            live_mount::check(pid, live_mount::id(dir)?)?;
+        }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let mountinfo = rustix::fs::open(format!("/proc/{pid}/mountinfo"), flags, Mode::empty())?;
         let mut table = MountTable::default();

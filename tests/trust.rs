@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pypnm_sizing::root::{ReadError, Root};
 use rustix::mount::MountFlags;
 
 const GENERATOR: &str = env!("CARGO_BIN_EXE_pypnm-sizing-generator");
@@ -402,4 +403,53 @@ fn in_a_mount_namespace() {
     assert_eq!(workers, 1, "{said}");
     assert!(said.contains("/proc/meminfo: ") && said.contains("timed out"), "{said}");
     drop((daemon, other_daemon, lxcfs));
+}
+
+/// A process in a mount namespace of its own that mounts something over a directory which has been read before: what
+/// `check --pid` and `watch --pid` meet in a hostile container.
+#[test]
+fn a_mount_made_after_the_first_look_is_not_waited_for() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only root can mount");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("data");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("x"), "A=1\n").unwrap();
+    let mut container = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sleep", "600"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = container.id();
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    while namespace(&pid.to_string()) == namespace("self") || comm() != "sleep\n" {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let path = place.join("x").to_str().unwrap().to_owned();
+    let in_container = |words: &[&str], stdin: Stdio| {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid.to_string(), "-m", "mount"]).args(words).arg(&place).stdin(stdin);
+        assert!(command.status().unwrap().success(), "mount {words:?}");
+    };
+
+    let root = Root::of_process(pid).unwrap();
+    assert_eq!(root.text(&path).as_deref(), Ok("A=1\n"));
+    // A local one is entered.
+    in_container(&["-t", "tmpfs", "none"], Stdio::null());
+    assert_eq!(root.text(&path), Err(ReadError::Missing));
+    let daemon = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let options = "fd=0,rootmode=40000,user_id=0,group_id=0";
+    in_container(&["-i", "-t", "fuse", "-o", options, "dead"], daemon.try_clone().unwrap().into());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || sender.send(root.text(&path)));
+    let read = receiver.recv_timeout(Duration::from_secs(20));
+    // Whoever waits for the daemon waits no longer.
+    drop(daemon);
+    container.kill().unwrap();
+    container.wait().unwrap();
+    reader.join().unwrap().unwrap();
+    assert_eq!(read, Ok(Err(ReadError::Remote("fuse".to_owned()))), "Err(Timeout): it was waited for");
 }

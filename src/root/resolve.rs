@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::{ReadError, Root};
+use super::{ReadError, Root, live_mount};
 use crate::mounts::Mounts;
 use crate::trust::Step;
 
@@ -56,7 +56,7 @@ impl Root {
         flags: OFlags,
         mounts: &Mounts,
     ) -> Option<Result<OwnedFd, ReadError>> {
-        if !self.has_openat2.get() || !is_plain(path) {
+        if !self.has_openat2.get() || self.process.is_some() || !is_plain(path) {
             return None;
         }
         if let Some(kind) = mounts.remote(path.as_bytes()) {
@@ -84,6 +84,7 @@ impl Root {
         let (base, name) = self.base();
         let base = rustix::fs::openat(base, name, flags | OFlags::DIRECTORY, Mode::empty())?;
         let base_stat = rustix::fs::fstat(&base)?;
+        let base_mount = self.process.map(|_| live_mount::id(&base)).transpose()?;
         let check = |path: &[u8], stat: &Stat| {
             Step { path, mode: stat.st_mode, owner: stat.st_uid }
                 .check(self.user, matches!(walk.others, Others::Sticky | Others::OwnSticky))
@@ -94,8 +95,8 @@ impl Root {
         if must_be_trusted && let Some(untrusted) = others {
             return Err(untrusted.into());
         }
-        // Each directory on the way, and how long its path is.
-        let mut stack: Vec<(OwnedFd, Stat, usize)> = Vec::new();
+        // Each directory on the way, how long its path is, and its mount where that may change.
+        let mut stack: Vec<(OwnedFd, Stat, usize, Option<u64>)> = Vec::new();
         let mut so_far: Vec<u8> = Vec::new();
         let mut pending: Vec<Vec<u8>> = steps(path.as_bytes());
         // A person's command may name a file from where it runs.
@@ -110,7 +111,7 @@ impl Root {
             }
             if step == b".." {
                 stack.pop();
-                so_far.truncate(stack.last().map_or(0, |(_, _, length)| *length));
+                so_far.truncate(stack.last().map_or(0, |(_, _, length, _)| *length));
                 continue;
             }
             let directory = stack.last().map_or(base.as_fd(), |(directory, ..)| directory.as_fd());
@@ -121,6 +122,16 @@ impl Root {
                 return Err(ReadError::Remote(kind.to_owned()));
             }
             let at = rustix::fs::openat(directory, step.as_slice(), flags, Mode::empty())?;
+            let mount = match self.process {
+                None => None,
+                Some(pid) => {
+                    let mount = live_mount::id(&at)?;
+                    if Some(mount) != stack.last().map_or(base_mount, |(.., mount)| *mount) {
+                        live_mount::check(pid, mount)?;
+                    }
+                    Some(mount)
+                }
+            };
             let stat = rustix::fs::fstat(&at)?;
             if let Err(untrusted) = check(&so_far, &stat) {
                 if must_be_trusted {
@@ -151,13 +162,13 @@ impl Root {
                     }
                     pending.extend(steps(&target));
                 }
-                FileType::Directory => stack.push((at, stat, so_far.len())),
+                FileType::Directory => stack.push((at, stat, so_far.len(), mount)),
                 _ if pending.is_empty() => return Ok(Found::At(at, stat)),
                 _ => return Err(ReadError::Missing),
             }
         }
         Ok(match stack.pop() {
-            Some((directory, stat, _)) => Found::At(directory, stat),
+            Some((directory, stat, ..)) => Found::At(directory, stat),
             None => Found::At(base, base_stat),
         })
     }

@@ -199,6 +199,14 @@ pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     }
 }
 
+/// States that systemd loads the unit from the file at `path`, which another generator creates.
+pub(crate) fn made_by_another_generator(path: &str) -> String {
+    format!(
+        "systemd loads {path}, which another generator creates (from a quadlet, for example); its limits are applied at \
+         each start, and can lower these numbers"
+    )
+}
+
 /// What PyPNM starts without a profile: it considers the machine's CPUs and memory, but no tighter limits.
 pub(crate) struct PypnmDefault {
     cpus: u64,

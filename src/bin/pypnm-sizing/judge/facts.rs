@@ -16,6 +16,7 @@ use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
 use super::in_use::Running;
+use crate::service::container;
 use crate::service::generated::{self, Generated};
 use crate::service::process::{self, Process};
 use crate::service::pypnm::{self as installed, LostProgram, Program};
@@ -65,6 +66,8 @@ pub(crate) struct Facts {
     /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
     pub(crate) foreign_file: Option<(String, Result<String, String>)>,
     pub(crate) live: Live,
+    /// The process that serves, where it runs in a container: what systemd has loaded is for the engine that started it.
+    pub(crate) contained: Option<u32>,
     /// Time since the boot, on the clock of systemd's timestamps.
     pub(crate) now: Duration,
     /// Mistakes in sizing.conf(5).
@@ -146,8 +149,12 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         .map(|path| (path.clone(), text(root, path)));
     let live = live(root, &loaded, ours);
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
+    let contained = match &live {
+        Live::Running(_) => server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
+        Live::Not | Live::Hidden(_) => None,
+    };
     let (lost_program, setup) = match unit.and_then(|unit| unit.definition.as_ref()) {
-        Some(definition) => {
+        Some(definition) if generated::unit_of_another(root, Some(definition), name).is_none() => {
             let program = Program::of(name, Some(definition));
             let found = installed::find(root, program, Some(definition));
             let is_loaded = loaded.load == "loaded";
@@ -156,7 +163,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
                 installed::out_of_reach(root, program, definition, &found),
             )
         }
-        None => (Vec::new(), None),
+        _ => (Vec::new(), None),
     };
     Ok(Facts {
         unit: name.to_owned(),
@@ -170,6 +177,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         hidden_files,
         foreign_file,
         live,
+        contained,
         now: now(),
         mistakes: mistakes(&sizing.problems),
         other_units: Vec::new(),

@@ -40,7 +40,7 @@ pub(crate) struct Judged {
     pub(crate) unit: String,
     /// `None`: systemd could not be asked.
     pub(crate) facts: Option<Facts>,
-    /// Of a process that is no unit.
+    /// Of a process that is no unit, or of a unit whose PyPNM runs in a container.
     pub(crate) process: Option<process::ProcessFacts>,
     pub(crate) verdict: Verdict,
 }
@@ -52,14 +52,14 @@ impl Judged {
 
     /// What fits the machine now, where that is known.
     pub(crate) fn expected(&self) -> Option<&Result<Expected, String>> {
-        let of_unit = self.facts.as_ref().map(|facts| &facts.expected);
-        of_unit.or(self.process.as_ref().map(|facts| &facts.expected))
+        let of_process = self.process.as_ref().map(|facts| &facts.expected);
+        of_process.or(self.facts.as_ref().map(|facts| &facts.expected))
     }
 
     /// Its processes.
     pub(crate) fn live(&self) -> Option<&Live> {
-        let of_unit = self.facts.as_ref().map(|facts| &facts.live);
-        of_unit.or(self.process.as_ref().map(|facts| &facts.live))
+        let of_process = self.process.as_ref().map(|facts| &facts.live);
+        of_process.or(self.facts.as_ref().map(|facts| &facts.live))
     }
 }
 
@@ -123,7 +123,11 @@ impl Question<'_> {
             facts.other_units = other_units(self.root, &sized);
         }
         let verdict = verdict::verdict(&facts, self.must_run);
-        Judged { unit, facts: Some(facts), process: None, verdict }
+        match facts.contained {
+            // The unit's environment is the engine's, not PyPNM's.
+            Some(pid) => process::judge_contained(self.root, pid, facts, verdict),
+            None => Judged { unit, facts: Some(facts), process: None, verdict },
+        }
     }
 }
 

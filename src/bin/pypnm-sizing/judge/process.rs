@@ -1,17 +1,17 @@
-//! Judges PyPNM by a process instead of a unit: in a container, seen from inside or from its host, or started by hand. Compares
-//! what its cgroups at every visible level and its affinity permit with what its workers were started with.
+//! Judges PyPNM by a process: in a container, including one that a unit starts, seen from inside or from its host, or started
+//! by hand. Compares what its cgroups at every visible level and its affinity permit with what its workers were started with.
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process as SizedProcess;
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };
-use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, WORKERS};
+use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, ProfileFile, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::watch::role::{Role, main_process, roles};
 
-use super::facts::{Expected, Live, active_numbers, candidates, expected, mistakes};
+use super::facts::{Expected, Facts, Live, active_numbers, candidates, expected, mistakes};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::topic::{Finding, State, Topic};
 use super::verdict::{Verdict, mistakes_text, numbers_text};
@@ -54,12 +54,39 @@ fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
     let name = format!("process {pid}");
     match gather(machine, pid) {
         Ok((facts, sizing)) => {
-            let verdict = verdict(&facts);
+            let verdict = verdict(&facts, None);
             (Judged { unit: name, facts: None, process: Some(facts), verdict }, Some(sizing))
         }
         Err(finding) => {
             (Judged { unit: name, facts: None, process: None, verdict: Verdict::only(finding) }, None)
         }
+    }
+}
+
+/// Judges a unit whose PyPNM `pid` runs in a container: `judged` has what systemd says of the unit's state.
+pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Verdict) -> Judged {
+    let name = unit.unit.clone();
+    let (process, mut verdict) = match gather(machine, pid) {
+        Ok((facts, _)) => {
+            let verdict = verdict(&facts, handed(machine, &unit));
+            (Some(facts), verdict)
+        }
+        Err(finding) => (None, Verdict::only(finding)),
+    };
+    for finding in verdict.findings.iter_mut().filter(|finding| finding.topic == Topic::MachineChanged) {
+        finding.fix = Some(format!("systemctl restart {name}"));
+        verdict.needs_restart = true;
+    }
+    verdict.findings.splice(0..0, judged.findings);
+    Judged { unit: name, facts: Some(unit), process, verdict }
+}
+
+/// What the last look at the unit's start has written for PyPNM, and the container may have been given.
+fn handed(machine: &Root, unit: &Facts) -> Option<Numbers> {
+    let path = unit.generated.as_ref()?.environment.get(pypnm::ENV_FILE)?;
+    match pypnm::read_profile_file(&machine.text(path).ok()?) {
+        ProfileFile::Taken(numbers) => Some(numbers),
+        _ => None,
     }
 }
 
@@ -135,8 +162,8 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     Ok((facts, sizing))
 }
 
-/// Judges the facts. Pure.
-fn verdict(facts: &ProcessFacts) -> Verdict {
+/// Judges the facts. `handed`: numbers that nobody set by hand, although they came by variables. Pure.
+fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
     let mut findings = Vec::new();
     let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
     if let (Ok(expected), Live::Running(running)) = (&facts.expected, &facts.live) {
@@ -149,7 +176,7 @@ fn verdict(facts: &ProcessFacts) -> Verdict {
             findings.push(hidden(facts, running, expected.numbers));
         } else {
             verdict.in_use = Some(in_use);
-            verdict.next_start = Some(compare(running, in_use, expected.numbers, &mut findings));
+            verdict.next_start = Some(compare(running, in_use, expected.numbers, handed, &mut findings));
         }
     }
     if let Err(why) = &facts.expected {
@@ -176,7 +203,13 @@ fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding
 }
 
 /// Compares what it uses with what fits. Returns what it gets at its next start.
-fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut Vec<Finding>) -> Numbers {
+fn compare(
+    running: &Running,
+    in_use: InUse,
+    expected: Numbers,
+    handed: Option<Numbers>,
+    findings: &mut Vec<Finding>,
+) -> Numbers {
     let mut next = expected;
     let mut differs = false;
     for (used, due, place) in [
@@ -194,14 +227,16 @@ fn compare(running: &Running, in_use: InUse, expected: Numbers, findings: &mut V
         let Some(used) = used.filter(|used| *used != due) else {
             continue;
         };
+        let is_workers = place.contains(&WORKERS_FLAG);
+        let of_last_look =
+            handed.map(|numbers| if is_workers { numbers.workers } else { numbers.limit_max_requests });
         match set_by(running, place) {
-            Some(set_by) => {
-                let is_workers = place.contains(&WORKERS_FLAG);
+            Some(set_by) if of_last_look != Some(used) || set_by.starts_with("--") => {
                 let what = if is_workers { "workers" } else { "recycle limit" };
                 *(if is_workers { &mut next.workers } else { &mut next.limit_max_requests }) = used;
                 findings.push(finding(Topic::Override, State::Ok, format!("{what} {used} by {set_by}")));
             }
-            None => differs = true,
+            _ => differs = true,
         }
     }
     let uses = in_use
@@ -302,7 +337,11 @@ mod tests {
 
     /// The state, and the first words on it.
     fn judged(facts: &ProcessFacts) -> (State, Option<Topic>) {
-        let verdict = verdict(facts);
+        judged_with(facts, None)
+    }
+
+    fn judged_with(facts: &ProcessFacts, handed: Option<Numbers>) -> (State, Option<Topic>) {
+        let verdict = verdict(facts, handed);
         (verdict.state(), verdict.findings.first().map(|finding| finding.topic))
     }
 
@@ -334,6 +373,18 @@ mod tests {
         assert_eq!(judged(&facts(&flags, &[], None, 3)), by_hand);
         let variables = [("WEB_CONCURRENCY", "3"), ("UVICORN_LIMIT_MAX_REQUESTS", "1000")];
         assert_eq!(judged(&facts(&UVICORN, &variables, None, 3)), by_hand);
+    }
+
+    #[test]
+    fn what_the_last_look_handed_over_is_not_set_by_hand() {
+        let by_variable = [("PYPNM_SERVE_WORKERS", WORKERS), (LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS)];
+        let of_exec = exec_profile::text(&profile(4, 2000), by_variable.into_iter());
+        let facts = facts(&SERVE, &[], Some(&of_exec), 4);
+        let handed = |workers, limit_max_requests| Some(Numbers { workers, limit_max_requests });
+        let stale = (State::Warning, Some(Topic::MachineChanged));
+        assert_eq!(judged_with(&facts, handed(4, 2000)), stale);
+        assert_eq!(judged_with(&facts, handed(3, 2000)), (State::Warning, Some(Topic::Override)), "4 are");
+        assert_eq!(judged_with(&facts, None), (State::Ok, Some(Topic::Override)));
     }
 
     #[test]

@@ -81,6 +81,7 @@ fn well() -> Facts {
         setup: None,
         hidden_files: Vec::new(),
         foreign_file: None,
+        contained: None,
         live: Live::Running(Running {
             workers: 2,
             is_single: false,

@@ -71,6 +71,8 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
     let is_known = judge.service(must_run);
     match &facts.expected {
         _ if !is_known => {}
+        // What systemd has loaded is for the engine: the process itself is judged.
+        _ if facts.contained.is_some() => {}
         Err(why) => judge.not_sized(why),
         Ok(expected) if judge.is_in_force() => {
             let (numbers, loaded) = judge.next_start(expected);

@@ -49,6 +49,11 @@ impl Files {
     }
 }
 
+/// Whether a process is in a container: in a PID namespace nested in the caller's. Needs no privilege.
+pub(crate) fn is_contained(machine: &Root, pid: u32) -> bool {
+    pids(machine, pid).len() > 1
+}
+
 /// The PIDs of a process in the caller's namespace and in each nested one, down to its own (`NSpid` in proc_pid_status(5)).
 fn pids(machine: &Root, pid: u32) -> Vec<u32> {
     let status = machine.bytes(&format!("/proc/{pid}/status")).unwrap_or_default();

@@ -6,9 +6,13 @@ use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::names;
 use pypnm_sizing::pypnm;
 use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::units::name::Type;
+use pypnm_sizing::units::{Unit, parse_assignments};
 
 /// systemd.unit(5): the directory of generators' output for the system manager.
 const DIRECTORY: &str = "/run/systemd/generator";
+/// Where packages have their units: systemd prefers what a generator makes.
+const PACKAGED: [&str; 2] = ["/usr/", "/lib/"];
 
 /// The generated drop-in of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,9 +40,21 @@ pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<
     }
 }
 
-/// Whether another generator creates the unit itself.
-pub(crate) fn has_unit(root: &Root, unit: &str) -> bool {
-    root.file_type(&format!("{DIRECTORY}/{unit}")).is_some()
+/// The file of a unit that another generator makes, a quadlet for one, where systemd loads that one: it comes before the
+/// packaged `definition` and after an operator's (systemd.unit(5), "System Unit Search Path").
+pub(crate) fn unit_of_another(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
+    let is_packaged = |file: &String| PACKAGED.iter().any(|packaged| file.starts_with(packaged));
+    let fragment = definition.and_then(|definition| definition.fragment.as_ref());
+    let path = format!("{DIRECTORY}/{unit}");
+    (fragment.is_none_or(is_packaged) && root.file_type(&path).is_some()).then_some(path)
+}
+
+/// The last value of `key` in a unit's file; `None`: it sets none.
+pub(crate) fn last_value(root: &Root, path: &str, key: &str) -> Option<String> {
+    let mut assignments = Vec::new();
+    let text = root.bytes(path).ok()?;
+    parse_assignments(path, &text, Type::Service, &mut assignments, &mut Vec::new());
+    assignments.into_iter().rfind(|assignment| assignment.key == key).map(|assignment| assignment.value)
 }
 
 /// Whether there is a generated drop-in for any unit, which means that the generator has run.

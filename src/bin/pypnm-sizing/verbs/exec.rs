@@ -9,7 +9,7 @@ mod environment;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -176,7 +176,12 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
     let file = in_memory(text).map_err(|errno| format!("memfd_create: {errno}"))?;
     // The descriptor stays open in the command. The process ID remains the same, so that workers can read the file by the same
     // path; /proc/self would be a different process in each of them.
-    Ok(PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.into_raw_fd())))
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    if !path.exists() {
+        return Err("nothing is writable, and there is no /proc".to_owned());
+    }
+    let _stays_open = file.into_raw_fd();
+    Ok(path)
 }
 
 /// A sealed file in memory, which anybody can read and nobody can change.

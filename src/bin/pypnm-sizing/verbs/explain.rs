@@ -15,10 +15,11 @@ use crate::answer::{Answer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
-use crate::service::own;
 use crate::service::pypnm::{self, Program};
+use crate::service::{generated, own};
 use crate::wording::{
-    PypnmDefault, chosen, headline, out_of_reach, settings, state, turned_off, unsized_units,
+    PypnmDefault, chosen, headline, made_by_another_generator, out_of_reach, settings, state, turned_off,
+    unsized_units,
 };
 use answer::{ExplainAnswer, UnitAnswer, scope};
 
@@ -51,8 +52,11 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}."));
     }
     for unit in &units {
-        explain(&mut page, unit, &default);
-        installations(&mut page, root, unit);
+        let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
+        explain(&mut page, unit, &default, of_another.as_deref());
+        if of_another.is_none() {
+            installations(&mut page, root, unit);
+        }
     }
     if arguments.unit.is_none() {
         unsized_units(&mut page, &sizing);
@@ -61,8 +65,12 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
+/// `of_another`: the file of the unit that another generator makes.
+fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another: Option<&str>) {
     page.heading(&headline(unit));
+    if let Some(path) = of_another {
+        page.row("  ", 2, &made_by_another_generator(path));
+    }
     resource(page, unit, Resource::Cpu);
     resource(page, unit, Resource::Memory);
     page.heading("The steps of the guide \"PyPNM Worker Sizing\"");
@@ -92,9 +100,12 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault) {
     page.heading("Unit files read");
     match &unit.definition {
         Some(definition) => {
-            let files = definition.fragment.iter().chain(&definition.drop_ins);
-            files.for_each(|file| page.row("  ", 2, file));
-            let state = state(definition);
+            if let Some(fragment) = &definition.fragment {
+                let instead = if of_another.is_some() { ", which systemd does not load" } else { "" };
+                page.row("  ", 2, &format!("{fragment}{instead}"));
+            }
+            definition.drop_ins.iter().for_each(|file| page.row("  ", 2, file));
+            let state = state(definition).filter(|_| of_another.is_none());
             if let Some(state) = state {
                 page.row("  ", 2, state);
             }

@@ -15,8 +15,8 @@ use crate::page::Page;
 use crate::service::pypnm::{self, Program};
 use crate::service::{generated, own};
 use crate::wording::{
-    ConfigSetting, chosen, doubts, headline, out_of_reach, override_text, profile, settings, state,
-    turned_off, unsized_units,
+    ConfigSetting, chosen, doubts, headline, made_by_another_generator, out_of_reach, override_text, profile,
+    settings, state, turned_off, unsized_units,
 };
 
 /// What `show --json` says of a unit.
@@ -63,9 +63,18 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     for unit in &units {
         let is_tried = hypothetical != Hypothetical::default();
-        show(&mut page, unit, &loaded(unit), is_tried);
-        if !is_tried {
-            installation(&mut page, root, unit);
+        show(&mut page, unit, &loaded(unit));
+        let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
+        match of_another.filter(|_| !is_tried) {
+            Some(path) => page.row("  Unit", LABEL, &made_by_another_generator(&path)),
+            None if is_tried => {}
+            None => {
+                // A machine to try is not expected to have the unit.
+                if let Some(state) = unit.definition.as_ref().and_then(state) {
+                    page.row("  Unit", LABEL, state);
+                }
+                installation(&mut page, root, unit);
+            }
         }
     }
     if arguments.unit.is_none() {
@@ -79,7 +88,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile, is_tried: bool) {
+fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
     page.heading(&headline(unit));
     page.gap();
     let capacity = &unit.capacity;
@@ -106,11 +115,6 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile, is_tried: boo
     }
     for doubt in doubts(unit) {
         page.row("  Note", LABEL, &doubt);
-    }
-    // A machine to try is not expected to have the unit.
-    let here = unit.definition.as_ref().filter(|_| !is_tried);
-    if let Some(state) = here.and_then(state) {
-        page.row("  Unit", LABEL, state);
     }
     match loaded {
         LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}

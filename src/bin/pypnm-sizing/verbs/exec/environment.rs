@@ -82,9 +82,11 @@ pub(crate) fn decide(
         .into_iter()
         .filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?)))
         .collect();
+    // Nobody set the sized value that takes the place of one that would crash.
+    let replaced: Vec<_> = decision.problems.iter().map(|problem| problem.source.key.clone()).collect();
     let variable = |key: &str, least: i64| {
         let value = integer(own.get(key)?.trim())?.max(least);
-        Some(Number { value, set_by: Some(key.to_owned()) })
+        Some(Number { value, set_by: (!replaced.iter().any(|other| other == key)).then(|| key.to_owned()) })
     };
     let first = |keys: &[&str], least| keys.iter().find_map(|key| variable(key, least));
 
@@ -330,6 +332,17 @@ mod tests {
         // Python reads these, and so does the program that they are for.
         assert_eq!(short(&[("UVICORN_WORKERS", "0")]), "1 1000 0 1000 - 0");
         assert_eq!(short(&[("WEB_CONCURRENCY", " 3 ")]), "3 1000 - 1000  3  0");
+    }
+
+    #[test]
+    fn a_replaced_value_is_nobodys() {
+        let decision = decided(&[("PYPNM_SERVE_WORKERS", "abc"), ("UVICORN_LIMIT_MAX_REQUESTS", "-1")], None);
+        for numbers in [&decision.serve, &decision.uvicorn] {
+            assert_eq!(numbers.each_ref().map(|number| number.set_by.as_deref()), [None, None]);
+        }
+        let decision = decided(&[("PYPNM_SERVE_WORKERS", "3")], None);
+        let set_by = decision.serve.each_ref().map(|number| number.set_by.as_deref());
+        assert_eq!(set_by, [Some("PYPNM_SERVE_WORKERS"), None]);
     }
 
     const COMPLETE: &str = "PYPNM_SERVE_CPU_COUNT=8\nPYPNM_SERVE_TOTAL_MEMORY_GIB=16\nPYPNM_SERVE_WORKERS=7\n\

@@ -1,5 +1,5 @@
-//! The drop-in as a file: written, replaced, removed, and put back where systemd does not take it. Decides nothing about
-//! what is in it.
+//! The file of the drop-in: writes, replaces and removes it, and restores it if systemd cannot reload. Its text is in
+//! [`super::place`].
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub(super) fn written(root: &Root, directory: &str, unit: &str, text: &str) -> O
     if !is_same {
         put(directory, text).map_err(|error| refused(error, unit, "setup --write"))?;
     }
-    // A reload that failed before is made up for.
+    // This also makes up for an earlier reload that failed.
     if let Err(error) = systemctl::reload() {
         if !is_same {
             undo(directory, earlier.as_deref())?;
