@@ -237,7 +237,7 @@ def refused(e2e):
         own = f"/etc/systemd/system/{UNIT}"
         for command, why in (
             (f"systemctl mask --quiet {UNIT}", f"'systemctl unmask {UNIT}' first"), (f": >{own}", "which is empty"),
-            (f"ln -s /srv/none {own}", "dangling link"), (f"printf '[Service]\nExecStart=/bin/true\n' >{own}", "a unit of your own"),
+            (f"ln -s /srv/none {own}", "dangling link"), (f"printf '[Service]\nExecStart=/bin/true\n' >{own}", "is your own unit"),
         ):  # fmt: skip
             m.run(command)
             refuses(CHECKOUT, why=why)
