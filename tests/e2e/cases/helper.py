@@ -330,7 +330,7 @@ def looping(e2e):
         m.boot()
         m.systemctl("start", "pypnm.service", check=False)
         m.until(lambda: m.show("pypnm.service", "SubState") == "auto-restart", "the first restart")
-        everybody(m, 2, "started again and again", "journalctl -u pypnm.service", topic="looping")
+        everybody(m, 2, "keeps exiting and being restarted", "journalctl -u pypnm.service", topic="looping")
         m.systemctl("stop", "pypnm.service")
         everybody(m, 0, "not running", topic="not-running")
         m.install({OVERRIDE: "[Unit]\nConditionPathExists=/nonexistent\n"})
