@@ -33,7 +33,7 @@ use resolve::{Others, Walk};
 /// The most that is read of one file. The largest honest one, a mountinfo, is read as a stream instead.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 /// What nearly all files fit into, for a longer one the buffer grows; and what a directory's names are read by.
-const BUFFER_BYTES: usize = 16 << 10;
+const BUFFER_BYTES: usize = 8 << 10;
 /// The most entries that are read of one directory.
 const MAX_ENTRIES: usize = 100_000;
 /// How long a generator waits for lxcfs, all in all; it answers within a millisecond.
