@@ -94,8 +94,8 @@ fn replace_in(
     let pinned = pinned(directory);
     let written = (|| {
         let path = pinned.join(format!("{TEMPORARY_PREFIX}{:016x}", unique_number()));
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        let mut temporary = NamedTempFile::from_parts(file, TempPath::try_from_path(path)?);
+        let created = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut temporary = NamedTempFile::from_parts(created, TempPath::try_from_path(path)?);
         temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
         fill(temporary.as_file_mut())?;
         Ok(temporary)
