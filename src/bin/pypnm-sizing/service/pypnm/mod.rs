@@ -284,6 +284,15 @@ pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<Str
     places
 }
 
+/// Whether its packages are found through the user's base directory (`site.USER_BASE`): a script of a Python elsewhere, not in
+/// a virtual environment, as `pip install --user` writes it.
+pub(crate) fn is_user_base(root: &Root, installation: &Installation) -> bool {
+    let script = root.text(&installation.command).unwrap_or_default();
+    let prefix = metadata::interpreter(&script).and_then(prefix_of);
+    let is_elsewhere = prefix.is_some_and(|prefix| prefix != installation.environment);
+    is_elsewhere && root.file_type(&format!("{}/pyvenv.cfg", installation.environment)).is_none()
+}
+
 /// `/opt/pypnm` of `/opt/pypnm/bin/pypnm`.
 fn prefix_of(command: &str) -> Option<String> {
     let (directory, _) = command.rsplit_once('/')?;
