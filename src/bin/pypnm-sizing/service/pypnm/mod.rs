@@ -265,9 +265,8 @@ impl Installation {
 pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<String> {
     let script = root.text(&installation.command).unwrap_or_default();
     let mut places = Vec::new();
-    let Some(mut path) = metadata::interpreter(&script).map(str::to_owned) else {
-        return places;
-    };
+    let named = metadata::interpreter(&script).map(str::to_owned);
+    let mut path = named.unwrap_or_else(|| format!("{}/bin/python3", installation.environment));
     for _ in 0..MOST_LINKS {
         let Some((directory, _)) = path.rsplit_once('/') else {
             break;
