@@ -108,7 +108,7 @@ class Script(unittest.TestCase):
     def test_a_reload_that_fails(self):
         text = "trap 'printf handover/7! >/proc/$$/comm' HUP; echo; while :; do sleep 0.1; done"
         script, _ = self.reload(["sh", "-c", text, f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"])
-        self.assertIn("the reload has failed", script.communicate(timeout=10)[1])
+        self.assertIn("the reload failed", script.communicate(timeout=10)[1])
         self.assertEqual(script.returncode, 1)
 
     def test_a_reload_that_the_launcher_does_not_survive_ends(self):

@@ -41,7 +41,11 @@ def load(files):
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
             try:
                 found = load_seeded_profile(path)
-            any exception ends PyPNM
+            except Exception as error:  # any exception ends PyPNM
+                results.append(type(error).__name__)
+                continue
+            results.append(found and [found.cpu_count, found.total_memory_gib, found.workers, found.limit_max_requests])
+    return results
 
 
 def default_path():

@@ -332,7 +332,7 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use super::{SystemctlError, commands, environment, environment_files, refusal, state, wait, words};
+    use super::{SystemctlError, commands, environment, environment_files, error_of, state, wait, words};
 
     #[test]
     fn recorded_answers_of_systemd_252() {
