@@ -212,7 +212,7 @@ mod tests {
         (dir, root)
     }
 
-    fn told(place: &ProcessCgroups) -> Vec<(Resource, u64, &str)> {
+    fn limits_of(place: &ProcessCgroups) -> Vec<(Resource, u64, &str)> {
         place.grants.iter().map(|grant| (grant.resource, grant.amount, grant.source.as_str())).collect()
     }
 
@@ -241,7 +241,7 @@ mod tests {
         );
         let place = ProcessCgroups::of(&root, 7);
         assert_eq!(
-            told(&place),
+            limits_of(&place),
             [
                 (Resource::Memory, 4_000_000_000, "/sys/fs/cgroup/system.slice/memory.max"),
                 (Resource::Memory, 3_000_000_000, "/sys/fs/cgroup/system.slice/pypnm.service/memory.high"),
