@@ -37,7 +37,7 @@ use resolve::{Trust, Walk};
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 /// The initial size of the buffer, which fits nearly all files and grows for larger ones; also used for directory
 /// entries.
-const BUFFER_BYTES: usize = 16 << 10;
+const BUFFER_BYTES: usize = 8 << 10;
 /// The maximum number of entries that are read from a directory.
 const MAX_ENTRIES: usize = 100_000;
 /// How long a generator waits for lxcfs in total. lxcfs normally responds within a millisecond.
