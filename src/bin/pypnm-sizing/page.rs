@@ -194,12 +194,20 @@ fn longest_word(text: &str) -> usize {
 /// Wraps `text` at spaces into lines of at most `columns` columns. A longer word, such as a path, is kept in one piece unless
 /// `broken` is true.
 fn wrapped(text: &str, columns: usize, broken: bool) -> Vec<String> {
-    let mut lines = if broken {
-        let pieces: Vec<&str> = text.split(' ').flat_map(|word| pieces(word, columns.max(1))).collect();
-        text::wrapped(&pieces.join(" "), columns)
-    } else {
-        text::wrapped(text, columns)
-    };
+    let mut lines = Vec::new();
+    let mut words = String::new();
+    for word in text.split(' ') {
+        let mut pieces = if broken { pieces(word, columns.max(1)) } else { vec![word] };
+        let last = pieces.pop().unwrap_or_default();
+        if !pieces.is_empty() {
+            lines.extend(text::wrapped(&words, columns));
+            words.clear();
+            lines.extend(pieces.into_iter().map(str::to_owned));
+        }
+        words.push_str(last);
+        words.push(' ');
+    }
+    lines.extend(text::wrapped(&words, columns));
     if lines.is_empty() {
         lines.push(String::new());
     }

@@ -238,7 +238,9 @@ fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
     if let Some(why) = &context.no_shares {
         let text =
             format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once");
-        wrapped(&text, columns).into_iter().for_each(|line| out.add(LineStyle::Warning, line));
+        for line in wrapped(&text, columns) {
+            out.add(LineStyle::Warning, line);
+        }
     }
 }
 
