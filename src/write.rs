@@ -320,7 +320,7 @@ mod tests {
     use super::{Directory, create_directory, replace};
 
     #[test]
-    fn the_longest_name_and_nothing_left_behind() {
+    fn the_longest_name_and_no_temporary_files() {
         let out = tempfile::tempdir().unwrap();
         let name = "n".repeat(255);
         replace(&out.path().join("d"), &name, "1").unwrap();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed_where_it_was_there_before() {
+    fn existing_links_to_directories_are_followed() {
         let out = tempfile::tempdir().unwrap();
         fs::create_dir(out.path().join("real")).unwrap();
         symlink("real", out.path().join("link")).unwrap();
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_of_ones_own_are_appended_to() {
+    fn only_own_regular_files_are_appended_to() {
         let out = tempfile::tempdir().unwrap();
         let path = |name: &str| out.path().join(name);
         let directory = Directory::open(out.path()).unwrap();

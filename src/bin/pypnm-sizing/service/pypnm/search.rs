@@ -137,7 +137,7 @@ pub(crate) fn out_of_reach(
     unit: &Unit,
     found: &[Installation],
 ) -> Option<String> {
-    if !is_packaged(unit) || found.iter().any(|one| matches!(one.found, Found::Unit(_))) {
+    if !is_packaged(unit) || found.iter().any(|installation| matches!(installation.found, Found::Unit(_))) {
         return None;
     }
     if directory_with(root, &path_of(unit), program) != Reach::No {
