@@ -89,9 +89,9 @@ impl Page {
 
     /// Adds a highlighted word and a text, on a single line of any length unless the output is a terminal.
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
-        let whole = format!("{word}{}", printable(text));
+        let line = format!("{word}{}", printable(text));
         let columns = if self.terminal { self.columns - 3 } else { usize::MAX };
-        let lines = self.wrapped(&whole, columns).join("\n  ");
+        let lines = self.wrapped(&line, columns).join("\n  ");
         self.text.push_str(&self.painted(word, ink));
         self.text.push_str(lines.get(word.len()..).unwrap_or_default());
         self.text.push('\n');

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_by_hand_is_fine() {
+    fn manual_settings_are_ok() {
         let by_hand = [("PYPNM_SERVE_WORKERS", "WEB_CONCURRENCY")];
         let of_exec = exec_profile::text(&profile(3, 1000), by_hand.into_iter());
         let by_hand = (State::Ok, Some(Topic::Override));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_that_is_hidden_is_unknown() {
+    fn a_hidden_environment_is_unknown() {
         let mut hidden = facts(&UVICORN, &[], None, 2);
         if let Live::Running(running) = &mut hidden.live {
             running.environment = None;

@@ -22,7 +22,7 @@ impl Queue {
             return (None, None);
         };
         if anew || self.of != Some(main) {
-            self.held = Held::by(pids.iter().copied());
+            self.held = Held::of(pids.iter().copied());
             self.of = Some(main);
         }
         let mut waiting = None;
