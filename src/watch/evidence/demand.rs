@@ -51,7 +51,7 @@ impl Test {
 /// Page's sum for one quantity.
 #[derive(Clone, Debug, Default)]
 struct Sum {
-    sum: f64,
+    total: f64,
     /// Since when it has been above 0.
     from: f64,
     last: Option<f64>,
@@ -68,14 +68,14 @@ impl Sum {
             self.squares += (value - last).powi(2) / 2.0;
             self.differences += 1.0;
         }
-        if self.sum <= 0.0 {
+        if self.total <= 0.0 {
             self.from = at;
         }
-        self.sum = (self.sum + value - few.midpoint(many)).max(0.0);
+        self.total = (self.total + value - few.midpoint(many)).max(0.0);
         let (assumed, weight) = ASSUMED;
         let variance = (self.squares + assumed * weight) / (self.differences + weight);
         let evidence = EVIDENCE + (self.differences + 1.0).ln();
-        (self.sum * (many - few) >= evidence * variance.max(least_variance)).then_some(self.from)
+        (self.total * (many - few) >= evidence * variance.max(least_variance)).then_some(self.from)
     }
 }
 
