@@ -265,7 +265,10 @@ fn pages_fit_60_80_and_200_columns() {
 
 #[test]
 fn every_help_has_examples_and_fits_80_columns() {
-    for verb in ["", "show", "explain", "preview", "env", "exec", "check", "setup", "apply", "report"] {
+    for verb in [
+        "", "show", "explain", "preview", "env", "exec", "check", "setup", "apply", "report", "watch",
+        "ready",
+    ] {
         let done = helper().args(verb.split_whitespace()).arg("--help").output().unwrap();
         let text = String::from_utf8(done.stdout).unwrap();
         assert!(done.status.success() && text.contains("Examples:\n  pypnm-sizing"), "{verb}:\n{text}");

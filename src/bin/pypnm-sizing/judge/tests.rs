@@ -276,7 +276,7 @@ fn not_read() {
         running(facts).file = None;
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true), "started before it was sized");
-    // Nothing that a restart would mend.
+    // Nothing that a restart would fix.
     let verdict = with(|facts| facts.loaded.exec_start_pre.clear());
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
     let verdict = with(|facts| drop(facts.loaded.environment.remove(pypnm::ENV_FILE)));

@@ -221,7 +221,7 @@ fn environment_files(value: &str) -> Vec<String> {
     files
 }
 
-/// The commands of `{ path=… ; argv[]=… ; ignore_errors=… ; … }`, one after the other.
+/// The commands in a sequence of `{ path=… ; argv[]=… ; ignore_errors=… ; … }`.
 fn commands(value: &str) -> Vec<String> {
     let after = value.split(" ; argv[]=").skip(1);
     after.filter_map(|text| Some(text.split_once(" ; ignore_errors=")?.0.to_owned())).collect()
