@@ -379,7 +379,7 @@ fn an_instance_has_the_settings_and_the_section_of_its_template() {
     let output = report(&[&root, "--write-advice", "--unit", "pypnm@b", "-"], format!("{a}\n{b}").as_bytes());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     // Sized for two workers, running with four: not the four of other.service.
-    assert!(said.contains("the profile stays 2"), "{said}");
+    assert!(said.contains("memory is enough for 2"), "{said}");
     assert!(!said.contains("[Sizing]"), "{said}");
     let problems = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(problems.contains("the recordings also contain pypnm@a.service"), "{problems}");

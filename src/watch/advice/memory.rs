@@ -78,7 +78,8 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         );
         return Finding::remark(topic, reason);
     }
-    let reason = format!("{} of {}: the profile stays {}", measured(epoch), gib(setup.memory), workers(now));
+    let reason =
+        format!("{} of {}: memory is enough for {}", measured(epoch), gib(setup.memory), workers(now));
     Finding::remark(topic, reason)
 }
 

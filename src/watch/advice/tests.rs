@@ -210,7 +210,7 @@ fn a_leak_without_a_recycle_in_sight() {
 fn memory_lowers_the_profile_only_where_it_does_not_fit() {
     let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 16) }.run(1.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
-    assert!(reason(&found, Topic::MemoryPerWorker).ends_with("the profile stays 4 workers"), "{found:?}");
+    assert!(reason(&found, Topic::MemoryPerWorker).ends_with("memory is enough for 4 workers"), "{found:?}");
     let found = Feed { cpu: 30.0, base: 5 << 30, ..Feed::new(4, 8, 16) }.run(1.0).found();
     let line = lines(&found).join(" ");
     assert!(line.starts_with("MaxWorkers=3") || line.starts_with("MemoryPerWorker="), "{found:?}");
