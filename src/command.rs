@@ -345,6 +345,7 @@ mod tests {
             "/usr/bin/env",
             "/usr/bin/env -S a b",
             "/usr/bin/pypnm-sizing watch",
+            "/usr/bin/pypnm-sizing watch pypnm serve",
             "python3 -c pypnm serve",
             "python3 - pypnm serve",
             "python3 start.py",
