@@ -189,12 +189,12 @@ fn what_pid_1s_cgroups_of_version_1_leave_open_is_said() {
 
 #[test]
 fn memory_nodes_that_lack_a_file() {
+    const ONLINE: &str = "sys/devices/system/node/online";
+    const NODE: &str = "sys/devices/system/node/node0/meminfo";
     let total = |files: &[(&str, &str)]| {
         let (_directory, root) = root(files);
         nodes::total(&root).map_err(|problem: Box<Problem>| problem.source.to_string())
     };
-    const ONLINE: &str = "sys/devices/system/node/online";
-    const NODE: &str = "sys/devices/system/node/node0/meminfo";
     assert_eq!(total(&[]), Ok(None));
     assert_eq!(total(&[(ONLINE, "0\n"), (NODE, "Node 0 MemTotal: 1024 kB\n")]), Ok(Some(1 << 20)));
     assert_eq!(total(&[(NODE, "Node 0 MemTotal: 1024 kB\n")]), Err(format!("/{ONLINE}")));
@@ -229,7 +229,7 @@ fn a_processs_own_limits() {
         let limits = process::read(&root, process, &mut Vec::new());
         limits.into_iter().map(|limit| limit.amount).collect::<Vec<_>>()
     };
-    let memory = Amount::Memory(4096);
-    assert_eq!(limits(Process::Pid(7)), [memory.clone()]);
-    assert_eq!(limits(Process::OutsideUnits(7)), [memory, Amount::Cpus(CpuSet::parse("1").unwrap())]);
+    assert_eq!(limits(Process::Pid(7)), [Amount::Memory(4096)]);
+    let cpus = Amount::Cpus(CpuSet::parse("1").unwrap());
+    assert_eq!(limits(Process::OutsideUnits(7)), [Amount::Memory(4096), cpus]);
 }
