@@ -11,6 +11,7 @@ use pypnm_sizing::limits::{Amount, Resource, cgroup, nodes, process};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Problem;
 use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Request, size};
 use pypnm_sizing::units::{Index, State, Unit};
 
 /// A root with these files; a text that begins with `->` is the target of a symbolic link.
@@ -232,4 +233,22 @@ fn a_processs_own_limits() {
     assert_eq!(limits(Process::Pid(7)), [Amount::Memory(4096)]);
     let cpus = Amount::Cpus(CpuSet::parse("1").unwrap());
     assert_eq!(limits(Process::OutsideUnits(7)), [Amount::Memory(4096), cpus]);
+}
+
+#[test]
+fn a_memory_node_without_cpus_restricts_none() {
+    let cpus = |mask: &str| {
+        let text = format!("{SERVICE}CPUAffinity=numa\nNUMAMask={mask}\n");
+        let (_directory, root) = root(&[
+            ("sys/devices/system/cpu/online", "0-3\n"),
+            ("proc/1/status", "Cpus_allowed_list:\t0-3\n"),
+            ("proc/meminfo", "MemTotal: 16389412 kB\n"),
+            ("sys/devices/system/node/online", "0-1\n"),
+            ("sys/devices/system/node/node0/cpulist", "0-1\n"),
+            ("sys/devices/system/node/node1/cpulist", "\n"),
+            ("etc/systemd/system/pypnm.service", &text),
+        ]);
+        size(&Request::new(&root)).units[0].capacity.whole_cpus()
+    };
+    assert_eq!((cpus("0"), cpus("1"), cpus("0-1")), (2, 4, 2));
 }
