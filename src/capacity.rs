@@ -52,8 +52,8 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
     for (index, limit) in limits.iter().enumerate() {
         let share = |amount: u64| amount / u64::from(limit.shared_by.max(1));
         match &limit.amount {
-            Amount::Memory(bytes) => memory.offer(index, share(*bytes)),
-            Amount::CpuTime(milli) => cpu.offer(index, share(*milli)),
+            Amount::Memory(bytes) => memory.lower_to(index, share(*bytes)),
+            Amount::CpuTime(milli) => cpu.lower_to(index, share(*milli)),
             Amount::Cpus(set) => {
                 let common = match cpus.take() {
                     None => set.clone(),
@@ -62,7 +62,7 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
                         so_far
                     }
                 };
-                cpu.offer(index, share(u64::from(common.count()) * 1000));
+                cpu.lower_to(index, share(u64::from(common.count()) * 1000));
                 cpus = Some(common);
             }
             Amount::MemoryNodes(set) => {
@@ -73,11 +73,11 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
                         so_far
                     }
                 };
-                memory.offer(index, share(common.bytes()));
+                memory.lower_to(index, share(common.bytes()));
                 nodes = Some(common);
             }
-            Amount::Unknown(Resource::Cpu) => cpu.offer(index, 0),
-            Amount::Unknown(Resource::Memory) => memory.offer(index, 0),
+            Amount::Unknown(Resource::Cpu) => cpu.lower_to(index, 0),
+            Amount::Unknown(Resource::Memory) => memory.lower_to(index, 0),
         }
     }
     Capacity { cpu: cpu.less(reserve.cpu), memory: memory.less(reserve.memory) }
@@ -88,7 +88,7 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
 struct Minimum(Option<(usize, u64)>);
 
 impl Minimum {
-    fn offer(&mut self, index: usize, amount: u64) {
+    fn lower_to(&mut self, index: usize, amount: u64) {
         if self.0.is_none_or(|(_, least)| amount < least) {
             self.0 = Some((index, amount));
         }
@@ -130,16 +130,16 @@ mod tests {
             limit(Amount::CpuTime(2500), 1),
             limit(Amount::Memory(3), 1),
         ];
-        let got = capacity(&limits, Reserve::default());
-        assert_eq!((got.memory.amount, got.memory.binding), (3, Some(2)));
-        assert_eq!((got.cpu.amount, got.cpu.binding), (2500, Some(3)));
-        assert_eq!(got.whole_cpus(), 2);
+        let found = capacity(&limits, Reserve::default());
+        assert_eq!((found.memory.amount, found.memory.binding), (3, Some(2)));
+        assert_eq!((found.cpu.amount, found.cpu.binding), (2500, Some(3)));
+        assert_eq!(found.whole_cpus(), 2);
     }
 
     #[test]
     fn sets_of_cpus_are_intersected() {
-        let got = capacity(&[limit(cpus("0-3"), 1), limit(cpus("3-6"), 1)], Reserve::default());
-        assert_eq!((got.cpu.amount, got.cpu.binding), (1000, Some(1)));
+        let found = capacity(&[limit(cpus("0-3"), 1), limit(cpus("3-6"), 1)], Reserve::default());
+        assert_eq!((found.cpu.amount, found.cpu.binding), (1000, Some(1)));
         let none = capacity(&[limit(cpus("0-1"), 1), limit(cpus("2-3"), 1)], Reserve::default());
         assert_eq!((none.cpu.amount, none.whole_cpus()), (0, 1));
     }
@@ -147,21 +147,21 @@ mod tests {
     #[test]
     fn units_share_what_they_live_on() {
         let limits = [limit(Amount::Memory(16), 2), limit(Amount::Memory(9), 1), limit(cpus("0-3"), 2)];
-        let got = capacity(&limits, Reserve::default());
-        assert_eq!((got.memory.amount, got.memory.binding), (8, Some(0)));
-        assert_eq!(got.cpu.amount, 2000);
+        let found = capacity(&limits, Reserve::default());
+        assert_eq!((found.memory.amount, found.memory.binding), (8, Some(0)));
+        assert_eq!(found.cpu.amount, 2000);
     }
 
     #[test]
     fn reserves_are_subtracted_from_the_minimum() {
         let limits = [limit(Amount::Memory(16), 1), limit(Amount::CpuTime(4000), 1)];
-        let got = capacity(&limits, Reserve { cpu: 1500, memory: 20 });
-        assert_eq!((got.memory.amount, got.memory.reserved), (0, 16));
-        assert_eq!((got.cpu.amount, got.whole_cpus()), (2500, 2));
+        let found = capacity(&limits, Reserve { cpu: 1500, memory: 20 });
+        assert_eq!((found.memory.amount, found.memory.reserved), (0, 16));
+        assert_eq!((found.cpu.amount, found.whole_cpus()), (2500, 2));
     }
 
     #[test]
-    fn what_could_not_be_read_grants_least() {
+    fn an_unreadable_limit_is_minimal() {
         let limits = [limit(Amount::Memory(16), 1), limit(Amount::Unknown(Resource::Memory), 1)];
         assert_eq!(capacity(&limits, Reserve::default()).memory.amount, 0);
         let nothing = capacity(&[], Reserve::default());

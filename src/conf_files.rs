@@ -18,15 +18,15 @@ pub fn each_drop_in(
     problems: &mut Vec<Problem>,
     take: &mut dyn FnMut(&str, &mut Vec<Problem>) -> bool,
 ) {
-    let mut found: Vec<(String, &str)> = Vec::new();
-    for directory in directories {
+    let mut found: Vec<(String, usize, &str)> = Vec::new();
+    for (precedence, directory) in directories.iter().enumerate() {
         let mut bad_names = 0;
         let listed = root.each_trusted_entry(directory, |name, _| {
             if !name.ends_with(b".conf") || name.starts_with(b".") {
                 return;
             }
             match usable_name(name) {
-                Ok(name) => found.push((name.to_owned(), directory)),
+                Ok(name) => found.push((name.to_owned(), precedence, directory)),
                 Err(reason) if bad_names < MOST_BAD_NAMES => {
                     bad_names += 1;
                     let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
@@ -43,10 +43,9 @@ pub fn each_drop_in(
             }
         }
     }
-    // The sort is stable, so of several files of the same name the one with the highest precedence comes first.
-    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.sort_unstable();
     let mut taken = None;
-    for (name, directory) in found {
+    for (name, _, directory) in found {
         if taken.as_ref() != Some(&name) && take(&format!("{directory}/{name}"), problems) {
             taken = Some(name);
         }

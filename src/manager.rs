@@ -66,16 +66,19 @@ impl Manager {
     /// The manager's own environment, from which `PassEnvironment=` passes variables to services. `None`: this user may not
     /// read it.
     pub fn own_environment(&self, root: &Root) -> Option<BTreeMap<String, String>> {
-        let words = |text: &[u8]| -> BTreeMap<String, String> {
+        let mut own = BTreeMap::new();
+        let add = |text: &[u8]| {
             let words = text.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok());
-            words.filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+            own.extend(
+                words.filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())),
+            );
         };
-        let mut own = match root.with_bytes(PID_1_ENVIRONMENT, words) {
-            Ok(own) => own,
+        match root.with_bytes(PID_1_ENVIRONMENT, add) {
+            Ok(()) => {}
             // There is no PID 1 in an image.
-            Err(ReadError::Missing) if !root.is_machine() => BTreeMap::new(),
+            Err(ReadError::Missing) if !root.is_machine() => {}
             Err(_) => return None,
-        };
+        }
         own.extend(self.own.iter().map(|(name, set)| (name.clone(), set.value.clone())));
         Some(own)
     }

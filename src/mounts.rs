@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn lxcfs_is_told_from_other_daemons() {
+    fn lxcfs_is_distinguished_from_other_daemons() {
         let text = "50 23 0:60 /proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n\
             51 23 0:60 /sys/devices/system/cpu /sys/devices/system/cpu rw - fuse.lxcfs lxcfs rw\n\
             52 22 0:60 / /var/lib/lxcfs rw - fuse.lxcfs lxcfs rw\n";
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_itself_runs_from_is_admitted() {
+    fn the_mount_of_the_program_itself_is_admitted() {
         let text = "24 22 0:30 / /nix rw - nfs4 s:/ rw\n25 22 0:31 / /nix/store rw - 9p x rw\n\
             26 22 0:31 / /nix/store/dead rw - 9p x rw\n";
         let mut mounts = mounts(text, "");

@@ -1,15 +1,18 @@
-//! The only place that reads files for sizing: below a root, bounded, and without ever waiting.
+//! Reads files for sizing, and is the only module that does: below a root directory, bounded, and without blocking.
 //!
-//! - **Links** are resolved one step at a time. The kernel does it in one call where a path has none (openat2(2) with
-//!   `RESOLVE_NO_SYMLINKS`); else, and where openat2 is absent (before Linux 5.6) or denied (seccomp), each step is opened with
-//!   `O_PATH|O_NOFOLLOW`. With another root than the machine's (`PYPNM_SIZING_ROOT=`, `--root=`) no step leaves it.
-//! - **Mounts** that could make the reader wait ([`crate::mounts`]) are known from mountinfo before a step is taken onto them,
-//!   and it is not taken. Below the root of another process they may change meanwhile, so there the kernel is asked anew at
-//!   each step onto another mount (`root/live_mount.rs`).
-//! - **Regular files only**: a file is looked at (`O_PATH`, fstat) before it is opened for reading, so that no FIFO, no device
-//!   and no socket is. Files below /proc and /sys, which only the kernel makes, are opened at once.
-//! - **Trust** ([`crate::trust`]) is asked for by callers: [`Root::with_trusted_bytes`] for what leads root,
-//!   [`Root::with_guarded_bytes`] for what a service's user may write but must not lead root anywhere by.
+//! - **Symbolic links** are resolved step by step. If a path contains none, the kernel resolves it in a single call
+//!   (openat2(2) with `RESOLVE_NO_SYMLINKS`). If it does, or if openat2 is missing (before Linux 5.6) or denied
+//!   (seccomp), each component is opened with `O_PATH|O_NOFOLLOW`. With a root directory other than the machine's
+//!   (`PYPNM_SIZING_ROOT=`, `--root=`), no step leaves it.
+//! - **Mounts** that could block the reader ([`crate::mounts`]) are known from mountinfo and are not entered. Below the
+//!   root of another process they can change at any time, so the kernel is asked again whenever a step crosses onto
+//!   another mount (`root/live_mount.rs`).
+//! - **Regular files only**: the type of a file is checked (`O_PATH`, fstat) before it is opened for reading, so FIFOs,
+//!   devices and sockets are never opened. Files below /proc and /sys, which only the kernel can create, are opened
+//!   directly.
+//! - **Trust** ([`crate::trust`]) is requested by the caller: [`Root::with_trusted_bytes`] for files that influence
+//!   what root does, [`Root::with_guarded_bytes`] for files that the service's user may write, but which must not
+//!   redirect root.
 
 mod error;
 mod live_mount;
@@ -28,45 +31,46 @@ use rustix::io::Errno;
 
 pub use error::ReadError;
 pub use mount_table::MountTable;
-use resolve::{Others, Walk};
+use resolve::{Trust, Walk};
 
-/// The most that is read of one file. The largest honest one, a mountinfo, is read as a stream instead.
+/// The maximum size of a file. Only a mountinfo is legitimately larger, and that is read as a stream.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
-/// What nearly all files fit into, for a longer one the buffer grows; and what a directory's names are read by.
-const BUFFER_BYTES: usize = 16 << 10;
-/// The most entries that are read of one directory.
+/// The initial size of the buffer, which fits nearly all files and grows for larger ones; also used for directory
+/// entries.
+const BUFFER_BYTES: usize = 8 << 10;
+/// The maximum number of entries that are read from a directory.
 const MAX_ENTRIES: usize = 100_000;
-/// How long a generator waits for lxcfs, all in all; it answers within a millisecond.
+/// How long a generator waits for lxcfs in total. lxcfs normally responds within a millisecond.
 const LXCFS_TIME: Duration = Duration::from_secs(1);
 
-/// Where files are read from.
+/// The root directory below which files are read.
 #[derive(Debug)]
 pub struct Root {
     /// `None`: the running machine.
     below: Option<OwnedFd>,
-    /// The reader is a generator.
+    /// Whether the reader is a generator.
     early: bool,
-    /// The user that the program runs as.
+    /// The effective user ID of this program.
     user: u32,
-    /// The process whose files they are: its mounts may change at any time, and by somebody who wants the reader to wait.
+    /// The process that the files belong to. Its mounts can change at any time, possibly in order to block the reader.
     process: Option<u32>,
-    /// Whether openat2 is there and allowed.
+    /// Whether openat2 is available and allowed.
     has_openat2: Cell<bool>,
-    /// lxcfs has not answered in time.
+    /// Whether lxcfs failed to respond in time.
     lxcfs_is_silent: Cell<bool>,
-    /// Read when it is first needed.
+    /// Read on first use.
     mounts: OnceCell<MountTable>,
-    /// What one file or directory after the other is read into; empty while one is looked at. One for all, and not on the
-    /// stack: each page of memory that a short run touches first costs it as much as opening a file.
+    /// A buffer for the contents of files and directories; taken (empty) while in use. It is shared, and not on the
+    /// stack, because touching a page of memory for the first time costs as much as opening a file.
     buffer: RefCell<Vec<u8>>,
 }
 
-/// A name in a directory.
+/// A directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name; names that are not UTF-8 are left out, no unit or configuration file can have one.
+    /// The name. Names that are not UTF-8 are skipped: no unit or configuration file can have one.
     pub name: String,
-    /// Whether it is a symbolic link; file systems that don't tell count as one.
+    /// Whether it is a symbolic link, or may be one because the file system does not report types.
     pub link: bool,
 }
 
@@ -89,16 +93,17 @@ impl Root {
         Self::new(None)
     }
 
-    /// A directory that stands for a machine.
+    /// A directory that contains the files of another machine.
     pub fn below(dir: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self::new(Some(rustix::fs::open(dir, flags, Mode::empty())?)))
     }
 
-    /// The files of a process in another mount namespace, below its root directory (`/proc/PID/root`). No link leads out of
-    /// there. Its mounts are the kernel's word (`/proc/PID/mountinfo`), not what the process shows of itself. Where it is in
-    /// a user namespace, that one's root is trusted in the place of the caller. No step onto another mount is taken before the
-    /// kernel has said what it is now, that onto the root directory included.
+    /// The files of a process in another mount namespace, below its root directory (`/proc/PID/root`). No symbolic link
+    /// leads out of it. Its mounts are those reported by the kernel (`/proc/PID/mountinfo`), not by files inside the
+    /// namespace. If it is in a user namespace, the root user of that namespace is trusted instead of the caller.
+    /// Before a step crosses onto another mount, including the one at the root directory, the kernel is asked for its
+    /// current type.
     pub fn of_process(pid: u32) -> Result<Self, ReadError> {
         let root = Self { process: Some(pid), ..Self::below(Path::new(&format!("/proc/{pid}/root")))? };
         if let Some(dir) = &root.below {
@@ -109,12 +114,12 @@ impl Root {
         let mut table = MountTable::default();
         root.add_mounts(&mountinfo, b"", false, &mut table)?;
         let user = Self::machine().with_text(&format!("/proc/{pid}/uid_map"), outer_root).ok().flatten();
-        // Set just now for the first time.
+        // Cannot fail: it was not set before.
         let _ = root.mounts.set(table);
         Ok(Self { user: user.unwrap_or(root.user), ..root })
     }
 
-    /// The running machine for an empty or absent `dir` or `/`, else [`Root::below`] it.
+    /// The running machine if `dir` is absent, empty or `/`; otherwise as [`Root::below`].
     pub fn at(dir: Option<&OsStr>) -> Result<Self, ReadError> {
         match dir {
             None => Ok(Self::machine()),
@@ -123,13 +128,13 @@ impl Root {
         }
     }
 
-    /// The same for a generator, which runs before most is mounted, while PID 1 waits for it.
+    /// Marks the reader as a generator, which runs before most file systems are mounted, while PID 1 waits for it.
     #[must_use]
     pub fn for_a_generator(self) -> Self {
         Self { early: true, ..self }
     }
 
-    /// Whether the reader is a generator: /etc, /run, /usr and the kernel's file systems are all that it may count on.
+    /// Whether the reader is a generator, for which only /etc, /run, /usr and the kernel's file systems are available.
     pub fn is_early(&self) -> bool {
         self.early
     }
@@ -139,7 +144,7 @@ impl Root {
         self.below.is_none()
     }
 
-    /// Where paths begin: the directory, and its name as a path from there.
+    /// The directory in which paths begin, and its own name relative to it.
     fn base(&self) -> (BorrowedFd<'_>, &'static str) {
         match &self.below {
             None => (CWD, "/"),
@@ -147,7 +152,7 @@ impl Root {
         }
     }
 
-    /// What `look` makes of the bytes of a file, at most [`MAX_FILE_BYTES`] of them.
+    /// Passes the contents of a file, at most [`MAX_FILE_BYTES`], to `look` and returns the result.
     pub fn with_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
         if self.early && self.is_machine() && self.mounts().mounts.is_lxcfs(path) {
             return self.within_time(path).map(|bytes| look(&bytes));
@@ -156,43 +161,47 @@ impl Root {
         self.with_bytes_of(file, look)
     }
 
-    /// The same of a file that leads root: `Err(Untrusted)` where somebody else could have written it, or led the path to it.
+    /// As [`Root::with_bytes`], for a file that influences what root does. `Err(Untrusted)`: another user could have
+    /// written it or redirected the path to it.
     pub fn with_trusted_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = self.open_for(path, OFlags::empty(), Others::Nothing, &self.mounts().mounts)?;
+        let file = self.open_for(path, OFlags::empty(), Trust::Full, &self.mounts().mounts)?;
         self.with_bytes_of(file, look)
     }
 
-    /// The same of a file that others may write: a link is followed only where nobody but root could have made it.
+    /// As [`Root::with_bytes`], for a file that other users may write. Symbolic links are followed only if nobody but
+    /// root could have created them.
     pub fn with_guarded_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = self.open_for(path, OFlags::empty(), Others::Own, &self.mounts().mounts)?;
+        let file = self.open_for(path, OFlags::empty(), Trust::Guarded, &self.mounts().mounts)?;
         self.with_bytes_of(file, look)
     }
 
-    /// As [`Root::with_trusted_bytes`], but a sticky directory such as /tmp may be on the way: for what a person's own command
-    /// reads.
+    /// As [`Root::with_trusted_bytes`], but accepts sticky directories such as /tmp along the path: for files that a
+    /// user names on the command line.
     pub fn with_owned_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = self.open_for(path, OFlags::empty(), Others::Sticky, &self.mounts().mounts)?;
+        let file = self.open_for(path, OFlags::empty(), Trust::Owned, &self.mounts().mounts)?;
         self.with_bytes_of(file, look)
     }
 
-    /// Opens the directory at `path` for writing into it, be it somebody else's and on whatever file system: a link on the
-    /// way is followed only where nobody but root and the user that the program runs as could have made it.
+    /// Opens the directory at `path` for writing. It may belong to another user and be on any file system. Symbolic
+    /// links along the path are followed only if nobody but root and the user of this program could have created them.
     pub fn open_guarded_directory(&self, path: &str) -> Result<OwnedFd, ReadError> {
         let mounts = crate::mounts::Mounts::default();
-        self.open_for(path, OFlags::DIRECTORY, Others::OwnSticky, &mounts)?.ok_or(ReadError::Missing)
+        self.open_for(path, OFlags::DIRECTORY, Trust::GuardedSticky, &mounts)?.ok_or(ReadError::Missing)
     }
 
-    /// Whether every step of `path` belongs to root or the user that the program runs as, as for [`Root::with_owned_bytes`].
+    /// Checks that every component of `path` is owned by root or the user of this program, as
+    /// [`Root::with_owned_bytes`] does.
     pub fn check_owned(&self, path: &str) -> Result<(), ReadError> {
-        self.walk(path, Walk { follow: true, others: Others::Sticky }, &self.mounts().mounts).map(|_| ())
+        self.walk(path, Walk { follow: true, trust: Trust::Owned }, &self.mounts().mounts).map(|_| ())
     }
 
-    /// Whether every step of `path` is trusted, and there is something at its end.
+    /// Checks that `path` exists and that every component is trusted, as [`Root::with_trusted_bytes`] does.
     pub fn check_trusted(&self, path: &str) -> Result<(), ReadError> {
-        self.walk(path, Walk { follow: true, others: Others::Nothing }, &self.mounts().mounts).map(|_| ())
+        self.walk(path, Walk { follow: true, trust: Trust::Full }, &self.mounts().mounts).map(|_| ())
     }
 
-    /// Reads a file of lxcfs, for whom PID 1 waits: its daemon may be stopped, and the thread that asks it with it.
+    /// Reads a file provided by lxcfs on behalf of a generator. If the daemon is stopped, the read blocks, so it
+    /// happens in a thread that can be abandoned.
     fn within_time(&self, path: &str) -> Result<Vec<u8>, ReadError> {
         let silent = Err(ReadError::Os(Errno::TIMEDOUT));
         if self.lxcfs_is_silent.get() {
@@ -205,7 +214,7 @@ impl Root {
             let mut bytes = Vec::new();
             let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(ReadError::from);
             let read = opened.and_then(|file| read(&file, &mut bytes)).map(|()| bytes);
-            // Nobody listens any more where it took too long.
+            // After the timeout, nobody receives this.
             let _ = sender.send(read);
         });
         let read = reader.ok().and_then(|_| receiver.recv_timeout(LXCFS_TIME).ok());
@@ -216,7 +225,7 @@ impl Root {
     }
 
     fn with_bytes_of<T>(&self, file: Option<OwnedFd>, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        // A file that is read while another is looked at has a buffer of its own.
+        // `look` may read another file, which then gets its own buffer.
         let mut buffer = self.buffer.take();
         buffer.clear();
         let read = file.map_or(Ok(()), |file| read(&file, &mut buffer));
@@ -225,27 +234,28 @@ impl Root {
         looked
     }
 
-    /// What `look` makes of the text of a file.
+    /// As [`Root::with_bytes`], for a text in UTF-8.
     pub fn with_text<T>(&self, path: &str, look: impl FnOnce(&str) -> T) -> Result<T, ReadError> {
         self.with_bytes(path, |bytes| std::str::from_utf8(bytes).map(look))?.map_err(|_| ReadError::NotText)
     }
 
-    /// The bytes of a file, to keep.
+    /// The contents of a file.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>, ReadError> {
         self.with_bytes(path, <[u8]>::to_vec)
     }
 
-    /// The text of a file, to keep.
+    /// The contents of a file in UTF-8.
     pub fn text(&self, path: &str) -> Result<String, ReadError> {
         self.with_text(path, str::to_owned)
     }
 
-    /// Whether there is such a directory; one that can't be looked at counts as one.
+    /// Whether there is such a directory. If it cannot be opened for any reason other than its absence, it counts as
+    /// present.
     pub fn has_directory(&self, path: &str) -> bool {
         !matches!(self.open(path, OFlags::DIRECTORY), Err(ReadError::Missing))
     }
 
-    /// The names in a directory, in no order.
+    /// The entries of a directory except `.` and `..`, unsorted.
     pub fn entries(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
         let mut entries = Vec::new();
         self.each_entry(path, |name, file_type| {
@@ -259,14 +269,14 @@ impl Root {
         Ok(entries)
     }
 
-    /// Calls `visit` for each name in a directory, `.` and `..` too, in no order, with what it is (`Unknown` where the
-    /// file system doesn't tell).
+    /// Calls `visit` with the name and type of each entry of a directory, including `.` and `..`, unsorted. The type is
+    /// `Unknown` if the file system does not report it.
     pub fn each_entry(&self, path: &str, mut visit: impl FnMut(&[u8], FileType)) -> Result<(), ReadError> {
         let dir = self.open(path, OFlags::DIRECTORY)?.ok_or(ReadError::Missing)?;
         self.each_entry_of(&dir, &mut visit)
     }
 
-    /// The same for a directory that leads root; as [`Root::with_trusted_bytes`].
+    /// As [`Root::each_entry`], for a directory that influences what root does; see [`Root::with_trusted_bytes`].
     pub fn each_trusted_entry(
         &self,
         path: &str,
@@ -274,7 +284,7 @@ impl Root {
     ) -> Result<(), ReadError> {
         let flags = OFlags::DIRECTORY;
         let dir =
-            self.open_for(path, flags, Others::Nothing, &self.mounts().mounts)?.ok_or(ReadError::Missing)?;
+            self.open_for(path, flags, Trust::Full, &self.mounts().mounts)?.ok_or(ReadError::Missing)?;
         self.each_entry_of(&dir, &mut visit)
     }
 
@@ -297,39 +307,39 @@ impl Root {
         visited
     }
 
-    /// What tells a directory from every other, by whatever path it is reached; `None`: there is none.
+    /// Device and inode number, which identify a directory regardless of its path. `None`: there is no such directory.
     pub fn identity(&self, path: &str) -> Option<(u64, u64)> {
         let directory = self.open(path, OFlags::DIRECTORY).ok()??;
         let stat = rustix::fs::fstat(&directory).ok()?;
         Some((stat.st_dev, stat.st_ino))
     }
 
-    /// How many links a directory has: where its file system counts them, one for each directory in it, and two.
+    /// The number of links to a directory. File systems that count them report two plus the number of subdirectories.
     pub fn link_count(&self, path: &str) -> Option<u64> {
         let stat = self.look(path).and_then(|found| Ok(rustix::fs::fstat(&found)?)).ok()?;
         #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
         u64::try_from(stat.st_nlink).ok()
     }
 
-    /// What lies there, a link being a link; `None`: nothing that can be looked at.
+    /// The type of what is at `path`; symbolic links are not followed at the end. `None`: it cannot be examined.
     pub fn file_type(&self, path: &str) -> Option<FileType> {
         self.stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode))
     }
 
-    /// Owner and mode of what lies there, a link being a link; `None`: nothing that can be looked at.
+    /// The status of what is at `path`; symbolic links are not followed at the end. `None`: it cannot be examined.
     pub fn stat(&self, path: &str) -> Option<Stat> {
         self.look(path).ok().and_then(|found| rustix::fs::fstat(&found).ok())
     }
 
-    /// Where a symbolic link points to, as it stands in the link; `None` where `path` is none.
+    /// The target of a symbolic link, unresolved. `None`: `path` is not a symbolic link.
     pub fn link(&self, path: &str) -> Option<String> {
-        // An empty path reads the link behind the descriptor.
+        // An empty path refers to the link that the descriptor is open on.
         let link = self.look(path).ok()?;
         rustix::fs::readlinkat(&link, c"", Vec::new()).ok()?.into_string().ok()
     }
 }
 
-/// Reads a file into `bytes`, which is empty.
+/// Appends the contents of a file to `bytes`, which must be empty.
 fn read(file: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
     bytes.reserve(BUFFER_BYTES);
     loop {
@@ -343,7 +353,7 @@ fn read(file: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
     }
 }
 
-/// The user outside of a user namespace who is root in it (`/proc/PID/uid_map` in user_namespaces(7)).
+/// The user ID, outside a user namespace, of its root user (`/proc/PID/uid_map`, user_namespaces(7)).
 fn outer_root(uid_map: &str) -> Option<u32> {
     let mut lines = uid_map.lines().map(str::split_ascii_whitespace);
     let mut line = lines.find_map(|mut line| (line.next() == Some("0")).then_some(line))?;

@@ -112,12 +112,12 @@ mod tests {
 
     #[test]
     fn what_is_said() {
-        let said = |mode, owner| match (Step { path: b"/run/x", mode, owner }).check(0, false) {
+        let reason = |mode, owner| match (Step { path: b"/run/x", mode, owner }).check(0, false) {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),
         };
-        assert_eq!(said(0o040_755, 997), "/run/x is owned by user 997, who could use it to influence root");
-        assert_eq!(said(0o042_775, 0), "/run/x is writable by its group (mode 2775)");
-        assert_eq!(said(0o041_777, 0), "/run/x is writable by everybody (mode 1777)");
+        assert_eq!(reason(0o040_755, 997), "/run/x is owned by user 997, who could use it to influence root");
+        assert_eq!(reason(0o042_775, 0), "/run/x is writable by its group (mode 2775)");
+        assert_eq!(reason(0o041_777, 0), "/run/x is writable by everybody (mode 1777)");
     }
 }

@@ -1,43 +1,46 @@
-//! The only place that writes: one file, replaced whole by a rename, or left as it was; and a recording, which is appended to.
+//! Writes files, and is the only module that does: replaces a file atomically by a rename, or leaves it unchanged; and
+//! appends to recordings.
 //!
-//! The file appears under its name complete and with its mode, whatever the umask and whenever the program is killed; what a
-//! killed run leaves is a file whose name begins with a dot and does not end in ".conf", which systemd never takes for a
-//! drop-in.
+//! A file appears under its name complete and with its mode, regardless of the umask and of when the program is killed.
+//! A killed run can leave a file behind whose name begins with a dot and does not end in ".conf", so systemd never
+//! reads it as a drop-in.
 //!
-//! The helper may run as root in a directory that a service's user can write to. So it opens a directory once
-//! ([`Directory`]): no link on the way that somebody else could have made is followed, and from then on the directory is used
-//! by its descriptor, whatever becomes of its name. In it, nothing is opened for writing that somebody else could have put
-//! there, no mode is changed, and what is not a regular file stays.
+//! The helper may run as root in a directory that the user of a service can write to. It therefore opens a directory
+//! once ([`Directory`]), follows no symbolic link that another user could have created, and from then on uses the
+//! descriptor, even if the directory is renamed. It never opens a file for writing that another user could have put
+//! there, changes no modes, and replaces nothing but regular files.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::root::{ReadError, Root};
 use crate::trust::Step;
 
-/// Other users read both.
+/// Other users can read both.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
-/// Not the file's own name, which may be as long as a name can be.
+/// The name of the file itself is not part of it, because it may already have the maximum length.
 const TEMPORARY_PREFIX: &str = ".pypnm-sizing-";
-/// What the umask may not take away from a directory that is created.
+/// Permissions that the umask must not remove from a new directory.
 const DIRECTORY_UMASK: u32 = 0o777 & !DIRECTORY_MODE;
 
-/// Why the file could not be written.
+/// Why a file could not be written.
 #[derive(Debug)]
 pub struct WriteError {
-    /// What was being done: `create the directory`, `write` …
+    /// The operation that failed, as a verb: `create the directory`, `write` …
     pub doing: &'static str,
-    /// To which file or directory.
+    /// The file or directory that it was applied to.
     pub path: PathBuf,
     /// The kernel's error.
     pub error: io::Error,
@@ -55,14 +58,14 @@ fn failed(doing: &'static str, path: &Path, error: impl Into<io::Error>) -> Writ
     WriteError { doing, path: path.to_owned(), error: error.into() }
 }
 
-/// Writes `text` to `dir/name`, whole or not at all, for a generator: `dir` lies in a directory of systemd's, and is created
-/// where it is missing.
+/// Writes `text` to `dir/name` atomically, for a generator: `dir` is below a directory that belongs to systemd, and is
+/// created if it is missing.
 pub fn replace(dir: &Path, name: &str, text: &str) -> Result<(), WriteError> {
     let directory = create_directory(dir)?;
     replace_in(&directory, dir, OsStr::new(name), FILE_MODE, |file| file.write_all(text.as_bytes()))
 }
 
-/// Creates `dir` where it is missing, and opens it; one that is there keeps its mode.
+/// Opens `dir`, and creates it if it is missing. An existing directory keeps its mode.
 fn create_directory(dir: &Path) -> Result<OwnedFd, WriteError> {
     let open = |flags| {
         let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -80,7 +83,7 @@ fn create_directory(dir: &Path) -> Result<OwnedFd, WriteError> {
     }
 }
 
-/// Puts a new file in the place of `name` in the open `directory`, whose path is `dir`.
+/// Replaces `name` in the open `directory`, whose path is `dir`.
 fn replace_in(
     directory: &OwnedFd,
     dir: &Path,
@@ -90,44 +93,60 @@ fn replace_in(
 ) -> Result<(), WriteError> {
     let pinned = pinned(directory);
     let written = (|| {
-        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(&pinned)?;
+        let path = pinned.join(format!("{TEMPORARY_PREFIX}{:016x}", unique_number()));
+        let created = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut temporary = NamedTempFile::from_parts(created, TempPath::try_from_path(path)?);
         temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
         fill(temporary.as_file_mut())?;
         Ok(temporary)
     })();
     let written = written.map_err(|error: io::Error| failed("write", &dir.join(name), error))?;
-    // What could not be put in place is removed again.
+    // If the rename fails, the temporary file is removed.
     written.persist(pinned.join(name)).map_err(|error| failed("replace", &dir.join(name), error.error))?;
     Ok(())
 }
 
-/// The path of an open directory, wherever its name leads by now.
+/// A number for the name of a temporary file. The names that tempfile generates depend on the clock and on the thread, which
+/// takes a tenth of the run time of a generator.
+fn unique_number() -> u64 {
+    let mut bytes = [0; 8];
+    // Neither call blocks during early boot. Linux before 5.6 does not support the first.
+    let filled = rustix::rand::getrandom(&mut bytes, GetRandomFlags::INSECURE)
+        .or_else(|_| rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK));
+    match filled {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => rustix::process::getpid().as_raw_nonzero().get().unsigned_abs().into(),
+    }
+}
+
+/// A path to an open directory that remains valid if it is renamed.
 fn pinned(directory: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// A directory that is open for writing into it. Where others may write on the way to it, no link of theirs was followed.
+/// A directory that is open for writing. No symbolic link that another user could have created was followed to reach
+/// it.
 #[derive(Debug)]
 pub struct Directory {
     descriptor: OwnedFd,
     path: PathBuf,
-    /// The user that the program runs as.
+    /// The effective user ID of this program.
     user: u32,
 }
 
 impl Directory {
-    /// Opens the directory `dir` of this machine; an empty path is the working directory.
+    /// Opens the directory `dir` of this machine; an empty path refers to the working directory.
     pub fn open(dir: &Path) -> Result<Self, WriteError> {
         let opened = open(&Root::machine(), dir).map_err(|error| unusable(dir, error))?;
         Ok(Self::new(opened, dir))
     }
 
-    /// The same, and creates what is missing of it.
+    /// As [`Directory::open`], but creates `dir` and its parents if they are missing.
     pub fn create(dir: &Path) -> Result<Self, WriteError> {
         Self::create_below(&Root::machine(), dir)
     }
 
-    /// The same for a directory of `root`: no link leads out of that.
+    /// As [`Directory::create`], for a directory below `root`, which no symbolic link leaves.
     pub fn create_below(root: &Root, dir: &Path) -> Result<Self, WriteError> {
         let mut missing = Vec::new();
         let mut there = dir;
@@ -147,13 +166,13 @@ impl Directory {
         Ok(Self::new(directory, dir))
     }
 
-    /// The directory that the file `path` is in, and the file's name there; the directory is not created.
+    /// Opens the directory of the file `path`, and returns the name of the file as well.
     pub fn of(path: &Path) -> Result<(Self, &OsStr), WriteError> {
         let (dir, name) = split(path)?;
         Ok((Self::open(dir)?, name))
     }
 
-    /// The same, and creates what is missing of the directory.
+    /// As [`Directory::of`], but creates the directory and its parents if they are missing.
     pub fn create_for(path: &Path) -> Result<(Self, &OsStr), WriteError> {
         let (dir, name) = split(path)?;
         Ok((Self::create(dir)?, name))
@@ -163,18 +182,18 @@ impl Directory {
         Self { descriptor, path: path.to_owned(), user: rustix::process::geteuid().as_raw() }
     }
 
-    /// What leads to this directory, wherever its name leads by now.
+    /// A path to this directory that remains valid if it is renamed.
     pub fn pinned(&self) -> PathBuf {
         pinned(&self.descriptor)
     }
 
-    /// Writes `text` to the file `name`, whole or not at all. Others may read it.
+    /// Replaces the file `name` with `text` atomically. Other users can read it.
     pub fn replace(&self, name: impl AsRef<OsStr>, text: &str) -> Result<(), WriteError> {
         self.replace_with(name, FILE_MODE, |file| file.write_all(text.as_bytes()))
     }
 
-    /// Replaces the file `name` by what `fill` writes, or leaves it as it was. A link is replaced itself. A device, a FIFO, a
-    /// directory, or whatever is in /dev is an error of the kind `InvalidInput`.
+    /// Replaces the file `name` with what `fill` writes, or leaves it unchanged. A symbolic link is replaced, not
+    /// followed. If it is a device, a FIFO or a directory, or is in /dev, the error is of the kind `InvalidInput`.
     pub fn replace_with(
         &self,
         name: impl AsRef<OsStr>,
@@ -186,8 +205,8 @@ impl Directory {
         replace_in(&self.descriptor, &self.path, name, mode, fill)
     }
 
-    /// `Err`: what is called `name` must not be replaced or removed: it is neither a regular file nor a symbolic link, or it is
-    /// in /dev, whose links lead to devices.
+    /// `Err`: `name` must not be replaced or removed, because it is neither a regular file nor a symbolic link, or is
+    /// in /dev, where symbolic links lead to devices.
     fn check_replaceable(&self, name: &OsStr) -> Result<(), WriteError> {
         let there = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
         let is_other = there.is_ok_and(|stat| {
@@ -202,7 +221,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes the file `name`. Whether it was there.
+    /// Removes the file `name`, and returns whether it existed.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> Result<bool, WriteError> {
         let name = name.as_ref();
         self.check_replaceable(name)?;
@@ -213,9 +232,9 @@ impl Directory {
         }
     }
 
-    /// Opens the file `name` for reading and appending, and creates it where it is missing. It must be a regular file of
-    /// root's or of the user that the program runs as, and where others may write to the directory, no other name of some
-    /// file elsewhere.
+    /// Opens the file `name` for reading and appending, and creates it if it is missing. It must be a regular file that
+    /// is owned by root or the user of this program. If other users can write to the directory, it must have no other
+    /// hard links.
     pub fn append(&self, name: impl AsRef<OsStr>) -> Result<File, WriteError> {
         let name = name.as_ref();
         let path = self.path.join(name);
@@ -237,7 +256,7 @@ impl Directory {
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(failed("append to", &path, io::Error::other("not a regular file")));
         }
-        // What its mode lets others write there is the owner's business.
+        // Whether other users can write to the file is up to its owner.
         if let Err(untrusted) = check(&path, 0, found.st_uid) {
             return Err(failed("append to", &path, io::Error::other(untrusted.to_string())));
         }
@@ -250,10 +269,10 @@ impl Directory {
     }
 }
 
-/// A path's directory and the file's name in it.
+/// Splits a path into the directory and the name of the file.
 fn split(path: &Path) -> Result<(&Path, &OsStr), WriteError> {
     match (path.parent(), path.file_name()) {
-        // Without a slash after it.
+        // A path that ends in a slash does not name a file.
         (Some(dir), Some(name)) if path.as_os_str().as_bytes().ends_with(name.as_bytes()) => Ok((dir, name)),
         _ => Err(failed("write", path, io::Error::other("not a regular file"))),
     }
@@ -276,8 +295,8 @@ fn unusable(dir: &Path, error: ReadError) -> WriteError {
     }
 }
 
-/// Creates a directory in another, be it there already, and opens it. No mode is changed: by then, another user may have put
-/// something else in its place.
+/// Opens a directory inside another one, and creates it if it is missing. Its mode is not changed, because another user
+/// may have replaced the directory meanwhile.
 fn create_in(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, (&'static str, Errno)> {
     let umask = rustix::process::umask(Mode::from_raw_mode(DIRECTORY_UMASK));
     let created = rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(DIRECTORY_MODE));
@@ -301,7 +320,7 @@ mod tests {
     use super::{Directory, create_directory, replace};
 
     #[test]
-    fn the_longest_name_and_nothing_left_behind() {
+    fn the_longest_name_and_no_temporary_files() {
         let out = tempfile::tempdir().unwrap();
         let name = "n".repeat(255);
         replace(&out.path().join("d"), &name, "1").unwrap();
@@ -314,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed_where_it_was_there_before() {
+    fn existing_links_to_directories_are_followed() {
         let out = tempfile::tempdir().unwrap();
         fs::create_dir(out.path().join("real")).unwrap();
         symlink("real", out.path().join("link")).unwrap();
@@ -358,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_of_ones_own_are_appended_to() {
+    fn only_own_regular_files_are_appended_to() {
         let out = tempfile::tempdir().unwrap();
         let path = |name: &str| out.path().join(name);
         let directory = Directory::open(out.path()).unwrap();

@@ -1,8 +1,8 @@
-//! What each kind of line costs: time and memory are linear in what is read, whatever it says.
+//! The cost of each kind of line: time and memory are linear in the size of the input, whatever it contains.
 //!
-//! Each row is a large file of one kind of line, and one of a quarter of its size. The kernel ends a run that takes more memory
-//! or time than the bounds. `BOUNDS=4194304 cargo test --release --test bounds -- --nocapture` prints the table for the
-//! largest size that is read, 4 MB; without it files are smaller, for a debug build is slow.
+//! Each row is a large file with one kind of line, and another one of a quarter of its size. The kernel kills a run
+//! that exceeds the limits on memory and time. `BOUNDS=4194304 cargo test --release --test bounds -- --nocapture`
+//! prints the table for the maximum size of a file, 4 MB. By default, files are smaller, because a debug build is slow.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::fmt::Write as _;
@@ -11,18 +11,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Bytes, where `BOUNDS=` says nothing else.
+/// The size in bytes unless `BOUNDS=` is set.
 const SIZE: usize = 512 << 10;
-/// Address space in KiB; a debug build of the program needs some of it before it reads anything.
+/// Address space in KiB. A debug build of the program needs some of it before it reads anything.
 const MEMORY_KIB: &str = "1000000";
 const CPU_SECONDS: &str = "20";
 const UNIT: &str = "/etc/systemd/system/pypnm.service";
 const SERVICE: &str = "[Service]\nExecStart=/bin/pypnm serve\n";
 
-/// A kind of line: in words, the file that it is in, and that file at a size.
+/// A kind of line: its description, the file that it is in, and a function that creates the file in a given size.
 type Kind = (&'static str, &'static str, Box<dyn Fn(usize) -> String>);
 
-/// The time of a run, and the most memory it held, in KiB, as far as one sees who looks often.
+/// The time of a run, and its maximum memory in KiB as observed by frequent polling.
 fn run(root: &Path) -> (Duration, u64) {
     let out = tempfile::tempdir().unwrap();
     let started = Instant::now();
@@ -154,7 +154,7 @@ fn time_and_memory_are_linear() {
         }
         let ms = |at: usize| costs[at].0.as_millis();
         println!("{kind:40} {:>9} {:>9} {:>9} {:>9}", ms(0), ms(1), costs[0].1, costs[1].1);
-        // Four times as much; the rest is the machine's, which others use as well.
+        // Four times as much, and some allowance for other processes on the machine.
         assert!(ms(0) < 16 * ms(1) + 1500, "{kind}: {} ms, {} ms for a quarter", ms(0), ms(1));
     }
 }

@@ -1,11 +1,11 @@
-//! What is careful stays careful: spoiling any single file of any fixture never raises the number of workers without a
-//! remark.
+//! The generator fails safe: damaging any single file of any fixture never raises the number of workers without a
+//! message.
 //!
-//! Each of the kernel's files of each fixture is deleted, emptied, cut off and overwritten in places with junk; the
-//! operator's are made unreadable as a whole (deleting one is the operator's right, and to a word in it that is not known
-//! systemd itself objects). Junk holds no digit: another number is another number, and nobody can tell.
+//! Each of the kernel's files in each fixture is deleted, emptied, truncated, and partly overwritten with junk. The
+//! operator's files are made unreadable as a whole: deleting one is the operator's right, and systemd itself reports
+//! unknown words in them. Junk contains no digits, because a different number cannot be recognized as damage.
 //!
-//! A sample with a fixed seed is run; `CAREFUL=all` runs all of them, `CAREFUL=N` one in N.
+//! By default, a sample with a fixed seed is run. `CAREFUL=all` runs everything, `CAREFUL=N` one in N.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
@@ -15,15 +15,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// One in so many is run where nothing else is asked for.
+/// By default, one in this number is run.
 const SAMPLE: u64 = 40;
-/// Fixtures that lack one file already: with the second gone nothing is left that could tell of a limit.
+/// Fixtures in which a file is already missing. Without a second one, nothing would show that there is a limit.
 const TWO_MISSING: [&str; 3] = [
     "cgroup/no-cgroup-of-pid-1-to-be-seen/proc/1/mountinfo",
     "cgroup/no-mountinfo-to-be-seen/proc/1/cgroup",
     "situations/10-v1-a-quota-without-period/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us",
 ];
-/// Cuts and patches a file.
+/// Changes the content of a file.
 const SEEDS: u64 = 4;
 
 /// splitmix64
@@ -44,7 +44,7 @@ impl Random {
     }
 }
 
-/// Workers by unit, and what is said.
+/// The number of workers of each unit, and the messages.
 type Outcome = (BTreeMap<String, u32>, String);
 
 fn run(case: &Path, root: &Path, out: &Path) -> Outcome {
@@ -85,8 +85,8 @@ fn copy(from: &Path, to: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Writes what every cgroup of version 2 has and the fixtures leave out where it makes no difference: without these a
-/// file that is gone can't be told from a controller that is off.
+/// Adds the files that every cgroup of version 2 has, and that fixtures omit if they make no difference. Without them,
+/// a deleted file would look like a disabled controller.
 fn complete(directory: &Path) {
     let has = |file: &str| directory.join(file).exists();
     let files = [
@@ -112,7 +112,7 @@ fn complete(directory: &Path) {
     }
 }
 
-/// A way to spoil a file, and what is left of it.
+/// The ways to damage a file: a description of each, and the remaining content.
 fn ways(whole: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u8>>)> {
     if !is_kernels {
         let binary: Vec<u8> = (128..=255).collect();
@@ -122,11 +122,11 @@ fn ways(whole: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u
     for seed in 0..SEEDS {
         let mut random = Random::of(name, seed);
         let mut at = random.below(whole.len());
-        // A file that ends behind another line is a shorter file, not half of one.
+        // A file that ends after a complete line is a valid, shorter file.
         if whole.get(..at).is_some_and(|half| half.ends_with(b"\n")) {
             at = at.saturating_sub(1);
         }
-        // Half of a number is a number, and half of a path a path.
+        // Half of a number is a number, and half of a path is a path.
         let is_whole = |last: &u8| last.is_ascii_digit() || *last == b'/';
         if !whole.get(at.wrapping_sub(1)).is_some_and(is_whole) {
             all.push((format!("cut off at {at}"), Some(whole[..at].to_vec())));
@@ -143,7 +143,7 @@ fn ways(whole: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u
 }
 
 #[test]
-fn spoiling_a_file_never_raises_the_workers_without_a_remark() {
+fn damage_never_raises_the_workers_silently() {
     let one_in = match std::env::var("CAREFUL").as_deref() {
         Ok("all") => 1,
         Ok(number) => number.parse().expect("CAREFUL is all, or a number"),
@@ -188,7 +188,7 @@ fn spoiling_a_file_never_raises_the_workers_without_a_remark() {
                 runs += 1;
                 let new = remarks.lines().any(|line| !said.lines().any(|old| old == line));
                 for (unit, more) in &spoilt {
-                    // A switch that is off is the operator's, and so is turning it on.
+                    // A disabled switch is the operator's choice, and so is enabling it.
                     if let Some(was) = workers.get(unit)
                         && more > was
                         && !new

@@ -1,4 +1,5 @@
-//! The fuzzers' corpora, replayed by the stable compiler: everything they ever found interesting still holds.
+//! Replays the corpora of the fuzzers with the stable compiler: no input that they found interesting breaks an
+//! assertion.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeSet;
@@ -8,14 +9,14 @@ use std::path::{Path, PathBuf};
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// What the corpora may take up in the repository.
+/// The maximum size of the corpora in the repository.
 const MOST_BYTES: usize = 256 << 10;
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
 }
 
-/// The lines of a packed corpus that hold inputs; fuzz/corpus/pack describes the format.
+/// The lines of a packed corpus that contain inputs; fuzz/corpus/pack describes the format.
 fn inputs(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.starts_with("# ")).collect()
 }
@@ -56,7 +57,7 @@ fn unescaped(line: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_input_the_fuzzers_kept_still_holds() {
+fn all_recorded_inputs_pass() {
     for (name, target) in targets::ALL {
         let text = fs::read_to_string(corpus().join(format!("{name}.txt"))).unwrap();
         assert!(!inputs(&text).is_empty(), "{name} has no corpus");
@@ -69,7 +70,7 @@ fn every_input_the_fuzzers_kept_still_holds() {
 }
 
 #[test]
-fn the_corpora_are_packed_in_one_way() {
+fn the_corpora_are_in_canonical_form() {
     let mut bytes = 0;
     for (name, _) in targets::ALL {
         let text = fs::read_to_string(corpus().join(format!("{name}.txt"))).unwrap();

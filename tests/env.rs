@@ -1,5 +1,5 @@
-//! `pypnm-sizing env`, as its callers meet it: systemd's ExecStartPre=, a container's entry point, an installer in the place
-//! of PyPNM's own script, a person.
+//! `pypnm-sizing env` as it is called by systemd's ExecStartPre=, by the entry point of a container, by an installer in
+//! place of PyPNM's own script, and by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::fs::{self, Permissions};
@@ -15,7 +15,7 @@ const KEYS: [&str; 4] = [
     "PYPNM_SERVE_WORKERS",
     "PYPNM_SERVE_LIMIT_MAX_REQUESTS",
 ];
-/// What makes the environment's word complete.
+/// Variables that make the environment a complete profile.
 const RESOLVED: [(&str, &str); 4] = [
     ("PYPNM_SERVE_CPU_COUNT", "12"),
     ("PYPNM_SERVE_TOTAL_MEMORY_GIB", "47.5"),
@@ -23,14 +23,14 @@ const RESOLVED: [(&str, &str); 4] = [
     ("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "1500"),
 ];
 
-/// The helper with an environment of its own.
+/// The helper with only these environment variables.
 fn env(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pypnm-sizing"));
     command.arg("env").args(arguments).env_clear().envs(variables.iter().copied());
     command.output().unwrap()
 }
 
-/// The same through a shell, for what only a shell can set; `$P` is the helper.
+/// As `env`, through a shell for what only a shell can set; `$P` is the helper.
 fn sh(script: &str, arguments: &[&str]) -> Output {
     Command::new("bash")
         .args(["-euc", script, "bash"])
@@ -59,7 +59,7 @@ fn four(values: [&str; 4]) -> String {
     lines.concat()
 }
 
-/// Asserts what any success of `--write` must leave: the mode, one name for the file, nothing else beside it.
+/// Checks what every successful `--write` must leave: the mode, no other hard link, no other files.
 fn assert_whole(file: &Path, text: &str) {
     let there = fs::symlink_metadata(file).unwrap();
     assert!(there.is_file());
@@ -70,7 +70,7 @@ fn assert_whole(file: &Path, text: &str) {
     assert_eq!(beside, [file.file_name().unwrap()]);
 }
 
-/// A machine of 4 CPUs and 16 GB below a directory, with this sizing.conf.
+/// A machine with 4 CPUs and 16 GB in a directory, with this sizing.conf.
 fn machine(configuration: &str) -> TempDir {
     let root = TempDir::new().unwrap();
     let put = |path: &str, text: &str| {
@@ -90,7 +90,7 @@ fn root_flag(root: &TempDir) -> String {
 }
 
 #[test]
-fn it_shows_the_four_lines_of_a_machine_below_a_root() {
+fn the_four_lines_of_a_machine_below_a_root() {
     let root = machine("");
     let shown = env(&[&root_flag(&root)], &RESOLVED);
     assert_eq!(
@@ -102,7 +102,7 @@ fn it_shows_the_four_lines_of_a_machine_below_a_root() {
 }
 
 #[test]
-fn another_machine_in_everybodys_words() {
+fn another_machine_in_all_spellings() {
     for arguments in [
         &["--cpus", "4", "--memory", "16GiB"][..],
         &["--cpus", "4", "--memory", "16G"],
@@ -115,9 +115,9 @@ fn another_machine_in_everybodys_words() {
     }
 }
 
-/// As Python prints `round(float(text), 2)`; tests/pypnm/run compares with the real PyPNM over many more.
+/// As Python prints `round(float(text), 2)`. tests/pypnm/run compares many more values with the real PyPNM.
 #[test]
-fn memory_is_written_as_pypnm_writes_it() {
+fn memory_is_formatted_as_by_pypnm() {
     for (text, written) in [
         ("8", "8.0"),
         ("15.63", "15.63"),
@@ -139,9 +139,9 @@ fn memory_is_written_as_pypnm_writes_it() {
 }
 
 #[test]
-fn exec_start_pre_takes_what_systemd_resolved() {
+fn exec_start_pre_uses_the_resolved_environment() {
     let dir = TempDir::new().unwrap();
-    // The directory is missing at the first start of a boot.
+    // The directory does not exist at the first start after boot.
     let file = dir.path().join("pypnm-sizing/pypnm.service.env");
     let path = file.to_str().unwrap();
     for _ in 0..2 {
@@ -152,7 +152,7 @@ fn exec_start_pre_takes_what_systemd_resolved() {
 }
 
 #[test]
-fn what_pypnm_would_crash_on_is_replaced_and_named() {
+fn values_that_crash_pypnm_are_replaced_and_reported() {
     let sized: Vec<String> =
         stdout(&env(&[], &[])).lines().map(|line| line.split_once('=').unwrap().1.to_owned()).collect();
     for (at, insane) in [
@@ -193,14 +193,14 @@ fn what_pypnm_would_crash_on_is_replaced_and_named() {
     let sane = env(&[], &[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "0"), ("PYPNM_SERVE_TOTAL_MEMORY_GIB", "8")]);
     assert_eq!(stderr(&sane), "");
     assert!(stdout(&sane).contains("_REQUESTS=0\n") && stdout(&sane).contains("_GIB=8\n"), "{sane:?}");
-    // Not even text: a shell can set that, Rust's `envs(&str)` can't.
+    // Not valid UTF-8, which a shell can set, but Rust's `envs(&str)` cannot.
     let binary = sh("PYPNM_SERVE_WORKERS=$'\\xff' \"$P\" env", &[]);
     assert!(stderr(&binary).contains("PYPNM_SERVE_WORKERS"), "{binary:?}");
     assert!(stdout(&binary).contains(&format!("_WORKERS={}\n", sized[2])));
 }
 
 #[test]
-fn uvicorns_own_variables_are_uvicorns() {
+fn uvicorns_variables_are_kept() {
     let plain = env(&[], &[]);
     let with =
         env(&[], &[("UVICORN_WORKERS", "6"), ("WEB_CONCURRENCY", "5"), ("UVICORN_LIMIT_MAX_REQUESTS", "7")]);
@@ -208,7 +208,7 @@ fn uvicorns_own_variables_are_uvicorns() {
 }
 
 #[test]
-fn the_modes_do_not_depend_on_the_umask() {
+fn modes_do_not_depend_on_the_umask() {
     let dir = TempDir::new().unwrap();
     for umask in ["0077", "0027", "0777", "0000"] {
         let file = dir.path().join(umask).join("below/pypnm.env");
@@ -230,7 +230,7 @@ fn the_modes_do_not_depend_on_the_umask() {
 }
 
 #[test]
-fn one_file_is_right_for_bash_and_for_environment_file() {
+fn the_file_works_in_bash_and_in_environment_file() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("p.env");
     let path = file.to_str().unwrap();
@@ -239,14 +239,14 @@ fn one_file_is_right_for_bash_and_for_environment_file() {
     let mut lines: Vec<_> = RESOLVED.iter().map(|(key, value)| format!("{key}={value}")).collect();
     lines.sort();
     assert_eq!(stdout(&sourced).lines().collect::<Vec<_>>(), lines);
-    // systemd.exec(5), EnvironmentFile=: what needs no unquoting reads the same everywhere.
+    // Values that need no quoting are read in the same way everywhere (systemd.exec(5), EnvironmentFile=).
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.ends_with('\n') && text.lines().count() == 4);
     assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_=.\n".contains(&b)), "{text}");
 }
 
 #[test]
-fn a_link_is_replaced_and_what_it_points_to_is_left_alone() {
+fn a_link_is_replaced_and_its_target_kept() {
     let dir = TempDir::new().unwrap();
     let other = TempDir::new().unwrap();
     let (file, precious) = (dir.path().join("p.env"), other.path().join("precious"));
@@ -258,12 +258,13 @@ fn a_link_is_replaced_and_what_it_points_to_is_left_alone() {
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 
-/// A user that is not root.
+/// A user other than root.
 const SOMEBODY: u32 = 12345;
 
-/// Root writes into a directory of the service's user: a file of theirs is replaced, and what they link to is left alone.
+/// Root writes to a directory of the service's user: a file of that user is replaced, and the target of a symbolic link
+/// is unchanged.
 #[test]
-fn root_writes_where_another_user_may_write() {
+fn root_writes_safely_to_a_directory_of_another_user() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -298,7 +299,7 @@ fn root_writes_where_another_user_may_write() {
             status == 2 && said.contains("user 12345") && said.contains("nothing was written"),
             "{to}: {said}"
         );
-        // Nor is a file removed there where sizing is turned off.
+        // Nor is a file removed there when sizing is turned off.
         let root = machine("[Sizing]\nEnabled=no\n");
         let off = env(&[&root_flag(&root), "--write", path(to).join("p.env").to_str().unwrap()], &[]);
         assert!(stderr(&off).contains("user 12345") || to.ends_with("new"), "{to}: {off:?}");
@@ -309,9 +310,9 @@ fn root_writes_where_another_user_may_write() {
     assert_eq!(fs::read_to_string(path("precious/p.env")).unwrap(), "precious");
 }
 
-/// The service's user swaps a directory for a link, over and over, while root writes below it.
+/// The service's user repeatedly replaces a directory with a symbolic link while root writes below it.
 #[test]
-fn no_race_leads_root_elsewhere() {
+fn no_race_redirects_root() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -337,9 +338,10 @@ fn no_race_leads_root_elsewhere() {
     assert_eq!(fs::read_dir(path("precious")).unwrap().count(), 0, "root was led elsewhere");
 }
 
-/// Where nobody says where to write, PyPNM's system.json does; root does not ask one that the service's user can write.
+/// Without a path, the file is written where PyPNM's system.json says. Root ignores a system.json that the service's
+/// user can write.
 #[test]
-fn root_does_not_ask_what_another_user_wrote() {
+fn root_ignores_a_system_json_of_another_user() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -366,7 +368,7 @@ fn root_does_not_ask_what_another_user_wrote() {
 }
 
 #[test]
-fn a_second_name_of_the_file_keeps_the_old_text() {
+fn a_hard_link_keeps_the_old_text() {
     let dir = TempDir::new().unwrap();
     let other = TempDir::new_in(dir.path().parent().unwrap()).unwrap();
     let (file, second) = (dir.path().join("p.env"), other.path().join("second"));
@@ -378,7 +380,7 @@ fn a_second_name_of_the_file_keeps_the_old_text() {
 }
 
 #[test]
-fn what_is_no_file_is_left_as_it_is() {
+fn special_files_are_kept() {
     let dir = TempDir::new().unwrap();
     let pipe = dir.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -393,13 +395,14 @@ fn what_is_no_file_is_left_as_it_is() {
     }
 }
 
-/// `-`: the service starts all the same, so a file of an earlier start must not stay.
+/// With `-`, the service starts anyway, so the file from a previous start must not remain.
 #[test]
-fn where_writing_fails_the_stale_file_goes() {
+fn a_failed_write_removes_the_stale_file() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("p.env");
     fs::write(&file, four(["1", "1.0", "1", "1"])).unwrap();
-    // No byte may be written: ENOSPC and EIO take the same way. SIGXFSZ would end it first.
+    // No byte can be written; ENOSPC and EIO are handled in the same way. Without ignoring it, SIGXFSZ would come
+    // first.
     let full = sh("trap '' XFSZ; ulimit -f 0; exec \"$P\" env --write \"$1\"", &[file.to_str().unwrap()]);
     assert_eq!(status(&full), 2, "{full:?}");
     assert!(
@@ -412,9 +415,10 @@ fn where_writing_fails_the_stale_file_goes() {
     assert!(stderr(&no_directory).contains("Not a directory"), "{no_directory:?}");
 }
 
-/// A directory that nobody can write to keeps the stale file: that is said. A mount is read-only for root as well.
+/// If the directory is not writable, the stale file remains, and a message says so. A read-only mount affects root as
+/// well.
 #[test]
-fn a_stale_file_that_can_not_be_removed_is_named() {
+fn a_stale_file_that_cannot_be_removed_is_reported() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().to_str().unwrap();
     let script = r#"mount -t tmpfs none "$1"; mkdir "$1/d"; echo old >"$1/d/p.env"; mount -o remount,ro "$1"
@@ -429,7 +433,7 @@ fn a_stale_file_that_can_not_be_removed_is_named() {
 }
 
 #[test]
-fn turned_off_means_that_pypnm_sizes_itself() {
+fn when_turned_off_pypnm_sizes_itself() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("p.env");
     for (configuration, unit) in
@@ -452,7 +456,7 @@ fn turned_off_means_that_pypnm_sizes_itself() {
 }
 
 #[test]
-fn a_unit_asked_for_by_name_is_sized_by_its_own_settings() {
+fn a_named_unit_is_sized_by_its_own_settings() {
     let root = machine(
         "[Sizing]\nUnits=a.service b.service\nWorkers=2\n[b.service]\nWorkers=3\n[c.service]\nWorkers=5\n",
     );
@@ -463,9 +467,9 @@ fn a_unit_asked_for_by_name_is_sized_by_its_own_settings() {
     };
     assert_eq!(workers(&[]), "PYPNM_SERVE_WORKERS=2", "the first of Units=");
     assert_eq!(workers(&["--unit", "b.service"]), "PYPNM_SERVE_WORKERS=3");
-    // Its drop-in is still loaded though Units= no longer has it: not another unit's profile.
+    // Its drop-in is still loaded although Units= no longer lists it: it must not get the profile of another unit.
     assert_eq!(workers(&["--unit", "c.service"]), "PYPNM_SERVE_WORKERS=5");
-    // As systemctl does.
+    // The suffix is appended as by systemctl.
     assert_eq!(workers(&["--unit", "c"]), "PYPNM_SERVE_WORKERS=5");
     for name in ["../x.service", "x/y", "", "x.timer"] {
         assert_eq!(status(&env(&["--unit", name], &[])), 2, "{name:?}");
@@ -473,7 +477,7 @@ fn a_unit_asked_for_by_name_is_sized_by_its_own_settings() {
 }
 
 #[test]
-fn nothing_readable_is_the_careful_baseline() {
+fn nothing_readable_gives_the_baseline() {
     let root = TempDir::new().unwrap();
     let shown = env(&[&root_flag(&root)], &[]);
     assert_eq!(stdout(&shown), four(["1", "0.0", "1", "1000"]));
@@ -481,7 +485,7 @@ fn nothing_readable_is_the_careful_baseline() {
     assert_eq!(status(&shown), 0);
 }
 
-/// The directory that `pypnm serve` would be started in.
+/// A directory in which `pypnm serve` would be started.
 struct Installed {
     dir: TempDir,
 }
@@ -497,7 +501,7 @@ impl Installed {
         fs::write(path, text).unwrap();
     }
 
-    /// A virtual environment as pip makes it, in `name`.
+    /// A virtual environment `name` as created by pip.
     fn environment(&self, name: &str, system_json: &str) {
         self.put(&format!("{name}/lib/python3.11/site-packages/pypnm/settings/system.json"), system_json);
         self.put(&format!("{name}/bin/pypnm"), "#!/bin/sh\n");
@@ -520,9 +524,9 @@ fn runtime_dir(dir: &str) -> String {
 
 const SEED: [&str; 4] = ["--cpu-count", "8", "--memory-gib", "16"];
 
-/// As PyPNM's own script: it writes where system.json says, seen from the working directory.
+/// Like PyPNM's own script, writes to the path in system.json, relative to the working directory.
 #[test]
-fn it_writes_where_pypnm_looks() {
+fn the_default_path_is_the_one_pypnm_reads() {
     let here = Installed::new();
     here.environment("venv", &runtime_dir("var/run-here"));
     here.environment("other", &runtime_dir(&here.path("absolute")));
@@ -547,15 +551,15 @@ fn it_writes_where_pypnm_looks() {
             fs::remove_file(here.path(file)).unwrap();
         }
     }
-    // A source checkout's own settings come first, since `pypnm serve` runs what lies in src.
+    // The settings of a checkout take precedence, because `pypnm serve` runs the code in src.
     here.put("src/pypnm/settings/system.json", &runtime_dir("checkout"));
     let done = here.env(&SEED, &[("VIRTUAL_ENV", &here.path("venv"))]);
     assert!(Path::new(&here.path("checkout/pypnm-serve.env")).is_file(), "{done:?}");
 }
 
-/// As PyPNM's script reports it, and only with that script's flags: systemd's journal needs no such line.
+/// Reports what PyPNM's script reports, but only with the options of that script: the journal does not need that line.
 #[test]
-fn the_seeding_scripts_report() {
+fn the_report_of_pypnms_script() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("new/pypnm-serve.env");
     let path = file.to_str().unwrap();
@@ -568,7 +572,7 @@ fn the_seeding_scripts_report() {
 }
 
 #[test]
-fn or_says_why_it_can_not() {
+fn an_unknown_default_path_is_an_error() {
     let here = Installed::new();
     let done = here.env(&SEED, &[("PATH", "/nowhere")]);
     if Path::new("/opt/pypnm").exists() {

@@ -1,15 +1,15 @@
-//! Golden cases: the built generator over made-up machines.
+//! Golden tests of the generator with fixture roots.
 //!
 //! A case is a directory `tests/fixtures/<group>/<case>/` with
 //!
 //! - `root/`: the machine, as `PYPNM_SIZING_ROOT=`;
-//! - `drop-in.conf`: what must be written for pypnm.service, byte for byte; empty where nothing may be written at all;
-//! - `<unit>.conf`: the same for another unit;
-//! - `stderr`: what must be said; no such file: nothing;
-//! - `environment`: lines `KEY=value` that PID 1 would have set; without it the environment is empty.
+//! - `drop-in.conf`: the expected drop-in for pypnm.service, byte for byte; empty if nothing must be written;
+//! - `<unit>.conf`: the expected drop-in for another unit;
+//! - `stderr`: the expected messages; missing if there must be none;
+//! - `environment`: lines `KEY=value` with variables set by PID 1; missing if the environment is empty.
 //!
-//! The whole tree that the generator writes is compared. `BLESS=1 cargo test --test fixtures` writes the golden files
-//! anew: read the diff before it is committed.
+//! The complete output directory is compared. `BLESS=1 cargo test --test fixtures` updates the golden files: read the
+//! diff before you commit it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +23,10 @@ use similar::TextDiff;
 const DROP_IN: &str = "10-pypnm-sizing.conf";
 const DEFAULT_UNIT: &str = "pypnm.service";
 
-/// Name of the golden file → its text.
+/// Golden files: name and text.
 type Golden = BTreeMap<String, String>;
 
-/// One test a group, and no group without a test.
+/// One test per group, and no group without a test.
 macro_rules! groups {
     ($($test:ident = $group:literal),+ $(,)?) => {
         $(#[test] fn $test() { check_group($group); })+
@@ -53,7 +53,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// Runs every case of a group and fails with all that differ.
+/// Runs every case in a group, and fails with all differences.
 fn check_group(group: &str) {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     let directory = fixtures().join(group);
@@ -75,7 +75,7 @@ fn check_group(group: &str) {
     assert!(wrong.is_empty(), "\n{wrong}\nBLESS=1 takes what is written now for right\n");
 }
 
-/// What the generator writes and says for a case, under the names of the golden files.
+/// The output of the generator for a case, by the names of the golden files.
 fn run(case: &Path) -> Result<Golden, String> {
     let root = case.join("root");
     if !root.is_dir() {
@@ -110,7 +110,7 @@ fn run(case: &Path) -> Result<Golden, String> {
     Ok(golden)
 }
 
-/// `<unit>.d/10-pypnm-sizing.conf` → the golden file that holds it; other paths stay, and so never match one.
+/// Maps `<unit>.d/10-pypnm-sizing.conf` to its golden file. Other paths remain unchanged, so they never match.
 fn golden_name(path: &str) -> String {
     match path.strip_suffix(DROP_IN).and_then(|directory| directory.strip_suffix(".d/")) {
         Some(DEFAULT_UNIT) => "drop-in.conf".into(),
@@ -119,7 +119,7 @@ fn golden_name(path: &str) -> String {
     }
 }
 
-/// Every file below `directory`, by its path from there. A directory without a file is named as well.
+/// All files below `directory`, by their relative paths, and empty directories.
 fn tree(directory: &Path) -> BTreeMap<String, String> {
     fn walk(directory: &Path, prefix: &str, into: &mut BTreeMap<String, String>) {
         for name in names(directory) {
@@ -139,7 +139,7 @@ fn tree(directory: &Path) -> BTreeMap<String, String> {
     into
 }
 
-/// The golden files of a case; a name that is none is an error, so that none is forgotten.
+/// The golden files of a case. An unknown file name is an error.
 fn read_golden(case: &Path) -> Result<Golden, String> {
     let mut golden = Golden::new();
     for name in names(case) {

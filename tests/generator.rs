@@ -1,5 +1,5 @@
-//! The generator as systemd calls it (systemd.generator(7)): its arguments, where it speaks, and what it leaves behind when
-//! the directory that it writes to is full, read-only, missing or in the way. What it finds out is the fixtures' business.
+//! The generator as called by systemd (systemd.generator(7)): its arguments, where it logs, and what it leaves behind
+//! if the output directory is full, read-only, missing or not a directory. The fixtures cover the resulting profiles.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::fs;
@@ -9,12 +9,12 @@ use std::process::{Command, Output, Stdio};
 const GENERATOR: &str = env!("CARGO_BIN_EXE_pypnm-sizing-generator");
 const DROP_IN: &str = "pypnm.service.d/10-pypnm-sizing.conf";
 
-/// A machine of the guide: 4 cores, 8 GB.
+/// A machine in the guide: 4 cores, 8 GB.
 fn machine() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rows/4-cores-8-gb/root")
 }
 
-/// `program` with an environment of `PYPNM_SIZING_ROOT=` alone.
+/// Runs `program` with `PYPNM_SIZING_ROOT=` as the only environment variable.
 fn over(root: &Path, program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PYPNM_SIZING_ROOT", root).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -26,7 +26,7 @@ fn generator() -> Command {
     over(&machine(), GENERATOR)
 }
 
-/// A shell script in a mount namespace of its own, where `root` may be anybody; `$1` is the generator, `$2` a directory.
+/// Runs a shell script in a mount namespace of its own with all capabilities; `$1` is the generator, `$2` a directory.
 fn in_a_namespace(script: &str, directory: &Path) -> Output {
     let mut command = over(&machine(), "unshare");
     command.args(["--map-root-user", "--mount", "sh", "-euc", script, "sh", GENERATOR]).arg(directory);
@@ -37,7 +37,7 @@ fn stderr(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }
 
-/// Everything below a directory, as paths from there.
+/// The paths of everything below a directory.
 fn tree(directory: &Path) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -73,7 +73,7 @@ fn one_directory_or_three_and_only_the_first_is_written_to() {
 }
 
 #[test]
-fn anything_else_is_wrong_usage_and_writes_nothing() {
+fn wrong_usage_writes_nothing() {
     let out = tempfile::tempdir().unwrap();
     for count in [0, 2, 4, 5] {
         let done = generator().args(vec![out.path(); count]).output().unwrap();
@@ -84,7 +84,7 @@ fn anything_else_is_wrong_usage_and_writes_nothing() {
 }
 
 #[test]
-fn a_root_that_is_none_is_said_and_writes_nothing() {
+fn an_invalid_root_is_reported_and_nothing_is_written() {
     let out = tempfile::tempdir().unwrap();
     let done = over(&out.path().join("nowhere"), GENERATOR).arg(out.path()).output().unwrap();
     assert_eq!(done.status.code(), Some(1));
@@ -93,7 +93,7 @@ fn a_root_that_is_none_is_said_and_writes_nothing() {
 }
 
 #[test]
-fn the_modes_are_set_whatever_the_umask() {
+fn modes_do_not_depend_on_the_umask() {
     use std::os::unix::fs::PermissionsExt as _;
     let out = tempfile::tempdir().unwrap();
     let mut shell = over(&machine(), "sh");
@@ -104,9 +104,9 @@ fn the_modes_are_set_whatever_the_umask() {
     assert_eq!((mode("pypnm.service.d"), mode(DROP_IN)), (0o755, 0o644));
 }
 
-/// Between two calls that name a directory by its path, somebody else may put a link in its place.
+/// Between two calls with the same path, another user could replace the directory with a symbolic link.
 #[test]
-fn modes_are_set_by_descriptor_and_files_are_named_below_one() {
+fn modes_and_names_use_descriptors() {
     let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/need");
     assert!(Command::new(need).arg("strace").status().unwrap().success(), "strace is needed");
     let out = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn an_older_drop_in_is_replaced_and_a_link_in_its_place_is_not_followed() {
 }
 
 #[test]
-fn what_is_in_the_way_is_said_and_leaves_nothing_half_done() {
+fn obstacles_are_reported_and_nothing_is_left_behind() {
     let out = tempfile::tempdir().unwrap();
     let fails = |directory: &Path, what: &str| {
         let done = generator().arg(directory).output().unwrap();
@@ -168,7 +168,7 @@ fn what_is_in_the_way_is_said_and_leaves_nothing_half_done() {
 #[test]
 fn a_full_file_system_leaves_no_drop_in() {
     let out = tempfile::tempdir().unwrap();
-    // No page left for the text; then no inode left for the file, then none for the directory.
+    // No page for the text; then no inode for the file; then none for the directory.
     let script = r#"
         mount -t tmpfs -o size=4k,mode=755 tmpfs "$2"
         echo full >"$2/other"
@@ -187,7 +187,7 @@ fn a_full_file_system_leaves_no_drop_in() {
 }
 
 #[test]
-fn a_full_file_system_keeps_an_older_drop_in_whole() {
+fn a_full_file_system_keeps_an_older_drop_in() {
     let out = tempfile::tempdir().unwrap();
     let script = r#"
         mount -t tmpfs -o size=8k,mode=755 tmpfs "$2"
@@ -203,7 +203,7 @@ fn a_full_file_system_keeps_an_older_drop_in_whole() {
 }
 
 #[test]
-fn a_read_only_file_system_is_said() {
+fn a_read_only_file_system_is_reported() {
     let out = tempfile::tempdir().unwrap();
     let script = r#"
         mount -t tmpfs tmpfs "$2"
@@ -215,16 +215,17 @@ fn a_read_only_file_system_is_said() {
     assert!(stderr(&done).contains("Read-only file system"), "{}", stderr(&done));
 }
 
-/// Runs the generator as PID 1 does, its own pid in `SYSTEMD_EXEC_PID`, over `root`; what /dev/kmsg got, and what stderr got.
+/// Runs the generator as PID 1 does, with its own process ID in `SYSTEMD_EXEC_PID`, and returns what it writes to
+/// /dev/kmsg and stderr.
 fn called_by_pid_1(root: &Path, kmsg: &str) -> (String, String) {
     called_by_a_manager(root, "SYSTEMD_EXEC_PID=$$; export SYSTEMD_EXEC_PID", kmsg)
 }
 
-/// Likewise, after the shell's `setting` where /dev is still the machine's.
+/// As `called_by_pid_1`, but first runs the shell command `setting` while /dev is still the host's.
 fn called_by_a_manager(root: &Path, setting: &str, kmsg: &str) -> (String, String) {
     let out = tempfile::tempdir().unwrap();
     fs::create_dir(out.path().join("out")).unwrap();
-    // At boot stdout and stderr are /dev/null; whatever came there would be lost.
+    // At boot, stdout and stderr are /dev/null, where messages would be lost.
     let script = format!(
         r#"
         {setting}
@@ -248,7 +249,7 @@ fn called_by_a_manager(root: &Path, setting: &str, kmsg: &str) -> (String, Strin
 }
 
 #[test]
-fn pid_1_gets_a_line_in_the_kernels_log_where_something_is_amiss() {
+fn problems_are_logged_to_the_kernel_log_under_pid_1() {
     let blind = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host/meminfo-missing/root");
     let (kmsg, stderr) = called_by_pid_1(&blind, ": >/dev/kmsg");
     assert!(kmsg.starts_with("<4>pypnm-sizing-generator["), "{kmsg}");
@@ -257,7 +258,7 @@ fn pid_1_gets_a_line_in_the_kernels_log_where_something_is_amiss() {
 }
 
 #[test]
-fn without_systemds_variable_a_null_stderr_means_the_kernels_log() {
+fn a_null_stderr_means_the_kernel_log() {
     let blind = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host/meminfo-missing/root");
     let null = "unset SYSTEMD_EXEC_PID; exec 2>/dev/null";
     let (kmsg, _) = called_by_a_manager(&blind, null, ": >/dev/kmsg");
@@ -271,25 +272,25 @@ fn without_systemds_variable_a_null_stderr_means_the_kernels_log() {
 }
 
 #[test]
-fn pid_1_gets_nothing_on_an_ordinary_success() {
+fn success_is_silent_under_pid_1() {
     assert_eq!(called_by_pid_1(&machine(), ": >/dev/kmsg"), (String::new(), String::new()));
 }
 
 #[test]
-fn no_kernel_log_is_no_failure() {
+fn a_missing_kernel_log_is_accepted() {
     let blind = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host/meminfo-missing/root");
     assert_eq!(called_by_pid_1(&blind, ""), (String::new(), String::new()), "a container without one");
     assert_eq!(called_by_pid_1(&blind, "mkdir /dev/kmsg"), (String::new(), String::new()), "not writable");
 }
 
 #[test]
-fn closed_standard_streams_are_no_failure() {
+fn closed_standard_streams_are_accepted() {
     let out = tempfile::tempdir().unwrap();
     let blind = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/host/meminfo-missing/root");
     let mut shell = over(&blind, "sh");
     shell.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh", GENERATOR]).arg(out.path());
     assert!(shell.status().unwrap().success());
-    // A reader of stderr that has gone away.
+    // The reader of stderr has exited.
     let mut shell = over(&blind, "bash");
     shell.args(["-c", "\"$@\" 2> >(exec 0<&-; exec true); exit $?", "sh", GENERATOR]).arg(out.path());
     assert!(shell.status().unwrap().success());

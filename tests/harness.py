@@ -36,22 +36,22 @@ TOP = Path(__file__).resolve().parents[1]
 
 
 class Failure(Exception):
-    """Something is not as the case expects; its text is the whole report."""
+    """A case has failed; the text is the complete report."""
 
 
 def expect(condition, what):
-    """Fails the case with `what` (text, or a function that returns it)."""
+    """Fails the case with `what` (a text, or a function that returns it) unless `condition` is true."""
     if not condition:
         raise Failure(what() if callable(what) else str(what))
 
 
 def equal(found, expected, what):
-    """Fails the case where the two differ."""
+    """Fails the case if the two differ."""
     expect(found == expected, f"{what}: expected {expected!r}, found {found!r}")
 
 
 def note(text):
-    """Prints `text` below the line of the case that runs."""
+    """Prints `text` below the line of the running case."""
     _notes.append(str(text))
 
 
@@ -60,7 +60,7 @@ _notes = []
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A case on one version (of systemd; None where the suite has no versions)."""
+    """A case on one version (of systemd; None if the suite has no versions)."""
 
     function: Callable
     version: int | None
@@ -69,7 +69,7 @@ class Case:
 
     @property
     def short(self):
-        """FUNCTION, as a case of a suite of one file is called; else MODULE.FUNCTION."""
+        """FUNCTION for a case of a suite in one file; otherwise MODULE.FUNCTION."""
         module = self.function.__module__
         return self.function.__name__ if module == "__main__" else f"{module}.{self.function.__name__}"
 
@@ -79,7 +79,7 @@ class Case:
         return self.short if self.version is None else f"{self.short}@{self.version}"
 
     def matches(self, pattern):
-        """Whether the pattern selects it: by its name, or by its function's, with or without the version."""
+        """Whether the pattern selects it, by its name or its function's name, with or without the version."""
         names = {self.short, self.name, self.function.__name__, f"{self.function.__name__}@{self.version}"}
         return any(fnmatch.fnmatchcase(name, pattern) for name in names)
 
@@ -88,9 +88,10 @@ CASES = []
 
 
 def case(versions=(None,), fast=True, description=None):
-    """Makes a function a case: it runs on each of `versions`. `fast`: whether --fast has it, or on which versions.
+    """Registers a function as a case that runs on each of `versions`. `fast`: whether it is part of --fast, or on
+    which versions.
 
-    `description` is for --list; the function's documentation by default.
+    `description` is printed by --list; by default, it is the function's documentation.
     """
 
     def register(function):
@@ -104,7 +105,7 @@ def case(versions=(None,), fast=True, description=None):
 
 
 def load(directory):
-    """Imports each Python file in `directory`, in order of name: their cases register themselves."""
+    """Imports all Python files in `directory`, in order of name; their cases register themselves."""
     for path in sorted(Path(directory).glob("*.py")):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
@@ -113,7 +114,7 @@ def load(directory):
 
 
 def built(*options):
-    """What `cargo build` with these options makes: the executables' paths by name."""
+    """Runs `cargo build` with these options; returns the paths of the executables by name."""
     command = ["cargo", "build", "--quiet", "--locked", "--message-format=json", *options]
     done = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, check=True)
     messages = map(json.loads, done.stdout.splitlines())
@@ -123,12 +124,12 @@ def built(*options):
 
 @contextlib.contextmanager
 def plain_session(_options):
-    """Cases that share nothing."""
+    """Runs a case of a suite without shared state."""
     yield lambda case: case.function()
 
 
 def arguments(documentation):
-    """The command line that every suite has; a suite may add to it before it calls `main`."""
+    """The command line of every suite. A suite may add options before it calls `main`."""
     parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a case, CASE@VERSION, or a pattern of them (default: all)")
     parser.add_argument("--list", action="store_true", help="list the cases")
@@ -138,7 +139,7 @@ def arguments(documentation):
 
 
 def chosen(options):
-    """The cases that the command line selects, in their order, those of one version together."""
+    """The cases selected on the command line, in order, grouped by version."""
     for pattern in options.names:
         if not any(case.matches(pattern) for case in CASES):
             raise SystemExit(f"{pattern}: no such case; --list lists them")
@@ -148,9 +149,9 @@ def chosen(options):
 
 
 def main(documentation, session=plain_session, options=None):
-    """Runs the cases that the command line selects, and exits: with status 1 where one failed.
+    """Runs the cases selected on the command line, and exits with status 1 if one has failed.
 
-    `session(options)` is a context that holds while they run, and gives the function that runs one case.
+    `session(options)` is a context manager that is active meanwhile, and returns the function that runs a case.
     """
     options = options or arguments(documentation).parse_args()
     cases = chosen(options)
@@ -172,7 +173,7 @@ def main(documentation, session=plain_session, options=None):
 
 
 def report(case, run):
-    """Runs one case and prints how it went; whether it passed. No failure of one case ends the others."""
+    """Runs one case, prints the result, and returns whether it passed. A failure does not affect other cases."""
     _notes.clear()
     started, reason = time.monotonic(), None
     try:
@@ -188,7 +189,7 @@ def report(case, run):
 
 
 def end_on_signals():
-    """Makes SIGTERM and SIGHUP an exception, so that every `with` cleans up; where the program handles them, nothing."""
+    """Turns SIGTERM and SIGHUP into an exception, so that every `with` cleans up, unless the program handles them."""
 
     def end(number, _frame):
         raise SystemExit(128 + number)

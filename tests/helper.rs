@@ -1,13 +1,13 @@
-//! Golden answers of the helper: the built program over made-up machines.
+//! Golden tests of the helper with fixture roots.
 //!
 //! A case is a directory `tests/helper/cases/<case>/` with
 //!
-//! - `arguments`: the command line, separated by spaces; `{fixtures}` and `{roots}` stand for tests/fixtures and
+//! - `arguments`: the command line, separated by spaces, where `{fixtures}` and `{roots}` are tests/fixtures and
 //!   tests/helper/roots;
-//! - `stdout`, `stderr`: what must be said, byte for byte; no such file: nothing;
-//! - `status`: the exit status; no such file: 0.
+//! - `stdout`, `stderr`: the expected output, byte for byte; missing if there must be none;
+//! - `status`: the expected exit status; missing if it is 0.
 //!
-//! `BLESS=1 cargo test --test helper` writes them anew: read the diff before it is committed.
+//! `BLESS=1 cargo test --test helper` updates them: read the diff before you commit it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::fmt::Write as _;
@@ -94,7 +94,7 @@ fn golden_answers() {
 fn nothing_is_wider_than_80_columns() {
     for (name, directory) in cases() {
         let text = fs::read_to_string(directory.join("stdout")).unwrap_or_default();
-        // JSON and unit files are for programs.
+        // JSON and unit files are read by programs, so they are not wrapped.
         if text.starts_with('{') || name.starts_with("preview") || text.contains("\n[Service]\n") {
             continue;
         }
@@ -104,7 +104,7 @@ fn nothing_is_wider_than_80_columns() {
     }
 }
 
-/// What the helper shows is what the generator writes: over every machine of the guide, and the operator's.
+/// The helper shows what the generator writes, for every machine in the guide and with the operator's settings.
 #[test]
 fn preview_is_what_the_generator_writes() {
     for group in ["rows", "config"] {
@@ -114,7 +114,7 @@ fn preview_is_what_the_generator_writes() {
             let root = case.join("root");
             let done =
                 helper().args(["preview", "--unit", "pypnm.service", "--root"]).arg(&root).output().unwrap();
-            // A unit that is not sized is an error where it is asked for by name.
+            // A unit that is not sized is an error if it is named on the command line.
             if expected.is_empty() {
                 assert_eq!((done.stdout.len(), done.status.code()), (0, Some(2)), "{group}/{name}");
             } else {
@@ -124,7 +124,7 @@ fn preview_is_what_the_generator_writes() {
     }
 }
 
-/// `show` and `explain` say the same numbers, as text and as JSON, on every made-up machine.
+/// `show` and `explain` print the same numbers, as text and as JSON, for every fixture.
 #[test]
 fn one_answer_in_every_form() {
     for group in ["rows", "config", "situations"] {
@@ -160,7 +160,7 @@ fn one_answer_in_every_form() {
                     if effect["workers"] == 1 { "" } else { "s" }
                 );
                 assert!(show.contains(&head) && explain.contains(&head), "{group}/{name}: {head}\n{show}");
-                // The limit that binds is the least of its kind, less what is kept back.
+                // The tightest limit is the minimum of its kind, minus the reserve.
                 for (kind, amount) in [("cpu", &brief["cpu_milli"]), ("memory", &brief["memory_bytes"])] {
                     let limits = whole["limits"].as_array().unwrap().iter();
                     let binding: Vec<&Value> =
@@ -177,7 +177,7 @@ fn one_answer_in_every_form() {
     }
 }
 
-/// Where no systemd runs, `check` still answers, as a monitoring plugin and with its object.
+/// Without a running systemd, `check` still responds as a monitoring plugin, and prints its JSON.
 #[test]
 fn check_without_systemd_is_unknown() {
     let check = |arguments: &[&str]| helper().arg("check").args(arguments).env("PATH", "").output().unwrap();
@@ -191,14 +191,14 @@ fn check_without_systemd_is_unknown() {
     assert_eq!((&object["status"], &object["state"]), (&Value::from(3), &Value::from("unknown")));
     let unit = &object["units"][0];
     assert_eq!((&unit["status"], &unit["findings"][0]["topic"]), (&"unknown".into(), &"no-systemd".into()));
-    // Wrong usage is UNKNOWN too, wherever the mistake is.
+    // Wrong usage is UNKNOWN too, including errors found before the command is known.
     for wrong in [&["--nonsense"][..], &["--unit=a/b"], &["--root=/nonexistent"]] {
         assert_eq!(check(wrong).status.code(), Some(3), "{wrong:?}");
     }
     assert_eq!(helper().args(["--root", "/nonexistent", "check"]).output().unwrap().status.code(), Some(3));
 }
 
-/// A `systemctl` that says too much, or nothing for ever, costs neither memory nor time.
+/// A `systemctl` that prints too much, or hangs, costs neither memory nor time.
 #[test]
 fn systemctl_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
@@ -207,7 +207,7 @@ fn systemctl_is_bounded() {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("{}:/usr/bin:/bin", directory.path().display());
-        // 64 MiB of address space beside the program's own is far below 300 MB of output.
+        // 64 MiB of address space in addition to what the program needs is far less than 300 MB of output.
         let mut command = Command::new("/bin/sh");
         command.args([
             "-c",
@@ -221,7 +221,7 @@ fn systemctl_is_bounded() {
     let (status, line) = with("exec head -c 300000000 /dev/zero", "");
     assert_eq!(status, Some(3), "{line}");
     assert!(line.contains("printed more than 1024 KiB"), "{line}");
-    // A value with line feeds is not taken for other properties.
+    // A value that contains line feeds is not mistaken for other properties.
     let script = r#"case "$*" in
         *ExecStart*) printf '{ path=/a ; argv[]=/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; }\n' ;;
         *LoadState*) printf 'LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success\n' ;;
@@ -237,7 +237,7 @@ fn systemctl_is_bounded() {
     assert_eq!(said["units"][0]["active"], "inactive");
 }
 
-/// The width of the terminal is used, and no line is wider.
+/// Pages use the width of the terminal, and no line is wider.
 #[test]
 fn pages_fit_60_80_and_200_columns() {
     for (columns, most) in [("60", 60), ("80", 80), ("200", 200), ("20", 60), ("1000", 200), ("x", 80)] {
@@ -254,7 +254,7 @@ fn pages_fit_60_80_and_200_columns() {
             let done = helper().args(arguments.split_whitespace()).env("COLUMNS", columns).output().unwrap();
             for line in String::from_utf8(done.stdout).unwrap().lines() {
                 widest = widest.max(line.chars().count());
-                // A path that is longer than a line is not broken where a program may read it.
+                // A path that is longer than a line is not broken, because it may be copied.
                 let is_one_word = !line.trim().contains(' ');
                 assert!(line.chars().count() <= most || is_one_word, "{name}, {columns} columns: {line}");
             }
@@ -264,8 +264,11 @@ fn pages_fit_60_80_and_200_columns() {
 }
 
 #[test]
-fn every_help_teaches_within_80_columns() {
-    for verb in ["", "show", "explain", "preview", "env", "exec", "check", "setup", "apply", "report"] {
+fn every_help_has_examples_and_fits_80_columns() {
+    for verb in [
+        "", "show", "explain", "preview", "env", "exec", "check", "setup", "apply", "report", "watch",
+        "ready",
+    ] {
         let done = helper().args(verb.split_whitespace()).arg("--help").output().unwrap();
         let text = String::from_utf8(done.stdout).unwrap();
         assert!(done.status.success() && text.contains("Examples:\n  pypnm-sizing"), "{verb}:\n{text}");
@@ -281,8 +284,7 @@ fn every_help_teaches_within_80_columns() {
     }
 }
 
-/// A reader that has gone away is no error and no remark.
-/// A process whose command line is that of `pypnm serve`: a shell that waits for the end of its input.
+/// Starts a process whose command line is that of `pypnm serve`: a shell that waits for the end of its input.
 fn pypnm_with_profile(directory: &Path, profile: &str) -> std::process::Child {
     fs::write(directory.join("serve"), "read -r line\n").unwrap();
     fs::write(directory.join("profile"), profile).unwrap();
@@ -292,7 +294,7 @@ fn pypnm_with_profile(directory: &Path, profile: &str) -> std::process::Child {
 }
 
 #[test]
-fn watch_reads_the_recycle_limit_as_pypnm_does() {
+fn watch_reads_the_recycle_limit_as_by_pypnm() {
     let complete = "PYPNM_SERVE_CPU_COUNT=4\nPYPNM_SERVE_TOTAL_MEMORY_GIB=15.63\nPYPNM_SERVE_WORKERS=1\n\
                     PYPNM_SERVE_LIMIT_MAX_REQUESTS=777\n";
     let incomplete = "PYPNM_SERVE_LIMIT_MAX_REQUESTS=777\n";
@@ -313,7 +315,7 @@ fn watch_reads_the_recycle_limit_as_pypnm_does() {
 }
 
 #[test]
-fn a_broken_pipe_is_quiet() {
+fn a_broken_pipe_is_silent() {
     for verb in ["show", "explain", "explain --json", "preview", "check"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -323,9 +325,9 @@ fn a_broken_pipe_is_quiet() {
     }
 }
 
-/// Bold and colours on a terminal, and only there; never with NO_COLOR, never on a dumb one.
+/// Bold and colors on terminals only, but not with NO_COLOR or TERM=dumb.
 #[test]
-fn colours_on_a_terminal_only() {
+fn colors_on_terminals_only() {
     let on_a_terminal = |environment: &[(&str, &str)]| {
         let mut command = Command::new("script");
         command.args(["-qec", &format!("{} show", env!("CARGO_BIN_EXE_pypnm-sizing")), "/dev/null"]);
@@ -341,9 +343,9 @@ fn colours_on_a_terminal_only() {
     assert!(!piped.stdout.contains(&0x1b));
 }
 
-/// To a monitoring system 2 is CRITICAL: what went wrong with the check itself is UNKNOWN.
+/// Status 2 means CRITICAL to a monitoring system, so an error of the check itself is UNKNOWN.
 #[test]
-fn check_that_fails_is_unknown() {
+fn errors_of_check_are_unknown() {
     for arguments in [
         "check --bad",
         "--bad check",

@@ -1,9 +1,10 @@
-//! Every file that the generator reads, turned into every kind of nonsense.
+//! Damages every file that the generator reads in every way.
 //!
-//! The machine is made in code, since git keeps no FIFO, no empty directory and no 100 MB. Each file has two contents: a
-//! loose one, and a tight one that alone decides the profile. With the tight one in place and then spoilt, the generator
-//! must end in time and without a signal, leave a complete drop-in or none, never start more workers than with the file
-//! whole, and name the file where it got more careful. strace lists what the generator opens, so that no file is forgotten.
+//! The machine is created in code, because git does not store FIFOs, empty directories or 100 MB. Each file has a loose
+//! content, and a tight one that by itself determines the profile. With the tight content in place and then damaged,
+//! the generator must finish in time and without a signal, leave a complete drop-in or none, never start more workers
+//! than with the intact file, and name the file if the result is more conservative. strace lists the files that the
+//! generator opens, so that none is forgotten.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,37 +17,37 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode};
 
-/// Spoilt files must not cost more CPU time than this, in seconds; the kernel ends what takes longer by a signal.
+/// The maximum CPU time with damaged files, in seconds; the kernel kills a run that takes longer.
 const CPU_SECONDS: &str = "2";
-/// Nor is anything waited for; a busy machine may be slow.
+/// The maximum time in total, which allows for a busy machine.
 const IN_TIME: Duration = Duration::from_secs(30);
 
 /// What a file means to the generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Without it nothing is known: never more workers, whatever is done to it.
+    /// Essential: without it, the resources are unknown, so any damage means no more workers than with it.
     Needed,
-    /// A limit that need not be there: missing, it is no limit; spoilt, it counts as the least.
+    /// An optional limit: if missing, there is none; if damaged, it is assumed to be minimal.
     Limit,
-    /// As `Limit`, and an empty one says the same as a missing one.
+    /// As `Limit`, but an empty file means the same as a missing one.
     MayBeEmpty,
-    /// As `Limit`, and so does one without the line that is looked for.
+    /// As `Limit`, but without the relevant line, the file means the same as a missing one.
     MayLackIt,
-    /// The operator's word: spoilt, it is reported and skipped.
+    /// The operator's setting: if damaged, it is reported and skipped.
     Operator,
-    /// As `Operator`, and what is no file is no unit either: systemd looks past it.
+    /// As `Operator`, but anything that is not a file is not a unit either: systemd skips it.
     UnitFile,
-    /// It says nothing about sizes.
+    /// It does not affect sizing.
     Aside,
 }
 
-/// One file of a machine.
+/// A file of a machine.
 struct Entry {
     path: &'static str,
     kind: Kind,
-    /// What it says where another file decides.
+    /// The content if another file decides.
     loose: String,
-    /// What it says where it decides; other files that must then say something else as well.
+    /// The content if this file decides, and other files that must have a different content in that case.
     tight: Vec<(&'static str, String)>,
 }
 
@@ -60,7 +61,7 @@ fn meminfo(kb: u64) -> String {
     format!("MemTotal:       {kb} kB\nMemFree:        1000 kB\nHugetlb:               0 kB\n")
 }
 
-/// What both kinds of machine have.
+/// The files that both machines have.
 fn everywhere() -> Vec<Entry> {
     use Kind::{Aside, MayLackIt, Needed, Operator, UnitFile};
     const PYPNM: &str = "[Service]\nEnvironmentFile=/etc/pypnm/pypnm.env\nExecStart=pypnm serve $OPTIONS\n";
@@ -95,12 +96,12 @@ fn everywhere() -> Vec<Entry> {
 const NODES_ONLINE: &str = "/sys/devices/system/node/online";
 const NODE_0: &str = "/sys/devices/system/node/node0/meminfo";
 
-/// Of two memory nodes the small one.
+/// The smaller of two memory nodes.
 fn node_0() -> String {
     "Node 0 MemTotal:       8139200 kB\nNode 0 MemFree:        1000 kB\n".into()
 }
 
-/// A container of version 2 without a namespace of its own: PID 1 two levels below the root.
+/// A container with cgroup version 2 and without a cgroup namespace: PID 1 is two levels below the root.
 fn version_2() -> Vec<Entry> {
     use Kind::{Limit, MayBeEmpty, Needed};
     const CGROUP: &str = "0::/lxc/ct1/init.scope\n";
@@ -125,7 +126,7 @@ fn version_2() -> Vec<Entry> {
         entry(MayBeEmpty, MEMS, "0-1\n", "0\n"),
         Entry { tight: vec![(MEMS, "0\n".into())], ..entry(Needed, NODES_ONLINE, "0-1\n", "") },
         Entry { tight: vec![(MEMS, "0\n".into())], ..entry(Needed, NODE_0, node_0(), "") },
-        // They say where the limit is that decides.
+        // They determine where the decisive limit is.
         Entry { tight: vec![(INNERMOST, tight.clone())], ..entry(MayBeEmpty, "/proc/1/cgroup", CGROUP, "") },
         Entry {
             tight: vec![(INNERMOST, tight.clone())],
@@ -135,7 +136,7 @@ fn version_2() -> Vec<Entry> {
     entries
 }
 
-/// A container of version 1, one level below the root in each hierarchy.
+/// A container with cgroup version 1, one level below the root of each hierarchy.
 fn version_1() -> Vec<Entry> {
     use Kind::{Limit, MayBeEmpty, Needed};
     const CGROUP: &str = "9:memory:/ct1\n5:cpuset:/ct1\n3:cpu,cpuacct:/ct1\n1:name=systemd:/ct1/init.scope\n";
@@ -172,7 +173,7 @@ fn version_1() -> Vec<Entry> {
         },
         Entry { tight: vec![(EFFECTIVE_MEMS, "0\n".into())], ..entry(Needed, NODES_ONLINE, "0-1\n", "") },
         Entry { tight: vec![(EFFECTIVE_MEMS, "0\n".into())], ..entry(Needed, NODE_0, node_0(), "") },
-        // Only looked at where an old kernel has no effective list.
+        // Used only if an old kernel has no effective list.
         Entry {
             tight: vec![(EFFECTIVE, "\n".into()), ("/sys/fs/cgroup/cpuset/ct1/cpuset.cpus", "4-5\n".into())],
             ..entry(MayBeEmpty, "/sys/fs/cgroup/cpuset/ct1/cpuset.cpus", "0-7\n", "")
@@ -192,7 +193,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// All loose, except for what `tight` says.
+    /// All files with their loose content, except those in `tight`.
     fn new(entries: &[Entry], tight: &[(&str, String)]) -> Self {
         let machine = Self { directory: tempfile::tempdir().unwrap() };
         fs::create_dir_all(machine.out()).unwrap();
@@ -229,7 +230,7 @@ impl Machine {
         command
     }
 
-    /// Runs the generator, with all that must hold whatever it reads.
+    /// Runs the generator, and checks what must hold regardless of what it reads.
     fn run(&self, what: &str) -> Run {
         let _ = fs::remove_dir_all(self.out());
         fs::create_dir(self.out()).unwrap();
@@ -266,17 +267,17 @@ impl Machine {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 struct Run {
     /// Workers and recycle limit; `None`: no drop-in.
     profile: Option<(u32, u32)>,
     stderr: String,
 }
 
-/// The ways that an empty list looks.
+/// The ways that result in an empty list.
 const SAYS_NOTHING: [&str; 5] = ["missing", "a link to nowhere", "empty", "a FIFO", "an empty line"];
 
-/// The ways that leave nothing to be read.
+/// The ways that result in no readable content.
 const UNREADABLE: [&str; 6] = [
     "a directory",
     "a loop of links",
@@ -286,13 +287,13 @@ const UNREADABLE: [&str; 6] = [
     "100 MB behind what it should be",
 ];
 
-/// The ways that leave no file.
+/// The ways that result in no file.
 const NO_FILE: [&str; 3] = ["a directory", "a loop of links", "a socket"];
 
-/// A way to spoil a file.
+/// A way to damage a file.
 type Spoil = fn(&Path, &str);
 
-/// The ways, those first that make it say nothing.
+/// All ways; those that remove its content come first.
 const WAYS: [(&str, Spoil); 17] = [
     ("missing", |_, _| {}),
     ("a link to nowhere", |path, _| symlink("/nowhere/at/all", path).unwrap()),
@@ -345,7 +346,7 @@ fn spoil_everything(entries: &[Entry]) {
                 Kind::Needed | Kind::Operator | Kind::UnitFile => false,
                 Kind::Limit | Kind::Aside => matches!(way, "missing" | "a link to nowhere"),
                 Kind::MayLackIt => !UNREADABLE.contains(&way),
-                // The lines are right for /proc/1/cgroup, only not true.
+                // The lines are valid for /proc/1/cgroup, but wrong.
                 Kind::MayBeEmpty => SAYS_NOTHING.contains(&way) || way == "many good lines of another file",
             };
             if !says_nothing && !matches!(entry.kind, Kind::Operator | Kind::UnitFile) {
@@ -373,17 +374,17 @@ fn spoil_everything(entries: &[Entry]) {
 }
 
 #[test]
-fn every_file_of_version_2_spoilt_in_every_way() {
+fn every_file_of_version_2_damaged_in_every_way() {
     spoil_everything(&version_2());
 }
 
 #[test]
-fn every_file_of_version_1_spoilt_in_every_way() {
+fn every_file_of_version_1_damaged_in_every_way() {
     spoil_everything(&version_1());
 }
 
 #[test]
-fn every_directory_is_something_else() {
+fn every_directory_replaced_by_something_else() {
     for directory in [
         "/etc/pypnm/sizing.conf.d",
         "/etc/pypnm",
@@ -414,11 +415,11 @@ fn every_directory_is_something_else() {
     }
 }
 
-/// Its name, what the files say, the workers it must come to.
+/// A name, the contents of the files, and the expected number of workers.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u32);
 
 #[test]
-fn contradictions_get_the_lesser() {
+fn contradictory_files_give_the_smaller_profile() {
     let cases: [Case; 7] = [
         ("CPUs online and affinity share none", &[("/proc/1/status", "Cpus_allowed_list:\t100-110\n")], 1),
         (
@@ -451,7 +452,7 @@ fn contradictions_get_the_lesser() {
     }
 }
 
-/// A path with more steps than any kernel has: bounded, not walked.
+/// A path with more levels than any kernel allows: the generator gives up early.
 #[test]
 fn a_cgroup_of_a_million_levels() {
     let deep = format!("0::{}\n", "/a".repeat(1_000_000));
@@ -463,16 +464,17 @@ fn a_cgroup_of_a_million_levels() {
     assert_eq!(run.profile, Some((1, 1000)), "its own directory is not there");
 }
 
-/// What the generator opens is what the tables above have: a file that somebody adds to the generator belongs there.
+/// The files that the generator opens are those in the tables above. Add a file there when the generator starts to read
+/// it.
 #[test]
-fn no_file_is_forgotten() {
+fn every_opened_file_is_tested() {
     let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/need");
     assert!(Command::new(need).arg("strace").status().unwrap().success(), "strace is needed");
     let tables = [version_2(), version_1()];
     let known: BTreeSet<&str> = tables.iter().flatten().map(|entry| entry.path).collect();
     let mut opened: BTreeMap<String, bool> = BTreeMap::new();
     for entries in &tables {
-        // The file that is looked at where another says nothing.
+        // The file that is read if another one has no value.
         let old_kernel = [
             ("/sys/fs/cgroup/cpuset/ct1/cpuset.effective_cpus", "\n".to_owned()),
             ("/sys/fs/cgroup/cpuset/ct1/cpuset.effective_mems", "\n".to_owned()),
@@ -504,7 +506,7 @@ fn no_file_is_forgotten() {
                     continue;
                 };
                 let path = format!("/{}", path.trim_start_matches('/'));
-                // What really is mounted below the directory.
+                // The actual mounts below the directory.
                 if path == "/proc/self/exe" || path == "/proc/self/mountinfo" && !result.starts_with('-') {
                     continue;
                 }
@@ -516,7 +518,7 @@ fn no_file_is_forgotten() {
     assert!(opened.len() > 20, "strace saw little: {opened:?}");
     let never: Vec<_> = known.iter().filter(|path| !opened.contains_key(**path)).collect();
     assert!(never.is_empty(), "in the tables, but the generator doesn't read it: {never:?}");
-    // Directories, and files that are not on these machines.
+    // Directories, and files that do not exist on these machines.
     let others = |path: &str| {
         path.contains("/pypnm/sizing.conf")
             || path.contains("/systemd/system.conf")

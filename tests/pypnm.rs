@@ -1,12 +1,12 @@
-//! Our reading of PyPNM's profile file against the list of files that the real PyPNM was asked about: tests/pypnm/run holds
-//! PyPNM itself against the same list.
+//! Compares our reader of PyPNM's profile file with a list of files and expected results. tests/pypnm/run compares the
+//! real PyPNM with the same list.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use pypnm_sizing::pypnm::{ProfileFile, read_profile_file};
 use serde_json::Value;
 
 #[test]
-fn a_file_is_read_as_pypnm_reads_it() {
+fn files_are_read_as_by_pypnm() {
     let files: serde_json::Map<String, Value> =
         serde_json::from_str(include_str!("pypnm/files.json")).unwrap();
     assert!(files.len() > 30, "{}", files.len());

@@ -1,4 +1,4 @@
-//! `pypnm-sizing report` over recordings: what it finds, and what it says of recordings that are not as they should be.
+//! `pypnm-sizing report` over recordings: its findings, and its messages about recordings that are damaged.
 
 #![expect(
     clippy::indexing_slicing,
@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-/// When the recordings begin.
+/// The time at which the recordings begin.
 const BEGINS: f64 = 1_764_028_800.0;
 
 fn report(arguments: &[&str], stdin: &[u8]) -> Output {
@@ -40,13 +40,13 @@ fn answer(output: &Output) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {output:?}"))
 }
 
-/// The lines to set.
+/// The settings that the report suggests.
 fn to_set(answer: &Value) -> Vec<String> {
     let findings = answer["findings"].as_array().cloned().unwrap_or_default();
     findings.iter().filter_map(|finding| finding["line"].as_str().map(str::to_owned)).collect()
 }
 
-/// A line of a service with four workers; the fields that 0.1.0 did not have are left out.
+/// A line about a service with four workers, without the fields that 0.1.0 did not write.
 fn line(n: u32, cpu: f64, growth_per_hour: f64) -> Value {
     let seconds = f64::from(n) * 10.0;
     let jitter = f64::from(n * 7919 % 101) * 10_000.0;
@@ -91,7 +91,7 @@ fn demand_and_growth_in_recordings_of_0_1_0() {
 }
 
 #[test]
-fn torn_foreign_empty_and_of_another_schema() {
+fn damaged_foreign_and_empty_files() {
     let mut all = lines(400, 95.0, 0.0);
     let torn = all.get(100).map(|line| line.split_at(300).0.to_owned()).unwrap_or_default();
     all.insert(101, torn);
@@ -121,7 +121,7 @@ fn torn_foreign_empty_and_of_another_schema() {
 }
 
 #[test]
-fn files_in_any_order_lines_a_little_out_of_order_and_everything_twice() {
+fn order_and_duplicates_do_not_matter() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let all = lines(900, 95.0, 30e6);
     let expected = json_of(&all.join("\n"));
@@ -153,7 +153,7 @@ fn files_in_any_order_lines_a_little_out_of_order_and_everything_twice() {
 }
 
 #[test]
-fn a_calendar_that_jumps_moves_nothing() {
+fn changes_of_the_wall_clock_do_not_matter() {
     let jumping = |jump: f64| {
         let set = |n: u32| {
             let mut line = line(n, 95.0, 30e6);
@@ -180,8 +180,8 @@ fn a_calendar_that_jumps_moves_nothing() {
 }
 
 #[test]
-fn a_watch_that_begins_again_seconds_later_is_another() {
-    // A recorder restarted two seconds after it was started: its clock begins anew.
+fn a_watch_restarted_seconds_later_is_separate() {
+    // A recorder that is restarted two seconds after it was started: its clock begins again at 0.
     let mut all = vec![line(0, 5.0, 0.0)];
     all.extend((0..400).map(|n| {
         let mut line = line(n, 5.0, 0.0);
@@ -198,7 +198,7 @@ fn a_watch_that_begins_again_seconds_later_is_another() {
 }
 
 #[test]
-fn two_units_and_a_time() {
+fn filters_by_unit_and_time() {
     let mut all = lines(400, 95.0, 0.0);
     all.extend((0..600).map(|n| {
         let mut line = line(n, 5.0, 0.0);
@@ -232,7 +232,7 @@ fn put(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn what_holds_no_lines_is_named_with_what_makes_lines_of_it() {
+fn compressed_and_foreign_files_are_reported_with_a_hint() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let mut archive = vec![b'x'; 257];
     archive.extend(b"ustar\0");
@@ -256,7 +256,7 @@ fn what_holds_no_lines_is_named_with_what_makes_lines_of_it() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("was not read") && said.contains(program), "{program}: {said}");
     }
-    // logrotate's days in the directory of a unit; what can be read is.
+    // Files rotated by logrotate in a unit's directory; those that can be read are used.
     put(&dir.path().join("pypnm.service/2025-11-24.jsonl.gz"), b"\x1f\x8b\x08\x00rest");
     put(&dir.path().join("pypnm.service/2025-11-25.jsonl"), &text_of(400));
     let answer = answer(&report(&["--json", &dir.path().display().to_string()], b""));
@@ -265,7 +265,7 @@ fn what_holds_no_lines_is_named_with_what_makes_lines_of_it() {
 }
 
 #[test]
-fn a_mark_before_utf_8_and_line_ends_of_dos_lose_nothing() {
+fn byte_order_marks_and_dos_line_ends_are_accepted() {
     let text = lines(400, 95.0, 0.0);
     let expected = json_of(&text.join("\n"));
     for other in [format!("\u{feff}{}", text.join("\n")), text.join("\r\n")] {
@@ -275,7 +275,7 @@ fn a_mark_before_utf_8_and_line_ends_of_dos_lose_nothing() {
 }
 
 #[test]
-fn amounts_that_no_machine_has_are_not_advised_for_ever_after() {
+fn impossible_amounts_do_not_affect_later_advice() {
     let expected = to_set(&json_of(&lines(720, 95.0, 0.0).join("\n")));
     for (field, value) in [("memory", "1e23"), ("memory", "-5"), ("cpu_milli", "1e300"), ("seconds", "-1e9")]
     {
@@ -305,7 +305,7 @@ fn amounts_that_no_machine_has_are_not_advised_for_ever_after() {
 }
 
 #[test]
-fn many_units_and_many_schemas_are_a_sentence_each_and_the_sized_unit_is_read() {
+fn many_units_and_schemas_take_one_line_each() {
     let mut flood = String::new();
     for n in 0..20_000u32 {
         let _ = writeln!(
@@ -329,14 +329,14 @@ fn many_units_and_many_schemas_are_a_sentence_each_and_the_sized_unit_is_read() 
                 .any(|one| one.as_str().is_some_and(|one| one.starts_with("50 lines are of a schema")))
         );
     }
-    // A unit that is not sized is heard among others that pass.
+    // A unit that is not sized is reported along with others.
     let other = json_of(&format!("{flood}{}", text.replace("pypnm.service", "other.service")));
     assert_eq!(other["unit"], "other.service", "{other}");
     assert!(other["samples"].as_u64() >= Some(290), "{}", other["samples"]);
 }
 
 #[test]
-fn in_a_directory_what_cannot_be_read_is_said_and_the_rest_is_read() {
+fn unreadable_files_in_a_directory_are_reported_and_skipped() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let unit = dir.path().join("pypnm.service");
     put(&unit.join("2025-11-25.jsonl"), &text_of(400));
@@ -358,7 +358,7 @@ fn a_named_pipe_is_opened_once() {
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.is_ok_and(|status| status.success()));
     let to = pipe.clone();
-    // Whoever writes to a pipe that was opened only to be looked at is killed by SIGPIPE.
+    // Opening a pipe just to examine it would kill its writer with SIGPIPE.
     let writer = std::thread::spawn(move || fs::write(to, text_of(400)));
     let answer = answer(&report(&["--json", &pipe.display().to_string()], b""));
     assert_eq!(answer["samples"], 399, "{answer}");
@@ -378,15 +378,15 @@ fn an_instance_has_the_settings_and_the_section_of_its_template() {
         (all.replace("pypnm.service", "pypnm@a.service"), all.replace("pypnm.service", "pypnm@b.service"));
     let output = report(&[&root, "--write-advice", "--unit", "pypnm@b", "-"], format!("{a}\n{b}").as_bytes());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    // Two workers are what it is sized for, four what runs: not the four of other.service.
-    assert!(said.contains("the profile stays 2"), "{said}");
+    // Sized for two workers, running with four: not the four of other.service.
+    assert!(said.contains("memory is enough for 2"), "{said}");
     assert!(!said.contains("[Sizing]"), "{said}");
     let problems = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(problems.contains("the recordings also contain pypnm@a.service"), "{problems}");
 }
 
 #[test]
-fn the_page_for_a_browser_loads_nothing_and_the_text_fits() {
+fn the_html_page_is_self_contained_and_the_text_fits() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let file = dir.path().join("page.html");
     let mut all = String::new();
@@ -408,7 +408,7 @@ fn the_page_for_a_browser_loads_nothing_and_the_text_fits() {
 }
 
 #[test]
-fn adoption_writes_one_file_that_counts_and_says_what_changes() {
+fn adoption_writes_one_effective_file_and_reports_the_change() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let put = |path: &str, text: &str| {
         let path = dir.path().join(path);
@@ -436,9 +436,9 @@ fn adoption_writes_one_file_that_counts_and_says_what_changes() {
     assert!(Path::new(&dir.path().join("etc/pypnm/sizing.conf.d/60-measured.conf")).exists());
 }
 
-/// Whoever could write a recording decides nothing but what is seen of a unit.
+/// The author of a recording can influence nothing but what the report shows about the unit.
 #[test]
-fn a_recordings_names_are_shown_and_do_nothing() {
+fn names_in_recordings_are_harmless() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let name = "x]\n[Sizing]\nWorkers=64\n#\u{1b}]0;X\u{7}\u{202e}.service";
     let foreign: Vec<String> = (0..720)
@@ -463,7 +463,7 @@ fn a_recordings_names_are_shown_and_do_nothing() {
     assert!(!dir.path().join("etc").exists(), "it would count for other units");
 }
 
-/// A FIFO ends with its first reader, so it is opened once.
+/// A FIFO ends with its first reader, so it must be opened only once.
 #[test]
 fn a_fifo_is_read_to_its_end() {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));

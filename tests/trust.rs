@@ -1,5 +1,5 @@
-//! Who may lead root, and what may keep PID 1 waiting: the built generator over trees that others can write, and over
-//! mounts that never answer.
+//! Which files can influence root, and what can block PID 1: the built generator over trees that other users can write,
+//! and over mounts that never respond.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::fs::{self, File, Permissions};
@@ -14,12 +14,12 @@ use pypnm_sizing::root::{ReadError, Root};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 const GENERATOR: &str = env!("CARGO_BIN_EXE_pypnm-sizing-generator");
-/// A user that is not root.
+/// A user other than root.
 const SOMEBODY: u32 = 12345;
-/// A run takes some milliseconds; a wait that PID 1 gives up takes 90 s.
+/// A run takes a few milliseconds; PID 1 gives up after 90 s.
 const IN_TIME: Duration = Duration::from_secs(20);
 
-/// A machine with room for four workers, in a directory.
+/// A machine in a directory, with enough resources for four workers.
 struct Machine {
     directory: tempfile::TempDir,
 }
@@ -50,7 +50,7 @@ impl Machine {
         fs::set_permissions(self.path(path), Permissions::from_mode(mode)).unwrap();
     }
 
-    /// The workers in the drop-in, and what is said.
+    /// The number of workers in the drop-in, and the messages.
     fn run(&self) -> (u32, String) {
         let out = self.directory.path().join("out");
         let _ = fs::remove_dir_all(&out);
@@ -59,7 +59,7 @@ impl Machine {
     }
 }
 
-/// Runs the generator; one that waits is a failure.
+/// Runs the generator; a timeout is a failure.
 fn run(root: Option<&Path>, out: &Path) -> (u32, String) {
     let mut command = Command::new(GENERATOR);
     command.arg(out).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
@@ -94,7 +94,7 @@ const DROP_IN: &str = "/etc/pypnm/sizing.conf.d/50.conf";
 const THREE: &str = "[Sizing]\nWorkers=3\n";
 
 #[test]
-fn what_others_can_write_does_not_count() {
+fn files_writable_by_other_users_are_ignored() {
     for (way, path, wrong, mode) in [
         ("the file, its group", CONF, CONF, 0o664),
         ("the file, everybody", CONF, CONF, 0o646),
@@ -120,7 +120,7 @@ fn what_others_can_write_does_not_count() {
 }
 
 #[test]
-fn what_belongs_to_others_does_not_count() {
+fn files_owned_by_other_users_are_ignored() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -133,7 +133,7 @@ fn what_belongs_to_others_does_not_count() {
         assert_eq!(workers, 4, "{way}: {said}");
         assert!(said.contains("user 12345"), "{way}: {said}");
     }
-    // A link of theirs to a file of root's, and a link of root's to a file of theirs.
+    // A symbolic link of another user to a file of root, and a symbolic link of root to a file of another user.
     for (theirs_is, link_owner, file_owner) in [("the link", SOMEBODY, 0), ("the file", 0, SOMEBODY)] {
         let machine = Machine::new();
         machine.put("/srv/x.conf", THREE);
@@ -149,7 +149,7 @@ fn what_belongs_to_others_does_not_count() {
 }
 
 #[test]
-fn what_does_not_count_hides_nothing() {
+fn an_ignored_file_masks_nothing() {
     let machine = Machine::new();
     machine.put("/run/pypnm/sizing.conf", "[Sizing]\nWorkers=2\n");
     machine.put("/run/pypnm/sizing.conf.d/50.conf", "[Sizing]\nLimitMaxRequests=7\n");
@@ -164,9 +164,9 @@ fn what_does_not_count_hides_nothing() {
     assert_eq!(machine.run().0, 3);
 }
 
-/// The name of a file becomes part of root's drop-in, a line in the log and one on a terminal.
+/// The name of a file becomes part of root's drop-in, of a log message, and of terminal output.
 #[test]
-fn names_with_control_characters_are_left_out_and_named() {
+fn names_with_control_characters_are_skipped_and_reported() {
     let machine = Machine::new();
     let attack = "10-a\n[Service]\nExecStartPre=+\\x2fvar\\x2flib\\x2fpypnm\\x2fx\n#.conf";
     for name in [attack, "\u{1b}]0;x\u{7}.conf", "\u{202e}fnoc.conf", "caf\u{e9}.conf"] {
@@ -182,9 +182,9 @@ fn names_with_control_characters_are_left_out_and_named() {
     assert_eq!(machine.run().0, 3);
 }
 
-/// systemd reads unit files whatever their names; what is printed of them must be harmless.
+/// systemd reads unit files regardless of their names, so the names must be harmless when they are printed.
 #[test]
-fn a_units_drop_in_with_such_a_name_is_read_and_can_do_nothing() {
+fn drop_ins_with_control_characters_in_their_names_are_harmless() {
     let machine = Machine::new();
     let name = "20-a\n[Service]\nExecStartPre=+\\x2fx\n#.conf";
     machine.put(
@@ -195,9 +195,9 @@ fn a_units_drop_in_with_such_a_name_is_read_and_can_do_nothing() {
     assert_eq!((workers, said.lines().count()), (2, 1), "{said}");
 }
 
-/// systemd reads a drop-in whatever its name; one that can't be named here may say anything.
+/// systemd reads a drop-in whose name cannot be represented here, and it can contain any setting.
 #[test]
-fn names_that_are_not_utf_8_are_named() {
+fn names_that_are_not_utf_8_are_reported() {
     let machine = Machine::new();
     for directory in ["/etc/pypnm/sizing.conf.d", "/etc/systemd/system/pypnm.service.d"] {
         machine.put(&format!("{directory}/x.conf"), "");
@@ -208,7 +208,7 @@ fn names_that_are_not_utf_8_are_named() {
     assert_eq!((workers, said.matches("caf\u{fffd}.conf: its name is not UTF-8").count()), (1, 2), "{said}");
 }
 
-/// A FIFO, a device and a socket are not opened, wherever they lie: opening some is a deed of its own.
+/// FIFOs, devices and sockets are never opened, because that alone can have side effects.
 #[test]
 fn only_regular_files_are_opened() {
     let machine = Machine::new();
@@ -226,7 +226,7 @@ fn only_regular_files_are_opened() {
     assert_eq!(said.matches("it is not a regular file").count(), 2, "{said}");
 }
 
-/// NixOS: /etc is links to links into its store, which its builders' group may add to.
+/// On NixOS, /etc consists of links to links into the store, which the builders' group can add to.
 #[test]
 fn the_links_of_nixos_are_followed() {
     let machine = Machine::new();
@@ -239,9 +239,9 @@ fn the_links_of_nixos_are_followed() {
     assert_eq!(machine.run(), (3, String::new()));
 }
 
-/// Paths of an image never lead out of it.
+/// Paths in an image never lead out of it.
 #[test]
-fn no_link_leads_out_of_another_root() {
+fn links_do_not_lead_out_of_another_root() {
     let machine = Machine::new();
     let outside = machine.directory.path().join("outside.conf");
     fs::write(&outside, THREE).unwrap();
@@ -254,9 +254,9 @@ fn no_link_leads_out_of_another_root() {
     }
 }
 
-/// Before Linux 5.6, and where a container's seccomp profile denies it, there is no openat2.
+/// openat2 is missing before Linux 5.6, and in containers whose seccomp profile denies it.
 #[test]
-fn without_openat2_the_same_comes_out() {
+fn the_result_is_the_same_without_openat2() {
     let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/need");
     assert!(Command::new(need).arg("strace").status().unwrap().success(), "strace is needed");
     let machine = Machine::new();
@@ -285,7 +285,7 @@ fn without_openat2_the_same_comes_out() {
     }
 }
 
-/// A mountinfo says where an image must not be looked at.
+/// The mountinfo of an image shows which file systems must not be entered.
 #[test]
 fn remote_file_systems_of_mountinfo_are_not_entered() {
     let machine = Machine::new();
@@ -314,9 +314,9 @@ fn remote_file_systems_of_mountinfo_are_not_entered() {
     assert_eq!(machine.run(), (3, String::new()));
 }
 
-/// A hanging file system wherever root may be led, in a mount namespace of the thread's own, which ends with it.
+/// A file system that never responds in every place that root may be led to, in a mount namespace of the thread.
 #[test]
-fn mounts_that_never_answer_are_not_waited_for() {
+fn mounts_that_never_respond_do_not_block() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: only root can mount");
         return;
@@ -335,7 +335,7 @@ fn mounts_that_never_answer_are_not_waited_for() {
     });
 }
 
-/// A FUSE file system whose daemon reads nothing and answers nothing. Dropping the file ends it.
+/// A FUSE file system whose daemon never responds. Dropping the file unmounts it.
 fn dead_fuse(point: &Path, subtype: Option<&str>) -> File {
     let daemon = File::options().read(true).write(true).open("/dev/fuse").unwrap();
     let is_directory = point.is_dir();
@@ -350,7 +350,7 @@ fn dead_fuse(point: &Path, subtype: Option<&str>) -> File {
     daemon
 }
 
-/// Below another root, what counts is what is really mounted there.
+/// Below another root, the actual mounts count.
 fn hang_below_another_root(machine: &Machine) {
     fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
     fs::create_dir_all(machine.path("/mnt/dead")).unwrap();
@@ -367,7 +367,7 @@ fn hang_below_another_root(machine: &Machine) {
     assert_eq!(said.matches("skipped: the path leads to").count(), 3, "{said}");
 }
 
-/// The machine itself, with another /etc.
+/// The machine itself, with a different /etc.
 fn hang_in_etc(machine: &Machine) {
     let etc = machine.directory.path().join("etc");
     fs::create_dir_all(etc.join("pypnm")).unwrap();
@@ -395,7 +395,7 @@ fn hang_in_etc(machine: &Machine) {
     rustix::mount::unmount("/etc", UnmountFlags::DETACH).unwrap();
 }
 
-/// lxcfs answers for /proc/meminfo, and its daemon is stopped.
+/// /proc/meminfo is provided by lxcfs, and its daemon is stopped.
 fn hang_in_proc(machine: &Machine) {
     let _daemon = dead_fuse(Path::new("/proc/meminfo"), Some("lxcfs"));
     let out = machine.directory.path().join("out3");
@@ -405,10 +405,10 @@ fn hang_in_proc(machine: &Machine) {
     assert!(said.contains("/proc/meminfo: ") && said.contains("timed out"), "{said}");
 }
 
-/// A process in a mount namespace of its own that mounts something over a directory which has been read before: what
-/// `check --pid` and `watch --pid` meet in a hostile container.
+/// A process in a mount namespace mounts a file system over a directory that has already been read, as in a hostile
+/// container during `check --pid` or `watch --pid`.
 #[test]
-fn a_mount_made_after_the_first_look_is_not_waited_for() {
+fn a_mount_made_after_the_first_look_does_not_block() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: only root can mount");
         return;
@@ -437,7 +437,7 @@ fn a_mount_made_after_the_first_look_is_not_waited_for() {
 
     let root = Root::of_process(pid).unwrap();
     assert_eq!(root.text(&path).as_deref(), Ok("A=1\n"));
-    // A local one is entered.
+    // A local file system is entered.
     in_container(&["-t", "tmpfs", "none"], Stdio::null());
     assert_eq!(root.text(&path), Err(ReadError::Missing));
     let daemon = File::options().read(true).write(true).open("/dev/fuse").unwrap();
@@ -446,7 +446,7 @@ fn a_mount_made_after_the_first_look_is_not_waited_for() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || sender.send(root.text(&path)));
     let read = receiver.recv_timeout(Duration::from_secs(20));
-    // Whoever waits for the daemon waits no longer.
+    // Anyone who waits for the daemon can continue.
     drop(daemon);
     container.kill().unwrap();
     container.wait().unwrap();

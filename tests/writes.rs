@@ -1,5 +1,5 @@
-//! Where root writes: each verb that creates or replaces a file, led by another user's link, by what that user put where the
-//! file belongs, and by what is no file. tests/env.rs has the same for `env --write`.
+//! Where root writes: each command that creates or replaces a file, with another user's symbolic link in the path, with
+//! what that user created in place of the file, and with special files. tests/env.rs does the same for `env --write`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_pypnm-sizing");
-/// A user that is not root.
+/// A user other than root.
 const SOMEBODY: u32 = 12345;
 
-/// A directory of root's, `precious`, and one of another user's, `theirs`, with a link to it.
+/// A directory of root, `precious`, and one of another user, `theirs`, with a symbolic link to it.
 struct Machine {
     directory: TempDir,
 }
@@ -61,14 +61,14 @@ impl Machine {
         assert!(found.is_empty(), "root was led to {found:?}");
     }
 
-    /// Runs a script where mounts are its own; `$P` is the helper, `$1` this directory.
+    /// Runs a script in a mount namespace; `$P` is the helper, `$1` this directory.
     fn in_a_mount_namespace(&self, script: &str) -> Output {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "bash", "-euc", script, "bash"]);
         command.arg(self.directory.path()).env("P", HELPER).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Recordings from which a report has something to set.
+    /// Recordings from which a report suggests a setting.
     fn recordings(&self) {
         let mut text = String::new();
         for n in 0..720 {
@@ -110,14 +110,14 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Nothing is written, with status 2 and the reason.
+/// Checks that nothing is written, with status 2 and the reason.
 #[track_caller]
 fn assert_refused(output: &Output, reason: &str) {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(said(output).contains(reason), "{output:?}");
 }
 
-/// A process whose command line is that of `pypnm serve`: a shell that waits for the end of its input.
+/// Starts a process whose command line is that of `pypnm serve`: a shell that waits for the end of its input.
 fn pypnm(directory: &Path) -> Child {
     fs::write(directory.join("serve"), "read -r line\n").unwrap();
     let mut command = Command::new("/bin/sh");
@@ -152,7 +152,7 @@ fn exec_uses_another_file() {
 }
 
 #[test]
-fn watch_records_where_no_link_of_theirs_leads() {
+fn watch_does_not_follow_links_of_other_users() {
     if !is_root() {
         return;
     }
@@ -169,9 +169,9 @@ fn watch_records_where_no_link_of_theirs_leads() {
     end(service);
 }
 
-/// In a directory of theirs, where root records: their links and FIFOs in the place of its files.
+/// Root records into a directory of another user, which contains symbolic links and FIFOs in place of files.
 #[test]
-fn watch_records_into_files_of_its_own() {
+fn watch_appends_only_to_its_own_files() {
     if !is_root() {
         return;
     }
@@ -206,7 +206,7 @@ fn watch_records_into_files_of_its_own() {
         assert!(fs::symlink_metadata(unit.join(name)).unwrap().file_type().is_fifo());
         fs::remove_file(unit.join(name)).unwrap();
     }
-    // What is shortened is copied first, under a name that can be foreseen no more.
+    // A file is copied before it is shortened, under a name that nobody can predict.
     let long = format!("{}\n", "x".repeat(200)).repeat(20_000);
     fs::write(unit.join(&day), &long).unwrap();
     symlink(machine.path("precious/new"), unit.join(Path::new(&day).with_extension("shortened"))).unwrap();
@@ -218,7 +218,7 @@ fn watch_records_into_files_of_its_own() {
 }
 
 #[test]
-fn report_writes_its_page_where_no_link_of_theirs_leads() {
+fn report_does_not_follow_links_of_other_users() {
     if !is_root() {
         return;
     }
@@ -233,7 +233,7 @@ fn report_writes_its_page_where_no_link_of_theirs_leads() {
 }
 
 #[test]
-fn report_adopts_nothing_of_theirs() {
+fn report_adopts_no_files_of_other_users() {
     if !is_root() {
         return;
     }
@@ -249,7 +249,7 @@ fn report_adopts_nothing_of_theirs() {
     assert_refused(&machine.run(adopt), "user 12345");
     machine.assert_nothing_in("image/srv");
 
-    // Nor does a link lead out of another root.
+    // A symbolic link does not lead out of another root either.
     let machine = Machine::new();
     machine.recordings();
     machine.image();
@@ -257,7 +257,7 @@ fn report_adopts_nothing_of_theirs() {
     machine.run(adopt);
     machine.assert_nothing_in("precious");
 
-    // What they wrote does not become root's.
+    // What they wrote does not become a file of root.
     let machine = Machine::new();
     machine.recordings();
     machine.image();
@@ -271,9 +271,9 @@ fn report_adopts_nothing_of_theirs() {
     assert!(text.contains("\nMaxWorkers=") && text.contains("\nReserveCPUs=1\n"), "{text}");
 }
 
-/// The directory of systemd's units, in which somebody else's link leads root elsewhere.
+/// A directory of unit files in which another user's symbolic link redirects root.
 #[test]
-fn setup_writes_where_no_link_of_theirs_leads() {
+fn setup_does_not_follow_links_of_other_users() {
     if !is_root() {
         return;
     }
@@ -290,7 +290,7 @@ fn setup_writes_where_no_link_of_theirs_leads() {
         fs::set_permissions(machine.path(&format!("srv/v/bin/{program}")), Permissions::from_mode(0o755))
             .unwrap();
     }
-    // Where systemd cannot reload, nothing is kept.
+    // If systemd cannot be reloaded, the file is removed.
     machine.put("bin/systemctl", "#!/bin/sh\n");
     fs::set_permissions(machine.path("bin/systemctl"), Permissions::from_mode(0o755)).unwrap();
     let mounts = r#"PATH=$1/bin:$PATH; mkdir -p /etc/systemd/system /usr/lib/systemd/system; mount --bind "$1/etc" /etc/systemd/system
@@ -313,9 +313,9 @@ fn setup_writes_where_no_link_of_theirs_leads() {
     assert!(machine.path("precious/50-place.conf").exists());
 }
 
-/// A rename would put a file in the place of a device.
+/// A rename would replace a device with a regular file.
 #[test]
-fn what_is_no_file_is_left_as_it_is() {
+fn special_files_are_kept() {
     if !is_root() {
         return;
     }
@@ -330,7 +330,7 @@ fn what_is_no_file_is_left_as_it_is() {
         assert_refused(&machine.run(&words), "not a regular file");
         assert!(fs::symlink_metadata(machine.path("pipe")).unwrap().file_type().is_fifo(), "{words}");
     }
-    // /dev's own, or a copy of it: the links there lead to what somebody else has opened.
+    // /dev itself, or a copy of it: the links there lead to files that other processes have opened.
     let script = format!(
         r#"mkdir "$1/dev"; cp -a /dev/null "$1/dev"; ln -s /proc/self/fd/1 "$1/dev/stdout"; mount --bind "$1/dev" /dev
         for name in null stdout; do

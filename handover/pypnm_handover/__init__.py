@@ -1,7 +1,7 @@
-"""`pypnm serve` without a lost request: on restarts, when a worker is recycled, and when the number of workers changes.
+"""Runs `pypnm serve` without losing requests on restarts, recycling, and changes of the number of workers.
 
-PyPNM decides everything as it does without this package: flags, TLS, muted tags, profile. Only `uvicorn.run`, which
-PyPNM calls in the end, is replaced. See pypnm-sizing-handover(7).
+PyPNM makes the same decisions as without this package: options, TLS, muted tags, profile. Only its final call, of
+`uvicorn.run`, is replaced. See pypnm-sizing-handover(7).
 
     __main__      finds PyPNM's entry point, replaces uvicorn.run, falls back to plain PyPNM
     launch        the replacement: checks, sockets, supervision, reload

@@ -1,4 +1,5 @@
-"""What the launcher needs of uvicorn and of the way PyPNM calls it, looked for by what is there, not by version."""
+"""Checks for the features of uvicorn that the launcher depends on, and for the way PyPNM calls it. Checks what is
+present rather than version numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
-# worker.Server extends these; each is awaited with the arguments named.
+# Methods that worker.Server overrides, with the arguments it passes to each.
 COROUTINES = {"startup": ("sockets",), "shutdown": ("sockets",), "on_tick": ("counter",), "main_loop": ()}
-# It reads these of a server, and these of its state.
+# Attributes of a server, and of its state, that worker.Server reads.
 ATTRIBUTES = ("config", "started", "force_exit", "server_state", "handle_exit", "run")
 STATE = {"total_requests": int, "connections": set, "default_headers": list}
 
@@ -19,7 +20,7 @@ def obstacle(uvicorn: ModuleType, app: object, arguments: dict[str, Any]) -> str
     if arguments.get("reload"):
         return "--reload restarts the service itself"
     if not isinstance(app, str):
-        return "the application is not named by an import string"
+        return "the application is not given as an import string"
     try:
         known = inspect.signature(uvicorn.Config).parameters
         unknown = sorted(set(arguments) - set(known))

@@ -1,7 +1,7 @@
-"""The launcher itself: runs PyPNM's entry point with `uvicorn.run` replaced, and falls back to plain PyPNM.
+"""Runs PyPNM's entry point with `uvicorn.run` replaced, and falls back to plain PyPNM.
 
-What PyPNM hands to uvicorn.run is what it has decided from its flags, its environment and its profile. At a reload its
-entry point runs once more, up to the same call, and so decides anew.
+The arguments of uvicorn.run are what PyPNM derived from its options, environment and profile. On a reload, the entry
+point runs again up to the same call and derives them again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from . import fit, listeners, memory
 from .notify import Manager
 from .processes import Parent, Signals, Stopped, end_tracker, spawn
 from .say import say
-from .supervisor import Profile, Supervisor
+from .supervisor import Profile, Supervisor, count_of
 
-# PYPNM_HANDOVER=no turns it off; boolean as systemd has it.
+# PYPNM_HANDOVER=no turns the launcher off; a boolean in systemd's syntax.
 SWITCH = "PYPNM_HANDOVER"
 OFF = ("0", "no", "n", "false", "f", "off")
-# How long PyPNM may take to read its profile at a reload, in seconds. Its modules are loaded already.
+# The timeout for PyPNM to read its profile during a reload, in seconds. Its modules are already loaded.
 ASK_TIMEOUT = 20.0
-# How long multiprocessing's resource tracker may take to end: it lives as long as any process that a worker has forked.
+# The timeout for multiprocessing's resource tracker to end: it lives as long as any process forked by a worker.
 TRACKER_TIMEOUT = 2.0
 
 EntryPoint = Callable[[], object]
 
 
 def main(script: str, arguments: list[str]) -> Any:
-    """Runs PyPNM's console script `script`; returns what is its exit status."""
+    """Runs PyPNM's console script `script`, and returns its exit status."""
     launcher = Launcher(script, arguments)
     if os.environ.get(SWITCH, "").strip().lower() in OFF:
         launcher.run_plain(f"{SWITCH}={os.environ[SWITCH]}")
@@ -45,7 +45,7 @@ def main(script: str, arguments: list[str]) -> Any:
     try:
         import uvicorn
 
-        # Before PyPNM is imported: it may take the function by its name.
+        # Before PyPNM is imported, because it may import the function by name.
         launcher.replace(uvicorn)
         entry_point = launcher.entry_point = find(os.path.basename(script))
     except Exception as error:  # whatever an import may raise
@@ -55,7 +55,7 @@ def main(script: str, arguments: list[str]) -> Any:
 
 
 def find(command: str) -> EntryPoint:
-    """The function behind a console script, as its package's metadata names it."""
+    """The function behind a console script, according to its package's metadata."""
     for point in entry_points(group="console_scripts", name=command):
         function: EntryPoint = point.load()
         return function
@@ -63,7 +63,7 @@ def find(command: str) -> EntryPoint:
 
 
 class Launcher:
-    """What is called instead of uvicorn.run, and what it needs until it is."""
+    """The replacement for uvicorn.run, and its state until it is called."""
 
     def __init__(self, script: str, arguments: list[str]) -> None:
         self._command = [script, *arguments]
@@ -71,28 +71,28 @@ class Launcher:
         self._passed = listeners.inherited(os.environ)
         self._manager = Manager.from_environment(os.environ)
         self._signals = Signals()
-        # PyPNM's; set before it runs.
+        # PyPNM's entry point; set before it runs.
         self.entry_point: EntryPoint = _nothing
-        # At a reload: what PyPNM has called uvicorn.run with.
+        # The arguments of uvicorn.run during a reload.
         self._is_asking = False
         self._answer: tuple[object, dict[str, Any]] | None = None
 
     def run_plain(self, why: str) -> NoReturn:
-        """Becomes plain PyPNM: another program with another command line, which nobody takes for the launcher."""
+        """Replaces this process with plain PyPNM, whose command line cannot be mistaken for that of the launcher."""
         say(f"{why}: starting plain {os.path.basename(self._command[0])}, without hand-over")
         # Plain uvicorn binds its address itself.
         listeners.release([one for one in self._passed if one.is_kept], self._manager)
         os.execve(self._command[0], self._command, self._environment)
 
     def replace(self, uvicorn: Any) -> None:
-        """Puts this launcher in the place of uvicorn.run."""
+        """Replaces uvicorn.run with this launcher."""
         self._uvicorn = uvicorn
         uvicorn.run = self
-        # A reload from here on is not lost: the profile may have been read by the time it is asked for.
+        # Remember reloads from here on: PyPNM may have read the profile before the launcher is called.
         self._signals.install_reload()
 
     def __call__(self, app: Any, **arguments: Any) -> None:
-        """uvicorn.run, as PyPNM calls it."""
+        """Called by PyPNM in place of uvicorn.run."""
         if self._is_asking:
             self._answer = app, arguments
             return
@@ -112,7 +112,7 @@ class Launcher:
             sys.exit(status)
 
     def _ask(self) -> tuple[object, dict[str, Any]] | None:
-        """What PyPNM would start now; None: it fails."""
+        """The arguments with which PyPNM would start now; None: it fails."""
         self._is_asking, self._answer = True, None
         environment = dict(os.environ)
         try:
@@ -126,8 +126,8 @@ class Launcher:
                 raise ValueError(why)
         except (Exception, SystemExit, Stopped) as error:
             if not isinstance(error, Stopped):
-                say(f"PyPNM could not read its profile anew: {type(error).__name__}: {error}")
-            # Workers report the profile that PyPNM has noted there.
+                say(f"PyPNM could not reload its profile: {type(error).__name__}: {error}")
+            # PyPNM notes the profile in the environment, and workers report it from there.
             os.environ.clear()
             os.environ.update(environment)
             return None
@@ -137,18 +137,18 @@ class Launcher:
 
 
 def name_process(name: str) -> None:
-    """Gives this process a name of at most 15 bytes, see proc_pid_comm(5); its command line stays."""
+    """Sets the name of this process, at most 15 bytes, see proc_pid_comm(5). Its command line remains unchanged."""
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(name)
 
 
 def _nothing() -> None:
-    """PyPNM, before it has been found."""
+    """The entry point before it is known."""
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the block when it takes longer, also where it waits for a file."""
+    """Raises TimeoutError if the block takes longer, even while it waits for a file."""
 
     def expire(number: int, frame: FrameType | None) -> NoReturn:
         raise TimeoutError(f"not done in {seconds:.0f} s")
@@ -163,7 +163,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class Service:
-    """The service as it runs: its configuration, its sockets, its workers."""
+    """The running service: its configuration, sockets and workers."""
 
     def __init__(self, uvicorn: Any, manager: Manager, app: object, arguments: dict[str, Any]) -> None:
         self._uvicorn, self._manager = uvicorn, manager
@@ -171,17 +171,17 @@ class Service:
         self._has_said_ready = False
         self._is_reloading = False
         self._was_refused = False
-        # How many were completed; 'handover --reload' waits for the next.
+        # The number of completed reloads; 'handover --reload' waits for it to increase.
         self._reloads = 0
         self._status = ""
         self.profile = self._configure(app, arguments)
 
     def _configure(self, app: object, arguments: dict[str, Any]) -> Profile:
         arguments = {key: value for key, value in arguments.items() if key != "app_dir"}
-        # The launcher's: uvicorn's own limit ends a worker before its successor serves.
+        # Handled by the launcher, because uvicorn would end a worker before its successor serves.
         limit = arguments.pop("limit_max_requests", None) or 0
         self._config = self._uvicorn.Config(app, **arguments)
-        # As uvicorn has it: no worker is one worker.
+        # Like uvicorn, treats 0 workers as 1.
         return Profile(max(self._config.workers, 1), max(limit, 0))
 
     def listen(self, passed: list[listeners.Inherited]) -> None:
@@ -195,11 +195,11 @@ class Service:
         self._sockets = listeners.listen(wanted, config.backlog, passed, self._manager)
 
     def run(self, signals: Signals, ask: Callable[[], tuple[object, dict[str, Any]] | None]) -> int:
-        """Serves until it is told to stop; the exit status."""
+        """Serves until it is stopped, and returns the exit status."""
         supervisor = Supervisor(self.profile, self._start, memory.obstacle)
 
         def reread() -> Profile | None:
-            # Until READY=1 the unit is reloading, and 'systemctl reload' waits.
+            # Until READY=1, systemd considers the unit to be reloading, and 'systemctl reload' waits.
             self._manager.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._is_reloading = True
             answer = ask()
@@ -210,7 +210,7 @@ class Service:
         try:
             status = Parent(supervisor, signals, reread, self._report).run()
         except BaseException:
-            # Without a parent the workers end by themselves; Python would wait for them first.
+            # Workers end when their parent does; without os._exit(), Python would wait for them first.
             traceback.print_exc()
             os._exit(1)
         with contextlib.suppress(TimeoutError), time_limit(TRACKER_TIMEOUT):
@@ -223,20 +223,20 @@ class Service:
         return spawn(work, self._config, self._sockets, limit)
 
     def _report(self, supervisor: Supervisor) -> None:
-        """Tells the service manager what `systemctl status` shows, and when a start or a reload is complete."""
+        """Sends the status shown by `systemctl status`, and reports when a start or a reload is complete."""
         serving = supervisor.serving
         if supervisor.is_stopping:
-            status = "Finishing the requests in hand"
+            status = "Finishing the requests in progress"
         else:
             wanted = supervisor.profile.workers
-            status = f"{serving} of {wanted} workers serving"
+            status = f"{serving} of {count_of(wanted)} serving"
             if supervisor.is_handing_over:
-                status += ", a successor is starting"
+                status += ", starting a successor"
         is_reloaded = self._is_reloading and (not supervisor.is_renewing or supervisor.keeps_failing)
         if is_reloaded:
             self._is_reloading = False
             self._reloads += 1
-            # With a mark where the old workers, or the old profile, are still in use.
+            # A mark shows that the old workers or the old profile are still in use.
             mark = "!" if self._was_refused or supervisor.is_renewing else ""
             name_process(f"handover/{self._reloads % 100000}{mark}")
         messages = []

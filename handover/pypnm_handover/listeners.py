@@ -1,7 +1,7 @@
-"""The sockets that the service listens on: taken over from the service manager, bound, given up.
+"""Listening sockets: takes them over from the service manager, binds them, and closes them.
 
-Owns which socket serves which address. An address is served by a kept socket where there is one; other kept
-sockets are given up first, so that their addresses can be bound.
+Decides which socket serves which address. A kept socket serves its address again. Other kept sockets are closed
+first, so that their addresses can be bound.
 """
 
 from __future__ import annotations
@@ -22,69 +22,69 @@ from .say import say
 
 # sd_listen_fds(3)
 FIRST_DESCRIPTOR = 3
-# What names in the store begin with. A name holds no colon.
+# Prefix of the names in the file descriptor store. Names must not contain a colon.
 PREFIX = "pypnm-"
-# systemd's name for what another program of this service has stored without one.
+# The name that systemd assigns if another program of this service stores a descriptor without one.
 UNNAMED = "stored"
 LONGEST_NAME = 255
 
-# As the socket module has it: a path, (host, port), or (host, port, flow information, scope).
+# As in the socket module: a path, (host, port), or (host, port, flow information, scope).
 SocketAddress = str | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """A socket that the service manager passed, and its name there."""
+    """A socket passed by the service manager, and its name."""
 
     name: str
     socket: socket.socket
 
     @property
     def is_kept(self) -> bool:
-        """From the store; else a socket unit's."""
+        """Whether it is from the store rather than from a socket unit."""
         return self.name.startswith(PREFIX) or (self.name == UNNAMED and _listens(self.socket))
 
 
 @dataclass(frozen=True)
 class Address:
-    """One address to listen on."""
+    """An address to listen on."""
 
     family: socket.AddressFamily
     address: SocketAddress
-    # Whether the IPv4 socket of the same name exists beside it.
+    # Whether there is also an IPv4 socket for the same name.
     v6only: bool = False
 
     @property
     def name(self) -> str:
-        """Its name in the store."""
+        """The name of its socket in the store."""
         words = [self.address] if isinstance(self.address, str) else self.address[:2]
         name = PREFIX + "-".join(str(word).replace(":", ".") for word in words)
         if len(name) > LONGEST_NAME or not (name.isascii() and name.isprintable()):
-            # systemd ignores such a name.
+            # systemd ignores names that are too long.
             return PREFIX + hashlib.sha256(os.fsencode(name)).hexdigest()
         return name
 
     def is_of(self, listener: socket.socket) -> bool:
-        """Whether a socket listens on this very address."""
+        """Whether a socket listens on exactly this address."""
         if not _listens(listener) or listener.family != self.family or listener.getsockname() != self.address:
             return False
         if isinstance(self.address, str):
-            # Without its file nobody finds it.
+            # Without its file, no client can reach it.
             return _is_socket(self.address)
-        # Any other IPv6 address accepts nothing but IPv6, whatever is set.
+        # Any other IPv6 address accepts IPv6 only, regardless of the option.
         return self.address[0] != "::" or self.v6only == bool(
             listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         )
 
     def bind(self, backlog: int) -> socket.socket:
-        """A new listening socket. Raises OSError."""
+        """Creates a listening socket. Raises OSError."""
         listener = socket.socket(self.family, socket.SOCK_STREAM)
         try:
             if isinstance(self.address, str):
                 if _is_socket(self.address):
                     os.unlink(self.address)
                 listener.bind(self.address)
-                # uvicorn's mode: a reverse proxy runs as another user.
+                # uvicorn uses this mode too: a reverse proxy runs as another user.
                 os.chmod(self.address, 0o666)
             else:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,7 +105,7 @@ def _is_socket(path: str) -> bool:
 
 
 def inherited(environment: MutableMapping[str, str]) -> list[Inherited]:
-    """What the service manager passed to this very process. The variables are taken out of the environment."""
+    """The sockets that the service manager passed to this process. Removes the variables from the environment."""
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
@@ -118,9 +118,9 @@ def inherited(environment: MutableMapping[str, str]) -> list[Inherited]:
             listener = socket.socket(fileno=FIRST_DESCRIPTOR + number)
         except OSError as error:
             if error.errno == errno.EBADF:
-                # Fewer than the number says.
+                # There are fewer than the variable says.
                 break
-            # A file or something else that this launcher did not ask for.
+            # A file, or anything else that this launcher did not store.
             continue
         listener.set_inheritable(False)
         passed.append(Inherited(names[number] if number < len(names) else "", listener))
@@ -128,9 +128,9 @@ def inherited(environment: MutableMapping[str, str]) -> list[Inherited]:
 
 
 def addresses(host: str | None, port: int) -> list[Address]:
-    """All addresses of a host, as an event loop's create_server() would take them. Raises OSError."""
+    """All addresses of a host, as the event loop's create_server() would determine them. Raises OSError."""
     if not 0 <= port <= 65535:
-        # getaddrinfo(3) would take the lower 16 bits.
+        # getaddrinfo(3) would use the lower 16 bits.
         raise OSError(errno.EINVAL, f"{host}: {port} is not a port number")
     try:
         infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -141,7 +141,7 @@ def addresses(host: str | None, port: int) -> list[Address]:
     families = {info[0] for info in infos}
     found: list[Address] = []
     for family, _, _, _, address in infos:
-        # A single IPv6 address may serve IPv4 as well, as uvicorn's own socket of several workers does.
+        # A single IPv6 address may serve IPv4 as well, like the socket that uvicorn creates for several workers.
         one = Address(family, address, v6only=family == socket.AF_INET6 and len(families) > 1)
         if family in (socket.AF_INET, socket.AF_INET6) and one not in found:
             found.append(one)
@@ -149,17 +149,17 @@ def addresses(host: str | None, port: int) -> list[Address]:
 
 
 def path(file: str) -> Address:
-    """A socket file's. The file stays when the service stops; the next start replaces it."""
+    """The address of a socket file. The file remains when the service stops, and the next start replaces it."""
     return Address(socket.AF_UNIX, file)
 
 
 def of_descriptor(descriptor: int) -> socket.socket:
-    """Somebody else's listening socket, by its number. Raises OSError."""
+    """A listening socket with this descriptor number, opened by another program. Raises OSError."""
     return socket.socket(fileno=os.dup(descriptor))
 
 
 def release(passed: list[Inherited], manager: Manager) -> None:
-    """Gives up sockets for good: the manager's copies are closed, their addresses free."""
+    """Closes sockets, including the service manager's copies, so that their addresses are free."""
     names = {one.name for one in passed if one.is_kept}
     for one in passed:
         one.socket.close()
@@ -167,12 +167,12 @@ def release(passed: list[Inherited], manager: Manager) -> None:
 
 
 def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager: Manager) -> list[socket.socket]:
-    """A listening socket for each address. Raises OSError where an address cannot be bound."""
+    """Returns a listening socket for each address. Raises OSError if an address cannot be bound."""
     units = [one for one in passed if not one.is_kept and _listens(one.socket)]
     if units:
-        # A socket unit says where to listen; host and port of the command line do not count.
+        # The addresses of a socket unit take precedence over those on the command line.
         release([one for one in passed if one.is_kept], manager)
-        say("listening where the socket unit does: " + ", ".join(_text(one.socket.getsockname()) for one in units))
+        say("listening on the sockets of the socket unit: " + ", ".join(_text(one.socket.getsockname()) for one in units))
         return [one.socket for one in units]
     kept = {address: one for address in wanted for one in passed if one.is_kept and address.is_of(one.socket)}
     taken = {id(one) for one in kept.values()}
@@ -184,15 +184,16 @@ def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager
             listener = kept[address].socket if address in kept else address.bind(backlog)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(wanted) > 1:
-                # One family of a host name may be off.
+                # IPv4 or IPv6 may be disabled.
                 say(f"{_text(address.address)}: {error.strerror}")
                 absent = error
                 continue
             for one in listening:
                 one.close()
-            # Python's own errors, of a path that is too long for one, have no number.
+            # Errors raised by Python itself, such as for a path that is too long, have no errno.
             raise OSError(error.errno or errno.EINVAL, f"{_text(address.address)}: {error.strerror or error}") from None
-        # Again where it is kept: systemd knows a descriptor that it has, and one of the same name may just have gone.
+        # Kept sockets too: systemd ignores a descriptor that it already has, and may just have lost one with the same
+        # name.
         manager.store(address.name, listener.fileno())
         listening.append(listener)
     if not listening and absent is not None:
@@ -211,7 +212,7 @@ def _text(address: SocketAddress | bytes) -> str:
     if isinstance(address, str):
         return address
     if isinstance(address, bytes):
-        # An abstract socket's, as systemd writes it.
+        # An abstract socket, in systemd's notation.
         return "@" + os.fsdecode(address[1:])
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

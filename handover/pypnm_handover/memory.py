@@ -1,7 +1,8 @@
-"""Whether there is memory for one more worker beside those that serve.
+"""Determines whether there is enough memory for one more worker in addition to those that serve.
 
-Reads this process's own cgroup and those above it as far as they are visible, version 1 and 2, and the machine's
-available memory. All amounts are bytes. What cannot be read limits nothing: the kernel's own limits hold in any case.
+Reads the cgroup of this process and those above it, as far as they are visible, version 1 and 2, and the available
+memory of the machine. All amounts are in bytes. A limit that cannot be read is ignored, because the kernel enforces
+it anyway.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# A new worker's anonymous memory where no worker can be looked at (PyPNM 1.6.4.0: 190 MiB).
+# The assumed anonymous memory of a new worker if no worker can be examined (PyPNM 1.6.4.0: 190 MiB).
 TYPICAL_WORKER = 220 << 20
 
 
@@ -20,7 +21,7 @@ class Version(NamedTuple):
 
     limits: tuple[str, ...]
     usage: str
-    # Page cache that is given up on demand, in memory.stat.
+    # The key in memory.stat of page cache that can be reclaimed.
     reclaimable: str
 
 
@@ -29,7 +30,7 @@ V1 = Version(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactiv
 
 
 def obstacle(workers: Iterable[int], root: Path = Path("/")) -> str | None:
-    """What keeps one more worker from starting: `workers` are the pids of those that serve."""
+    """Why one more worker cannot be started; None: it can. `workers` are the process IDs of those that serve."""
     needed = need(workers, root)
     for file, free in levels(root):
         if free < needed:
@@ -41,14 +42,14 @@ def obstacle(workers: Iterable[int], root: Path = Path("/")) -> str | None:
 
 
 def need(workers: Iterable[int], root: Path = Path("/")) -> int:
-    """What a new worker will take: the smallest worker's anonymous memory, and a tenth."""
+    """The estimated size of a new worker: the anonymous memory of the smallest worker, plus a tenth."""
     sizes = [size for size in (_anonymous(pid, root) for pid in workers) if size is not None]
-    # One that has just started may have imported little yet.
+    # A worker that has just started may not have imported everything yet.
     return max(min(sizes, default=TYPICAL_WORKER) * 11 // 10, TYPICAL_WORKER // 2)
 
 
 def levels(root: Path = Path("/")) -> Iterator[tuple[Path, int]]:
-    """Each limit that is in force on this process, and how much it leaves."""
+    """Each limit that applies to this process, and how much of it is free."""
     for version, top, inner in _cgroups(root):
         directory = inner
         while True:
@@ -65,7 +66,7 @@ def levels(root: Path = Path("/")) -> Iterator[tuple[Path, int]]:
 
 
 def _cgroups(root: Path) -> Iterator[tuple[Version, Path, Path]]:
-    """The memory controllers' mounts: where each is mounted, and this process's directory below."""
+    """The mounts of memory controllers: version, mount point, and the directory of this process below it."""
     paths: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
@@ -83,7 +84,7 @@ def _cgroups(root: Path) -> Iterator[tuple[Version, Path, Path]]:
             version, path = V1, paths["memory"]
         else:
             continue
-        # The mount may show a part of the hierarchy only.
+        # The mount may show only a part of the hierarchy.
         mounted = fields[3].rstrip("/")
         if mounted and (path == mounted or path.startswith(mounted + "/")):
             path = path[len(mounted) :]
@@ -120,7 +121,7 @@ def _statistic(file: Path, key: str) -> int:
 
 
 def _number(file: Path) -> int | None:
-    """A count of bytes; None where the file is missing or says max."""
+    """A number of bytes; None: the file is missing or contains max."""
     text = " ".join(_lines(file)).strip()
     return int(text) if text.isdigit() else None
 

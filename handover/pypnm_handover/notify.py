@@ -1,6 +1,6 @@
-"""The service manager's side of the protocol: sd_notify(3) and its descriptor store, without libsystemd.
+"""The protocol of the service manager: sd_notify(3) and the file descriptor store, without libsystemd.
 
-Knows datagrams, not what they are for.
+Sends messages, but does not decide when.
 """
 
 from __future__ import annotations
@@ -11,34 +11,35 @@ import select
 import socket
 from collections.abc import Iterable, MutableMapping, Sequence
 
-# How long a message may wait for room in the manager's queue, in seconds.
+# The timeout for sending a message when the manager's queue is full, in seconds.
 SEND_TIMEOUT = 2.0
 
 
 class Manager:
-    """The socket that $NOTIFY_SOCKET names; without one every message is dropped.
+    """The socket named by $NOTIFY_SOCKET; without it, all messages are dropped.
 
     systemd sets the variable where NotifyAccess= permits messages, and takes them from the main process only.
     """
 
     def __init__(self, address: str | None) -> None:
-        # A path, or an abstract name with @ for NUL; vsock: is a virtual machine's, and passes no descriptors.
+        # A path, or an abstract name with @ for NUL. A vsock: address is that of a virtual machine and passes no
+        # descriptors.
         self._address = address if address and address[0] in "/@" else None
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Manager:
-        """Takes the variable out of the environment: workers and their children are not to use it."""
+        """Removes the variable from the environment, because workers and their children must not use it."""
         return cls(environment.pop("NOTIFY_SOCKET", None))
 
     def send(self, *assignments: str, descriptors: Sequence[int] = ()) -> bool:
-        """Sends one message; whether it was sent. What became of it systemd does not say."""
+        """Sends a message, and returns whether it was sent. systemd does not report whether it was processed."""
         if self._address is None:
             return False
         path = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                # A manager that reads nothing any more must not hold up the service.
+                # A manager that hangs must not block the service.
                 sender.settimeout(SEND_TIMEOUT)
                 sender.connect(path)
                 sender.sendmsg(["\n".join(assignments).encode()], rights)
@@ -47,18 +48,18 @@ class Manager:
         return True
 
     def store(self, name: str, descriptor: int) -> bool:
-        """Has the manager keep a descriptor and hand it to the next main process."""
-        # Polled, a listening socket would be thrown out of the store on its first error.
+        """Stores a descriptor in the manager, which passes it to the next main process."""
+        # If it were polled, the store would drop a listening socket on its first error.
         return self.send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=[descriptor])
 
     def remove(self, names: Iterable[str]) -> None:
-        """Has the manager close what it keeps under these names, and waits until it has."""
+        """Removes the descriptors with these names from the store, and waits until they are closed."""
         sent = [self.send("FDSTOREREMOVE=1", f"FDNAME={name}") for name in names]
         if any(sent):
             self.barrier()
 
     def barrier(self, timeout: float = 5.0) -> bool:
-        """Waits until the manager has read all messages sent before; whether it has."""
+        """Waits until the manager has read all previous messages, and returns whether it has."""
         reading, writing = os.pipe()
         try:
             try:

@@ -1,4 +1,4 @@
-"""Workers as processes, and the parent's loop: signals, pipes and ends of processes become the supervisor's events."""
+"""Worker processes, and the parent's main loop, which reports signals, messages and exits to the supervisor."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any
 
 from .supervisor import Profile, Supervisor, Worker
 
-# What a worker says over its pipe: it takes connections; it has reached its limit of requests.
+# Messages from a worker: it accepts connections; it has reached its request limit.
 UP = "up"
 SPENT = "spent"
 
 
 class WorkerProcess:
-    """A worker's process and the pipe to it."""
+    """A worker process and the pipe to it."""
 
     def __init__(self, process: BaseProcess, connection: Connection) -> None:
         self.process = process
-        # None: it has closed its end.
+        # None: the worker has closed its end.
         self.connection: Connection | None = connection
         self.pid = process.pid or 0
-        # Becomes readable when the process has ended. multiprocessing's own pipe for this stays open as long as a
-        # process lives that the worker has forked; it is used where pidfd_open(2) is missing or denied.
+        # Becomes readable when the process ends. multiprocessing's own pipe for this purpose remains open as long as
+        # any process forked by the worker lives; it is used only if pidfd_open(2) is missing or denied.
         self.end: int = process.sentinel
         with contextlib.suppress(AttributeError, OSError):
             self.end = os.pidfd_open(self.pid)
@@ -45,7 +45,7 @@ class WorkerProcess:
         self.process.kill()
 
     def how_it_ended(self) -> str:
-        """Its status, or the signal that ended it."""
+        """The exit status, or the signal that killed it."""
         self.process.join()
         code = self.process.exitcode or 0
         if code >= 0:
@@ -56,7 +56,7 @@ class WorkerProcess:
             return f"signal {-code}"
 
     def close(self) -> None:
-        """Frees what belongs to an ended process."""
+        """Releases the resources of a process that has ended."""
         if self.connection is not None:
             self.connection.close()
         if self.end != self.process.sentinel:
@@ -65,7 +65,7 @@ class WorkerProcess:
 
 
 def spawn(target: Callable[..., None], *arguments: object) -> WorkerProcess:
-    """Starts target(*arguments, connection) in a new Python, as uvicorn starts its workers."""
+    """Starts target(*arguments, connection) in a new Python interpreter, as uvicorn starts its workers."""
     multiprocessing.allow_connection_pickling()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -83,7 +83,7 @@ def spawn(target: Callable[..., None], *arguments: object) -> WorkerProcess:
 def end_tracker() -> None:
     """Ends multiprocessing's resource tracker, which spawn() has started.
 
-    It would end a moment after this process: systemd finds it and logs that it is killed.
+    Otherwise it would end shortly after this process, and systemd would log that it has to kill it.
     """
     tracker = getattr(resource_tracker, "_resource_tracker", None)
     with contextlib.suppress(Exception):  # another Python's may be of another kind
@@ -91,11 +91,11 @@ def end_tracker() -> None:
 
 
 class Stopped(BaseException):
-    """The service is to stop: raised in the middle of something that may take long."""
+    """Interrupts an operation that may take long, because the service is to stop."""
 
 
 class Signals:
-    """The signals that the parent handles. None of them ends the process once it is installed."""
+    """The signals that the parent handles. Once installed, none of them ends the process."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
@@ -105,12 +105,12 @@ class Signals:
         self._is_interrupting = False
 
     def install_reload(self) -> None:
-        """Starts to collect SIGHUP; the others end the process as yet."""
+        """Starts to collect SIGHUP. The other signals still end the process."""
         signal.signal(signal.SIGHUP, self._note)
 
     def install(self) -> None:
-        """Starts to collect all of them."""
-        # Ignored, as some programs leave it to those that they start, it would hide how workers end.
+        """Starts to collect all signals."""
+        # If the parent inherited SIGCHLD as ignored, the exit statuses of workers would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -124,7 +124,7 @@ class Signals:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Raises Stopped in the block when a signal to stop comes, or has come and was not taken yet."""
+        """Raises Stopped in the block when a signal to stop arrives or is already pending."""
         self._is_interrupting = True
         try:
             if not {signal.SIGHUP}.issuperset(self._received):
@@ -134,11 +134,11 @@ class Signals:
             self._is_interrupting = False
 
     def fileno(self) -> int:
-        """Becomes readable when a signal has come."""
+        """A descriptor that becomes readable when a signal arrives."""
         return self._reading
 
     def take(self) -> list[int]:
-        """The signals that came since it was asked last."""
+        """Returns the signals that have arrived since the last call."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._reading, 512):
                 pass
@@ -148,7 +148,7 @@ class Signals:
 
 
 class Parent:
-    """The loop of the process that systemd started: it serves no request."""
+    """The main loop of the unit's main process, which does not serve requests."""
 
     def __init__(
         self,
@@ -157,14 +157,15 @@ class Parent:
         reread: Callable[[], Profile | None],
         report: Callable[[Supervisor], None],
     ) -> None:
-        """`reread()` asks PyPNM for the profile, None: it stays; `report()` hears of every change."""
+        """`reread()` asks PyPNM for the profile (None: unchanged), and `report()` is called after every event."""
         self._supervisor, self._signals, self._reread, self._report = supervisor, signals, reread, report
 
     def run(self) -> int:
-        """Until the last worker has ended; the exit status."""
+        """Runs until the last worker has ended, and returns the exit status."""
         supervisor = self._supervisor
         while True:
-            # Of those that came together, two reloads are one, and none before a stop. Ctrl+C twice is not, see _signal().
+            # Of pending signals, several reloads are one, and a stop cancels reloads. A second Ctrl+C counts, see
+            # _signal().
             received = self._signals.take()
             if set(received) == {signal.SIGHUP}:
                 self._signal(signal.SIGHUP)
@@ -180,12 +181,12 @@ class Parent:
     def _signal(self, number: int) -> None:
         supervisor = self._supervisor
         if number == signal.SIGHUP:
-            # What is stopping starts nothing more.
+            # No reload while the service stops.
             profile = None if supervisor.is_stopping else self._reread()
             if profile is not None:
                 supervisor.renew(profile)
         elif number == signal.SIGINT and supervisor.is_stopping:
-            # Ctrl+C twice.
+            # The second Ctrl+C.
             supervisor.kill()
         else:
             supervisor.stop()
@@ -199,7 +200,7 @@ class Parent:
             if handle.connection is not None:
                 sources[handle.connection] = worker, handle
         ready: list[Any] = wait([*sources, self._signals.fileno()], timeout)
-        # What a worker says comes before its end, whose descriptor is a number.
+        # Messages come before the end of a worker, whose descriptor is an integer.
         for source in sorted(ready, key=lambda source: isinstance(source, int)):
             if source not in sources:
                 continue

@@ -1,4 +1,4 @@
-"""The launcher's log lines."""
+"""The launcher's log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 
 def say(text: str) -> None:
-    """Writes one line to stderr, which is the journal's under systemd. Where stderr is closed, nothing is written."""
-    # Python has no sys.stderr where descriptor 2 was closed at the start.
+    """Writes a line to stderr, which is the journal if systemd started it. If stderr is closed, nothing is written."""
+    # sys.stderr is None if descriptor 2 was closed when Python started.
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(f"pypnm-handover: {text}", file=sys.stderr, flush=True)

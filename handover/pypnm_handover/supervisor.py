@@ -1,8 +1,8 @@
-"""Which worker starts, which one ends, and when. Owns the decisions; starts, signals and waits for nothing itself.
+"""Decides which worker starts, which one ends, and when. Starts, signals and waits for nothing itself.
 
-A worker's life: it starts, it serves, it is due (its limit of requests is reached, or the profile was read anew) and
-serves on, it is retired when its successor serves, it ends. There is never more than one process beyond the number
-of workers that is wanted: one successor, or one worker that finishes its last requests.
+The life of a worker: it starts and serves. It is due when it reaches its request limit or when the profile is
+reloaded, and continues to serve. When its successor serves, it is retired, and ends. There is never more than one
+process in addition to the configured number of workers: a successor, or a worker that finishes its last requests.
 """
 
 from __future__ import annotations
@@ -16,34 +16,41 @@ from typing import Protocol
 
 from .say import say
 
-# How long a connection may wait for its (next) request once its worker is retired, in seconds. At a hand-over another
-# worker serves already, so nobody waits for this one.
+# How long a retired worker keeps connections open that wait for their (next) request, in seconds. At a handover,
+# another worker already serves, so this delays nobody.
 GRACE_AT_HANDOVER = 5.0
 GRACE_AT_STOP = 1.0
-# How long a retired worker may work on requests in hand. At a stop: less than the unit's TimeoutStopSec=.
+# How long a retired worker may take to finish its requests, in seconds. At a stop: less than the unit's
+# TimeoutStopSec=.
 PATIENCE_AT_HANDOVER = 300.0
 PATIENCE_AT_STOP = 30.0
-# How long a worker may take to start: as long as PyPNM does on a machine that is slow beyond all measure.
+# How long a worker may take to start, in seconds: enough for PyPNM on an extremely slow machine.
 PATIENCE_AT_START = 300.0
-# Workers of the guide's largest profile: no more than these are started at a time, and without regard to memory.
+# The number of workers in the guide's largest profile: up to this number, workers are started without checking memory,
+# and no more are started at once.
 LARGEST_PROFILE = 8
-# How long a reload waits for workers of the older profile to end, in seconds.
+# How long a reload waits for workers with the old profile to end, in seconds.
 RELOAD_PATIENCE = 10.0
-# Starts that may fail, one after the other, before the service is given up, where no worker serves.
+# The number of consecutive failed starts, while no worker serves, after which the service gives up.
 ATTEMPTS = 3
-# The pause after a failed start: doubled each time, up to a minute.
+# The delay after a failed start, in seconds; it doubles each time, up to a minute.
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-# uvicorn's status when it could not start.
+# uvicorn's exit status if it could not start.
 STARTUP_FAILURE = 3
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How many workers, and after how many requests each is recycled (0: never)."""
+    """The number of workers, and the number of requests after which each is recycled (0: never)."""
 
     workers: int
     limit: int
+
+
+def count_of(workers: int) -> str:
+    """A number of workers, with the noun."""
+    return f"{workers} worker{'' if workers == 1 else 's'}"
 
 
 class Handle(Protocol):
@@ -52,14 +59,14 @@ class Handle(Protocol):
     pid: int
 
     def retire(self, grace: float) -> None:
-        """Has it finish: no new connections, `grace` seconds for those that wait for a request."""
+        """Lets it finish: no new connections, and `grace` seconds for those that wait for a request."""
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills it."""
 
 
 class State(Enum):
-    """What a worker is doing."""
+    """The state of a worker."""
 
     STARTING = auto()
     SERVING = auto()
@@ -68,16 +75,16 @@ class State(Enum):
 
 @dataclass(eq=False)
 class Worker:
-    """A worker process and what is known of it."""
+    """A worker process and its state."""
 
     handle: Handle
-    # Of which reading of the profile.
+    # The reload that its profile is from.
     generation: int
     predecessor: Worker | None = None
     state: State = State.STARTING
-    # It has reached its limit of requests.
+    # Whether it has reached its request limit.
     is_spent: bool = False
-    # When one that starts or is retired is killed, on the supervisor's clock.
+    # When to kill it if it is still starting or finishing, on the supervisor's clock.
     deadline: float = field(default=float("inf"))
 
 
@@ -91,10 +98,10 @@ class Supervisor:
         obstacle: Callable[[Iterable[int]], str | None] = lambda serving: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start(limit)` starts a worker; `obstacle(pids)` says why there is no memory for one more."""
+        """`start(limit)` starts a worker; `obstacle(pids)` returns why one more worker has no memory."""
         self.profile = profile
         self.workers: list[Worker] = []
-        # The exit status, once there is one.
+        # The exit status, once it is known.
         self.status: int | None = None
         self._start_process, self._obstacle, self._clock = start, obstacle, clock
         self._generation = 0
@@ -107,7 +114,7 @@ class Supervisor:
     # Events
 
     def is_up(self, worker: Worker) -> None:
-        """The worker takes connections."""
+        """The worker accepts connections."""
         self._failures, self._not_before = 0, 0.0
         if worker.state is not State.STARTING:
             return
@@ -117,7 +124,7 @@ class Supervisor:
             self._retire(predecessor, GRACE_AT_HANDOVER, PATIENCE_AT_HANDOVER)
 
     def is_spent(self, worker: Worker) -> None:
-        """The worker has reached its limit of requests."""
+        """The worker has reached its request limit."""
         worker.is_spent = True
 
     def has_ended(self, worker: Worker, how: str) -> None:
@@ -129,27 +136,28 @@ class Supervisor:
         if worker.state is State.RETIRED or self.is_stopping:
             return
         if worker.state is State.SERVING:
-            say(f"worker {worker.handle.pid} has ended ({how})")
+            say(f"worker {worker.handle.pid} ended unexpectedly ({how})")
             return
         self._has_failed()
-        say(f"worker {worker.handle.pid} has ended at its start ({how})")
+        say(f"worker {worker.handle.pid} failed to start ({how})")
 
     def renew(self, profile: Profile) -> None:
-        """Replaces all workers, one by one, by workers of this profile."""
-        say(f"renewing all workers: {profile.workers} of them, recycled after {profile.limit} requests")
+        """Replaces all workers with workers of this profile, one at a time."""
+        recycling = f"recycled after {profile.limit} requests" if profile.limit else "not recycled"
+        say(f"replacing all workers: {count_of(profile.workers)}, {recycling}")
         self.profile = profile
         self._generation += 1
-        # Starts that failed before say nothing of this one.
+        # Earlier failures say nothing about the new profile.
         self._failures, self._not_before = 0, 0.0
 
     def stop(self) -> None:
-        """Retires all workers, and ends when the last has ended."""
+        """Retires all workers, and ends when the last one has ended."""
         self.is_stopping = True
         for worker in self.workers:
             self._retire(worker, GRACE_AT_STOP, PATIENCE_AT_STOP)
 
     def kill(self) -> None:
-        """Ends at once."""
+        """Kills all workers, and ends."""
         self.is_stopping = True
         for worker in self.workers:
             worker.handle.kill()
@@ -158,7 +166,7 @@ class Supervisor:
 
     @property
     def serving(self) -> int:
-        """How many workers serve, those that are finishing excepted."""
+        """The number of workers that serve, not including those that are finishing."""
         return len(self._in(State.SERVING))
 
     @property
@@ -168,9 +176,9 @@ class Supervisor:
 
     @property
     def is_renewing(self) -> bool:
-        """Whether workers of an older profile are left, or some of the present one are missing.
+        """Whether any worker still has an older profile, or the number of workers is not the configured one.
 
-        One that is still busy with its last requests after RELOAD_PATIENCE does not count.
+        After RELOAD_PATIENCE, a worker that is still busy with its last requests does not count.
         """
         serving = self._in(State.SERVING)
         older = [worker for worker in self.workers if worker.generation != self._generation]
@@ -179,16 +187,16 @@ class Supervisor:
 
     @property
     def keeps_failing(self) -> bool:
-        """Whether as many new workers have died at startup as are tolerated."""
+        """Whether the number of failed starts has reached the maximum."""
         return self._failures >= ATTEMPTS
 
     def decide(self) -> None:
-        """Starts and retires what is to be started and retired now."""
+        """Starts and retires workers as needed."""
         now = self._clock()
         for worker in self.workers:
             if now >= worker.deadline:
-                failed = "started" if worker.state is State.STARTING else "finished its requests"
-                say(f"worker {worker.handle.pid} has not {failed} in time, killing it")
+                task = "start" if worker.state is State.STARTING else "finish its requests"
+                say(f"worker {worker.handle.pid} did not {task} in time, killing it")
                 worker.handle.kill()
                 worker.deadline = float("inf")
         if self.is_stopping:
@@ -196,7 +204,7 @@ class Supervisor:
             return
         serving, starting = self._in(State.SERVING), self._in(State.STARTING)
         if self.keeps_failing and not serving and not starting:
-            say(f"{self._failures} workers have died at startup, giving up")
+            say(f"{self._failures} workers failed to start, giving up")
             self._status_at_end = STARTUP_FAILURE
             self.stop()
             self.status = None if self.workers else self._status_at_end
@@ -206,7 +214,7 @@ class Supervisor:
             self._fill()
 
     def next_decision(self) -> float | None:
-        """In how many seconds decide() is due even if nothing happens; None: not at all."""
+        """The number of seconds until decide() is due even if no event occurs; None: never."""
         now = self._clock()
         retired = self._in(State.RETIRED)
         times = [worker.deadline for worker in self.workers]
@@ -214,13 +222,13 @@ class Supervisor:
         if self._not_before > now and not self.is_stopping:
             times.append(self._not_before)
         times = [time for time in times if time != float("inf")]
-        # Memory may become free without a word.
+        # Nothing reports when memory becomes free.
         if self._said_obstacle:
             times.append(now + 1.0)
         return max(0.0, min(times) - now) if times else None
 
     def _retire_surplus(self, serving: list[Worker], starting: list[Worker]) -> None:
-        """Where fewer workers are wanted: those go first that serve nobody yet, then those that would be renewed."""
+        """Retires workers if there are too many: first those that do not serve yet, then those that are due."""
         additional = [worker for worker in starting if worker.predecessor is None]
         surplus = len(serving) + len(additional) - self.profile.workers
         for worker in [*additional, *sorted(serving, key=self._is_due, reverse=True)][: max(surplus, 0)]:
@@ -230,9 +238,9 @@ class Supervisor:
             self._retire(worker, GRACE_AT_HANDOVER, PATIENCE_AT_HANDOVER)
 
     def _fill(self) -> None:
-        """Starts workers that are missing, else a successor of one that is due."""
+        """Starts missing workers, or a successor of a worker that is due."""
         serving, starting = self._in(State.SERVING), self._in(State.STARTING)
-        # The first alone: it answers sooner, and where it dies, so would the others.
+        # The first one on its own: it responds sooner, and if it fails, the others would fail too.
         if starting and (not serving or any(worker.predecessor for worker in starting)):
             return
         missing = self.profile.workers - len(serving) - len(starting)
@@ -250,11 +258,12 @@ class Supervisor:
         if self._has_memory():
             self._start(due[0])
         else:
-            # Rather a pause than a kill: connections wait in the socket's queue until the next worker serves.
+            # A short pause is better than an out-of-memory kill: connections wait in the socket's queue for the next
+            # worker.
             self._retire(due[0], GRACE_AT_STOP, PATIENCE_AT_HANDOVER)
 
     def _counts_until(self, worker: Worker) -> float:
-        """When a worker of an older profile no longer keeps a reload from being complete."""
+        """When a worker of an older profile no longer prevents a reload from being complete."""
         if worker.state is not State.RETIRED:
             return float("inf")
         return worker.deadline - PATIENCE_AT_HANDOVER + RELOAD_PATIENCE
@@ -266,9 +275,9 @@ class Supervisor:
         return worker.is_spent or worker.generation != self._generation
 
     def _has_place(self) -> bool:
-        """Whether one more process is within the number wanted, or is the one beyond and there is memory for it.
+        """Whether to start one more process: a missing worker, or a successor if there is enough memory.
 
-        Of a number beyond every profile of the guide one worker starts after the other, as long as there is memory.
+        Above the guide's largest profile, workers start one at a time, as long as there is enough memory.
         """
         number = len(self.workers)
         if LARGEST_PROFILE <= number < self.profile.workers:
@@ -278,20 +287,20 @@ class Supervisor:
     def _has_memory(self) -> bool:
         why = self._obstacle([w.handle.pid for w in self.workers if w.state is not State.STARTING])
         if why and not self._said_obstacle:
-            say(f"no memory for a worker beside those that serve, replacing one after it has ended: {why}")
+            say(f"not enough memory to start a successor first, so a worker is replaced after it has ended: {why}")
         self._said_obstacle = bool(why)
         return not why
 
     def _start(self, predecessor: Worker | None) -> None:
         limit = self.profile.limit
         if self.profile.workers > 1:
-            # Workers that share the load would all be due at once.
+            # Otherwise, workers that share the load would all be due at the same time.
             limit -= random.randint(0, limit // 10)
         self._said_obstacle = False
         try:
             handle = self._start_process(limit)
         except OSError as error:
-            # No process, no descriptor or no memory left for one.
+            # No process, no descriptor or no memory available.
             self._has_failed()
             say(f"a worker cannot be started: {error.strerror or error}")
             return
@@ -300,19 +309,19 @@ class Supervisor:
         self.workers.append(worker)
 
     def _has_failed(self) -> None:
-        """A start has failed: the next one waits."""
+        """Delays the next start after a failure."""
         self._failures += 1
         pause = min(SHORTEST_PAUSE * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE)
         self._not_before = self._clock() + pause
 
     def _is_full(self) -> bool:
-        """Whether more workers are wanted than there is memory for."""
+        """Whether more workers are configured than there is memory for."""
         return self._said_obstacle and len(self._in(State.SERVING)) >= LARGEST_PROFILE
 
     def _retire(self, worker: Worker, grace: float, patience: float) -> None:
         deadline = self._clock() + patience
         if worker.state is State.RETIRED:
-            # Not later than it was.
+            # Never later than before.
             deadline = min(deadline, worker.deadline)
         worker.state, worker.deadline = State.RETIRED, deadline
         worker.handle.retire(grace)

@@ -1,7 +1,7 @@
-"""uvicorn's server in a worker process: says when it takes connections and when it is spent, and drains politely.
+"""uvicorn's server in a worker process: reports its state, and finishes its requests before it ends.
 
-Owns one server; the parent (supervisor, processes) decides when it ends. The words on the pipe: from the worker UP and
-SPENT, from the parent a number, the seconds of grace to end with.
+The parent (supervisor, processes) decides when it ends. Messages: the worker sends UP and SPENT, and the parent
+sends the number of seconds of grace to end with.
 """
 
 from __future__ import annotations
@@ -25,39 +25,40 @@ from .processes import SPENT, UP
 from .supervisor import GRACE_AT_HANDOVER, GRACE_AT_STOP
 
 CLOSE = (b"connection", b"close")
-# How often connections are looked at while the server drains, in seconds.
+# The interval at which connections are checked while the server drains, in seconds.
 TICK = 0.02
 
 
 class Server(uvicorn.Server):
-    """A server that can be retired at any time, also while it starts."""
+    """A server that can be retired at any time, even while it starts."""
 
     def __init__(self, config: uvicorn.Config, parent: Connection, limit: int) -> None:
         super().__init__(config)
         self._parent, self._limit = parent, limit
         self._is_spent = False
-        # A signal handler may come while this thread holds it.
+        # Reentrant, because a signal handler may run while this thread holds it.
         self._lock = threading.RLock()
         self._has_begun = False
         self._grace: float | None = None
 
     def retire(self, grace: float) -> None:
-        """Ends the server: no new connections, `grace` seconds for those that wait for a request."""
+        """Ends the server: no new connections, and `grace` seconds for those that wait for a request."""
         with self._lock:
             if not self._has_begun:
-                # No connection has been taken; the application may be in the middle of its imports.
+                # No connection has been accepted yet, and the application may still be importing modules.
                 os._exit(0)
             self._grace = grace if self._grace is None else min(grace, self._grace)
 
     def obey(self) -> None:
-        """Takes the parent's orders, in a thread of its own. Without a parent there is nothing to serve for."""
+        """Receives the parent's messages in a separate thread. If the parent is gone, the worker ends."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 self.retire(self._parent.recv())
         self.retire(GRACE_AT_STOP)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM and SIGINT, of a unit with KillMode=control-group or of a terminal: the parent gets them as well."""
+        """Handles SIGTERM and SIGINT from a unit with KillMode=control-group or from a terminal, which the parent
+        gets too."""
         self.retire(GRACE_AT_STOP)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -68,7 +69,7 @@ class Server(uvicorn.Server):
             self._tell(UP)
 
     async def on_tick(self, counter: int) -> bool:
-        # Never by should_exit: uvicorn drops the connections that it took while it started when that is set by then.
+        # should_exit is not used: if it is set during startup, uvicorn drops the connections that it has accepted.
         is_over = await super().on_tick(counter)
         if self._limit and not self._is_spent and self.server_state.total_requests >= self._limit:
             self._is_spent = True
@@ -82,7 +83,7 @@ class Server(uvicorn.Server):
             listener.close()
         started = time.monotonic()
         while self.server_state.connections and not self.force_exit:
-            # The last answer on a connection says that it is the last: the client opens another one.
+            # The last response on a connection announces its end, so that the client opens another one.
             self._announce_close()
             waited = time.monotonic() - started
             if waited >= (self._grace or 0.0) and (waited >= GRACE_AT_HANDOVER or self._is_idle()):
@@ -91,14 +92,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets=sockets)
 
     def _is_idle(self) -> bool:
-        """Whether every connection has had an answer and waits for its next request: its keep-alive time is running.
+        """Whether all connections are idle, waiting for their next request with the keep-alive timer running.
 
-        uvicorn's own shutdown closes connections in the middle of a request's head, too.
+        uvicorn's own shutdown would also close connections in the middle of a request's headers.
         """
         return all(getattr(one, "timeout_keep_alive_task", None) is not None for one in self.server_state.connections)
 
     def _announce_close(self) -> None:
-        """Adds the header to the answers to come. Requests in hand hold the list that was current when they began."""
+        """Adds the header to future responses. A request in progress keeps the list that was current when it began."""
         lists = [self.server_state.default_headers]
         for connection in self.server_state.connections:
             headers = getattr(getattr(connection, "cycle", None), "default_headers", None)
@@ -114,13 +115,13 @@ class Server(uvicorn.Server):
 
 
 def work(config: Any, sockets: list[socket.socket], limit: int, parent: Connection) -> None:
-    """A worker process from its start to its end."""
-    # The parent's to handle.
+    """Runs a worker process from start to end."""
+    # The parent handles reloads.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Programs that PyPNM starts would keep the pipes and the sockets open that multiprocessing has passed.
+    # Otherwise, programs that PyPNM starts would keep the pipes and sockets open that multiprocessing has passed.
     with contextlib.suppress(OSError):
         for descriptor in map(int, os.listdir("/proc/self/fd")):
-            # Not the one of the list itself, which is closed by now.
+            # Not the descriptor of the listing itself, which is closed by now.
             if descriptor > 2 and os.path.exists(f"/proc/self/fd/{descriptor}"):
                 os.set_inheritable(descriptor, False)
     status = 1
@@ -131,12 +132,12 @@ def work(config: Any, sockets: list[socket.socket], limit: int, parent: Connecti
         server.run(sockets=sockets)
         status = 0 if server.started else 1
     except SystemExit as error:
-        # uvicorn's way to say that the application cannot be loaded; it has logged why.
+        # uvicorn exits this way if the application cannot be loaded; it has logged the reason.
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
-        # As uvicorn's own worker, which ends by a signal: threads of a library may never end.
+        # Like uvicorn's own worker, which is killed by a signal: threads of a library might never end.
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn values_at_their_bounds() {
+    fn boundary_values() {
         for (key, value, written) in [
             ("Workers", "1024", "1024"),
             ("Workers", "auto", "auto"),

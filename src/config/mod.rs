@@ -107,7 +107,7 @@ impl Config {
     /// Whether `unit` is one of them.
     fn is_sized(&self, unit: &str) -> bool {
         match &self.units {
-            Some(set) => set.value.iter().any(|one| one == unit),
+            Some(set) => set.value.iter().any(|name| name == unit),
             None => unit == DEFAULT_UNIT,
         }
     }

@@ -152,7 +152,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)]
     {
         let has_mount = mounts.iter().any(|mount| mount.has_v1(controller));
-        if has_mount && !memberships.is_empty() && !memberships.iter().any(|one| one.has_v1(controller)) {
+        if has_mount && !memberships.is_empty() && !memberships.iter().any(|entry| entry.has_v1(controller)) {
             let source = Source::key(membership.to_owned(), 0, controller);
             let consequence = instead(resource).into();
             reader.problems.push(Problem { source: source.clone(), kind: ProblemKind::Absent, consequence });
@@ -161,7 +161,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
     }
     let [memory, cpu, cpuset] = {
         let of = |controller| (member.place)(controller, &memberships, &mounts);
-        let unified = memberships.iter().all(|one| one.v1_controllers.is_none())
+        let unified = memberships.iter().all(|entry| entry.v1_controllers.is_none())
             && mounts.iter().all(|mount| mount.v1_options.is_none());
         let memory = of("memory");
         // In version 2, all controllers are in the same hierarchy.

@@ -261,7 +261,7 @@ mod tests {
     use crate::problem::ProblemKind;
     use crate::root::Root;
 
-    /// A machine of 1 GiB with so many blocks of 128 MiB, all of them offline.
+    /// A machine with 1 GiB and this number of blocks of 128 MiB, all of them offline.
     fn offline_bytes(blocks: u64) -> Option<u64> {
         let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
         let memory = directory.path().join("sys/devices/system/memory");

@@ -115,7 +115,7 @@ pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Pr
         Type::Slice => ((None, None), None, None),
     };
     settings.memory_limit_ignored =
-        memory_max.is_some() || memory_high.is_some() || others.into_iter().any(|said| said);
+        memory_max.is_some() || memory_high.is_some() || others.into_iter().any(|is_set| is_set);
     settings.memory_max = memory_max;
     settings.memory_high = memory_high;
     settings.memory_limit = memory_limit;
@@ -143,27 +143,28 @@ pub fn limits(
     for (resource, source) in &settings.unknown {
         push(Amount::Unknown(*resource), source);
     }
-    for said in settings.memory_max.iter().chain(&settings.memory_high) {
-        push(Amount::Memory(said.value), &said.source);
+    for setting in settings.memory_max.iter().chain(&settings.memory_high) {
+        push(Amount::Memory(setting.value), &setting.source);
     }
-    if let Some(said) = settings.memory_limit.as_ref().filter(|_| !settings.memory_limit_ignored) {
-        push(Amount::Memory(said.value), &said.source);
+    if let Some(setting) = settings.memory_limit.as_ref().filter(|_| !settings.memory_limit_ignored) {
+        push(Amount::Memory(setting.value), &setting.source);
     }
-    if let Some(said) = &settings.cpu_quota {
-        push(Amount::CpuTime(u64::from(said.value) / 10), &said.source);
+    if let Some(setting) = &settings.cpu_quota {
+        push(Amount::CpuTime(u64::from(setting.value) / 10), &setting.source);
     }
-    for said in settings.allowed_cpus.iter().chain(&settings.cpu_affinity) {
-        push(Amount::Cpus(said.value.granted()), &said.source);
+    for setting in settings.allowed_cpus.iter().chain(&settings.cpu_affinity) {
+        push(Amount::Cpus(setting.value.granted()), &setting.source);
     }
-    if let Some(said) = &settings.numa_affinity {
-        match numa_cpus(root, &said.value, problems) {
+    if let Some(setting) = &settings.numa_affinity {
+        match numa_cpus(root, &setting.value, problems) {
             Some(set) if set.is_empty() => {}
-            Some(set) => push(Amount::Cpus(set), &said.source),
-            None => push(Amount::Unknown(Resource::Cpu), &said.source),
+            Some(set) => push(Amount::Cpus(set), &setting.source),
+            None => push(Amount::Unknown(Resource::Cpu), &setting.source),
         }
     }
-    let allowed = settings.allowed_memory_nodes.iter().map(|said| (said.value.granted(), &said.source));
-    let bound = settings.bound_nodes.iter().map(|said| (said.value.clone(), &said.source));
+    let allowed =
+        settings.allowed_memory_nodes.iter().map(|setting| (setting.value.granted(), &setting.source));
+    let bound = settings.bound_nodes.iter().map(|setting| (setting.value.clone(), &setting.source));
     for (set, source) in allowed.chain(bound) {
         if let Some(amount) = nodes::granted(root, &set, problems) {
             push(amount, source);

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_env_takes_away_does_not_reach_the_program() {
+    fn variables_removed_by_env_are_missing() {
         let withheld =
             "ExecStart: PYPNM_SERVE_ENV_FILE is not passed on to PyPNM, which falls back to its own sizing";
         for clears in

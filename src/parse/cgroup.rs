@@ -139,12 +139,16 @@ mod tests {
     fn where_a_process_is() {
         let text = "12:cpu,cpuacct:/a:b\n3:name=systemd:/init.scope\n0::/../x y\n";
         let all = memberships(text).unwrap_or_default();
-        let shown: Vec<_> = all.iter().map(|one| (one.v1_controllers, one.path)).collect();
+        let shown: Vec<_> =
+            all.iter().map(|membership| (membership.v1_controllers, membership.path)).collect();
         assert_eq!(
             shown,
             [(Some("cpu,cpuacct"), "/a:b"), (Some("name=systemd"), "/init.scope"), (None, "/../x y")]
         );
-        assert!(all.iter().any(|one| one.has_v1("cpuacct")) && !all.iter().any(|one| one.has_v1("cp")));
+        assert!(
+            all.iter().any(|membership| membership.has_v1("cpuacct"))
+                && !all.iter().any(|membership| membership.has_v1("cp"))
+        );
         assert_eq!(memberships(""), Ok(vec![]));
     }
 

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn one_assignment_that_is_not_utf_8_costs_the_file() {
+    fn invalid_utf_8_invalidates_the_file() {
         let fault = |text: &[u8]| variables(text).map_err(|(line, _)| line).err();
         assert_eq!(fault(b"A=1\n\nB=\xe4\nC=3\n"), Some(3));
         assert_eq!(fault(b"A=1\n\xe4=2"), Some(2));

@@ -27,7 +27,8 @@ impl CgroupMount<'_> {
 
 /// Whether a comma-separated list contains an item.
 pub(crate) fn lists(list: &str, item: &str) -> bool {
-    list.len() >= item.len() && list.as_bytes().split(|byte| *byte == b',').any(|one| one == item.as_bytes())
+    list.len() >= item.len()
+        && list.as_bytes().split(|byte| *byte == b',').any(|entry| entry == item.as_bytes())
 }
 
 /// The mounted hierarchies, in the order of the file. Lines that are truncated or not UTF-8 are ignored.

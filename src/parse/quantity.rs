@@ -76,9 +76,9 @@ pub fn permyriad(text: &str) -> Option<u32> {
     };
     let fraction = match (fraction, scale) {
         (None, _) => 0,
-        (Some(one), 100) if one.len() == 1 => decimal::<u32>(one)? * 10,
+        (Some(digit), 100) if digit.len() == 1 => decimal::<u32>(digit)? * 10,
         (Some(two), 100) if two.len() == 2 => decimal::<u32>(two)?,
-        (Some(one), 10) if one.len() == 1 => decimal::<u32>(one)?,
+        (Some(digit), 10) if digit.len() == 1 => decimal::<u32>(digit)?,
         _ => return None,
     };
     // systemd stores it in this type.

@@ -1,4 +1,4 @@
-//! Why a file could not be read, in words for the log.
+//! Why a file could not be read.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::trust::Untrusted;
 /// Why a file could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// There is none.
+    /// It does not exist.
     Missing,
     /// It is a directory.
     Directory,
@@ -22,9 +22,9 @@ pub enum ReadError {
     NotText,
     /// The path leads onto a file system of this type, which may never answer.
     Remote(String),
-    /// Somebody else than root could have written it, or the way to it.
+    /// A user other than root could have written it, or redirected the path to it.
     Untrusted(Box<Untrusted>),
-    /// The kernel said no.
+    /// Any other error that the kernel reports.
     Os(Errno),
 }
 

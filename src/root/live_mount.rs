@@ -1,8 +1,8 @@
-//! What the kernel says now of the mount that an open file lies on. For the files of a process that may mount and unmount
-//! while they are read: what its mountinfo said before is no promise.
+//! The current type of the mount that an open file is on, for reading the files of a process that can mount and unmount
+//! file systems meanwhile, so that its mountinfo may be out of date.
 //!
-//! An `O_PATH` descriptor is had without a word from the file system that it leads onto, and while it is open the kernel
-//! gives the mount's ID to no other mount.
+//! Opening a file with `O_PATH` does not involve the file system that it is on. While the descriptor is open, the
+//! kernel does not assign the ID of its mount to another one.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{ReadError, read};
 use crate::mounts;
 
-/// The ID of the mount that an open file lies on (`mnt_id` in proc_pid_fdinfo(5)).
+/// The ID of the mount that an open file is on (`mnt_id` in proc_pid_fdinfo(5)).
 pub(super) fn id(file: impl AsFd) -> Result<u64, ReadError> {
     let bytes = kernel_file(&format!("/proc/self/fdinfo/{}", file.as_fd().as_raw_fd()))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -20,7 +20,7 @@ pub(super) fn id(file: impl AsFd) -> Result<u64, ReadError> {
     id.ok_or(ReadError::Os(Errno::NOSYS))
 }
 
-/// Fails where the mount `id` in the namespace of the process could make the reader wait, or is there no more.
+/// Fails if the mount `id` in the mount namespace of the process could block the reader, or does not exist any more.
 pub(super) fn check(pid: u32, id: u64) -> Result<(), ReadError> {
     let bytes = kernel_file(&format!("/proc/{pid}/mountinfo"))?;
     match mounts::kind_of(&bytes, id) {
@@ -30,7 +30,7 @@ pub(super) fn check(pid: u32, id: u64) -> Result<(), ReadError> {
     }
 }
 
-/// The content of a file that the kernel makes.
+/// The contents of a file provided by the kernel.
 fn kernel_file(path: &str) -> Result<Vec<u8>, ReadError> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
-//! Reading mountinfo: which mounts a reader keeps out of ([`crate::mounts`] decides), and where cgroups are mounted
-//! ([`crate::parse::mountinfo`] reads those lines). It is read once, as a stream, as there may be thousands of lines.
+//! Reads mountinfo: mounts that must not be entered ([`crate::mounts`] decides which), and where cgroups are mounted
+//! (parsed by [`crate::parse::mountinfo`]). It is read once, as a stream, because it can have thousands of lines.
 
 use std::borrow::Cow;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,37 +9,38 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::resolve::Others;
+use super::resolve::Trust;
 use super::{BUFFER_BYTES, MAX_FILE_BYTES, ReadError, Root};
 use crate::mounts::Mounts;
 
-/// The most that is read of a mountinfo: more than `fs.mount-max` mounts take.
+/// The maximum number of bytes read from a mountinfo; a table with `fs.mount-max` mounts is smaller.
 const MAX_STREAM_BYTES: usize = 256 << 20;
-/// The most that is kept of the cgroup mounts' lines.
+/// The maximum number of bytes kept from lines about cgroup mounts.
 const MAX_CGROUP_BYTES: usize = 1 << 20;
-/// A view of the mounts: our own, which decides what our own steps lead onto; in a made-up machine PID 1's.
+/// The mounts as this program sees them, which determine where its own paths lead. Below another root directory, those
+/// of PID 1 come first.
 const OWN_MOUNTINFO: &str = "/proc/self/mountinfo";
 const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", OWN_MOUNTINFO];
 
-/// What is known about mounts.
+/// The contents of a mountinfo that matter here.
 #[derive(Debug, Default)]
 pub struct MountTable {
-    /// Which must not be entered, and which are lxcfs's.
+    /// The mounts that must not be entered, and those of lxcfs.
     pub mounts: Mounts,
-    /// The lines of control groups, for [`crate::parse::mountinfo::cgroup_mounts`].
+    /// The lines about cgroup mounts, for [`crate::parse::mountinfo::cgroup_mounts`].
     pub cgroup_lines: Vec<u8>,
-    /// Why it is not known, with the file that could not be read; `Missing`: there is none.
+    /// The file that could not be read, and why; `Missing`: there is none.
     pub unknown: Option<(&'static str, ReadError)>,
 }
 
 impl Root {
-    /// What mountinfo says.
+    /// The mount table, read on first use.
     pub fn mounts(&self) -> &MountTable {
         self.mounts.get_or_init(|| self.read_mounts())
     }
 
-    /// The lines of the cgroup mounts, of the first of `paths` that can be read; for the running machine always the program's
-    /// own view, which is where its paths lead. `Err`: a file and why it can't be read, `Missing` where there is none.
+    /// The lines about cgroup mounts, from the first of `paths` that can be read; on the running machine always from
+    /// the program's own view, because its paths lead there. `Err`: a file and why it cannot be read.
     pub fn cgroup_mounts(&self, paths: &[&'static str]) -> Result<Cow<'_, [u8]>, (&'static str, ReadError)> {
         let table = self.mounts();
         if self.is_machine() || paths == MOUNTINFO {
@@ -56,7 +57,7 @@ impl Root {
     fn read_mounts(&self) -> MountTable {
         let mut table = MountTable::default();
         let Some(dir) = &self.below else {
-            // The kernel's own file, and a link that is the kernel's own.
+            // Only the kernel can create this file and the link that leads to it.
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let read = rustix::fs::open(OWN_MOUNTINFO, flags, Mode::empty()).map_err(ReadError::from);
             let read = read.and_then(|file| self.add_mounts(&file, b"", true, &mut table));
@@ -64,12 +65,12 @@ impl Root {
             if table.mounts.has_remote()
                 && let Ok(program) = rustix::fs::readlink("/proc/self/exe", Vec::new())
             {
-                // Whoever started it has waited for that one.
+                // It was loaded from there, so that mount responds.
                 table.mounts.admit(program.as_bytes());
             }
             return table;
         };
-        // What is really mounted below the directory could make us wait, whatever its own mountinfo says.
+        // The real mounts below the directory could block the reader, regardless of the mountinfo inside it.
         let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
         if let (Ok(place), Ok(file)) = (
             rustix::fs::readlink(name, Vec::new()),
@@ -85,11 +86,11 @@ impl Root {
         table
     }
 
-    /// Takes the first mountinfo of a made-up machine that can be read.
+    /// Adds the first mountinfo below another root directory that can be read.
     fn add_first(&self, paths: &[&'static str], mounts: &Mounts, table: &mut MountTable) {
         table.unknown = paths.first().map(|path| (*path, ReadError::Missing));
         for path in paths {
-            let file = self.open_for(path, OFlags::empty(), Others::Lead, mounts);
+            let file = self.open_for(path, OFlags::empty(), Trust::Any, mounts);
             let read = file.and_then(|file| file.ok_or(ReadError::Missing));
             match read.and_then(|file| self.add_mounts(&file, b"", true, table)) {
                 Ok(()) => {
@@ -105,7 +106,7 @@ impl Root {
         }
     }
 
-    /// Takes the lines of a mountinfo into `table`, one after the other; no line is as long as the buffer may become.
+    /// Adds the lines of a mountinfo to `table`. A line that exceeds the maximum size of the buffer is an error.
     pub(super) fn add_mounts(
         &self,
         file: &OwnedFd,

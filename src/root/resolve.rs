@@ -1,5 +1,5 @@
-//! From a path to a descriptor: links one step at a time, no step onto a mount that could make the reader wait, and where the
-//! caller asks for it, every step judged by [`crate::trust`]. What is opened is read elsewhere.
+//! Resolves a path to a descriptor: symbolic links step by step, no step onto a mount that could block the reader, and,
+//! if the caller requests it, with a check of every component by [`crate::trust`]. Reads no contents.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -10,46 +10,47 @@ use super::{ReadError, Root, live_mount};
 use crate::mounts::Mounts;
 use crate::trust::Step;
 
-/// As the kernel has it (`MAXSYMLINKS`).
+/// The limit on symbolic links, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-/// The most steps of a path, links resolved; the kernel's paths have 2048 at most (PATH_MAX).
+/// The maximum number of components after resolving symbolic links; the kernel's limit on a path is 2048 (PATH_MAX).
 const MAX_STEPS: usize = 4096;
-/// A link that masks what would lie there.
+/// The target of a symbolic link that masks a file.
 const MASK: &[u8] = b"/dev/null";
 
 /// What a path leads to.
 pub(super) enum Found {
-    /// This, opened with `O_PATH`.
+    /// A file or directory, opened with `O_PATH`.
     At(OwnedFd, Stat),
-    /// A link to /dev/null, which need not be there.
+    /// A symbolic link to /dev/null, which itself may be missing.
     Mask,
 }
 
-/// How far a path may lead through what others than root can write.
+/// Which path components may be under the control of users other than root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Others {
-    /// Wherever it leads, as for systemd itself.
-    Lead,
-    /// To a file of theirs, but not by a link of theirs: it could lead anywhere.
-    Own,
-    /// Likewise, but a sticky directory such as /tmp is not theirs to lead by.
-    OwnSticky,
-    /// Nowhere, but a sticky directory such as /tmp may be on the way.
-    Sticky,
-    /// Nowhere.
-    Nothing,
+pub(super) enum Trust {
+    /// All, as for systemd itself.
+    Any,
+    /// All but symbolic links, which could lead anywhere.
+    Guarded,
+    /// All but symbolic links; sticky directories such as /tmp do not count as controlled by others.
+    GuardedSticky,
+    /// None, but sticky directories such as /tmp are accepted.
+    Owned,
+    /// None.
+    Full,
 }
 
 /// How a path is resolved.
 #[derive(Clone, Copy)]
 pub(super) struct Walk {
-    /// The last step may be a link, and what it points to counts.
+    /// Whether to follow a symbolic link in the last component.
     pub(super) follow: bool,
-    pub(super) others: Others,
+    pub(super) trust: Trust,
 }
 
 impl Root {
-    /// One call of openat2 for a path without links; `None`: it has some, or must be looked at step by step.
+    /// Opens a path without symbolic links with one call of openat2. `None`: it contains some, or must be checked step
+    /// by step.
     pub(super) fn open_plain(
         &self,
         path: &str,
@@ -78,7 +79,7 @@ impl Root {
         }
     }
 
-    /// What `path` leads to, each step opened without being followed.
+    /// Resolves `path`, opening each component without following it.
     pub(super) fn walk(&self, path: &str, walk: Walk, mounts: &Mounts) -> Result<Found, ReadError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (base, name) = self.base();
@@ -87,19 +88,19 @@ impl Root {
         let base_mount = self.process.map(|_| live_mount::id(&base)).transpose()?;
         let check = |path: &[u8], stat: &Stat| {
             Step { path, mode: stat.st_mode, owner: stat.st_uid }
-                .check(self.user, matches!(walk.others, Others::Sticky | Others::OwnSticky))
+                .check(self.user, matches!(walk.trust, Trust::Owned | Trust::GuardedSticky))
         };
-        let must_be_trusted = matches!(walk.others, Others::Sticky | Others::Nothing);
-        // Others may write somewhere on the way.
+        let must_be_trusted = matches!(walk.trust, Trust::Owned | Trust::Full);
+        // The first component that another user could have written.
         let mut others = check(b"", &base_stat).err();
         if must_be_trusted && let Some(untrusted) = others {
             return Err(untrusted.into());
         }
-        // Each directory on the way, how long its path is, and its mount where that may change.
+        // The directories along the path, each with the length of its path, and its mount if that can change.
         let mut stack: Vec<(OwnedFd, Stat, usize, Option<u64>)> = Vec::new();
         let mut so_far: Vec<u8> = Vec::new();
         let mut pending: Vec<Vec<u8>> = steps(path.as_bytes());
-        // A person's command may name a file from where it runs.
+        // A path on the command line may be relative to the working directory.
         if self.is_machine() && !path.starts_with('/') {
             pending.extend(steps(rustix::process::getcwd(Vec::new())?.as_bytes()));
         }
@@ -141,7 +142,7 @@ impl Root {
             }
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink if walk.follow || !pending.is_empty() => {
-                    if matches!(walk.others, Others::Own | Others::OwnSticky)
+                    if matches!(walk.trust, Trust::Guarded | Trust::GuardedSticky)
                         && let Some(untrusted) = others
                     {
                         return Err(untrusted.into());
@@ -173,27 +174,26 @@ impl Root {
         })
     }
 
-    /// Opens the file, or with `OFlags::DIRECTORY` the directory, at `path`, which is absolute, for reading. `None`: it is a
-    /// mask.
+    /// Opens the file at `path` for reading, or the directory with `OFlags::DIRECTORY`. `None`: it is masked.
     pub(super) fn open(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, ReadError> {
-        self.open_for(path, flags, Others::Lead, &self.mounts().mounts)
+        self.open_for(path, flags, Trust::Any, &self.mounts().mounts)
     }
 
     pub(super) fn open_for(
         &self,
         path: &str,
         flags: OFlags,
-        others: Others,
+        trust: Trust,
         mounts: &Mounts,
     ) -> Result<Option<OwnedFd>, ReadError> {
         let reading = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Only the kernel makes files there.
+        // Only the kernel can create files there.
         let at_once = flags.contains(OFlags::DIRECTORY) || (self.is_machine() && is_of_the_kernel(path));
         let first = if at_once { reading } else { OFlags::PATH | OFlags::CLOEXEC };
         let found = match self.open_plain(path, first, mounts) {
-            // What must be trusted is looked at step by step, unless it is not there.
-            Some(Ok(_)) if matches!(others, Others::Sticky | Others::Nothing) => {
-                self.walk(path, Walk { follow: true, others }, mounts)?
+            // If trust is required, check each component, unless it does not exist.
+            Some(Ok(_)) if matches!(trust, Trust::Owned | Trust::Full) => {
+                self.walk(path, Walk { follow: true, trust }, mounts)?
             }
             Some(opened) if at_once => return opened.map(Some),
             Some(opened) => {
@@ -201,7 +201,7 @@ impl Root {
                 let stat = rustix::fs::fstat(&opened)?;
                 Found::At(opened, stat)
             }
-            None => self.walk(path, Walk { follow: true, others }, mounts)?,
+            None => self.walk(path, Walk { follow: true, trust }, mounts)?,
         };
         match found {
             Found::At(found, stat) => reopen(&found, &stat, flags).map(Some),
@@ -210,13 +210,13 @@ impl Root {
         }
     }
 
-    /// What lies at `path`, opened with `O_PATH`, a link being a link.
+    /// Opens what is at `path` with `O_PATH`; symbolic links are not followed at the end.
     pub(super) fn look(&self, path: &str) -> Result<OwnedFd, ReadError> {
         let mounts = &self.mounts().mounts;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match self.open_plain(path, flags, mounts) {
             Some(opened) => opened,
-            None => match self.walk(path, Walk { follow: false, others: Others::Lead }, mounts)? {
+            None => match self.walk(path, Walk { follow: false, trust: Trust::Any }, mounts)? {
                 Found::At(found, _) => Ok(found),
                 Found::Mask => Err(ReadError::Missing),
             },
@@ -224,7 +224,7 @@ impl Root {
     }
 }
 
-/// Opens what an `O_PATH` descriptor stands for.
+/// Opens the file or directory of an `O_PATH` descriptor for reading.
 fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadError> {
     let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match FileType::from_raw_mode(stat.st_mode) {
@@ -236,12 +236,12 @@ fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadEr
         FileType::RegularFile => {}
         _ => return Err(ReadError::NotAFile),
     }
-    // The one name of what is open already, whatever has become of its path.
+    // This name refers to the open file even if its path has changed meanwhile.
     let name = format!("/proc/self/fd/{}", found.as_raw_fd());
     Ok(rustix::fs::open(name, flags, Mode::empty())?)
 }
 
-/// Whether a path is what the kernel would call it: absolute, without `.`, `..` and doubled slashes.
+/// Whether a path is normalized: absolute, without `.`, `..` and repeated slashes.
 fn is_plain(path: &str) -> bool {
     let path = path.as_bytes();
     path.first() == Some(&b'/')
@@ -249,12 +249,12 @@ fn is_plain(path: &str) -> bool {
         && (path.len() == 1 || path.last() != Some(&b'/'))
 }
 
-/// Whether only the kernel makes files there.
+/// Whether only the kernel can create files there.
 fn is_of_the_kernel(path: &str) -> bool {
     path.starts_with("/proc/") || path.starts_with("/sys/")
 }
 
-/// The steps of a path, the first one last.
+/// The components of a path in reverse order.
 fn steps(path: &[u8]) -> Vec<Vec<u8>> {
     let steps = path.split(|byte| *byte == b'/').rev();
     steps.filter(|step| !step.is_empty() && *step != b".").map(<[u8]>::to_vec).collect()

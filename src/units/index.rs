@@ -139,7 +139,9 @@ impl<'a> Index<'a> {
             Some(FileType::RegularFile) | None if self.is_wanted(name) => false,
             _ => return,
         };
-        self.units.entry(name.to_owned()).or_default().push(Entry { directory, is_link });
+        // Nearly every unit is in one directory.
+        let entries = self.units.entry(name.to_owned()).or_insert_with(|| Vec::with_capacity(1));
+        entries.push(Entry { directory, is_link });
     }
 
     /// The file that a name leads to. `None`: there is none, or the aliases form a loop.

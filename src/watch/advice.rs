@@ -18,27 +18,27 @@ use growth::growth_finding;
 use memory::{memory_per_worker, memory_remark};
 use workers::{demand, under_pressure};
 
-/// Samples without which nothing is advised at all, however long they took.
+/// The number of samples without which there is no advice, regardless of how long they took.
 const FEWEST_SAMPLES: u64 = 20;
-/// Follows a number that the profile already has, but the running service does not.
+/// Appended to a number that the profile already has, but the running service does not.
 const NOT_IN_EFFECT: &str =
     ": it takes effect at a restart, unless something overrides it (pypnm-sizing explain)";
 
 /// How the service is sized at present.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Whole CPUs it may use.
+    /// Whole CPUs that it may use.
     pub cpus: u64,
-    /// Bytes it may use.
+    /// Bytes that it may use.
     pub memory: u64,
     /// The operator's settings.
     pub settings: PolicySettings,
-    /// The recycle limit that the running service has, where that is known; 0: never.
+    /// The recycle limit of the running service, if it is known; 0: never.
     pub limit_max_requests: Option<u32>,
 }
 
 impl Setup {
-    /// The profile as it is sized.
+    /// The profile with the current settings.
     pub fn profile(&self) -> Profile {
         self.with(|_| ())
     }
@@ -67,7 +67,7 @@ pub enum Topic {
 }
 
 impl Topic {
-    /// In a word, for JSON.
+    /// A word for JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Evidence => "evidence",
@@ -82,13 +82,13 @@ impl Topic {
 /// A finding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// What it is about.
+    /// The topic.
     pub topic: Topic,
-    /// The line for sizing.conf, where something should be set.
+    /// The line for sizing.conf, if a setting is advised.
     pub line: Option<String>,
-    /// Why, with numbers.
+    /// The reason, with numbers.
     pub reason: String,
-    /// The time it rests on, on the evidence's clock.
+    /// The period that it is based on, on the evidence's clock.
     pub time: Option<(f64, f64)>,
 }
 
@@ -106,8 +106,8 @@ impl Finding {
     }
 }
 
-/// All findings. Without a setup nothing can be advised. `clock` names a moment of the evidence's clock; without one
-/// (a watch of minutes) no moments are named.
+/// All findings. Without a setup, nothing can be advised. `clock` formats a time on the evidence's clock; without it (a
+/// watch of a few minutes) no times are mentioned.
 pub fn findings(
     evidence: &Evidence,
     setup: Option<&Setup>,
@@ -152,17 +152,17 @@ pub fn findings(
     let memory = memory_per_worker(&epoch, setup);
     let lowered = memory.line.is_some();
     found.push(memory.at(all));
-    // Memory that calls for fewer workers already is not asked for more.
+    // If memory already calls for fewer workers, it does not also call for less per worker.
     if !lowered {
         found.push(demand(&epoch, setup, evidence.block_length(), clock));
     }
     found
 }
 
-/// What is still missing before anything can be said.
+/// The evidence that is still missing.
 fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
     let needed = evidence.block_length();
-    // The first sample stands for no time, so a watch of ten minutes has a little less.
+    // The first sample covers no time, so a watch of ten minutes has slightly less.
     if epoch.seconds < needed * 0.95 {
         Some(format!("{} of {}", duration(epoch.seconds), duration(needed)))
     } else if epoch.samples < FEWEST_SAMPLES {
@@ -177,8 +177,8 @@ pub fn workers(count: u32) -> String {
     if count == 1 { "1 worker".into() } else { format!("{count} workers") }
 }
 
-/// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason; what needs nothing set as
-/// remarks.
+/// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason, and the other findings as
+/// comments.
 pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
     let mut text = String::new();
     head.lines().for_each(|line| comment(&mut text, line));
@@ -198,7 +198,8 @@ pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
     text
 }
 
-/// A comment, wrapped at 78 columns. It never ends in a backslash and holds no line break: reasons are ours.
+/// A comment, wrapped at 78 columns. It contains no line breaks and never ends in a backslash, because reasons are
+/// fixed texts.
 fn comment(text: &mut String, reason: &str) {
     for line in wrapped(reason, 76) {
         let _ = writeln!(text, "# {line}");

@@ -8,11 +8,11 @@ use super::{MIB, number, to_u64};
 /// A worker that uses at least this percentage of a CPU is busy. Python has a lock for each process, so a worker cannot use
 /// much more than one CPU.
 pub const BUSY_PERCENT: f64 = 70.0;
-/// Requests wait in a block when they would have to in this part of it: with four workers from half of their capacity on
-/// (of M/M/4, 9 % of the requests wait at 40 %, 17 % at 50 %).
-pub const WAITING: f64 = 0.14;
+/// A block shows demand if requests would have had to wait in this fraction of it. Four workers reach it at 45 % of their
+/// capacity (M/M/4: 9 % of the requests wait at 40 %, 17 % at 50 %).
+pub const WAITING: f64 = 0.13;
 /// Below this mean use of the workers, waiting is not derived from it, because it may be work without requests.
-const COMPUTED_FROM: f64 = 0.3;
+pub const COMPUTED_FROM: f64 = 0.25;
 /// A block is under pressure when it was in this part of its time.
 pub const PRESSED: f64 = 0.2;
 /// The resolution of measured memory, in bytes.
@@ -142,13 +142,25 @@ impl Block {
         self.seconds * 2.0 >= length
     }
 
-    /// The fraction of the time in which a request would have had to wait: as observed in the accept queue and in workers that
-    /// are all busy, or as implied by their mean use (Erlang's formula for a queue), which does not depend on the interval
-    /// between samples.
+    /// The fraction of the time in which connections waited in the accept queue, or all workers were busy.
+    pub fn observed(&self) -> f64 {
+        self.waiting / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// The mean use of the workers; 1: each used a whole CPU.
+    pub fn used(&self) -> f64 {
+        self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// The fraction of the time in which a request would have had to wait: as observed, or as implied by the mean use
+    /// (Erlang's formula for a queue), which does not depend on the interval between samples.
     pub fn waiting(&self) -> f64 {
-        let seen = self.waiting / self.seconds.max(f64::MIN_POSITIVE);
-        let used = self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE);
-        if used >= COMPUTED_FROM { seen.max(erlang_c(self.workers, used)) } else { seen }
+        let used = self.used();
+        if used >= COMPUTED_FROM {
+            self.observed().max(erlang_c(self.workers, used))
+        } else {
+            self.observed()
+        }
     }
 
     /// Whole CPUs that were free for another worker, on average. One that is free three quarters of the time has room.
@@ -167,8 +179,8 @@ impl Block {
     }
 }
 
-/// The part of requests that find all of `workers` busy when each is used this much of the time (Erlang, 1917).
-fn erlang_c(workers: u64, used: f64) -> f64 {
+/// The fraction of requests that find all of `workers` busy when each is used this much of the time (Erlang, 1917).
+pub fn erlang_c(workers: u64, used: f64) -> f64 {
     if used >= 1.0 {
         return 1.0;
     }

@@ -7,35 +7,35 @@ use super::line::{Line, Process};
 use super::{MIB, number};
 use crate::watch::block::BUSY_PERCENT;
 
-/// Hours that are kept: a year.
+/// The number of hours to keep: a year.
 const HOURS: usize = 366 * 24;
-/// Columns of a plot at the most.
+/// The maximum number of columns in a plot.
 const COLUMNS: usize = 720;
-/// The width of a column at first, in seconds.
+/// The initial width of a column, in seconds.
 const COLUMN: f64 = 60.0;
-/// Lives that are kept for a plot.
+/// The maximum number of workers in a plot.
 const LIVES: usize = 1500;
 
 /// An hour.
 #[derive(Clone, Debug, Default)]
 pub struct Hour {
-    /// Seconds of it that were watched.
+    /// The number of seconds that were watched.
     pub seconds: f64,
-    /// Of these, seconds in which requests waited: all workers busy, or connections in the queue.
+    /// Of these, the seconds in which requests waited: all workers busy, or connections in the queue.
     pub waiting: f64,
     /// CPU seconds.
     pub cpu: f64,
-    /// The most bytes of the service.
+    /// The maximum memory of the service, in bytes.
     pub memory_peak: u64,
-    /// The most bytes of one worker.
+    /// The maximum memory of a worker, in bytes.
     pub worker_peak: u64,
-    /// The most workers.
+    /// The maximum number of workers.
     pub workers: u64,
     /// The longest queue.
     pub queue_peak: u64,
     /// Seconds in which tasks waited for memory.
     pub stalled: f64,
-    /// What happened meanwhile.
+    /// Events in this hour.
     pub recycles: u64,
     /// See `recycles`.
     pub restarts: u64,
@@ -44,7 +44,7 @@ pub struct Hour {
 }
 
 impl Hour {
-    /// Adds another hour's figures.
+    /// Adds the figures of another hour.
     pub fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.waiting += other.waiting;
@@ -63,43 +63,43 @@ impl Hour {
 /// A column of a plot.
 #[derive(Clone, Debug, Default)]
 pub struct Column {
-    /// Seconds of it that were watched.
+    /// The number of seconds that were watched.
     pub seconds: f64,
     /// CPU seconds.
     pub cpu: f64,
-    /// The most bytes of the service.
+    /// The maximum memory of the service, in bytes.
     pub memory: u64,
-    /// The limits then, in bytes and milli-CPUs.
+    /// The limits at that time, in bytes and milli-CPUs.
     pub memory_limit: u64,
     /// See `memory_limit`.
     pub cpu_limit: u64,
-    /// The fewest bytes the host had left.
+    /// The minimum memory available on the host, in bytes.
     pub available: Option<u64>,
     /// The longest queue.
     pub queue: Option<u64>,
-    /// Percent of the time in which tasks waited for memory, at the most.
+    /// The maximum percentage of the time in which tasks waited for memory.
     pub pressure: f64,
 }
 
-/// A worker's memory, MiB by column.
+/// A worker's memory by column, in MiB.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerLife {
-    /// Its age when last seen.
+    /// Its age in the last sample.
     age: f64,
-    /// The lowest and the highest of each column: what stays, and what comes and goes.
+    /// The minimum and the maximum in each column: memory that is retained, and memory that comes and goes.
     pub columns: BTreeMap<i64, (f64, f64)>,
 }
 
-/// Hours and columns of a recording.
+/// The hours and columns of a recording.
 #[derive(Clone, Debug)]
 pub struct Days {
     /// By hours since 1970, UTC.
     pub hours: BTreeMap<i64, Hour>,
-    /// Seconds of a column.
+    /// The width of a column in seconds.
     pub width: f64,
-    /// By columns since 1970.
+    /// By number of column since 1970.
     pub columns: BTreeMap<i64, Column>,
-    /// Lives by pid and their number.
+    /// By process ID and number of the life.
     pub lives: BTreeMap<(u64, u64), WorkerLife>,
     counts: (u64, u64, u64),
 }
@@ -117,8 +117,8 @@ impl Default for Days {
 }
 
 impl Days {
-    /// Takes a sample at `at` seconds since 1970 that stands for `elapsed` seconds; `counts` are recycles, restarts and
-    /// kills so far.
+    /// Adds a sample at `at` seconds since 1970 that covers `elapsed` seconds. `counts`: recycles, restarts and kills
+    /// so far.
     pub fn take(&mut self, line: &Line, at: f64, elapsed: f64, counts: (u64, u64, u64)) {
         let hour = self.hours.entry(index(at / 3600.0)).or_default();
         let used: Vec<f64> = line.workers().filter_map(|worker| worker.cpu_percent).collect();
@@ -174,7 +174,7 @@ impl Days {
         }
     }
 
-    /// Joins the columns in pairs.
+    /// Merges the columns in pairs.
     fn join(&mut self) {
         self.width *= 2.0;
         for (place, column) in std::mem::take(&mut self.columns) {
@@ -199,7 +199,8 @@ impl Days {
         }
     }
 
-    /// The hour with most waiting, else with most CPU, of those that were watched for half of their time.
+    /// The hour with the most waiting, or else with the most CPU time, out of those that were watched for at least half
+    /// of it.
     pub fn busiest(&self) -> Option<(i64, &Hour)> {
         let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
         self.hours

@@ -2,6 +2,7 @@
 //! of workers and each limit, because what four workers did says nothing about two. Pure, and of bounded size regardless of the
 //! length of the watch. Live samples and recorded ones are processed in the same way.
 
+mod demand;
 mod epoch;
 mod growth;
 

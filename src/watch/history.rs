@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Points a series keeps at the most; full, it drops every second one and takes every second from then on. At two
-/// seconds a day's series has a point every 384 or 768 s: coarse, and spread evenly over the whole day.
+/// The maximum number of points in a series. When it is full, every second point is dropped, and only every second one
+/// is added from then on. With a sample every two seconds, the series of a day has a point every 384 or 768 s, spread
+/// evenly over the day.
 pub const POINTS: usize = 240;
 
-/// A value at a moment, in seconds.
+/// A value at a point in time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// When.
+    /// The time in seconds.
     pub at: f64,
-    /// What.
+    /// The value.
     pub value: f64,
 }
 
@@ -19,9 +20,9 @@ pub struct Point {
 #[derive(Clone, Debug)]
 pub struct Series {
     points: Vec<Point>,
-    /// One in so many is taken.
+    /// One in this number of points is added.
     stride: u32,
-    /// So many more are passed over.
+    /// The number of points to skip before the next one is added.
     pass: u32,
 }
 
@@ -32,7 +33,7 @@ impl Default for Series {
 }
 
 impl Series {
-    /// Takes a point, or passes it over.
+    /// Adds a point, or skips it.
     pub fn push(&mut self, at: f64, value: f64) {
         if self.pass > 0 {
             self.pass -= 1;
@@ -42,7 +43,7 @@ impl Series {
         self.pass = self.stride - 1;
         if self.points.len() >= POINTS {
             self.thin();
-            // The last point was dropped; the next in rhythm is one old stride away.
+            // The last point was dropped, so the next one is due after the old interval.
             self.stride = self.stride.saturating_mul(2);
         }
     }
@@ -55,13 +56,13 @@ impl Series {
         });
     }
 
-    /// The points kept.
+    /// The points in the series.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 }
 
-/// How often which number occurred. Its size is that of the range of the numbers, so take them coarse (MiB, whole CPUs).
+/// A histogram of numbers. Its size is proportional to their range, so use coarse units (MiB, whole CPUs).
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     counts: BTreeMap<u64, u64>,
@@ -69,18 +70,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one.
+    /// Counts a number.
     pub fn add(&mut self, number: u64) {
         *self.counts.entry(number).or_default() += 1;
         self.total += 1;
     }
 
-    /// How many were counted.
+    /// The number of values.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The smallest number that so many percent don't exceed (the nearest rank).
+    /// The smallest number that at least this percentage of values does not exceed (nearest rank).
     pub fn percentile(&self, percent: u64) -> Option<u64> {
         let rank = (self.total * percent).div_ceil(100).max(1);
         let mut seen = 0;
@@ -91,7 +92,7 @@ impl Tally {
     }
 }
 
-/// The latest `most` of something.
+/// The latest `most` items.
 #[derive(Clone, Debug)]
 pub struct Latest<T> {
     items: VecDeque<T>,
@@ -104,7 +105,7 @@ impl<T> Latest<T> {
         Self { items: VecDeque::new(), most }
     }
 
-    /// Takes one, and drops the oldest where it must.
+    /// Adds an item, and drops the oldest one if necessary.
     pub fn push(&mut self, item: T) {
         if self.items.len() >= self.most {
             self.items.pop_front();
@@ -112,12 +113,12 @@ impl<T> Latest<T> {
         self.items.push_back(item);
     }
 
-    /// Takes the oldest out.
+    /// Removes and returns the oldest item.
     pub fn pop(&mut self) -> Option<T> {
         self.items.pop_front()
     }
 
-    /// Takes the newest out.
+    /// Removes and returns the newest item.
     pub fn pop_newest(&mut self) -> Option<T> {
         self.items.pop_back()
     }
@@ -126,8 +127,8 @@ impl<T> Latest<T> {
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const LETTERS: [char; 8] = ['_', '.', ',', '-', '=', '+', '*', '#'];
 
-/// A row of `width` characters, one for the highest value of each stretch of time, scaled between the least and the
-/// greatest; in letters where the terminal has no blocks.
+/// A line of `width` characters, each for the maximum in a period of time, scaled between the minimum and the maximum.
+/// Uses letters if the terminal has no block characters.
 pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return String::new();
@@ -144,7 +145,7 @@ pub fn sparkline(points: &[Point], width: usize, letters: bool) -> String {
     let bottom = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
     let top = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     let marks = if letters { LETTERS } else { BLOCKS };
-    // A difference below a hundredth is no hill.
+    // Differences below one percent are not shown.
     let range = (top - bottom).max(top.abs() / 100.0).max(f64::MIN_POSITIVE);
     let mut previous = bottom;
     columns

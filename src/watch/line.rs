@@ -1,9 +1,9 @@
 //! A sample of a watch as a line of JSON: `watch --json` prints it, `watch --record` records it, and `report` reads it.
 //!
-//! These structs are the schema. Sizes are in bytes, CPUs in milli-CPUs (1000 is one CPU), and percentages refer to one CPU or
-//! to the time since the previous sample. What could not be read is null; a limit of 0 is unknown. The parser is lenient: a
-//! missing field is unknown, an unknown field is ignored, and a count may be written as `4.0`. A line with an
-//! amount that no machine has is no sample: one such peak would be advised for ever after.
+//! These structs are the schema. Sizes are in bytes, CPUs in milli-CPUs (1000 is one CPU), and percentages refer to one
+//! CPU or to the time since the previous sample. Values that could not be read are null; a limit of 0 is unknown. The
+//! parser is lenient: a missing field is unknown, an unknown field is ignored, and a count may be written as `4.0`. A
+//! line with an impossible amount is rejected, because its peak would affect all later advice.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -12,16 +12,16 @@ use super::{number, to_u64};
 
 /// The version of the schema. It is incremented when the meaning of a field changes or a field is removed.
 pub const SCHEMA: u32 = 1;
-/// The longest line that is read, in bytes. A process takes some 250, so this is a service of 4096 processes.
+/// The maximum length of a line in bytes. A process takes about 250, so this is a service with 4096 processes.
 pub const LONGEST: usize = 1 << 20;
 /// The maximum number of processes that are read.
 const MOST_PROCESSES: usize = 4096;
 
-/// No amount is larger: processors address 52 bits of memory at the most (Intel SDM, volume 3A, 4.1.4, MAXPHYADDR).
+/// The maximum amount: processors address at most 52 bits of memory (Intel SDM, volume 3A, 4.1.4, MAXPHYADDR).
 const MOST: u64 = 1 << 52;
 /// The end of the year 9999, in seconds since 1970.
 const LATEST: f64 = 253_402_300_799.0;
-/// What stands for an amount that can't be.
+/// Replaces an impossible amount.
 const IMPOSSIBLE: u64 = u64::MAX;
 
 /// The type of a line.
@@ -41,63 +41,63 @@ pub enum LineKind {
 pub struct Line {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// What this line is.
+    /// The type of this line.
     #[serde(rename = "type")]
     pub kind: LineKind,
-    /// The time of the system clock, which may be set at any moment.
+    /// The wall-clock time, which may be changed at any moment.
     pub unix_seconds: Option<f64>,
     /// Seconds since the first sample of this watch, on a monotonic clock.
     pub seconds: Option<f64>,
-    /// The boot in which it was taken (`/proc/sys/kernel/random/boot_id`).
+    /// The boot during which it was taken (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: Option<String>,
     /// The unit, or `process PID`.
     #[serde(deserialize_with = "text_or_null")]
     pub service: String,
-    /// The workers, the oldest first, then the others.
+    /// The workers, the oldest first, then the other processes.
     pub processes: Vec<Process>,
     /// Workers alive; 0: the service is down.
     #[serde(deserialize_with = "amount")]
     pub workers: u64,
-    /// Bytes of all processes together.
+    /// The memory of all processes in bytes.
     #[serde(deserialize_with = "amount")]
     pub memory: u64,
-    /// What `memory` adds up: `pss`, or `rss` where shares can't be read.
+    /// The kind of memory: `pss`, or `rss` if PSS cannot be read.
     #[serde(deserialize_with = "text_or_null")]
     pub memory_is: String,
-    /// The highest `memory` so far.
+    /// The maximum of `memory` so far.
     #[serde(deserialize_with = "amount")]
     pub memory_peak: u64,
-    /// Bytes the service may use; 0: unknown.
+    /// Bytes that the service may use; 0: unknown.
     #[serde(deserialize_with = "limit")]
     pub memory_limit: u64,
-    /// What sets that limit.
+    /// The source of that limit.
     #[serde(deserialize_with = "text_or_null")]
     pub memory_limit_source: String,
-    /// Bytes that the host could still give to programs (MemAvailable of proc_meminfo(5)).
+    /// Memory that the host could still give to programs, in bytes (MemAvailable in proc_meminfo(5)).
     #[serde(deserialize_with = "amount_or_null")]
     pub memory_available: Option<u64>,
-    /// Bytes charged to the service's cgroup, page cache included.
+    /// Bytes charged to the service's cgroup, including page cache.
     #[serde(deserialize_with = "amount_or_null")]
     pub cgroup_memory: Option<u64>,
-    /// The most that was ever charged to it.
+    /// The maximum that was ever charged to it.
     #[serde(deserialize_with = "amount_or_null")]
     pub cgroup_memory_peak: Option<u64>,
     /// Milli-CPUs used since the previous sample.
     #[serde(deserialize_with = "amount")]
     pub cpu_milli: u64,
-    /// Milli-CPUs the service may use; 0: unknown.
+    /// Milli-CPUs that the service may use; 0: unknown.
     #[serde(deserialize_with = "amount")]
     pub cpu_milli_limit: u64,
-    /// Milli-CPUs used by nobody, of the CPUs the service may run on.
+    /// Idle milli-CPUs of the CPUs that the service may run on.
     #[serde(deserialize_with = "amount_or_null")]
     pub idle_milli: Option<u64>,
-    /// Percent of the time in which some task waited for memory (PSI).
+    /// Percentage of the time in which some task waited for memory (PSI).
     pub pressure_memory_percent: Option<f64>,
-    /// Percent of the time in which some task waited for a CPU (PSI).
+    /// Percentage of the time in which some task waited for a CPU (PSI).
     pub pressure_cpu_percent: Option<f64>,
-    /// Percent of the time in which the CPU quota throttled the service.
+    /// Percentage of the time in which the CPU quota throttled the service.
     pub throttled_percent: Option<f64>,
-    /// Connections that wait to be accepted, over all listening sockets of the service.
+    /// Connections waiting to be accepted, on all listening sockets of the service.
     #[serde(deserialize_with = "amount_or_null")]
     pub accept_queue: Option<u64>,
     /// Connections dropped because a queue was full, in the service's network namespace, while watched.
@@ -112,13 +112,13 @@ pub struct Line {
     /// Other restarts of the service, while watched.
     #[serde(deserialize_with = "amount")]
     pub restarts: u64,
-    /// systemd's count of automatic restarts (NRestarts).
+    /// The number of automatic restarts that systemd has counted (NRestarts).
     #[serde(deserialize_with = "amount_or_null")]
     pub automatic_restarts: Option<u64>,
     /// The recycle limit in effect; 0: never.
     #[serde(deserialize_with = "amount_or_null")]
     pub limit_max_requests: Option<u64>,
-    /// Percent of one CPU that watching takes; null until that can be measured.
+    /// The CPU use of `watch` itself, in percent of one CPU; null until it can be measured.
     pub cost_percent: Option<f64>,
 }
 
@@ -126,35 +126,35 @@ pub struct Line {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Process {
-    /// Its pid.
+    /// The process ID.
     #[serde(deserialize_with = "amount")]
     pub pid: u64,
-    /// What it is.
+    /// The role of the process.
     pub role: Role,
     /// Seconds since it started.
     pub age_seconds: f64,
-    /// Resident bytes.
+    /// Resident memory in bytes.
     #[serde(deserialize_with = "amount")]
     pub rss: u64,
-    /// Its share of the resident bytes (proportional set size), as last read.
+    /// Proportional set size in bytes, as last read.
     #[serde(deserialize_with = "amount_or_null")]
     pub pss: Option<u64>,
-    /// The bytes it alone holds, as last read.
+    /// Unique set size in bytes, as last read.
     #[serde(deserialize_with = "amount_or_null")]
     pub uss: Option<u64>,
-    /// The most resident bytes it ever had (VmHWM of proc_pid_status(5)); workers only.
+    /// The maximum resident memory (VmHWM in proc_pid_status(5)); workers only.
     #[serde(deserialize_with = "amount_or_null")]
     pub peak_rss: Option<u64>,
-    /// Percent of one CPU since the previous sample.
+    /// CPU use since the previous sample, in percent of one CPU.
     pub cpu_percent: Option<f64>,
-    /// Milliseconds of CPU time since it started.
+    /// CPU time since it started, in milliseconds.
     #[serde(deserialize_with = "amount_or_null")]
     pub cpu_ms: Option<u64>,
     /// Growth of a worker.
     pub growth_per_hour: Option<PerHour>,
 }
 
-/// Bytes an hour, with the bounds of the 95 % confidence interval; null: unknown.
+/// Bytes per hour, with the bounds of the 95 % confidence interval; null: unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PerHour {
@@ -170,19 +170,19 @@ impl Process {
     fn is_possible(&self) -> bool {
         let optional = [self.pss, self.uss, self.peak_rss, self.cpu_ms];
         [self.pid, self.rss].iter().chain(optional.iter().flatten()).all(|amount| *amount <= MOST)
-            // It may have started in the second after which its age was computed.
+            // It may have started in the second after its age was computed.
             && (-10.0..=LATEST).contains(&self.age_seconds)
             && self.cpu_percent.is_none_or(|percent| (0.0..=1e9).contains(&percent))
     }
 
-    /// The bytes it adds to the service: its share where that is known, else its resident bytes.
+    /// Its contribution to the service's memory: PSS if known, otherwise RSS.
     pub fn memory(&self) -> u64 {
         self.pss.unwrap_or(self.rss)
     }
 }
 
 impl Line {
-    /// The line of JSON, without its end.
+    /// The line of JSON, without a line feed.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -192,7 +192,7 @@ impl Line {
         self.processes.iter().filter(|process| process.role == Role::Worker)
     }
 
-    /// Whether all amounts are of a size that a machine can have.
+    /// Whether all amounts are possible on a real machine.
     fn is_possible(&self) -> bool {
         let amounts = [
             self.workers,
@@ -223,7 +223,7 @@ impl Line {
             && self.processes.iter().all(Process::is_possible)
     }
 
-    /// Whether this is a sample in this schema, and if not why.
+    /// `Err`: this is not a sample in this schema, and why.
     pub fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         #[derive(Deserialize)]
         struct Head {
@@ -257,22 +257,22 @@ impl Line {
     }
 }
 
-/// Why a line is no sample.
+/// Why a line is not a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Torn, or no JSON.
+    /// Incomplete, or not JSON.
     NotJson,
-    /// JSON of something else.
+    /// JSON with a different content.
     NotASample,
-    /// An amount is negative, or larger than any machine's.
+    /// An amount is negative, or impossibly large.
     Impossible,
-    /// A schema that is not known here.
+    /// An unknown schema.
     Schema(u64),
-    /// The last line of a watch, which says nothing that its samples don't.
+    /// The last line of a watch, which only summarizes its samples.
     Summary,
 }
 
-/// A count that may be written as a number with a fraction; null is 0.
+/// A count that may be written with a fraction; null is 0.
 fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Ok(amount_or_null(from)?.unwrap_or(0))
 }
@@ -282,7 +282,7 @@ fn amount_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::
     Ok(amount.map(|amount| if (0.0..=number(MOST)).contains(&amount) { to_u64(amount) } else { IMPOSSIBLE }))
 }
 
-/// A limit that no machine reaches limits nothing, as memory.limit_in_bytes of cgroups of version 1 has it.
+/// Ignores a limit that no machine reaches, such as the default of memory.limit_in_bytes in cgroup version 1.
 fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let limit = Option::<f64>::deserialize(from)?.unwrap_or(0.0);
     Ok(if limit < 0.0 { IMPOSSIBLE } else { Some(to_u64(limit)).filter(|limit| *limit <= MOST).unwrap_or(0) })
@@ -292,7 +292,7 @@ fn text_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> 
     Ok(Option::<String>::deserialize(from)?.unwrap_or_default())
 }
 
-/// Rounded to `decimals`, so that JSON shows as many digits as were measured.
+/// Rounds to `decimals`, so that JSON has only as many digits as were measured.
 pub fn rounded(number: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     let rounded = (number * scale).round() / scale;

@@ -4,11 +4,12 @@ use super::line::Process;
 use super::number;
 use super::trend::{Point, Slope, median, median_slope, slope};
 
-/// Points that an envelope keeps at the most.
+/// The maximum number of points in an envelope.
 const POINTS: usize = 120;
-/// Ended lives that are kept; beyond that every second one goes.
+/// The maximum number of ended lives; when it is exceeded, every second one is dropped.
 const LIVES: usize = 512;
-/// A worker first seen at a lower age, in seconds, was born while watched; its first quarter is warming up.
+/// A worker that is younger than this in its first sample, in seconds, started while watched; its first quarter is the
+/// warm-up.
 const NEWBORN: f64 = 60.0;
 
 /// The lower envelope of a worker's memory: the minimum of each group of samples. Memory used by heavy requests is above it;
@@ -17,7 +18,7 @@ const NEWBORN: f64 = 60.0;
 #[derive(Clone, Debug)]
 pub struct Envelope {
     points: Vec<Point>,
-    /// Samples that make a point.
+    /// The number of samples per point.
     stride: u32,
     open: Option<(Point, u32)>,
 }
@@ -29,7 +30,7 @@ impl Default for Envelope {
 }
 
 impl Envelope {
-    /// Takes the next sample.
+    /// Adds the next sample.
     pub fn push(&mut self, point: Point) {
         let (lowest, count) = match self.open {
             Some((open, count)) => (Point { value: open.value.min(point.value), ..open }, count + 1),
@@ -51,7 +52,7 @@ impl Envelope {
         }
     }
 
-    /// The points of all full stretches.
+    /// The points of all complete groups.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
@@ -60,25 +61,25 @@ impl Envelope {
 /// A live worker.
 #[derive(Clone, Debug)]
 pub struct Life {
-    /// Its pid.
+    /// The process ID.
     pub pid: u64,
-    /// Seconds since it started, when last seen.
+    /// Its age in the last sample, in seconds.
     pub age: f64,
-    /// CPU seconds it has used.
+    /// The CPU time it has used, in seconds.
     pub cpu: f64,
-    /// Percent of one CPU since the previous sample; `None` at first sight.
+    /// CPU use since the previous sample, in percent of one CPU; `None` in the first sample.
     pub busy: Option<f64>,
-    /// Its growth when last computed.
+    /// Its growth as last computed.
     pub growth: Option<Slope>,
-    /// Whether its life began while watched.
+    /// Whether it started while watched.
     born: bool,
-    /// Whether all its CPU time is known: counted since its start, or it was born while watched.
+    /// Whether all its CPU time is known, because it is counted from its start or it started while watched.
     cpu_known: bool,
     envelope: Envelope,
 }
 
 impl Life {
-    /// A worker at first sight.
+    /// A worker in its first sample.
     pub fn new(process: &Process, at: f64) -> Self {
         let born = process.age_seconds < NEWBORN;
         let mut life = Self {
@@ -95,12 +96,12 @@ impl Life {
         life
     }
 
-    /// Whether this process is this life: a pid may be another's by now.
+    /// Whether this process is this worker: the process ID may have been reused.
     pub fn is(&self, process: &Process) -> bool {
         self.pid == process.pid && process.age_seconds >= self.age - 1.0
     }
 
-    /// One sample on.
+    /// Adds a sample.
     pub fn go_on(&mut self, process: &Process, at: f64, elapsed: f64) {
         let counted = process.cpu_ms.map(|ms| number(ms) / 1000.0);
         let by_count = counted.map(|cpu| (cpu - self.cpu).max(0.0) * 100.0 / elapsed.max(f64::MIN_POSITIVE));
@@ -114,7 +115,7 @@ impl Life {
         self.envelope.push(Point { at, cpu: self.cpu, value: number(process.rss) });
     }
 
-    /// Seconds for which it has been watched.
+    /// The time for which it has been watched, in seconds.
     pub fn watched(&self) -> f64 {
         let points = self.envelope.points();
         points.first().zip(points.last()).map_or(0.0, |(first, last)| last.at - first.at)
@@ -127,14 +128,14 @@ impl Life {
         points.get(skipped..).unwrap_or_default()
     }
 
-    /// Computes its growth; up to a millisecond.
+    /// Computes its growth, which takes up to a millisecond.
     pub fn compute_growth(&mut self) {
         self.growth = slope(&[self.settled()]);
     }
 
-    /// What it has grown by in its whole life, now that it has ended; `None` where too little of it was seen.
+    /// Its growth during its whole life, after it has ended; `None`: too little of it was observed.
     pub fn ended(&self, at: f64) -> Option<Ended> {
-        // Work makes it grow, not time: requests take CPU. Only where it did nothing is time all there is.
+        // A worker grows because of work, and requests take CPU time. Only if it did nothing is time used instead.
         let by_cpu = self.cpu_known && self.cpu >= 1.0;
         let to_u64 = if by_cpu { self.cpu } else { self.age };
         let all = self.envelope.points();
@@ -169,23 +170,23 @@ impl Life {
     }
 }
 
-/// A life that has ended: bytes it grew by in its whole life, at the rates of the whole, of its first and of its second
-/// half, warming up left out.
+/// A life that has ended: its growth in bytes during its whole life, at the average rates of the whole and of each
+/// half, without the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ended {
-    /// In a whole life.
+    /// During the whole life.
     pub growth: f64,
-    /// In a whole life at the first half's rate.
+    /// During the whole life at the rate of the first half.
     pub early: f64,
-    /// In a whole life at the second half's rate.
+    /// During the whole life at the rate of the second half.
     pub late: f64,
-    /// By the clock.
+    /// With time instead of CPU time as the measure.
     pub per_second: f64,
-    /// What it had once warm.
+    /// Its memory after the warm-up.
     pub baseline: f64,
 }
 
-/// Lives that have ended, in the order of their ends, thinned evenly.
+/// Ended lives, in the order in which they ended, thinned evenly.
 #[derive(Clone, Debug)]
 pub struct EndedLives {
     lives: Vec<Ended>,
@@ -200,7 +201,7 @@ impl Default for EndedLives {
 }
 
 impl EndedLives {
-    /// Takes one, or passes it over.
+    /// Adds a life, or skips it.
     pub fn push(&mut self, life: Ended) {
         if self.pass > 0 {
             self.pass -= 1;
@@ -218,7 +219,7 @@ impl EndedLives {
         }
     }
 
-    /// Those that are kept.
+    /// The lives in the collection.
     pub fn all(&self) -> &[Ended] {
         &self.lives
     }
@@ -234,7 +235,7 @@ mod tests {
     fn an_envelope_is_small_even_and_low() {
         let mut envelope = Envelope::default();
         for n in 0..1_000_000u64 {
-            // One sample in two is a heavy request's.
+            // One sample in two is taken during a heavy request.
             envelope.push(Point { at: number(n), cpu: 0.0, value: number(n) + number(n % 2) * 1e9 });
             assert!(envelope.points().len() <= POINTS);
         }
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn growth_in_a_life_follows_the_work_not_the_clock() {
-        // 50 MB in 100 CPU seconds; two thirds of it happen in the last quarter of the time.
+        // 50 MB in 100 CPU seconds, two thirds of which are in the last quarter of the time.
         let mut life =
             Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
         for n in 1..=1000u64 {

@@ -4,28 +4,28 @@ use super::line::{Line, LineKind, PerHour, Process, SCHEMA, rounded};
 use super::role::Role;
 use super::{number, to_u64};
 
-/// One process as it was read.
+/// The data of a process.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// Its pid and its start time (in any unit): together they name it.
+    /// Its process ID and start time (in any unit), which together identify it.
     pub pid: u32,
-    /// When it started.
+    /// Its start time.
     pub started: u64,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// Seconds since it started.
     pub age: f64,
-    /// Resident bytes.
+    /// Resident memory in bytes.
     pub rss: u64,
-    /// Its share of the resident bytes, and those it alone has, where they were read this time.
+    /// PSS and USS, if they were read this time.
     pub shares: Option<Shares>,
-    /// The most resident bytes it ever had, where readable.
+    /// The maximum resident memory, if it can be read.
     pub peak: Option<u64>,
     /// Milliseconds of CPU time since it started.
     pub cpu_ms: u64,
 }
 
-/// smaps_rollup of proc_pid_smaps(5).
+/// Values from smaps_rollup (proc_pid_smaps(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Proportional set size in bytes.
@@ -34,14 +34,14 @@ pub struct Shares {
     pub uss: u64,
 }
 
-/// All that was read at one moment. Counters count from any beginning.
+/// The data of a sample. Counters may start at any value.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Seconds on a clock that never jumps.
+    /// Seconds on a monotonic clock.
     pub at: f64,
     /// The service's processes.
     pub processes: Vec<Reading>,
-    /// Idle milliseconds of the CPUs that the service may run on, added up.
+    /// The total idle time of the CPUs that the service may run on, in milliseconds.
     pub idle_ms: Option<u64>,
     /// Microseconds in which some task waited for memory (PSI).
     pub memory_stall_us: Option<u64>,
@@ -53,37 +53,37 @@ pub struct Sample {
     pub oom_kills: Option<u64>,
     /// Bytes charged to the service's cgroup, page cache included.
     pub cgroup_memory: Option<u64>,
-    /// The most that ever was charged to it.
+    /// The maximum that was ever charged to it.
     pub cgroup_peak: Option<u64>,
     /// systemd's NRestarts.
     pub automatic_restarts: Option<u64>,
-    /// Bytes that the host could still give to programs.
+    /// Memory that the host could still give to programs, in bytes.
     pub memory_available: Option<u64>,
-    /// Connections that wait to be accepted.
+    /// Connections waiting to be accepted.
     pub accept_queue: Option<u64>,
-    /// Connections dropped at full queues.
+    /// Connections dropped because a queue was full.
     pub listen_drops: Option<u64>,
 }
 
-/// What the service may use, as sized.
+/// The resources that the service may use, as sized.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
-    /// Milli-CPUs; 0: not known.
+    /// Milli-CPUs; 0: unknown.
     pub cpu: u64,
-    /// Bytes; 0: not known.
+    /// Bytes; 0: unknown.
     pub memory: u64,
 }
 
-/// What is remembered of a process.
+/// The previous data of a process.
 #[derive(Clone, Debug)]
 struct Known {
     reading: Reading,
     shares: Option<Shares>,
-    /// Resident bytes that count for others, from the last shares read.
+    /// Resident bytes that are attributed to other processes, according to the last PSS.
     shared: u64,
 }
 
-/// Makes lines of samples.
+/// Turns samples into lines.
 #[derive(Debug, Default)]
 pub struct Meter {
     began: Option<f64>,
@@ -95,7 +95,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The line of a sample, and the seconds since the one before (0: there was none). `None`: it is not later.
+    /// The line for a sample, and the seconds since the previous one (0: there was none). `None`: it is not later than
+    /// that.
     pub fn line(&mut self, sample: Sample, bounds: Bounds) -> Option<(Line, f64)> {
         let elapsed = self.last.as_ref().map_or(0.0, |last| sample.at - last.at);
         if !sample.at.is_finite() || self.last.is_some() && elapsed <= 0.0 {
@@ -120,7 +121,7 @@ impl Meter {
                 role: reading.role,
                 age_seconds: rounded(reading.age, 2),
                 rss: reading.rss,
-                // As last read, carried on by what it has grown since.
+                // The last PSS, plus what the resident memory has grown since.
                 pss: shares.map(|_| reading.rss.saturating_sub(others)),
                 uss: shares.map(|shares| shares.uss),
                 peak_rss: reading.peak,
@@ -180,7 +181,7 @@ impl Meter {
     }
 }
 
-/// A growth for a line.
+/// Growth in the format of a line.
 pub fn per_hour(slope: &super::trend::Slope) -> PerHour {
     let bytes = |per_second: f64| Some(rounded(per_second * 3600.0, 0)).filter(|bytes| bytes.is_finite());
     PerHour { bytes: bytes(slope.per_second), low: bytes(slope.low), high: bytes(slope.high) }

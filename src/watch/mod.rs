@@ -32,13 +32,13 @@ mod simulate;
 /// A mebibyte.
 pub const MIB: u64 = 1 << 20;
 
-/// A count or an amount as a number to compute with. Bytes of one machine stay far below 2⁵³.
+/// A count or an amount as a floating-point number. The memory of a machine is far below 2⁵³ bytes.
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^53, and a measurement above")]
 pub fn number(amount: u64) -> f64 {
     amount as f64
 }
 
-/// Back to a whole amount, rounded; a negative number and NaN are 0.
+/// The inverse, rounded; negative numbers and NaN become 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,4 +1,4 @@
-//! What the real PyPNM did under load, replayed: `tests/watch/run --record` keeps it in recorded/.
+//! Replays recordings of the real PyPNM under load, made by `tests/watch/run --record`, in recorded/.
 
 use super::advice::{Finding, Setup, Topic, findings};
 use super::evidence::Evidence;
@@ -42,7 +42,7 @@ fn process(field: &str) -> Option<Reading> {
     })
 }
 
-/// Evidence on so many CPUs and GiB, in blocks of a few seconds.
+/// Evidence on a machine with these CPUs and GiB, in blocks of a few seconds.
 struct Replayed {
     evidence: Evidence,
     bounds: Bounds,
@@ -60,8 +60,8 @@ fn replayed(samples: Vec<Sample>, cpus: u64, gib: u64) -> Replayed {
     Replayed { evidence, bounds }
 }
 
-/// The lines to set about `topic`, and why.
-fn told(replayed: &Replayed, settings: PolicySettings, topic: Topic) -> (Vec<String>, String) {
+/// The settings advised about `topic`, and the reasons.
+fn advice_on(replayed: &Replayed, settings: PolicySettings, topic: Topic) -> (Vec<String>, String) {
     let Bounds { cpu, memory } = replayed.bounds;
     let setup = Setup { cpus: cpu / 1000, memory, settings, limit_max_requests: Some(2000) };
     let found = findings(&replayed.evidence, Some(&setup), None);
@@ -81,7 +81,7 @@ fn a_leak() {
         }),
         "{growth:?}"
     );
-    assert_eq!(told(&seen, PolicySettings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
+    assert_eq!(advice_on(&seen, PolicySettings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
 }
 
 #[test]
@@ -97,12 +97,12 @@ fn recycles() {
 fn four_saturated_workers_on_a_full_machine() {
     let seen = replayed(samples(include_str!("recorded/full.tsv")), 2, 64);
     let (lines, why) =
-        told(&seen, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
+        advice_on(&seen, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
     assert_eq!(lines, ["Workers=2"], "{why}");
     assert!(why.contains("4 workers on 2 CPUs only wait for each other"), "{why}");
 }
 
-/// Four of the recorded worker, so many CPUs of which so many milli-CPUs stay idle.
+/// The recorded worker four times, on a machine with these CPUs, of which some milli-CPUs are idle.
 fn fourfold(cpus: u64, idle: u64) -> Replayed {
     let four = |sample: Sample| {
         let worker = sample.processes.iter().find(|process| process.role == Role::Worker).cloned();
@@ -121,9 +121,9 @@ fn fourfold(cpus: u64, idle: u64) -> Replayed {
 
 #[test]
 fn four_of_a_saturated_worker_with_and_without_room() {
-    let (lines, why) = told(&fourfold(16, 12_000), PolicySettings::default(), Topic::Workers);
+    let (lines, why) = advice_on(&fourfold(16, 12_000), PolicySettings::default(), Topic::Workers);
     assert_eq!(lines, ["MaxWorkers=8"], "{why}");
     assert!(why.contains("concurrency demand is proven"), "{why}");
-    let (lines, why) = told(&fourfold(16, 300), PolicySettings::default(), Topic::Workers);
+    let (lines, why) = advice_on(&fourfold(16, 300), PolicySettings::default(), Topic::Workers);
     assert!(lines.is_empty() && why.contains("no room for another worker"), "{lines:?} {why}");
 }

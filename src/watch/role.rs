@@ -21,7 +21,7 @@ use crate::command::{Program, program};
 pub enum Role {
     /// Serves requests; with one worker it is the first process.
     Worker,
-    /// Watches over the workers and serves none.
+    /// Supervises the workers, and serves no requests.
     Parent,
     /// multiprocessing's resource tracker.
     Tracker,
@@ -32,7 +32,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// In a word.
+    /// A word for the role.
     pub fn word(self) -> &'static str {
         match self {
             Self::Worker => "worker",
@@ -46,11 +46,11 @@ impl Role {
 /// A process whose role is to be determined.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// Its pid.
+    /// The process ID.
     pub pid: u32,
-    /// Its parent's.
+    /// The parent's process ID.
     pub parent: u32,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: &'a [String],
 }
 
@@ -68,7 +68,7 @@ impl Candidate<'_> {
         self.says("from multiprocessing.resource_tracker import")
     }
 
-    /// Whether these are the arguments of a PyPNM or a uvicorn, whatever Python or wrapper precedes them.
+    /// Whether these are the arguments of PyPNM or uvicorn, regardless of the Python or the wrapper before them.
     pub fn is_server(&self) -> bool {
         program(self.arguments) != Program::Unknown
     }
@@ -94,8 +94,8 @@ pub fn roles(processes: &[Candidate<'_>]) -> Vec<Role> {
         .collect()
 }
 
-/// The process that serves, or whose children do: the topmost server; else the parent of what multiprocessing
-/// started; else (an unknown program) the topmost of all.
+/// The process that serves, or whose children do: the topmost server; otherwise the parent of the processes that
+/// multiprocessing has started; otherwise (an unknown program) the topmost process.
 pub fn main_process(processes: &[Candidate<'_>]) -> Option<u32> {
     let topmost = |is: &dyn Fn(&Candidate<'_>) -> bool| {
         let chosen: Vec<&Candidate<'_>> = processes.iter().filter(|process| is(process)).collect();
@@ -123,7 +123,7 @@ mod tests {
         "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=7, pipe_handle=9)";
     const TRACKER: &str = "from multiprocessing.resource_tracker import main;main(6)";
 
-    fn told(processes: &[(u32, u32, &[&str])]) -> Vec<Role> {
+    fn roles_of(processes: &[(u32, u32, &[&str])]) -> Vec<Role> {
         let arguments: Vec<Vec<String>> =
             processes.iter().map(|(_, _, words)| words.iter().map(|w| (*w).to_owned()).collect()).collect();
         let candidates: Vec<Candidate<'_>> = processes
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn recorded_pypnm_serve_with_two_workers() {
-        let got = told(&[
+        let got = roles_of(&[
             (13263, 1, &["/v/bin/python3", "/v/bin/pypnm", "serve", "--port", "1", "--workers", "2"]),
             (13280, 13263, &["/v/bin/python3", "-B", "-c", TRACKER]),
             (13281, 13263, &["/v/bin/python3", "-B", "-c", SPAWN, "--multiprocessing-fork"]),
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn recorded_python_m_uvicorn() {
-        let got = told(&[
+        let got = roles_of(&[
             (13271, 1, &["/v/bin/python", "-m", "uvicorn", "pypnm.api.main:app", "--workers", "2"]),
             (13273, 13271, &["/v/bin/python", "-B", "-c", TRACKER]),
             (13274, 13271, &["/v/bin/python", "-B", "-c", SPAWN, "--multiprocessing-fork"]),
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn one_worker_is_the_first_process() {
-        assert_eq!(told(&[(1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"])]), [Role::Worker]);
-        let forked = told(&[
+        assert_eq!(roles_of(&[(1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"])]), [Role::Worker]);
+        let forked = roles_of(&[
             (1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
             (9, 1, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
         ]);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn all_workers_gone_for_a_moment_leaves_the_parent_a_parent() {
-        let got = told(&[
+        let got = roles_of(&[
             (1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
             (2, 1, &["/v/bin/python3", "-c", TRACKER]),
         ]);
@@ -181,24 +181,28 @@ mod tests {
 
     #[test]
     fn a_wrappers_shell_is_not_the_server() {
-        let got = told(&[
+        let got = roles_of(&[
             (1, 0, &["/bin/bash", "./scripts/start-fastapi-service.sh"]),
             (2, 1, &["/v/bin/python3", "/v/bin/pypnm-cmts", "serve"]),
             (3, 2, &["/v/bin/python3", "-c", SPAWN]),
         ]);
         assert_eq!(got, [Role::Other, Role::Parent, Role::Worker]);
-        assert_eq!(told(&[(1, 0, &["/bin/sh", "-c", "exec pypnm serve"])]), [Role::Worker], "nothing better");
+        assert_eq!(
+            roles_of(&[(1, 0, &["/bin/sh", "-c", "exec pypnm serve"])]),
+            [Role::Worker],
+            "nothing better"
+        );
     }
 
     #[test]
     fn a_pool_inside_a_worker_is_no_worker() {
-        let got = told(&[
+        let got = roles_of(&[
             (1, 0, &["python3", "/v/bin/pypnm", "serve"]),
             (2, 1, &["python3", "-c", SPAWN]),
             (3, 2, &["python3", "-c", SPAWN]),
         ]);
         assert_eq!(got, [Role::Parent, Role::Worker, Role::Other]);
-        assert_eq!(told(&[(5, 1, &["python3", "-c", SPAWN])]), [Role::Other], "an orphan");
-        assert_eq!(told(&[]), []);
+        assert_eq!(roles_of(&[(5, 1, &["python3", "-c", SPAWN])]), [Role::Other], "an orphan");
+        assert_eq!(roles_of(&[]), []);
     }
 }

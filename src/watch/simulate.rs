@@ -1,8 +1,8 @@
 //! Simulated services with known properties: requests that arrive at random, workers that serve them, and memory that behaves as
 //! specified. The tests in `simulate/` compare the findings with these properties.
 //!
-//! `cargo test` runs a few of each kind; with `PYPNM_SIZING_SIMULATE=N` in the environment each kind is run N times and its
-//! figures are printed (`cargo test --release simulate -- --nocapture`), see benches/RESULTS.md.
+//! `cargo test` runs a few of each kind. With `PYPNM_SIZING_SIMULATE=N` in the environment, each kind is run N times
+//! and the figures are printed (`cargo test --release simulate -- --nocapture`), see benches/RESULTS.md.
 
 use super::advice::{Finding, Setup, Topic, findings};
 use super::evidence::{BLOCK, Evidence};
@@ -28,29 +28,29 @@ struct World {
     memory: f64,
     interval: f64,
     base: f64,
-    /// Of each worker by itself, and what all share.
+    /// Memory of each worker, and shared memory.
     own: Noise,
     shared: Noise,
-    /// Heavy requests an hour and worker, what they add, for how long.
+    /// Heavy requests per hour and worker, the memory that each adds, and for how long.
     spikes: (f64, f64, f64),
-    /// What comes and goes, and its period; a cache of each worker, and how fast it fills.
+    /// Memory that comes and goes, and its period; a cache in each worker, and how fast it fills.
     saw: (f64, f64),
     cache: (f64, f64),
-    /// Requests an hour and worker after which so much stays.
+    /// Requests per hour and worker that retain memory, and how much.
     steps: (f64, f64),
-    /// MiB an hour and MiB a request; in the first worker only.
+    /// MiB per hour and MiB per request; only in the first worker.
     leak: f64,
     leak_of_first: f64,
     leak_a_request: f64,
     leak_a_request_of_first: f64,
-    /// Requests after which a worker is recycled; 0: never.
+    /// The recycle limit; 0: never.
     limit: u64,
-    /// Requests a second in all, by the time.
+    /// The total number of requests per second, as a function of time.
     arrivals: fn(f64) -> f64,
-    /// Mean seconds of a request, and the part of it that takes CPU.
+    /// The mean duration of a request in seconds, and the fraction of it that takes CPU.
     service: f64,
     cpu_part: f64,
-    /// MiB that other programs hold, CPUs they use, percent of time stalled for memory, by the time.
+    /// Other programs' memory in MiB and CPUs, and the percentage of time stalled for memory, as functions of time.
     others: fn(f64) -> f64,
     others_cpu: fn(f64) -> f64,
     stalled: fn(f64) -> f64,
@@ -108,7 +108,7 @@ struct Worker {
     peak: u64,
 }
 
-/// A service that runs.
+/// A running service.
 struct Running {
     world: World,
     chance: Chance,
@@ -121,9 +121,9 @@ struct Running {
     shared: f64,
     recycles: u64,
     restarts: u64,
-    /// Kills by its own doing: more memory than there is.
+    /// Kills because the service itself exceeded the memory.
     overflows: u64,
-    /// Growth by leaks of workers that were recycled, in MiB.
+    /// Growth of recycled workers because of leaks, in MiB.
     leaked_lives: Vec<f64>,
 }
 
@@ -145,7 +145,7 @@ impl Running {
             leaked_lives: Vec::new(),
         };
         for _ in 0..world.workers {
-            // Up for an hour already, so that warming up is over unless a world is about that.
+            // It has already run for an hour, so that the warm-up is over unless the test is about the warm-up.
             let worker = running.worker(-HOUR);
             running.workers.push(worker);
         }
@@ -170,7 +170,7 @@ impl Running {
         }
     }
 
-    /// Serves what arrives until `until`: whoever is free first takes the next.
+    /// Serves the requests that arrive before `until`: the next one goes to the first free worker.
     fn serve(&mut self, until: f64) {
         let step_began = self.at;
         for worker in &mut self.workers {
@@ -187,7 +187,7 @@ impl Running {
             }
             self.next_arrival += self.chance.exponential(1.0 / rate);
             if self.next_arrival > until {
-                // Arrivals have no memory: what has not come by now is drawn anew.
+                // Arrivals are memoryless, so one that has not happened by now is drawn again.
                 self.next_arrival = until;
                 break;
             }
@@ -200,7 +200,7 @@ impl Running {
             worker.busy += (worker.busy_until.min(until) - begins.max(step_began)).max(0.0);
             worker.requests += 1;
         }
-        // A request that waits has a worker that is not yet free for it: those whose turn comes later than now.
+        // A request waits for a worker that is still busy: these are the requests whose start is later than now.
         let late: f64 =
             self.workers.iter().map(|w| (w.busy_until - until).max(0.0)).fold(f64::INFINITY, f64::min);
         self.waiting = if late.is_finite() && late > 0.0 && !self.workers.is_empty() {
@@ -341,7 +341,7 @@ impl Running {
     }
 }
 
-/// What came of a world that was watched for so many seconds.
+/// The result of a simulation that was watched for this number of seconds.
 struct Watched {
     evidence: Evidence,
     findings: Vec<Finding>,
@@ -384,14 +384,14 @@ impl Watched {
         reasons.map(|finding| finding.reason.as_str()).collect::<Vec<_>>().join("; ")
     }
 
-    /// MiB an hour, with the bounds.
+    /// MiB per hour, with the bounds.
     fn growth(&self) -> Option<(f64, f64, f64)> {
         let growth = self.evidence.growth()?.all;
         let mib = |per_second: f64| per_second * HOUR / number(MIB);
         Some((mib(growth.per_second), mib(growth.low), mib(growth.high)))
     }
 
-    /// The workers that it would have with what is advised.
+    /// The number of workers if the advice is followed.
     fn workers_advised(&self) -> Option<usize> {
         self.lines().iter().find_map(|line| {
             line.strip_prefix("MaxWorkers=").or_else(|| line.strip_prefix("Workers="))?.parse().ok()

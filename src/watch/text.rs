@@ -17,7 +17,7 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", number(bytes) / number(1 << 30))
 }
 
-/// Bytes a second as MiB an hour: `+1.2 MiB/h`.
+/// Bytes per second as MiB per hour: `+1.2 MiB/h`.
 pub fn per_hour(per_second: f64) -> String {
     // Not -0.0.
     format!("{:+.1} MiB/h", (per_second * 36_000.0 / number(MIB)).round() / 10.0 + 0.0)
@@ -60,7 +60,7 @@ pub fn part(seconds: f64, of: f64) -> String {
     }
 }
 
-/// A period of time, in which the part common to both ends is written once.
+/// A period of time, in which a common beginning is written only once.
 pub fn clock_range(clock: &dyn Fn(f64) -> String, from: f64, until: f64) -> String {
     let (from, until) = (clock(from), clock(until));
     match (from.rsplit_once(' '), until.rsplit_once(' ')) {

@@ -47,6 +47,12 @@ const OF_MEDIANS: f64 = 1.25;
 const MOST_ALIKE: f64 = 0.97;
 /// Of the first half's growth, what the second half must show.
 const GOES_ON: f64 = 0.75;
+/// Steps that are removed from a history at most.
+const MOST_STEPS: usize = 4;
+/// The height of a step in median differences between neighbours.
+const STEP: f64 = 6.0;
+/// The points on each side whose medians give the height of a step.
+const AROUND_STEP: usize = 4;
 
 /// The slope that these histories have in common; `None` where none has enough points.
 pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
@@ -98,6 +104,37 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
     });
     let lasting = per_second > quantile(Z_999, freedom) * error && goes_on;
     Some(Slope { per_second, low: per_second - width, high: per_second + width, lasting })
+}
+
+/// The points without upward steps, such as the memory that one large request leaves behind: what follows a step is lowered by
+/// its height. Growth that remains is not due to the steps. `None`: there are none.
+pub fn without_steps(points: &[Point]) -> Option<Vec<Point>> {
+    let mut level: Vec<Point> = points.to_vec();
+    let mut removed = 0;
+    while removed < MOST_STEPS
+        && let Some((at, height)) = highest_step(&level)
+    {
+        level.iter_mut().skip(at).for_each(|point| point.value -= height);
+        removed += 1;
+    }
+    (removed > 0).then_some(level)
+}
+
+/// The index of the first point after the highest upward step, and its height. A step is abrupt, and several times higher than
+/// points usually differ from one to the next.
+fn highest_step(points: &[Point]) -> Option<(usize, f64)> {
+    let mut differences: Vec<f64> =
+        points.iter().zip(points.iter().skip(1)).map(|(a, b)| (b.value - a.value).abs()).collect();
+    let usual = median(&mut differences)?;
+    let level = |points: &[Point]| median(&mut points.iter().map(|point| point.value).collect::<Vec<f64>>());
+    let step = |at: usize| {
+        let before = points.get(at.checked_sub(AROUND_STEP)?..at)?;
+        let after = points.get(at..at + AROUND_STEP)?;
+        let height = level(after)? - level(before)?;
+        let at_once = after.first()?.value - before.last()?.value;
+        (height > STEP * usual && at_once * 2.0 > height).then_some((at, height))
+    };
+    (0..points.len()).filter_map(step).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 fn span(points: &[Point]) -> f64 {
@@ -234,7 +271,7 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Point, Slope, median, median_slope, quantile, slope};
+    use super::{Point, Slope, median, median_slope, quantile, slope, without_steps};
     use crate::watch::number;
 
     fn series(count: u64, value: impl Fn(u64) -> f64) -> Vec<Point> {
@@ -273,6 +310,27 @@ mod tests {
         for at in [10, 30, 50, 70, 90] {
             let step = found(&series(100, |n| if n < at { 2e8 } else { 4e8 } + jitter(n)));
             assert!(!step.lasting, "{at}: {step:?}");
+        }
+    }
+
+    #[test]
+    fn steps_are_removed_and_nothing_else() {
+        let jitter = |n: u64| number(n * 7919 % 13) * 1e5;
+        let step = |n: u64, at: u64| if n < at { 0.0 } else { 6e7 };
+        for at in [5, 30, 50, 70, 95] {
+            let points = series(100, |n| 2e8 + number(n) * 8e5 + step(n, at) + jitter(n));
+            let level = without_steps(&points).unwrap_or_default();
+            let slope = found(&level);
+            assert!(slope.lasting && (slope.per_second * 30.0 / 8e5 - 1.0).abs() < 0.1, "{at}: {slope:?}");
+            let points = series(100, |n| 2e8 + step(n, at) + step(n, 40) + jitter(n));
+            let slope = found(&without_steps(&points).unwrap_or_default());
+            assert!(!slope.lasting && slope.per_second.abs() * 100.0 < 1e5, "{at}: {slope:?}");
+        }
+        let leak = series(100, |n| 2e8 + number(n) * 8e5 + jitter(n));
+        let falls_at_once = series(100, |n| 2e8 + number(n % 25) * 4e6 + jitter(n));
+        let cache = series(100, |n| 2e8 + 8e7 * (1.0 - (-number(n) / 5.0).exp()) + jitter(n));
+        for points in [leak, falls_at_once, cache, series(3, number), Vec::new()] {
+            assert_eq!(without_steps(&points), None);
         }
     }
 

@@ -23,29 +23,29 @@ PACKAGES = [
     "python3-venv", "strace",
 ]  # fmt: skip
 
-# Debian's suite: the systemd in it.
+# Debian suites, and the version of systemd in each.
 SUITES = {"bullseye": 247, "bookworm": 252, "bookworm-backports": 254, "trixie": 257, "sid": 262}
-# A root of these suites is bookworm's, Python and PyPNM included, with the suite's systemd: what differs is systemd alone.
+# The root of these suites is bookworm's, including Python and PyPNM, with the suite's systemd: only systemd differs.
 ON_BOOKWORM = ["bullseye", "bookworm-backports"]
 OF_SYSTEMD = ["systemd", "systemd-sysv", "udev", "libudev1", "libsystemd0"]
-# PyPNM pins a numpy that the Python of unstable is too new for: there it gets the stable release's.
+# PyPNM pins a numpy that does not support the Python in unstable, which therefore gets the one from the stable release.
 OLDER_PYTHON = {"sid": ("trixie", "python3.13")}
 
 
 def cache():
-    """The cache's directory, made where it is missing."""
+    """The cache directory, created if it is missing."""
     home = os.environ.get("PYPNM_SIZING_E2E_CACHE") or os.path.join(Path.home(), ".cache/pypnm-sizing-e2e")
     Path(home).mkdir(parents=True, exist_ok=True)
     return Path(home)
 
 
 def need(*packages):
-    """Installs the Debian packages that are missing on this machine."""
+    """Installs Debian packages that are missing on this machine."""
     subprocess.run([NEED, *packages], check=True)
 
 
 def say(text):
-    """Progress of something slow, for the person waiting."""
+    """Prints the progress of a slow operation."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -57,7 +57,7 @@ def _locked(name):
 
 
 def _remove(tree):
-    """Deletes a tree of ours; a mount left inside it by a builder that was killed is taken away first."""
+    """Deletes a tree. If a killed builder left a mount inside, it is unmounted first."""
     prefix = str(tree) + "/"
     with open("/proc/mounts") as mounts:
         below = [line.split()[1] for line in mounts if line.split()[1].startswith(prefix)]
@@ -67,7 +67,7 @@ def _remove(tree):
 
 
 def cached(name, recipe, build):
-    """The path of the cached `name` made by `build(path)`; `recipe` is all that its content depends on."""
+    """The path of the cached `name`, created by `build(path)`; `recipe` determines its contents."""
     digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
     place = cache() / f"{name}-{digest}"
     if place.exists():
@@ -88,7 +88,7 @@ def cached(name, recipe, build):
 
 
 def _mirror():
-    """The Debian mirror that this machine's apt uses."""
+    """The Debian mirror configured for this machine's apt."""
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
         stdout=subprocess.PIPE, text=True, check=True,
@@ -105,7 +105,7 @@ def debootstrap(suite, packages, place, variant="minbase", also=None, architectu
     """
     need("mmdebstrap", "debian-archive-keyring")
     command = ["mmdebstrap", "--quiet", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}"]
-    # A frozen mirror's unstable is past its date; what is tested is the systemd in it.
+    # The unstable suite of a frozen mirror has expired; only its systemd is tested.
     command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--dpkgopt=force-unsafe-io"]
     if architecture:
         command.append(f"--architectures={architecture}")
@@ -115,7 +115,7 @@ def debootstrap(suite, packages, place, variant="minbase", also=None, architectu
 
 
 def _install_pypnm(root, python):
-    """The real PyPNM in /opt/pypnm, from wheels that this machine's pip fetches as it is configured."""
+    """The real PyPNM in /opt/pypnm, from wheels that this machine's pip downloads as configured."""
     version = subprocess.run(
         ["chroot", root, python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
         stdout=subprocess.PIPE, text=True, check=True,
@@ -136,14 +136,14 @@ def _with_systemd_of(suite, place):
     """A copy of bookworm's root at `place` with the systemd of `suite`."""
     subprocess.run(["cp", "-a", "--reflink=auto", rootfs("bookworm"), place], check=True)
     (place / "etc/apt/sources.list.d/systemd.list").write_text(f"deb {_mirror()} {suite} main\n")
-    # This machine's apt, with its configuration and network, as mmdebstrap does it; only dpkg runs inside.
+    # This machine's apt, with its configuration and network, as in mmdebstrap; only dpkg runs inside.
     options = {
         "Dir": f"{place}/", "Dir::State::status": f"{place}/var/lib/dpkg/status", "DPkg::Chroot-Directory": place,
         "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root", "APT::Install-Recommends": "false",
         "DPkg::Options::": "--force-unsafe-io", "Dpkg::Use-Pty": "0",
     }  # fmt: skip
     words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    # /suite asks for a version of that suite whichever is newer, -t does not for what would be a downgrade.
+    # /suite selects the version of that suite even if it is older; -t does not downgrade.
     wanted = [f"{package}/{suite}" for package in OF_SYSTEMD]
     script = """
         mount --make-rprivate /
@@ -162,7 +162,7 @@ def _with_systemd_of(suite, place):
 
 
 def rootfs(suite):
-    """The pristine root file system of `suite`: systemd, what one looks around with, the real PyPNM in /opt/pypnm."""
+    """The pristine root file system of `suite`: systemd, tools for inspection, the real PyPNM in /opt/pypnm."""
 
     def build(place):
         say(f"making the {suite} root file system (some minutes, once)")
@@ -171,7 +171,7 @@ def rootfs(suite):
             return
         debootstrap(suite, packages, place, also=also)
         _install_pypnm(place, python)
-        # Empty: a machine that boots gives itself an identity, and it is no first boot.
+        # Empty, so that a booting machine gets a new ID, but does not treat it as its first boot.
         (place / "etc/machine-id").write_text("")
         (place / "etc/hostname").write_text("pypnm-e2e\n")
 

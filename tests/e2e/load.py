@@ -22,17 +22,17 @@ import ssl
 import time
 
 PATH = "/pypnm/system/webService/runtimeProfile"
-# PyPNM asks a cable modem that does not exist, until SNMP's timeout.
+# PyPNM queries a cable modem that does not exist, until SNMP times out.
 SLOW_PATH = "/system/sysDescr"
 SLOW_BODY = json.dumps({"cable_modem": {
     "mac_address": "aa:bb:cc:dd:ee:ff", "ip_address": "127.0.0.5", "snmp": {"snmpV2C": {"community": "private"}},
 }}).encode()  # fmt: skip
-# Longer than a start on a busy machine: who waits in the socket's queue is not lost.
+# Longer than a start on a busy machine: a request that waits in the socket's queue is not lost.
 PATIENCE = 90
 
 
 class Load:
-    """All clients, and what became of their requests."""
+    """All clients, and the results of their requests."""
 
     def __init__(self, options):
         self.options = options
@@ -70,7 +70,7 @@ class Load:
         return {**result, "answered": sum(map(len, self.latencies.values())), "lost": lost, "losses": self.losses[:8]}
 
     async def measured(self, kind, request):
-        """Counts one request; whether it was answered."""
+        """Counts a request, and returns whether it was answered."""
         began = time.monotonic()
         try:
             status = await asyncio.wait_for(request, PATIENCE)
@@ -129,7 +129,7 @@ class Load:
 
 
 class Connection:
-    """A client's connection: opened where there is none, closed where the server says so."""
+    """A client's connection: opened when needed, and closed when the server asks for it."""
 
     def __init__(self, load):
         self.load = load
@@ -141,10 +141,10 @@ class Connection:
         self.reader = self.writer = None
 
     async def request(self, is_last, path=PATH, body=b"", pause=0.0):
-        """The answer's status."""
+        """The status of the response."""
         options = self.load.options
         if self.writer is not None and self.reader.at_eof():
-            # As any client with a pool of connections does.
+            # As any client with a connection pool does.
             self.close()
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection(options.host, options.port, ssl=self.load.tls)
@@ -176,7 +176,7 @@ class Connection:
 
 
 def loopback(host):
-    """Only this machine's own addresses are asked."""
+    """Only addresses of this machine are used."""
     with contextlib.suppress(OSError):
         if all(ipaddress.ip_address(info[4][0]).is_loopback for info in socket.getaddrinfo(host, None)):
             return host

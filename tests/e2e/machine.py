@@ -39,10 +39,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import Failure, end_on_signals  # noqa: E402
 
-# Below TMPDIR; the number is the pid of the Python that owns it.
+# In TMPDIR; the number is the PID of the Python process that owns it.
 PREFIX = "pypnm-sizing-e2e."
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
-# Of no use to any case, and slow or noisy.
+# Not used by any case, and slow or noisy.
 MASKED = [
     "getty.target", "console-getty.service", "systemd-logind.service", "apt-daily.timer", "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer", "fstrim.timer", "e2scrub_all.timer", "e2scrub_reap.service", "systemd-udev-trigger.service",
@@ -62,7 +62,7 @@ mount --rbind /dev dev
 exec chroot . "$@"
 """
 
-# As a container manager would lay it out; see systemd's CONTAINER_INTERFACE.
+# As set up by a container manager; see systemd's CONTAINER_INTERFACE.
 BOOT = """
 mount -t sysfs -o ro sysfs sys 2>/dev/null || mount --rbind -o ro /sys sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
@@ -90,22 +90,22 @@ _number = 0
 
 
 class Within:
-    """What one does in a machine that runs, whatever runs it; `run` is the machine's own."""
+    """Operations on a running machine of any kind; `run` depends on the kind."""
 
     def run(self, command, check=True, timeout=120, input=None):
-        """Runs `command` (a string: by sh -c; else its words): its status, stdout and stderr."""
+        """Runs `command` (a string for sh -c, or a list of words); returns its status, stdout and stderr."""
         raise NotImplementedError
 
     def console(self):
-        """What was written to the machine's console."""
+        """The output on the machine's console."""
         raise NotImplementedError
 
     def systemctl(self, *arguments, check=True, timeout=120):
-        """systemctl's stdout, stripped."""
+        """The stdout of systemctl, stripped."""
         return self.run(["systemctl", "--no-pager", *arguments], check=check, timeout=timeout).stdout.strip()
 
     def show(self, unit, prop):
-        """One property of a unit."""
+        """A property of a unit."""
         return self.systemctl("show", "--value", "-p", prop, unit)
 
     def wait(self, unit, state="active", timeout=60):
@@ -113,7 +113,7 @@ class Within:
         return self.until(lambda: self.show(unit, "ActiveState") == state, f"{unit} to be {state}", timeout)
 
     def until(self, test, what, timeout=60, pause=0.1):
-        """Waits until `test()` is true, and returns what it returned."""
+        """Waits until `test()` is true, and returns its value."""
         deadline = time.monotonic() + timeout
         while True:
             value = test()
@@ -124,11 +124,11 @@ class Within:
             time.sleep(pause)
 
     def journal(self, *arguments):
-        """What the machine's journal says."""
+        """The machine's journal."""
         return self.run(["journalctl", "--no-pager", "-o", "short-monotonic", *arguments], check=False).stdout
 
     def install(self, files):
-        """Writes files: a path and its text or bytes, or (text or bytes, mode). Missing directories are made."""
+        """Writes files: a path and its text or bytes, or (text or bytes, mode). Missing directories are created."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for path, content in files.items():
@@ -140,11 +140,11 @@ class Within:
         self._extract(archive.getvalue())
 
     def copy(self, source, path, mode=0o644):
-        """Copies a file of the host's."""
+        """Copies a file from the host."""
         self.install({path: (Path(source).read_bytes(), mode)})
 
     def copy_tree(self, source):
-        """Copies all below `source` to the machine's root, owned by root."""
+        """Copies everything below `source` to the machine's root, owned by root."""
 
         def owned(entry):
             entry.uid = entry.gid = 0
@@ -161,11 +161,11 @@ class Within:
         self.run(["tar", "-x", "--no-overwrite-dir", "--keep-directory-symlink", "-C", "/"], input=archive)
 
     def read(self, path):
-        """A file's text."""
+        """The text of a file."""
         return self.run(["cat", path]).stdout
 
     def exists(self, path):
-        """Whether there is something at `path`."""
+        """Whether `path` exists."""
         return self.run(["test", "-e", path], check=False).returncode == 0
 
 
@@ -194,14 +194,14 @@ class Machine(Within):
         self.dir = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}."))
         for name in ("upper", "work", "root", "fakes"):
             (self.dir / name).mkdir()
-        # The overlay's root is the machine's.
+        # The root of the overlay is that of the machine.
         self.dir.chmod(0o755)
         (self.dir / "upper").chmod(0o755)
         (self.dir / "console").touch()
         if self.kmsg:
             os.mkfifo(self.dir / "kmsg", 0o644)
             self._kmsg = os.open(self.dir / "kmsg", os.O_RDONLY | os.O_NONBLOCK)
-            # journald would take from us what it reads.
+            # journald would consume the messages that this class reads.
             self.install({"/etc/systemd/journald.conf.d/e2e.conf": "[Journal]\nReadKMsg=no\n"})
         return self
 
@@ -215,12 +215,13 @@ class Machine(Within):
 
     @property
     def upper(self):
-        """All that was written since the machine was made; may be a layer of others once this one is off."""
+        """All files written since the machine was created; usable as a layer for other machines once this one is
+        off."""
         return self.dir / "upper"
 
     @property
     def pid(self):
-        """The pid of the machine's PID 1, as this machine counts."""
+        """The PID of the machine's PID 1 in the host's namespace."""
         if self._pid is None:
             raise Failure("the machine is off")
         return self._pid
@@ -257,7 +258,7 @@ class Machine(Within):
             fakes="\n".join(fakes), environment=shlex.join(f"{k}={v}" for k, v in self.environment.items()),
         )  # fmt: skip
         taskset = ["taskset", "-c", self.affinity] if self.affinity else []
-        # Into the cgroup first: it becomes the root of the machine's cgroup namespace.
+        # Enter the cgroup first, so that it becomes the root of the machine's cgroup namespace.
         join = f'echo $$ > {self._cgroup}/cgroup.procs; exec "$@"'
         command = ["sh", "-c", join, "sh", "setpriv", "--pdeathsig", "KILL", *taskset, "unshare", "--pid", "--mount", "--uts"]
         command += ["--ipc", "--net", "--cgroup", "--fork", "--kill-child", "sh", "-c", script, "sh", *init]
@@ -273,7 +274,7 @@ class Machine(Within):
             time.sleep(0.01)
 
     def _started(self):
-        """Whether PID 1 is past the set-up, in its own root."""
+        """Whether PID 1 has finished the setup and is in its own root."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
             pid = int(children.split()[0])
@@ -288,7 +289,7 @@ class Machine(Within):
             self.run(f"cd /etc/systemd/system && for unit in {shlex.join(MASKED)}; do ln -sf /dev/null $unit; done")
 
     def poweroff(self, timeout=60):
-        """Shuts down as an operator would, and waits for the end."""
+        """Shuts down as an operator would, and waits until it is off."""
         self.run("systemctl poweroff --no-block", check=False)
         try:
             self._process.wait(timeout)
@@ -298,17 +299,17 @@ class Machine(Within):
             self.kill()
 
     def reboot(self, *arguments, **options):
-        """Off and on again, on the same disk."""
+        """Off and on again, with the same disk."""
         self.poweroff()
         return self.boot(*arguments, **options)
 
     def kill(self):
-        """The plug."""
+        """Cuts the power."""
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.kill()
             self._process.wait()
-        # unshare's child dies with it (--kill-child), and with PID 1 all the rest.
+        # unshare's child is killed with it (--kill-child), and all other processes with PID 1.
         if self._cgroup is not None:
             _remove_cgroup(self._cgroup)
         self._process = self._pid = self._cgroup = None
@@ -316,7 +317,7 @@ class Machine(Within):
     # Within
 
     def run(self, command, check=True, timeout=120, input=None, environment=None):
-        """Runs `command` (a string: by sh -c) in the machine, or in its root while it is off."""
+        """Runs `command` (a string for sh -c, or a list of words) in the machine, or in its root if it is off."""
         arguments = ["sh", "-c", command] if isinstance(command, str) else [str(word) for word in command]
         environment = {**ENVIRONMENT, **(environment or {})}
         if self._pid is not None:
@@ -338,11 +339,11 @@ class Machine(Within):
         return done
 
     def console(self):
-        """What was written to the machine's console."""
+        """The output on the machine's console."""
         return (self.dir / "console").read_text(errors="replace")
 
     def kernel_log(self):
-        """What was written to /dev/kmsg since it was asked last, a record a line."""
+        """The records written to /dev/kmsg since the last call, one per line."""
         said = b""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._kmsg, 65536):
@@ -352,11 +353,12 @@ class Machine(Within):
     # Hardware
 
     def hardware(self, cpus=None, memory_kb=None):
-        """What the machine says of its CPUs and its memory. While it runs, only what was faked at boot can change."""
+        """Sets the CPUs and the memory that the machine reports. While it runs, only values set at boot can be
+        changed."""
         if cpus is not None:
             listed = f"0-{cpus - 1}" if cpus > 1 else "0"
             self.fake("/sys/devices/system/cpu/online", f"{listed}\n")
-            # Without an affinity of its own PID 1 may run on all of them.
+            # Without an affinity, PID 1 may run on all of them.
             if self.affinity is None:
                 self.fake("/proc/1/status", _init_status(self._pid, listed))
         if memory_kb is not None:
@@ -366,11 +368,12 @@ class Machine(Within):
             self.fake("/proc/meminfo", "\n".join(lines) + "\n")
 
     def fake(self, path, text):
-        """Lays a file with `text` over `path` of /proc or /sys; at the next boot, or at once where there is one already."""
+        """Mounts a file with `text` over `path` in /proc or /sys, at the next boot, or immediately if that was done
+        before."""
         if self._pid is not None:
             if path not in self.fakes:
                 raise Failure(f"{path} was not faked when the machine booted")
-            # In place: the mount shows this very file.
+            # In place, because the mount shows this file.
             (self.dir / f"fakes/{list(self.fakes).index(path)}").write_text(text)
         self.fakes[path] = text
 
@@ -379,7 +382,7 @@ class Machine(Within):
 
 
 def _init_status(pid, listed):
-    """PID 1's status with another affinity; its ids as its own namespace counts."""
+    """The status of PID 1 with another affinity, and with the IDs in its own namespace."""
     lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
     inside = {"Name:": "systemd", "Pid:": "1", "Tgid:": "1", "PPid:": "0", "NStgid:": "1", "NSpid:": "1", "Cpus_allowed_list:": listed}
     return "".join(f"{(key := line.split()[0])}\t{inside[key]}\n" if line.split()[0] in inside else line + "\n" for line in lines)
@@ -395,7 +398,7 @@ def _cgroup2():
 
 
 def _remove_cgroup(cgroup):
-    """The processes below are being killed; their directories go when the last has gone."""
+    """The processes below are being killed; a directory can be removed when its last process has ended."""
     for _ in range(200):
         for directory, _, _ in os.walk(cgroup, topdown=False):
             with contextlib.suppress(OSError):
@@ -406,7 +409,7 @@ def _remove_cgroup(cgroup):
 
 
 def sweep():
-    """Takes away what a killed Python left."""
+    """Cleans up after a Python process that was killed."""
     places = [Path(tempfile.gettempdir()), _cgroup2()]
     for place in places:
         for left in place.glob(f"{PREFIX}*"):

@@ -33,11 +33,11 @@ from machine import ENVIRONMENT, MASKED, PREFIX, Failure, Within, end_on_signals
 
 GUEST = images.HERE / "guest"
 KERNELS = {"bullseye": "bookworm", "bookworm": "bookworm", "bookworm-backports": "bookworm", "trixie": "trixie", "sid": "trixie"}
-# Of the kernel's modules, what a case may load: virtio's devices (balloon).
+# Kernel modules that a case may load: virtio devices (balloon).
 MODULES = ["drivers/virtio"]
-# No device that no case looks at.
+# Devices that no case uses.
 MACHINE = "q35,smm=off,graphics=off,vmport=off,hpet=off,sata=off,smbus=off,i8042=off,memory-backend=ram"
-# The x86-64-v2 that today's Python packages are compiled for.
+# Python packages are compiled for x86-64-v2.
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+rdrand"
 KERNEL_WORDS = (
     "console=ttyS0,115200 root=PARTUUID=70797065-01 rootwait rw rootfstype=ext4 panic=-1 quiet mitigations=off audit=0 nokaslr "
@@ -45,7 +45,7 @@ KERNEL_WORDS = (
 )
 
 
-# Where the disk's partition begins.
+# The offset of the disk's partition.
 PARTITION = 1 << 20
 
 
@@ -79,7 +79,7 @@ def _unpacked(image):
     sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     payload = image[(sectors + 1) * 512 + offset :][:length]
-    # The build appends the unpacked size, which the tools take for junk.
+    # The build appends the unpacked size, which unpacking tools report as trailing garbage.
     packed = payload[:-4]
     if payload[:6] == b"\xfd7zXZ\x00":
         found = lzma.LZMADecompressor().decompress(payload)
@@ -116,7 +116,7 @@ def disk(suite):
             for directory in (extra, *extra.rglob("*")):
                 if directory.is_dir() and not directory.is_symlink():
                     directory.chmod(0o755)
-            # mke2fs takes one directory: the two, one over the other.
+            # mke2fs accepts only one directory, so both are combined with an overlay.
             script = f"""
                 mkdir {extra}.root
                 mount -t overlay overlay -o lowerdir={extra}:{root} {extra}.root
@@ -130,7 +130,7 @@ def disk(suite):
                 shutil.rmtree(f"{extra}.root", ignore_errors=True)
             with open(place, "r+b") as image:
                 sectors = (os.path.getsize(place) - PARTITION) // 512
-                # An MBR: the signature that PARTUUID= names, and one partition of type Linux.
+                # An MBR: the signature for PARTUUID=, and one partition of type Linux.
                 image.seek(0x1B8)
                 image.write(struct.pack("<IxxBBBBBBBBII", 0x70797065, 0, 0, 0, 0, 0x83, 0, 0, 0, PARTITION // 512, sectors))
                 image.seek(0x1FE)
@@ -162,7 +162,7 @@ class Guest(Within):
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def kill(self):
-        """The plug."""
+        """Cuts the power."""
         for line in (self._line, self.outside, self._monitor):
             if line is not None:
                 line.close()
@@ -172,10 +172,10 @@ class Guest(Within):
         self._line = self.outside = self._monitor = self._process = None
 
     def boot(self, *words, target="multi-user.target", timeout=300):
-        """Boots with further kernel `words`, and waits until systemd has started all it wants to start."""
+        """Boots with additional kernel `words`, and waits until systemd has completed the boot."""
         self._start(words, target)
         deadline = time.monotonic() + timeout
-        # Both before either is waited for: what is said before somebody listens is lost.
+        # Connect to both before waiting for either: output without a reader is lost.
         self._line = Line(self.dir / "agent", self)
         if self.container:
             self.outside = Line(self.dir / "outside", self)
@@ -194,7 +194,7 @@ class Guest(Within):
             memory_max, quota = self.container
             init = ["/usr/lib/e2e/container", str(memory_max), str(quota), *init]
         else:
-            # A word with a "=" is the kernel's to keep, so this one can't be an argument of systemd's.
+            # The kernel handles words that contain "=", so this is not passed to systemd as an argument.
             words = [*words, f"systemd.unit={target}"]
             init = init[:1]
         smp = str(self.cpus) if self.sockets is None else f"{self.cpus},maxcpus={self.sockets},sockets={self.sockets},cores=1,threads=1"
@@ -203,14 +203,14 @@ class Guest(Within):
             # One thread for all CPUs: with one for each, QEMU before 8.1 runs code of the kernel's that another CPU has just patched
             # ("int3: 0000", Red Hat's bug 2216496), here in half of the boots of 8 CPUs. A boot is one CPU's work: it takes a fifth longer.
             "qemu-system-x86_64", "-accel", "tcg,thread=single", "-machine", MACHINE, "-cpu", CPU, "-smp", smp, "-m", memory,
-            # Not taken before the guest touches it: 64 GiB on a machine that has less.
+            # Memory is allocated when the guest touches it, so 64 GiB work on a smaller machine.
             "-object", f"memory-backend-ram,id=ram,size={self.memory},reserve=off,prealloc=off",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-chardev", f"file,id=console,path={self.dir}/console", "-serial", "chardev:console",
             "-qmp", f"unix:{self.dir}/qmp,server=on,wait=off",
             "-kernel", str(kernel(KERNELS[self.suite]) / "vmlinux"),
             "-append", " ".join([KERNEL_WORDS, self.words, *words, "init=/usr/lib/e2e/init", "--", *init]),
-            # The kernel finds them in any order: it looks for the one with a partition, guest/init for the one without.
+            # The kernel finds them in any order: it looks for the one with a partition, guest/init for the other one.
             "-drive", f"file={disk(self.suite)},if=none,id=root,format=raw,snapshot=on", "-device", "nvme,serial=root,drive=root",
             "-drive", f"file={files},if=none,id=files,format=raw,snapshot=on", "-device", "nvme,serial=files,drive=files",
             *self.devices,
@@ -218,7 +218,7 @@ class Guest(Within):
         for name in ("agent", "outside"):
             command += ["-chardev", f"socket,id={name},path={self.dir}/{name},server=on,wait=off", "-serial", f"chardev:{name}"]
         with open(self.dir / "qemu.log", "wb") as log:
-            # It takes all CPUs it gets: whatever else this machine does goes first.
+            # QEMU uses all CPUs, so everything else on this machine has priority.
             self._process = subprocess.Popen(
                 ["nice", "-n", "5", "setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "TMPDIR": str(self.dir)},
@@ -249,7 +249,7 @@ class Guest(Within):
         return image
 
     def alive(self):
-        """Fails where QEMU has ended."""
+        """Fails if QEMU has ended."""
         if self._process is None or self._process.poll() is not None:
             raise Failure(f"QEMU has ended:\n{(self.dir / 'qemu.log').read_text(errors='replace')}{self.console()}")
 
@@ -258,7 +258,7 @@ class Guest(Within):
         return self._line.run(command, check, timeout, input)
 
     def monitor(self, command, **arguments):
-        """One command of QEMU's machine protocol; its answer."""
+        """Runs a command of QEMU's machine protocol; returns the response."""
         return self._monitor.run(command, arguments)
 
     def console(self):
@@ -277,11 +277,11 @@ class Line(Within):
         self.buffer = b""
 
     def ready(self, deadline):
-        """Waits until the agent says that it listens."""
+        """Waits until the agent is ready."""
         self._answer(deadline, f"the {self.path.name} to listen")
 
     def close(self):
-        """Hangs up."""
+        """Closes the connection."""
         self.socket.close()
 
     def console(self):
@@ -327,12 +327,12 @@ class Monitor:
         self.run("qmp_capabilities", {})
 
     def close(self):
-        """Hangs up."""
+        """Closes the connection."""
         self.file.close()
         self.socket.close()
 
     def run(self, command, arguments):
-        """The command's answer."""
+        """The response to the command."""
         self.socket.settimeout(60)
         self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
         self.file.flush()
@@ -345,7 +345,7 @@ class Monitor:
 
 
 def _connect(path, guest, timeout=30):
-    """A connection to a socket that QEMU is about to make."""
+    """Connects to a socket that QEMU is about to create."""
     deadline = time.monotonic() + timeout
     while True:
         connection = socket.socket(socket.AF_UNIX)

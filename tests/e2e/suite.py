@@ -1,4 +1,4 @@
-"""What a case is, and what cases share: the service's units, PyPNM's answers, its live processes."""
+"""Shared by the cases: the service's units, PyPNM's responses, its live processes."""
 
 import json
 import re
@@ -14,7 +14,7 @@ GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
 ENV_FILE = "/run/pypnm-sizing/pypnm.service.env"
 GENERATOR = "/usr/lib/systemd/system-generators/pypnm-sizing-generator"
 
-# A unit that knows nothing of us, as an operator writes it after PyPNM's own document.
+# A unit without any reference to sizing, as an operator writes it after reading PyPNM's documentation.
 FOREIGN = """\
 [Unit]
 Description=PyPNM
@@ -29,11 +29,11 @@ Restart=on-failure
 [Install]
 WantedBy=multi-user.target
 """
-# Where PyPNM itself would take minutes to start, as under emulation, and is not what is looked at.
+# For machines on which PyPNM itself would take minutes to start, such as emulated ones.
 IDLE = "/bin/sleep infinity"
 SERVE = "/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8000"
-# A stand-in for PyPNM where its imports would take minutes, as under emulation: reads the profile where PyPNM does, has as
-# many workers, started as Python starts them, and answers at /health.
+# A stand-in for PyPNM: reads the profile where PyPNM does, has the same number of workers, started as Python starts
+# them, and responds at /health.
 STAND_IN = "/usr/bin/python3 /usr/lib/e2e-stand-in.py"
 STAND_IN_FILES = {"/usr/lib/e2e-stand-in.py": """\
 import http.server, multiprocessing, os, time
@@ -53,16 +53,17 @@ if __name__ == "__main__":
             context.Process(target=time.sleep, args=(1e6,), daemon=True).start()
     http.server.HTTPServer(("127.0.0.1", 8000), Health).serve_forever()
 """}
-# kB of MemTotal as such machines report them.
+# kB of MemTotal as reported by such machines.
 KB_4G, KB_8G, KB_16G, KB_32G, KB_64G = 4022032, 8144656, 16389412, 32878856, 65857740
 
 def case(versions=VERSIONS, fast=(), row=None):
-    """Makes a function a case: it runs on `versions`, on those of `fast` with --fast too. `row`: the matrix's words."""
+    """Registers a function as a case that runs on `versions`, and with --fast on those in `fast`. `row`: its text in
+    the matrix."""
     return harness.case(versions, fast, row)
 
 
 class Context:
-    """What a case gets: the version to run on, and machines with the product installed."""
+    """Passed to a case: the version to run on, and machines with the product installed."""
 
     note = staticmethod(harness.note)
 
@@ -70,7 +71,7 @@ class Context:
         self.version, self.root, self.layer, self.package = version, root, layer, package
 
     def machine(self, cpus=2, memory_kb=KB_4G, files=None, start=SERVE, **options):
-        """A machine (off) with the product and a foreign unit that starts PyPNM by `start`."""
+        """A machine (off) with the product and a unit that starts PyPNM with `start`."""
         machine = Machine(self.root, layers=[self.layer], **options)
         machine.__enter__()
         try:
@@ -83,7 +84,7 @@ class Context:
         return _Entered(machine)
 
     def guest(self, cpus, memory, files=None, start=SERVE, **options):
-        """A machine (off) that QEMU boots, likewise."""
+        """As `machine`, booted by QEMU."""
         (suite,) = (name for name, version in images.SUITES.items() if version == self.version)
         unit = "/etc/systemd/system/pypnm.service"
         files = {
@@ -97,7 +98,7 @@ class Context:
 
 
 class _Entered:
-    """A machine that is made already, for `with`."""
+    """An existing machine, for `with`."""
 
     def __init__(self, machine):
         self.machine = machine
@@ -110,7 +111,7 @@ class _Entered:
 
 
 def profile(machine, timeout=90):
-    """What PyPNM says is in effect, once it answers."""
+    """The effective values as reported by PyPNM, once it responds."""
 
     def ask():
         done = machine.run(["curl", "-sf", "http://127.0.0.1:8000/pypnm/system/webService/runtimeProfile"], check=False)
@@ -120,12 +121,12 @@ def profile(machine, timeout=90):
 
 
 def request(machine):
-    """One more request; whether it was answered."""
+    """Sends one more request; returns whether it was answered."""
     return machine.run(["curl", "-sf", "-m", "10", "http://127.0.0.1:8000/health"], check=False).returncode == 0
 
 
 def processes(machine):
-    """The service's processes: pid, command line."""
+    """The service's processes: PID and command line."""
     group = machine.show("pypnm.service", "ControlGroup")
     script = f'for p in $(cat /sys/fs/cgroup{group}/cgroup.procs); do echo "$p $(tr "\\0" " " < /proc/$p/cmdline)"; done'
     lines = machine.run(script).stdout.splitlines()
@@ -133,14 +134,15 @@ def processes(machine):
 
 
 def workers(machine):
-    """The pids of the live workers: the main process where it serves by itself, else what it spawned."""
+    """The PIDs of the live workers: the children of the main process, or the main process itself."""
     all_of_it = processes(machine)
     spawned = [pid for pid, command in all_of_it if "spawn_main" in command]
     return spawned or [pid for pid, _ in all_of_it]
 
 
 def serves(machine, expected_workers, limit, source="seeded_profile", timeout=120):
-    """PyPNM answers, says this profile is active and from where (None: whatever), and has so many live workers."""
+    """Checks that PyPNM responds, that this profile is active, from this source (None: any), and the number of live
+    workers."""
     said = profile(machine, timeout)
     found = (said["active_workers"], said["active_limit_max_requests"], said["active_source"])
     expected = (expected_workers, limit, source)
@@ -151,7 +153,7 @@ def serves(machine, expected_workers, limit, source="seeded_profile", timeout=12
 
 
 def generated(machine):
-    """The drop-in's text, '' where there is none."""
+    """The text of the drop-in, '' if there is none."""
     return machine.run(["cat", GENERATED], check=False).stdout
 
 
@@ -161,12 +163,13 @@ def loaded(machine, unit="pypnm.service"):
 
 
 def written(machine):
-    """What the file says that PyPNM reads: keys and values."""
+    """Keys and values in the file that PyPNM reads."""
     return dict(re.findall(r"^(\w+)=(.*)$", machine.read(ENV_FILE), re.MULTILINE))
 
 
 def sized(machine, workers, limit):
-    """The generated drop-in, what systemd loaded of it, and the file for PyPNM (where the service has started) say so."""
+    """Checks the generated drop-in, what systemd has loaded from it, and the file for PyPNM if the service has
+    started."""
     expected = {"PYPNM_SERVE_WORKERS": str(workers), "PYPNM_SERVE_LIMIT_MAX_REQUESTS": str(limit)}
     text = generated(machine)
     for key, value in expected.items():
@@ -177,5 +180,5 @@ def sized(machine, workers, limit):
 
 
 def dropin(*lines):
-    """A drop-in's text from lines of [Service]."""
+    """The text of a drop-in from lines of [Service]."""
     return "[Service]\n" + "".join(f"{line}\n" for line in lines)

@@ -66,7 +66,7 @@ class Script(unittest.TestCase):
             self.program(self.command, text)
             done = self.run_script("pypnm", "serve", "x")
             self.assertEqual(done.stdout, "plain serve x")
-            self.assertIn("names no Python interpreter in its first line; starting plain pypnm\n", done.stderr)
+            self.assertIn("names no Python interpreter; starting plain pypnm\n", done.stderr)
             self.assertEqual(done.stderr.count("\n"), 1)
 
     def test_a_program_is_started_as_it_is(self):
@@ -108,7 +108,7 @@ class Script(unittest.TestCase):
     def test_a_reload_that_fails(self):
         text = "trap 'printf handover/7! >/proc/$$/comm' HUP; echo; while :; do sleep 0.1; done"
         script, _ = self.reload(["sh", "-c", text, f"{SCRIPT.parent}/{PACKAGE}", "pypnm", "serve"])
-        self.assertIn("the reload has failed", script.communicate(timeout=10)[1])
+        self.assertIn("the reload failed", script.communicate(timeout=10)[1])
         self.assertEqual(script.returncode, 1)
 
     def test_a_reload_that_the_launcher_does_not_survive_ends(self):

@@ -402,7 +402,7 @@ class Service(unittest.TestCase):
             packets.listen()
             self.systemd.store["packets"] = os.dup(packets.fileno())
         process = self.start(**self.arguments(port=1))
-        said = f"listening where the socket unit does: 127.0.0.1:{self.port}, {self.place}/unit.sock, @pypnm-{self.port}\n"
+        said = f"listening on the sockets of the socket unit: 127.0.0.1:{self.port}, {self.place}/unit.sock, @pypnm-{self.port}\n"
         self.assertIn(said, self.log.read_text())
         for self.address in addresses:
             with self.load(2):
@@ -506,7 +506,7 @@ class Service(unittest.TestCase):
         os.kill(worker, signal.SIGKILL)
         self.assertNotEqual(self.ask()[0], worker)
         self.assertIsNone(process.poll())
-        self.assertIn(f"worker {worker} has ended (SIGKILL)", self.log.read_text())
+        self.assertIn(f"worker {worker} ended unexpectedly (SIGKILL)", self.log.read_text())
 
     def test_a_killed_parent_leaves_no_worker(self):
         process = self.start()
@@ -525,7 +525,7 @@ class Service(unittest.TestCase):
         (self.place / "profile.broken").touch()
         process = self.start(wait=False)
         self.assertEqual(process.wait(30), 3)
-        self.assertEqual(self.log.read_text().count("has ended at its start"), 3)
+        self.assertEqual(self.log.read_text().count("failed to start ("), 3)
 
     def test_successors_that_die_leave_the_old_worker(self):
         process = self.start()
@@ -547,7 +547,7 @@ class Service(unittest.TestCase):
         (self.place / "profile").write_text("many\n")
         self.reload(process)
         self.assertEqual(self.children(process), before)
-        self.assertIn("PyPNM could not read its profile anew: ValueError", self.log.read_text())
+        self.assertIn("PyPNM could not reload its profile: ValueError", self.log.read_text())
 
     def test_sigterm_to_all_processes_is_a_stop(self):
         # KillMode=control-group, the default of a unit of one's own.
@@ -567,9 +567,9 @@ class Service(unittest.TestCase):
         self.reload(process)
         self.stop(process)
         said = [message["STATUS"] for message in self.systemd.messages if "STATUS" in message]
-        self.assertIn("1 of 1 workers serving", said)
-        self.assertIn("1 of 1 workers serving, a successor is starting", said)
-        self.assertEqual(said[-1], "Finishing the requests in hand")
+        self.assertIn("1 of 1 worker serving", said)
+        self.assertIn("1 of 1 worker serving, starting a successor", said)
+        self.assertEqual(said[-1], "Finishing the requests in progress")
         states = [next(iter(message)) for message in self.systemd.messages if "READY" in message or "RELOADING" in message or "STOPPING" in message]
         self.assertEqual(states, ["READY", "RELOADING", "READY", "STOPPING"])
 
@@ -594,7 +594,7 @@ class Service(unittest.TestCase):
         os.mkfifo(self.place / "profile")
         self.reload(process)
         self.assertEqual(self.children(process), before)
-        self.assertIn("PyPNM could not read its profile anew: TimeoutError: not done in 20 s", self.log.read_text())
+        self.assertIn("PyPNM could not reload its profile: TimeoutError: not done in 20 s", self.log.read_text())
 
     def test_what_pypnm_wants_at_a_reload_cannot_be_handed_over(self):
         process = self.start()
@@ -605,7 +605,7 @@ class Service(unittest.TestCase):
         # Later workers know of the profile that counts, not of the one that PyPNM has named in vain.
         os.kill(before[0], signal.SIGKILL)
         self.assertEqual(self.ask()[1], 1)
-        self.assertIn("could not read its profile anew: ValueError: --reload restarts the service itself", self.log.read_text())
+        self.assertIn("could not reload its profile: ValueError: --reload restarts the service itself", self.log.read_text())
 
     def test_a_stop_while_the_profile_is_read(self):
         process = self.start()
@@ -647,7 +647,7 @@ class Service(unittest.TestCase):
         self.profile(1, 77)
         self.reload(process)
         self.ask()
-        self.assertIn("renewing all workers: 1 of them, recycled after 77 requests", self.log.read_text())
+        self.assertIn("replacing all workers: 1 worker, recycled after 77 requests", self.log.read_text())
         deadline = time.monotonic() + 20
         while Path(f"/proc/{process.pid}/comm").read_text() != "handover/1\n":
             self.assertLess(time.monotonic(), deadline, "the reload does not end")
@@ -665,12 +665,12 @@ class Service(unittest.TestCase):
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        said = self.log.read_text().count("renewing all workers")
+        said = self.log.read_text().count("replacing all workers")
         process.send_signal(signal.SIGHUP)
         self.assertEqual(process.wait(20), 0)
         slow.join()
         self.assertEqual(len(answers), 1)
-        self.assertEqual(self.log.read_text().count("renewing all workers"), said)
+        self.assertEqual(self.log.read_text().count("replacing all workers"), said)
 
     def test_a_stop_while_a_successor_starts(self):
         process = self.start()

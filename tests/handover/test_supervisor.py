@@ -1,4 +1,4 @@
-"""supervisor: which worker starts and ends, with workers that are not there and a clock that stands still."""
+"""supervisor: which worker starts and ends, with simulated workers and a simulated clock."""
 
 import random
 import unittest

@@ -1,4 +1,4 @@
-"""What the cases share: the packages built once, machines to install them in, what is on a machine's disk."""
+"""Shared by the cases: the packages, built once; machines to install them in; the contents of a machine's disk."""
 
 import contextlib
 import gzip
@@ -21,14 +21,14 @@ SUITES = {247: "bullseye", 252: "bookworm", 254: "bookworm-backports", 257: "tri
 UNIT = "pypnm.service"
 WANTS = "/etc/systemd/system/multi-user.target.wants/pypnm.service"
 GENERATED = "/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf"
-# The version before, for upgrades.
+# The previous version, for upgrades.
 BEFORE = "0.0.1"
-# PyPNM-CMTS as its documentation has it installed; the second is missing among its dependencies.
+# PyPNM-CMTS as its documentation installs it; the second package is missing from its dependencies.
 CMTS = ["pypnm-docsis-cmts==0.3.14.0", "httpx<0.28"]
 
 
 def run(*command, **options):
-    """Runs a command on this machine; its stdout. Fails the case with all that it said."""
+    """Runs a command on this machine and returns its stdout. Fails the case with its output."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
     if done.returncode:
         raise Failure(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stdout}")
@@ -36,14 +36,14 @@ def run(*command, **options):
 
 
 class Packages:
-    """The packages, of this version and of one before, built when the first case wants them."""
+    """The packages of this version and a previous one, built when the first case needs them."""
 
     def __init__(self, place):
         self.place = Path(place)
         self.built = {}
 
     def build(self, name, *options, environment=None, tree=TREE):
-        """packaging/build into a directory of its own; the deb and the rpm."""
+        """Runs packaging/build in a separate directory; returns the deb and the rpm."""
         if name not in self.built:
             output = self.place / name
             try:
@@ -58,12 +58,12 @@ class Packages:
 
     @property
     def version(self):
-        """As Cargo.toml has it."""
+        """The version in Cargo.toml."""
         return re.search(r'^version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[1]
 
     @property
     def programs(self):
-        """The programs in them."""
+        """The programs in the packages."""
         self.build("now")
         return TREE / "target/static/bin"
 
@@ -77,12 +77,13 @@ class Packages:
 
     @property
     def aarch64(self):
-        """Both, for the other architecture."""
+        """Both packages for the other architecture."""
         return self.build("aarch64", "--architecture", "aarch64")
 
     @property
     def released(self):
-        """The deb and the rpm of 0.1.0: its units and its deb's scripts, kept in 0.1.0/, around programs of today."""
+        """The deb and the rpm of 0.1.0: its units and the scripts of its deb, from 0.1.0/, with the current
+        programs."""
         if "0.1.0" not in self.built:
             tree = self.place / "tree-0.1.0"
             shutil.copytree(TREE, tree, symlinks=True, ignore=shutil.ignore_patterns("target", ".git", "fuzz", "roots", "fixtures"))
@@ -99,7 +100,7 @@ class Packages:
         return self.build("before", "--programs", self.programs, "--version", BEFORE)[1]
 
 
-# In the deb alone: Debian's own places for changelog, licence and what its checker need not say.
+# Only in the deb: Debian's files for the changelog, the license and lintian.
 DEB_ONLY = {
     "usr/share/doc/pypnm-sizing/changelog.Debian.gz", "usr/share/doc/pypnm-sizing/copyright", "usr/share/lintian/overrides/pypnm-sizing",
 }  # fmt: skip
@@ -117,7 +118,7 @@ def unpacked(package, place):
 
 
 def listed(tree):
-    """Each file's path, mode and content; that of a compressed one without the compression, under its own name."""
+    """Path, mode and content of each file, decompressed if necessary and under its original name."""
     found = {}
     for path in sorted(tree.rglob("*")):
         if path.is_file():
@@ -129,21 +130,21 @@ def listed(tree):
 
 
 def same_files(found, expected, what):
-    """Fails the case with what differs."""
+    """Fails the case with the differences."""
     differ = sorted(f"{name} {said}" for name, said in set(found.items()) ^ set(expected.items()))
     equal(differ, [], f"{what} differ in")
 
 
 def lint_deb(deb):
-    """Fails the case with what this machine's lintian has to say; its version."""
+    """Fails the case with the output of this machine's lintian; returns its version."""
     run(TREE / "tests/need", "lintian")
-    # A run of letters in machine code is no misspelt word.
+    # Random letters in machine code are not misspelled words.
     suppressed = ["spelling-error-in-binary"]
     command = ["lintian", "--allow-root", "--pedantic", "-EI"]
     version = run("lintian", "--version")
     if "+deb12" in version:
-        # Bookworm's asks every service for an init.d script. Trixie's has dropped that, and calls an override of what it
-        # does not know an error, which nothing overrides: one package can't have it said on one and be clean on the other.
+        # Bookworm's lintian requires an init.d script for each service. Trixie's has dropped that, and reports
+        # overrides of unknown tags as an error that cannot be overridden, so no package can satisfy both.
         suppressed.append("package-supports-alternative-init-but-no-init.d-script")
     command += ["--suppress-tags", ",".join(suppressed)]
     equal(run(*command, deb).strip(), "", "lintian")
@@ -151,14 +152,14 @@ def lint_deb(deb):
 
 
 def lint_rpm(rpm):
-    """Fails the case with what this machine's rpmlint has to say."""
+    """Fails the case with the output of this machine's rpmlint."""
     run(TREE / "tests/need", "rpmlint")
     said = run("rpmlint", "--config", TREE / "packaging/rpm/rpmlint.toml", rpm)
     expect("0 errors, 0 warnings" in said, said)
 
 
 def with_rpm(suite):
-    """What installing rpm changes in the root file system of `suite`, as a layer."""
+    """A layer with the changes of installing rpm in the root file system of `suite`."""
 
     def build(place):
         images.say(f"installing rpm into {suite} (once)")
@@ -172,7 +173,7 @@ def with_rpm(suite):
 
 
 def with_cmts(suite):
-    """What installing PyPNM-CMTS beside PyPNM changes in the root file system of `suite`, as a layer."""
+    """A layer with the changes of installing PyPNM-CMTS in addition to PyPNM in the root file system of `suite`."""
 
     def build(place):
         images.say(f"installing PyPNM-CMTS into {suite} (once)")
@@ -183,7 +184,7 @@ def with_cmts(suite):
             subprocess.run([*download, "--dest", wheels, *CMTS], check=True, stdout=sys.stderr)
             machine.run(["/opt/pypnm/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/tmp/wheels", *CMTS], timeout=600)
             machine.run("rm -r /tmp/wheels")
-            # The preparation that pypnm-cmts.service asks for, as it stands there.
+            # The preparation that pypnm-cmts.service documents, exactly as written there.
             machine.run(next(line.lstrip("# ") for line in (TREE / "systemd/pypnm-cmts.service").read_text().splitlines() if "StartUp" in line))
             shutil.move(machine.upper, place)
 
@@ -196,13 +197,13 @@ COUNTER = "#!/bin/sh\necho >>/run/generators-run\n"
 
 
 def reloads(machine):
-    """How often systemd has read its configuration since the machine was booted."""
+    """The number of times that systemd has read its configuration since boot."""
     return int(machine.run("wc -l </run/generators-run").stdout) - 1
 
 
 @contextlib.contextmanager
 def counted(machine, number, what):
-    """Fails the case where `what` makes systemd reload other than `number` times."""
+    """Fails the case unless `what` makes systemd reload exactly `number` times."""
     before = reloads(machine)
     yield
     equal(reloads(machine) - before, number, f"reloads by {what}")
@@ -220,7 +221,7 @@ def computer(version, layers=(), boot=True, files=None):
 
 
 def install(machine, package, check=True):
-    """Installs or upgrades; what was said."""
+    """Installs or upgrades a package; returns the output."""
     place = f"/tmp/{package.name}"
     machine.copy(package, place)
     command = "dpkg --install" if package.suffix == ".deb" else "rpm --upgrade --nodeps --replacepkgs"
@@ -228,7 +229,7 @@ def install(machine, package, check=True):
     return done.stdout
 
 
-# Written by whatever runs, not by a package: logs, states, caches, backups of the accounts' files.
+# Written by running programs, not by a package: logs, state, caches, backups of the account files.
 VOLATILE = [
     "/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/cache", "/var/lib/dpkg", "/var/lib/rpm",
     "/var/lib/systemd", "/var/lib/private", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock",
@@ -237,35 +238,36 @@ VOLATILE = [
 
 
 def disk(machine):
-    """All that is on the machine's disk: type, mode, owner, path and target of each file, and what stands in those of /etc."""
+    """The contents of the machine's disk: type, mode, owner, path and target of each file, and the contents of files
+    in /etc."""
     pruned = " -o ".join(f"-path {path}" for path in VOLATILE)
     found = machine.run(f"find / -xdev \\( {pruned} \\) -prune -o -printf '%y %m %u:%g %p %l\\n'").stdout
     text = machine.run("find /etc -xdev -type f ! -name '*-' ! -name .pwd.lock -exec sha256sum {} +").stdout
-    # Directories of systemd's for the machine's own states come and go.
+    # systemd creates and removes directories for its own state.
     return set(found.splitlines()) | set(text.splitlines())
 
 
 def same_disk(machine, before, what):
-    """Fails the case where the disk is not as it was."""
+    """Fails the case unless the disk is as before."""
     after = disk(machine)
     left, gone = sorted(after - before), sorted(before - after)
     expect(not left and not gone, f"{what}: left over {left}, gone {gone}")
 
 
 def health(machine, port=8000, timeout=60):
-    """Waits until the service answers."""
+    """Waits until the service responds."""
     machine.until(lambda: machine.run(f"curl -sf -m 5 http://127.0.0.1:{port}/health", check=False).returncode == 0, "an answer", timeout)
 
 
 def workers(machine, unit=UNIT):
-    """How many workers live: what the main process spawned, or itself."""
+    """The number of live workers: the children of the main process, or the main process itself."""
     group = machine.show(unit, "ControlGroup")
     lines = machine.run(f"for p in $(cat /sys/fs/cgroup{group}/cgroup.procs); do tr '\\0' ' ' </proc/$p/cmdline; echo; done").stdout
     return max(1, sum("spawn_main" in line for line in lines.splitlines()))
 
 
 def upgraded_from_0_1_0(packages, version, released, package, layers=()):
-    """The case from_0_1_0 of the deb and of the rpm: an operator's drop-ins of 0.1.0's time, before and after the upgrade."""
+    """The case from_0_1_0 of the deb and the rpm: an operator's drop-ins for 0.1.0, before and after the upgrade."""
     start = "/etc/systemd/system/pypnm.service.d/start.conf"
     search = "/etc/systemd/system/pypnm-cmts.service.d/search.conf"
     files = {
@@ -285,7 +287,7 @@ def upgraded_from_0_1_0(packages, version, released, package, layers=()):
         wanted = {start: "ExecStart=/usr/lib/pypnm-sizing/handover pypnm serve --port 9000", search: "Environment=PATH=/srv/cmts/bin:/usr/bin"}
         for line in wanted.values():
             expect(f"  {line}" in said.splitlines(), f"{line} is not in:\n{said}")
-        # What check and explain say: where, and the same line.
+        # Output of check and explain: the place, and the suggested line.
         checked = m.run("pypnm-sizing check --json", check=False)
         findings = [found for unit in json.loads(checked.stdout)["units"] for found in unit["findings"] if found["topic"] == "program-path"]
         equal(len(findings), 2, f"findings of check: {checked.stdout}")
@@ -294,7 +296,7 @@ def upgraded_from_0_1_0(packages, version, released, package, layers=()):
             expect(f"{file}:" in finding["text"] and finding["text"].endswith(f"write instead: {line}"), f"check: {finding}")
             expect(finding["text"] in explained, f"explain: {explained}")
         equal((checked.returncode, findings[0]["state"]), (1, "warning"), "status of check, and the state of a start that will fail")
-        # Started again as it is, it fails, and check says why.
+        # If it is started without a change, it fails, and check says why.
         m.systemctl("restart", UNIT, check=False)
         checked = m.run(f"pypnm-sizing check --unit {UNIT}", check=False)
         equal(checked.returncode, 2, f"status of check: {checked.stdout}")
@@ -307,10 +309,11 @@ def upgraded_from_0_1_0(packages, version, released, package, layers=()):
         health(m, port=9000)
         expect("write instead" not in install(m, package), "the package goes on asking")
         expect("program-path" not in m.run("pypnm-sizing check --json", check=False).stdout, "check goes on asking")
-        # The two settings of that time together go on working.
+        # The two settings for 0.1.0 still work together.
         m.install({start: files[start], start.replace("start", "search"): "[Service]\nExecSearchPath=/opt/pypnm/bin:/usr/bin\n"})
         m.systemctl("daemon-reload")
-        # Not a restart, across which systemd keeps the launcher's socket: plain PyPNM would find its port taken.
+        # Not a restart, during which systemd keeps the launcher's socket, so that plain PyPNM would find its port in
+        # use.
         m.systemctl("stop", UNIT)
         m.systemctl("start", UNIT)
         health(m, port=9000)

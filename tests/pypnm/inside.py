@@ -1,4 +1,4 @@
-"""Runs within a root file system that has the real PyPNM, by PyPNM's own Python; tests/pypnm/run sends it there.
+"""Runs inside a root file system with the real PyPNM, with PyPNM's own Python; started by tests/pypnm/run.
 
 One request on stdin, one answer on stdout, both JSON: {"do": NAME, …} is answered by the function of that name. Decides
 nothing; it asks PyPNM and tells.
@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 
 
 def table(points):
-    """PyPNM's own profile for each (CPUs, GiB), and the lines that it writes for it."""
+    """PyPNM's own profile for each (CPUs, GiB), and the lines that it writes."""
     from pypnm.support.worker_profile import build_worker_profile, profile_to_env_lines
 
     made = [build_worker_profile(cpu_count=cpus, total_memory_gib=gib) for cpus, gib in points]
@@ -31,7 +31,7 @@ def table(points):
 
 
 def load(files):
-    """What PyPNM makes of each file: its four numbers, null for a file that it passes over, or the exception's name."""
+    """PyPNM's result for each file: its four numbers, null if it ignores the file, or the name of the exception."""
     from pypnm.support.worker_profile import load_seeded_profile
 
     results = []
@@ -41,7 +41,7 @@ def load(files):
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
             try:
                 found = load_seeded_profile(path)
-            except Exception as error:  # whatever it is: it ends PyPNM
+            except Exception as error:  # any exception ends PyPNM
                 results.append(type(error).__name__)
                 continue
             results.append(found and [found.cpu_count, found.total_memory_gib, found.workers, found.limit_max_requests])
@@ -49,27 +49,28 @@ def load(files):
 
 
 def default_path():
-    """Where PyPNM looks for its profile when nobody tells it."""
+    """The default path of PyPNM's profile file."""
     from pypnm.support.worker_profile import default_profile_env_path
 
     return str(default_profile_env_path())
 
 
 def detect():
-    """What PyPNM finds on this machine, and how many CPUs this process may use."""
+    """The resources that PyPNM detects on this machine, and the number of CPUs in this process's affinity."""
     from pypnm.support.worker_profile import detect_cpu_count, detect_total_memory_bytes
 
     return [detect_cpu_count(), len(os.sched_getaffinity(0)), detect_total_memory_bytes()]
 
 
 def serve(cases):
-    """Starts PyPNM as each case says, two at a time, and tells what came of it."""
+    """Starts PyPNM for each case, two at a time, and returns the results."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda case: _serve(**case), cases))
 
 
 def _serve(command, environment, file=None, mode=0o644, directory_mode=0o755, requests=0):
-    """`file`: the text of the profile, in a file and a directory of those modes, owned by root; PyPNM runs as nobody."""
+    """`file`: the text of the profile, in a file and a directory with those modes, owned by root; PyPNM runs as
+    nobody."""
     user = pwd.getpwnam("nobody")
     port = _free_port()
     with tempfile.TemporaryDirectory() as place:
@@ -110,14 +111,14 @@ def _serve(command, environment, file=None, mode=0o644, directory_mode=0o755, re
 
 
 def _free_port():
-    """A port that nobody listens on; the next caller gets another one."""
+    """A free port; each call returns a different one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def _profile(process, port):
-    """What the service says is in effect, or how it failed to; None where it ended before it said anything."""
+    """The effective values as reported by the service, or the error; None if it ended before it printed anything."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         url = f"http://127.0.0.1:{port}/pypnm/system/webService/runtimeProfile"
@@ -132,7 +133,7 @@ def _profile(process, port):
 
 
 def _children(pid):
-    """The workers that a parent has started; 1 where it serves by itself."""
+    """The number of workers started by a parent; 1 if it serves itself."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     spawned = [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     return len(spawned) or 1
@@ -141,7 +142,7 @@ def _children(pid):
 def main():
     request = json.loads(sys.stdin.read())
     do = {function.__name__: function for function in (table, load, default_path, detect, serve)}[request.pop("do")]
-    # PyPNM prints as it is imported.
+    # PyPNM prints messages when it is imported.
     answers, sys.stdout = sys.stdout, sys.stderr
     json.dump(do(**request), answers)
 

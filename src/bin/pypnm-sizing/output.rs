@@ -63,7 +63,7 @@ mod tests {
     use super::{printable, printable_lines};
 
     #[test]
-    fn nothing_that_a_terminal_obeys_passes() {
+    fn no_control_sequence_passes() {
         assert_eq!(printable("a\x1b]0;X\x07b"), "a?]0;X?b");
         assert_eq!(printable("a\nb\tc\u{9b}31m\u{7f}"), "a?b?c?31m?");
         assert_eq!(printable("\u{202e}txt\u{2066}\u{200f}\u{feff}\u{2028}"), "?txt????");

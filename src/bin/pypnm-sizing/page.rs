@@ -4,6 +4,8 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
+use pypnm_sizing::watch::text;
+
 use crate::output::{self, Outcome, printable};
 
 /// The default number of columns, and the minimum and maximum that are used of a terminal.
@@ -89,9 +91,9 @@ impl Page {
 
     /// Adds a highlighted word and a text, on a single line of any length unless the output is a terminal.
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
-        let whole = format!("{word}{}", printable(text));
+        let line = format!("{word}{}", printable(text));
         let columns = if self.terminal { self.columns - 3 } else { usize::MAX };
-        let lines = self.wrapped(&whole, columns).join("\n  ");
+        let lines = self.wrapped(&line, columns).join("\n  ");
         self.text.push_str(&self.painted(word, ink));
         self.text.push_str(lines.get(word.len()..).unwrap_or_default());
         self.text.push('\n');
@@ -190,44 +192,42 @@ fn longest_word(text: &str) -> usize {
 }
 
 /// Wraps `text` at spaces into lines of at most `columns` columns. A longer word, such as a path, is kept in one piece unless
-/// `broken` is true; then it is broken after a `/` if possible.
+/// `broken` is true.
 fn wrapped(text: &str, columns: usize, broken: bool) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
+    let mut lines = Vec::new();
+    let mut words = String::new();
     for word in text.split(' ') {
-        let mut word = word;
-        let mut length = word.chars().count();
-        if used > 0 && used + 1 + length > columns {
-            lines.push(String::new());
-            used = 0;
+        let mut pieces = if broken { pieces(word, columns.max(1)) } else { vec![word] };
+        let last = pieces.pop().unwrap_or_default();
+        if !pieces.is_empty() {
+            lines.extend(text::wrapped(&words, columns));
+            words.clear();
+            lines.extend(pieces.into_iter().map(str::to_owned));
         }
-        while broken && length > columns {
-            let (head, tail) = word.split_at(break_of(word, columns));
-            if let Some(line) = lines.last_mut() {
-                line.push_str(head);
-            }
-            lines.push(String::new());
-            (word, length) = (tail, tail.chars().count());
-        }
-        if let Some(line) = lines.last_mut() {
-            if used > 0 {
-                line.push(' ');
-                used += 1;
-            }
-            line.push_str(word);
-            used += length;
-        }
+        words.push_str(last);
+        words.push(' ');
+    }
+    lines.extend(text::wrapped(&words, columns));
+    if lines.is_empty() {
+        lines.push(String::new());
     }
     lines
 }
 
-/// The byte offset at which to break a word of more than `columns` characters.
-fn break_of(word: &str, columns: usize) -> usize {
-    let end = word.char_indices().nth(columns.max(1)).map_or(word.len(), |(at, _)| at);
-    match word.get(..end).and_then(|head| head.rfind('/')) {
-        Some(slash) if slash > 0 => slash + 1,
-        _ => end,
+/// Breaks a word into pieces of at most `columns` characters: after a `/` if possible, else after another separator.
+fn pieces(word: &str, columns: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = word;
+    while let Some((end, _)) = rest.char_indices().nth(columns) {
+        let (head, _) = rest.split_at(end);
+        let slash = head.rfind('/').filter(|at| *at > 0);
+        let at = slash.or_else(|| head.rfind(['-', '_', '.', ',', '='])).map_or(end, |at| at + 1);
+        let (piece, tail) = rest.split_at(at);
+        pieces.push(piece);
+        rest = tail;
     }
+    pieces.push(rest);
+    pieces
 }
 
 #[cfg(test)]
@@ -244,6 +244,10 @@ mod tests {
         assert_eq!(wrapped("/a/path/longer of it", 7, false), ["/a/path/longer", "of it"]);
         assert_eq!(wrapped("at /a/path/longer of", 7, true), ["at", "/a/", "path/", "longer", "of"]);
         assert_eq!(wrapped("abcdefghij", 4, true), ["abcd", "efgh", "ij"]);
+        assert_eq!(
+            wrapped("/a/some-long-name.conf of", 9, true),
+            ["/a/", "some-", "long-", "name.conf", "of"]
+        );
         assert_eq!(wrapped("", 7, true), [""]);
     }
 

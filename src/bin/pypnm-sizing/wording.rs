@@ -189,13 +189,13 @@ pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
 }
 
 /// A short description of an override.
-pub(crate) fn override_text(one: &Override) -> String {
-    let at = one.source.place();
-    match &one.effect {
+pub(crate) fn override_text(found: &Override) -> String {
+    let at = found.source.place();
+    match &found.effect {
         Effect::Variable { key, value } => format!("{key}={value}, {at}"),
         Effect::Flag { flag, value } => format!("{flag} {value}, {at}"),
         Effect::Restart { value } => format!("Restart={value}, {at}"),
-        _ => one.to_string(),
+        _ => found.to_string(),
     }
 }
 

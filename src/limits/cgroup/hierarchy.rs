@@ -54,8 +54,8 @@ impl Hierarchy {
         mounts: &[CgroupMount<'_>],
         stripped: &[&str],
     ) -> Option<Self> {
-        let of_v1 = memberships.iter().find(|one| one.has_v1(controller));
-        let member = of_v1.or_else(|| memberships.iter().find(|one| one.v1_controllers.is_none()));
+        let of_v1 = memberships.iter().find(|entry| entry.has_v1(controller));
+        let member = of_v1.or_else(|| memberships.iter().find(|entry| entry.v1_controllers.is_none()));
         let v1 = match member {
             Some(member) => member.v1_controllers.is_some(),
             None => mounts.iter().any(|mount| mount.has_v1(controller)),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_the_mount_leaves_its_root() {
+    fn a_cgroup_outside_the_mount() {
         let root = (vec!["/sys/fs/cgroup".to_owned()], false);
         assert_eq!(levels("0::/../other\n", &[V2]), root);
         assert_eq!(levels("0::/\n", &[("/../..", "/sys/fs/cgroup", "v2")]), root);

@@ -51,12 +51,12 @@ impl SettingReader<'_> {
 
     /// `config_parse_memory_limit()`
     pub(super) fn memory(&mut self, key: &'static str) -> Option<Sourced<u64>> {
-        let mut said = None;
+        let mut setting = None;
         for assignment in self.unit.assignments_of(key) {
             let source = || assignment.source.clone();
             let value = match (assignment.value.as_str(), self.physical_memory) {
                 ("" | "infinity", _) => {
-                    said = None;
+                    setting = None;
                     continue;
                 }
                 (text, Some(memory)) => size(text).map(|size| match size {
@@ -74,46 +74,46 @@ impl SettingReader<'_> {
             match value {
                 Some(None) => {
                     self.settings.unknown.push((Resource::Memory, source()));
-                    said = None;
+                    setting = None;
                 }
                 Some(Some(0)) if zero => {
-                    said = (key == "MemorySwapMax").then(|| Sourced { value: 0, source: source() });
+                    setting = (key == "MemorySwapMax").then(|| Sourced { value: 0, source: source() });
                 }
                 Some(Some(bytes)) if bytes > 0 && bytes < u64::MAX => {
-                    said = Some(Sourced { value: bytes, source: source() });
+                    setting = Some(Sourced { value: bytes, source: source() });
                 }
                 _ => self
                     .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
             }
         }
-        said
+        setting
     }
 
     /// `config_parse_cpu_quota()`
     pub(super) fn cpu_quota(&mut self) -> Option<Sourced<u32>> {
-        let mut said = None;
+        let mut setting = None;
         for assignment in self.unit.assignments_of("CPUQuota") {
             match permyriad(&assignment.value).filter(|share| *share > 0) {
-                _ if assignment.value.is_empty() => said = None,
-                Some(value) => said = Some(Sourced { value, source: assignment.source.clone() }),
+                _ if assignment.value.is_empty() => setting = None,
+                Some(value) => setting = Some(Sourced { value, source: assignment.source.clone() }),
                 None => self.bad(assignment, "a percentage above 0"),
             }
         }
-        said
+        setting
     }
 
     /// `config_parse_allowed_cpuset()`
     pub(super) fn allowed(&mut self, key: &'static str) -> Option<Sourced<Cpus>> {
-        let mut said = None;
+        let mut setting = None;
         for assignment in self.unit.assignments_of(key) {
-            self.add_cpus(assignment, &mut said);
+            self.add_cpus(assignment, &mut setting);
         }
-        said.filter(restricts)
+        setting.filter(restricts)
     }
 
     /// Applies an assignment of a list of CPUs: it adds to the previous ones, and an empty one resets them. Returns whether
     /// all versions accept it.
-    fn add_cpus(&mut self, assignment: &Assignment, said: &mut Option<Sourced<Cpus>>) -> bool {
+    fn add_cpus(&mut self, assignment: &Assignment, setting: &mut Option<Sourced<Cpus>>) -> bool {
         let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
@@ -139,7 +139,7 @@ impl SettingReader<'_> {
             let instead = "systemd skips the line, or since version 258 only the invalid part";
             self.bad_but(assignment, list_of(assignment), instead);
         }
-        let mut cpus = said.take().map(|said| said.value).unwrap_or_default();
+        let mut cpus = setting.take().map(|setting| setting.value).unwrap_or_default();
         if valid && list.words == 0 {
             cpus.until_257 = CpuSet::default();
         } else if valid {
@@ -150,24 +150,24 @@ impl SettingReader<'_> {
         } else {
             cpus.from_258.extend(&list.set);
         }
-        *said = Some(Sourced { value: cpus, source: assignment.source.clone() });
+        *setting = Some(Sourced { value: cpus, source: assignment.source.clone() });
         valid
     }
 
     /// `config_parse_exec_cpu_affinity()`: a list, or `numa`; both if versions differ on which one applies.
     pub(super) fn affinity(&mut self, mask: &Nodes) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
-        let mut said = None;
+        let mut setting = None;
         let mut numa = None;
         for assignment in self.unit.assignments_of("CPUAffinity") {
             if assignment.value == "numa" {
                 numa = Some(assignment.source.clone());
-                said = None;
-            } else if self.add_cpus(assignment, &mut said) {
+                setting = None;
+            } else if self.add_cpus(assignment, &mut setting) {
                 numa = None;
             }
         }
         let numa = numa.map(|source| Sourced { value: mask.clone(), source });
-        (said.filter(restricts), numa)
+        (setting.filter(restricts), numa)
     }
 
     /// `NUMAPolicy=`: the nodes of `bind`. `interleave` and `preferred` fall back to other nodes when memory runs out.
@@ -193,16 +193,20 @@ impl SettingReader<'_> {
 
     /// `NUMAMask=`. An invalid one is ignored. Since 258 it seems to reset earlier ones, which would grant more.
     pub(super) fn numa_mask(&mut self) -> Nodes {
-        let mut said: Option<Sourced<Cpus>> = None;
+        let mut setting: Option<Sourced<Cpus>> = None;
         let mut all = false;
         for assignment in self.unit.assignments_of("NUMAMask") {
             if assignment.value == "all" {
                 all = true;
-            } else if self.add_cpus(assignment, &mut said) {
+            } else if self.add_cpus(assignment, &mut setting) {
                 all = false;
             }
         }
-        if all { Nodes::All } else { Nodes::Some(said.map(|said| said.value.granted()).unwrap_or_default()) }
+        if all {
+            Nodes::All
+        } else {
+            Nodes::Some(setting.map(|setting| setting.value.granted()).unwrap_or_default())
+        }
     }
 
     /// `config_parse_unit_slice()`, or the default slice.
@@ -232,8 +236,8 @@ fn list_of(assignment: &Assignment) -> &'static str {
 }
 
 /// Whether a list is not empty: an empty one is not a restriction.
-fn restricts(said: &Sourced<Cpus>) -> bool {
-    !said.value.until_257.is_empty() || !said.value.from_258.is_empty()
+fn restricts(setting: &Sourced<Cpus>) -> bool {
+    !setting.value.until_257.is_empty() || !setting.value.from_258.is_empty()
 }
 
 /// Whether systemd would load a slice with this name.

@@ -6,13 +6,14 @@ use crate::watch::evidence::{ALLOWED, BLOCK, BLOCKS_TO_TELL, Evidence, Growth};
 use crate::watch::text::{duration, interval, mib, per_hour};
 use crate::watch::{number, to_u64};
 
-/// Of what a worker began with, what must have been added while watched: less is warming up that has not quite ended.
+/// The growth that must have been observed, as a fraction of the initial memory: anything less may be the end of the
+/// warm-up.
 const TO_MATTER: f64 = 0.02;
-/// A leak is told from a cache that fills sooner where a worker grew by this part of what it began with.
+/// A leak is distinguished from a cache earlier if a worker grew by this fraction of its initial memory.
 const TOLD_SOONER: f64 = 0.5;
-/// Growth that takes longer than a week to matter is left to the next update of the machine.
+/// Growth that takes longer than a week to matter is ignored: machines are updated more often.
 const SLOW: f64 = 7.0 * 86_400.0;
-/// The recycle limit below which a worker is hardly up before it goes again.
+/// Below this recycle limit, a worker would be replaced shortly after it has started.
 const LEAST_LIMIT: u32 = 100;
 
 /// Growth that a lower recycle limit would contain.
@@ -43,7 +44,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let room = mib(to_u64(allowed));
     let by_a_life = |shown: String, a_life: f64| {
         let fits = u32::try_from(to_u64((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
-        // The guide's number where that is enough.
+        // The guide's number, if that is low enough.
         let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
         if lower >= limit {
             return remark(format!("{shown}; a limit below {limit} would not help"));
@@ -79,7 +80,8 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         }
         return by_a_life(shown, a_life.value);
     }
-    // Who sets shorter blocks wants an answer sooner. A point of an envelope stands for the time after it.
+    // Shorter blocks than the default mean that an earlier answer is wanted. A point of an envelope covers the time
+    // after it.
     let needed = evidence.block_length() * BLOCKS_TO_TELL;
     let is_early = evidence.block_length() >= BLOCK && growth.seen < needed * 0.95;
     if is_early && slope.per_second * growth.seen < number(growth.baseline) * TOLD_SOONER {
@@ -108,7 +110,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     recycle_at(setup, lower, &reason)
 }
 
-/// The line that makes `lower` the recycle limit: in the guide's words where that does it.
+/// The line that makes `lower` the recycle limit, using the guide's own setting if possible.
 fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
     let sized = setup.profile().limit_max_requests;
     if (1..=lower).contains(&sized) {

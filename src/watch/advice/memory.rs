@@ -6,7 +6,7 @@ use crate::watch::MIB;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{gib, mib};
 
-/// More workers are advised only where so much of the memory stays free in the worst case, in tenths.
+/// The part of the memory, in tenths, that may be in use in the worst case for more workers to be advised.
 const MARGIN: u64 = 9;
 
 /// The memory that a number of workers needs in the worst case observed, in bytes: one at its peak, all others at the 95th
@@ -21,7 +21,7 @@ pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
     one_at_its_peak.max(all_at_once).saturating_add(epoch.others_peak)
 }
 
-/// What a worker was measured to need.
+/// The measured memory of a worker.
 fn measured(epoch: &Epoch) -> String {
     format!(
         "a worker uses up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
@@ -32,7 +32,7 @@ fn measured(epoch: &Epoch) -> String {
     )
 }
 
-/// What was measured, where something else is advised.
+/// A remark on the measured memory, if something else is advised.
 pub(super) fn memory_remark(epoch: &Epoch, setup: &Setup) -> Finding {
     let reason = if epoch.memory_samples == 0 {
         "memory per worker: not measured yet".to_owned()
@@ -78,7 +78,8 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         );
         return Finding::remark(topic, reason);
     }
-    let reason = format!("{} of {}: the profile stays {}", measured(epoch), gib(setup.memory), workers(now));
+    let reason =
+        format!("{} of {}: memory is enough for {}", measured(epoch), gib(setup.memory), workers(now));
     Finding::remark(topic, reason)
 }
 

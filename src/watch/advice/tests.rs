@@ -5,7 +5,7 @@ use super::super::{MIB, number, to_u64};
 use super::{Finding, Setup, Topic, drop_in, findings};
 use crate::policy::PolicySettings;
 
-/// A service of numbers: each worker does the same.
+/// A simulated service in which all workers behave in the same way.
 struct Feed {
     workers: u64,
     cpus: u64,
@@ -13,7 +13,7 @@ struct Feed {
     cpu: f64,
     idle: u64,
     stalled: f64,
-    /// Bytes a second.
+    /// Bytes per second.
     growth: f64,
     /// Seconds after which a worker is recycled; 0: never.
     life: f64,
@@ -96,7 +96,7 @@ impl Feed {
     }
 }
 
-/// The lines to set.
+/// The settings that are advised.
 fn lines(found: &[Finding]) -> Vec<&str> {
     found.iter().filter_map(|finding| finding.line.as_deref()).collect()
 }
@@ -131,13 +131,13 @@ fn idle_workers_are_nothing_to_set() {
 fn saturated_workers_ask_for_as_many_as_there_is_room_for() {
     let found = busy(4, 16, 64, 12_000).found();
     assert_eq!(lines(&found), ["MaxWorkers=8"]);
-    // Two CPUs are free: two more. None: none.
+    // With two idle CPUs, two more workers; without, none.
     assert_eq!(lines(&busy(4, 8, 32, 2100).found()), ["MaxWorkers=6"]);
     let found = busy(4, 16, 64, 400).found();
     assert!(
         lines(&found).is_empty() && reason(&found, Topic::Workers).ends_with("no room for another worker")
     );
-    // CPUs are free, memory is not.
+    // CPUs are idle, but there is no memory.
     let tight = Feed { cpu: 95.0, idle: 12_000, base: 7 << 30, ..Feed::new(4, 16, 32) }.run(1.0);
     assert!(lines(&tight.found()).is_empty(), "{:?}", tight.found());
 }
@@ -156,20 +156,21 @@ fn the_guides_guardrail_and_the_operators_own_line() {
 
 #[test]
 fn a_leak_that_recycling_does_not_contain_wants_a_lower_limit() {
-    // 100 MiB in a life of 2000 requests, twice what is allowed.
+    // 100 MiB in a life of 2000 requests, twice the permitted growth.
     let leak = || Feed { cpu: 30.0, life: 3000.0, growth: number(100 * MIB) / 3000.0, ..Feed::new(4, 8, 32) };
     let feed = leak().run(8.0);
     let found = feed.found();
     assert_eq!(lines(&found), ["InvestigateMemoryCreep=yes"], "{found:?}");
     assert!(reason(&found, Topic::Growth).contains("50 MiB per 1000 requests"), "{found:?}");
-    // At 1000 already only a number of its own lowers it, and an operator's own limit beats InvestigateMemoryCreep=.
+    // At 1000, only an explicit number can lower it, and an operator's own limit takes precedence over
+    // InvestigateMemoryCreep=.
     let small = Setup { limit_max_requests: Some(1000), ..feed.setup() };
     let line = lines(&findings(&feed.evidence, Some(&small), None)).join("");
     let limit = line.strip_prefix("LimitMaxRequests=").and_then(|limit| limit.parse::<u32>().ok());
     assert!(limit.is_some_and(|limit| (450..=650).contains(&limit)), "{line}");
     let own = PolicySettings { limit_max_requests: Some(2000), ..PolicySettings::default() };
     assert!(lines(&feed.found_with(own)).join("").starts_with("LimitMaxRequests=1"));
-    // A fifth of it is contained.
+    // A fifth of that growth is contained by recycling.
     let found = Feed { growth: number(20 * MIB) / 3000.0, ..leak() }.run(8.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::Growth).ends_with("recycling contains it"), "{found:?}");
@@ -191,7 +192,7 @@ fn a_leak_without_a_recycle_in_sight() {
     let found = findings(&feed.evidence, Some(&setup), None);
     assert_eq!(lines(&found), ["LimitMaxRequests=1000"]);
     assert!(reason(&found, Topic::Growth).contains("workers are never recycled"), "{found:?}");
-    // Configured and not yet in effect.
+    // Configured, but not yet in effect.
     let creep = PolicySettings { investigate_memory_creep: true, ..PolicySettings::default() };
     let found = feed.found_with(creep);
     assert!(
@@ -209,7 +210,7 @@ fn a_leak_without_a_recycle_in_sight() {
 fn memory_lowers_the_profile_only_where_it_does_not_fit() {
     let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 16) }.run(1.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
-    assert!(reason(&found, Topic::MemoryPerWorker).ends_with("the profile stays 4 workers"), "{found:?}");
+    assert!(reason(&found, Topic::MemoryPerWorker).ends_with("memory is enough for 4 workers"), "{found:?}");
     let found = Feed { cpu: 30.0, base: 5 << 30, ..Feed::new(4, 8, 16) }.run(1.0).found();
     let line = lines(&found).join(" ");
     assert!(line.starts_with("MaxWorkers=3") || line.starts_with("MemoryPerWorker="), "{found:?}");
@@ -221,7 +222,7 @@ fn pressure_asks_for_fewer() {
     assert_eq!(lines(&found), ["MaxWorkers=3"], "and never for more at once: {found:?}");
     let found = Feed { stalled: 50.0, ..Feed::new(1, 2, 4) }.run(1.0).found();
     assert!(lines(&found).is_empty() && reason(&found, Topic::Workers).contains("one worker is the minimum"));
-    // Four on two CPUs that are full.
+    // Four workers on two busy CPUs.
     let four = Feed { cpu: 50.0, idle: 0, ..Feed::new(4, 2, 24) }.run(1.0);
     let own = PolicySettings { workers: Some(4), ..PolicySettings::default() };
     assert_eq!(lines(&four.found_with(own)), ["Workers=2"]);

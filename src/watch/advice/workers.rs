@@ -96,7 +96,7 @@ pub(super) fn demand(
     }
     let most = MOST_WORKERS;
     let free = u32::try_from(free).unwrap_or(u32::MAX);
-    // At most double at a time: the next watch can say more.
+    // At most twice as many: the next watch can advise more.
     let wanted = live.saturating_add(free.min(live)).min(most);
     if wanted <= live {
         return remark(format!("{shown}; {most} workers are the guide's maximum")).at(time);
@@ -139,7 +139,7 @@ pub(super) fn demand(
     Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason).at(time)
 }
 
-/// What the measurements cannot show.
+/// The limits of the measurements.
 fn unseen(epoch: &Epoch) -> &'static str {
     if epoch.queued > 0.0 || epoch.queue_peak > 0 {
         ""

@@ -1,17 +1,12 @@
 //! What was seen under the same conditions, added up from blocks. Pure, and of bounded size.
 
-use std::collections::VecDeque;
-
+use super::demand;
 use crate::watch::block::{Block, PRESSED, WAITING};
 use crate::watch::history::Tally;
-use crate::watch::number;
 
-/// Blocks within a day that prove pressure, and blocks with demand within a stretch that prove demand.
+/// Blocks within a day that prove pressure, and blocks with demand in the period that proves it.
 pub(super) const PROOF: usize = 3;
 const DAY: f64 = 86_400.0;
-/// Demand is judged over stretches of so many blocks, two hours: requests that take a minute come in few enough numbers for
-/// single blocks to be busy by chance. A block may end a sample late.
-const STRETCH: f64 = 12.5;
 /// Blocks with demand that are remembered with their times.
 const MARKED: usize = 4096;
 
@@ -71,11 +66,9 @@ pub struct Epoch {
     pub memory_tight: f64,
     /// Of these: tasks waited for memory.
     pub memory_stalled: f64,
-    /// Blocks in which requests waited; proven by stretches of two hours that had three of them and as much waiting on
-    /// average.
+    /// Blocks in which requests waited; proven by a sequential test, in periods with at least three of them.
     pub demand: Blocks,
-    /// The beginnings of the last two hours' blocks and the parts of their time in which requests waited.
-    stretch: VecDeque<(f64, f64)>,
+    demand_test: demand::Test,
     /// Of these, what CPUs were free.
     pub free_cpus: Tally,
     /// Of these, under pressure for memory.
@@ -145,22 +138,16 @@ impl Epoch {
         self.worker_memory = self.worker_memory.max(block.worker_memory().unwrap_or(0));
         let pressed = |seconds: f64| seconds >= PRESSED * block.seconds;
         let waiting = block.waiting();
-        self.stretch.push_back((block.from, waiting));
-        while self.stretch.front().is_some_and(|(from, _)| block.until - from > STRETCH * length) {
-            self.stretch.pop_front();
-        }
         if waiting >= WAITING {
             self.demand.add(block);
             self.free_cpus.add(block.free_cpus());
             self.demand_under_pressure +=
                 u64::from(pressed(block.memory_stalled) || pressed(block.memory_tight));
         }
-        let of_stretch = self.stretch.iter().map(|(_, waiting)| waiting).sum::<f64>();
-        if let (Some(third), Some((first, _))) = (self.demand.first_of_three(), self.stretch.front())
-            && third >= *first
-            && of_stretch >= WAITING * number(self.stretch.len() as u64)
+        if let Some((from, third)) = self.demand_test.take(block).zip(self.demand.first_of_three())
+            && third >= from
         {
-            self.demand.prove(third, block.until);
+            self.demand.prove(from, block.until);
         }
         if self.busiest.is_none_or(|(most, _, _)| waiting > most) {
             self.busiest = Some((waiting, block.from, block.until));

@@ -4,7 +4,7 @@ use super::Evidence;
 use super::epoch::PROOF;
 use crate::watch::lives::{Ended, Life};
 use crate::watch::to_u64;
-use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work};
+use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work, without_steps};
 
 /// Growth is known after so many blocks, an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
@@ -126,9 +126,17 @@ impl Evidence {
     }
 }
 
-/// By the clock, or by the work done where growth lasts along that alone.
+/// By the clock; or, if growth lasts only along them, by the work done or between steps.
 fn slope_of_workers(settled: &[&[Point]]) -> Option<Slope> {
     let by_clock = slope(settled)?;
-    let by_work = (!by_clock.lasting).then(|| slope_of_work(settled)).flatten();
-    Some(by_work.filter(|slope| slope.lasting).unwrap_or(by_clock))
+    let by_work = || slope_of_work(settled);
+    let between_steps = || {
+        let level: Vec<Option<Vec<Point>>> = settled.iter().map(|points| without_steps(points)).collect();
+        let points = |(level, settled)| Option::as_deref(level).unwrap_or(settled);
+        let histories: Vec<&[Point]> = level.iter().zip(settled.iter().copied()).map(points).collect();
+        if level.iter().any(Option::is_some) { slope(&histories) } else { None }
+    };
+    let lasting = |slope: &Slope| slope.lasting;
+    let otherwise = || by_work().filter(lasting).or_else(|| between_steps().filter(lasting));
+    if by_clock.lasting { Some(by_clock) } else { Some(otherwise().unwrap_or(by_clock)) }
 }

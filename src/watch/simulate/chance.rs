@@ -1,8 +1,8 @@
-//! Chance that can be repeated, and noise made of it.
+//! Reproducible random numbers and noise.
 
 use crate::watch::number;
 
-/// Reproducible chance (xorshift64*, Vigna 2016).
+/// A reproducible random number generator (xorshift64*, Vigna 2016).
 #[derive(Clone)]
 pub(super) struct Chance(u64);
 
@@ -11,7 +11,7 @@ impl Chance {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// From 0 to 1, never 0.
+    /// A number from 0 (exclusive) to 1.
     pub(super) fn even(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -28,12 +28,12 @@ impl Chance {
     }
 }
 
-/// Noise that forgets itself with a time constant (Ornstein and Uhlenbeck); of 0: white.
+/// Noise with an exponential correlation in time (Ornstein and Uhlenbeck); with a time constant of 0: white.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Noise {
-    /// Standard deviation in MiB.
+    /// The standard deviation in MiB.
     pub(super) sigma: f64,
-    /// Seconds.
+    /// The time constant in seconds.
     pub(super) tau: f64,
 }
 

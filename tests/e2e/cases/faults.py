@@ -1,5 +1,5 @@
-"""What may go wrong around the generator. Each time the boot completes, the service gets a sane profile or none, and the
-log says what happened."""
+"""Failures around the generator. In each case, the boot completes, the service gets either a valid profile or none, and the
+log says why."""
 
 import collections
 import re
@@ -12,12 +12,12 @@ from suite import (
 )  # fmt: skip
 
 NAME = GENERATOR.rpartition("/")[2]
-# In the place of the generator: the real one under strace, which makes go wrong what /etc/fault says. With -D it stays the
-# process that PID 1 started, so PID 1 sees how it ends and it knows who called.
+# Replaces the generator: runs the real one under strace, which injects the faults configured in /etc/fault. With -D, it
+# remains the process that PID 1 started, so that PID 1 sees its exit status, and it sees its caller.
 FAULTY = {
     f"/etc/systemd/system-generators/{NAME}": (f'#!/bin/sh\nexec strace -D -o /dev/null $(cat /etc/fault) {GENERATOR} "$@"\n', 0o755)
 }
-# Every input of the kernel's.
+# All inputs from the kernel.
 KERNEL_FILES = (
     "/proc/meminfo", "/proc/1/status", "/proc/1/cgroup", "/proc/1/mountinfo", "/proc/cmdline", "/proc/1/cmdline",
     "/sys/devices/system/cpu/online", "/sys/fs/cgroup/cgroup.controllers",
@@ -27,7 +27,7 @@ FILL_RUN = "dd if=/dev/zero of=/run/filler bs=4k 2>/dev/null || true; dd if=/dev
 
 
 def _complaints(m):
-    """What the generator put into the kernel's log since it was asked last."""
+    """The generator's messages in the kernel log since the last call."""
     return [line for line in m.kernel_log().splitlines() if NAME in line]
 
 
@@ -38,7 +38,7 @@ def _complained(m, *words):
 
 
 def _sane(m, workers=1, limit=1000):
-    """The drop-in is whole and says this, or there is none; which of them."""
+    """Checks that the drop-in is complete and has these values, or that there is none; returns which."""
     text = generated(m)
     if text:
         sized(m, workers, limit)
@@ -50,7 +50,8 @@ def _sane(m, workers=1, limit=1000):
 
 @case(fast=(252, 262))
 def full_run_at_boot(e2e):
-    """`/run` full at boot: PyPNM starts and sizes itself, the log says why; with room again it is sized"""
+    """`/run` full at boot: PyPNM starts and sizes itself, and the log says why; with space available, it is sized
+    again"""
     with e2e.machine(kmsg=True, run_options=",size=256k") as m:
         m.boot(before=FILL_RUN)
         _complained(m, "No space left on device")
@@ -63,7 +64,8 @@ def full_run_at_boot(e2e):
         serves(m, 1, 1000)
 
 
-# As when something else fills /run while generators run: systemd itself looks for free bytes before it reloads, not for inodes.
+# As if something else fills /run while generators run: before a reload, systemd checks for free bytes, but not for
+# inodes.
 FILLING = f"""#!/bin/sh
 if [ -e /etc/fill ]; then
     # shellcheck disable=SC2188
@@ -75,7 +77,7 @@ exec {GENERATOR} "$@"
 
 @case()
 def full_run_at_reload(e2e):
-    """`/run` runs out of inodes at a reload: the reload succeeds, the service goes on, the log says why"""
+    """`/run` runs out of inodes during a reload: the reload succeeds, the service continues, and the log says why"""
     files = {f"/etc/systemd/system-generators/{NAME}": (FILLING, 0o755)}
     with e2e.machine(kmsg=True, start=IDLE, files=files) as m:
         m.boot()
@@ -94,7 +96,7 @@ def full_run_at_reload(e2e):
 
 @case(fast=(257,))
 def read_only_run(e2e):
-    """The output directory read-only at boot: PyPNM starts and sizes itself, the log says why"""
+    """Output directory read-only at boot: PyPNM starts and sizes itself, and the log says why"""
     with e2e.machine(kmsg=True) as m:
         m.boot(before="mkdir -p /run/systemd/generator; mount -t tmpfs -o ro tmpfs /run/systemd/generator")
         _complained(m, "Read-only file system")
@@ -104,7 +106,7 @@ def read_only_run(e2e):
 
 @case()
 def read_only_runtime_directory(e2e):
-    """`/run/pypnm-sizing` read-only: the service starts all the same, its log says why it is not sized"""
+    """`/run/pypnm-sizing` read-only: the service starts anyway, and its log says why it is not sized"""
     with e2e.machine() as m:
         m.boot(before="mkdir -p /run/pypnm-sizing; mount -t tmpfs -o ro tmpfs /run/pypnm-sizing")
         serves(m, None, None, source="hardware_auto")
@@ -113,12 +115,13 @@ def read_only_runtime_directory(e2e):
 
 
 def _calls(m, prepare):
-    """The system calls of a run in order, each as strace's injection names it: its name, and the how many-th of that name."""
+    """The system calls of a run, in order, each as strace's injection selects it: its name, and a count for that
+    name."""
     m.run(f"{prepare}; strace -qq -o /var/tmp/trace {GENERATOR} /var/tmp/out")
     seen, calls = collections.Counter(), []
     for name in re.findall(r"^(\w+)\(", m.read("/var/tmp/trace"), re.MULTILINE):
         seen[name] += 1
-        # The exec is the caller's.
+        # The exec belongs to the caller.
         if name != "execve":
             calls.append((name, seen[name]))
     expect(len(calls) > 20, f"only {calls}")
@@ -126,7 +129,7 @@ def _calls(m, prepare):
 
 
 PREPARE = "rm -rf /var/tmp/out; mkdir -p /var/tmp/out"
-# An older run's drop-in lies there already.
+# A drop-in from an earlier run exists.
 PREPARE_OLD = f"{PREPARE}/pypnm.service.d; echo '# old' > /var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf"
 TRY_EACH = """
 good=$(md5sum < /var/tmp/good); old=$(echo '# old' | md5sum)
@@ -144,7 +147,7 @@ done
 
 
 def _try_each(m, fault, prepare=PREPARE):
-    """One run for each of its system calls, with the fault at that one: which, status, drop-in, what was said, leftovers."""
+    """One run per system call, with the fault at that call: call, status, drop-in, messages, leftover files."""
     m.run(f"{PREPARE}; {GENERATOR} /var/tmp/out && cp /var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf /var/tmp/good")
     calls = "".join(f"{name} {number}\n" for name, number in _calls(m, prepare))
     done = m.run(TRY_EACH.format(prepare=prepare, fault=fault, generator=GENERATOR, name=NAME), timeout=300, input=calls)
@@ -154,7 +157,8 @@ def _try_each(m, fault, prepare=PREPARE):
 
 @case(fast=(252,))
 def killed_at_each_system_call(e2e):
-    """Killed at every system call in turn, with and without an older drop-in: whole, as it was, or none; nothing systemd would load"""
+    """Killed at each system call, with and without an older drop-in: the drop-in is complete, unchanged or missing,
+    and no file is left that systemd would load"""
     with e2e.machine(start=IDLE) as m:
         m.boot()
         for prepare, allowed in ((PREPARE, {"none", "whole"}), (PREPARE_OLD, {"old", "whole"})):
@@ -169,17 +173,19 @@ def killed_at_each_system_call(e2e):
 
 @case(fast=(252,))
 def denied_each_system_call(e2e):
-    """Every system call in turn fails (EPERM as of seccomp, EIO, ENOMEM): whole, more careful, or none, and none is never silent or by a signal, save where memory itself is denied (mmap, brk, mremap), where it aborts"""
+    """Each system call fails (EPERM as with seccomp, EIO, ENOMEM): the drop-in is complete, more conservative, or
+    missing with a message and without a signal; only when memory itself is denied (mmap, brk, mremap) does the
+    generator abort"""
     with e2e.machine(start=IDLE) as m:
         m.boot()
         for error in ("EPERM", "EIO", "ENOMEM"):
             runs = _try_each(m, f"error={error}")
-            # Before it opens its first file there is no program yet: the C library and the runtime start.
+            # Until it opens its first file, only the C library and the runtime have started.
             start = next(number for number, (call, *_) in enumerate(runs) if call in ("open-1", "openat-1"))
             for number, (call, status, found, said, left) in enumerate(runs):
                 where = f"{error} at {call}: status {status}, {found}, {said}, {left}"
                 expect(found != "PART" and not [name for name in left if name.endswith(".conf")], where)
-                # And where not even a page of memory is to be had, a Rust program can only abort.
+                # Without a single page of memory, a Rust program can only abort.
                 if number >= start and call.partition("-")[0] not in ("mmap", "brk", "mremap"):
                     expect(status < 128 and (found != "none" or said == "said"), where)
                     expect(status != 0 or found != "none", where)
@@ -192,7 +198,8 @@ def _counts(runs):
 
 @case(fast=(257,))
 def killed_at_reloads(e2e):
-    """Killed at every system call in turn at a real daemon-reload: PID 1 goes on, so does the service; then sized"""
+    """Killed at each system call during a real daemon-reload: PID 1 and the service continue; the next reload sizes
+    it"""
     with e2e.machine(files={**FAULTY, "/etc/fault": "-e trace=all"}, start=IDLE) as m:
         m.boot()
         equal(_sane(m), True, "a drop-in")
@@ -216,7 +223,8 @@ def killed_at_reloads(e2e):
 
 @case()
 def killed_at_boot(e2e):
-    """Killed at boot just before its rename (QEMU): the boot completes, the service starts without a profile, the kernel's log says why"""
+    """Killed at boot just before its rename (QEMU): the boot completes, the service starts without a profile, and
+    the kernel log says why"""
     with e2e.guest(2, "4G", start=IDLE, files={**FAULTY, "/etc/fault": "-e inject=rename,renameat,renameat2:signal=KILL"}) as m:
         m.boot()
         equal(_sane(m), False, "a drop-in")
@@ -231,7 +239,8 @@ def killed_at_boot(e2e):
 
 @case(fast=(262,))
 def unreadable_proc_and_sys(e2e):
-    """Every file of `/proc` and `/sys` denied: the guide's baseline, 1 and 1000, on a 16 GB machine, and the log says why"""
+    """Every file in `/proc` and `/sys` denied on a 16 GB machine: the guide's baseline, 1 and 1000, and the log says
+    why"""
     with e2e.machine(cpus=4, memory_kb=KB_16G, files={**FAULTY, "/etc/fault": UNREADABLE}, start=IDLE, kmsg=True) as m:
         m.boot()
         equal(_sane(m, 1, 1000), True, "a drop-in")
@@ -242,7 +251,8 @@ def unreadable_proc_and_sys(e2e):
 
 @case()
 def hidden_proc_and_sys(e2e):
-    """`/proc/meminfo` blank and `/sys/devices/system/cpu` empty, as a container manager may leave them: the baseline"""
+    """`/proc/meminfo` empty and no files in `/sys/devices/system/cpu`, as a container manager may leave them: the
+    baseline"""
     with e2e.machine(cpus=4, memory_kb=KB_16G, start=IDLE, kmsg=True) as m:
         m.fake("/proc/meminfo", "")
         m.boot(before="mount -t tmpfs tmpfs /sys/devices/system/cpu")
@@ -265,7 +275,8 @@ HOSTILE = {
 
 @case(fast=(257,))
 def hostile_configuration(e2e):
-    """`sizing.conf` of junk, of 5 MiB, a FIFO, a directory, an endless device, text meant to become a setting: sized all the same"""
+    """`sizing.conf` is junk, 5 MiB long, a FIFO, a directory, an endless device, or text that imitates a setting:
+    sized anyway"""
     with e2e.machine(cpus=4, memory_kb=KB_8G, start=IDLE, kmsg=True) as m:
         m.install({"/etc/pypnm/sizing.conf": HOSTILE["junk"]})
         m.boot()
@@ -306,7 +317,8 @@ exec {GENERATOR} "$@"
 
 @case(fast=(252, 257))
 def generator_sandbox(e2e):
-    """252 runs generators as it runs itself, 257 and 262 with `/` read-only: sized in both, at boot and at a reload"""
+    """Generators run unsandboxed on 252, and with `/` read-only on 257 and 262: sized on all, at boot and on a
+    reload"""
     with e2e.machine(files={f"/etc/systemd/system-generators/{NAME}": (SANDBOX, 0o755)}, start=IDLE) as m:
         for reload in (False, True):
             if reload:
@@ -318,7 +330,7 @@ def generator_sandbox(e2e):
             equal(_sane(m), True, "a drop-in")
 
 
-# PID 1 and all below it under a filter that knows no newer system calls, as older container managers have it.
+# PID 1 and all its children under a filter that denies newer system calls, as with older container managers.
 SECCOMP = """
 import ctypes, os, struct, sys
 denied = [int(number) for number in sys.argv[1].split(",")]
@@ -339,8 +351,9 @@ OPENAT2, STATX, FACCESSAT2 = 437, 332, 439  # x86-64
 
 @case(fast=(252,))
 def seccomp(e2e):
-    """Under a seccomp filter that denies PID 1 and all below openat2, on 252 also statx and faccessat2: sized"""
-    # Without those two 257 starts no service whatever, and 262 ends at once: with or without us.
+    """Under a seccomp filter that denies openat2 to PID 1 and its children, and on 252 statx and faccessat2 as well:
+    sized"""
+    # Without those two, 257 starts no services at all, and 262 exits immediately, with or without this package.
     denied = (OPENAT2, STATX, FACCESSAT2) if e2e.version == 252 else (OPENAT2,)
     with e2e.machine(files={"/usr/lib/e2e-seccomp.py": SECCOMP}) as m:
         m.boot(before=f'set -- python3 /usr/lib/e2e-seccomp.py {",".join(map(str, denied))} "$@"')
@@ -368,7 +381,8 @@ profile pypnm-sizing-generator {GENERATOR} {{
 
 @case(versions=(252,))
 def apparmor(e2e):
-    """AppArmor denies `/proc/meminfo`, then the output directory (QEMU, Debian's kernel): the baseline, then none; the log says why"""
+    """AppArmor denies `/proc/meminfo`, then the output directory (QEMU, Debian's kernel): the baseline, then no
+    drop-in; the log says why"""
     images.need("apparmor")
     def compiled(profile):
         done = subprocess.run(["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--ofile", "/dev/stdout"], input=profile.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
@@ -395,7 +409,8 @@ def apparmor(e2e):
 
 @case(fast=(262,))
 def reloads_at_once(e2e):
-    """Two reloads at once, 50 times, and two generators in one directory, 200 times: always whole, nothing left behind"""
+    """Two reloads at the same time, 50 times, and two generators in the same directory, 200 times: the drop-in is
+    always complete, and no other files are left"""
     with e2e.machine(start=IDLE) as m:
         m.boot()
         for _ in range(50):
@@ -414,7 +429,7 @@ def reloads_at_once(e2e):
 
 @case(versions=(252, 262))
 def crashkernel(e2e):
-    """`crashkernel=512M` takes a 6.2 GB machine below 6 GB (QEMU): 1 worker where it was 2"""
+    """`crashkernel=512M` leaves less than 6 GB of a 6.2 GB machine (QEMU): 1 worker instead of 2"""
     with e2e.guest(4, "6144M", start=IDLE) as m:
         m.boot()
         before = loaded(m)["PYPNM_SERVE_TOTAL_MEMORY_GIB"]
@@ -427,7 +442,7 @@ def crashkernel(e2e):
 
 @case(versions=(252,))
 def clock_in_1970(e2e):
-    """The clock in 1970, at boot (QEMU's, until systemd moves it) and at a reload and a start: sized"""
+    """The clock is in 1970 at boot (QEMU, until systemd sets it), and at a reload and a start: sized"""
     with e2e.guest(2, "4G", start=suite.STAND_IN, devices=["-rtc", "base=1970-01-01T00:01:00"]) as m:
         m.boot()
         sized(m, 1, 1000)
@@ -441,7 +456,8 @@ def clock_in_1970(e2e):
 
 @case(versions=(257,))
 def log_of_a_real_kernel(e2e):
-    """A bad key at boot on a real kernel (QEMU): one line in `dmesg` and in the journal, with file, line and key"""
+    """An unknown key at boot on a real kernel (QEMU): one line in `dmesg` and in the journal, with file, line and
+    key"""
     with e2e.guest(2, "4G", start=IDLE, files={"/etc/pypnm/sizing.conf": "[Sizing]\nWorker=3\n"}) as m:
         m.boot()
         sized(m, 1, 1000)

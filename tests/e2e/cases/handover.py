@@ -1,5 +1,6 @@
-"""No request is lost: when workers are recycled, when the service is restarted, resized, moved, upgraded. With the real
-PyPNM, the packaged unit and the load of load.py. Each has a control that must lose requests: the same on plain PyPNM.
+"""No request is lost when workers are recycled, or when the service is restarted, resized, moved or upgraded. With the real
+PyPNM, the packaged unit and the load of load.py. Each case has a control, plain PyPNM in the same situation, which must lose
+requests.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ def _sizing(workers_, limit):
 
 @contextlib.contextmanager
 def _booted(e2e, workers_=1, limit=2000, files=None, memory_kb=KB_8G):
-    """A machine whose packaged service answers, with this profile."""
+    """Boots a machine whose packaged service responds, with this profile."""
     load = {LOAD: (images.HERE / "load.py").read_text()}
     with e2e.machine(memory_kb=memory_kb, files={**_sizing(workers_, limit), **load, **(files or {})}) as m:
         m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
@@ -35,7 +36,7 @@ def _booted(e2e, workers_=1, limit=2000, files=None, memory_kb=KB_8G):
 
 
 class _Load:
-    """Runs load.py in the machine until the end of the block; then `result` is its report."""
+    """Runs load.py in the machine until the end of the block. `result` is then its report."""
 
     def __init__(self, machine, *options, new=8, keep_alive=4, trickle=1):
         self.machine, self.result, self._errors = machine, {}, ""
@@ -80,7 +81,7 @@ def _nothing_lost(e2e, load, what):
 
 
 def _control(e2e, load, what):
-    """Plain PyPNM loses requests, or the load proves nothing."""
+    """Plain PyPNM must lose requests; otherwise, the load proves nothing."""
     e2e.note(f"plain PyPNM, {what}: {load.summary()}")
     expect(load.failures("refused") > 0, f"the control lost nothing: {load.result}")
 
@@ -94,12 +95,12 @@ def _is_launcher(m):
 
 
 def _started(m):
-    """How many workers have started since boot."""
+    """The number of workers started since boot."""
     return m.journal("-u", UNIT, "-o", "cat").count("Started server process")
 
 
 def _recycles(e2e, workers_, limit, number):
-    """Under load until `number` workers were replaced."""
+    """Runs the load until `number` workers have been replaced."""
     with _booted(e2e, workers_, limit, memory_kb=KB_16G) as m:
         m.until(lambda: len(workers(m)) == workers_, f"{workers_} workers")
         m.until(lambda: _started(m) == workers_, "all workers to serve")
@@ -115,7 +116,8 @@ def _recycles(e2e, workers_, limit, number):
 
 @case(fast=(252,))
 def recycle_of_one_worker(e2e):
-    """Hand-over: a worker that reaches its limit is replaced under load and loses no request; plain PyPNM refuses some"""
+    """Handover: a worker that reaches its limit is replaced under load without losing a request; plain PyPNM refuses
+    some"""
     _recycles(e2e, 1, 150, 2)
     with _booted(e2e, 1, 150, files=OFF) as m:
         expect(not _is_launcher(m), "PYPNM_HANDOVER=no starts the launcher")
@@ -129,14 +131,15 @@ def recycle_of_one_worker(e2e):
 
 @case()
 def recycles_of_two_and_four_workers(e2e):
-    """Hand-over: two and four workers that reach their limits are replaced one by one, and no request is lost"""
+    """Handover: two and four workers that reach their limits are replaced one at a time, and no request is lost"""
     _recycles(e2e, 2, 150, 4)
     _recycles(e2e, 4, 100, 8)
 
 
 @case(versions=(252, 262), fast=())
 def controls_with_two_and_four_workers(e2e):
-    """Hand-over: plain PyPNM with two and with four workers loses requests at their limits, or has none that serves for seconds"""
+    """Handover: plain PyPNM with two and four workers loses requests at their limits, or has no serving worker for
+    seconds"""
     for workers_, limit in ((2, 150), (4, 100)):
         with _booted(e2e, workers_, limit, files=OFF, memory_kb=KB_16G) as m:
             m.until(lambda count=workers_: _started(m) == count, "all workers to serve")
@@ -149,7 +152,7 @@ def controls_with_two_and_four_workers(e2e):
 
 @case(fast=(252,))
 def restarts(e2e):
-    """Hand-over: restarts, at once and while one is under way, lose no request; plain PyPNM refuses some"""
+    """Handover: restarts, also during another restart, lose no request; plain PyPNM refuses some"""
     with _booted(e2e) as m:
         with _Load(m, "--slow", "1") as load:
             for pause in (2.0, 0.7, 0.0, 3.3):
@@ -168,7 +171,7 @@ def restarts(e2e):
 
 @case()
 def restarts_at_odd_moments(e2e):
-    """Hand-over: restarts at every stage of a start, of two workers and of a successor, lose no request"""
+    """Handover: restarts at every stage of a start, of two workers and of a successor, lose no request"""
     with _booted(e2e, 2) as m:
         with _Load(m) as load:
             for step in range(12):
@@ -185,7 +188,8 @@ def restarts_at_odd_moments(e2e):
 
 @case(fast=(252,))
 def resizes(e2e):
-    """Hand-over: `systemctl reload` resizes a running service 1, 2, 1 workers without a lost request and waits until it is done"""
+    """Handover: `systemctl reload` changes a running service from 1 to 2 to 1 workers without losing a request, and
+    waits until it is complete"""
     with _booted(e2e, 1) as m:
         main = _main(m)
         with _Load(m) as load:
@@ -204,7 +208,8 @@ def resizes(e2e):
 
 @case(versions=(252, 262), fast=())
 def controls(e2e):
-    """Hand-over: what the other cases do loses requests with plain PyPNM: another profile, a restart on another port, with TLS, SIGKILL, the package's upgrade"""
+    """Handover: plain PyPNM loses requests in the situations of the other cases: a new profile, a restart on another
+    port, with TLS, SIGKILL, an upgrade of the package"""
 
     def upgrade(m):
         m.copy(e2e.package, "/tmp/product.deb")
@@ -226,7 +231,7 @@ def controls(e2e):
         with _Load(m, "--port", "9000") as load:
             m.systemctl("restart", UNIT)
         _control(e2e, load, "a restart on port 9000")
-        # With one worker the main process is the worker.
+        # With one worker, the main process is the worker.
         with _Load(m, "--port", "9000") as load:
             restarts_before = m.show(UNIT, "NRestarts")
             m.run(["kill", "-KILL", _main(m)])
@@ -240,13 +245,14 @@ def controls(e2e):
         _control(e2e, load, "a restart with TLS")
 
 
-# A version 1 group with a limit, where the machine's version 2 has no memory controller. Mounted where nobody looks by habit.
+# A version 1 cgroup with a limit, on a machine whose version 2 has no memory controller. Not mounted in a standard
+# place.
 V1 = "/run/e2e-memory"
 
 
 @contextlib.contextmanager
 def _memory_group(m):
-    """The service's memory: functions that say what it uses and which processes were killed, and one that sets its limit."""
+    """The service's memory: functions that return its usage and the killed processes, and one that sets its limit."""
     name = f"e2e-{m.dir.name}"
     native = "memory" in m.run("cat /sys/fs/cgroup/cgroup.controllers").stdout.split()
     if native:
@@ -277,10 +283,11 @@ def _statistic(m, file, key):
 
 @case(versions=(252, 262), fast=())
 def little_memory(e2e):
-    """Hand-over: in a memory limit without room for one worker more a worker is recycled without a successor: nothing is refused, nothing killed, and a line says why"""
+    """Handover: if the memory limit leaves no room for one more worker, a worker is recycled without a successor: no
+    request is refused, no process is killed, and a message says why"""
     with _booted(e2e, 1, 100) as m, _memory_group(m) as memory:
         profile(m)
-        # Half a worker more.
+        # Half a worker in addition.
         limit = memory["usage"]() + (100 << 20)
         memory["limit"](limit)
         before, most = _started(m), 0
@@ -288,18 +295,18 @@ def little_memory(e2e):
 
             def recycled():
                 nonlocal most
-                # Between two workers there is none: workers() would then count the parent.
+                # Between two workers there is none, and workers() would count the parent.
                 most = max(most, sum("spawn_main" in command for _, command in processes(m)))
                 return _started(m) >= before + 2
 
             m.until(recycled, "two recycles", timeout=180)
         _nothing_lost(e2e, load, f"two recycles in {limit >> 20} MiB")
         said = m.journal("-u", UNIT, "-o", "cat")
-        line = re.search("no memory for a worker beside those that serve, replacing one after it has ended: .* leaves .*", said)
+        line = re.search("not enough memory to start a successor first, so a worker is replaced after it has ended: .* leaves .*", said)
         expect(line, f"the journal does not say why:\n{said}")
         e2e.note(line[0])
         equal((memory["kills"](), most, m.show(UNIT, "NRestarts")), (0, 1, "0"), "processes that the kernel killed, workers at a time, restarts")
-        # With room again a successor starts first.
+        # With enough memory again, the successor starts first.
         memory["limit"](None)
         m.systemctl("reload", "--no-block", UNIT)
         m.until(lambda: len(workers(m)) == 2, "a successor beside the worker")
@@ -317,7 +324,8 @@ def _certificate(m):
 
 @case()
 def applies(e2e):
-    """Hand-over: `apply` reloads where only the profile changed, restarts where the port did as well, and says so; nothing is lost by either"""
+    """Handover: `apply` reloads if only the profile changed, restarts if the port changed too, and says so; neither
+    loses a request"""
     with _booted(e2e, 1) as m:
         main = _main(m)
         with _Load(m) as load:
@@ -339,7 +347,7 @@ def applies(e2e):
             done = m.run("pypnm-sizing apply", check=False)
             expect("its profile has changed, restarting …" in done.stdout, done.stdout)
         _control(e2e, load, "apply")
-        # What cannot be handed over is not touched by a reload.
+        # A change that cannot be handed over is not applied by a reload.
         main = _main(m)
         m.systemctl("reload", UNIT)
         equal((_main(m), m.show(UNIT, "ActiveState")), (main, "active"), "plain PyPNM after a reload")
@@ -347,7 +355,7 @@ def applies(e2e):
 
 @case()
 def checks_meanwhile(e2e):
-    """Hand-over: `check` warns neither while a reload is in progress nor while a worker is recycled"""
+    """Handover: `check` does not warn while a reload is in progress or a worker is recycled"""
     with _booted(e2e, 2, 60) as m:
         m.until(lambda: m.run("pypnm-sizing check", check=False).returncode == 0, "check to be content")
         said = {}
@@ -366,7 +374,8 @@ def checks_meanwhile(e2e):
 
 @case()
 def another_address(e2e):
-    """Hand-over: another port and host in pypnm.env count from the restart on; the old socket is closed, one is kept"""
+    """Handover: another port and host in pypnm.env take effect at a restart; the old socket is closed, and one is
+    kept"""
 
     def kept(m):
         return m.show(UNIT, "NFileDescriptorStore")
@@ -390,7 +399,7 @@ def another_address(e2e):
 
 @case()
 def tls(e2e):
-    """Hand-over: with TLS, in a recycle, a restart and a reload"""
+    """Handover: with TLS, during recycling, a restart and a reload"""
     with _booted(e2e, 1, 150) as m:
         _certificate(m)
         m.install({"/etc/pypnm/pypnm.env": TLS})
@@ -405,7 +414,8 @@ def tls(e2e):
 
 @case()
 def killed(e2e):
-    """Hand-over: after SIGKILL of the worker or of the parent connections wait and are not refused; only what was in hand is lost"""
+    """Handover: after SIGKILL of the worker or the parent, connections wait and are not refused; only requests in
+    progress are lost"""
     for who in ("worker", "parent"):
         with _booted(e2e) as m:
             with _Load(m) as load:
@@ -422,23 +432,24 @@ def killed(e2e):
         _control(e2e, load, "SIGKILL")
 
 
-# On PyPNM's import path before everything else; only the workers import it.
+# First on PyPNM's import path; only workers import it.
 BROKEN = "/var/lib/pypnm/src/fastapi/__init__.py"
 
 
 @case()
 def workers_die_at_their_start(e2e):
-    """Hand-over: successors that cannot start leave the old worker serving; without one, the service ends as failed, status 3"""
+    """Handover: if successors cannot start, the old worker continues to serve; without one, the service fails with
+    status 3"""
     with _booted(e2e) as m:
         old = workers(m)
         with _Load(m) as load:
             m.install({BROKEN: "raise RuntimeError('broken')\n"})
             done = m.run(["systemctl", "reload", UNIT], check=False)
             expect(done.returncode != 0, "the reload does not fail")
-            expect("the reload has failed, and the service runs on as before" in m.journal("-u", UNIT), "the journal does not say that the reload has failed")
+            expect("the reload failed, and the service continues as before" in m.journal("-u", UNIT), "the journal does not say that the reload has failed")
             equal(m.show(UNIT, "ActiveState"), "active", "the service after the failed reload")
             expect(set(old) <= set(workers(m)), "the old worker does not serve on")
-            expect("has ended at its start (status 1)" in m.journal("-u", UNIT), "the journal does not say that a worker died")
+            expect("failed to start (status 1)" in m.journal("-u", UNIT), "the journal does not say that a worker died")
             m.run(["rm", BROKEN])
             m.until(lambda: not set(old) & set(workers(m)), "the successor to take over", timeout=120)
         _nothing_lost(e2e, load, "a reload that failed, then succeeded")
@@ -452,7 +463,7 @@ def workers_die_at_their_start(e2e):
 
 @case()
 def upgrades(e2e):
-    """Hand-over: the package is installed again under load, then a reload and a restart: no request is lost"""
+    """Handover: the package is reinstalled under load, then reloaded and restarted: no request is lost"""
     with _booted(e2e) as m:
         m.copy(e2e.package, "/tmp/product.deb")
         main = _main(m)
@@ -464,7 +475,7 @@ def upgrades(e2e):
         _nothing_lost(e2e, load, "the package's upgrade, a reload, a restart")
 
 
-# As pypnm-sizing-handover(7) has it.
+# As in pypnm-sizing-handover(7).
 OWN_UNIT = """\
 /usr/lib/pypnm-sizing/handover pypnm serve --host 127.0.0.1 --port 8000
 Environment=PATH=/opt/pypnm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
@@ -477,7 +488,7 @@ ExecReload=/usr/lib/pypnm-sizing/handover --reload"""
 
 @contextlib.contextmanager
 def _own_unit(e2e, files=None):
-    """A machine whose operator's own unit starts the launcher, and which answers."""
+    """Boots a machine where the operator's own unit starts the launcher, and waits until it responds."""
     load = {LOAD: (images.HERE / "load.py").read_text()}
     with e2e.machine(memory_kb=KB_8G, start=OWN_UNIT, files={**_sizing(1, 2000), **load, **(files or {})}) as m:
         m.boot()
@@ -487,7 +498,8 @@ def _own_unit(e2e, files=None):
 
 @case(fast=())
 def own_unit_and_new_environment(e2e):
-    """Hand-over: in a unit of one's own, with the lines of the man page: a reload, a restart, and PyPNM in a new environment that PATH= names lose nothing"""
+    """Handover: an own unit with the lines from the man page: a reload, a restart, and switching PATH= to a PyPNM in
+    a new environment lose no request"""
     new = "/opt/pypnm-new"
     with _own_unit(e2e) as m:
         m.run(f"cp -a /opt/pypnm {new} && sed -i '1s,^#!.*,#!{new}/bin/python3,' {new}/bin/pypnm")
@@ -508,13 +520,14 @@ def own_unit_and_new_environment(e2e):
 
 @case(fast=())
 def socket_unit(e2e):
-    """Hand-over: with a socket unit of the operator's: a restart, a reload, and a stop with the start that a connection causes lose nothing"""
+    """Handover: with an operator's socket unit: a restart, a reload, and a stop followed by a start on demand lose
+    no request"""
     socket = "[Socket]\nListenStream=127.0.0.1:8000\n[Install]\nWantedBy=sockets.target\n"
     with _own_unit(e2e, {"/etc/systemd/system/pypnm.socket": socket}) as m:
-        # The service listens on the port that the socket unit is to have.
+        # The service already listens on the port of the socket unit.
         m.run("systemctl stop pypnm.service && systemctl enable --quiet --now pypnm.socket")
         profile(m)
-        expect("listening where the socket unit does: 127.0.0.1:8000" in m.journal("-u", UNIT), "the journal does not say where it listens")
+        expect("listening on the sockets of the socket unit: 127.0.0.1:8000" in m.journal("-u", UNIT), "the journal does not say where it listens")
         with _Load(m) as load:
             m.systemctl("restart", UNIT)
             m.systemctl("reload", UNIT)
@@ -527,7 +540,8 @@ def socket_unit(e2e):
 
 @case()
 def pip_upgrades(e2e):
-    """Hand-over: `pip install --force-reinstall` of the same PyPNM under load, while workers are recycled, then a reload"""
+    """Handover: `pip install --force-reinstall` of the same PyPNM under load, while workers are recycled, then a
+    reload"""
 
     def download(place):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place, images.PYPNM]
@@ -542,15 +556,17 @@ def pip_upgrades(e2e):
                 m.run(f"/opt/pypnm/bin/pip install --quiet --force-reinstall --no-deps --no-index /tmp/{wheel.name}", timeout=300)
             m.systemctl("reload", UNIT)
             m.until(lambda: _started(m) >= before + 3, "workers of the new files", timeout=120)
-        died = m.journal("-u", UNIT).count("has ended at its start")
+        died = m.journal("-u", UNIT).count("failed to start (")
         e2e.note(f"three pip upgrades, {_started(m) - before} workers started, {died} died at their start: {load.summary()}")
-        # A worker answers 500 where PyPNM wants a file that pip has just removed; no hand-over changes that.
+        # While pip replaces files, a worker answers 500 if PyPNM needs one that is missing; the handover cannot change
+        # that.
         equal(load.failures("status-500"), load.result["lost"], f"requests lost otherwise than by PyPNM's own answer: {load.result}")
 
 
 @case()
 def stop_within_its_bound(e2e):
-    """Hand-over: clients that never finish a request hold a stop up to the launcher's 30 s, not up to systemd's SIGKILL"""
+    """Handover: clients that never finish a request delay a stop for the launcher's 30 s, not until systemd sends
+    SIGKILL"""
     half = "import socket, time; s = socket.create_connection(('127.0.0.1', 8000)); s.sendall({!r}); time.sleep(300)"
     request = b"POST /system/sysDescr HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     with _booted(e2e) as m:
@@ -566,7 +582,8 @@ def stop_within_its_bound(e2e):
 
 @case()
 def what_it_costs(e2e):
-    """Hand-over: memory of the idle service beside plain PyPNM, and at most one worker more while a successor starts"""
+    """Handover: memory of the idle service compared with plain PyPNM, and at most one additional worker while a
+    successor starts"""
 
     def memory(m):
         """Sum of PSS, MiB."""

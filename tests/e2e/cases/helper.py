@@ -1,4 +1,4 @@
-"""The helper on a running systemd: every state that `check` tells apart, and what `apply` does about it."""
+"""The helper on a running systemd: every state that `check` distinguishes, and what `apply` does about it."""
 
 import json
 
@@ -13,14 +13,15 @@ STATE = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
 
 
 def helper(m, arguments, user=None):
-    """Runs the helper, as `user` or as root: its status, stdout and stderr."""
+    """Runs the helper as `user` or as root, and returns its status, stdout and stderr."""
     command = ["pypnm-sizing", *arguments.split()]
     done = m.run(["runuser", "-u", user, "--", *command] if user else command, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
 def check(m, status, *words, topic=None, user=None):
-    """What `check` says: one line with `words`, this status; in JSON the same, with a finding of `topic`."""
+    """Runs `check`, which prints one line with `words` and exits with this status; its JSON agrees and has a finding
+    of `topic`."""
     got, line, error = helper(m, "check", user)
     equal((got, error), (status, ""), f"check's status and stderr, with {line!r}")
     head = f"PYPNM-SIZING {STATE[status]} - "
@@ -56,7 +57,7 @@ def user(m):
 
 @case(fast=(252,))
 def changed_hardware(e2e):
-    """check and apply: fits; new hardware; reloaded but not restarted; dry-run, no-restart, restart"""
+    """check and apply: the profile fits; after a hardware change; after a reload; --dry-run, --no-restart, restart"""
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
         user(m)
         m.boot()
@@ -90,7 +91,7 @@ def changed_hardware(e2e):
         serves(m, 4, 2000)
         everybody(m, 0, "4 workers, each recycled after 2000 requests")
 
-        # MemTotal is never quite the same from boot to boot.
+        # MemTotal varies slightly between boots.
         m.hardware(memory_kb=KB_16G - 300000)
         equal(everybody(m, 0)["findings"], [], "findings after a jitter of 2 %")
         m.hardware(memory_kb=KB_16G + 2000000)
@@ -99,7 +100,8 @@ def changed_hardware(e2e):
 
 @case()
 def drop_in_and_generator(e2e):
-    """check: the drop-in masked or replaced, the generator masked, not executable, gone, turned off, not run yet"""
+    """check: the drop-in is masked or replaced; the generator is masked, not executable, missing, turned off, or has
+    not run yet"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.boot()
@@ -144,7 +146,7 @@ def drop_in_and_generator(e2e):
 
 @case()
 def switched_off_at_boot(e2e):
-    """check: pypnm.sizing=no at this boot"""
+    """check: pypnm.sizing=no for this boot"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.boot("pypnm.sizing=no")
@@ -154,7 +156,7 @@ def switched_off_at_boot(e2e):
 
 @case()
 def overrides(e2e):
-    """check: the operator's word, in every place where it can stand, is fine and named; apply leaves it alone"""
+    """check: the operator's setting, in every possible place, is OK and is named; apply leaves it unchanged"""
     files = {
         "/root/secret.env": ("PYPNM_SERVE_WORKERS=3\n", 0o600),
         "/etc/open.env": "# ours\nPYPNM_SERVE_LIMIT_MAX_REQUESTS=77\nOPTIONS=--workers 1\n",
@@ -170,7 +172,7 @@ def overrides(e2e):
         equal((status, f"set by hand: PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2" in said), (0, True), said)
         serves(m, 3, 2000)
         everybody(m, 0, f"PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2", topic="override")
-        # The machine may change as it likes.
+        # A change of the hardware makes no difference.
         m.hardware(cpus=8)
         everybody(m, 0, topic="override")
         m.hardware(cpus=4)
@@ -203,7 +205,8 @@ def overrides(e2e):
 
 @case()
 def not_read(e2e):
-    """check: PyPNM does not take its profile: no file, a broken one, nobody who writes it, no word of it"""
+    """check: PyPNM does not read its profile: no file, an invalid one, no ExecStartPre= that writes it, no variable
+    that names it"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.boot()
@@ -224,7 +227,8 @@ def not_read(e2e):
         restarted(m)
         serves(m, 2, 2000)
         everybody(m, 0)
-        # Somebody's tmp cleaner: what runs has it still, and a restart writes it anew.
+        # A cleaner of temporary files removed it: the running service still has its values, and a restart writes it
+        # again.
         m.run(f"rm {ENV_FILE}")
         check(m, 1, "cannot read its profile", "systemctl restart pypnm.service", topic="not-read", user="bob")
         status, said, _ = helper(m, "apply")
@@ -234,7 +238,7 @@ def not_read(e2e):
 
 @case()
 def started_before_it_was_sized(e2e):
-    """apply after the package came to a service that runs: it is restarted with its first profile"""
+    """apply after the package was installed while the service was running: restarted with its first profile"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.run(f"mv {GENERATOR} /root/generator")
@@ -251,7 +255,7 @@ def started_before_it_was_sized(e2e):
 
 @case()
 def ways_of_starting(e2e):
-    """check and apply: uvicorn itself, a wrapper that passes flags"""
+    """check and apply: a unit that starts uvicorn, and a wrapper that passes options"""
     uvicorn = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app --host 127.0.0.1 --port 8000"
     wrapper = f"#!/bin/bash\n. {ENV_FILE}\n/opt/pypnm/bin/pypnm serve --port 8000 --workers $PYPNM_SERVE_WORKERS --limit-max-requests $PYPNM_SERVE_LIMIT_MAX_REQUESTS\n"
     starts = {"uvicorn": uvicorn, "wrapper": "/usr/local/bin/wrapper"}
@@ -274,7 +278,7 @@ def ways_of_starting(e2e):
 
 @case()
 def packaged_unit(e2e):
-    """check and apply: the packaged pypnm.service, flags in /etc/pypnm/pypnm.env"""
+    """check and apply: the packaged pypnm.service with options in /etc/pypnm/pypnm.env"""
     with e2e.machine(cpus=2, memory_kb=KB_8G) as m:
         user(m)
         m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
@@ -321,7 +325,8 @@ def not_running(e2e):
 
 @case(fast=(252,))
 def looping(e2e):
-    """check: a service that keeps ending is CRITICAL at every moment of its loop, and one that PyPNM's absence skips a WARNING"""
+    """check: a service that keeps crashing is CRITICAL at every stage of the loop; one that is skipped because PyPNM
+    is missing is a WARNING"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.run("systemctl disable --quiet pypnm.service")
@@ -334,7 +339,7 @@ def looping(e2e):
         m.systemctl("stop", "pypnm.service")
         everybody(m, 0, "not running", topic="not-running")
         m.install({OVERRIDE: "[Unit]\nConditionPathExists=/nonexistent\n"})
-        # systemd forgets the result of a unit that nothing refers to.
+        # systemd forgets the result of a unit that nothing references.
         m.systemctl("enable", "--quiet", "pypnm.service")
         m.systemctl("daemon-reload")
         m.systemctl("start", "pypnm.service")
@@ -343,7 +348,8 @@ def looping(e2e):
 
 @case(fast=(252,))
 def names_and_other_units(e2e):
-    """check: `.service` is added as systemctl does; a PyPNM under another unit's name is found; a unit that was just added"""
+    """check: `.service` is appended as by systemctl; a PyPNM in a unit with another name is found; a unit that was
+    just added"""
     api = "/etc/systemd/system/pypnm-api.service"
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
@@ -369,7 +375,7 @@ def names_and_other_units(e2e):
 
 @case(fast=(252,))
 def apply_waits_for_a_start(e2e):
-    """apply: a service that is being started is waited for, then restarted with the new profile"""
+    """apply: waits for a service that is starting, then restarts it with the new profile"""
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
         m.install({OVERRIDE: dropin("ExecStartPost=", "ExecStartPost=/bin/sleep 6")})
         m.boot()
@@ -386,7 +392,7 @@ def apply_waits_for_a_start(e2e):
 
 @case(fast=(252,))
 def a_flag_that_was_taken_back(e2e):
-    """check and apply: a flag of the running process that pypnm.env no longer has is from before a change"""
+    """check and apply: an option of the running process that has since been removed from pypnm.env"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
         m.install({"/etc/pypnm/pypnm.env": "PYPNM_OPTIONS=--worker 3\n"})
@@ -403,7 +409,8 @@ def a_flag_that_was_taken_back(e2e):
 
 @case(fast=(252,))
 def what_others_name(e2e):
-    """check: a line feed in an argument forges no property; a FIFO that a process names as its profile is not opened"""
+    """check: a line feed in an argument cannot fake a property; a FIFO named as the profile by a process is not
+    opened"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.run("mkfifo -m 666 /run/fifo")
@@ -421,7 +428,7 @@ def what_others_name(e2e):
 
 @case()
 def an_instance(e2e):
-    """check and apply: an instance of a template that is sized"""
+    """check and apply: an instance of a sized template"""
     with e2e.machine(cpus=2, memory_kb=KB_4G, files={CONF: "[Sizing]\nUnits=pypnm@.service\n"}) as m:
         m.run("systemctl disable --quiet pypnm.service; mv /etc/systemd/system/pypnm.service /etc/systemd/system/pypnm@.service")
         m.boot()
@@ -438,7 +445,8 @@ def an_instance(e2e):
 
 @case()
 def a_restart_that_fails(e2e):
-    """apply: a service that does not come up again is an error with the place to look, not a wait for ever"""
+    """apply: a service that does not start again is an error that says where to look, and apply does not wait
+    forever"""
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
         m.boot()
         serves(m, 1, 1000)
@@ -450,7 +458,7 @@ def a_restart_that_fails(e2e):
 
 @case(versions=(252,))
 def hidden_processes(e2e):
-    """check: /proc mounted with hidepid= can't be judged by an unprivileged user"""
+    """check: with /proc mounted hidepid=, an unprivileged user gets UNKNOWN"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.boot()
@@ -462,7 +470,7 @@ def hidden_processes(e2e):
 
 @case(versions=(252,))
 def without_systemd(e2e):
-    """show, check and apply in a container where no systemd runs: answers and messages, no traces"""
+    """show, check and apply in a container without systemd: answers and messages, no stack traces"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         m.start("/bin/sleep", "1000")
         for command, status in {"": 0, "show": 0, "explain": 0, "preview": 0, "check": 3, "apply": 2, "apply -n": 2}.items():

@@ -1,11 +1,12 @@
-"""The last look at a start: limits that show in the service's own cgroup only, after the generator has run. On machines that
-QEMU boots, whose kernel has memory and CPU controllers of version 2."""
+"""The check at the start of the service, for limits that only its own cgroup shows, after the generator has run. In QEMU, whose
+kernel has the memory and CPU controllers of cgroup version 2."""
 
 import re
 
 from suite import STAND_IN, STAND_IN_FILES, case, dropin, equal, expect, generated, written
 
-# Another generator's unit, as podman's makes one of a quadlet: beside ours, in parallel, with limits that ours can't see.
+# A unit from another generator, such as podman's for a quadlet, which runs in parallel and whose limits ours cannot
+# see.
 OTHER_GENERATOR = """\
 #!/bin/sh
 cat >"$1/pypnm.service" <<'END'
@@ -24,23 +25,24 @@ def numbers(machine):
 
 
 def restarted(machine):
-    """What a restart leaves in the file."""
+    """The contents of the file after a restart."""
     machine.systemctl("restart", "pypnm.service")
     return numbers(machine)
 
 
 def drop_in_says(machine, workers, limit):
-    """What the generator wrote at the last boot or reload."""
+    """The values that the generator wrote at the last boot or reload."""
     for key, value in (("WORKERS", workers), ("LIMIT_MAX_REQUESTS", limit)):
         expect(f"Environment=PYPNM_SERVE_{key}={value}\n" in generated(machine), f"the drop-in's {key}:\n{generated(machine)}")
 
 
 @case(versions=(252, 257), fast=())
 def at_a_boot_and_after_it(e2e):
-    """Huge pages from sysctl.d at a boot; limits set after the last reload on the service and its slice; an operator's number"""
+    """Huge pages from sysctl.d at boot; limits set on the service and its slice after the last reload; an operator's
+    number"""
     files = {
         "/etc/sysctl.d/50-huge-pages.conf": "vm.nr_hugepages = 2400\n",
-        # The kernel clears every page, which takes an emulated machine longer than systemd waits.
+        # The kernel clears every page, which takes longer on an emulated machine than systemd waits.
         "/etc/systemd/system/systemd-sysctl.service.d/50-slow.conf": dropin("TimeoutStartSec=10min"),
         **STAND_IN_FILES,
     }
@@ -63,7 +65,7 @@ def at_a_boot_and_after_it(e2e):
         equal(restarted(m), (2, 2000), "CPUQuota=250% of the slice, set after the last reload")
         m.systemctl("set-property", "--runtime", "system.slice", "CPUQuota=")
 
-        # An operator's number stays, whatever it is, and be it the sized one.
+        # An operator's number is kept, even if it equals the sized one.
         m.systemctl("set-property", "--runtime", "pypnm.service", "MemoryMax=2G")
         m.install({"/etc/systemd/system/pypnm.service.d/50-own.conf": dropin("Environment=PYPNM_SERVE_WORKERS=3")})
         m.systemctl("daemon-reload")
@@ -72,7 +74,7 @@ def at_a_boot_and_after_it(e2e):
 
 @case(versions=(252, 257), fast=())
 def units_of_others(e2e):
-    """A unit that another generator makes, as a quadlet's with MemoryMax= in [Service]; one that systemd-run makes"""
+    """A unit from another generator, such as a quadlet with MemoryMax= in [Service]; a transient unit of systemd-run"""
     unit = "/etc/systemd/system/pypnm.service"
     files = {"/etc/systemd/system-generators/other": (OTHER_GENERATOR.format(start=STAND_IN), 0o755), **STAND_IN_FILES}
     with e2e.guest(4, "16G", files=files, start=STAND_IN) as m:
@@ -81,11 +83,11 @@ def units_of_others(e2e):
         m.systemctl("daemon-reload")
         equal(m.show("pypnm.service", "FragmentPath"), "/run/systemd/generator/pypnm.service", "the unit's file")
         drop_in_says(m, 4, 2000)
-        # Restart=no: a single worker that met a recycle limit would end the service for good.
+        # With Restart=no, a single worker that reached a recycle limit would end the service for good.
         equal(restarted(m), (1, 0), "a unit of another generator with MemoryMax=2G")
         equal(m.show("pypnm.service", "Restart"), "no", "Restart= of another generator's unit")
 
-        # A transient unit can't take the name of one that has a file or is still remembered as failed.
+        # A transient unit cannot use the name of one that has a file or is still remembered as failed.
         m.run("systemctl stop pypnm.service; systemctl reset-failed; rm /etc/systemd/system-generators/other")
         m.run("rm -f /usr/lib/systemd/system/pypnm.service")
         m.systemctl("daemon-reload")

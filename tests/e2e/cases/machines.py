@@ -1,8 +1,8 @@
-"""The guide's seven machines, booted by QEMU with those CPUs and that memory."""
+"""The guide's seven machines, booted by QEMU with that number of CPUs and that amount of memory."""
 
 from suite import ENV_FILE, STAND_IN, case, equal, expect, generated, loaded, serves, sized, written
 
-# CPUs, memory, and the guide's row: workers, recycle limit.
+# CPUs, memory, and the guide's values: workers, recycle limit.
 ROWS = [
     (2, "4G", 1, 1000),
     (2, "8G", 2, 1000),
@@ -26,7 +26,7 @@ def _row(cpus, memory, workers, limit, fast=()):
             gib = float(found["PYPNM_SERVE_TOTAL_MEMORY_GIB"])
             expect(abs(gib - int(facts[1]) / 1048576) <= 0.01, f"{gib} GiB of {facts[1]} kB")
             m.wait("pypnm.service", "active")
-            # What a PyPNM that starts now is told.
+            # The values that a PyPNM would get if it started now.
             equal((written(m)["PYPNM_SERVE_WORKERS"], written(m)["PYPNM_SERVE_LIMIT_MAX_REQUESTS"]), (str(workers), str(limit)), ENV_FILE)
             equal(m.run("pypnm-sizing preview").stdout, text, "preview against the drop-in")
             equal(m.run("dmesg | grep pypnm-sizing", check=False).stdout, "", "the kernel's log of an ordinary boot")
@@ -53,7 +53,7 @@ for number, values in enumerate(ROWS):
 
 @case(versions=(252,))
 def proven_concurrency(e2e):
-    """16 cores / 64GB with MaxWorkers=8, really booted: 8 workers, 2000"""
+    """16 cores / 64GB with MaxWorkers=8, booted in QEMU: 8 workers, 2000"""
     with e2e.guest(16, "64G", start=STAND_IN, files={"/etc/pypnm/sizing.conf": "[Sizing]\nMaxWorkers=8\n"}) as m:
         m.boot()
         sized(m, 8, 2000)
@@ -61,7 +61,7 @@ def proven_concurrency(e2e):
 
 @case()
 def the_real_pypnm(e2e):
-    """4 cores / 8GB, really booted, with the real PyPNM serving: 2 live workers, 2000"""
+    """4 cores / 8GB, booted in QEMU, with the real PyPNM serving: 2 live workers, 2000"""
     with e2e.guest(4, "8G") as m:
         m.boot()
         said = serves(m, 2, 2000, timeout=600)

@@ -1,4 +1,4 @@
-"""The operator's word at each place where one may say it, on the real PyPNM. The machine is 2c/4G: 1 worker, 1000."""
+"""The operator's settings in every possible place, with the real PyPNM. The machine is 2c/4G: 1 worker, 1000."""
 
 import re
 
@@ -12,7 +12,7 @@ OPERATORS = "/etc/systemd/system/pypnm.service.d"
 
 
 def _again(m, workers, limit, source="seeded_profile"):
-    """What a reload and a restart bring."""
+    """The values after a reload and a restart."""
     m.systemctl("daemon-reload")
     m.systemctl("restart", "pypnm.service")
     return serves(m, workers, limit, source)
@@ -20,24 +20,24 @@ def _again(m, workers, limit, source="seeded_profile"):
 
 @case(fast=(257,))
 def systemctl_edit(e2e):
-    """`systemctl edit`: `Environment=PYPNM_SERVE_WORKERS=2`; `systemctl revert` brings the sized value back"""
+    """`systemctl edit`: `Environment=PYPNM_SERVE_WORKERS=2`; `systemctl revert` restores the sized value"""
     with e2e.machine() as m:
         m.boot()
         serves(m, 1, 1000)
         m.install({"/tmp/editor": (f"#!/bin/sh\n# Newer ones give a line number before the file.\nfor file; do :; done\ncat > \"$file\" <<'end'\n{TWO}end\n", 0o755)})
-        # It wants a terminal.
+        # It requires a terminal.
         m.run("SYSTEMD_EDITOR=/tmp/editor script -qec 'systemctl edit pypnm.service' /dev/null")
         expect(m.exists(f"{OPERATORS}/override.conf"), "systemctl edit wrote no override.conf")
         m.systemctl("restart", "pypnm.service")
         serves(m, 2, 1000)
         m.systemctl("revert", "pypnm.service")
-        # The unit itself lies in /etc, with none in /usr that it would hide: revert leaves it.
+        # The unit itself is in /etc, and there is none in /usr that it replaces, so revert keeps it.
         _again(m, 1, 1000)
 
 
 @case()
 def dropin_in_etc(e2e):
-    """A drop-in in `/etc`, there since the boot, sets both numbers"""
+    """A drop-in in `/etc`, present since boot, sets both numbers"""
     both = dropin("Environment=PYPNM_SERVE_WORKERS=2 PYPNM_SERVE_LIMIT_MAX_REQUESTS=300")
     with e2e.machine(files={f"{OPERATORS}/20-site.conf": both}) as m:
         m.boot()
@@ -56,7 +56,8 @@ def dropin_in_run(e2e):
 
 @case()
 def unit_of_its_own(e2e):
-    """`Environment=PYPNM_SERVE_WORKERS=2` in the operator's own unit, before the drop-in: it stays; without it, sized again"""
+    """`Environment=PYPNM_SERVE_WORKERS=2` in the operator's own unit, before the drop-in: it is kept; without it,
+    sized again"""
     place = "/etc/systemd/system/pypnm.service"
     plain = FOREIGN.format(start=SERVE)
     unit = plain.replace("ExecStart=", "Environment=PYPNM_SERVE_WORKERS=2\nExecStart=")
@@ -134,7 +135,7 @@ def kernel_switch_really_booted(e2e):
 
 @case()
 def disabled(e2e):
-    """`Enabled=no`; then the generator masked by a link to /dev/null"""
+    """`Enabled=no`; then the generator masked by a symbolic link to /dev/null"""
     with e2e.machine(files={"/etc/pypnm/sizing.conf": "[Sizing]\nEnabled=no\n"}, start=IDLE) as m:
         m.boot()
         equal(generated(m), "", "the drop-in")
@@ -148,7 +149,7 @@ def disabled(e2e):
 
 @case()
 def dropin_masked(e2e):
-    """The generated drop-in masked by one of its name in `/etc`"""
+    """The generated drop-in masked by a file of the same name in `/etc`"""
     with e2e.machine(start=IDLE) as m:
         m.run(f"mkdir -p {OPERATORS} && ln -s /dev/null {OPERATORS}/10-pypnm-sizing.conf")
         m.boot()
@@ -157,7 +158,8 @@ def dropin_masked(e2e):
 
 @case()
 def bad_value(e2e):
-    """An override that would crash PyPNM (`PYPNM_SERVE_WORKERS=abc`): it gets the sized value, and the log names it"""
+    """An override that would crash PyPNM (`PYPNM_SERVE_WORKERS=abc`): the sized value is used instead, and the log
+    names it"""
     with e2e.machine(files={f"{OPERATORS}/20-site.conf": dropin("Environment=PYPNM_SERVE_WORKERS=abc")}) as m:
         m.boot()
         serves(m, 1, 1000)
@@ -167,7 +169,7 @@ def bad_value(e2e):
 
 @case(fast=(262,))
 def set_property(e2e):
-    """`systemctl set-property MemoryMax=5G` on a 16 GB machine: a limit like any other, after the next reload"""
+    """`systemctl set-property MemoryMax=5G` on a 16 GB machine: counts like any other limit after the next reload"""
     with e2e.machine(cpus=4, memory_kb=KB_16G, start=IDLE) as m:
         m.boot()
         sized(m, 4, 2000)
@@ -181,7 +183,7 @@ def set_property(e2e):
 
 @case()
 def slice_limit(e2e):
-    """The operator's unit in a slice of theirs with `MemoryMax=7G` and `CPUQuota=300%`"""
+    """The operator's unit in their own slice with `MemoryMax=7G` and `CPUQuota=300%`"""
     files = {
         "/etc/systemd/system/docsis.slice": "[Slice]\nMemoryMax=7G\nCPUQuota=300%\n",
         f"{OPERATORS}/20-site.conf": dropin("Slice=docsis.slice"),
@@ -195,7 +197,7 @@ def slice_limit(e2e):
 
 @case()
 def two_units(e2e):
-    """`Units=` with PyPNM and its sister on one machine: each gets an equal share"""
+    """`Units=` with PyPNM and PyPNM-CMTS on one machine: each gets an equal share"""
     other = FOREIGN.format(start="/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --port 8080").replace("pypnm-docsis", "pypnm-other")
     files = {
         "/etc/pypnm/sizing.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n",

@@ -1,5 +1,5 @@
-"""podman and its quadlet on a machine that QEMU boots: systemd 257, version 2 of cgroups alone, podman 5.4.2 of trixie's packages,
-an image with PyPNM's entry point and command. PyPNM is a stand-in: its imports would take minutes under emulation."""
+"""podman and its quadlets in QEMU: systemd 257, cgroup version 2 only, podman 5.4.2 from trixie, and an image with the entry point
+and command of PyPNM's image. PyPNM is a stand-in, because its imports would take minutes under emulation."""
 
 import json
 import re
@@ -17,7 +17,7 @@ QUADLET = "/etc/containers/systemd/pypnm.container"
 PACKAGES = ["podman", "crun", "netavark", "gosu", "busybox-static"]
 IMAGE = "/var/lib/pypnm-image.tar"
 
-# The entry point of PyPNM's own image, in short.
+# A shortened version of the entry point of PyPNM's own image.
 ENTRY_POINT = """\
 #!/bin/sh
 set -e
@@ -25,7 +25,7 @@ mkdir -p /app/config /app/logs /app/.data
 chown -R 10001:10001 /app/config /app/logs /app/.data
 exec gosu 10001:10001 "$@"
 """
-# Has as many workers as uvicorn would, started as uvicorn starts them, and the command line of PyPNM's image.
+# Starts the same number of workers as uvicorn would, in the same way, with the command line of PyPNM's image.
 UVICORN = """\
 import http.server, multiprocessing, os, time
 
@@ -42,7 +42,7 @@ if __name__ == "__main__":
             context.Process(target=time.sleep, args=(1e6,), daemon=True).start()
     http.server.HTTPServer(("127.0.0.1", 8000), Health).serve_forever()
 """
-# Without modules of the kernel: each layer of an image a directory, and no network but the machine's.
+# Without kernel modules: each layer of an image is a directory, and there is no network but the host's.
 STORAGE = '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n'
 IMPORT = f"""\
 [Unit]
@@ -57,7 +57,7 @@ ExecStart=/usr/bin/podman import --quiet --change 'ENTRYPOINT ["/app/entrypoint.
 
 
 def podman_layer():
-    """What installing podman changes in trixie's root, and an image like PyPNM's own as a tar archive."""
+    """The files that installing podman changes in trixie's root, and an image like PyPNM's own as a tar archive."""
 
     def build(place):
         images.say("installing podman over trixie's root file system (once)")
@@ -69,7 +69,7 @@ def podman_layer():
             machine.run(["sh", "-ec", IMAGE_SCRIPT, "sh", *libraries], timeout=300)
             machine.install({"/tmp/image/app/entrypoint.sh": (ENTRY_POINT, 0o755), "/tmp/image/app/uvicorn/__main__.py": UVICORN})
             machine.run(f"tar -C /tmp/image -cf {IMAGE} . && rm -rf /tmp/image", timeout=300)
-            # What was taken away is a device in an overlay, and no device for a guest.
+            # Removed files are devices in an overlay, which must not be copied to a guest.
             subprocess.run(["find", machine.upper, "-type", "c", "-delete"], check=True)
             shutil.move(machine.upper, place)
 
@@ -91,7 +91,7 @@ chmod 1777 tmp
 
 
 def quadlet(*replacements):
-    """The example, on the machine's own network, with words replaced."""
+    """The example, on the host's network, with words replaced."""
     text = EXAMPLE.read_text()
     for old, new in (("PublishPort=8000:8000\n", "Network=host\n"), *replacements):
         expect(text.count(old) == 1, f"{old!r} in {EXAMPLE}")
@@ -100,7 +100,7 @@ def quadlet(*replacements):
 
 
 def environment_of(machine):
-    """What the container's main process was started with, once it is PyPNM."""
+    """The command line and environment of the container's main process, once it is PyPNM."""
 
     def look():
         pid = machine.run("podman inspect -f '{{.State.Pid}}' systemd-pypnm", check=False).stdout.strip()
@@ -112,7 +112,7 @@ def environment_of(machine):
 
 
 def given_by(machine, workers, limit):
-    """The last look's file says so, and the container's PyPNM got it."""
+    """Checks the file written at the start, and that PyPNM in the container got the same values."""
     file, (_, environment) = written(machine), environment_of(machine)
     expected = (str(workers), str(limit))
     equal((file["PYPNM_SERVE_WORKERS"], file["PYPNM_SERVE_LIMIT_MAX_REQUESTS"]), expected, "the last look's file")
@@ -120,7 +120,7 @@ def given_by(machine, workers, limit):
 
 
 def checked(machine, status, *options):
-    """What `check` says once its status is that: workers may still be starting."""
+    """Waits until `check` has this status, as workers may still be starting, and returns its output."""
     said = []
 
     def look():
@@ -136,7 +136,8 @@ def checked(machine, status, *options):
 
 @case(versions=(257,), fast=())
 def podman_and_its_quadlet(e2e):
-    """A quadlet with MemoryMax= in [Service] at a boot and after changes; the example as it is; podman run with limits, no capability"""
+    """A quadlet with MemoryMax= in [Service] at boot and after changes; the packaged example; podman run with limits
+    and without capabilities"""
     of_service = quadlet(("PodmanArgs=--memory=8g --cpus=4\n", "EnvironmentFile=/run/pypnm-sizing/pypnm.service.env\n"), ("[Service]\n", "[Service]\nMemoryMax=2G\n"))
     files = {
         QUADLET: of_service,
@@ -146,7 +147,7 @@ def podman_and_its_quadlet(e2e):
     }
     with Guest("trixie", 4, "16G", layers=[e2e.layer, podman_layer()], files=files) as m:
         m.boot(timeout=600)
-        # The limits of [Service]: the generator cannot see them, the last look counts them.
+        # The generator cannot see the limits in [Service]; the check at the start does.
         equal(m.show("pypnm.service", "FragmentPath"), "/run/systemd/generator/pypnm.service", "the unit's file")
         equal(m.show("pypnm.service", "SourcePath"), QUADLET, "what podman's generator made it of")
         equal(loaded(m)["PYPNM_SERVE_WORKERS"], "4", "what systemd loaded")
@@ -157,7 +158,7 @@ def podman_and_its_quadlet(e2e):
         equal(checked(m, 0).split(" | ")[0], "PYPNM-SIZING OK - pypnm.service: 1 worker, recycled after 1000 requests, on 4 CPUs, 2.0 GiB", "check")
         expect("systemd loads /run/systemd/generator/pypnm.service" in m.run("pypnm-sizing explain").stdout, "explain on the unit's file")
 
-        # Limits change: a start counts them, and check says where one is missing.
+        # When limits change, the next start uses them, and check reports a missing one.
         m.systemctl("set-property", "--runtime", "pypnm.service", "MemoryMax=8G")
         m.systemctl("restart", "pypnm.service")
         given_by(m, 2, 2000)
@@ -168,7 +169,7 @@ def podman_and_its_quadlet(e2e):
         expect("fix: systemctl restart pypnm.service" in said, f"the fix: {said}")
         m.run("systemctl revert pypnm.service")
 
-        # The example as it is: limits of the container, which exec sees.
+        # The packaged example: limits of the container, which exec sees.
         m.install({QUADLET: quadlet()})
         m.systemctl("daemon-reload")
         m.systemctl("restart", "pypnm.service")
@@ -182,7 +183,7 @@ def podman_and_its_quadlet(e2e):
         equal(m.run(["pypnm-sizing", "ready", "--timeout=60", f"--pid={pid}"], check=False).returncode, 0, "ready from the host")
         m.systemctl("stop", "pypnm.service")
 
-        # Version 2 of cgroups in a private namespace, at every user's and file system's least.
+        # cgroup version 2 in a private namespace, with the fewest privileges for users and file systems.
         script = "grep Cap /proc/self/status; id -u; touch /x 2>/dev/null || echo read-only; cat /proc/self/cgroup; echo; env; echo; cat $PYPNM_SERVE_ENV_FILE"
         hard = ["--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges", "--user=10001"]
         limits = ["--memory=2g", "--cpus=1.5", "--cpuset-cpus=0,2"]

@@ -1,4 +1,4 @@
-"""`ready` as the packaged unit uses it, with the real PyPNM: wherever it listens it is up, and nobody else is."""
+"""`ready` as used by the packaged unit, with the real PyPNM: it is up if and only if PyPNM itself responds."""
 
 import subprocess
 import tempfile
@@ -11,7 +11,7 @@ from suite import KB_8G, KB_16G, case, dropin, equal, expect
 UNIT = "pypnm.service"
 OVERRIDE = f"/etc/systemd/system/{UNIT}.d/override.conf"
 PYTHON = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app"
-# Answers at /health as PyPNM does.
+# Responds at /health as PyPNM does.
 STRANGER = """\
 import http.server
 class Health(http.server.BaseHTTPRequestHandler):
@@ -25,14 +25,14 @@ http.server.HTTPServer(("127.0.0.1", 8000), Health).serve_forever()
 
 
 def packaged(e2e, files=None, memory_kb=KB_8G, environment=""):
-    """A machine (off) with the packaged unit in the place of the foreign one."""
+    """A machine (off) with the packaged unit instead of the minimal one."""
     return e2e.machine(
         cpus=4, memory_kb=memory_kb, files={"/etc/pypnm/pypnm.env": environment, **(files or {})}, start="/bin/false",
     )  # fmt: skip
 
 
 def certificate():
-    """A key and a certificate, as files of the machine."""
+    """A key and a certificate, as files for the machine."""
     images.need("openssl")
     with tempfile.TemporaryDirectory() as place:
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"]
@@ -46,7 +46,8 @@ def boot(m):
 
 
 def started(m, *lines):
-    """Starts the service with these lines of an override; the status of systemctl and the seconds that it took."""
+    """Starts the service with these lines as an override, and returns the status of systemctl and the seconds it
+    took."""
     m.run(f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}", check=False)
     m.install({OVERRIDE: dropin(*lines)})
     m.systemctl("daemon-reload")
@@ -56,13 +57,13 @@ def started(m, *lines):
 
 
 def said(m):
-    """What the journal has of the service since its last start."""
+    """The journal of the service since its last start."""
     m.run("journalctl --sync")
     return m.journal("-o", "cat", "-b", f"_SYSTEMD_INVOCATION_ID={m.show(UNIT, 'InvocationID')}")
 
 
 def is_up(m, what, ask, *lines):
-    """The start succeeds, and the service answers at once to `ask`, curl's arguments."""
+    """Checks that the start succeeds, and that the service responds immediately to `ask`, arguments for curl."""
     status, took = started(m, *lines)
     equal(status, 0, f"{what}: systemctl start, after {took:.0f} s, with {said(m)[-1000:]}")
     done = m.run(f"curl -sk -m 10 -o /dev/null -w '%{{http_code}}' {ask}", check=False)
@@ -70,7 +71,7 @@ def is_up(m, what, ask, *lines):
     return took
 
 
-@case(fast=(252,), row="A name with two addresses, IPv4 and IPv6 alike: a service that has one of them is up (A1)")
+@case(fast=(252,), row="A name with an IPv4 and an IPv6 address: a service that listens on one of them is up (A1)")
 def every_address_of_a_name(e2e):
     """A1"""
     hosts = "127.0.0.1 localhost\n::1 localhost\n"
@@ -84,14 +85,15 @@ def every_address_of_a_name(e2e):
         equal(m.show(UNIT, "NRestarts"), "0", "automatic restarts")
 
 
-@case(fast=(252,), row="Somebody else on the port: the start fails, and the log names who it is (A2)")
+@case(fast=(252,), row="Another process on the port: the start fails, and the log names the process (A2)")
 def a_stranger_on_the_port(e2e):
     """A2"""
     with packaged(e2e, {"/usr/lib/stranger.py": STRANGER}) as m:
         boot(m)
         m.run("systemd-run --unit=stranger python3 /usr/lib/stranger.py")
         m.until(lambda: m.run("curl -sf http://127.0.0.1:8000/health", check=False).returncode == 0, "the stranger")
-        # The launcher listens before PyPNM does, and says so itself; plain PyPNM may die long after it was started.
+        # The launcher listens before PyPNM does, and reports the error itself; plain PyPNM may fail long after the
+        # start.
         for handover, reason in (("yes", "Address already in use"), ("no", "127.0.0.1:8000 belongs to")):
             for workers in (1, 2):
                 where = f"{workers} workers, PYPNM_HANDOVER={handover}"
@@ -106,7 +108,7 @@ def a_stranger_on_the_port(e2e):
         is_up(m, "after the stranger", "http://127.0.0.1:8000/health")
 
 
-@case(fast=(252,), row="A Unix socket, an inherited descriptor, uvicorn's variables, abbreviated flags, TLS: what the process listens on counts (A3)")
+@case(fast=(252,), row="A Unix socket, an inherited descriptor, uvicorn's variables, abbreviated options, TLS: the actual listening socket counts (A3)")
 def wherever_it_listens(e2e):
     """A3"""
     socket = f"[Socket]\nListenStream=127.0.0.1:8003\nService={UNIT}\n"
@@ -125,7 +127,7 @@ def wherever_it_listens(e2e):
         is_up(m, "TLS", "https://127.0.0.1:8000/health", "ExecStart=", f"ExecStart={PYTHON} --workers 2 {tls}")
 
 
-@case(row="Workers that die at their start are a failed start; a main process that ends is one at once")
+@case(row="The start fails if workers keep failing, and immediately if the main process ends")
 def what_cannot_come_up(e2e):
     """A16"""
     with packaged(e2e, memory_kb=KB_16G) as m:

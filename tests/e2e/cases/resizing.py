@@ -1,4 +1,5 @@
-"""The machine changes while it runs: then daemon-reload, check, apply. By QEMU, but for the real PyPNM's restart."""
+"""The machine changes while it runs, followed by daemon-reload, check and apply. In QEMU, except the restart of the
+real PyPNM."""
 
 import re
 
@@ -9,7 +10,7 @@ BALLOON = ["-device", "virtio-balloon-pci,id=balloon0"]
 
 
 def _check(m, status):
-    """`check` ends with this status, once the workers are there; what it says."""
+    """Waits until `check` exits with this status, as workers may still be starting, and returns its output."""
 
     def checked():
         done = m.run("pypnm-sizing check", check=False)
@@ -24,14 +25,15 @@ def _check(m, status):
 
 
 def _resized(m, workers_, limit):
-    """After the hardware changed: check tells, a reload leaves the service alone, apply brings the new profile."""
+    """After a hardware change: check reports it, a reload leaves the service running, apply puts the new profile
+    into effect."""
     main = m.show("pypnm.service", "MainPID")
     told = _check(m, 1)
     m.systemctl("daemon-reload")
     sized(m, workers_, limit)
     equal(m.show("pypnm.service", "MainPID"), main, "the main process after a reload")
     _check(m, 1)
-    # Its own check afterwards may come before emulation has brought all workers up: status 1.
+    # The check that apply runs may come before all workers are up on an emulated machine: status 1.
     done = m.run("pypnm-sizing apply", check=False)
     expect(done.returncode in (0, 1), f"apply: {done.stdout}{done.stderr}")
     expect(m.show("pypnm.service", "MainPID") != main, "apply did not restart the service")
@@ -41,7 +43,7 @@ def _resized(m, workers_, limit):
 
 
 def _blocks(m):
-    """Memory blocks the kernel knows."""
+    """The number of memory blocks known to the kernel."""
     return int(m.run("ls -d /sys/devices/system/memory/memory[0-9]* | wc -l").stdout)
 
 
@@ -63,7 +65,7 @@ done
 
 @case(versions=(252,))
 def cpu_and_memory_hotplug(e2e):
-    """CPUs and a DIMM added while it runs (QEMU, Linux 6.1): 2c/4G becomes 4c/8G, then 4c/16G"""
+    """CPUs and a DIMM added at run time (QEMU, Linux 6.1): 2c/4G becomes 4c/8G, then 4c/16G"""
     with e2e.guest(2, "4G", start=STAND_IN, sockets=8, slots=(4, "32G")) as m:
         m.boot()
         sized(m, 1, 1000)
@@ -71,7 +73,7 @@ def cpu_and_memory_hotplug(e2e):
         for number in (2, 3):
             m.monitor("device_add", driver="qemu64-x86_64-cpu", id=f"cpu{number}", **{"socket-id": number, "core-id": 0, "thread-id": 0})
         m.until(lambda: m.exists("/sys/devices/system/cpu/cpu3"), "the new CPUs to show")
-        # They arrive offline, and an offline CPU is none.
+        # They are offline at first, and offline CPUs do not count.
         m.systemctl("daemon-reload")
         equal(loaded(m)["PYPNM_SERVE_CPU_COUNT"], "2", "CPUs while the new ones are offline")
         m.run(ONLINE_CPUS)
@@ -84,7 +86,7 @@ def cpu_and_memory_hotplug(e2e):
 
 @case(versions=(257, 262))
 def memory_hotplug(e2e):
-    """A DIMM added while it runs (QEMU, Linux 6.12): 4c/4G becomes 4c/16G"""
+    """A DIMM added at run time (QEMU, Linux 6.12): 4c/4G becomes 4c/16G"""
     with e2e.guest(4, "4G", start=STAND_IN, slots=(4, "32G")) as m:
         m.boot()
         sized(m, 1, 1000)
@@ -105,7 +107,7 @@ def _add_memory(m, gib):
 
 @case()
 def cpu_offline(e2e):
-    """A CPU taken offline and brought back (QEMU): 4c/16G"""
+    """A CPU taken offline and online again (QEMU): 4c/16G"""
     with e2e.guest(4, "16G", start=STAND_IN) as m:
         m.boot()
         sized(m, 4, 2000)
@@ -117,7 +119,7 @@ def cpu_offline(e2e):
 
 @case(versions=(252, 262))
 def balloon(e2e):
-    """The host takes memory back by a balloon, and gives it again (QEMU): 2c/8G to 4G"""
+    """The host takes memory through a balloon device, and returns it (QEMU): 2c/8G to 4G"""
     with e2e.guest(2, "8G", start=STAND_IN, devices=BALLOON) as m:
         m.boot()
         sized(m, 2, 1000)
@@ -132,7 +134,7 @@ def balloon(e2e):
 
 @case()
 def container_limits(e2e):
-    """A container with `memory.max` and `cpu.max` of its own (QEMU), changed while it runs: 2 GiB and 1.5 CPUs of 4c/16G"""
+    """A container with its own `memory.max` and `cpu.max` (QEMU), changed at run time: 2 GiB and 1.5 CPUs of 4c/16G"""
     with e2e.guest(4, "16G", start=STAND_IN, container=(2 << 30, 150000)) as m:
         m.boot()
         expect(m.run("systemd-detect-virt --container").stdout.strip() not in ("", "none"), "systemd sees the container")
@@ -147,7 +149,8 @@ def container_limits(e2e):
 
 @case()
 def apply_on_the_real_pypnm(e2e):
-    """`pypnm-sizing apply` on the real PyPNM after the machine grew (namespaces); again: nothing to do, nothing restarted"""
+    """`pypnm-sizing apply` with the real PyPNM after the machine grew (namespaces); a second time, nothing is
+    restarted"""
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
         m.boot()
         serves(m, 1, 1000)

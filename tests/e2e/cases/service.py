@@ -1,4 +1,4 @@
-"""The real PyPNM as a service under a real systemd: the first proof, and every way of starting it."""
+"""The real PyPNM as a service under a real systemd, started in every supported way."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from suite import (
 )  # fmt: skip
 
 WRAPPER = (Path(__file__).resolve().parents[2] / "pypnm/start-fastapi-service.sh").read_text()
-# In the background: a thousand reloads; how far they are in /run/reloads.
+# A thousand reloads in the background; /run/reloads contains the count.
 RELOADS = """
 echo 0 > /run/reloads
 (
@@ -22,7 +22,8 @@ UVICORN = "/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app --host 127.0.0.1 
 
 @case(fast=(252, 257, 262))
 def first_proof(e2e):
-    """A unit that knows nothing of us, right after boot; new hardware, daemon-reload, restart: new numbers."""
+    """A unit without any reference to sizing, right after boot; after new hardware, daemon-reload and restart: new
+    numbers"""
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
         m.boot()
         equal(int(m.run("systemctl --version").stdout.split()[1]), e2e.version, "systemd's version")
@@ -46,7 +47,7 @@ def packaged_unit(e2e):
         m.run("systemctl disable --quiet pypnm.service; rm /etc/systemd/system/pypnm.service; systemctl enable --quiet pypnm.service")
         m.boot()
         serves(m, 2, 1000)
-# Older ones say it with /lib, where /usr is merged.
+# Versions before 254 print /lib in the path even if /usr is merged.
         unit = m.show("pypnm.service", "FragmentPath")
         expect(unit.removeprefix("/usr") == "/lib/systemd/system/pypnm.service", f"the unit: {unit}")
         verified = m.run("systemd-analyze verify pypnm.service", check=False)
@@ -55,7 +56,8 @@ def packaged_unit(e2e):
 
 @case(fast=(257,))
 def wrapper(e2e):
-    """PyPNM's start-fastapi-service.sh (a stand-in that does what that does): the profile's numbers, the caller's flags"""
+    """PyPNM's start-fastapi-service.sh (a stand-in with the same behavior): the profile's numbers, the caller's
+    options"""
     script = "/usr/local/bin/start-fastapi-service.sh"
     start = f"/usr/bin/env PATH=/opt/pypnm/bin:/usr/bin:/bin {script} --host 127.0.0.1"
     with e2e.machine(cpus=2, memory_kb=KB_8G, files={script: (WRAPPER, 0o755)}, start=start) as m:
@@ -69,7 +71,7 @@ def wrapper(e2e):
 
 @case(fast=(257,))
 def uvicorn_itself(e2e):
-    """A unit that starts uvicorn itself"""
+    """A unit that starts uvicorn directly"""
     with e2e.machine(cpus=2, memory_kb=KB_8G, start=UVICORN) as m:
         m.boot()
         profile(m)
@@ -79,7 +81,8 @@ def uvicorn_itself(e2e):
 
 @case(fast=(252,))
 def recycle_one_worker(e2e):
-    """One worker that reaches its limit comes back; without the drop-in's Restart=always it stays dead"""
+    """A single worker that reaches its limit is restarted; without the drop-in's Restart=always, the service would
+    end"""
     files = {"/etc/pypnm/sizing.conf": "[Sizing]\nLimitMaxRequests=5\n"}
     with e2e.machine(files=files) as m:
         m.boot()
@@ -113,7 +116,7 @@ def recycle_several_workers(e2e):
 
 @case(fast=(252,))
 def crash_loop(e2e):
-    """A service that crashes at every start ends as failed, not in an endless loop; mended, it is sized"""
+    """A service that crashes at every start ends as failed, not in an endless loop; after it is fixed, it is sized"""
     with e2e.machine() as m:
         m.install({"/etc/systemd/system/pypnm.service.d/20-broken.conf": dropin("ExecStartPre=/bin/false", "RestartSec=0")})
         m.boot()
@@ -128,7 +131,7 @@ def crash_loop(e2e):
 
 @case()
 def thousand_reloads(e2e):
-    """A thousand daemon-reloads while it restarts: never sizes itself"""
+    """A thousand daemon-reloads while the service restarts: PyPNM never sizes itself"""
     with e2e.machine() as m:
         m.boot()
         serves(m, 1, 1000)

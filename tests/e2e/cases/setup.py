@@ -1,4 +1,4 @@
-"""setup: a checkout in a home directory, installed as PyPNM's install.sh leaves it, becomes a sized, hardened service."""
+"""setup: a checkout in a home directory, as installed by PyPNM's install.sh, becomes a sized, hardened service."""
 
 import contextlib
 import json
@@ -17,12 +17,13 @@ PLACE = "/etc/systemd/system/pypnm.service.d/50-place.conf"
 UNIT = "pypnm.service"
 UID = 1000
 MAC = "00:11:22:33:44:55"
-# The roots of these are bookworm's but for systemd: one checkout, with bookworm's Python, fits them all.
+# The root file systems of these versions are bookworm's except for systemd, so one checkout fits all of them.
 BOOKWORM = (247, 252, 254)
 
 
 def checkout(root):
-    """A layer with the user op and PyPNM's source distribution in their home, installed editable into .env; no /opt/pypnm."""
+    """A layer with the user op, and PyPNM's source distribution in their home, installed editable into .env; no
+    /opt/pypnm."""
 
     def build(place):
         images.say("installing PyPNM from a checkout (once)")
@@ -51,8 +52,8 @@ def checkout(root):
 
 @contextlib.contextmanager
 def machine(e2e):
-    """A machine (off) with the product installed and PyPNM in op's checkout alone."""
-    # The layer has no file of systemd's. The product's layer hides its accounts.
+    """A machine (off) with this package, and PyPNM only in op's checkout."""
+    # The layer contains no files of systemd. The product's layer would hide its accounts.
     root = images.rootfs("bookworm") if e2e.version in BOOKWORM else e2e.root
     with Machine(e2e.root, layers=[checkout(root), e2e.layer]) as m:
         m.run(f"useradd --uid {UID} --no-create-home --shell /bin/bash op")
@@ -60,7 +61,7 @@ def machine(e2e):
 
 
 def setup(m, *arguments, check=True):
-    """Status, stdout and stderr of `pypnm-sizing setup`."""
+    """Runs `pypnm-sizing setup`, and returns status, stdout and stderr."""
     done = m.run(["pypnm-sizing", "setup", *arguments], check=False)
     if check:
         equal((done.returncode, done.stderr), (0, ""), f"setup {arguments}: {done.stdout}; status and stderr")
@@ -68,7 +69,7 @@ def setup(m, *arguments, check=True):
 
 
 def verified(m):
-    """Neither systemd-analyze verify nor the limit for systemd-analyze security has anything to say."""
+    """systemd-analyze verify reports nothing, and systemd-analyze security stays within the limit."""
     done = m.run(f"cd /tmp && systemd-analyze verify {UNIT}", check=False)
     equal((done.returncode, done.stdout + done.stderr), (0, ""), "systemd-analyze verify")
     said = m.run(f"systemd-analyze security --no-pager {UNIT}", check=False).stdout
@@ -78,14 +79,16 @@ def verified(m):
 
 
 def rxmer(subcarriers=3800):
-    """A capture as a modem would send it: RxMER per subcarrier, in quarters of a dB (CM-SP-CM-OSSIv3.1, annex D)."""
+    """A capture in the format that a modem sends: RxMER per subcarrier, in quarters of a dB (CM-SP-CM-OSSIv3.1,
+    annex D)."""
     values = bytes(150 + number % 20 for number in range(subcarriers))
     head = struct.pack("!B6sIHBI", 33, bytes.fromhex(MAC.replace(":", "")), 600_000_000, 148, 50, subcarriers)
     return b"PNN" + struct.pack("!BBBI", 4, 1, 0, 1_700_000_000) + head + values
 
 
 def upload_and_analyse(m, port=8000):
-    """A capture is uploaded and analysed: what PyPNM writes below its working directory, and its libraries' caches."""
+    """Uploads and analyzes a capture, so that PyPNM writes below its working directory, and libraries write their
+    caches."""
     m.install({"/tmp/capture.bin": rxmer()})
     url = f"http://127.0.0.1:{port}/docs/pnm/files"
     said = m.run(f"curl -s -m 60 -F file=@/tmp/capture.bin {url}/upload").stdout
@@ -120,10 +123,10 @@ def whole_life(e2e):
         equal(m.run(f"ps -o user= -p {pid}").stdout.strip(), "op", "the account")
         upload_and_analyse(m)
         equal(m.run(f"find {CHECKOUT}/.data {CHECKOUT}/logs ! -user op").stdout, "", "files of others in the checkout")
-        # What else there is in the home directory is hidden; the environment cannot be written to.
+        # The rest of the home directory is hidden, and the environment is read-only.
         m.run("touch /home/op/secret && chown op /home/op/secret")
         inside = f"nsenter -t {pid} -m -S $(id -u op) -G $(id -g op)"
-        # On systemd 247 only root can list the directories that it makes above a bind mount; see UMask= of the drop-in.
+        # On systemd 247, only root can list the parent directories of a bind mount; see UMask= in the drop-in.
         seen = m.run(f"nsenter -t {pid} -m ls -A /home/op").stdout.split()
         equal(seen, ["PyPNM"], "op's home as the service sees it")
         expect(m.run(f"{inside} touch {CHECKOUT}/.env/x", check=False).returncode != 0, "it can write to its environment")
@@ -148,7 +151,7 @@ def whole_life(e2e):
 
 @case(versions=(252,))
 def recycled(e2e):
-    """A checkout's service after setup: the only worker ends at its limit, and is back"""
+    """A checkout's service after setup: the only worker reaches its limit, and the service is restarted"""
     with machine(e2e) as m:
         m.hardware(cpus=2, memory_kb=KB_4G)
         m.install({"/etc/pypnm/sizing.conf.d/50-limit.conf": "[Sizing]\nLimitMaxRequests=20\n"})
@@ -164,7 +167,7 @@ def recycled(e2e):
 
 @case(versions=(252,))
 def refused(e2e):
-    """setup refuses what would not work, with the reason, and writes nothing"""
+    """setup refuses what would not work, says why, and writes nothing"""
     with machine(e2e) as m:
         m.hardware(cpus=2, memory_kb=KB_4G)
         m.install({"/etc/systemd/system/api.service": f"[Service]\nUser=op\nExecStart={CHECKOUT}/.env/bin/pypnm serve\n"})
@@ -198,7 +201,7 @@ def refused(e2e):
             ("--user", "-1", "there is no such user"), ("--user", "", "there is no such user"),
         ):  # fmt: skip
             refuses(CHECKOUT, option, value, why=why)
-        # An environment under a name that not every setting of a unit can have.
+        # An environment whose name has a special meaning in some settings of a unit.
         for name in ("a b", "a%b", "a$b", "a'b", 'a"b', "a\\b", "a\nb", "a:b", "a\u00a0b"):
             place = f"{CHECKOUT}/{name}"
             m.run(["sh", "-c", f'mkdir "$1" && mount --bind {CHECKOUT}/.env "$1"', "sh", place])
@@ -255,10 +258,11 @@ def refused(e2e):
 
 @case(versions=(252,))
 def other_drop_ins(e2e):
-    """setup beside drop-ins of the operator's: what would keep the service from starting is refused, the rest is named; its own file, edited"""
+    """setup with an operator's drop-ins: it refuses if one would prevent the start, and names the others; and with
+    an edited drop-in of its own"""
     with machine(e2e) as m:
         m.hardware(cpus=2, memory_kb=KB_4G)
-        # Without systemd nothing is left behind.
+        # Without systemd, no files are left.
         status, _, error = setup(m, CHECKOUT, "--write", check=False)
         expect(status == 2 and "systemd is not running" in error and not m.exists(PLACE.rsplit("/", 1)[0]), error)
         m.boot()
@@ -287,7 +291,7 @@ def other_drop_ins(e2e):
 
 @case(versions=(252, 254))
 def readme(e2e):
-    """README's commands for a checkout, read out of it and run as they are: from nothing to a sized service"""
+    """README's commands for a checkout, run exactly as written: from nothing to a sized service"""
     text = (images.HERE.parents[1] / "README.md").read_text()
     section = text.split("\n## A checkout in a home directory\n")[1].split("\n## ")[0]
     commands = [line.partition("#")[0].strip() for line in re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1].splitlines()]
@@ -297,13 +301,13 @@ def readme(e2e):
         m.copy(e2e.package, "/home/op/pypnm-sizing_0_amd64.deb")
         m.boot()
         for command in commands:
-            # The machine has no sudo: root's commands are run by root, with op's home for ~.
+            # The machine has no sudo: root runs those commands, with op's home directory for ~.
             as_root = command.startswith("sudo ")
             command = f"cd ~ && {command.removeprefix('sudo ')}"
             user = ["env", "HOME=/home/op", "sh", "-c", command] if as_root else ["runuser", "-u", "op", "--", "env", "HOME=/home/op", "sh", "-c", command]
             done = m.run(user, check=False, timeout=200)
             equal(done.returncode, 0, f"{command}: {done.stdout}{done.stderr}; status")
             if "apt-get" in command:
-                # What the package says is next is what README has next.
+                # The steps that setup prints are those in README.
                 expect(f"Next: pypnm-sizing setup {CHECKOUT} --write" in done.stdout, f"{command}: {done.stdout}")
         serves(m, 1, 1000)

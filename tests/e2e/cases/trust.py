@@ -1,13 +1,13 @@
-"""Somebody with an account on the machine, and file systems that never answer: neither leads root or keeps PID 1 waiting."""
+"""Other users of the machine, and file systems that never respond: neither can redirect root or block PID 1."""
 
 import time
 
 from suite import GENERATOR, IDLE, KB_16G, case, equal, expect, generated, sized
 
 NAME = GENERATOR.rpartition("/")[2]
-# What an operator may give the service, and what makes /run/pypnm its user's.
+# Directories that an operator may give to the service's user, such as /run/pypnm.
 RUNTIME_DIRECTORY = {"/etc/systemd/system/pypnm.service.d/20-site.conf": "[Service]\nRuntimeDirectory=pypnm\nRuntimeDirectoryPreserve=yes\n"}
-# A FUSE file system of a daemon that takes no request, on a directory that is its argument; it stays until it is killed.
+# A FUSE file system whose daemon never responds, mounted on the directory in its argument until it is killed.
 HANG = """\
 import ctypes, os, sys, time
 os.path.exists("/dev/fuse") or os.mknod("/dev/fuse", 0o20666, os.makedev(10, 229))
@@ -28,7 +28,7 @@ def _complaints(m):
 
 @case(fast=(252,))
 def the_services_user_writes_configuration(e2e):
-    """Files that the service's user puts into /run/pypnm count for nothing, whatever their names; the log names them"""
+    """Files that the service's user creates in /run/pypnm are ignored, whatever their names; the log names them"""
     with e2e.machine(cpus=4, memory_kb=KB_16G, kmsg=True, start=IDLE, files=RUNTIME_DIRECTORY) as m:
         m.boot()
         sized(m, 4, 2000)
@@ -57,7 +57,7 @@ def the_services_user_writes_configuration(e2e):
 
 @case(fast=(252,))
 def a_dead_mount_behind_a_link(e2e):
-    """Configuration, an environment file and a drop-in lead to a FUSE mount that never answers: a reload takes no longer"""
+    """Configuration, an environment file and a drop-in on a FUSE mount that never responds: a reload takes no longer"""
     files = {"/root/hang.py": HANG, "/etc/systemd/system/pypnm.service": UNIT}
     with e2e.machine(cpus=4, memory_kb=KB_16G, kmsg=True, start=IDLE, files=files) as m:
         m.boot()

@@ -1,4 +1,4 @@
-"""The packages for aarch64: made on x86_64, and their programs run by qemu's emulation of the other processor."""
+"""The packages for aarch64, built on x86_64; their programs run in QEMU."""
 
 import re
 import shutil
@@ -14,7 +14,8 @@ HELPER = "usr/bin/pypnm-sizing"
 
 
 def emulator():
-    """Trixie's qemu, which is static and so runs anywhere; bookworm's does not know openat2(2)."""
+    """QEMU from trixie, which is statically linked and therefore runs anywhere; the one in bookworm does not support
+    openat2(2)."""
 
     def build(place):
         images.debootstrap("trixie", ["qemu-user"], place, variant="apt")
@@ -23,18 +24,18 @@ def emulator():
 
 
 def environment(fixture):
-    """What PID 1 would have set there."""
+    """The variables that PID 1 would set."""
     lines = fixture / "environment"
     return dict(line.split("=", 1) for line in lines.read_text().splitlines()) if lines.exists() else {}
 
 
 def numbered(text):
-    """Without the words of an error, which are each C library's own; its number stays."""
+    """Removes the text of errors, which differs between C libraries, and keeps their numbers."""
     return re.sub(r"[^:;]+ (\(os error \d+\))", r" \1", text)
 
 
 def generated(command, fixture):
-    """What the generator writes and says for a fixture, under the names of its golden files."""
+    """The output of the generator for a fixture, by the names of the golden files."""
     with tempfile.TemporaryDirectory() as out:
         done = subprocess.run(
             [*command, out], env={**environment(fixture), "PYPNM_SIZING_ROOT": str(fixture / "root")},
@@ -54,7 +55,7 @@ def golden(fixture):
 
 
 def shown(command, fixture, *verb):
-    """Status and words of the helper."""
+    """Status and output of the helper."""
     done = subprocess.run(
         [*command, "--root", fixture / "root", *verb], env=environment(fixture),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
@@ -64,7 +65,7 @@ def shown(command, fixture, *verb):
 
 @case(fast=())
 def programs(packages):
-    """Both programs are static aarch64; qemu's aarch64 writes every golden drop-in, and shows what x86_64 shows"""
+    """Both programs are static aarch64; in QEMU, they write all golden drop-ins and print the same as on x86_64"""
     run(TREE / "tests/need", "binutils")
     qemu = emulator()
     with tempfile.TemporaryDirectory() as place:
@@ -92,7 +93,8 @@ def programs(packages):
 
 @case(fast=())
 def packed(packages):
-    """The packages for aarch64 say so, have the files of the others, and the checkers find nothing to say about them"""
+    """The packages for aarch64 are marked as such and have the same files as the others, and the checkers report
+    nothing"""
     run(TREE / "tests/need", "rpm", "cpio")
     pair = packages.aarch64
     version = packages.version
@@ -111,7 +113,7 @@ def packed(packages):
 
 
 def computer():
-    """A kernel and a root file system in memory, of trixie for arm64: no more than systemd and what a shell script wants."""
+    """A kernel and a root file system in memory, trixie for arm64, with only systemd and what a shell script needs."""
 
     def build(place):
         root = place / "root"
@@ -120,12 +122,12 @@ def computer():
         images.debootstrap("trixie", packages, root, variant="extract", architecture="arm64")
         (kernel,) = (root / "boot").glob("vmlinuz-*")
         kernel.rename(place / "vmlinuz")
-        # What the maintainer scripts would have made.
+        # What the maintainer scripts would have created.
         for name in ("passwd", "group"):
             shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
         (root / "etc/machine-id").write_text("")
         (root / "init").symlink_to("usr/lib/systemd/systemd")
-        # The disk is memory.
+        # The disk is in memory.
         for name in ("boot", "usr/lib/modules", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(root / name, ignore_errors=True)
         archive(root, place / "initrd")
@@ -135,7 +137,7 @@ def computer():
 
 
 def archive(tree, path):
-    """The tree as the kernel takes it."""
+    """The tree in the format that the kernel expects."""
     with path.open("ab") as out:
         command = "find . | cpio --create --format=newc --owner=0:0 --quiet"
         subprocess.run(["sh", "-c", command], cwd=tree, stdout=out, check=True)
@@ -154,7 +156,7 @@ StandardError=tty
 TTYPath=/dev/console
 """
 
-# The terminal's own sequences are on the line before.
+# Control sequences of the terminal are on the line before.
 LOOK = """
 echo
 say() { echo "== $1"; shift; "$@" | cat; }
@@ -171,7 +173,7 @@ echo "== end"
 
 @case(fast=())
 def boots(packages):
-    """A whole aarch64 boots: its systemd runs the generator and loads the drop-in; show, check and env say the same"""
+    """An aarch64 machine boots: its systemd runs the generator and loads the drop-in; show, check and env agree"""
     run(TREE / "tests/need", "qemu-system-arm", "cpio")
     made = computer()
     with tempfile.TemporaryDirectory() as place:

@@ -1,11 +1,11 @@
-"""The deb's whole life in a real root file system, under a real systemd."""
+"""The life of the deb in a real root file system, under a real systemd."""
 
 from common import (
     GENERATED, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, reloads, same_disk, upgraded_from_0_1_0,
     workers,
 )  # fmt: skip
 
-# An operator's own service of the same name, with nothing of ours in it.
+# An operator's own service with the same name.
 OWN = """\
 [Unit]
 Description=The operator's own
@@ -20,7 +20,7 @@ SITE = "[Sizing]\nMaxWorkers=6\n"
 
 @case(versions=(252, 254, 257), fast=(252,))
 def life(packages, version):
-    """Install, boot, upgrade, remove, install again, purge: reloads, enablement, the service, configuration, the disk"""
+    """Install, boot, upgrade, remove, reinstall, purge: reloads, enablement, the service, configuration, the disk"""
     with computer(version) as m:
         before = disk(m)
         with counted(m, 1, "the installation"):
@@ -77,7 +77,7 @@ def life(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def unused(packages, version):
-    """Installed and purged without a start: nothing is left, the account included"""
+    """Installed and purged without a start: no files are left, and no account"""
     with computer(version) as m:
         before = disk(m)
         install(m, packages.deb)
@@ -91,7 +91,8 @@ def unused(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def own_unit(packages, version):
-    """An operator's own pypnm.service, running: sized, but never enabled, stopped, restarted or disabled by the package"""
+    """An operator's own pypnm.service, running: sized, but never enabled, stopped, restarted or disabled by the
+    package"""
     files = {f"/etc/systemd/system/{name}": OWN for name in (UNIT, "pypnm-cmts.service")}
     with computer(version, files=files) as m:
         m.systemctl("start", UNIT, "pypnm-cmts.service")
@@ -108,7 +109,7 @@ def own_unit(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def masked(packages, version):
-    """What the operator masked stays masked, through install, upgrade and removal"""
+    """A unit masked by the operator remains masked through install, upgrade and removal"""
     with computer(version) as m:
         m.systemctl("mask", UNIT)
         install(m, packages.deb_before)
@@ -120,17 +121,17 @@ def masked(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def image(packages, version):
-    """Into an image, in a chroot without systemd and from outside: no word of it, and sized at the first boot"""
+    """Into an image, in a chroot without systemd and from outside: no messages, and sized at the first boot"""
     with computer(version, boot=False) as m:
         said = install(m, packages.deb)
-        # dpkg's own lines begin thus; nothing else is said.
+        # dpkg's own lines begin like this; there are no others.
         expected = ("Selecting", "(Reading", "Preparing", "Unpacking", "Setting up", "Creating group", "Creating user")
         odd = [line for line in said.splitlines() if line and not line.startswith(expected)]
         equal(odd, [], "said besides dpkg's own lines")
         expect(m.run(f"test -L {WANTS}", check=False).returncode == 0, "it is not enabled")
         expect(not m.exists("/run/pypnm-sizing") and not m.exists("/run/generators-run"), "something ran")
 
-        # From outside, by dpkg's --root: an empty file system with its accounts.
+        # From outside, with dpkg's --root: an empty file system with its accounts.
         m.run("mkdir -p /image/var/lib/dpkg/info /image/var/lib/dpkg/updates /image/etc /image/usr/lib/systemd/system"
               " && touch /image/var/lib/dpkg/status && cp /etc/passwd /etc/group /image/etc && sed -i /pypnm/d /image/etc/passwd /image/etc/group")  # fmt: skip
         m.copy(packages.deb, "/tmp/product.deb")
@@ -149,7 +150,8 @@ def image(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def downgraded(packages, version):
-    """Downgraded to 0.1.0 and upgraded again: the running service goes on, each version starts it, and the disk ends as it began"""
+    """Downgraded to 0.1.0 and upgraded again: the service keeps running, each version starts it, and the disk ends
+    as it began"""
     with computer(version) as m:
         before = disk(m)
         install(m, packages.deb)
@@ -159,7 +161,8 @@ def downgraded(packages, version):
             with counted(m, 1, f"installing {package.name}"):
                 install(m, package)
             equal((m.show(UNIT, "MainPID"), m.systemctl("is-enabled", UNIT)), (main, "enabled"), f"the service after {package.name}")
-            # Not a restart, across which systemd keeps the launcher's socket: plain PyPNM would find its port taken.
+            # Not a restart, during which systemd keeps the launcher's socket, so that plain PyPNM would find its port
+            # in use.
             m.systemctl("stop", UNIT)
             m.systemctl("start", UNIT)
             health(m)
@@ -171,7 +174,8 @@ def downgraded(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def starts_nothing(packages, version):
-    """Where policy-rc.d denies every start and the account cannot be created: installed all the same, which is said, and nothing starts"""
+    """If policy-rc.d denies all starts and the account cannot be created: installed anyway with a message, and
+    nothing starts"""
     files = {"/usr/sbin/policy-rc.d": ("#!/bin/sh\nexit 101\n", 0o755), "/usr/bin/systemd-sysusers": ("#!/bin/sh\nexit 1\n", 0o755)}
     with computer(version) as m:
         m.install(files)
@@ -185,7 +189,7 @@ def starts_nothing(packages, version):
 
 @case(versions=(252,), fast=(252,))
 def linked_configuration(packages, version):
-    """/etc/pypnm is a symbolic link: purged with status 0, and what it leads to stays (dpkg itself takes the link)"""
+    """/etc/pypnm is a symbolic link: purged with status 0, and its target remains (dpkg itself removes the link)"""
     with computer(version) as m:
         install(m, packages.deb)
         m.run("mv /etc/pypnm /srv/pypnm && ln -s /srv/pypnm /etc/pypnm && echo mine >/srv/pypnm/mine && mkdir -p /srv/pypnm/sizing.conf.d")
@@ -195,13 +199,14 @@ def linked_configuration(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def from_0_1_0(packages, version):
-    """Upgraded from 0.1.0: what an operator's drop-ins of that time lost is named with what to write, which works"""
+    """Upgraded from 0.1.0: settings of an operator's old drop-ins that have no effect any more are reported with a
+    working replacement"""
     upgraded_from_0_1_0(packages, version, packages.released[0], packages.deb)
 
 
 @case(versions=(247,), fast=())
 def too_old(packages, version):
-    """On systemd 247 dpkg refuses, and says which systemd it needs"""
+    """On systemd 247, dpkg refuses to install it and says which version is required"""
     with computer(version) as m:
         m.copy(packages.deb, "/tmp/product.deb")
         done = m.run("dpkg --install /tmp/product.deb 2>&1", check=False)

@@ -1,4 +1,4 @@
-"""What is in the packages, as files: the distributions' own checkers, make install, the same bits twice."""
+"""The files in the packages: the distributions' checkers, make install, reproducible builds."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ from common import DEB_ONLY, Machine, TREE, case, equal, expect, images, lint_de
 
 @case()
 def lintian(packages):
-    """lintian --pedantic -EI finds nothing to say about the deb (this machine's lintian)"""
+    """lintian --pedantic -EI reports nothing about the deb (this machine's lintian)"""
     note(lint_deb(packages.deb))
 
 
 @case(fast=())
 def lintian_trixie(packages):
-    """lintian --pedantic -EI finds nothing to say about the deb (trixie's lintian)"""
+    """lintian --pedantic -EI reports nothing about the deb (trixie's lintian)"""
 
     def build(place):
         images.debootstrap("trixie", ["lintian"], place, variant="apt")
@@ -31,18 +31,18 @@ def lintian_trixie(packages):
 
 @case()
 def rpmlint(packages):
-    """rpmlint finds neither an error nor a warning in the rpm"""
+    """rpmlint reports no errors or warnings about the rpm"""
     lint_rpm(packages.rpm)
 
 
 @case()
 def contents(packages):
-    """Both packages have the files of make install, with the same modes and contents; uninstall takes them all away"""
+    """Both packages have the files of make install, with the same modes and contents; uninstall removes all of them"""
     run(TREE / "tests/need", "rpm", "cpio", "pkgconf")
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         image = place / "image"
-        # pkg-config of a distribution may name the same directories below /lib, a link to /usr/lib.
+        # pkg-config of a distribution may print the same directories below /lib, a symbolic link to /usr/lib.
         where = [f"{name}dir=/usr/lib/systemd/system{end}" for name, end in (("generator", "-generators"), ("unit", ""), ("preset", "-preset"))]
         make = ["make", "-s", "-C", TREE, f"DESTDIR={image}", f"PROGRAMS={packages.programs}", *where]
         run(*make, "install")
@@ -63,20 +63,21 @@ def contents(packages):
         }
         same_files({named.get(name, name): said for name, said in rpm.items()}, expected, "the rpm's files")
 
-        # Static, and for the units' paths: nothing of this machine.
+        # Statically linked, and no paths of the build machine.
         for name in ("usr/bin/pypnm-sizing", "usr/lib/systemd/system-generators/pypnm-sizing-generator"):
             data = (place / "deb" / name).read_bytes()
             expect(b"/lib64/ld-linux" not in data and b"/lib/ld-musl" not in data, f"{name} is not static")
-            # Of the sources and of the toolchain. What the program itself looks for below /home is no path of this machine.
+            # Of the sources and of the toolchain. Paths below /home that the program itself searches are not paths of
+            # this machine.
             places = [f"{TREE}/", "/.cargo/", "/.rustup/"]
             paths = [place for place in places if place.encode() in data]
             equal(paths, [], f"paths of the building machine in {name}")
 
-        # An error that captured a backtrace would end a program without unwind tables with SIGABRT.
+        # Without unwind tables, capturing a backtrace for an error would end the program with SIGABRT.
         done = subprocess.run([packages.programs / "pypnm-sizing", "report", "/no/such"], env={**os.environ, "RUST_BACKTRACE": "1"}, capture_output=True, text=True)
         equal((done.returncode, done.stderr), (2, "pypnm-sizing: cannot open /no/such: No such file or directory (os error 2)\n"), "an error where RUST_BACKTRACE is set")
 
-        # The operator's file stays where it was edited; a second installation doesn't replace it.
+        # An edited file of the operator is kept, and another installation does not replace it.
         edited = image / "etc/pypnm/sizing.conf"
         edited.write_text("[Sizing]\nMaxWorkers=6\n")
         run(*make, "install")
@@ -90,18 +91,18 @@ def digests(pair):
 
 
 def of_the_sources():
-    """The SOURCE_DATE_EPOCH that the first build takes."""
+    """The SOURCE_DATE_EPOCH of the first build."""
     return os.environ.get("SOURCE_DATE_EPOCH") or run("git", "-C", TREE, "log", "-1", "--format=%ct").strip()
 
 
 def copy_of_the_tree(place):
-    """The sources elsewhere, under another umask and with other times."""
+    """The sources in another directory, with another umask and other modification times."""
     place.mkdir(mode=0o700)
     names = run("git", "-C", TREE, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     for name in names:
         if name and os.path.lexists(TREE / name):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            # Some fixtures are links, to directories and to nowhere.
+            # Some fixtures are symbolic links, some of them dangling.
             shutil.copyfile(TREE / name, place / name, follow_symlinks=False)
             shutil.copymode(TREE / name, place / name, follow_symlinks=False)
     return place
@@ -109,7 +110,7 @@ def copy_of_the_tree(place):
 
 @case()
 def packed_twice(packages):
-    """The same programs packed from another directory, at another time, in another time zone: the same to the bit"""
+    """The same programs packed in another directory, at another time, in another time zone: identical packages"""
     epoch = of_the_sources()
     first = digests((packages.deb, packages.rpm))
     with tempfile.TemporaryDirectory() as place:
@@ -123,7 +124,7 @@ def packed_twice(packages):
 
 @case(fast=())
 def built_twice(packages):
-    """Everything built from nothing in another directory: the same to the bit"""
+    """Everything built from scratch in another directory: identical packages"""
     epoch = of_the_sources()
     first = digests((packages.deb, packages.rpm))
     with tempfile.TemporaryDirectory() as place:
@@ -134,7 +135,7 @@ def built_twice(packages):
 
 @case()
 def unchanged(packages):
-    """packaging/build builds nothing again where nothing has changed"""
+    """packaging/build does not rebuild anything that has not changed"""
     programs = [packages.programs / name for name in ("pypnm-sizing", "pypnm-sizing-generator")]
     before = [path.stat().st_mtime_ns for path in programs]
     packages.build("unchanged")

@@ -1,4 +1,4 @@
-"""The rpm's whole life: Debian's rpm in a real root file system, under a real systemd."""
+"""The life of the rpm: Debian's rpm in a real root file system, under a real systemd."""
 
 from common import (
     GENERATED, SUITES, UNIT, WANTS, case, computer, counted, disk, equal, expect, health, install, same_disk, upgraded_from_0_1_0, with_rpm,
@@ -43,7 +43,7 @@ def life(packages, version):
         equal((m.show(UNIT, "LoadState"), m.show(UNIT, "ActiveState")), ("not-found", "inactive"), "the erased service is")
         expect(not m.exists(GENERATED) and not m.exists("/run/pypnm-sizing"), "something of it is left in /run")
         equal(m.run("pgrep -u pypnm", check=False).stdout, "", "processes of the service")
-        # rpm keeps what was edited under another name; data and account are the operator's.
+        # rpm keeps edited files under another name; data and account belong to the operator.
         equal(m.read("/etc/pypnm/sizing.conf.rpmsave"), SITE, "the operator's configuration after the erasure")
         m.run("rm -r /etc/pypnm /var/lib/pypnm && userdel pypnm")
         same_disk(m, before, "after the erasure")
@@ -65,10 +65,10 @@ def own_unit(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def image(packages, version):
-    """Into an image, in a chroot without systemd: not a word, and sized at the first boot"""
+    """Into an image, in a chroot without systemd: no messages, and sized at the first boot"""
     with computer(version, layers=[with_rpm(SUITES[version])], boot=False) as m:
         said = install(m, packages.rpm)
-        # Debian's rpm has a word to say about being used at all.
+        # Debian's rpm prints a warning about being used at all.
         odd = [line for line in said.splitlines() if line and not line.startswith(("Creating group", "Creating user", "rpm: "))]
         equal(odd, [], "said")
         expect(m.run(f"test -L {WANTS}", check=False).returncode == 0, "it is not enabled")
@@ -80,13 +80,14 @@ def image(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def from_0_1_0(packages, version):
-    """Upgraded from 0.1.0: what an operator's drop-ins of that time lost is named with what to write, which works"""
+    """Upgraded from 0.1.0: settings of an operator's old drop-ins that have no effect any more are reported with a
+    working replacement"""
     upgraded_from_0_1_0(packages, version, packages.released[1], packages.rpm, layers=[with_rpm(SUITES[version])])
 
 
 @case(versions=(252, 254, 257), fast=())
 def downgraded(packages, version):
-    """Downgraded to 0.1.0 and upgraded again: the running service goes on, and each version starts it"""
+    """Downgraded to 0.1.0 and upgraded again: the service keeps running, and each version starts it"""
     with computer(version, layers=[with_rpm(SUITES[version])]) as m:
         m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
         install(m, packages.rpm)
@@ -96,7 +97,8 @@ def downgraded(packages, version):
             m.copy(package, "/tmp/product.rpm")
             m.run("rpm --upgrade --nodeps --oldpackage /tmp/product.rpm 2>&1")
             equal((m.show(UNIT, "MainPID"), m.systemctl("is-enabled", UNIT)), (main, "enabled"), f"the service after {package.name}")
-            # Not a restart, across which systemd keeps the launcher's socket: plain PyPNM would find its port taken.
+            # Not a restart, during which systemd keeps the launcher's socket, so that plain PyPNM would find its port
+            # in use.
             m.systemctl("stop", UNIT)
             m.systemctl("start", UNIT)
             health(m)
@@ -105,7 +107,7 @@ def downgraded(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def erased(packages, version):
-    """Erased: what the operator made or changed in /etc/pypnm stays, what the package brought goes"""
+    """Erased: what the operator created or changed in /etc/pypnm remains, and the package's files are removed"""
     with computer(version, layers=[with_rpm(SUITES[version])]) as m:
         m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
         install(m, packages.rpm)

@@ -1,4 +1,4 @@
-"""The packaged units with the real PyPNM: that it starts, or fails to, ends, and works as hardened as it is."""
+"""The packaged units with the real PyPNM: it starts or fails, stops, and works with the hardening."""
 
 import json
 import re
@@ -14,14 +14,15 @@ ANALYSIS = {"type": "basic", "output": {"type": "json"}, "plot": {"ui": {"theme"
 
 
 def rxmer(subcarriers=3800):
-    """A capture as a modem would send it: RxMER per subcarrier, in quarters of a dB (CM-SP-CM-OSSIv3.1, annex D)."""
+    """A capture in the format that a modem sends: RxMER per subcarrier, in quarters of a dB (CM-SP-CM-OSSIv3.1,
+    annex D)."""
     values = bytes(150 + number % 20 for number in range(subcarriers))
     head = struct.pack("!B6sIHBI", 33, bytes.fromhex(MAC.replace(":", "")), 600_000_000, 148, 50, subcarriers)
     return b"PNN" + struct.pack("!BBBI", 4, 1, 0, 1_700_000_000) + head + values
 
 
 def ask(machine, path, data=None, file=None, port=8000):
-    """The status and the body (its beginning) of an answer."""
+    """The status of a response, and the beginning of its body."""
     options = ""
     if data is not None:
         machine.install({"/tmp/request.json": json.dumps(data)})
@@ -43,7 +44,7 @@ def modem(address):
 
 
 def exposure(machine, unit):
-    """Holds the unit against systemd's own judges; what systemd-analyze security says."""
+    """Checks the unit with systemd-analyze verify and security, and returns the output of the latter."""
     done = machine.run(f"systemd-analyze verify {unit}", check=False)
     equal((done.returncode, done.stdout + done.stderr), (0, ""), f"systemd-analyze verify {unit}")
     said = machine.run(f"systemd-analyze security --no-pager {unit}").stdout
@@ -53,7 +54,7 @@ def exposure(machine, unit):
 
 
 def works_without_a_modem(machine):
-    """Every path of PyPNM's that needs no modem, and those that end at the ping."""
+    """Every path of PyPNM that works without a modem, and those that end at the ping."""
     status, body = ask(machine, "/docs/pnm/files/upload", file=rxmer())
     equal(status, 200, f"upload: {body}; status")
     transaction = json.loads(body)["transaction_id"]
@@ -68,7 +69,7 @@ def works_without_a_modem(machine):
     ):  # fmt: skip
         status, body = ask(machine, path)
         equal(status, 200, f"{path}: {body[:300]}; status")
-    # Beyond the ping, and no further, where something answers it: 2 is SNMP's failure, 19 the ping's.
+    # Past the ping only if something responds to it: 2 is a failure of SNMP, 19 of the ping.
     for path in ("/system/sysDescr", "/docs/pnm/ds/ofdm/rxMer/getCapture", "/docs/pnm/us/ofdma/preEqualization/getCapture"):
         answers = [ask(machine, path, data=modem(address)) for address in ("127.0.0.1", "192.0.2.1")]
         found = [json.loads(body).get("status", body) for _, body in answers]
@@ -82,7 +83,7 @@ def hardened(packages, version):
         install(m, packages.deb)
         exposed = exposure(m, UNIT)
         m.systemctl("start", UNIT)
-        # Started is what answers.
+        # The service counts as started once it responds.
         equal(ask(m, "/health")[0], 200, "the answer right after the start")
         works_without_a_modem(m)
         pid = m.show(UNIT, "MainPID")
@@ -97,7 +98,7 @@ def hardened(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def cmts(packages, version):
-    """pypnm-cmts.service with its real package, beside pypnm.service: each has half of the machine"""
+    """pypnm-cmts.service with its real package, next to pypnm.service: each has half of the machine"""
     with computer(version, layers=[with_cmts(SUITES[version])], boot=False) as m:
         m.hardware(cpus=4, memory_kb=16389412)
         m.install({"/etc/pypnm/sizing.conf.d/50-both.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n"})
@@ -107,7 +108,7 @@ def cmts(packages, version):
         m.systemctl("start", UNIT, "pypnm-cmts.service", timeout=200)
         health(m)
         equal(ask(m, "/health", port=8080)[0], 200, "the answer of PyPNM-CMTS right after its start")
-        # With its service groups (SGW) on, as they are by default, it takes one worker of those that the profile has.
+        # With its service groups (SGW) enabled, as by default, it uses one worker out of those in the profile.
         equal([workers(m, unit) for unit in (UNIT, "pypnm-cmts.service")], [2, 1], "workers of the two")
         expect("PYPNM_SERVE_WORKERS=2" in m.read("/run/pypnm-sizing/pypnm-cmts.service.env"), "the profile of PyPNM-CMTS")
         said = m.journal("-u", "pypnm-cmts.service")
@@ -119,8 +120,8 @@ def cmts(packages, version):
 
 @case(versions=(252, 254, 257), fast=(252,))
 def crash_loop(packages, version):
-    """Workers that die at their start: a failed start, soon and with a reason, not an active service"""
-    # A working directory that PyPNM can't write to.
+    """Workers that keep failing: the start fails quickly and with a reason, and the service is not active"""
+    # A working directory that PyPNM cannot write to.
     broken = "[Service]\nWorkingDirectory=/usr\nRestart=no\n"
     with computer(version, files={"/etc/systemd/system/pypnm.service.d/broken.conf": broken}) as m:
         install(m, packages.deb)
@@ -138,8 +139,8 @@ def crash_loop(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def slow_client(packages, version):
-    """A request that never ends keeps it from stopping until TimeoutStopSec=, and no longer"""
-    # The bound itself, shorter than packaged.
+    """A request that never ends delays a stop until TimeoutStopSec=, and no longer"""
+    # The timeout, shorter than in the packaged unit.
     files = {"/etc/systemd/system/pypnm.service.d/bound.conf": "[Service]\nTimeoutStopSec=5\n"}
     with computer(version, files=files) as m:
         install(m, packages.deb)
@@ -157,7 +158,8 @@ def slow_client(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def overridden(packages, version):
-    """Address, port, options and environment by pypnm.env and 'systemctl edit'; without the drop-in; killed, it is back"""
+    """Address, port, options and environment set in pypnm.env and with 'systemctl edit'; without the drop-in; killed
+    and restarted"""
     with computer(version) as m:
         install(m, packages.deb)
         m.install({"/etc/pypnm/pypnm.env": "PYPNM_HOST=0.0.0.0\nPYPNM_PORT=81\nPYPNM_OPTIONS=--workers 1 --no-access-log\n"})
@@ -170,7 +172,7 @@ def overridden(packages, version):
         equal(ask(m, "/health", port=81)[0], 200, "the answer after it was killed")
 
         edit = "[Service]\nEnvironment=PYPNM_SERVE_WORKERS=3\nExecStart=\nExecStart=/opt/pypnm/bin/pypnm serve --port 9000\n"
-        # It wants a terminal, and an editor that writes between its two comments.
+        # It requires a terminal, and an editor that writes between its two comments.
         editor = "#!/bin/sh\nfor file; do :; done\nexec sed -i '/^### Anything between here/r /tmp/edit' \"$file\"\n"
         m.install({"/tmp/edit": edit, "/usr/local/bin/editor": (editor, 0o755)})
         m.run(["script", "-qec", "EDITOR=/usr/local/bin/editor systemctl edit pypnm.service", "/dev/null"])
@@ -189,7 +191,7 @@ def overridden(packages, version):
 
 @case(versions=(252, 254, 257), fast=())
 def not_there(packages, version):
-    """Without PyPNM the service is left alone, not failed; once it is there it starts"""
+    """Without PyPNM, the service is skipped and does not fail; once PyPNM is installed, it starts"""
     with computer(version) as m:
         m.run("mv /opt/pypnm/bin/pypnm /opt/pypnm/bin/later")
         install(m, packages.deb)

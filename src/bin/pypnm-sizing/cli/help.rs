@@ -1,4 +1,4 @@
-//! The texts of `--help` that are more than a line: examples, and notes on a verb. The man page says the rest.
+//! The longer texts of `--help`: examples, and notes on a verb. Everything else is in the man page.
 
 pub(super) const ABOUT: &str = "Size PyPNM's workers to the CPUs and memory available";
 
@@ -88,6 +88,16 @@ Examples:
   pypnm-sizing apply --dry-run                 what would happen
   sudo pypnm-sizing apply
   sudo pypnm-sizing apply --no-restart         takes effect at the next start";
+
+pub(super) const WATCH_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing watch                           press q to stop
+  pypnm-sizing watch --duration 24h --json >day.jsonl
+  pypnm-sizing watch --pid 4711                a PyPNM started by hand";
+
+pub(super) const READY_EXAMPLES: &str = "\
+Examples:
+  pypnm-sizing ready --pid 4711 --timeout 120";
 
 pub(super) const REPORT_EXAMPLES: &str = "\
 Examples:

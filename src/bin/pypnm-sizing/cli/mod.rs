@@ -1,4 +1,4 @@
-//! The command line: verbs, flags and what they mean, for the parser, the help and the completions alike.
+//! The command line: verbs and options with their descriptions, for the parser, the help and the completions.
 
 mod help;
 mod values;
@@ -13,7 +13,7 @@ use pypnm_sizing::sizing::Hypothetical;
 
 use help::{
     ABOUT, APPLY_EXAMPLES, CHECK_EXAMPLES, ENV_NOTES, EXAMPLES, EXEC_EXAMPLES, EXPLAIN_EXAMPLES,
-    PREVIEW_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES,
+    PREVIEW_EXAMPLES, READY_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES, WATCH_EXAMPLES,
 };
 pub(crate) use values::FOR_EVER;
 use values::{cpus, evidence, gib, host, interval, memory, moment, port, time, unit};
@@ -24,18 +24,18 @@ use values::{cpus, evidence, gib, host, interval, memory, moment, port, time, un
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) common: Common,
-    // Of `show`, the verb where none is given.
+    // The options of `show`, the default verb.
     #[command(flatten)]
     pub(crate) show: Show,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
 
-/// For every verb.
+/// Options of every verb.
 #[derive(Args)]
 pub(crate) struct Common {
     /// Read all files below DIR instead of those of the running machine
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, display_order = 900)]
     pub(crate) root: Option<PathBuf>,
 }
 
@@ -66,14 +66,16 @@ pub(crate) enum Command {
     #[command(after_help = SETUP_EXAMPLES)]
     Setup(Setup),
     /// Wait until the service answers (for ExecStartPost=)
+    #[command(after_help = READY_EXAMPLES)]
     Ready(Ready),
     /// Watch the running workers, and advise what to set
+    #[command(after_help = WATCH_EXAMPLES)]
     Watch(Watch),
     /// Summarize the recordings of `watch --record`, and advise what to set
     Report(Report),
 }
 
-/// Options that name another machine to try.
+/// Options for sizing another machine.
 #[derive(Args)]
 pub(crate) struct Machine {
     /// Size for a machine with N CPUs
@@ -104,7 +106,7 @@ impl Machine {
         }
     }
 
-    /// Whether it was named in the words of PyPNM's own seeding script.
+    /// Whether an option of PyPNM's own seeding script was used.
     pub(crate) fn is_seed(&self) -> bool {
         self.cpu_count.is_some() || self.memory_gib.is_some()
     }
@@ -226,7 +228,7 @@ pub(crate) struct Exec {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Where `env` puts its lines.
+/// Where `env` writes its lines.
 pub(crate) enum EnvTarget<'a> {
     Stdout,
     File(&'a Path),

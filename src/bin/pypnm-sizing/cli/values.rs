@@ -1,4 +1,4 @@
-//! What a flag's value means: CPUs, sizes, times and units, as a person types them.
+//! Parsers of option values: CPUs, sizes, times, units and addresses.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use pypnm_sizing::parse::quantity::{GIB, Gib, Size, memory_size, milli_cpus, scaled};
 use pypnm_sizing::units::name::service_name;
 
-/// The name of a service; `.service` is added as systemctl(1) does.
+/// The name of a service; `.service` is appended as by systemctl(1).
 pub(super) fn unit(text: &str) -> Result<String, String> {
     service_name(text).ok_or_else(|| "expected the name of a service, such as pypnm.service".to_owned())
 }
 
-/// An address that a service can listen on, or the name of a host.
+/// An address that a service can listen on, or a host name.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let expected = || "expected an address or the name of a host, such as 0.0.0.0 or ::".to_owned();
     if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -33,7 +33,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     }
     if let Some((address, interface)) = text.split_once('%') {
         let is_address = address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unicast_link_local());
-        // As the kernel's dev_valid_name(), but for what means something else in a unit.
+        // As the kernel's dev_valid_name(), minus characters with a special meaning in units.
         let is_interface = (1..16).contains(&interface.len())
             && interface.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         return if is_address && is_interface { Ok(text.to_owned()) } else { Err(expected()) };
@@ -48,7 +48,8 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     if is_host_name(text) { Ok(text.to_owned()) } else { Err(expected()) }
 }
 
-/// RFC 1123, section 2.1, with the underscores that some networks have. A name that ends in a number is a mistyped address.
+/// RFC 1123, section 2.1, plus underscores, which some networks use. A name that ends in a number is a mistyped
+/// address.
 fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
@@ -62,7 +63,7 @@ fn is_host_name(text: &str) -> bool {
 }
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
-    // No sign and no space, which a number may have elsewhere.
+    // Without a sign and spaces, which numbers may have elsewhere.
     let number = if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None };
     number.filter(|port| *port > 0).ok_or_else(|| "expected a port from 1 to 65535".to_owned())
 }
@@ -78,7 +79,7 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
         Some(Size::Bytes(bytes)) => Some(bytes),
         _ => None,
     };
-    // A bare number is in bytes: nobody tries a machine with less than a megabyte, but many forget the unit.
+    // A number without a unit is in bytes: nobody means less than a megabyte, but the unit is easily forgotten.
     if let Some(few @ 1..1_000_000) = bytes {
         return Err(format!("that is {few} bytes; did you mean {text}G or {text}GB?"));
     }
@@ -87,8 +88,8 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected a size such as 16GB (10^9 bytes), 15.6GiB or 8G (base 1024)".to_owned())
 }
 
-/// GiB as PyPNM's own script takes them. It rounds what it shows to two decimals after the binary fraction nearest to
-/// the text, so of the two whole bytes around a tie the one is meant that is shown alike.
+/// GiB as accepted by PyPNM's own script, which rounds to two decimals starting from the nearest binary fraction. If a
+/// value lies between two whole bytes, this returns the one that is rounded to the same text.
 pub(super) fn gib(text: &str) -> Result<u64, String> {
     let expected = || "expected GiB above 0, such as 8 or 15.63".to_owned();
     let bytes = scaled(text, GIB).filter(|bytes| *bytes > 0).ok_or_else(expected)?;
@@ -133,8 +134,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a time such as 90s, 10min or 24h".to_owned())
 }
 
-/// A moment of the calendar as seconds since 1970: a date, a date and time of the local time zone, a time ago, or
-/// `@SECONDS`.
+/// A point in time as seconds since 1970: a date, a date with a time in the local time zone, an age, or `@SECONDS`.
 pub(super) fn moment(text: &str) -> Result<f64, String> {
     let expected =
         || "expected a time such as 2026-11-20, \"2026-11-20 08:00\", 7d (ago) or @1764000000".to_owned();

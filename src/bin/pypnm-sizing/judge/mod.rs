@@ -67,7 +67,7 @@ impl Judged {
 pub(crate) struct Question<'a> {
     pub(crate) root: &'a Root,
     pub(crate) sizing: &'a Sizing,
-    /// A service that is not active is critical, whoever stopped it.
+    /// Whether a service that is not active is critical even if an operator stopped it.
     pub(crate) must_run: bool,
 }
 

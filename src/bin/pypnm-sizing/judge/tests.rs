@@ -126,7 +126,7 @@ fn set(key: &'static str, value: &str, file: &'static str) -> Override {
 }
 
 #[test]
-fn all_is_well() {
+fn everything_fits() {
     let verdict = with(|_| {});
     assert_eq!(found(&verdict), (State::Ok, vec![], false));
     assert_eq!(verdict.in_use.map(|used| used.origin), Some(Origin::Pypnm));
@@ -147,7 +147,7 @@ fn the_machine_changed() {
     };
     let verdict = with(grown);
     assert_eq!(found(&verdict), (State::Warning, vec!["machine-changed", "not-restarted"], true));
-    assert_eq!(verdict.leading().and_then(|one| one.fix.as_deref()), Some("pypnm-sizing apply"));
+    assert_eq!(verdict.leading().and_then(|finding| finding.fix.as_deref()), Some("pypnm-sizing apply"));
     // Reloaded since: only the restart is missing.
     let verdict = with(|facts| {
         grown(facts);
@@ -276,7 +276,7 @@ fn not_read() {
         running(facts).file = None;
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true), "started before it was sized");
-    // Nothing that a restart would mend.
+    // Nothing that a restart would fix.
     let verdict = with(|facts| facts.loaded.exec_start_pre.clear());
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
     let verdict = with(|facts| drop(facts.loaded.environment.remove(pypnm::ENV_FILE)));
@@ -342,7 +342,7 @@ fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {
 }
 
 #[test]
-fn a_service_that_does_not_run() {
+fn a_service_that_is_not_running() {
     let verdict = with(|facts| inactive(facts, "inactive", "dead", "success"));
     assert_eq!(found(&verdict), (State::Ok, vec!["not-running"], false));
     let mut facts = well();
@@ -367,7 +367,7 @@ fn a_service_that_does_not_run() {
 }
 
 #[test]
-fn a_service_that_keeps_ending_and_one_that_recycles() {
+fn a_crash_loop_is_not_recycling() {
     let minute = 60_000_000;
     // A single worker at its recycle limit, after an hour.
     let recycled = |facts: &mut Facts| {
@@ -404,7 +404,7 @@ fn a_service_that_keeps_ending_and_one_that_recycles() {
 
 /// `--workers 3` was in the environment file when the service was started, and has been taken out since.
 #[test]
-fn a_flag_of_the_running_process_is_no_setting() {
+fn a_flag_of_the_running_process_is_not_a_setting() {
     let verdict = with(|facts| {
         facts.loaded.exec_start = vec!["/usr/bin/env pypnm serve --port 8000 $PYPNM_OPTIONS".to_owned()];
         running(facts).arguments = words("python pypnm serve --port 8000 --workers 3");
@@ -453,7 +453,7 @@ fn what_the_last_look_lowered_is_no_drift() {
 }
 
 #[test]
-fn limits_tighter_than_what_was_sized_are_never_fine() {
+fn tighter_limits_are_never_ok() {
     let verdict = with(in_one_worker);
     assert_eq!(found(&verdict), (State::Warning, vec!["limits-in-force", "not-restarted"], true));
     let stopped = with(|facts| {

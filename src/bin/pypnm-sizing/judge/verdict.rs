@@ -288,12 +288,12 @@ impl Judge<'_> {
             && expected.overrides.get(variable).is_some_and(is_taken_away)
         {
             let overrides = &expected.overrides;
-            let left = if flag == WORKERS_FLAG {
+            let remaining = if flag == WORKERS_FLAG {
                 overrides.uvicorn_workers(1).value
             } else {
                 overrides.uvicorn_limit_max_requests(0).value
             };
-            return (left.into(), left.into());
+            return (remaining.into(), remaining.into());
         }
         let effective = expected.overrides.effective_number(keys, least, u32::MAX);
         let after_reload = if effective.set_by.is_some() { i64::from(effective.value) } else { fitting };

@@ -126,6 +126,6 @@ fn entry(root: &Root, database: &str, key: &str) -> Option<String> {
     }
     let mut getent = Command::new("getent");
     getent.args([database, key]).stdin(Stdio::null()).stderr(Stdio::null());
-    let said = getent.output().ok().filter(|said| said.status.success())?;
-    String::from_utf8(said.stdout).ok()?.lines().next().map(str::to_owned)
+    let output = getent.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
 }

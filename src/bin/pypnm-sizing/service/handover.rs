@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_applies_a_profile_and_nothing_else() {
+    fn a_reload_applies_the_profile_only() {
         assert_eq!(why(&loaded(&[])), None);
         assert_eq!(why(&loaded(&[("PYPNM_SERVE_WORKERS", "4"), ("UVICORN_WORKERS", "4")])), None);
         assert_eq!(why(&loaded(&[("PYPNM_PORT", "9000")])), Some("PYPNM_PORT has changed".to_owned()));
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_command_line_wants_a_restart() {
+    fn a_changed_command_line_requires_a_restart() {
         let mut changed = loaded(&[]);
         changed.exec_start = vec![EXEC_START.replace("serve --host", "serve --ssl --host")];
         assert_eq!(why(&changed), Some("ExecStart= has changed".to_owned()));
     }
 
     #[test]
-    fn what_is_not_known_wants_a_restart() {
+    fn an_unknown_state_requires_a_restart() {
         let mut foreign = loaded(&[]);
         foreign.exec_reload.clear();
         assert_eq!(why(&foreign), Some("the unit has no ExecReload= for the launcher".to_owned()));

@@ -111,8 +111,8 @@ fn ask_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(A
         Ok(answer) => answer,
         Err(error) => {
             // Perhaps it speaks TLS. The answer is on this other connection.
-            let left = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
-            stream = TcpStream::connect_timeout(&remote, left.max(Duration::from_millis(1)))?;
+            let remaining = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
+            stream = TcpStream::connect_timeout(&remote, remaining.max(Duration::from_millis(1)))?;
             set_patience(&stream, deadline)?;
             tls(&mut stream, error)?
         }
@@ -129,8 +129,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 fn connect_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(SocketAddr, TcpStream)> {
     let mut failed = ErrorKind::AddrNotAvailable.into();
     for address in targets(listens, holder) {
-        let left = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
-        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
+        let remaining = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
+        match TcpStream::connect_timeout(&address, remaining.max(Duration::from_millis(1))) {
             Ok(stream) => {
                 set_patience(&stream, deadline)?;
                 return Ok((address, stream));
@@ -159,9 +159,9 @@ fn targets(listens: SocketAddr, holder: u32) -> Vec<SocketAddr> {
 }
 
 fn set_patience(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    stream.set_read_timeout(Some(left))?;
-    stream.set_write_timeout(Some(left))
+    let remaining = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    stream.set_read_timeout(Some(remaining))?;
+    stream.set_write_timeout(Some(remaining))
 }
 
 fn ask_unix(
@@ -170,9 +170,9 @@ fn ask_unix(
 ) -> io::Result<(Answer, Connection)> {
     let open = || {
         let stream = connect()?;
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left))?;
-        stream.set_write_timeout(Some(left))?;
+        let remaining = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        stream.set_read_timeout(Some(remaining))?;
+        stream.set_write_timeout(Some(remaining))?;
         io::Result::Ok(stream)
     };
     let mut stream = open()?;
@@ -220,11 +220,12 @@ fn http(stream: &mut (impl Read + Write), host: &str, deadline: Instant) -> io::
             Err(_) if is_status_line(&head) => true,
             Err(error) => return Err(error),
         };
-        let whole = end || head.len() >= MAX_HEAD_BYTES || head.windows(4).any(|bytes| bytes == b"\r\n\r\n");
-        if !head.is_empty() && !is_status_line(&head) && (whole || head.len() >= 8) {
+        let is_complete =
+            end || head.len() >= MAX_HEAD_BYTES || head.windows(4).any(|bytes| bytes == b"\r\n\r\n");
+        if !head.is_empty() && !is_status_line(&head) && (is_complete || head.len() >= 8) {
             return Err(io::Error::new(ErrorKind::InvalidData, "it does not speak HTTP"));
         }
-        if whole || Instant::now() >= deadline {
+        if is_complete || Instant::now() >= deadline {
             return response(&head).ok_or_else(|| ErrorKind::UnexpectedEof.into());
         }
     }

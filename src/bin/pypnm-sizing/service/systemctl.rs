@@ -24,7 +24,7 @@ const PROGRAM: &str = "systemctl";
 const TO_ANSWER: Duration = Duration::from_secs(10);
 /// The timeout of a reload: systemd gives its generators 90 s.
 const TO_RELOAD: Duration = Duration::from_mins(2);
-/// Between two looks at a child.
+/// The interval at which a child is polled.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
@@ -52,8 +52,8 @@ impl fmt::Display for SystemctlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSystemctl => f.write_str("systemd is not available: there is no systemctl"),
-            Self::NotRunning(said) if said.is_empty() => f.write_str("systemd is not running"),
-            Self::NotRunning(said) => write!(f, "systemd is not running ({said})"),
+            Self::NotRunning(message) if message.is_empty() => f.write_str("systemd is not running"),
+            Self::NotRunning(message) => write!(f, "systemd is not running ({message})"),
             Self::Late(what, time) => {
                 write!(f, "systemctl {what} did not finish within {} s and was killed", time.as_secs())
             }
@@ -66,7 +66,7 @@ impl fmt::Display for SystemctlError {
                     "systemctl {what}: permission denied; run it as root (sudo) or authorize it with polkit"
                 )
             }
-            Self::Failed(what, said) => write!(f, "systemctl {what}: {said}"),
+            Self::Failed(what, message) => write!(f, "systemctl {what}: {message}"),
         }
     }
 }
@@ -153,8 +153,8 @@ fn properties_until(
     names: &[&str],
     until: Instant,
 ) -> Result<BTreeMap<String, String>, SystemctlError> {
-    let said = run("show", &[&format!("--property={}", names.join(",")), "--", unit], until)?;
-    let lines = said.lines().filter_map(|line| line.split_once('='));
+    let output = run("show", &[&format!("--property={}", names.join(",")), "--", unit], until)?;
+    let lines = output.lines().filter_map(|line| line.split_once('='));
     let known = lines.filter(|(name, _)| names.contains(name));
     let properties: BTreeMap<_, _> = known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // In a chroot, systemctl ignores requests and exits with status 0.
@@ -221,7 +221,7 @@ fn environment_files(value: &str) -> Vec<String> {
     files
 }
 
-/// The commands of `{ path=… ; argv[]=… ; ignore_errors=… ; … }`, one after the other.
+/// The commands in a sequence of `{ path=… ; argv[]=… ; ignore_errors=… ; … }`.
 fn commands(value: &str) -> Vec<String> {
     let after = value.split(" ; argv[]=").skip(1);
     after.filter_map(|text| Some(text.split_once(" ; ignore_errors=")?.0.to_owned())).collect()
@@ -266,28 +266,28 @@ fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String,
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let ended = wait(&mut child, time).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
     let Some(status) = ended else {
-        // Its agent for passwords goes with it, or with the terminal.
+        // Its password agent ends with it, or with the terminal.
         let _ = child.kill();
         let _ = child.wait();
         return Err(SystemctlError::Late(verb, time));
     };
     let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
-    let (said, complained) = (bytes(&stdout), bytes(&stderr));
-    if u64::try_from(said.len()).unwrap_or(u64::MAX) > MOST_BYTES {
+    let (output, message) = (bytes(&stdout), bytes(&stderr));
+    if u64::try_from(output.len()).unwrap_or(u64::MAX) > MOST_BYTES {
         return Err(SystemctlError::TooLong(verb));
     }
     if status.success() {
-        return Ok(String::from_utf8_lossy(&said).into_owned());
+        return Ok(String::from_utf8_lossy(&output).into_owned());
     }
-    Err(refusal(verb, String::from_utf8_lossy(&complained).trim()))
+    Err(error_of(verb, String::from_utf8_lossy(&message).trim()))
 }
 
 /// Interprets an error message of systemctl.
-fn refusal(verb: &'static str, complaint: &str) -> SystemctlError {
-    let one_line = complaint.lines().next().unwrap_or("it failed without a message").trim().to_owned();
-    let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
+fn error_of(verb: &'static str, message: &str) -> SystemctlError {
+    let one_line = message.lines().next().unwrap_or("it failed without a message").trim().to_owned();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if says(&["not been booted with systemd"]) {
-        // The rest of what it says is for who knows systemd already.
+        // The rest of the message would only repeat this.
         SystemctlError::NotRunning(String::new())
     } else if says(&["Failed to connect to", "Host is down"]) {
         SystemctlError::NotRunning(one_line)
@@ -305,7 +305,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
-            // What was read before an error is all there is.
+            // After an error, use what was read before.
             let _ = pipe.take(MOST_BYTES + 1).read_to_end(&mut bytes);
         }
         // The receiver may have given up.
@@ -332,14 +332,14 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use super::{SystemctlError, commands, environment, environment_files, refusal, state, wait, words};
+    use super::{SystemctlError, commands, environment, environment_files, error_of, state, wait, words};
 
     #[test]
     fn recorded_answers_of_systemd_252() {
-        let said = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\
+        let output = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\
                     NRestarts=3\nConditionResult=no\nConditionTimestampMonotonic=0\n\
                     ControlGroup=/system.slice/pypnm.service\n";
-        let lines = said.lines().filter_map(|line| line.split_once('='));
+        let lines = output.lines().filter_map(|line| line.split_once('='));
         let loaded = state(&lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
         assert_eq!((loaded.load.as_str(), loaded.sub.as_str()), ("loaded", "auto-restart"));
         assert_eq!((loaded.conditions_met, loaded.automatic_restarts), (None, 3));
@@ -356,7 +356,7 @@ mod tests {
 
     /// systemd prints an argument with a line feed as it is.
     #[test]
-    fn an_argument_forges_no_property() {
+    fn an_argument_cannot_fake_a_property() {
         let exec =
             "{ path=/bin/a ; argv[]=/bin/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; pid=0 }\n";
         assert_eq!(commands(exec), ["/bin/a x\nLoadState=masked\nMainPID=1"]);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn no_child_is_waited_for_longer_than_its_time() -> std::io::Result<()> {
+    fn children_are_killed_after_the_timeout() -> std::io::Result<()> {
         let mut child = Command::new("sleep").arg("60").spawn()?;
         let started = Instant::now();
         assert_eq!(wait(&mut child, Duration::from_millis(50)), Ok(None));
@@ -387,9 +387,9 @@ mod tests {
     #[test]
     fn complaints() {
         let booted = "System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed";
-        assert!(matches!(refusal("show", booted), SystemctlError::NotRunning(_)));
+        assert!(matches!(error_of("show", booted), SystemctlError::NotRunning(_)));
         let denied = "Failed to reload daemon: Interactive authentication required.";
-        assert_eq!(refusal("daemon-reload", denied), SystemctlError::Denied("daemon-reload"));
-        assert!(matches!(refusal("show", ""), SystemctlError::Failed("show", _)));
+        assert_eq!(error_of("daemon-reload", denied), SystemctlError::Denied("daemon-reload"));
+        assert!(matches!(error_of("show", ""), SystemctlError::Failed("show", _)));
     }
 }

@@ -88,8 +88,8 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another
     for setting in &settings {
         page.row("  ", 2, &setting.to_string());
     }
-    for one in &unit.overrides.list {
-        page.row("  ", 2, &one.to_string());
+    for found in &unit.overrides.list {
+        page.row("  ", 2, &found.to_string());
     }
     page.heading("PyPNM's own sizing");
     let (what, why) = default.against(unit);

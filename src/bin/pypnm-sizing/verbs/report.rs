@@ -33,17 +33,17 @@ use crate::watch::{place_among, section};
 use adopt::adopt;
 use answer::Answer;
 use read::{RecordingReader, Wanted};
-/// The minimum number of blocks of evidence for a comparison of earlier conditions with the present ones.
+/// The minimum number of blocks of evidence for comparing earlier conditions with the present ones.
 const COMPARABLE: f64 = 3.0;
 
-/// All that a report shows.
+/// The data of a report.
 struct Gathered {
     unit: String,
     evidence: Evidence,
     days: Days,
     findings: Vec<Finding>,
     problems: Vec<String>,
-    /// The comparison with the time before the last change of workers.
+    /// The comparison with the time before the number of workers last changed.
     before: Option<String>,
     section: String,
 }
@@ -75,7 +75,7 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
 
 fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gathered> {
     let preferred = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
-    // As it is recorded: a unit by its whole name, or "process PID".
+    // The name as recorded: a unit with its suffix, or "process PID".
     let is_process = |name: &str| name.starts_with("process ");
     let unit = arguments
         .unit
@@ -138,13 +138,13 @@ fn shown(at: f64, format: &str) -> String {
     moment.unwrap_or_default().to_zoned(TimeZone::system()).strftime(format).to_string()
 }
 
-/// Seconds by which the local time is ahead of UTC.
+/// The offset of local time from UTC, in seconds.
 fn utc_offset(at: f64) -> f64 {
     let moment = Timestamp::from_second(pypnm_sizing::watch::to_u64(at.max(0.0)).cast_signed());
     f64::from(TimeZone::system().to_offset(moment.unwrap_or_default()).seconds())
 }
 
-/// Compares what was seen with the previous number of workers and with the present one.
+/// Compares what was observed with the previous number of workers and with the present one.
 fn compared(evidence: &Evidence) -> Option<String> {
     let now = evidence.epoch();
     let long = |epoch: &Epoch| epoch.seconds >= COMPARABLE * evidence.block_length();
@@ -183,13 +183,13 @@ fn by_day(days: &Days) -> BTreeMap<String, (f64, Hour)> {
     found
 }
 
-/// When an hour begins, in seconds since 1970.
+/// The beginning of an hour, in seconds since 1970.
 #[expect(clippy::cast_precision_loss, reason = "an hour since 1970")]
 fn begin(hour: i64) -> f64 {
     hour as f64 * 3600.0
 }
 
-/// What a report cannot show.
+/// The limits of the report.
 const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a connection \
                       that is kept open. They appear in no queue and take no CPU time; PyPNM's own log has their durations.";
 
@@ -251,7 +251,7 @@ fn is_too_little(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.topic == Topic::Evidence)
 }
 
-/// The reason, with its period.
+/// The reason, with the period that it is based on.
 fn with_time(finding: &Finding) -> String {
     match finding.time {
         Some((from, until)) => format!("{} [{}]", finding.reason, clock_range(&clock, from, until)),
@@ -352,7 +352,7 @@ fn advice_file(gathered: &Gathered) -> String {
     let (from, until) = gathered.evidence.range().unwrap_or_default();
     let head = format!(
         "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
-        // From a recording, which may hold anything.
+        // The text is from a recording and may contain anything.
         output::printable(&gathered.unit),
         duration(gathered.evidence.watched()),
         clock_range(&clock, from, until)

@@ -75,7 +75,7 @@ impl ProcessCgroups {
         place
     }
 
-    /// The least that it is granted of a resource.
+    /// The tightest limit of the process for a resource.
     pub(super) fn least(&self, resource: Resource) -> Option<&LiveLimit> {
         self.grants.iter().filter(|grant| grant.resource == resource).min_by_key(|grant| grant.amount)
     }
@@ -116,7 +116,7 @@ impl ProcessCgroups {
         }
     }
 
-    /// Adds what its cgroups count, and the machine's pressure and idle CPUs.
+    /// Adds the counters of its cgroups, and the pressure and idle time of the machine.
     pub(super) fn counters(&self, machine: &Root, sample: &mut Sample) {
         let text = |dir: &Option<Directory>, file: &str| {
             machine.text(&format!("{}/{file}", dir.as_ref()?.path)).ok()
@@ -159,13 +159,13 @@ fn stalled(pressure: &str) -> Option<u64> {
     some.split_ascii_whitespace().find_map(|word| word.strip_prefix("total="))?.parse().ok()
 }
 
-/// The number after `key` at the beginning of a line.
+/// The number that follows `key` at the beginning of a line.
 pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
     let mut words = text.lines().filter_map(|line| line.split_once([' ', ':', '\t']));
     words.find(|(name, _)| *name == key)?.1.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Milliseconds for which these CPUs (`None`: all) were idle, added up (proc_stat(5): in hundredths of a second).
+/// The idle time of these CPUs (`None`: all), in milliseconds (proc_stat(5), which counts hundredths of a second).
 fn idle(stat: &str, cpus: Option<&CpuSet>) -> Option<u64> {
     let of_line = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
@@ -189,7 +189,7 @@ fn idle(stat: &str, cpus: Option<&CpuSet>) -> Option<u64> {
 mod tests {
     use super::{CpuSet, ProcessCgroups, Resource, Root, Sample, idle, stalled, value_of};
 
-    /// A machine of files: cgroups as process 7 sees them, which is also who looks.
+    /// A machine with cgroup files for process 7, which is also the caller.
     fn machine(membership: &str, mounts: &[&str], files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
         let put = |path: &str, text: &str| {
@@ -212,7 +212,7 @@ mod tests {
         (dir, root)
     }
 
-    fn told(place: &ProcessCgroups) -> Vec<(Resource, u64, &str)> {
+    fn limits_of(place: &ProcessCgroups) -> Vec<(Resource, u64, &str)> {
         place.grants.iter().map(|grant| (grant.resource, grant.amount, grant.source.as_str())).collect()
     }
 
@@ -241,7 +241,7 @@ mod tests {
         );
         let place = ProcessCgroups::of(&root, 7);
         assert_eq!(
-            told(&place),
+            limits_of(&place),
             [
                 (Resource::Memory, 4_000_000_000, "/sys/fs/cgroup/system.slice/memory.max"),
                 (Resource::Memory, 3_000_000_000, "/sys/fs/cgroup/system.slice/pypnm.service/memory.high"),
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(sample.idle_ms, Some(700), "CPUs 1 and 2 only");
     }
 
-    /// Version 1's files, as a machine has them with and without a unified hierarchy beside them.
+    /// The files of version 1, with and without a unified hierarchy.
     fn version_1(membership: &str, mounts: &[&str], more: &[(&str, &str)]) -> Sample {
         let mut files = vec![
             ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),

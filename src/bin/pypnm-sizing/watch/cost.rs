@@ -1,13 +1,13 @@
-//! What the watch itself costs, and the kernel's clocks.
+//! The cost of watching, and the kernel's clocks.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CPU seconds added up.
+/// An accumulator of CPU time in seconds.
 #[derive(Debug, Default)]
 pub(super) struct Cost(f64);
 
 impl Cost {
-    /// Runs `work` and adds what it took.
+    /// Runs `work` and adds its CPU time.
     pub(super) fn of<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = cpu_seconds();
         let done = work();
@@ -20,12 +20,12 @@ impl Cost {
     }
 }
 
-/// CPU seconds of this process since it started.
+/// The CPU time of this process in seconds.
 pub(super) fn cpu_seconds() -> f64 {
     seconds(ClockId::ProcessCPUTime)
 }
 
-/// Seconds since the machine booted, time asleep included; what sets the calendar doesn't move it.
+/// Seconds since the machine booted, including time asleep. Setting the wall clock does not affect it.
 pub(super) fn seconds_since_boot() -> f64 {
     seconds(ClockId::Boottime)
 }

@@ -1,4 +1,4 @@
-//! Which processes are watched: those of a unit's cgroup, or a process and its descendants.
+//! Determines which processes to watch: those in a unit's cgroup, or a process and its descendants.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use pypnm_sizing::root::Root;
 use crate::service::process::{self, Process, Stat};
 use crate::service::{family, systemctl};
 
-/// What is watched.
+/// The target of a watch.
 #[derive(Debug)]
 pub(super) enum WatchTarget {
-    /// A unit of systemd, with what systemd last said of it.
+    /// A unit, as last reported by systemd.
     Unit(Unit),
     /// A process and its descendants.
     Tree(Tree),
 }
 
-/// A process, with the descendants last seen.
+/// A process, and its descendants in the last sample.
 #[derive(Debug)]
 pub(super) struct Tree {
     pid: u32,
@@ -29,7 +29,7 @@ impl Tree {
     }
 }
 
-/// A unit, as `systemctl show` tells it.
+/// A unit, as reported by `systemctl show`.
 #[derive(Debug, Default)]
 pub(super) struct Unit {
     name: String,
@@ -42,7 +42,7 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Asks systemd. `None`: no systemd answers here.
+    /// Queries systemd. `None`: systemd cannot be queried here.
     fn ask(name: &str) -> Option<Self> {
         let names = ["LoadState", "ActiveState", "ControlGroup", "MainPID", "NRestarts"];
         let properties = systemctl::properties(name, &names).ok()?;
@@ -59,15 +59,15 @@ impl Unit {
         Some(unit)
     }
 
-    /// All processes of its cgroup and of those below. Empty: it is down.
+    /// All processes in its cgroup and in those below it. Empty: it is down.
     fn processes(&self, machine: &Root) -> Vec<u32> {
         process::pids_of_cgroup(machine, &self.cgroup)
     }
 }
 
 impl WatchTarget {
-    /// The process given, else the unit; where no systemd answers and no unit was named, the only PyPNM there is. Second:
-    /// a remark. `waits`: a unit that does not run yet is waited for.
+    /// The target: the given process, or the unit. Without systemd and without a named unit, it is the only PyPNM on
+    /// the machine. Also returns a remark. `waits`: whether to wait for a unit that is not running yet.
     pub(super) fn find(
         machine: &Root,
         pid: Option<u32>,
@@ -118,7 +118,7 @@ impl WatchTarget {
         }
     }
 
-    /// A process given by hand; of a worker, its parent.
+    /// A process given on the command line, or its parent if it is a worker.
     fn of_process(machine: &Root, pid: u32) -> Result<(Self, Option<String>), String> {
         let found = process::of_pids(machine, &[pid]);
         let Some(process) = found.first() else {
@@ -134,7 +134,7 @@ impl WatchTarget {
         Ok((Self::Tree(Tree::of(pid)), None))
     }
 
-    /// The name to show.
+    /// The name to display.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Unit(unit) => unit.name.clone(),
@@ -142,7 +142,7 @@ impl WatchTarget {
         }
     }
 
-    /// systemd's count of automatic restarts.
+    /// The number of automatic restarts that systemd has counted.
     pub(super) fn automatic_restarts(&self) -> Option<u64> {
         match self {
             Self::Unit(unit) => unit.automatic_restarts,
@@ -150,7 +150,8 @@ impl WatchTarget {
         }
     }
 
-    /// The processes of this moment, zombies too. `None`: the process is gone for good; empty: the service is down for now.
+    /// The current processes, including zombies. `None`: the process is gone for good; empty: the service is down at
+    /// the moment.
     pub(super) fn processes(&mut self, machine: &Root) -> Option<BTreeMap<u32, Stat>> {
         let pids = match self {
             Self::Tree(Tree { pid, seen }) => {
@@ -167,7 +168,7 @@ impl WatchTarget {
                 if pids.contains(&unit.main) {
                     pids
                 } else {
-                    // Down, or up anew: systemd knows where.
+                    // Down or restarted; systemd knows its new cgroup.
                     if let Some(now) = Unit::ask(&unit.name) {
                         *unit = now;
                     }
@@ -179,8 +180,8 @@ impl WatchTarget {
     }
 }
 
-/// Adds the descendants seen before that are still there: a list of children may lack some while others of them end
-/// (proc_pid_task_children in proc(5)).
+/// Adds descendants from the previous sample that still exist: a list of children may be incomplete while some of them
+/// end (proc_pid_task_children in proc(5)).
 fn overlooked(machine: &Root, seen: &[u32], found: &mut BTreeMap<u32, Stat>) {
     loop {
         let before = found.len();
@@ -198,7 +199,7 @@ fn overlooked(machine: &Root, seen: &[u32], found: &mut BTreeMap<u32, Stat>) {
     }
 }
 
-/// The processes that look like a PyPNM, of each tree the topmost.
+/// The processes that look like a PyPNM; of each tree, only the topmost.
 fn servers(machine: &Root) -> Vec<u32> {
     let servers: Vec<Process> = process::all(machine).into_iter().filter(Process::is_pypnm).collect();
     let is_topmost = |server: &&Process| !servers.iter().any(|other| other.pid == server.parent);
@@ -251,7 +252,7 @@ mod tests {
         stat(7, 6);
         stat(8, 99);
         let mut found: BTreeMap<u32, Stat> = Stat::of(&root, 5).map(|stat| (5, stat)).into_iter().collect();
-        // 7 hangs on 6; 8 is another's by now, 9 is gone.
+        // 7 is a child of 6; 8 now belongs to another process, and 9 is gone.
         overlooked(&root, &[5, 7, 6, 8, 9], &mut found);
         assert_eq!(found.into_keys().collect::<Vec<_>>(), [5, 6, 7]);
     }

@@ -1,5 +1,5 @@
-//! The last line of `watch --json`, after those of its samples ([`pypnm_sizing::watch::line`]). docs/json.md describes
-//! both.
+//! The last line of `watch --json`, which follows the lines of its samples ([`pypnm_sizing::watch::line`]).
+//! docs/json.md describes both.
 
 use pypnm_sizing::watch::advice::Finding;
 use pypnm_sizing::watch::evidence::Evidence;
@@ -18,7 +18,7 @@ pub(crate) struct FindingAnswer {
 }
 
 impl FindingAnswer {
-    /// `epoch` is where the evidence's clock begins, in seconds since 1970.
+    /// `epoch`: when the clock of the evidence began, in seconds since 1970.
     pub(crate) fn of(finding: &Finding, epoch: f64) -> Self {
         let moment = |at: f64| rounded(epoch + at, 0);
         Self {
@@ -31,7 +31,7 @@ impl FindingAnswer {
     }
 }
 
-/// What the evidence adds up to; the same in the summary of a watch and in a report.
+/// The totals of the evidence, in the summary of a watch and in a report.
 #[derive(Serialize)]
 pub(crate) struct Figures {
     samples: u64,
@@ -63,7 +63,7 @@ pub(crate) struct Figures {
     limit_max_requests: Option<u64>,
 }
 
-/// Bytes in a whole life of a worker.
+/// The growth of a worker during its whole life, in bytes.
 #[derive(Serialize)]
 struct PerLife {
     bytes: f64,
@@ -124,7 +124,7 @@ struct Summary<'a> {
     cost_percent: Option<f64>,
 }
 
-/// The line at the end of a watch that began `epoch` seconds after 1970.
+/// The last line of a watch that began `epoch` seconds after 1970.
 pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cost: Option<f64>) -> String {
     let last = evidence.last();
     let summary = Summary {

@@ -1,6 +1,5 @@
-//! The last sample in Prometheus' text format, for the textfile collector of node_exporter: a file that is replaced by a
-//! rename, so nobody reads half of it, and removed at the end, so nobody takes the last sample for a live one.
-//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+//! The last sample in Prometheus' text format, for the textfile collector of node_exporter. The file is replaced
+//! atomically, and removed at the end, so that the last sample is not mistaken for a current one.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,7 +10,7 @@ use pypnm_sizing::watch::line::{Line, Process, rounded};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::write::{Directory, WriteError};
 
-/// Where they are written.
+/// The file with the metrics.
 pub(super) struct Metrics<'a> {
     path: &'a Path,
 }
@@ -21,7 +20,7 @@ impl<'a> Metrics<'a> {
         Self { path }
     }
 
-    /// Replaces the file. `profile`: as it is sized now.
+    /// Replaces the file. `profile`: the profile that fits now.
     pub(super) fn write(
         &self,
         line: &Line,
@@ -32,13 +31,13 @@ impl<'a> Metrics<'a> {
         directory.replace(name, &text(line, evidence, profile))
     }
 
-    /// Removes it.
+    /// Removes the file.
     pub(super) fn remove(&self) {
         let _ = Directory::of(self.path).and_then(|(directory, name)| directory.remove(name));
     }
 }
 
-/// One metric each: its name, its type, its help, its value.
+/// The metrics: name, type, help, value.
 fn text(line: &Line, evidence: &Evidence, profile: Option<Profile>) -> String {
     let amount = |value: Option<u64>| value.map(number);
     let part = |percent: Option<f64>| percent.map(|percent| rounded(percent / 100.0, 4));
@@ -99,12 +98,12 @@ fn busy(line: &Line) -> Option<f64> {
 mod tests {
     use super::{Evidence, Line, text};
 
-    /// What Prometheus loads and Grafana shows.
+    /// The files for Prometheus and Grafana.
     const RULES: &str = include_str!("../../../../packaging/monitoring/pypnm.rules.yml");
     const DASHBOARD: &str = include_str!("../../../../packaging/monitoring/pypnm.dashboard.json");
     const DOCUMENTATION: &str = include_str!("../../../../docs/monitoring.md");
 
-    /// The words of a text that begin as our metrics do.
+    /// The words in a text that begin like our metrics.
     fn metrics_in(text: &str) -> std::collections::BTreeSet<&str> {
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         words.filter(|word| word.starts_with("pypnm_")).collect()
@@ -121,7 +120,7 @@ mod tests {
             assert!(unknown.is_empty(), "{name}: {unknown:?}");
         }
         let mut documented = metrics_in(DOCUMENTATION);
-        // The variable of the example for Icinga.
+        // A variable in the example for Icinga.
         documented.remove("pypnm_unit");
         let difference: Vec<_> = exported.symmetric_difference(&documented).collect();
         assert!(difference.is_empty(), "docs/monitoring.md: {difference:?}");

@@ -42,12 +42,12 @@ use terminal::{Events, Screen, Woken, is_read, print_line, speaks_utf8};
 use unit::{choose_unit, unit_of};
 pub(crate) use unit::{place_among, section};
 
-/// The part of one CPU that computing growth and findings may take.
+/// The fraction of a CPU that computing growth and findings may take.
 const COMPUTING_BUDGET: f64 = 0.002;
-/// Between samples: looked at, or recorded.
+/// The default interval for watching, and for recording.
 const LOOKED_AT: Duration = Duration::from_secs(2);
 const RECORDED: Duration = Duration::from_secs(10);
-/// A long watch looks at the machine and at the configuration again as often.
+/// The interval at which a long watch reads the machine and the configuration again.
 const SIZED_AGAIN: Duration = Duration::from_mins(1);
 /// Seconds after which the CPU use of `watch` itself is known, without the time to start up.
 const COST_KNOWN: f64 = 10.0;
@@ -126,18 +126,18 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     watch.at_the_end(&end)
 }
 
-/// A watch going on.
+/// A watch in progress.
 struct Watching<'a> {
     root: &'a Root,
     arguments: &'a Watch,
     sizing: Sizing,
-    /// Which of the units it is.
+    /// The index of the unit.
     unit: Option<usize>,
     interval: Duration,
     name: String,
     target: WatchTarget,
     style: View,
-    /// Whether what the live process is granted counts; below another root a machine is stated instead.
+    /// Whether the limits of the live process count; below another root, a machine is given instead.
     counts_live: bool,
     boot_id: Option<String>,
     reader: SampleReader,
@@ -146,13 +146,13 @@ struct Watching<'a> {
     findings: Vec<Finding>,
     /// When growth and findings are due again, in seconds.
     compute_at: f64,
-    /// When the machine is looked at again.
+    /// When the machine is read again.
     size_at: Instant,
     recorder: Option<Recorder>,
     metrics: Option<Metrics<'a>>,
     began: Instant,
     began_unix: f64,
-    /// When the cost of watching began to count, in seconds, and CPU seconds used by then.
+    /// When the measurement of the cost began, in seconds, and the CPU time used by then.
     cost_since: Option<(f64, f64)>,
 }
 
@@ -163,7 +163,7 @@ impl Watching<'_> {
         let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
         let mut next = self.began;
         loop {
-            // CLOCK_MONOTONIC: setting the clock changes nothing here.
+            // CLOCK_MONOTONIC, which is not affected by setting the wall clock.
             let at = self.began.elapsed().as_secs_f64();
             let Some(sample) = self.reader.sample(&mut self.target, at) else {
                 return Ok(End::Gone);
@@ -184,7 +184,7 @@ impl Watching<'_> {
             next += self.interval;
             let now = Instant::now();
             if next < now {
-                // Late (stopped, suspended, a slow machine): go on from here rather than catch up.
+                // Late (stopped, suspended, slow machine): continue from here rather than catch up.
                 next = now + self.interval;
             }
             if next > last {
@@ -203,7 +203,7 @@ impl Watching<'_> {
         }
     }
 
-    /// Completes the line and gives it to the evidence.
+    /// Completes the line and adds it to the evidence.
     fn take(&mut self, mut line: Line, at: f64, elapsed: f64) {
         line.unix_seconds = Some(rounded(unix_seconds(), 3));
         line.boot_id.clone_from(&self.boot_id);
@@ -218,13 +218,13 @@ impl Watching<'_> {
         self.evidence.take(line, at, elapsed);
     }
 
-    /// Percent of one CPU that watching takes, once that is known.
+    /// The CPU time used by `watch`, in percent of one CPU, once it is known.
     fn cost(&self, at: f64) -> Option<f64> {
         let (since, used) = self.cost_since?;
         (at - since >= COST_KNOWN).then(|| (cpu_seconds() - used) * 100.0 / (at - since))
     }
 
-    /// Growth and findings, as often as their cost allows.
+    /// Computes growth and findings, as often as their cost permits.
     fn compute(&mut self, at: f64) {
         let is_shown = self.metrics.is_some() || !matches!(self.style, View::Quiet | View::Advice);
         if at < self.compute_at || !is_shown {
@@ -238,7 +238,7 @@ impl Watching<'_> {
         self.compute_at = at + cost.seconds() / COMPUTING_BUDGET;
     }
 
-    /// A machine may be resized, and its configuration changed, in the days that a watch takes.
+    /// During a watch of several days, the machine may be resized and its configuration changed.
     fn size_again(&mut self) {
         if Instant::now() < self.size_at {
             return;
@@ -266,8 +266,8 @@ impl Watching<'_> {
         Ok(())
     }
 
-    /// How much of a resource the service may use (0: not known), and what says so: as it is sized, or less where the
-    /// live process is granted less.
+    /// The amount of a resource that the service may use (0: unknown), and its source: the sized limit, or a tighter
+    /// limit of the live process.
     fn bound(&self, resource: Resource) -> (u64, String) {
         let hypothetical = self.arguments.machine.hypothetical();
         let (sized, stated) = match resource {
@@ -309,7 +309,7 @@ impl Watching<'_> {
         })
     }
 
-    /// Shows the sample. Whether somebody still reads.
+    /// Prints the sample, and returns whether the output is still being read.
     fn show(&self) -> anyhow::Result<bool> {
         match self.style {
             View::Advice | View::Quiet => Ok(true),
@@ -346,7 +346,7 @@ impl Watching<'_> {
                 let columns = Screen::size().0;
                 let text =
                     self.with_context(colours, |context| show::summary(&self.evidence, context, columns));
-                // The drop-in below is the answer; this only goes with it.
+                // On stdout, the drop-in is the answer; this only accompanies it.
                 let _ = io::stderr().write_all(text.as_bytes());
                 let section = section(&self.sizing, self.sized());
                 let head = format!(
@@ -369,7 +369,7 @@ impl Watching<'_> {
     }
 }
 
-/// The calendar's time.
+/// The wall-clock time.
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

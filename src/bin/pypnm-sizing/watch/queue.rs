@@ -1,6 +1,6 @@
-//! What waits for a worker, as the kernel sees it: connections that are established and not yet accepted (the queue of each
-//! listening socket that the service holds), and those that were dropped because a queue was full (`ListenDrops` of the
-//! service's network namespace, `/proc/PID/net/netstat`).
+//! Connections that wait for a worker: those that are established but not yet accepted (the queue of each listening
+//! socket of the service), and those that were dropped because a queue was full (`ListenDrops` in the service's network
+//! namespace, `/proc/PID/net/netstat`).
 
 use pypnm_sizing::root::Root;
 
@@ -10,19 +10,19 @@ use crate::service::process::sockets::{Held, each_tcp, listen_drops};
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     held: Held,
-    /// The process that they were looked up for.
+    /// The process whose sockets they are.
     of: Option<u32>,
 }
 
 impl Queue {
-    /// Connections that wait, and those dropped so far; `None` where that can't be read. The first of `pids` is the main
-    /// process. `anew`: the sockets are looked up again.
+    /// The number of waiting connections, and of those dropped so far; `None`: it cannot be read. The first of `pids`
+    /// is the main process. `anew`: whether to look up the sockets again.
     pub(super) fn read(&mut self, machine: &Root, pids: &[u32], anew: bool) -> (Option<u64>, Option<u64>) {
         let Some(main) = pids.first().copied() else {
             return (None, None);
         };
         if anew || self.of != Some(main) {
-            self.held = Held::by(pids.iter().copied());
+            self.held = Held::of(pids.iter().copied());
             self.of = Some(main);
         }
         let mut waiting = None;

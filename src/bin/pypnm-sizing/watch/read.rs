@@ -1,7 +1,7 @@
-//! Reads one sample. Everything may vanish between two reads: what is gone is left out of the sample.
+//! Reads a sample. Any process may end between two reads; it is then missing from the sample.
 //!
-//! Adding up page tables for smaps_rollup takes the kernel milliseconds a worker, so shares are read only as often as
-//! keeps that below a fixed part of one CPU, whatever the machine and the number of workers.
+//! Reading smaps_rollup takes the kernel milliseconds per worker, because it walks the page tables. PSS is therefore
+//! read only as often as this takes a fixed fraction of one CPU, regardless of the machine and the number of workers.
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS};
@@ -53,7 +53,7 @@ impl SampleReader {
         })
     }
 
-    /// The sample of this moment, `at` seconds after the first. `None`: what was watched is gone for good.
+    /// Reads a sample, `at` seconds after the first one. `None`: the target is gone for good.
     pub(super) fn sample(&mut self, target: &mut WatchTarget, at: f64) -> Option<Sample> {
         let found = target.processes(&self.machine)?;
         let usages = self.meter.read(&found);
@@ -70,7 +70,7 @@ impl SampleReader {
             let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
             if role == Role::Worker
                 && let Some(Err(error)) = &shares
-                // Not one that ended in the meantime.
+                // Not a process that ended in the meantime.
                 && Stat::of(&self.machine, pid).is_some_and(|stat| stat.started == started)
             {
                 no_shares = Some(error.clone());
@@ -88,7 +88,7 @@ impl SampleReader {
         }
         let main = main_process(&candidates);
         let (mut accept_queue, mut listen_drops) = (None, None);
-        // While it is down what held last still holds.
+        // While the service is down, the last values remain valid.
         if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
             self.place = cost.of(|| ProcessCgroups::of(&self.machine, pid));
         }
@@ -122,7 +122,7 @@ impl SampleReader {
     }
 }
 
-/// The recycle limit that a server was started with: its flag, else what its way of starting reads. 0: never.
+/// The recycle limit that a server was started with: its flag, or the value from its profile or environment. 0: never.
 fn limit_in_effect(machine: &Root, server: &Process) -> Option<u32> {
     let launch = Launch::of_arguments(&server.arguments);
     if let Some(value) = launch.flag(LIMIT_MAX_REQUESTS_FLAG) {
@@ -132,7 +132,7 @@ fn limit_in_effect(machine: &Root, server: &Process) -> Option<u32> {
     if launch.program() == Program::Uvicorn {
         return environment.get(UVICORN_LIMIT_MAX_REQUESTS).map_or(Some(0), |value| value.parse().ok());
     }
-    // Below the process's own root, which may be a container's.
+    // Relative to the root of the process, which may be that of a container.
     let files = container::Files::of(machine, server.pid).ok()?;
     let path = environment.get(pypnm::ENV_FILE)?;
     let text = container::profile_text(machine, &files, &[server.pid], path).ok()?;

@@ -1,8 +1,8 @@
-//! The recording of a watch: `DIR/UNIT/YYYY-MM-DD.jsonl`, a line for each sample, a file for each day (UTC).
+//! Records a watch: `DIR/UNIT/YYYY-MM-DD.jsonl`, one line per sample, one file per day (UTC).
 //!
-//! A line is written whole or, where the disk is full, not at all; a line that a power failure tore is closed off before
-//! the next one. The oldest days go when there is more than may be kept. One recorder holds a lock on the unit's directory.
-//! Reading recordings is the report's.
+//! A line is written completely, or not at all if the disk is full. If a power failure left a partial line, it is
+//! terminated before the next one. The oldest days are deleted when the recordings exceed their maximum size. A
+//! recorder locks the directory of its unit. Reads no recordings; `report` does.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,24 +18,24 @@ use rustix::io::Errno;
 
 use crate::output::remark;
 
-/// How a day's file ends.
+/// The suffix of a day's file.
 pub(crate) const EXTENSION: &str = "jsonl";
 
-/// Where lines are kept.
+/// A unit's recordings.
 pub(super) struct Recorder {
     path: PathBuf,
     directory: Directory,
     keep: u64,
-    /// Held for as long as we live.
+    /// The lock, held as long as this process lives.
     _lock: File,
     open: Option<Day>,
-    /// Bytes that are kept.
+    /// The maximum size in bytes.
     total: u64,
-    /// Lines that could not be written since the last that was.
+    /// The number of lines lost since the last one that was written.
     lost: u64,
 }
 
-/// The file that is written to.
+/// The current file.
 struct Day {
     name: String,
     file: File,
@@ -43,7 +43,7 @@ struct Day {
 }
 
 impl Recorder {
-    /// Takes the directory of a unit, which is made where it is missing.
+    /// Opens and locks the directory of a unit, and creates it if it is missing.
     pub(super) fn new(below: &Path, unit: &str, keep: u64) -> anyhow::Result<Self> {
         let path = below.join(unit.replace(' ', "-"));
         let directory = Directory::create(&path)?;
@@ -56,7 +56,7 @@ impl Recorder {
         Ok(Self { path, directory, keep, _lock: lock, open: None, total: 0, lost: 0 })
     }
 
-    /// Appends a line. A full disk costs lines, with a remark, and does not end the recording.
+    /// Appends a line. If the disk is full, the line is lost, with a remark, but the recording continues.
     pub(super) fn append(&mut self, line: &Line) -> anyhow::Result<()> {
         let name = day(line.unix_seconds.unwrap_or(0.0));
         match self.write(&name, line) {
@@ -75,7 +75,7 @@ impl Recorder {
                         "cannot record to {}/{name}: {error}; still trying",
                         self.path.display()
                     ));
-                    // Room may be made by what is older than it has to be.
+                    // Deleting old days may make room.
                     let _ = self.keep_within(self.keep);
                 }
                 self.lost += 1;
@@ -101,14 +101,14 @@ impl Recorder {
         let mut text = line.to_json();
         text.push('\n');
         day.file.write_all(text.as_bytes()).inspect_err(|_| {
-            // Half a line is none.
+            // A partial line is discarded.
             let _ = day.file.set_len(before);
         })?;
         self.total += text.len() as u64;
         Ok(())
     }
 
-    /// Deletes the oldest days until no more than `keep` bytes are left; of a single day, its first half.
+    /// Deletes the oldest days until at most `keep` bytes are left. If only one day is left, deletes its first half.
     fn keep_within(&mut self, keep: u64) -> anyhow::Result<()> {
         let days = days(&self.directory.pinned())?;
         let mut days: Vec<(OsString, u64)> =
@@ -149,7 +149,7 @@ fn identity(data: &fs::Metadata) -> (u64, u64) {
     (data.dev(), data.ino())
 }
 
-/// The recorded days of a directory with their sizes, the oldest first.
+/// The recorded days in a directory with their sizes, the oldest first.
 fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     let mut days = Vec::new();
     let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
@@ -167,7 +167,7 @@ fn days(directory: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     Ok(days)
 }
 
-/// Copies the last `keep` bytes of a file of `size` bytes, whole lines of them.
+/// Copies the complete lines in the last `keep` bytes of a file of `size` bytes.
 fn copy_end(from: File, size: u64, keep: u64, to: &mut File) -> io::Result<()> {
     let mut from = BufReader::new(from);
     from.seek(SeekFrom::Start(size.saturating_sub(keep)))?;
@@ -175,7 +175,7 @@ fn copy_end(from: File, size: u64, keep: u64, to: &mut File) -> io::Result<()> {
     io::copy(&mut from.take(keep), to).map(drop)
 }
 
-/// The name of the file of a day, from seconds since 1970.
+/// The file name of a day, from seconds since 1970.
 fn day(unix_seconds: f64) -> String {
     let moment =
         jiff::Timestamp::from_second(pypnm_sizing::watch::to_u64(unix_seconds.floor()).cast_signed());

@@ -1,4 +1,4 @@
-//! The ledger for people: the screen, a line a sample, the summary at the end. Pure text.
+//! The text that `watch` prints: the screen, a line per sample, and the summary at the end. Pure.
 
 mod table;
 
@@ -10,17 +10,19 @@ use pypnm_sizing::watch::history::sparkline;
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
 
-/// All that is shown beside the evidence.
+use crate::page::{self, Ink};
+
+/// What is shown in addition to the evidence.
 pub(super) struct Context<'a> {
     /// Seconds between samples.
     pub(super) interval: f64,
-    /// What was found so far.
+    /// The findings so far.
     pub(super) findings: &'a [Finding],
-    /// Why shares could not be read.
+    /// Why PSS could not be read.
     pub(super) no_shares: Option<String>,
-    /// Percent of one CPU that watching takes; `None`: not known yet.
+    /// The CPU time used by `watch`, in percent of one CPU; `None`: not known yet.
     pub(super) cost: Option<f64>,
-    /// Whether the terminal has block characters.
+    /// Whether the terminal supports ASCII only.
     pub(super) letters: bool,
     /// Whether colours may be used.
     pub(super) colours: bool,
@@ -45,7 +47,7 @@ impl Lines {
     }
 }
 
-/// The screen of `columns` × `rows`.
+/// A screen of `columns` × `rows`.
 pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize, rows: usize) -> Vec<String> {
     let mut out = Lines { lines: Vec::new() };
     let last = evidence.last();
@@ -67,12 +69,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     );
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
-    if let Some(why) = &context.no_shares {
-        out.add(
-            LineStyle::Warning,
-            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"),
-        );
-    }
+    no_shares(&mut out, context, columns);
     let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2} % of a CPU; "));
     let cost = format!("{cost}q or Ctrl-C to stop");
     out.add(LineStyle::Plain, cost);
@@ -83,7 +80,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     }
     table.add(LineStyle::Bold, table::heading(columns));
 
-    // Where all doesn't fit, remarks make room first, then processes; what is to be set stays.
+    // If not everything fits, remarks are left out first, then processes, but never the settings to make.
     let room = rows.saturating_sub(out.lines.len() + below.len());
     let processes = table::processes(evidence, columns);
     let (to_set, remarks) = advice(context.findings, columns);
@@ -106,7 +103,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         .collect()
 }
 
-/// What is to be set, and as many whole remarks as fit into `most` lines; how many are left for the summary.
+/// Adds the remarks that fit into `most` lines, or how many are left for the summary.
 fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lines {
     let count = remarks.len();
     for (index, remark) in remarks.into_iter().enumerate() {
@@ -124,7 +121,7 @@ fn remarks_left(count: usize) -> String {
     if count == 1 { "1 remark".to_owned() } else { format!("{count} remarks") }
 }
 
-/// As many processes as there is room for, workers first, and the number of the others.
+/// The processes that fit, workers first, and the number of the others.
 fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> {
     if processes.len() > room {
         let more = processes.len() - room.saturating_sub(1);
@@ -146,13 +143,18 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     }
     let _ = write!(line, ", peak {}", mib(evidence.memory_peak));
     if let Some(available) = last.memory_available {
-        let _ = write!(line, ", {} available on the host", gib(available));
+        let available = format!("{} available on the host", gib(available));
+        if line.chars().count() + 2 + available.chars().count() <= columns {
+            let _ = write!(line, ", {available}");
+        } else {
+            out.add(LineStyle::Plain, std::mem::replace(&mut line, format!("          {available}")));
+        }
     }
     let limit = format!("limit: {}", last.memory_limit_source);
     let points = evidence.memory.points();
     let fits = line.chars().count() + 2 + limit.chars().count() <= columns;
     let all = columns.saturating_sub(10).min(120);
-    // Beside the history, which is a little shorter then, or above it.
+    // Next to the history, which is then a little shorter, or above it.
     let beside = columns.saturating_sub(12 + limit.chars().count());
     if last.memory_limit > 0 && fits {
         let _ = write!(line, "  {limit}");
@@ -190,7 +192,8 @@ fn cpu_line(evidence: &Evidence) -> String {
     let last = evidence.last();
     let mut line = format!("CPU       {:.2}", cpus(last.cpu_milli));
     if last.cpu_milli_limit > 0 {
-        let _ = write!(line, " of {} CPUs", cpus(last.cpu_milli_limit));
+        let noun = if last.cpu_milli_limit == 1000 { "CPU" } else { "CPUs" };
+        let _ = write!(line, " of {} {noun}", cpus(last.cpu_milli_limit));
     }
     if let Some(idle) = last.idle_milli {
         let _ = write!(line, ", {:.2} idle", cpus(idle));
@@ -198,14 +201,14 @@ fn cpu_line(evidence: &Evidence) -> String {
     line
 }
 
-/// The connections that wait to be accepted.
+/// The number of connections waiting to be accepted.
 fn queue_line(evidence: &Evidence) -> String {
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let Some(waiting) = last.accept_queue else {
         return "queue     unknown: the service's sockets can't be read".to_owned();
     };
-    let connections = if waiting == 1 { "connection waits" } else { "connections wait" };
-    let mut line = format!("queue     {waiting} {connections}, peak {}", epoch.queue_peak);
+    let connections = if waiting == 1 { "connection" } else { "connections" };
+    let mut line = format!("queue     {waiting} {connections} waiting, peak {}", epoch.queue_peak);
     if let Some(dropped) = last.listen_drops.filter(|dropped| *dropped > 0) {
         let _ = write!(line, ", {dropped} dropped");
     }
@@ -228,6 +231,17 @@ fn recycle_line(evidence: &Evidence) -> String {
         let _ = write!(line, "  restarts of the service: {}", evidence.restarts);
     }
     line
+}
+
+/// Why PSS is missing, if it is.
+fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
+    if let Some(why) = &context.no_shares {
+        let text =
+            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once");
+        for line in wrapped(&text, columns) {
+            out.add(LineStyle::Warning, line);
+        }
+    }
 }
 
 /// The settings below their heading, and the lines of each remark.
@@ -313,12 +327,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     out.add(LineStyle::Plain, recycle_line(evidence));
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
-    if let Some(why) = &context.no_shares {
-        out.add(
-            LineStyle::Warning,
-            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once"),
-        );
-    }
+    no_shares(&mut out, context, columns);
     if let Some(cost) = context.cost {
         out.add(LineStyle::Plain, format!("watch used {cost:.2} % of a CPU"));
     }
@@ -330,7 +339,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     text
 }
 
-/// The text in ASCII where the terminal has nothing else.
+/// The text in ASCII, for terminals without other characters.
 fn spelled(line: String, letters: bool) -> String {
     if !letters || line.is_ascii() {
         return line;
@@ -354,13 +363,13 @@ fn cut(line: &str, columns: usize) -> String {
 }
 
 fn painted(style: LineStyle, line: &str, colours: bool) -> String {
-    let code = match style {
-        LineStyle::Bold => "1",
-        LineStyle::Advice => "1;32",
-        LineStyle::Warning => "1;31",
+    let ink = match style {
+        LineStyle::Bold => Ink::Bold,
+        LineStyle::Advice => Ink::Green,
+        LineStyle::Warning => Ink::Red,
         LineStyle::Plain => return line.to_owned(),
     };
-    if colours { format!("\x1b[{code}m{line}\x1b[0m") } else { line.to_owned() }
+    page::painted(line, ink, colours)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The terminal while it is drawn on: the alternate screen, no echo, no cursor; and back as it was, whatever ends us.
+//! The terminal while `watch` draws on it: the alternate screen, without echo and cursor. Restored however the program
+//! ends.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -14,14 +15,14 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::{emulate_default_handler, pipe};
 
-/// What ended a wait.
+/// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Woken {
     /// The time is up.
     Time,
-    /// A signal or a key says that it is enough.
+    /// A signal or a key to stop.
     End,
-    /// The screen must be drawn anew.
+    /// The screen must be redrawn.
     Redraw,
 }
 
@@ -38,7 +39,8 @@ impl Events {
         read.set_nonblocking(true)?;
         let (end, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The second one ends us at once, should we be stuck in a write that nobody reads. Its place is first.
+            // A second signal ends the program immediately, in case a write blocks. This handler must be registered
+            // first.
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&end))?;
             signal_hook::flag::register(signal, Arc::clone(&end))?;
         }
@@ -49,7 +51,7 @@ impl Events {
         Ok(Self { pipe: read, end, stop })
     }
 
-    /// Waits until `until`, or for what comes first.
+    /// Waits until `until`, or for an event.
     pub(super) fn wait(&self, until: Instant, screen: Option<&mut Screen>) -> Result<Woken, String> {
         let left = until.saturating_duration_since(Instant::now());
         let stdin = io::stdin();
@@ -90,13 +92,13 @@ fn is_ready(fd: Option<&PollFd<'_>>) -> bool {
     fd.is_some_and(|fd| !fd.revents().is_empty())
 }
 
-/// Ctrl-Z as if there were no handler; returns when the shell lets us go on.
+/// Stops the program as Ctrl-Z does without a handler; returns when the shell continues it.
 fn stop() {
-    // Only an unknown signal fails.
+    // Fails only for an unknown signal.
     let _ = emulate_default_handler(SIGTSTP);
 }
 
-/// `q`, or the end of the terminal.
+/// Whether `q` was pressed or the terminal is gone.
 fn wants_to_end(stdin: BorrowedFd<'_>) -> bool {
     let mut keys = [0; 64];
     match rustix::io::read(stdin, &mut keys) {
@@ -107,7 +109,7 @@ fn wants_to_end(stdin: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// The screen that is drawn on.
+/// The screen.
 pub(super) struct Screen {
     before: Option<Termios>,
 }
@@ -134,7 +136,7 @@ impl Screen {
     fn leave(&mut self) {
         write_raw("\x1b[?7h\x1b[?25h\x1b[?1049l");
         if let Some(modes) = self.before.take() {
-            // Nobody is left to be told.
+            // If this fails, there is nowhere to report it.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &modes);
         }
     }
@@ -147,11 +149,11 @@ impl Screen {
         (or(columns, 80), or(rows, 24))
     }
 
-    /// Draws all lines in one write over the old ones, so that nothing flickers.
+    /// Draws all lines over the old ones in a single write, to avoid flicker.
     pub(super) fn draw(lines: &[String]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
         for (index, line) in lines.iter().enumerate() {
-            // What was there goes first: after a line as wide as the screen the cursor stands on its last character.
+            // Erase before writing: after a line as wide as the screen, the cursor is still on its last character.
             let is_last = index + 1 == lines.len();
             text.push_str(if is_last { "\x1b[J" } else { "\x1b[K" });
             text.push_str(line);
@@ -171,17 +173,17 @@ impl Drop for Screen {
 
 fn write_raw(text: &str) {
     let mut stdout = io::stdout().lock();
-    // A terminal that has gone away needs nothing put back.
+    // A terminal that is gone does not need to be restored.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Writes a line to stdout. Whether somebody reads it.
+/// Writes a line to stdout, and returns whether the output is still being read.
 pub(super) fn print_line(line: &str) -> anyhow::Result<bool> {
     let mut stdout = io::stdout().lock();
     is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
 }
 
-/// A reader that has gone away ends a watch; anything else that keeps it from being written is an error.
+/// A closed pipe ends a watch; any other failure is an error.
 pub(super) fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
     match written {
         Ok(()) => Ok(true),
@@ -190,7 +192,7 @@ pub(super) fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
     }
 }
 
-/// Whether the locale's character set has block characters.
+/// Whether the character set of the locale has block characters.
 pub(super) fn speaks_utf8() -> bool {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which of the units that are sized a watch or a report is on.
+//! Selects the unit for a watch or a report.
 
 use anyhow::bail;
 use pypnm_sizing::config::DEFAULT_UNIT;
@@ -8,19 +8,19 @@ use pypnm_sizing::units::name::{Name, NameKind};
 use crate::cli::Watch;
 use crate::output::remark;
 
-/// The place of a unit among those that are sized: by its name, or by that of the template which it is an instance of.
+/// The index of a unit among those that are sized, by its name or by its template's.
 pub(crate) fn place_among(sizing: &Sizing, name: &str) -> Option<usize> {
     let template = Name::parse(name).and_then(|name| name.template());
     let names = [Some(name), template.as_deref()];
     names.into_iter().flatten().find_map(|name| sizing.units.iter().position(|unit| unit.name == name))
 }
 
-/// The same; a process, and a unit that is not sized, have the first's settings.
+/// As above, but a process, or a unit that is not sized, gets the settings of the first one.
 pub(super) fn unit_of(sizing: &Sizing, name: &str) -> Option<usize> {
     place_among(sizing, name).or_else(|| (!sizing.units.is_empty()).then_some(0))
 }
 
-/// A template's name is none to watch; of several units one is recorded, which is said.
+/// A template cannot be watched. If there are several units, only one is recorded, and a remark says so.
 pub(super) fn choose_unit(sizing: &Sizing, arguments: &Watch) -> anyhow::Result<String> {
     let first = sizing.units.first().map_or(DEFAULT_UNIT, |unit| unit.name.as_str());
     let unit = arguments.unit.as_deref().unwrap_or(first);
@@ -40,7 +40,7 @@ pub(super) fn choose_unit(sizing: &Sizing, arguments: &Watch) -> anyhow::Result<
     Ok(unit.to_owned())
 }
 
-/// The section of sizing.conf that the advice belongs in: the unit's own where several are sized.
+/// The section of sizing.conf for the advice: the unit's own if several are sized.
 pub(crate) fn section(sizing: &Sizing, unit: Option<&SizedUnit>) -> String {
     match unit {
         Some(unit) if sizing.units.len() > 1 => unit.name.clone(),

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_whatever_its_name() {
+    fn process_names_with_special_characters() {
         for name in ["python3", "a) R 1 2 3", ") S (", "", "\u{1b}[2J"] {
             assert_eq!(
                 stat(name, 'S', 0),

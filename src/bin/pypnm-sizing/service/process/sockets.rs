@@ -222,7 +222,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// The sockets that `pids` hold; a process that has ended holds none.
-    pub(crate) fn by(pids: impl IntoIterator<Item = u32>) -> Self {
+    pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> Self {
         let mut all = Self::default();
         for pid in pids {
             match held(pid) {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_too_odd() {
+    fn malformed_lines_do_not_panic() {
         let lines: [&[u8]; 9] = [
             b"",
             b" ",

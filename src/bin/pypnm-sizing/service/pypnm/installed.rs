@@ -1,5 +1,5 @@
-//! Finds installations: by what a unit starts ([`super::started`]), the caller's environment, and the places where PyPNM is
-//! usually kept.
+//! Finds installations: those that a unit starts ([`super::started`]), those in the caller's environment, and those in
+//! the usual directories.
 
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
@@ -7,16 +7,16 @@ use pypnm_sizing::units::Unit;
 use super::started::{of_unit, on_path};
 use super::{Found, Installation, PACKAGED, Program, environments_of, names, prefix_of, real_path};
 
-/// systemd's `DEFAULT_PATH` where /usr is merged, and where pip installs to as root.
+/// systemd's `DEFAULT_PATH` on a system with a merged /usr, where pip also installs as root.
 const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
-/// What `git clone` names a checkout, in the places where one is usually kept.
+/// The directory that `git clone` creates, and its usual parents.
 const CHECKOUT: &str = "PyPNM";
 const CHECKOUT_PARENTS: [&str; 3] = ["/root", "/opt", "/srv"];
-/// Environments of pipx and uv, below a home directory, and pipx's for all users.
+/// Environments of pipx and uv, relative to a home directory, and pipx's environments for all users.
 const TOOLS: [&str; 3] = [".local/share/pipx/venvs", ".local/pipx/venvs", ".local/share/uv/tools"];
 const TOOLS_OF_ALL: &str = "/opt/pipx/venvs";
 
-/// All installations of the program that are found, the one that the unit starts first.
+/// All installations of the program. The one that the unit starts comes first.
 pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
     let mut places = Vec::new();
     if let Some(unit) = unit {
@@ -48,7 +48,7 @@ pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     let mut found: Vec<Installation> = Vec::new();
     let mut seen = Vec::new();
     for (environment, how) in places {
-        // A command on PATH is most often a link into its environment.
+        // A command on PATH is usually a symbolic link into its environment.
         let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
         let Some(environment) =
             real_path(root, &command).and_then(|command| prefix_of(&command)).or(Some(environment))
@@ -63,8 +63,8 @@ pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     found
 }
 
-/// The installations in a directory that a person named: it is an environment, or a checkout that has some, whatever
-/// their names are.
+/// The installations in a directory given on the command line, which is an environment, or a checkout with environments
+/// of any name in it.
 pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Vec<Installation> {
     let own = Installation::read(root, directory, program, Found::Given);
     let inside = environments_of(root, directory);
@@ -73,7 +73,7 @@ pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Ve
         .collect()
 }
 
-/// The directory that a person may have meant who named one without an installation: above it, or a checkout in it.
+/// A checkout above or below a directory that has no installation: a likely alternative to suggest.
 pub(crate) fn nearest(root: &Root, directory: &str, program: Program) -> Option<String> {
     let above = directory.match_indices('/').rev().filter_map(|(end, _)| directory.get(..end));
     let near = above.filter(|path| !path.is_empty()).map(str::to_owned);
@@ -81,7 +81,7 @@ pub(crate) fn nearest(root: &Root, directory: &str, program: Program) -> Option<
     near.find(|path| !in_directory(root, path, program).is_empty())
 }
 
-/// Whether a directory is a checkout of the program's source, installed or not.
+/// Whether a directory is a checkout of the program's source, regardless of whether it is installed.
 pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
     root.has_directory(&format!("{directory}/src/{}", program.import))
 }

@@ -1,4 +1,4 @@
-//! What pip and venv write about an installed package, read with the parsers that these formats have. Pure.
+//! Parses the files in which pip and venv describe an installed package. Pure.
 //!
 //! Core metadata and entry points: <https://packaging.python.org/en/latest/specifications/>; `pyvenv.cfg`: PEP 405;
 //! `direct_url.json`: PEP 610.
@@ -6,7 +6,7 @@
 use configparser::ini::{Ini, IniDefault};
 use serde_json::Value;
 
-/// Keys and values as Python's configparser splits them, names as they are spelled.
+/// Keys and values in the syntax of Python's configparser. The case of names is preserved.
 fn ini(text: &str) -> Option<Ini> {
     let mut settings = IniDefault::default();
     settings.delimiters = vec!['='];
@@ -17,18 +17,18 @@ fn ini(text: &str) -> Option<Ini> {
     Some(ini)
 }
 
-/// `home` of a `pyvenv.cfg`: the directory of the Python that the environment was made from.
+/// `home` in a `pyvenv.cfg`: the directory of the Python that the environment is based on.
 pub(super) fn home(pyvenv: &str) -> Option<String> {
-    // Keys without a section.
+    // The keys are not in a section.
     ini(pyvenv)?.get("default", "home")
 }
 
-/// What the console script `name` of an `entry_points.txt` calls, for example `pypnm.cli:main`.
+/// The function that the console script `name` in an `entry_points.txt` calls, such as `pypnm.cli:main`.
 pub(super) fn console_script(entry_points: &str, name: &str) -> Option<String> {
     ini(entry_points)?.get("console_scripts", name)
 }
 
-/// `Version:` in the headers of a `METADATA`, which has the format of mail (RFC 822); its body is the package's README.
+/// `Version:` in a `METADATA`, which has the format of a mail (RFC 822) with the package's README as its body.
 pub(super) fn version(metadata: &str) -> Option<String> {
     let headers = metadata.lines().take_while(|line| !line.trim_end().is_empty());
     let mut fields = headers.filter_map(|line| line.split_once(':'));
@@ -37,7 +37,7 @@ pub(super) fn version(metadata: &str) -> Option<String> {
     (!version.is_empty()).then(|| version.to_owned())
 }
 
-/// The first two numbers of a version's release segment (PEP 440): epoch, pre-release, local version and the like aside.
+/// The first two numbers of a version's release segment (PEP 440), without epoch, pre-release and local version.
 pub(super) fn release(version: &str) -> Option<(u32, u32)> {
     let version = version.trim_start_matches(['v', 'V']);
     let version = version.split_once('!').map_or(version, |(_, release)| release);
@@ -48,7 +48,7 @@ pub(super) fn release(version: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor))
 }
 
-/// The directory that a `direct_url.json` names as the source of an editable installation.
+/// The source directory of an editable installation, according to `direct_url.json`.
 pub(super) fn editable_source(direct_url: &str) -> Option<String> {
     let value: Value = serde_json::from_str(direct_url).ok()?;
     let is_editable = value.pointer("/dir_info/editable").and_then(Value::as_bool).unwrap_or(false);
@@ -56,7 +56,7 @@ pub(super) fn editable_source(direct_url: &str) -> Option<String> {
     if is_editable && path.starts_with('/') { decoded(path) } else { None }
 }
 
-/// A path of a URL with its `%XX` decoded (RFC 3986, section 2.1).
+/// The path of a URL with `%XX` decoded (RFC 3986, section 2.1).
 fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
@@ -72,7 +72,8 @@ fn decoded(path: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
 }
 
-/// The shell of a script that is one; `None`: something else, or a console script with a line for a shell.
+/// The shell in the `#!` line of a script. `None`: it is not a shell script, or is a console script that a shell
+/// starts.
 pub(super) fn shell(script: &str) -> Option<&str> {
     let mut lines = script.lines();
     let line = lines.next()?.strip_prefix("#!")?.trim();
@@ -82,8 +83,8 @@ pub(super) fn shell(script: &str) -> Option<&str> {
     if first.ends_with("/env") { words.next() } else { Some(first) }
 }
 
-/// The interpreter that a console script is run by: its `#!` line, or, where that line would be too long or holds a
-/// space, the line after it that pip writes for a shell (distlib's `_build_shebang`).
+/// The interpreter of a console script, from its `#!` line. If that line would be too long or contains a space, pip
+/// starts the interpreter through a shell, in the second line (distlib's `_build_shebang`).
 pub(super) fn interpreter(script: &str) -> Option<&str> {
     let mut lines = script.lines();
     let path = lines.next()?.strip_prefix("#!")?.trim();

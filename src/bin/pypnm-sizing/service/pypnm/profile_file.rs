@@ -1,7 +1,7 @@
-//! Where PyPNM looks for its profile file when nobody tells it: `pypnm-serve.env` in `PnmFileRetrieval.runtime_dir` of
-//! the system.json that lies in its package (pypnm/support/worker_profile.py, pypnm/config/config_manager.py of 1.6).
+//! PyPNM's default profile file: `pypnm-serve.env` in `PnmFileRetrieval.runtime_dir`, which is set in the system.json
+//! of its package (pypnm/support/worker_profile.py, pypnm/config/config_manager.py of 1.6).
 //!
-//! Owns finding that file. Runs no Python: the package is where `pypnm` is.
+//! Runs no Python: the package is found through the program `pypnm`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,14 @@ use serde_json::Value;
 
 use super::{PYPNM, find};
 
-/// In the package's directory.
+/// Relative to the directory of the package.
 const SETTINGS: &str = "pypnm/settings/system.json";
 const PROFILE: &str = "pypnm-serve.env";
-/// What PyPNM takes where system.json says nothing.
+/// PyPNM's default if system.json sets none.
 const DEFAULT_RUNTIME_DIR: &str = ".data/runtime";
 
-/// The profile file, as PyPNM names it: relative to its working directory, where system.json says it so.
+/// The path of the profile file. Like PyPNM, returns a path relative to the working directory if system.json contains
+/// one.
 pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
     if let Some(file) = std::env::var_os(ENV_FILE).filter(|file| !file.is_empty()) {
         return Ok(file.into());
@@ -30,7 +31,7 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
         let Some(path) = file.as_ref().ok().and_then(|file| file.to_str()) else {
             continue;
         };
-        // What a service's user can write must not lead root anywhere.
+        // A file that the service's user can write must not redirect root.
         let is_root = rustix::process::geteuid().is_root();
         let text = if is_root {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| ReadError::NotText);
@@ -48,7 +49,7 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
     Err(anyhow!("it is unknown where PyPNM looks: there is no {SETTINGS} (in: {looked}); use --write PATH"))
 }
 
-/// `PnmFileRetrieval.runtime_dir` of a system.json.
+/// Returns `PnmFileRetrieval.runtime_dir` from a system.json.
 fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
     let settings: Value = serde_json::from_str(text).map_err(|error| {
         anyhow!("{path}: {error}; PyPNM would not start with it. Fix it, or use --write PATH")
@@ -59,8 +60,8 @@ fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Directories that Python packages lie in, in the order in which PyPNM would be found: a source checkout's (`pypnm
-/// serve` puts `src` of its working directory first), the active environment's, then those of the installations.
+/// Directories of Python packages, in the order in which `pypnm serve` searches them: `src` in its working directory,
+/// the active environment, then the other installations.
 fn package_directories(machine: &Root) -> Vec<PathBuf> {
     let active = std::env::var("VIRTUAL_ENV").ok().filter(|directory| !directory.is_empty());
     let active = active.map(|directory| super::package_directories(machine, &directory)).unwrap_or_default();

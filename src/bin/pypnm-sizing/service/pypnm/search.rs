@@ -1,7 +1,8 @@
-//! Where a unit looks for the program that it starts, and what of that leads nowhere: drop-ins for pypnm-sizing 0.1.0,
-//! whose unit had `ExecSearchPath=` and started `pypnm` by its bare name, and a PyPNM outside the unit's `PATH`.
+//! Where a unit looks for the program that it starts, and settings that lead nowhere: in drop-ins for pypnm-sizing
+//! 0.1.0, whose unit used `ExecSearchPath=` and started `pypnm` without a path, and for a PyPNM that is outside the
+//! unit's `PATH`.
 //!
-//! Owns the findings and what to write instead; reads no setting that the unit's files do not have.
+//! Also provides the correct setting for each. Only the unit's files are considered.
 
 use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::problem::Source;
@@ -10,24 +11,24 @@ use pypnm_sizing::units::{Assignment, Unit};
 
 use super::{DEFAULT_PATH, Found, Installation, Program, real_path};
 
-/// The launcher of the packaged units, pypnm-sizing-handover(7).
+/// The launcher in the packaged units, see pypnm-sizing-handover(7).
 pub(crate) const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
-/// Where the package's units are; the second is the same where /usr is not merged.
+/// Directories of packaged units; the second is used where /usr is not merged.
 const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system/", "/lib/systemd/system/"];
-/// What may precede the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
+/// Prefixes of the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
 const PREFIXES: [char; 6] = ['@', '-', '+', '!', '|', ':'];
 
-/// A setting that does not lead to the program.
+/// A setting that fails to select the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LostProgram {
-    /// What is wrong, where, and what to write instead.
+    /// The setting, what is wrong with it, and what to write instead.
     pub(crate) text: String,
-    /// Whether the program that the operator meant is not what is started.
+    /// Whether another program than the intended one is started, or none.
     pub(crate) is_harmful: bool,
 }
 
-/// Settings of the unit by which its program is not found. `is_loaded`: systemd has loaded the unit; versions before 250
-/// ignore `ExecSearchPath=` and load no unit whose program they cannot find.
+/// Finds a setting because of which the unit's program is not found. `is_loaded`: whether systemd has loaded the unit;
+/// versions before 250 ignore `ExecSearchPath=` and do not load a unit whose program is missing.
 pub(crate) fn lost_program(
     root: &Root,
     program: Program,
@@ -46,7 +47,7 @@ pub(crate) fn lost_program(
     lost
 }
 
-/// A command without a path that is in none of the directories in which systemd looks for it.
+/// Checks for a command without a path that is in none of the directories systemd searches.
 fn bare(
     root: &Root,
     program: Program,
@@ -62,7 +63,7 @@ fn bare(
         return None;
     }
     let value = command.value.trim_start_matches(PREFIXES);
-    // The prefix @ gives the program another name than its own: the line is the operator's to write.
+    // With the prefix @, the second word is the program's own name, so no replacement is suggested.
     let arguments = value.strip_prefix(&word).filter(|_| !command.value.contains('@')).unwrap_or(" …");
     let on_path = matches!(directory_with(root, &path_of(unit), program), Reach::Yes(_));
     let usable = found.iter().find(|installation| installation.fault.is_none());
@@ -95,8 +96,8 @@ fn bare(
     })
 }
 
-/// `ExecSearchPath=` where no command needs it, and the `PATH` of the unit's processes is set by `Environment=`, which
-/// wins over it.
+/// Checks for an `ExecSearchPath=` that has no effect because `Environment=` sets `PATH` for the unit's processes and
+/// every command has a path.
 fn without_effect(
     root: &Root,
     program: Program,
@@ -128,14 +129,15 @@ fn without_effect(
     })
 }
 
-/// How to make a service of a PyPNM that the unit does not find; `None`: it finds one, or there is none that can start.
+/// The command that makes an installation available to a unit that does not find any. `None`: the unit finds one, or
+/// there is no usable one.
 pub(crate) fn out_of_reach(
     root: &Root,
     program: Program,
     unit: &Unit,
     found: &[Installation],
 ) -> Option<String> {
-    if !is_packaged(unit) || found.iter().any(|one| matches!(one.found, Found::Unit(_))) {
+    if !is_packaged(unit) || found.iter().any(|installation| matches!(installation.found, Found::Unit(_))) {
         return None;
     }
     if directory_with(root, &path_of(unit), program) != Reach::No {
@@ -152,7 +154,7 @@ pub(crate) fn out_of_reach(
     Some(format!("pypnm-sizing setup {directory}{for_unit}"))
 }
 
-/// A variable that the unit's `Environment=` sets.
+/// The value of a variable in the unit's `Environment=`.
 pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
     let mut value = None;
     for assignment in unit.assignments_of("Environment") {
@@ -167,12 +169,12 @@ pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
     value
 }
 
-/// `PATH` that the unit's `Environment=` sets, else systemd's own.
+/// The unit's `PATH`, or systemd's default.
 fn path_of(unit: &Unit) -> String {
     variable_of(unit, "PATH").unwrap_or_else(|| DEFAULT_PATH.to_owned())
 }
 
-/// Where the program is looked for: by systemd where the unit starts it by its bare name, else by what the unit starts.
+/// The directories that are searched for the program: by systemd if the command has no path, otherwise by the command.
 pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
     let is_bare = |command: &&Assignment| first_word(command).is_some_and(|word| word == program.command);
     if commands(unit).iter().any(is_bare) {
@@ -182,13 +184,13 @@ pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
     }
 }
 
-/// Whether the unit's file is a package's.
+/// Whether the unit's file was installed by a package.
 pub(crate) fn is_packaged(unit: &Unit) -> bool {
     let is_in = |file: &str| PACKAGED_UNITS.iter().any(|directory| file.starts_with(directory));
     unit.fragment.as_deref().is_some_and(is_in)
 }
 
-/// The `ExecStart=` in effect.
+/// The effective `ExecStart=` commands.
 fn commands(unit: &Unit) -> Vec<&Assignment> {
     let mut commands = Vec::new();
     for assignment in unit.assignments_of("ExecStart") {
@@ -208,7 +210,7 @@ fn first_word(command: &Assignment) -> Option<String> {
     (!word.is_empty()).then(|| word.to_owned())
 }
 
-/// `ExecSearchPath=` in effect and the last place that sets it: assignments add up, an empty one resets.
+/// The effective value of `ExecSearchPath=`, and the last assignment. Values accumulate; an empty one resets the list.
 fn search_path(unit: &Unit) -> Option<(String, &Source)> {
     let mut directories: Vec<&str> = Vec::new();
     let mut source = None;
@@ -222,13 +224,13 @@ fn search_path(unit: &Unit) -> Option<(String, &Source)> {
     (!directories.is_empty()).then(|| Some((directories.join(":"), source?)))?
 }
 
-/// Whether a program is in one of some directories.
+/// Whether a program exists in some directories.
 #[derive(Debug, PartialEq, Eq)]
 enum Reach {
-    /// It is, and this is its file.
+    /// It does, at this path.
     Yes(String),
     No,
-    /// A directory cannot be looked into by the caller.
+    /// Unknown: the caller cannot access one of the directories.
     Unknown,
 }
 

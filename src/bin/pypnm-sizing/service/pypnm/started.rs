@@ -1,5 +1,5 @@
-//! Which installation a unit starts: by the words of its `ExecStart=`, through a shell, env(1), a script that wraps the
-//! program, or `PATH`. Runs nothing.
+//! Determines which installation a unit starts from the words of its `ExecStart=`: directly, through a shell, env(1) or
+//! a wrapper script, or through `PATH`. Runs nothing.
 
 use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::problem::Source;
@@ -9,13 +9,13 @@ use pypnm_sizing::units::{Unit, specifier};
 use super::search::{LAUNCHER, path_of_start};
 use super::{Found, Installation, Program, base_name, environments_of, metadata, prefix_of, real_path};
 
-/// Shells, whose `-c` is followed by a script.
+/// Shells, in which `-c` is followed by a script.
 const SHELLS: [&str; 4] = ["sh", "bash", "dash", "ash"];
-/// Of a script that wraps the program, more is not read.
+/// The maximum size of a wrapper script.
 const MOST_OF_SCRIPT: usize = 16 << 10;
 
-/// What the unit's commands lead to: a program of that name, a Python or a uvicorn beside one, an environment that is
-/// activated, a checkout's script; else what the `PATH` has by which the unit finds a bare name.
+/// Finds the environments that the unit's commands refer to: by the program itself, by a Python or uvicorn next to it,
+/// by activating an environment, or by a script of a checkout. If there is none, searches the unit's `PATH`.
 pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
     let mut path = None;
     let mut bare = None;
@@ -38,7 +38,7 @@ pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut V
     }
 }
 
-/// The environments that a path in a command leads to.
+/// The environments that a path in a command refers to.
 fn of_word(root: &Root, program: Program, word: &str) -> Vec<String> {
     let name = base_name(word);
     if name == program.command {
@@ -46,7 +46,7 @@ fn of_word(root: &Root, program: Program, word: &str) -> Vec<String> {
         return real.or_else(|| prefix_of(word)).into_iter().collect();
     }
     if name.starts_with("python") || name == "uvicorn" || name == "activate" {
-        // Of a virtual environment, whose Python is a link: not resolved.
+        // In a virtual environment, Python is a symbolic link that leads out of it, so it is not resolved.
         return prefix_of(word).into_iter().collect();
     }
     match word.rsplit_once("/scripts/") {
@@ -55,7 +55,7 @@ fn of_word(root: &Root, program: Program, word: &str) -> Vec<String> {
     }
 }
 
-/// The words of the unit's commands, and those of the scripts in them.
+/// The words of the unit's commands, and of the scripts that they run.
 fn words_in_effect<'u>(root: &Root, unit: &'u Unit) -> Vec<(String, &'u Source)> {
     let mut all = Vec::new();
     let mut is_after_shell = false;
@@ -74,7 +74,7 @@ fn words_in_effect<'u>(root: &Root, unit: &'u Unit) -> Vec<(String, &'u Source)>
     all
 }
 
-/// The text of a shell script, without its comments; `None`: it is none, such as pip's script for PyPNM itself.
+/// The text of a shell script without comments. `None`: it is not a shell script; pip's script for PyPNM is not one.
 fn wrapper(root: &Root, path: &str) -> Option<String> {
     let text = root.text(path).ok().filter(|text| text.len() <= MOST_OF_SCRIPT && text.starts_with("#!"))?;
     let shell = metadata::shell(&text)?;
@@ -85,13 +85,13 @@ fn wrapper(root: &Root, path: &str) -> Option<String> {
     Some(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// What a shell would split a script into, roughly: enough to see a path in it.
+/// Splits a script into words roughly as a shell does, which is enough to recognize a path.
 fn script_words(script: &str) -> impl Iterator<Item = String> {
     let is_end = |c: char| c.is_ascii_whitespace() || ";&|()<>`".contains(c);
     script.split(is_end).map(|word| word.replace(['"', '\''], "")).filter(|word| !word.is_empty())
 }
 
-/// The words of the unit's `ExecStart=` in effect, without systemd's prefixes, specifiers replaced.
+/// The words of the effective `ExecStart=`, without systemd's prefixes, and with specifiers expanded.
 pub(super) fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
     let mut all = Vec::new();
     for assignment in unit.assignments_of("ExecStart") {
@@ -110,12 +110,12 @@ pub(super) fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
     all
 }
 
-/// Whether one of the words that a unit starts is this.
+/// Whether the unit's commands contain this word.
 pub(crate) fn starts(unit: &Unit, word: &str) -> bool {
     start_words(unit).iter().any(|(started, _)| started == word)
 }
 
-/// Which command of the unit starts the installation; `None`: none does.
+/// The command of the unit that starts the installation. `None`: none does.
 pub(crate) fn started_by(
     root: &Root,
     program: Program,
@@ -130,8 +130,8 @@ pub(crate) fn started_by(
     })
 }
 
-/// Where an operator has put another command in the place of the packaged one, which starts what the unit's `PATH` leads
-/// to, and it does not start this installation.
+/// An operator's `ExecStart=` that replaces the packaged one, which would start the program on the unit's `PATH`, and
+/// does not start this installation.
 pub(crate) fn started_otherwise(
     root: &Root,
     program: Program,
@@ -141,13 +141,13 @@ pub(crate) fn started_otherwise(
     let words = start_words(unit);
     let is_of_fragment = |source: &Source| unit.fragment.as_deref() == Some(&*source.file);
     let (_, source) = words.iter().find(|(_, source)| !is_of_fragment(source))?;
-    // By its bare name as an argument: of the launcher, or of env(1).
+    // As an argument of the launcher or of env(1), without a path.
     let is_on_path = words.iter().skip(1).any(|(word, _)| word == program.command);
     let is_started = is_on_path || started_by(root, program, unit, installation).is_some();
     (!is_started).then(|| (*source).clone())
 }
 
-/// The prefix of the first directory on `path` that has the program.
+/// The prefix of the first directory in `path` that contains the program.
 pub(super) fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
     let directories = path.split(':').filter(|directory| directory.starts_with('/'));
     let command = directories

@@ -20,7 +20,7 @@ const DEFAULT_PORT: u16 = 8000;
 impl Wait<'_> {
     /// How the service's sockets are told apart from others.
     pub(super) fn owner(&self, presence: Presence) -> Owner {
-        let held = Held::by(self.alive());
+        let held = Held::of(self.alive());
         let mut users: BTreeSet<u32> =
             held.denied.iter().filter_map(|pid| process::user(self.machine, *pid)).collect();
         if presence == Presence::Hidden {

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_takes_the_sized_numbers() {
+    fn unset_values_are_sized() {
         let (after, profile, problems) = outcome(&[], None);
         assert_eq!(
             profile.as_deref(),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_stays_and_is_handed_to_the_other_program() {
+    fn existing_values_are_kept_and_passed_to_uvicorn() {
         assert_eq!(short(&[("PYPNM_SERVE_WORKERS", "3")]), "3 1000 3 1000 - 0");
         assert_eq!(short(&[("UVICORN_WORKERS", "3")]), "3 1000 3 1000 - 0");
         assert_eq!(short(&[("WEB_CONCURRENCY", "3")]), "3 1000 - 1000 3 0");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_is_no_variable_for_uvicorn() {
+    fn a_limit_of_zero_is_not_passed_to_uvicorn() {
         assert_eq!(short(&[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "0")]), "2 0 2 - - 0");
         assert_eq!(short(&[("UVICORN_LIMIT_MAX_REQUESTS", "0")]), "2 0 2 - - 0");
         assert_eq!(
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_would_crash_is_replaced_and_named() {
+    fn a_value_that_would_crash_is_replaced_and_reported() {
         for key in VARIABLES {
             let (after, _, problems) = outcome(&[(key, "two")], None);
             assert_eq!(problems, 1, "{key}");
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_value_is_nobodys() {
+    fn a_replaced_value_is_not_set_by_hand() {
         let decision = decided(&[("PYPNM_SERVE_WORKERS", "abc"), ("UVICORN_LIMIT_MAX_REQUESTS", "-1")], None);
         for numbers in [&decision.serve, &decision.uvicorn] {
             assert_eq!(numbers.each_ref().map(|number| number.set_by.as_deref()), [None, None]);
@@ -349,7 +349,7 @@ mod tests {
                             PYPNM_SERVE_LIMIT_MAX_REQUESTS=0\n";
 
     #[test]
-    fn a_complete_file_is_left_alone_and_uvicorn_takes_it() {
+    fn a_complete_file_is_kept_and_works_for_uvicorn() {
         let (after, profile, problems) = outcome(&[], Some(COMPLETE));
         assert_eq!((profile, problems), (None, 0));
         assert_eq!(after.get("UVICORN_WORKERS").map(String::as_str), Some("7"));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_pypnm_would_not_take_is_completed_elsewhere() {
+    fn an_incomplete_file_is_completed_elsewhere() {
         let (_, profile, problems) = outcome(&[], Some("PYPNM_SERVE_WORKERS=3\n"));
         assert!(profile.is_some_and(|text| text.contains("PYPNM_SERVE_WORKERS=3\n")), "its number counts");
         assert_eq!(problems, 1);

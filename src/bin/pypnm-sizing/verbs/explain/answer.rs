@@ -182,7 +182,7 @@ mod tests {
             unit_files: vec![String::new()],
             installations: installations(),
         };
-        let whole = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
-        assert_documented("`explain`", &whole);
+        let example = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
+        assert_documented("`explain`", &example);
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
         unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
     };
     let sizing = size(&Request::new(root));
-    // What was recorded of a process counts for all; what was recorded of another unit says nothing of these.
+    // A recording of a process counts for all units; one of another unit does not count for these.
     if gathered.unit.ends_with(".service") && !sizing.units.iter().any(|unit| unit.name == gathered.unit) {
         bail!("{} is not sized here, so nothing is written; --unit names another", gathered.unit);
     }

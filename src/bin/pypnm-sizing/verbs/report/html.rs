@@ -16,7 +16,7 @@ use super::{
 };
 use plot::Plot;
 
-/// Days in the picture of demand; the table has all.
+/// The number of days in the picture of demand; the table contains all of them.
 const PICTURED: usize = 62;
 /// Colours for workers, readable on light and on dark.
 const COLOURS: [&str; 8] =
@@ -175,7 +175,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     let of_gib = |bytes: u64| number(bytes) / number(1 << 30);
     let limit = highest(&|column| of_gib(column.memory_limit));
     let sum = highest(&|column| of_gib(column.memory));
-    // A limit far above would press everything to the ground.
+    // A limit far above the values would flatten the plot.
     let is_near = limit > 0.0 && limit <= sum * 4.0;
     let mut memory = plot(if is_near { limit.max(sum) } else { sum });
     memory.bars(columns.iter().map(|(at, column)| (*at, of_gib(column.memory))), width, "var(--accent)");
@@ -222,13 +222,13 @@ fn plots(out: &mut String, gathered: &Gathered) {
     );
 }
 
-/// When a column begins.
+/// The beginning of a column.
 #[expect(clippy::cast_precision_loss, reason = "a column since 1970")]
 fn at(place: i64, width: f64) -> f64 {
     place as f64 * width
 }
 
-/// An hour in the picture: how dark it is, and what it says.
+/// An hour in the picture: its shade and its text.
 type Cell = (f64, String);
 
 /// The hours of the days: how much of each hour requests waited, or how busy the CPUs were.
@@ -315,7 +315,7 @@ fn table(out: &mut String, days: &Days) {
     let _ = writeln!(out, "</table></div>");
 }
 
-/// Text as HTML shows it: names of units and files may hold anything.
+/// Escapes text for HTML: names of units and files may contain anything.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in crate::output::printable(text).chars() {

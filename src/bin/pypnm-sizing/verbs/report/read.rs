@@ -21,43 +21,43 @@ use pypnm_sizing::watch::line::{LONGEST, Line, Unreadable};
 use files::{BOM, Listing, first_moment, is_pipe, other_than_lines};
 use left_out::{LeftOut, SCHEMAS, UNITS};
 
-/// What waits to be put in order, of all units together: processes, and three more for each line. That is more than three
-/// days of four workers at a line each ten seconds.
+/// The maximum number of lines waiting to be sorted, for all units: processes, plus three per line. This is more than
+/// three days of four workers with a line every ten seconds.
 const IN_ORDER: usize = 262_144;
-/// Watches that are told apart.
+/// The maximum number of watches that are distinguished.
 const RUNS: usize = 256;
-/// Seconds by which the beginning of a watch may seem to move while the calendar is being corrected.
+/// How far the beginning of a watch may seem to move while the wall clock is being corrected, in seconds.
 const DRIFT: f64 = 5.0;
-/// The same where lines are out of order: another watch may have begun as soon after.
+/// The same for lines that are out of order, because another watch may have begun soon after.
 const JITTER: f64 = 0.5;
-/// Seconds between two lines of a watch, at the most, across which a calendar that jumped is recognised.
+/// The maximum number of seconds between two lines of a watch across which a jump of the wall clock is recognized.
 const ADJACENT: f64 = 3600.0;
-/// A unit of fewer lines makes room for another once it has not been seen for so many lines.
+/// A unit with fewer lines is dropped in favor of another one if it has not occurred in this number of lines.
 const FEW_LINES: u64 = 16;
 const UNSEEN_FOR: u64 = 100;
 
-/// What of the recordings is wanted.
+/// The requested part of the recordings.
 pub(super) struct Wanted<'a> {
     pub(super) unit: Option<&'a str>,
-    /// Units that are read however many others there are: those that are sized.
+    /// Units that are always read, regardless of how many others there are: those that are sized.
     pub(super) preferred: Vec<&'a str>,
     pub(super) since: Option<f64>,
     pub(super) until: Option<f64>,
 }
 
-/// All that was read of a unit.
+/// The recordings of a unit.
 pub(super) struct Recording {
     pub(super) evidence: Evidence,
     pub(super) days: Days,
     clock: Clock,
-    /// Lines that wait to be put in order, and what they count for.
+    /// The lines waiting to be sorted, and their total weight.
     order: BTreeMap<(u64, usize, u64), Line>,
     waiting: usize,
     emitted: f64,
     run: Option<usize>,
     last: Option<f64>,
     interval: f64,
-    /// Its lines, and which of all lines was the last.
+    /// The number of its lines, and the position of its last line among all lines.
     lines: u64,
     seen: u64,
 }
@@ -67,19 +67,19 @@ pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
     pub(super) left: LeftOut,
-    /// Sentences about whole files.
+    /// Sentences about entire files.
     pub(super) files: Vec<String>,
     pub(super) lines: u64,
     sequence: u64,
 }
 
-/// One watch.
+/// A watch.
 struct Run {
     boot: Option<String>,
-    /// Where its clock began by the calendar, as last seen and as first seen.
+    /// When its clock began in wall-clock time, according to its latest and its first line.
     begins: f64,
     base: f64,
-    /// The latest of its lines, on its own clock.
+    /// The time of its latest line, on its own clock.
     latest: f64,
 }
 
@@ -92,7 +92,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// The watch that a line is of, and when it was taken. Second: whether the calendar has jumped.
+    /// The watch that a line belongs to, and the time of the line. Also returns whether the wall clock jumped.
     fn place(&mut self, line: &Line) -> Option<(usize, f64, bool)> {
         let unix = line.unix_seconds.filter(|unix| unix.is_finite());
         let Some(seconds) = line.seconds.filter(|seconds| seconds.is_finite()) else {
@@ -147,7 +147,7 @@ impl Recording {
         }
     }
 
-    /// The oldest line that waits goes into the evidence.
+    /// Adds the oldest waiting line to the evidence.
     fn emit(&mut self, left: &mut LeftOut) {
         let Some(((at, run, _), line)) = self.order.pop_first() else {
             return;
@@ -157,7 +157,7 @@ impl Recording {
         self.emitted = at;
         let since = self.last.map(|last| at - last);
         let is_same = self.run == Some(run);
-        // Another watch of the same time: as long as the one goes on the other says nothing new.
+        // Another watch at the same time: it contains nothing new as long as the first one continues.
         let until = (at + self.interval * 3.0).to_bits();
         let mut next = self.order.keys().take_while(|(at, _, _)| *at <= until);
         let goes_on = !is_same && next.any(|(_, run, _)| self.run == Some(*run));
@@ -168,7 +168,7 @@ impl Recording {
             return;
         }
         let elapsed = match since.filter(|_| is_same) {
-            // Lines are missing between them: what it says is of its own interval.
+            // Lines between the two are missing, so this line covers only its own interval.
             Some(since) if since > (self.interval * 5.0).max(60.0) => self.interval,
             Some(since) => {
                 self.interval = since;
@@ -196,7 +196,7 @@ impl<'a> RecordingReader<'a> {
         }
     }
 
-    /// Reads all of the given directories and files, `-` being standard input.
+    /// Reads all given directories and files; `-` is standard input.
     pub(super) fn read(&mut self, recordings: &[PathBuf]) -> anyhow::Result<()> {
         let mut listing = Listing::new(self.wanted.unit);
         for path in recordings {
@@ -209,7 +209,7 @@ impl<'a> RecordingReader<'a> {
             }
         }
         self.files.append(&mut listing.problems);
-        // In the order of their time, whatever order they are named in.
+        // In chronological order, regardless of the order on the command line.
         let mut dated: Vec<(u64, PathBuf)> =
             listing.files.into_iter().map(|path| (first_moment(&path).max(0.0).to_bits(), path)).collect();
         dated.sort();
@@ -236,7 +236,7 @@ impl<'a> RecordingReader<'a> {
         Ok(())
     }
 
-    /// Reads lines until there are none, or no more can be read.
+    /// Reads lines until the end of the input or an error.
     fn lines_of(&mut self, from: &mut impl BufRead, name: &str) {
         if let Err(error) = self.read_lines(from, name) {
             self.files.push(format!("cannot read {name}: {error}"));
@@ -330,7 +330,7 @@ impl<'a> RecordingReader<'a> {
             return;
         }
         recording.waiting += weight(&line);
-        // Of positive numbers the bits are in the order of the numbers.
+        // The bits of positive numbers are in the same order as the numbers.
         recording.order.insert((at.to_bits(), run, self.sequence), line);
         while self.units.values().map(|recording| recording.waiting).sum::<usize>() > IN_ORDER {
             let Some(most) = self.units.values_mut().max_by_key(|recording| recording.waiting) else { break };
@@ -338,7 +338,7 @@ impl<'a> RecordingReader<'a> {
         }
     }
 
-    /// Whether there is a place for another unit: one that was hardly ever seen, and not for long, makes room.
+    /// Whether there is room for another unit: one that has few lines and has not occurred for a while is dropped.
     fn has_room(&mut self, unit: &str) -> bool {
         if self.units.len() < UNITS || self.wanted.preferred.contains(&unit) {
             return true;
@@ -355,8 +355,8 @@ impl<'a> RecordingReader<'a> {
         true
     }
 
-    /// The recording of the unit that is wanted: the one named, else the first of those preferred that was recorded, else the
-    /// one with most samples. The others are named.
+    /// The recording to report on: that of the named unit, or else of the first preferred unit that was recorded, or
+    /// else the one with the most samples. The others are mentioned.
     pub(super) fn choose(&mut self) -> Option<(String, Recording)> {
         self.units.retain(|_, recording| recording.evidence.range().is_some());
         let samples = |recording: &Recording| recording.evidence.epoch().samples;
@@ -372,7 +372,7 @@ impl<'a> RecordingReader<'a> {
     }
 }
 
-/// What a line that waits counts for.
+/// The weight of a waiting line.
 fn weight(line: &Line) -> usize {
     line.processes.len() + 3
 }

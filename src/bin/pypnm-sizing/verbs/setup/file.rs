@@ -1,5 +1,5 @@
-//! The file of the drop-in: writes, replaces and removes it, and restores it if systemd cannot reload. Its text is in
-//! [`super::place`].
+//! The file of the drop-in: writes, replaces and removes it, and restores it if systemd cannot be reloaded. Its text
+//! comes from [`super::drop_in`].
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::write::{Directory, WriteError};
 
 use super::DROP_IN;
-use super::place::MARK;
+use super::drop_in::MARK;
 use crate::output::{Outcome, answer};
 use crate::service::systemctl;
 
-/// Writes the drop-in and has systemd read it.
-pub(super) fn written(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
+/// Writes the drop-in and reloads systemd.
+pub(super) fn write(root: &Root, directory: &str, unit: &str, text: &str) -> Outcome {
     if !root.is_machine() {
         bail!(
             "setup writes for the running systemd only; without --write it prints the contents of {directory}/{DROP_IN}"
@@ -23,9 +23,9 @@ pub(super) fn written(root: &Root, directory: &str, unit: &str, text: &str) -> O
     let earlier = root.text(&path).ok();
     let is_same = earlier.as_deref() == Some(text);
     if !is_same {
-        put(directory, text).map_err(|error| refused(error, unit, "setup --write"))?;
+        replace(directory, text).map_err(|error| write_error(error, unit, "setup --write"))?;
     }
-    // This also makes up for an earlier reload that failed.
+    // Even if the file is unchanged, because an earlier reload may have failed.
     if let Err(error) = systemctl::reload() {
         if !is_same {
             undo(directory, earlier.as_deref())?;
@@ -51,20 +51,20 @@ pub(super) fn written(root: &Root, directory: &str, unit: &str, text: &str) -> O
     answer(&format!("{what}\nNext: {next}\nThen: pypnm-sizing check --unit {unit}\n"))
 }
 
-/// `--remove`: takes away what `--write` wrote.
+/// `--remove`: removes the drop-in that `--write` wrote.
 pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     if !root.is_machine() {
         bail!("setup --remove changes the running system only, not one below --root");
     }
     let path = format!("{directory}/{DROP_IN}");
-    foreign_file(root, directory)?;
+    check_not_foreign(root, directory)?;
     let Ok(earlier) = root.text(&path) else {
         return answer(&format!("There is no {path}: nothing to remove.\n"));
     };
     Directory::open(Path::new(directory))
         .and_then(|directory| directory.remove(DROP_IN))
-        .map_err(|error| refused(error, unit, "setup --remove"))?;
-    // Whatever else is in it is the operator's.
+        .map_err(|error| write_error(error, unit, "setup --remove"))?;
+    // Fails if the directory contains other files, which belong to the operator.
     let _ = std::fs::remove_dir(directory);
     if let Err(error) = systemctl::reload() {
         undo(directory, Some(&earlier))?;
@@ -75,22 +75,22 @@ pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     ))
 }
 
-fn put(directory: &str, text: &str) -> Result<(), WriteError> {
+fn replace(directory: &str, text: &str) -> Result<(), WriteError> {
     Directory::create(Path::new(directory))?.replace(DROP_IN, text)
 }
 
-/// Puts back what was there, if anything was.
+/// Restores the previous file, or removes the new one if there was none.
 fn undo(directory: &str, earlier: Option<&str>) -> Result<(), WriteError> {
     if let Some(text) = earlier {
-        return put(directory, text);
+        return replace(directory, text);
     }
     Directory::open(Path::new(directory))?.remove(DROP_IN)?;
     let _ = std::fs::remove_dir(directory);
     Ok(())
 }
 
-/// Why nothing was changed.
-fn refused(error: WriteError, unit: &str, what: &str) -> anyhow::Error {
+/// The error for a failed write, with the cause.
+fn write_error(error: WriteError, unit: &str, what: &str) -> anyhow::Error {
     let as_root = if error.error.kind() == std::io::ErrorKind::PermissionDenied {
         format!("; run {what} as root")
     } else {
@@ -99,8 +99,8 @@ fn refused(error: WriteError, unit: &str, what: &str) -> anyhow::Error {
     anyhow::Error::new(error).context(format!("{unit} is unchanged{as_root}"))
 }
 
-/// A file of the drop-in's name that somebody else wrote is an error.
-pub(super) fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
+/// Fails if a file with the drop-in's name exists that `setup` did not write.
+pub(super) fn check_not_foreign(root: &Root, directory: &str) -> anyhow::Result<()> {
     let path = format!("{directory}/{DROP_IN}");
     match root.text(&path) {
         Ok(text) if text.starts_with(MARK) => Ok(()),
@@ -111,7 +111,7 @@ pub(super) fn foreign_file(root: &Root, directory: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The settings of an earlier drop-in that a new one does not have.
+/// The settings of the previous drop-in that the new one does not contain.
 pub(super) fn lost_settings<'a>(earlier: &'a str, new: &str) -> Vec<&'a str> {
     let is_setting = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';', '[']);
     earlier

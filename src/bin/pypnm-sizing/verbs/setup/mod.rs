@@ -1,11 +1,11 @@
 //! `setup`: turns a PyPNM in any directory into a sized, hardened service, with a drop-in for the packaged unit.
 //!
-//! Determines which PyPNM and which user. [`obstacles`] checks whether the result would work, before anything is written;
-//! [`place`] has the text, and [`file`] writes it. Nothing is started.
+//! Selects the installation and the user. [`obstacles`] checks in advance whether the service would work, [`drop_in`]
+//! creates the text, and [`file`] writes it. Nothing is started.
 
+mod drop_in;
 mod file;
 mod obstacles;
-mod place;
 
 use std::path::Path;
 
@@ -15,22 +15,22 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
 
-use self::file::{foreign_file, lost_settings, remove, written};
-use self::obstacles::{address, mount, other_unit, overridden, permitted, plain};
-use self::place::{Home, Place};
+use self::drop_in::{DropIn, Home};
+use self::file::{check_not_foreign, lost_settings, remove, write};
+use self::obstacles::{address, check_mount, check_other_units, check_path, check_permissions, overridden};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::pypnm::{self, Found, Installation, LAUNCHER, Program, real_path};
 
-/// The drop-in, in the directory `UNIT.d` of [`OPERATORS`].
+/// The file name of the drop-in, in the directory `UNIT.d` below [`OPERATORS`].
 const DROP_IN: &str = "50-place.conf";
-/// Where an operator's unit files are (systemd.unit(5)).
+/// The operator's unit files (systemd.unit(5)).
 const OPERATORS: &str = "/etc/systemd/system";
-/// What `ProtectHome=` hides.
+/// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
-/// Where the unit of another generator takes precedence over a package's (systemd.unit(5), "UNIT FILE LOAD PATH").
+/// Directories of generated units, which take precedence over packaged ones (systemd.unit(5), "UNIT FILE LOAD PATH").
 const GENERATORS: [&str; 2] = ["/run/systemd/generator.early", "/run/systemd/generator"];
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
@@ -39,19 +39,19 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         return remove(root, &directory, &arguments.unit);
     }
     let unit = packaged(root, &arguments.unit)?;
-    foreign_file(root, &directory)?;
+    check_not_foreign(root, &directory)?;
     let program = Program::of(&arguments.unit, Some(&unit));
     let installation = match &arguments.dir {
-        Some(dir) => named(root, dir, program)?,
-        None => only(root, &unit, program)?,
+        Some(dir) => installation_in(root, dir, program)?,
+        None => only_installation(root, &unit, program)?,
     };
-    // What the packaged unit finds needs a drop-in only for an account or an address.
+    // If the packaged unit finds it, a drop-in is only needed for a user or an address.
     let is_packaged = installation.source.is_none()
         && !is_home(root, &installation.environment)
         && arguments.user.is_none()
         && on_packaged_path(&installation);
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
-        old_version(&installation, program);
+        report_old_version(&installation, program);
         let mut page = Page::new();
         let text = format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
         page.row("", 0, &text);
@@ -60,14 +60,14 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let checkout = checkout(root, arguments, &installation, program)?;
     let account = account(root, arguments, checkout.as_deref(), &installation)?;
     for path in checkout.iter().chain([&installation.environment]) {
-        plain(path)?;
-        mount(root, path)?;
+        check_path(path)?;
+        check_mount(root, path)?;
     }
     let home = home(root, checkout.as_deref(), &installation);
     if let Some(account) = &account {
-        permitted(root, account, checkout.as_deref(), &installation, home.as_ref())?;
+        check_permissions(root, account, checkout.as_deref(), &installation, home.as_ref())?;
     }
-    other_unit(root, &arguments.unit, &installation, program)?;
+    check_other_units(root, &arguments.unit, &installation, program)?;
     if let Some(source) = pypnm::started_otherwise(root, program, &unit, &installation) {
         bail!(
             "{}:{}: this ExecStart= does not start {}: remove it, or write 'ExecStart={LAUNCHER} {} …' there",
@@ -77,7 +77,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
             program.command
         );
     }
-    let place = Place {
+    let drop_in = DropIn {
         unit: arguments.unit.clone(),
         command: installation.command.clone(),
         environment: installation.environment.clone(),
@@ -86,13 +86,13 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         home,
         address: address(root, arguments, &unit, program)?,
     };
-    for line in overridden(root, &unit, &place)? {
+    for line in overridden(root, &unit, &drop_in)? {
         remark(&line);
     }
-    old_version(&installation, program);
-    let text = place.text();
+    report_old_version(&installation, program);
+    let text = drop_in.text();
     if arguments.write {
-        return written(root, &directory, &arguments.unit, &text);
+        return write(root, &directory, &arguments.unit, &text);
     }
     let path = format!("{directory}/{DROP_IN}");
     let earlier = root.text(&path).unwrap_or_default();
@@ -103,14 +103,14 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     answer(&text)
 }
 
-/// Says what a version that reads no profile needs.
-fn old_version(installation: &Installation, program: Program) {
+/// Reports what is missing for a version that reads no profile.
+fn report_old_version(installation: &Installation, program: Program) {
     if installation.takes_profile() == Some(false) {
         remark(&format!("{} {}", program.command, installation.text(program)));
     }
 }
 
-/// The packaged unit that the drop-in is for.
+/// Loads the packaged unit that the drop-in is for.
 fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     let names = [name.to_owned()];
     let mut problems = Vec::new();
@@ -155,15 +155,15 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     )
 }
 
-/// Whether the unit's own file starts one of the two programs, which its `PATH` leads to.
+/// Whether the packaged file of the unit starts one of the two programs.
 fn starts_program(unit: &Unit) -> bool {
     let mut own = unit.clone();
     own.assignments.retain(|assignment| unit.fragment.as_deref() == Some(&*assignment.source.file));
     [pypnm::PYPNM, pypnm::CMTS].iter().any(|program| pypnm::starts(&own, program.command))
 }
 
-/// The one installation in the directory that was named.
-fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installation> {
+/// The only installation in the given directory.
+fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installation> {
     let shown = dir.display();
     let absolute = if root.is_machine() { std::path::absolute(dir)? } else { dir.to_owned() };
     let Some(directory) = absolute.to_str() else {
@@ -185,10 +185,11 @@ fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installati
     }
     let directory = real_path(root, directory).unwrap_or_else(|| directory.to_owned());
     let found = pypnm::in_directory(root, &directory, program);
-    let (usable, broken): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.fault.is_none());
+    let (usable, broken): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|installation| installation.fault.is_none());
     match (usable.as_slice(), broken.as_slice()) {
-        ([one], _) => Ok(one.clone()),
-        ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
+        ([only], _) => Ok(only.clone()),
+        ([], [broken, ..]) => bail!("{}: {}", broken.environment, broken.fault.clone().unwrap_or_default()),
         ([], []) if pypnm::is_checkout(root, &directory, program) => bail!(
             "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish",
             program.command
@@ -206,13 +207,14 @@ fn named(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installati
     }
 }
 
-/// The one installation that there is on this machine.
-fn only(root: &Root, unit: &Unit, program: Program) -> anyhow::Result<Installation> {
+/// The only installation on this machine.
+fn only_installation(root: &Root, unit: &Unit, program: Program) -> anyhow::Result<Installation> {
     let found = pypnm::find(root, program, Some(unit));
-    let (usable, broken): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.fault.is_none());
+    let (usable, broken): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|installation| installation.fault.is_none());
     match (usable.as_slice(), broken.as_slice()) {
-        ([one], _) => Ok(one.clone()),
-        ([], [one, ..]) => bail!("{}: {}", one.environment, one.fault.clone().unwrap_or_default()),
+        ([only], _) => Ok(only.clone()),
+        ([], [broken, ..]) => bail!("{}: {}", broken.environment, broken.fault.clone().unwrap_or_default()),
         ([], []) => bail!(
             "there is no {} on this machine that this user can see; {}. Looked on PATH, in VIRTUAL_ENV, /opt/pypnm, \
              /usr/local, /usr, this directory, and for PyPNM, pipx and uv in /home, /root, /opt and /srv",
@@ -226,23 +228,23 @@ fn only(root: &Root, unit: &Unit, program: Program) -> anyhow::Result<Installati
 fn choose(several: &[Installation], place: &str) -> String {
     let list: Vec<String> = several
         .iter()
-        .map(|one| {
+        .map(|installation| {
             format!(
                 "pypnm-sizing setup {} ({})",
-                one.environment,
-                one.version.as_deref().unwrap_or("version unknown")
+                installation.environment,
+                installation.version.as_deref().unwrap_or("version unknown")
             )
         })
         .collect();
     format!("{place} has {} installations; choose one: {}", several.len(), list.join(", or "))
 }
 
-/// Whether the packaged unit finds it with the `PATH` it has.
+/// Whether the packaged unit finds it through its `PATH`.
 fn on_packaged_path(installation: &Installation) -> bool {
     matches!(installation.environment.as_str(), "/opt/pypnm" | "/usr/local" | "/usr")
 }
 
-/// The checkout that it works in: the source of an editable installation, or where the environment is in.
+/// The checkout to use as working directory: the source of an editable installation, or the parent of the environment.
 fn checkout(
     root: &Root,
     arguments: &Setup,
@@ -260,7 +262,7 @@ fn checkout(
     let Some(checkout) = real_path(root, &checkout) else {
         bail!("{checkout}, the source of {}, does not exist", installation.environment);
     };
-    // The sources that it imports are those of its working directory: another checkout would be half started.
+    // PyPNM imports `src` from its working directory, so the environment must belong to the same checkout.
     let other = arguments.dir.as_deref().and_then(Path::to_str).and_then(|dir| real_path(root, dir));
     if let Some(other) = other.filter(|other| *other != checkout && pypnm::is_checkout(root, other, program))
     {
@@ -271,7 +273,7 @@ fn checkout(
     Ok(Some(checkout))
 }
 
-/// Who runs it: `--user`, else the owner; `None`: the packaged account.
+/// The user to run as: `--user`, or the owner. `None`: the packaged account.
 fn account(
     root: &Root,
     arguments: &Setup,
@@ -309,7 +311,7 @@ fn is_home(root: &Root, path: &str) -> bool {
     HOMES.iter().any(|home| below(home) || real_path(root, home).is_some_and(|home| below(&home)))
 }
 
-/// What the service needs of the home directories; `None`: nothing.
+/// What the service needs in home directories. `None`: nothing.
 fn home(root: &Root, checkout: Option<&str>, installation: &Installation) -> Option<Home> {
     let mut home = Home::default();
     home.writable.extend(checkout.filter(|path| is_home(root, path)).map(str::to_owned));
@@ -318,7 +320,7 @@ fn home(root: &Root, checkout: Option<&str>, installation: &Installation) -> Opt
             path == there || path.strip_prefix(there.as_str()).is_some_and(|rest| rest.starts_with('/'))
         })
     };
-    // The environment, the directories of the links that lead to its Python, and that Python's own.
+    // The environment, the directories of the symbolic links that lead to its Python, and the prefix of that Python.
     let needed =
         std::iter::once(installation.environment.clone()).chain(pypnm::python_places(root, installation));
     for path in needed {

@@ -1,5 +1,6 @@
-//! What would keep the service from working: a path that a unit cannot name, a file system, an account's permissions,
-//! another unit, another program on the address. Each is an error that says what to do. Writes nothing.
+//! What would prevent the service from working: a path that cannot be written in a unit, the file system, the
+//! permissions of the user, another unit, or another program on the address. Each is an error that says what to do.
+//! Writes nothing.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::StatVfsMountFlags;
 
-use super::place::{Home, Place};
+use super::drop_in::{DropIn, Home};
 use super::{DROP_IN, OPERATORS};
 use crate::cli::Setup;
 use crate::service::account::{Account, Use};
@@ -22,13 +23,13 @@ use crate::service::process;
 use crate::service::pypnm::{self, Installation, Program, real_path};
 use crate::service::systemctl;
 
-/// Directories with units of others that may start the same PyPNM.
+/// Directories of units that may start the same PyPNM.
 const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/systemd/system"];
-/// What PyPNM makes in its working directory.
+/// What PyPNM creates in its working directory.
 const DATA: [&str; 3] = [".data", "logs", "logs/pypnm.log"];
 
-/// A path that means the same in every setting of a unit.
-pub(super) fn plain(path: &str) -> anyhow::Result<()> {
+/// Fails if a path has a special meaning in any setting of a unit.
+pub(super) fn check_path(path: &str) -> anyhow::Result<()> {
     match path.chars().find(|c| c.is_whitespace() || c.is_control() || "\"'\\%:$".contains(*c)) {
         None => Ok(()),
         Some(c) => {
@@ -39,8 +40,8 @@ pub(super) fn plain(path: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A file system from which nothing can be executed, or which is there only while somebody is logged in.
-pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
+/// Fails if nothing can be executed on the file system, or if it is only mounted while a user is logged in.
+pub(super) fn check_mount(root: &Root, path: &str) -> anyhow::Result<()> {
     if !root.is_machine() {
         return Ok(());
     }
@@ -68,8 +69,8 @@ pub(super) fn mount(root: &Root, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the account can read and write what it must.
-pub(super) fn permitted(
+/// Fails if the user does not have the permissions that the service needs.
+pub(super) fn check_permissions(
     root: &Root,
     account: &Account,
     checkout: Option<&str>,
@@ -99,8 +100,8 @@ pub(super) fn permitted(
     }
 }
 
-/// Another unit that starts the same installation is an error.
-pub(super) fn other_unit(
+/// Fails if another unit starts the same installation.
+pub(super) fn check_other_units(
     root: &Root,
     unit: &str,
     installation: &Installation,
@@ -132,7 +133,7 @@ pub(super) fn other_unit(
     Ok(())
 }
 
-/// The variables of `--host` and `--port`, after a look at whether the service can listen there.
+/// The variables for `--host` and `--port`. Fails if the service cannot listen there.
 pub(super) fn address(
     root: &Root,
     arguments: &Setup,
@@ -141,7 +142,7 @@ pub(super) fn address(
 ) -> anyhow::Result<Vec<(String, String)>> {
     let prefix = program.command.replace('-', "_").to_ascii_uppercase();
     let (host_key, port_key) = (format!("{prefix}_HOST"), format!("{prefix}_PORT"));
-    // What the service reads after every Environment=.
+    // `EnvironmentFile=` takes precedence over `Environment=`.
     let file = format!("/etc/pypnm/{}.env", program.command);
     let bytes = root.bytes(&file).unwrap_or_default();
     let variables = environment::variables(&bytes).unwrap_or_default();
@@ -163,13 +164,19 @@ pub(super) fn address(
             given.or(set).or_else(|| pypnm::variable_of(unit, key)).unwrap_or_else(|| default.to_owned())
         };
         let default_port = if program == pypnm::CMTS { "8080" } else { "8000" };
-        free(root, &arguments.unit, &of(&host_key, "127.0.0.1"), &of(&port_key, default_port), &port_key)?;
+        check_free(
+            root,
+            &arguments.unit,
+            &of(&host_key, "127.0.0.1"),
+            &of(&port_key, default_port),
+            &port_key,
+        )?;
     }
     Ok(words)
 }
 
-/// Nobody but the unit itself listens on the address.
-fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::Result<()> {
+/// Fails if the service cannot listen on the address, or if another process already does.
+fn check_free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::Result<()> {
     let Ok(port) = port.parse::<u16>() else {
         return Ok(());
     };
@@ -178,7 +185,7 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
     for address in addresses {
         match listener::obstacle(root, address) {
             None => {}
-            // The launcher passes over an address that is missing where a name has several.
+            // If a name has several addresses, the launcher ignores those that this machine does not have.
             Some(Obstacle::NotOurs) if !is_only => {}
             Some(Obstacle::NotOurs) => {
                 bail!("{host} is not an address of this machine: choose another with --host")
@@ -186,13 +193,13 @@ fn free(root: &Root, unit: &str, host: &str, port: &str, key: &str) -> anyhow::R
             Some(Obstacle::Impossible(error)) => {
                 bail!("nothing can listen on {host}: {error}; choose another address with --host")
             }
-            Some(Obstacle::Taken { pid }) => taken(root, unit, port, pid, key)?,
+            Some(Obstacle::Taken { pid }) => check_listener(root, unit, port, pid, key)?,
         }
     }
     Ok(())
 }
 
-/// The addresses of a host, as the launcher would look them up; none where that cannot be known.
+/// The addresses of a host, resolved as the launcher does it. Empty: unknown.
 fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -207,17 +214,17 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
         };
         return Ok(vec![SocketAddrV6::new(address, port, 0, index).into()]);
     }
-    // An empty one means every address; what begins with a dash would be an option.
+    // An empty host means every address. One that begins with a dash would be an option of getent.
     if host.is_empty() || host.starts_with('-') {
         return Ok(Vec::new());
     }
-    // With the name service of this machine, which a static program does not have.
+    // getent uses the name service of this machine, which a statically linked program does not have.
     let mut getent = Command::new("getent");
     getent.args(["ahosts", host]).stdin(Stdio::null()).stderr(Stdio::null());
-    let Ok(said) = getent.output() else {
+    let Ok(output) = getent.output() else {
         return Ok(Vec::new());
     };
-    let text = String::from_utf8_lossy(&said.stdout);
+    let text = String::from_utf8_lossy(&output.stdout);
     let mut addresses: Vec<IpAddr> =
         text.lines().filter_map(|line| line.split_ascii_whitespace().next()?.parse().ok()).collect();
     addresses.sort_unstable();
@@ -228,8 +235,8 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-/// Somebody listens there: an error, unless it is the unit itself.
-fn taken(root: &Root, unit: &str, port: u16, pid: Option<u32>, key: &str) -> anyhow::Result<()> {
+/// Fails if the process that listens on the port does not belong to the unit.
+fn check_listener(root: &Root, unit: &str, port: u16, pid: Option<u32>, key: &str) -> anyhow::Result<()> {
     let Some(pid) = pid else {
         bail!(
             "port {port} is in use by another process: stop it, or choose another port with --port ({key})"
@@ -238,7 +245,7 @@ fn taken(root: &Root, unit: &str, port: u16, pid: Option<u32>, key: &str) -> any
     if process::unit_of(root, pid).as_deref() == Some(unit) {
         return Ok(());
     }
-    // Between two starts systemd alone keeps the launcher's socket.
+    // While the service is stopped or restarting, only systemd holds the launcher's socket.
     let stored = systemctl::properties(unit, &["NFileDescriptorStore"]).unwrap_or_default();
     if pid == 1 && stored.get("NFileDescriptorStore").is_some_and(|number| number != "0") {
         return Ok(());
@@ -250,9 +257,9 @@ fn taken(root: &Root, unit: &str, port: u16, pid: Option<u32>, key: &str) -> any
     )
 }
 
-/// What drop-ins that systemd reads after this one change of it: an error where the service would not start, else a line
-/// for the operator, who may mean it.
-pub(super) fn overridden(root: &Root, unit: &Unit, place: &Place) -> anyhow::Result<Vec<String>> {
+/// What later drop-ins of the unit override: an error if the service would not start, otherwise a message, because it
+/// may be intended.
+pub(super) fn overridden(root: &Root, unit: &Unit, drop_in: &DropIn) -> anyhow::Result<Vec<String>> {
     let base_name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let mut lines = Vec::new();
     for file in unit.drop_ins.iter().filter(|file| base_name(file).as_str() > DROP_IN) {
@@ -262,7 +269,7 @@ pub(super) fn overridden(root: &Root, unit: &Unit, place: &Place) -> anyhow::Res
             match item {
                 Item::Section { name, .. } => is_service = name == "Service",
                 Item::Assignment { key, value, line } if is_service && !value.is_empty() => {
-                    lines.extend(overrides(place, &format!("{file}:{line}"), &key, &value)?);
+                    lines.extend(overrides(drop_in, &format!("{file}:{line}"), &key, &value)?);
                 }
                 _ => {}
             }
@@ -271,10 +278,10 @@ pub(super) fn overridden(root: &Root, unit: &Unit, place: &Place) -> anyhow::Res
     Ok(lines)
 }
 
-/// The same for one setting.
-fn overrides(place: &Place, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
+/// As [`overridden`], for a single setting.
+fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
     let other = |set: Option<&String>| set.is_some_and(|set| set != value);
-    let account = place.account.as_ref();
+    let account = drop_in.account.as_ref();
     let is_other = match key {
         "User" if other(account.map(|(user, _)| user)) => {
             bail!(
@@ -284,31 +291,31 @@ fn overrides(place: &Place, source: &str, key: &str, value: &str) -> anyhow::Res
         "Environment" => {
             let words = Words::new(value, is_whitespace, true).map_while(Result::ok);
             for word in words {
-                variable(place, source, &word)?;
+                variable(drop_in, source, &word)?;
             }
             false
         }
         "Group" => other(account.map(|(_, group)| group)),
-        "WorkingDirectory" => other(place.checkout.as_ref()),
-        "ProtectHome" => place.home.is_some() && value != "tmpfs",
+        "WorkingDirectory" => other(drop_in.checkout.as_ref()),
+        "ProtectHome" => drop_in.home.is_some() && value != "tmpfs",
         "RootDirectory" | "RootImage" => true,
         _ => false,
     };
     Ok(is_other.then(|| format!("{source}: {key}={value} takes precedence over what setup writes")))
 }
 
-/// The same for a variable of `Environment=`.
-fn variable(place: &Place, source: &str, word: &str) -> anyhow::Result<()> {
+/// As [`overridden`], for a variable in `Environment=`.
+fn variable(drop_in: &DropIn, source: &str, word: &str) -> anyhow::Result<()> {
     let Some((key, value)) = word.split_once('=') else {
         return Ok(());
     };
-    let directory = format!("{}/bin", place.environment);
+    let directory = format!("{}/bin", drop_in.environment);
     if key == "PATH" && !value.split(':').any(|there| there == directory) {
         bail!(
             "{source}: PATH={value} takes precedence over setup: remove it there, or begin it with {directory}"
         );
     }
-    if let Some((_, wanted)) = place.address.iter().find(|(name, wanted)| name == key && wanted != value) {
+    if let Some((_, wanted)) = drop_in.address.iter().find(|(name, wanted)| name == key && wanted != value) {
         bail!("{source}: {key}={value} takes precedence over setup; change it there to {wanted}");
     }
     Ok(())

@@ -1,11 +1,11 @@
-//! The table of processes on the screen: its columns, and what goes where the terminal is narrow.
+//! The table of processes on the screen, and which columns are omitted on a narrow terminal.
 
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::line::Process;
 use pypnm_sizing::watch::trend::Slope;
 use pypnm_sizing::watch::{MIB, number};
 
-/// A column: its heading, its width, and whether it goes early where the terminal is narrow.
+/// A column: its heading, its width, and whether it is omitted early on a narrow terminal.
 const COLUMNS: [(&str, usize, u8); 9] = [
     ("PID", 7, 0),
     ("ROLE", 8, 4),
@@ -18,7 +18,7 @@ const COLUMNS: [(&str, usize, u8); 9] = [
     ("AGE", 10, 5),
 ];
 
-/// The columns shown, by their places; what doesn't fit goes, the least important first.
+/// The indexes of the columns to show. If not all fit, the least important are omitted first.
 fn shown(columns: usize) -> Vec<(usize, usize)> {
     let mut shown: Vec<(usize, usize, u8)> =
         COLUMNS.iter().enumerate().map(|(index, (_, width, rank))| (index, *width, *rank)).collect();
@@ -36,12 +36,12 @@ fn row(columns: usize, cells: &[String; 9]) -> String {
     shown(columns).into_iter().filter_map(cell).collect()
 }
 
-/// The names of the columns shown.
+/// The headings of the columns.
 pub(super) fn heading(columns: usize) -> String {
     row(columns, &COLUMNS.map(|(heading, _, _)| heading.to_owned()))
 }
 
-/// The processes, a line each: the workers, then the others.
+/// One line per process: first the workers, then the others.
 pub(super) fn processes(evidence: &Evidence, columns: usize) -> Vec<String> {
     let growth = |process: &Process| {
         let life = evidence.workers.iter().find(|life| life.is(process))?;
@@ -66,7 +66,7 @@ fn cells(process: &Process, growth: Option<String>) -> [String; 9] {
     ]
 }
 
-/// `+12.3±4.5`, in MiB an hour.
+/// `+12.3±4.5`, in MiB per hour.
 fn growth_cell(growth: &Slope) -> String {
     let mib = |per_second: f64| per_second * 3600.0 / number(MIB);
     let half = mib(growth.high - growth.low) / 2.0;

@@ -1,21 +1,21 @@
-//! One plot in SVG, with its caption and its axes as words outside it.
+//! A plot in SVG. Its caption and the labels of its axes are text outside of it.
 
 use std::fmt::Write as _;
 
 use super::{escaped, shown, utc_offset};
 
-/// A plot's own units; it is stretched to the width of the page.
+/// The coordinate system of a plot, which is stretched to the width of the page.
 const WIDTH: f64 = 1000.0;
 
 const HEIGHT: f64 = 200.0;
 
-/// Seconds between words at the foot, the shortest that gives no more than [`WORDS`].
+/// The intervals between labels of the time axis, in seconds; the shortest that gives at most [`WORDS`] labels is used.
 const STEPS: [f64; 12] =
     [60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, DAY, 2.0 * DAY, 7.0 * DAY, 28.0 * DAY];
 const WORDS: f64 = 8.0;
 const DAY: f64 = 86_400.0;
 
-/// A plot being drawn: time to the right, values upwards from 0.
+/// A plot under construction: time to the right, values upwards from 0.
 pub(super) struct Plot {
     from: f64,
     until: f64,
@@ -36,7 +36,7 @@ impl Plot {
         HEIGHT - (value / self.highest * HEIGHT).clamp(0.0, HEIGHT)
     }
 
-    /// Stretches that are marked.
+    /// Periods to highlight.
     pub(super) fn mark(&mut self, from: f64, until: f64) {
         let (x, end) = (self.x(from), self.x(until));
         let width = (end - x).max(1.5);
@@ -46,7 +46,7 @@ impl Plot {
         );
     }
 
-    /// A line through points, broken where more than `gap` seconds are missing.
+    /// A line through points, interrupted if more than `gap` seconds are missing.
     pub(super) fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, gap: f64, colour: &str) {
         let (mut path, mut before) = (String::new(), f64::NEG_INFINITY);
         for (at, value) in points {
@@ -70,7 +70,7 @@ impl Plot {
         let _ = write!(self.svg, "<path d=\"{path}\" fill=\"{colour}\" fill-opacity=\".75\"/>");
     }
 
-    /// From the lowest to the highest at each moment, faint.
+    /// A faint area from the minimum to the maximum at each point in time.
     pub(super) fn range(&mut self, ranges: impl Iterator<Item = (f64, (f64, f64))>, colour: &str) {
         let mut path = String::new();
         for (at, (lowest, highest)) in ranges.filter(|(_, (lowest, highest))| highest > lowest) {
@@ -90,7 +90,7 @@ impl Plot {
         );
     }
 
-    /// A small mark at the foot.
+    /// A small mark on the time axis.
     pub(super) fn tick(&mut self, at: f64, colour: &str) {
         let x = self.x(at);
         let _ = write!(
@@ -106,7 +106,7 @@ impl Plot {
         let mut times = String::new();
         let span = (self.until - self.from).max(1.0);
         let step = STEPS.into_iter().find(|step| span / step < WORDS).unwrap_or(span / WORDS);
-        // Midnight of the time zone, not of UTC.
+        // Midnight in the local time zone, not in UTC.
         let offset = utc_offset(self.from);
         let first = ((self.from + offset) / step).ceil() * step - offset;
         for n in 0..=9u32 {
@@ -139,14 +139,14 @@ impl Plot {
     }
 }
 
-/// The least round number that is not below: an even one or a power of ten, so that its half is round too.
+/// The smallest round number that is not below the value: even or a power of ten, so that half of it is round too.
 fn round_above(highest: f64) -> f64 {
     if !highest.is_finite() || highest <= 0.0 {
         return 1.0;
     }
     let tenfold = 10f64.powi(exponent(highest));
     let round = [1.0, 2.0, 4.0, 6.0, 8.0].into_iter().map(|n| n * tenfold).find(|round| *round >= highest);
-    // Written as it is meant, without what binary fractions add.
+    // Removes the digits that binary fractions add.
     let round = round.unwrap_or(10.0 * tenfold);
     format!("{round:.6}").parse().unwrap_or(round)
 }

@@ -1,5 +1,5 @@
-//! Which files hold recordings, and what holds none: compressed files, archives, JSON that is not in lines. Opens files only
-//! to look at how they begin.
+//! Determines which files contain recordings, and which do not: compressed files, archives, JSON that is not in lines.
+//! Opens files only to examine their first bytes.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,10 +11,10 @@ use pypnm_sizing::watch::line::{LONGEST, Line};
 
 use crate::watch::EXTENSION;
 
-/// The mark that some editors put before UTF-8.
+/// The byte order mark that some editors write before UTF-8.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// How files begin that are not lines of text (where, what), and what makes lines of them.
+/// The first bytes of files that are not lines of text (offset, bytes), and the command that converts them.
 const ENCODED: [(usize, &[u8], &str, &str); 11] = [
     (0, b"\x1f\x8b", "compressed", "zcat"),
     (0, b"\x1f\x9d", "compressed", "zcat"),
@@ -28,10 +28,10 @@ const ENCODED: [(usize, &[u8], &str, &str); 11] = [
     (0, b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8"),
     (0, b"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8"),
 ];
-/// How the names of compressed days end, as logrotate(8) and their programs have it.
+/// Suffixes of compressed days, as created by logrotate(8) and similar programs.
 const COMPRESSED: [&str; 6] = ["gz", "xz", "zst", "bz2", "lz4", "zip"];
 
-/// A sentence about a file that is not lines of JSON, by its first bytes; `None`: it may be.
+/// A sentence about a file that is not lines of JSON, according to its first bytes; `None`: it may be.
 pub(super) fn other_than_lines(begins: &[u8], name: &str) -> Option<String> {
     let is_encoded = |(at, magic, _, _): &&(usize, &[u8], _, _)| {
         begins.get(*at..).is_some_and(|rest| rest.starts_with(magic))
@@ -57,12 +57,12 @@ pub(super) fn other_than_lines(begins: &[u8], name: &str) -> Option<String> {
 pub(super) struct Listing<'a> {
     unit: Option<&'a str>,
     pub(super) files: Vec<PathBuf>,
-    /// Sentences about what could not be listed.
+    /// Sentences about directories that could not be listed.
     pub(super) problems: Vec<String>,
 }
 
 impl<'a> Listing<'a> {
-    /// An empty one; of directories of units, that of `unit` counts where it is given.
+    /// An empty list. If there are directories of several units and `unit` is given, only that one is read.
     pub(super) fn new(unit: Option<&'a str>) -> Self {
         Self { unit, files: Vec::new(), problems: Vec::new() }
     }
@@ -86,7 +86,7 @@ impl<'a> Listing<'a> {
         Ok(())
     }
 
-    /// Adds the days of a directory; gives the directories in it.
+    /// Adds the days in a directory, and returns its subdirectories.
     fn days(&mut self, directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         let mut below = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -106,7 +106,7 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// Whether a name is that of a day, perhaps a compressed one.
+/// Whether a file name is that of a day, possibly a compressed one.
 fn is_day(path: &Path) -> bool {
     let is_days = |path: &Path| path.extension().is_some_and(|extension| extension == EXTENSION);
     let is_compressed =
@@ -114,13 +114,13 @@ fn is_day(path: &Path) -> bool {
     is_days(path) || is_compressed && path.file_stem().is_some_and(|stem| is_days(Path::new(stem)))
 }
 
-/// Whether it can be read to its end, though it is no file.
+/// Whether it can be read to its end although it is not a regular file.
 pub(super) fn is_pipe(file: &File) -> bool {
     file.metadata().is_ok_and(|data| data.file_type().is_fifo() || data.file_type().is_char_device())
 }
 
-/// The calendar's time of the first line that has one; 0 where none has, or it can't be read here. A pipe is left alone:
-/// what is read of it is gone.
+/// The wall-clock time of the first line that has one; 0: none has, or it cannot be read. A pipe is not read, because
+/// its contents would be lost.
 pub(super) fn first_moment(path: &Path) -> f64 {
     if !fs::metadata(path).is_ok_and(|data| data.is_file()) {
         return 0.0;

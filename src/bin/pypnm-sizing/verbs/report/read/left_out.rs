@@ -1,21 +1,21 @@
-//! Lines that a report leaves out, counted by reason, and the sentences about them.
+//! Counts the lines that a report ignores, by reason, and describes them.
 
 use std::collections::BTreeSet;
 
 use pypnm_sizing::watch::line::LONGEST;
 
-/// Units that are told apart in the same recordings.
+/// The maximum number of units that are distinguished in the same recordings.
 pub(super) const UNITS: usize = 16;
-/// Schemas that are named.
+/// The maximum number of schemas that are listed.
 pub(super) const SCHEMAS: usize = 8;
 
-/// Lines that were left out, and why.
+/// The ignored lines, and why.
 #[derive(Default)]
 pub(in super::super) struct LeftOut {
     pub(in super::super) torn: u64,
     pub(in super::super) foreign: u64,
     pub(in super::super) impossible: u64,
-    /// Of schemas that are not known here; the first few of those schemas.
+    /// Lines of unknown schemas, and the first few of these schemas.
     pub(in super::super) schema: u64,
     pub(in super::super) schemas: BTreeSet<u64>,
     pub(in super::super) long: u64,
@@ -28,7 +28,7 @@ pub(in super::super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// What was left out, a sentence for each reason.
+    /// A sentence for each reason.
     pub(in super::super) fn sentences(&self, chosen: Option<&str>) -> Vec<String> {
         let lines = |count: u64| if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
         let is = |count: u64| if count == 1 { "is" } else { "are" };

@@ -9,7 +9,7 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 /// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct DropIn {
     pub(super) unit: String,
     /// The program in the environment.
     pub(super) command: String,
@@ -32,7 +32,7 @@ pub(super) struct Home {
     pub(super) readable: Vec<String>,
 }
 
-impl Place {
+impl DropIn {
     /// The drop-in.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
