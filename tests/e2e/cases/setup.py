@@ -139,7 +139,11 @@ def whole_life(e2e):
         serves(m, 2, 2000)
         m.until(lambda: m.run("pypnm-sizing check", check=False).returncode == 0, "check to say OK")
 
-        _, said, _ = setup(m, "--remove")
+        m.run("mkdir /home/op/other")
+        for other in ("/home/op/other", "/nonexistent"):
+            status, said, error = setup(m, other, "--remove", check=False)
+            expect(status == 2 and f"is for {CHECKOUT}/.env" in error and m.exists(PLACE), f"--remove for {other}: {said}{error}")
+        _, said, _ = setup(m, CHECKOUT, "--remove")
         expect("Removed" in said and not m.exists(PLACE) and not m.exists(PLACE.rsplit("/", 1)[0]), said)
         equal(len(workers(m)), 2, "live workers of the service that runs on")
         _, said, _ = setup(m, "--remove")
@@ -163,6 +167,19 @@ def recycled(e2e):
         m.run("for i in $(seq 30); do curl -s -m 5 -o /dev/null http://127.0.0.1:8123/health; done", check=False)
         m.until(lambda: m.run("curl -sf -m 5 http://127.0.0.1:8123/health", check=False).returncode == 0, "an answer after the recycle")
         e2e.note(f"main process {first}, then {m.show(UNIT, 'MainPID')}; restarts: {m.show(UNIT, 'NRestarts')}")
+
+
+@case(versions=(252,))
+def user_installation(e2e):
+    """An environment as `pip install --user` leaves it, without a Python of its own: setup makes a service that finds its packages"""
+    with machine(e2e) as m:
+        m.hardware(cpus=2, memory_kb=KB_4G)
+        m.run(f"cd {CHECKOUT}/.env && rm pyvenv.cfg bin/python* && sed -i '1s,.*,#!/usr/bin/python3,' bin/pypnm")
+        m.boot()
+        setup(m, f"{CHECKOUT}/.env", "--write")
+        e2e.note(verified(m))
+        m.systemctl("start", UNIT, timeout=200)
+        serves(m, 1, 1000)
 
 
 @case(versions=(252,))

@@ -163,7 +163,7 @@ pub(crate) struct Check {
 #[derive(Args)]
 pub(crate) struct Setup {
     /// The checkout, or the virtual environment [default: the only PyPNM on this machine]
-    #[arg(value_name = "DIR", conflicts_with = "remove")]
+    #[arg(value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// The packaged unit that starts it
     #[arg(long, value_name = "UNIT", default_value = DEFAULT_UNIT, value_parser = unit)]

@@ -84,7 +84,8 @@ pub(super) fn shell(script: &str) -> Option<&str> {
 }
 
 /// The interpreter of a console script, from its `#!` line. If that line would be too long or contains a space, pip
-/// starts the interpreter through a shell, in the second line (distlib's `_build_shebang`).
+/// starts the interpreter through a shell, in the second line (distlib's `_build_shebang`); uv does so with single quotes.
+/// `None`: another kind of script, or that of a relocatable environment, which looks in its own directory.
 pub(super) fn interpreter(script: &str) -> Option<&str> {
     let mut lines = script.lines();
     let path = lines.next()?.strip_prefix("#!")?.trim();
@@ -92,10 +93,11 @@ pub(super) fn interpreter(script: &str) -> Option<&str> {
         return path.split_ascii_whitespace().next();
     }
     let line = lines.next()?.strip_prefix("'''exec' ")?;
-    match line.strip_prefix('"') {
-        Some(quoted) => quoted.split('"').next(),
-        None => line.split_ascii_whitespace().next(),
-    }
+    let path = match line.chars().next()? {
+        quote @ ('"' | '\'') => line.get(1..)?.split(quote).next(),
+        _ => line.split_ascii_whitespace().next(),
+    };
+    path.filter(|path| path.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -164,7 +166,13 @@ mod tests {
             interpreter("#!/bin/sh\n'''exec' /x/bin/python \"$0\" \"$@\"\n' '''\n"),
             Some("/x/bin/python")
         );
-        for text in ["", "#!", "\x7fELF", "#!/bin/sh\necho\n"] {
+        assert_eq!(
+            interpreter("#!/bin/sh\n'''exec' '/home/o p/.venv/bin/python3' \"$0\" \"$@\"\n' '''\n"),
+            Some("/home/o p/.venv/bin/python3")
+        );
+        let relocatable =
+            "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python3' \"$0\" \"$@\"\n";
+        for text in ["", "#!", "\x7fELF", "#!/bin/sh\necho\n", relocatable] {
             assert_eq!(interpreter(text), None, "{text}");
         }
     }

@@ -265,9 +265,8 @@ impl Installation {
 pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<String> {
     let script = root.text(&installation.command).unwrap_or_default();
     let mut places = Vec::new();
-    let Some(mut path) = metadata::interpreter(&script).map(str::to_owned) else {
-        return places;
-    };
+    let named = metadata::interpreter(&script).map(str::to_owned);
+    let mut path = named.unwrap_or_else(|| format!("{}/bin/python3", installation.environment));
     for _ in 0..MOST_LINKS {
         let Some((directory, _)) = path.rsplit_once('/') else {
             break;
@@ -282,6 +281,15 @@ pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<Str
     }
     places.extend(real_path(root, &path).as_deref().and_then(prefix_of));
     places
+}
+
+/// Whether its packages are found through the user's base directory (`site.USER_BASE`): a script of a Python elsewhere, not in
+/// a virtual environment, as `pip install --user` writes it.
+pub(crate) fn is_user_base(root: &Root, installation: &Installation) -> bool {
+    let script = root.text(&installation.command).unwrap_or_default();
+    let prefix = metadata::interpreter(&script).and_then(prefix_of);
+    let is_elsewhere = prefix.is_some_and(|prefix| prefix != installation.environment);
+    is_elsewhere && root.file_type(&format!("{}/pyvenv.cfg", installation.environment)).is_none()
 }
 
 /// `/opt/pypnm` of `/opt/pypnm/bin/pypnm`.

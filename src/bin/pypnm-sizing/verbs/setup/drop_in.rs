@@ -15,6 +15,8 @@ pub(super) struct DropIn {
     pub(super) command: String,
     /// The directory that has `bin`.
     pub(super) environment: String,
+    /// Whether its Python looks for packages in a home directory instead, as after `pip install --user`.
+    pub(super) is_user_base: bool,
     /// The checkout that it works in; `None`: in /var/lib, as packaged.
     pub(super) checkout: Option<String>,
     /// User and group; `None`: as packaged.
@@ -68,6 +70,12 @@ impl DropIn {
         }
         line("# The launcher finds the program in its environment.");
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
+        if self.is_user_base {
+            line(
+                "# Where 'pip install --user' put it; otherwise Python looks in the home directory of the service.",
+            );
+            line(&format!("Environment=PYTHONUSERBASE={}", self.environment));
+        }
         if !self.address.is_empty() {
             line("# The address to listen on; EnvironmentFile= takes precedence.");
             // The interface of a link-local address follows a %, which begins a specifier.

@@ -51,8 +51,8 @@ pub(super) fn write(root: &Root, directory: &str, unit: &str, text: &str) -> Out
     answer(&format!("{what}\nNext: {next}\nThen: pypnm-sizing check --unit {unit}\n"))
 }
 
-/// `--remove`: removes the drop-in that `--write` wrote.
-pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
+/// `--remove`: removes the drop-in that `--write` wrote. If `dir` is given, only one for the PyPNM there.
+pub(super) fn remove(root: &Root, directory: &str, unit: &str, dir: Option<&Path>) -> Outcome {
     if !root.is_machine() {
         bail!("setup --remove changes the running system only, not one below --root");
     }
@@ -61,6 +61,17 @@ pub(super) fn remove(root: &Root, directory: &str, unit: &str) -> Outcome {
     let Ok(earlier) = root.text(&path) else {
         return answer(&format!("There is no {path}: nothing to remove.\n"));
     };
+    if let Some(dir) = dir.map(std::path::absolute).transpose()? {
+        // The directory may no longer exist.
+        let dir = dir.canonicalize().unwrap_or(dir);
+        let (environment, checkout) = places(&earlier);
+        if !environment.starts_with(&dir) && checkout != Some(&dir) {
+            bail!(
+                "{path} is for {}; to remove it, run setup --remove without a directory",
+                environment.display()
+            );
+        }
+    }
     Directory::open(Path::new(directory))
         .and_then(|directory| directory.remove(DROP_IN))
         .map_err(|error| write_error(error, unit, "setup --remove"))?;
@@ -109,6 +120,13 @@ pub(super) fn check_not_foreign(root: &Root, directory: &str) -> anyhow::Result<
             bail!("{path} was not written by 'pypnm-sizing setup' and is left unchanged: move or rename it")
         }
     }
+}
+
+/// The environment and the checkout that a drop-in is for.
+fn places(text: &str) -> (&Path, Option<&Path>) {
+    let environment = text.strip_prefix(MARK).and_then(|rest| rest.strip_prefix(" for ")?.split(';').next());
+    let checkout = text.lines().find_map(|line| line.strip_prefix("WorkingDirectory="));
+    (Path::new(environment.unwrap_or_default()), checkout.map(Path::new))
 }
 
 /// The settings of the previous drop-in that the new one does not contain.

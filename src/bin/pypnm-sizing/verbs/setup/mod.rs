@@ -36,7 +36,7 @@ const GENERATORS: [&str; 2] = ["/run/systemd/generator.early", "/run/systemd/gen
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
     if arguments.remove {
-        return remove(root, &directory, &arguments.unit);
+        return remove(root, &directory, &arguments.unit, arguments.dir.as_deref());
     }
     let unit = packaged(root, &arguments.unit)?;
     check_not_foreign(root, &directory)?;
@@ -81,6 +81,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         unit: arguments.unit.clone(),
         command: installation.command.clone(),
         environment: installation.environment.clone(),
+        is_user_base: !on_packaged_path(&installation) && pypnm::is_user_base(root, &installation),
         checkout,
         account: account.map(|account| (account.name, account.group)),
         home,
