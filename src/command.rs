@@ -2,8 +2,13 @@
 //!
 //! Two programs are known: `pypnm serve` (and `pypnm-cmts serve`), which uses Python's argparse, and `uvicorn`, which uses
 //! click. Both are recognized when they are started directly, with `python -m`, as a script of a Python interpreter, or
-//! through env(1) or the wrappers of this package. Anything else (a shell, sudo, another wrapper or server) is
-//! [`Program::Unknown`], since it may do anything.
+//! through env(1), the wrappers of this package, or a program that executes its arguments and changes nothing that matters
+//! here ([`wrapper`]). Anything else (a shell, sudo, another wrapper or server) is [`Program::Unknown`], since it may do
+//! anything.
+
+mod wrapper;
+
+use wrapper::{After, Wrapper};
 
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 
@@ -33,6 +38,8 @@ pub enum Change<'w> {
 #[derive(Debug)]
 pub struct CommandReader {
     state: State,
+    /// argv[0] comes next, which does not affect what is started (`@` before the path).
+    skips_name: bool,
     /// The flags to look for.
     flags: &'static [&'static str],
     /// Only positional arguments follow (`--`).
@@ -47,8 +54,6 @@ pub struct CommandReader {
 enum State {
     /// The program's path comes next.
     Path,
-    /// argv[0] comes next, which does not affect what is started (`@` before the path).
-    Name(&'static State),
     /// A Python interpreter; its options, a module or a script.
     Python,
     /// The value of one of Python's options.
@@ -58,7 +63,11 @@ enum State {
     /// `pypnm`, whose verb comes next.
     Verb,
     /// A program that executes the command after its own options.
-    Wrapper,
+    Wrapper(&'static Wrapper),
+    /// The value of one of its options.
+    WrapperValue(&'static Wrapper),
+    /// So many operands of its, and then the command.
+    Operands(u8),
     /// env(1), which executes the command after its options and assignments.
     Env,
     /// The same after its options.
@@ -81,19 +90,20 @@ impl Default for CommandReader {
 impl CommandReader {
     /// A reader that looks for `flags`; the default ones are those that determine workers and recycle limit.
     pub fn for_flags(flags: &'static [&'static str]) -> Self {
-        Self { state: State::Path, flags, ended: false, pending: None, reload: false }
+        Self { state: State::Path, skips_name: false, flags, ended: false, pending: None, reload: false }
     }
 
     /// Reads the next word. Returns a flag and its value if this word completes one.
     pub fn word<'w>(&mut self, word: &'w str) -> Option<(&'static str, &'w str)> {
+        if std::mem::take(&mut self.skips_name) {
+            return None;
+        }
         self.state = match self.state {
             State::Path => {
                 let path = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
-                let program = by_name(path);
-                let has_name = word.get(..word.len() - path.len()).is_some_and(|prefix| prefix.contains('@'));
-                if has_name { State::Name(program) } else { *program }
+                self.skips_name = word.strip_suffix(path).is_some_and(|prefix| prefix.contains('@'));
+                by_name(path)
             }
-            State::Name(program) => *program,
             State::Python => match word {
                 "-m" => State::Module,
                 "-W" | "-X" => State::PythonValue,
@@ -103,17 +113,26 @@ impl CommandReader {
                 _ if word.starts_with('-') && word.len() > 1 && !word.contains('c') => State::Python,
                 _ => match by_name(word) {
                     State::Python => State::Known(Program::Unknown),
-                    program => *program,
+                    program => program,
                 },
             },
             State::PythonValue => State::Python,
             State::Module => module(word),
-            State::Wrapper if word.starts_with('-') => State::Wrapper,
+            State::Wrapper(wrapper) if word.starts_with('-') => match wrapper.option(word) {
+                After::Option => self.state,
+                After::Value => State::WrapperValue(wrapper),
+                After::Operand => State::Operands(wrapper.operands),
+                After::Unknown => State::Known(Program::Unknown),
+            },
+            State::WrapperValue(wrapper) => State::Wrapper(wrapper),
+            State::Wrapper(&Wrapper { operands: rest @ 1.., .. }) | State::Operands(rest @ 1..) => {
+                State::Operands(rest - 1)
+            }
             State::Env if word.starts_with('-') => env_option(word, &mut |_| {}),
             State::EnvUnset | State::EnvValue => State::Env,
             State::Env | State::EnvAssignments if word.contains('=') => State::EnvAssignments,
-            State::Wrapper | State::Env | State::EnvAssignments => *by_name(word),
-            State::Helper if word == "exec" => State::Wrapper,
+            State::Wrapper(_) | State::Operands(_) | State::Env | State::EnvAssignments => by_name(word),
+            State::Helper if word == "exec" => State::Wrapper(&wrapper::EXEC),
             State::Verb if word == "serve" => State::Known(Program::Pypnm),
             State::Helper | State::Verb => State::Known(Program::Unknown),
             State::Known(program) => {
@@ -240,15 +259,14 @@ fn env_option<'w>(word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> State {
 }
 
 /// The state after a path, according to its last component.
-fn by_name(path: &str) -> &'static State {
+fn by_name(path: &str) -> State {
     match path.rsplit('/').next().unwrap_or_default() {
-        "pypnm" | "pypnm-cmts" => &State::Verb,
-        "uvicorn" => &State::Known(Program::Uvicorn),
-        "env" => &State::Env,
-        "handover" | "pypnm_handover" => &State::Wrapper,
-        "pypnm-sizing" => &State::Helper,
-        name if is_python(name) => &State::Python,
-        _ => &State::Known(Program::Unknown),
+        "pypnm" | "pypnm-cmts" => State::Verb,
+        "uvicorn" => State::Known(Program::Uvicorn),
+        "env" => State::Env,
+        "pypnm-sizing" => State::Helper,
+        name if is_python(name) => State::Python,
+        name => wrapper::find(name).map_or(State::Known(Program::Unknown), State::Wrapper),
     }
 }
 
@@ -261,7 +279,7 @@ fn is_python(name: &str) -> bool {
 fn module(name: &str) -> State {
     match name {
         "uvicorn" => State::Known(Program::Uvicorn),
-        "pypnm_handover" => State::Wrapper,
+        "pypnm_handover" => by_name(name),
         "pypnm" | "pypnm.cli" | "pypnm_cmts" | "pypnm_cmts.cli" => State::Verb,
         _ => State::Known(Program::Unknown),
     }
@@ -292,6 +310,21 @@ mod tests {
             "/usr/lib/pypnm-sizing/handover pypnm serve --port 1",
             "/v/bin/python3 -P /usr/lib/pypnm-sizing/pypnm_handover /v/bin/pypnm-cmts serve",
             "/usr/bin/pypnm-sizing exec -- pypnm serve",
+            "/usr/bin/pypnm-sizing exec pypnm serve",
+            "/usr/bin/pypnm-sizing exec --unit pypnm.service -- pypnm serve --host ::",
+            "/usr/bin/pypnm-sizing exec --unit=pypnm --root / -- /usr/bin/env A=1 pypnm serve",
+            "@/usr/bin/nice x -n 5 pypnm serve",
+            "/usr/bin/nice pypnm serve",
+            "/usr/bin/nice -5 pypnm serve",
+            "/usr/bin/nice -n5 --adjustment=5 --adjustment 5 -- pypnm serve",
+            "/usr/bin/ionice -c2 -n 0 -tc 3 --class idle --ignore pypnm serve",
+            "/usr/bin/chrt -b 0 pypnm serve",
+            "/usr/bin/chrt -vR --fifo -- 10 nice ionice -c 3 pypnm serve",
+            "/usr/bin/stdbuf -oL -e L --input=0 pypnm serve",
+            "/usr/bin/setpriv --reuid=pypnm --regid pypnm --init-groups --nnp pypnm serve",
+            "/usr/bin/systemd-cat -t pypnm --priority=info -- pypnm serve",
+            "/usr/bin/nohup -- pypnm serve",
+            "/usr/sbin/gosu pypnm env A=1 pypnm serve",
         ] {
             assert_eq!(read(command).0, Program::Pypnm, "{command}");
         }
@@ -312,12 +345,42 @@ mod tests {
             "/usr/bin/env",
             "/usr/bin/env -S a b",
             "/usr/bin/pypnm-sizing watch",
+            "/usr/bin/pypnm-sizing watch pypnm serve",
             "python3 -c pypnm serve",
             "python3 - pypnm serve",
             "python3 start.py",
             "python3 -m gunicorn",
             "/usr/bin/python-wrapper -m uvicorn",
             "/v/bin/gunicorn -k uvicorn",
+            "/v/bin/gunicorn -k uvicorn.workers.UvicornWorker pypnm.api.main:app",
+            "/v/bin/hypercorn pypnm.api.main:app",
+            "/v/bin/fastapi run --workers 2",
+            "/v/bin/python -m fastapi run",
+            "/v/bin/python -m pypnm.server serve",
+            "/bin/bash -lc pypnm serve",
+            "/usr/bin/pypnm-sizing exec --verbose pypnm serve",
+            "/usr/bin/pypnm-sizing exec --unit pypnm serve",
+            "/usr/bin/pypnm-sizing exec --units=pypnm pypnm serve",
+            // These start it as a child, so that its parent is not the server.
+            "/usr/bin/timeout 1d pypnm serve",
+            "/usr/bin/flock /run/lock pypnm serve",
+            "/usr/sbin/runuser -u pypnm -- pypnm serve",
+            "/usr/bin/podman exec c pypnm serve",
+            // These change the environment, or what PyPNM may use.
+            "/usr/bin/sudo -u pypnm pypnm serve",
+            "/usr/bin/setpriv --reset-env pypnm serve",
+            "/usr/bin/taskset -c 0-1 pypnm serve",
+            "/usr/bin/numactl -N 0 pypnm serve",
+            // Options that these do not have, or that do something else.
+            "/usr/bin/nice -x pypnm serve",
+            "/usr/bin/nice -n pypnm serve",
+            "/usr/bin/ionice -p 1 pypnm serve",
+            "/usr/bin/ionice -tp pypnm serve",
+            "/usr/bin/ionice --classes 2 pypnm serve",
+            "/usr/bin/ionice --ignore=1 pypnm serve",
+            "/usr/bin/chrt pypnm serve",
+            "/usr/bin/chrt -b 0 -v pypnm serve",
+            "/usr/bin/gosu -- pypnm serve",
         ] {
             assert_eq!(read(command).0, Program::Unknown, "{command}");
         }
@@ -337,6 +400,9 @@ mod tests {
         assert_eq!(of("uvicorn a:b --worker 1 --workers 2"), "--workers 2", "click takes no beginnings");
         assert_eq!(of("/usr/bin/env pypnm serve --worker 1"), "--workers 1");
         assert_eq!(of("pypnm --workers 3 serve"), "", "not one of the verb's");
+        assert_eq!(of("nice -n 5 pypnm serve --workers 3"), "--workers 3");
+        assert_eq!(of("pypnm-sizing exec --unit u -- pypnm serve --w 3"), "--workers 3");
+        assert_eq!(of("taskset -c 0 pypnm serve --workers 3"), "--workers 3", "most likely PyPNM's");
     }
 
     #[test]

@@ -461,6 +461,8 @@ mod tests {
             assert!(!found.iter().any(|text| text.contains("PYPNM_SERVE_ENV_FILE")), "{passes}: {found:?}");
             assert_eq!(overrides(&unit).single_worker(4, 2000), None, "{passes}");
         }
+        let in_the_file = overrides("ExecStart=/usr/bin/env PYPNM_SERVE_WORKERS=3 pypnm serve\n");
+        assert_eq!(in_the_file.workers(4).value, 4, "PyPNM reads the file, which is written before");
         let other = overrides("ExecStart=/usr/bin/env PYPNM_SERVE_ENV_FILE=/etc/x pypnm serve\n");
         assert!(!other.is_handed_over());
         assert_eq!(other.single_worker(4, 2000), Some(SingleWorker::Possible), "what is in it is not known");
@@ -481,6 +483,24 @@ mod tests {
         assert_eq!(concurrency.uvicorn_workers(4).value, 3);
         let unset = overrides("ExecStart=/usr/bin/env -u UVICORN_LIMIT_MAX_REQUESTS uvicorn a:b\n");
         assert_eq!((unset.uvicorn_workers(4).value, unset.uvicorn_limit_max_requests(2000).value), (4, 0));
+    }
+
+    #[test]
+    fn what_the_unit_takes_away() {
+        let serve = "ExecStart=uvicorn a:b\n";
+        let with = |lines: &str| texts(&format!("{serve}{lines}")).join("; ");
+        assert_eq!(
+            with("UnsetEnvironment=UVICORN_WORKERS\n"),
+            "3: UnsetEnvironment: UVICORN_WORKERS is removed"
+        );
+        assert_eq!(with("UnsetEnvironment=UVICORN_WORKERS\nUnsetEnvironment=\n"), "");
+        assert_eq!(with("UnsetEnvironment=UVICORN_WORKERS=4\n"), "", "not the value that it has");
+        let concurrency = |taken: &str| {
+            let unit = format!("{serve}Environment=WEB_CONCURRENCY=2\nUnsetEnvironment={taken}\n");
+            overrides(&unit).uvicorn_workers(4).value
+        };
+        assert_eq!((concurrency(""), concurrency("WEB_CONCURRENCY=3")), (2, 2));
+        assert_eq!((concurrency("WEB_CONCURRENCY"), concurrency("WEB_CONCURRENCY=2")), (4, 4));
     }
 
     #[test]

@@ -240,7 +240,7 @@ pub fn kibibytes(value: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpus, GIB, Gb, Gib, Size, integer, milli_cpus, permyriad, size};
+    use super::{Cpus, GIB, Gb, Gib, Size, integer, memory_size, milli_cpus, permyriad, size};
 
     #[test]
     fn sizes_as_systemd_reads_them() {
@@ -302,6 +302,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_in_decimal_units() {
+        let b = |n| Some(Size::Bytes(n));
+        for (text, expected) in [
+            ("64KB", b(64_000)),
+            ("1.5 MB", b(1_500_000)),
+            ("64GB", b(64_000_000_000)),
+            ("2TB", b(2_000_000_000_000)),
+            ("2TiB", b(2 << 40)),
+            ("1.0000000000000000000001GB", b(1_000_000_000)),
+            ("1.000000000000000000000xGB", None),
+            ("1..5GB", None),
+        ] {
+            assert_eq!(memory_size(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn integers_as_systemd_reads_them() {
         for (text, number) in [
             ("0", 0),
@@ -317,7 +334,7 @@ mod tests {
         ] {
             assert_eq!(integer(text), Some(number), "{text:?}");
         }
-        for text in ["", "+", "-1", "08", "0x", "1 ", "1e3", "++1", "0x-1", "0b2", "4294967296"] {
+        for text in ["", "+", "-1", "08", "0x", "1 ", "1e3", "++1", "0x-1", "0b2", "0b++1", "4294967296"] {
             assert_eq!(integer(text), None, "{text:?}");
         }
     }

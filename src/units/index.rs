@@ -122,9 +122,7 @@ impl<'a> Index<'a> {
         };
         let is_unit = |name: &str| name.ends_with(".service") || name.ends_with(".slice");
         if let Some(of) = name.strip_suffix(".d") {
-            let may_be_directory =
-                matches!(file_type, FileType::Directory | FileType::Symlink | FileType::Unknown);
-            if may_be_directory && (is_unit(of) || of == "service" || of == "slice") {
+            if is_unit(of) || of == "service" || of == "slice" {
                 self.drop_ins.entry(of.to_owned()).or_default().push(directory);
             }
             return;

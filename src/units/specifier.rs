@@ -112,6 +112,8 @@ mod tests {
             ("%p %P %j", Ok("a-b a/b b")),
             ("%i %I %f", Ok("c\\x2dd c-d /c-d")),
             ("%S/x", Ok("/var/lib/x")),
+            ("%C %E %L %t %T %V", Ok("/var/cache /etc /var/log /run /tmp /var/tmp")),
+            ("%g%u%G%U %h", Ok("rootroot00 /root")),
             ("50% ", Ok("50% ")),
             ("%-", Ok("%-")),
             ("%H", Err(Unexpanded::Unknown)),

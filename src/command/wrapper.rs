@@ -1,0 +1,132 @@
+//! Programs that execute the command after their own options. Pure.
+//!
+//! Listed are those that execute it in their own place (execve(2)), and pass on their environment, CPUs and memory. Others
+//! are unknown: some remain as the parent of the service (timeout, flock, runuser, tini), some clear the environment (sudo,
+//! `setpriv --reset-env`), some restrict CPUs or memory in ways that are not read here (taskset, numactl, prlimit), and
+//! some interpret a text (a shell, `env -S`). An option that is not listed makes a command unknown as well.
+
+/// The options of a program, as getopt_long(3) reads them up to the first operand.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrapper {
+    /// Options of a letter that take no value.
+    letters: &'static str,
+    /// Options of a letter that take a value, attached or as the next word.
+    letters_with_value: &'static str,
+    /// Options of a word that take no value.
+    words: &'static [&'static str],
+    /// Options of a word that take a value, after `=` or as the next word.
+    words_with_value: &'static [&'static str],
+    /// The number of operands before the command.
+    pub(super) operands: u8,
+}
+
+/// What comes after a word that begins with a dash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Another option, or an operand.
+    Option,
+    /// The value of this option.
+    Value,
+    /// The first operand.
+    Operand,
+    /// The option is not known.
+    Unknown,
+}
+
+const NONE: Wrapper =
+    Wrapper { letters: "", letters_with_value: "", words: &[], words_with_value: &[], operands: 0 };
+
+/// Programs without options: nohup(1), and the launcher of this package.
+static PLAIN: Wrapper = NONE;
+/// The verb `exec` of pypnm-sizing(1).
+pub(super) static EXEC: Wrapper = Wrapper { words_with_value: &["unit", "root"], ..NONE };
+/// chrt(1)
+static CHRT: Wrapper = Wrapper {
+    letters: "bfiorRv",
+    words: &["batch", "fifo", "idle", "other", "rr", "reset-on-fork", "verbose"],
+    operands: 1,
+    ..NONE
+};
+/// gosu, and su-exec of Alpine Linux; the operand is a user.
+static GOSU: Wrapper = Wrapper { operands: 1, ..NONE };
+/// ionice(1)
+static IONICE: Wrapper = Wrapper {
+    letters: "t",
+    letters_with_value: "cn",
+    words: &["ignore"],
+    words_with_value: &["class", "classdata"],
+    ..NONE
+};
+/// nice(1); a number may follow the dash.
+static NICE: Wrapper =
+    Wrapper { letters: "0123456789", letters_with_value: "n", words_with_value: &["adjustment"], ..NONE };
+/// setpriv(1)
+static SETPRIV: Wrapper = Wrapper {
+    words: &["nnp", "no-new-privs", "clear-groups", "keep-groups", "init-groups"],
+    words_with_value: &[
+        "ambient-caps",
+        "apparmor-profile",
+        "bounding-set",
+        "egid",
+        "euid",
+        "groups",
+        "inh-caps",
+        "pdeathsig",
+        "regid",
+        "reuid",
+        "rgid",
+        "ruid",
+        "securebits",
+        "selinux-label",
+    ],
+    ..NONE
+};
+/// stdbuf(1)
+static STDBUF: Wrapper =
+    Wrapper { letters_with_value: "eio", words_with_value: &["error", "input", "output"], ..NONE };
+/// systemd-cat(1)
+static SYSTEMD_CAT: Wrapper = Wrapper {
+    letters_with_value: "pt",
+    words_with_value: &["identifier", "level-prefix", "namespace", "priority", "stderr-priority"],
+    ..NONE
+};
+
+/// The program of this name.
+pub(super) fn find(name: &str) -> Option<&'static Wrapper> {
+    Some(match name {
+        "chrt" => &CHRT,
+        "gosu" | "su-exec" => &GOSU,
+        "ionice" => &IONICE,
+        "nice" => &NICE,
+        "handover" | "nohup" | "pypnm_handover" => &PLAIN,
+        "setpriv" => &SETPRIV,
+        "stdbuf" => &STDBUF,
+        "systemd-cat" => &SYSTEMD_CAT,
+        _ => return None,
+    })
+}
+
+impl Wrapper {
+    /// What comes after `word`, which begins with a dash.
+    pub(super) fn option(&self, word: &str) -> After {
+        if let Some(long) = word.strip_prefix("--") {
+            return match long.split_once('=') {
+                None if long.is_empty() => After::Operand,
+                None if self.words.contains(&long) => After::Option,
+                None if self.words_with_value.contains(&long) => After::Value,
+                Some((name, _)) if self.words_with_value.contains(&name) => After::Option,
+                _ => After::Unknown,
+            };
+        }
+        let mut letters = word.chars().skip(1).peekable();
+        while let Some(letter) = letters.next() {
+            if self.letters_with_value.contains(letter) {
+                return if letters.peek().is_some() { After::Option } else { After::Value };
+            }
+            if !self.letters.contains(letter) {
+                return After::Unknown;
+            }
+        }
+        After::Option
+    }
+}
