@@ -4,13 +4,13 @@
 #   make install DESTDIR=/image      into an image; directories from pkg-config where it knows systemd's
 #   make uninstall                   what install put there, and nothing else; files under /etc that were edited stay
 #
-# install reloads nothing and enables nothing: that is the package's or the image's business.
+# install does not reload systemd or enable anything, which is up to the package or the image.
 
 DESTDIR ?=
 PREFIX ?= /usr
-# As uname -m has it; empty: this machine's.
+# As printed by uname -m; empty: this machine's.
 ARCHITECTURE ?=
-# The two programs to install; any build of them will do.
+# The two programs to install, from any build.
 PROGRAMS ?= target/static/bin$(addprefix -,$(ARCHITECTURE))
 
 pc = $(or $(shell pkg-config --variable=$(1) systemd 2>/dev/null),$(2))

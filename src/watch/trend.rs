@@ -31,8 +31,8 @@ pub struct Slope {
     pub low: f64,
     /// See `low`.
     pub high: f64,
-    /// Growth by chance is out of the question (99.9 %), and it goes on: the second half grows like the first, as a leak
-    /// does and a cache that fills, or a single step, doesn't.
+    /// Growth is significant (99.9 %) and continues: the second half grows like the first, which is true of a leak but not of a
+    /// cache that fills or of a single step.
     pub lasting: bool,
 }
 
@@ -41,20 +41,20 @@ const Z_95: f64 = 1.959_963_984_540_054;
 const Z_999: f64 = 3.290_526_731_491_896;
 /// The minimum number of points of a history.
 pub const FEWEST_POINTS: usize = 12;
-/// How much more than least squares the median of medians varies, for normal noise.
+/// The variance of the median of medians relative to that of least squares, for normal noise.
 const OF_MEDIANS: f64 = 1.25;
-/// Neighbours are taken to be no more alike than this.
+/// The highest correlation of neighbours that is assumed.
 const MOST_ALIKE: f64 = 0.97;
-/// Of the first half's growth, what the second half must show.
+/// The second half must show this fraction of the first half's growth.
 const GOES_ON: f64 = 0.75;
 /// Steps that are removed from a history at most.
 const MOST_STEPS: usize = 4;
 /// The height of a step in median differences between neighbours.
 const STEP: f64 = 6.0;
-/// The points on each side whose medians give the height of a step.
+/// The points on each side whose medians give the height of a step, or at least two at an end of the history.
 const AROUND_STEP: usize = 4;
 
-/// The slope that these histories have in common; `None` where none has enough points.
+/// The common slope of these histories; `None` if none has enough points.
 pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
     slope_along(histories, |point| point.at)
 }
@@ -76,7 +76,7 @@ pub fn slope_of_work(histories: &[&[Point]]) -> Option<Slope> {
     })
 }
 
-/// What a slope is along: the time, or the work done.
+/// The independent variable: time, or the work done.
 type Axis = fn(&Point) -> f64;
 
 fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
@@ -128,8 +128,11 @@ fn highest_step(points: &[Point]) -> Option<(usize, f64)> {
     let usual = median(&mut differences)?;
     let level = |points: &[Point]| median(&mut points.iter().map(|point| point.value).collect::<Vec<f64>>());
     let step = |at: usize| {
-        let before = points.get(at.checked_sub(AROUND_STEP)?..at)?;
-        let after = points.get(at..at + AROUND_STEP)?;
+        let before = points.get(at.saturating_sub(AROUND_STEP)..at)?;
+        let after = points.get(at..(at + AROUND_STEP).min(points.len()))?;
+        if before.len() < 2 || after.len() < 2 {
+            return None;
+        }
         let height = level(after)? - level(before)?;
         let at_once = after.first()?.value - before.last()?.value;
         (height > STEP * usual && at_once * 2.0 > height).then_some((at, height))
@@ -196,8 +199,8 @@ fn index(number: f64) -> i64 {
     number.floor() as i64
 }
 
-/// How much more the mean of these varies than that of as many independent values. White noise upon slow noise hides how
-/// slow that is from neighbours alone; second neighbours show it (the correlations of an ARMA(1,1) process).
+/// The variance of the mean of these values relative to that of as many independent values. White noise on top of slow noise
+/// lowers the correlation of neighbours; second neighbours show how slow the noise is (an ARMA(1,1) process).
 fn widening(values: &[f64]) -> f64 {
     let count = number(values.len() as u64);
     let mean = values.iter().sum::<f64>() / count;
@@ -317,7 +320,7 @@ mod tests {
     fn steps_are_removed_and_nothing_else() {
         let jitter = |n: u64| number(n * 7919 % 13) * 1e5;
         let step = |n: u64, at: u64| if n < at { 0.0 } else { 6e7 };
-        for at in [5, 30, 50, 70, 95] {
+        for at in [2, 30, 50, 70, 98] {
             let points = series(100, |n| 2e8 + number(n) * 8e5 + step(n, at) + jitter(n));
             let level = without_steps(&points).unwrap_or_default();
             let slope = found(&level);

@@ -39,7 +39,7 @@ pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     homes.push("/root".to_owned());
     for home in &homes {
         places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Found::Tool)));
-        places.push((format!("{home}/.local"), Found::System));
+        places.push((format!("{home}/.local"), Found::User));
     }
     places.push((format!("{TOOLS_OF_ALL}/{}", program.package), Found::Tool));
     for parent in homes.iter().map(String::as_str).chain(CHECKOUT_PARENTS) {

@@ -94,6 +94,8 @@ pub(crate) enum Found {
     Packaged,
     /// A system-wide prefix.
     System,
+    /// `~/.local`, where pip installs for one user.
+    User,
     /// In a checkout.
     Checkout(String),
     /// An environment of pipx or uv.
@@ -110,6 +112,7 @@ impl fmt::Display for Found {
             Self::Path => f.write_str("found through PATH"),
             Self::Packaged => f.write_str("where the packaged unit looks first"),
             Self::System => f.write_str("installed for the whole system"),
+            Self::User => f.write_str("installed for one user (pip install --user)"),
             Self::Checkout(directory) => write!(f, "the checkout {directory}"),
             Self::Tool => f.write_str("an environment of pipx or uv"),
             Self::Given => f.write_str("in the given directory"),
