@@ -143,25 +143,26 @@ fn an_older_drop_in_is_replaced_and_a_link_in_its_place_is_not_followed() {
 #[test]
 fn obstacles_are_reported_and_nothing_is_left_behind() {
     let out = tempfile::tempdir().unwrap();
-    let fails = |directory: &Path, what: &str| {
+    let fails = |directory: &Path, doing: &str, what: &str| {
         let done = generator().arg(directory).output().unwrap();
         assert_eq!(done.status.code(), Some(1), "{what}");
         let said = stderr(&done);
         assert!(
-            said.contains("pypnm.service: cannot ") && said.contains("PyPNM falls back to its own sizing"),
+            said.contains(&format!("pypnm.service: cannot {doing} "))
+                && said.contains("PyPNM falls back to its own sizing"),
             "{what}: {said}"
         );
         assert_eq!(said.lines().count(), 1, "{what}: {said}");
     };
-    fails(&out.path().join("missing"), "no such directory");
+    fails(&out.path().join("missing"), "create the directory", "no such directory");
     assert!(tree(out.path()).is_empty(), "its parents are not made");
     fs::write(out.path().join("file"), "").unwrap();
-    fails(&out.path().join("file"), "a file instead of the directory");
+    fails(&out.path().join("file"), "create the directory", "a file instead of the directory");
     fs::write(out.path().join("pypnm.service.d"), "").unwrap();
-    fails(out.path(), "a file instead of the drop-ins' directory");
+    fails(out.path(), "open the directory", "a file instead of the drop-ins' directory");
     fs::remove_file(out.path().join("pypnm.service.d")).unwrap();
     fs::create_dir_all(out.path().join(DROP_IN)).unwrap();
-    fails(out.path(), "a directory instead of the drop-in");
+    fails(out.path(), "replace", "a directory instead of the drop-in");
     assert_eq!(tree(out.path()), ["file", WRITTEN[0], WRITTEN[1]]);
 }
 

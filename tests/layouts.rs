@@ -103,6 +103,15 @@ fn drop_ins_of_aliases_apply_and_those_of_other_links_do_not() {
     assert_eq!(drop_ins("p@x.service", &files), "/etc/systemd/system/a@x.service.d/1.conf");
     let elsewhere = [&files[..], &[("a@x.service", "->q@x.service"), ("q@.service", SERVICE)]].concat();
     assert_eq!(drop_ins("p@x.service", &elsewhere), "", "the instance has a link of its own");
+    let both = [&files[..3], &[("a@x.service", "->p@x.service")]].concat();
+    assert_eq!(unit("p@x.service", &both).aliases, ["a@x.service"], "by two links, once");
+    let of_a_template =
+        [("p.service", SERVICE), ("a@.service", "->p.service"), ("a@.service.d/1.conf", SERVICE)];
+    assert_eq!(
+        drop_ins("p.service", &of_a_template),
+        "",
+        "a template is no alias of a unit without an instance"
+    );
     let of_a_type = [("p.service", SERVICE), ("service.d/1.conf", SERVICE), ("target.d/2.conf", SERVICE)];
     assert_eq!(drop_ins("p.service", &of_a_type), "/etc/systemd/system/service.d/1.conf");
     assert_eq!(drop_ins("p.slice", &[("slice.d/1.conf", SERVICE)]), "/etc/systemd/system/slice.d/1.conf");
@@ -116,6 +125,18 @@ fn specifiers_in_the_units_file_are_those_of_the_name_that_was_asked_for() {
     );
     let names = loaded.assignments.iter().map(|assignment| loaded.name_at(assignment).unwrap().text);
     assert_eq!(names.collect::<Vec<_>>(), ["a.service", "p.service"]);
+}
+
+#[test]
+fn only_the_first_line_that_is_not_understood_is_reported() {
+    let text = "[Service]\nfirst\nsecond\nExecStart=/bin/true\n[broken\nthird\n";
+    let (_directory, root) = root(&[("etc/systemd/system/p.service", text)]);
+    let names = ["p.service".to_owned()];
+    let mut problems = Vec::new();
+    let loaded = Index::read(&root, &names, "", &mut problems).load("p.service", &mut problems).unwrap();
+    let lines = problems.iter().map(|problem| problem.source.to_string()).collect::<Vec<_>>();
+    assert_eq!(lines, ["/etc/systemd/system/p.service:2", "/etc/systemd/system/p.service:5"]);
+    assert_eq!(loaded.assignments.len(), 1);
 }
 
 #[test]
@@ -157,6 +178,12 @@ fn a_controller_that_is_on_has_its_files() {
         let expected = (vec![resource], vec![format!("/{path}")]);
         assert_eq!(cgroup("0::/c/init.scope\n", V2, &files), expected);
     }
+    let own = |path: &str| (vec![Resource::Memory, Resource::Cpu], vec![path.to_owned(); 2]);
+    assert_eq!(cgroup("0::/c/d/init.scope\n", V2, &all), own("/sys/fs/cgroup/c/d"));
+    // In a container, the topmost level that is visible has its files.
+    let inside = all.map(|(path, text)| (path.replace("/c/", "/"), text));
+    let inside: Vec<_> = inside.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    assert_eq!(cgroup("0::/d/init.scope\n", V2, &inside), own("/sys/fs/cgroup/d"));
     let off = [("sys/fs/cgroup/c/cgroup.events", ""), ("sys/fs/cgroup/c/cgroup.controllers", "pids\n")];
     assert_eq!(cgroup("0::/c/init.scope\n", V2, &off), (vec![], vec![]));
 }

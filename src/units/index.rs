@@ -241,7 +241,6 @@ impl<'a> Index<'a> {
             // A symbolic link of a template is an alias of each instance.
             let alias = match (link.kind(), id.instance) {
                 (NameKind::Template, Some(instance)) => link.with_instance(instance),
-                (NameKind::Template, None) => continue,
                 _ => link.text.to_owned(),
             };
             let has_drop_ins = |alias: &Name<'_>| {
