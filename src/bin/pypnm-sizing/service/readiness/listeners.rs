@@ -112,7 +112,12 @@ impl Wait<'_> {
 
     /// Records which other process has the port that the service is probably meant to use, for a message.
     fn note_stranger(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
-        let port = intended_port(&process::arguments(self.machine, self.service.main()));
+        let arguments = process::arguments(self.machine, self.service.main());
+        // A process that is ending has no arguments and shows no sockets. What was seen before is why it ends.
+        if arguments.is_empty() {
+            return;
+        }
+        let port = intended_port(&arguments);
         let has_port =
             |listener: &&Listener| matches!(listener.address, Address::Tcp(at) if at.port() == port);
         let stranger = views
