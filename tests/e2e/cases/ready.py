@@ -101,8 +101,10 @@ def a_stranger_on_the_port(e2e):
                 status, took = started(m, options, "Restart=no")
                 expect(status != 0, f"{where}: systemctl start says 0 after {took:.0f} s")
                 equal(m.show(UNIT, "ActiveState"), "failed", f"{where}: the service")
-                expect(reason in said(m), f"{where}: {said(m)}")
-        e2e.note(next(line for line in said(m).splitlines() if "belongs to" in line))
+                # uvicorn's parent process binds before it does anything else: systemd may end ready before that can report.
+                also = "Address already in use" if workers == 2 else reason
+                expect(reason in said(m) or also in said(m), f"{where}: {said(m)}")
+                e2e.note(next((line for line in said(m).splitlines() if "belongs to" in line), f"{where}: {also}"))
         # The port is free again.
         m.systemctl("stop", "stranger")
         is_up(m, "after the stranger", "http://127.0.0.1:8000/health")
