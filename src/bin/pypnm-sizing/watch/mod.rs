@@ -205,7 +205,9 @@ impl Watching<'_> {
 
     /// Completes the line and adds it to the evidence.
     fn take(&mut self, mut line: Line, at: f64, elapsed: f64) {
-        line.unix_seconds = Some(rounded(unix_seconds(), 3));
+        // Reading all processes takes time, and a watch that begins right after this one must not seem to overlap it.
+        let age = (self.began.elapsed().as_secs_f64() - at).max(0.0);
+        line.unix_seconds = Some(rounded(unix_seconds() - age, 3));
         line.boot_id.clone_from(&self.boot_id);
         line.service.clone_from(&self.name);
         line.memory_limit_source = self.bound(Resource::Memory).1;
