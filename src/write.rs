@@ -107,7 +107,7 @@ fn replace_in(
 }
 
 /// A number for the name of a temporary file. The names that tempfile generates depend on the clock and on the thread, which
-/// takes a tenth of the run time of a generator.
+/// costs a generator, which runs for less than a millisecond, five page faults and three system calls.
 fn unique_number() -> u64 {
     let mut bytes = [0; 8];
     // Neither call blocks during early boot. Linux before 5.6 does not support the first.
