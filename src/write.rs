@@ -333,6 +333,30 @@ mod tests {
     }
 
     #[test]
+    fn files_that_a_killed_run_left_behind_are_no_obstacle() {
+        let out = tempfile::tempdir().unwrap();
+        for number in [0, 1, std::process::id()] {
+            fs::write(out.path().join(format!(".pypnm-sizing-{number:016x}")), "").unwrap();
+        }
+        replace(out.path(), "f", "1").unwrap();
+        assert_eq!(fs::read_to_string(out.path().join("f")).unwrap(), "1");
+    }
+
+    #[test]
+    fn what_is_in_place_of_a_directory_is_not_opened() {
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let written = [replace(&path, "f", "1"), Directory::create(&path).map(|_| ())];
+            sender.send(written.map(|written| written.unwrap_err().to_string()))
+        });
+        let errors = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(errors.iter().all(|error| error.starts_with("cannot open the directory ")), "{errors:?}");
+    }
+
+    #[test]
     fn existing_links_to_directories_are_followed() {
         let out = tempfile::tempdir().unwrap();
         fs::create_dir(out.path().join("real")).unwrap();
@@ -341,6 +365,10 @@ mod tests {
         assert!(out.path().join("real/f").is_file());
         Directory::create(&out.path().join("link/a/b")).unwrap().replace("f", "2").unwrap();
         assert_eq!(fs::read_to_string(out.path().join("real/a/b/f")).unwrap(), "2");
+        // It exists, but is not followed to something that is not a directory.
+        symlink("/dev/null", out.path().join("mask")).unwrap();
+        let error = Directory::create(&out.path().join("mask")).map(|_| ()).unwrap_err();
+        assert_eq!((error.doing, error.error.raw_os_error()), ("open the directory", Some(20)), "{error}");
         symlink("nowhere", out.path().join("dangling")).unwrap();
         assert!(create_directory(&out.path().join("dangling")).is_err());
         assert!(Directory::create(&out.path().join("dangling")).is_err());
@@ -354,6 +382,7 @@ mod tests {
         let (directory, name) = Directory::create_for(&path).unwrap();
         assert_eq!(name, "f");
         directory.replace(name, "1").unwrap();
+        assert!(directory.pinned().join("f").is_file());
         assert!(Directory::of(&path).unwrap().0.remove("f").unwrap());
         assert!(!directory.remove("f").unwrap(), "there is none any more");
         let (here, _) = Directory::of(Path::new("Cargo.toml")).unwrap();
@@ -394,6 +423,8 @@ mod tests {
         directory.append("second").unwrap();
         if rustix::process::geteuid().is_root() {
             chown(out.path(), Some(12345), None).unwrap();
+            directory.append("new").unwrap();
+            directory.append("new").unwrap();
             let error = directory.append("second").unwrap_err().to_string();
             assert!(error.contains("another name"), "{error}");
             fs::write(path("theirs"), "").unwrap();

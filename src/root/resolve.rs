@@ -107,7 +107,7 @@ impl Root {
         let (mut links, mut taken) = (0, 0);
         while let Some(step) = pending.pop() {
             taken += 1;
-            if taken > MAX_STEPS || pending.len() > MAX_STEPS {
+            if taken > MAX_STEPS {
                 return Err(ReadError::Os(Errno::NAMETOOLONG));
             }
             if step == b".." {
