@@ -307,9 +307,7 @@ fn account(
 }
 
 fn is_home(root: &Root, path: &str) -> bool {
-    HOMES
-        .iter()
-        .any(|home| is_in(path, home) || real_path(root, home).is_some_and(|home| is_in(path, &home)))
+    HOMES.iter().any(|home| is_in(path, home) || real_path(root, home).is_some_and(|home| is_in(path, &home)))
 }
 
 /// Whether the path is that of the directory, or one below it.
