@@ -277,7 +277,8 @@ fn run(verb: &'static str, arguments: &[&str], deadline: Deadline) -> Result<Str
             _ => SystemctlError::Failed(verb, error.to_string()),
         })?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-    let ended = wait(&mut child, deadline.until).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
+    let ended =
+        wait(&mut child, deadline.until).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
     let Some(status) = ended else {
         // Its password agent ends with it, or with the terminal.
         let _ = child.kill();
