@@ -500,11 +500,16 @@ def a_restart_that_fails(e2e):
 
 @case(versions=(252,))
 def hidden_processes(e2e):
-    """check: with /proc mounted hidepid=, an unprivileged user gets UNKNOWN"""
+    """check: with /proc mounted hidepid=, or a configuration that only root may read, an unprivileged user gets
+    UNKNOWN"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.boot()
         serves(m, 2, 2000)
+        m.install({CONF: ("[Sizing]\nMaxWorkers=8\n", 0o600)})
+        check(m, 3, f"{CONF} cannot be read by this user", "as root", topic="hidden", user="bob")
+        check(m, 0)
+        m.run(f"rm {CONF}")
         m.run("mount -o remount,hidepid=2 /proc")
         check(m, 3, "hidden from this user", "as root", topic="hidden", user="bob")
         check(m, 0)

@@ -14,6 +14,7 @@ use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
+use rustix::io::Errno;
 
 use super::TIME_TO_SETTLE;
 use super::in_use::Running;
@@ -77,6 +78,8 @@ pub(crate) struct Facts {
     pub(crate) failed_requirement: Option<String>,
     /// Mistakes in sizing.conf(5).
     pub(crate) mistakes: Vec<String>,
+    /// A file or directory of sizing.conf(5) that the caller is not permitted to read.
+    pub(crate) hidden_configuration: Option<String>,
     /// Other units that run PyPNM and are not sized.
     pub(crate) other_units: Vec<String>,
     /// Settings of the unit because of which its program is not found.
@@ -197,6 +200,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         was_restarted_meanwhile: false,
         failed_requirement: loaded.is_due_since_boot().then(|| systemctl::failed_requirement(name)).flatten(),
         mistakes: mistakes(&sizing.problems),
+        hidden_configuration: hidden_configuration(&sizing.problems),
         other_units: Vec::new(),
         lost_program,
         setup,
@@ -266,6 +270,15 @@ pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
             && problem.source.file.contains("/pypnm/sizing.conf")
     };
     problems.iter().filter(is_mistake).map(ToString::to_string).collect()
+}
+
+/// The first file or directory of the configuration that the caller is not permitted to read.
+fn hidden_configuration(problems: &[Problem]) -> Option<String> {
+    let is_denied = |problem: &&Problem| {
+        problem.kind == ProblemKind::Unreadable(ReadError::Os(Errno::ACCESS))
+            && problem.source.file.contains("/pypnm/sizing.conf")
+    };
+    problems.iter().find(is_denied).map(|problem| problem.source.place())
 }
 
 /// The services that run PyPNM, other than `names`.

@@ -78,6 +78,7 @@ fn well() -> Facts {
         was_restarted_meanwhile: false,
         failed_requirement: None,
         mistakes: Vec::new(),
+        hidden_configuration: None,
         other_units: Vec::new(),
         lost_program: Vec::new(),
         setup: None,
@@ -312,6 +313,12 @@ fn the_workers_that_are_there() {
     let verdict = with(|facts| running(facts).workers = 1);
     assert_eq!(found(&verdict), (State::Warning, vec!["workers-missing"], false));
     let verdict = with(|facts| facts.live = Live::Hidden("hidden".to_owned()));
+    assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
+    // It may say anything, such as Workers=1.
+    let verdict = with(|facts| {
+        expected(facts).numbers = numbers(1, 1000);
+        facts.hidden_configuration = Some("/etc/pypnm/sizing.conf".to_owned());
+    });
     assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
 }
 

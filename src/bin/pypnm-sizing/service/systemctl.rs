@@ -189,12 +189,12 @@ pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
 
 /// The first unit that `unit` requires and that has failed. `None`: there is none, or it is unknown.
 pub(crate) fn failed_requirement(unit: &str) -> Option<String> {
-    let until = Instant::now() + TO_ANSWER;
-    let of = |property| value(unit, property, until).unwrap_or_default();
+    let deadline = Deadline::after(TO_ANSWER);
+    let of = |property| value(unit, property, deadline).unwrap_or_default();
     let required = [of("Requires"), of("BindsTo"), of("Requisite")].concat();
     // A unit's name contains neither spaces nor line feeds.
     required.split_ascii_whitespace().take(MOST_REQUIRED).map(str::to_owned).find(|name| {
-        let state = properties_until(name, &["ActiveState"], until);
+        let state = properties_until(name, &["ActiveState"], deadline);
         state.is_ok_and(|state| state.get("ActiveState").is_some_and(|state| state == "failed"))
     })
 }
