@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::command::{Change, CommandReader, Program};
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use crate::overrides::effect::{Effect, Override};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
-use crate::overrides::{Effect, Override};
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source};
 use crate::units::name::Name;
@@ -120,8 +120,8 @@ pub(super) fn flags(
     all_known
 }
 
-/// What the commands do to their environment, by env(1): to which variable (`None`: to all), its value there (`None`: it is
-/// taken away), where.
+/// The changes that the commands make to their environment with env(1): the variable (`None`: all), its value (`None`: it is
+/// removed), and the source.
 pub(super) fn changes(
     commands: &[Command<'_>],
     environment: &Environment<'_>,
