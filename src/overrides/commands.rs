@@ -96,7 +96,7 @@ pub(super) fn flags(
                 let effect = Effect::Flag { flag, value: value.to_owned() };
                 let slot = if flag == WORKERS_FLAG { &mut workers } else { &mut limit };
                 debug_assert!(flag == WORKERS_FLAG || flag == LIMIT_MAX_REQUESTS_FLAG);
-                *slot = Some(Override { source: source.clone(), effect });
+                *slot = Some(Override::new(source.clone(), effect));
             }
         });
         if !fits {
@@ -107,10 +107,7 @@ pub(super) fn flags(
         }
         if reader.program() == Program::Unknown || !fits {
             let program = command.words().next().unwrap_or_default().into_owned();
-            unknown.push(Override {
-                source: command.source().clone(),
-                effect: Effect::UnknownCommand { program },
-            });
+            unknown.push(Override::new(command.source().clone(), Effect::UnknownCommand { program }));
         }
         all_known &= reader.program() != Program::Unknown && fits && !reader.reloads();
     }

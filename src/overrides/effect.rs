@@ -93,6 +93,12 @@ impl Effect {
     }
 }
 
+impl Override {
+    pub(super) fn new(source: Source, effect: Effect) -> Self {
+        Self { source, effect }
+    }
+}
+
 /// `file:line: key: effect`
 impl fmt::Display for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

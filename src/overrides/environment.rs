@@ -188,7 +188,7 @@ impl<'a> Environment<'a> {
             if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
                 let effect =
                     Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
-                self.ineffective.push(Override { source: set.source, effect });
+                self.ineffective.push(Override::new(set.source, effect));
                 slot.assigned = Some(Assigned::DropIn);
             } else if !is_valid_value(key, &set.value) {
                 problems.push(not_valid(key, &set));
@@ -305,7 +305,7 @@ impl<'a> Environment<'a> {
             return;
         };
         let effect = Effect::Ineffective { key: KEY, value: set.value, because };
-        self.ineffective.push(Override { source: set.source, effect });
+        self.ineffective.push(Override::new(set.source, effect));
     }
 
     /// Adds everything that differs from the drop-in to `overrides`.
@@ -333,7 +333,7 @@ impl<'a> Environment<'a> {
                 }
                 (None, None, None, _) => continue,
             };
-            overrides.list.push(Override { source: found.0, effect: found.1 });
+            overrides.list.push(Override::new(found.0, found.1));
         }
         overrides.list.append(&mut self.ineffective);
     }

@@ -43,7 +43,7 @@ pub fn read(
     let mut overrides = Overrides::default();
     let replaced = unit.drop_ins.iter().find(|file| position(unit, file) == Position::Replacing);
     if let Some(file) = replaced {
-        overrides.list.push(Override { source: Source::file(file.clone()), effect: Effect::Replaced });
+        overrides.list.push(Override::new(Source::file(file.clone()), Effect::Replaced));
     }
     let commands = commands::find(unit);
     let mut environment = Environment::new(commands.iter().flat_map(commands::Command::expanded_words));
@@ -78,12 +78,12 @@ fn restart_and_hand_over(unit: &Unit, list: &mut Vec<Override>) {
         unit.assignments_of("Restart").rfind(|assignment| RESTART.contains(&assignment.value.as_str()));
     if let Some(restart) = restart.filter(after).filter(|restart| restart.value != "always") {
         let effect = Effect::Restart { value: restart.value.clone() };
-        list.push(Override { source: restart.source.clone(), effect });
+        list.push(Override::new(restart.source.clone(), effect));
     }
     let reset =
         unit.assignments_of("ExecStartPre").filter(after).rfind(|assignment| assignment.value.is_empty());
     if let Some(reset) = reset {
-        list.push(Override { source: reset.source.clone(), effect: Effect::NoHandOver });
+        list.push(Override::new(reset.source.clone(), Effect::NoHandOver));
     }
 }
 

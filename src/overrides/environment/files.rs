@@ -43,7 +43,7 @@ impl Environment<'_> {
             let Some(path) = path else {
                 let path = assignment.value.trim_start_matches('-').to_owned();
                 let effect = Effect::NotRead { path };
-                self.not_read.push(Override { source: assignment.source.clone(), effect });
+                self.not_read.push(Override::new(assignment.source.clone(), effect));
                 continue;
             };
             let read = root.with_guarded_bytes(&path, |text| {
@@ -52,11 +52,11 @@ impl Environment<'_> {
             let (variables, before_254) = match read {
                 Ok((Ok(variables), before_254)) => (variables, before_254),
                 Ok((Err((line, fault)), _)) => {
-                    problems.push(Problem {
-                        source: Source::key(path, line, ""),
-                        kind: ProblemKind::Syntax(fault),
-                        consequence: "systemd ignores the whole file".into(),
-                    });
+                    problems.push(Problem::new(
+                        Source::key(path, line, ""),
+                        ProblemKind::Syntax(fault),
+                        "systemd ignores the whole file",
+                    ));
                     continue;
                 }
                 Err(ReadError::Missing) => continue,
@@ -71,11 +71,11 @@ impl Environment<'_> {
             });
             if let Some(Variable { key, line, .. }) = only_since_254 {
                 self.has_late_files = true;
-                problems.push(Problem {
-                    source: Source::key(path.clone(), line.saturating_sub(1), ""),
-                    kind: ProblemKind::Syntax(Fault::ContinuedComment),
-                    consequence: format!("{key} is assumed to be set").into(),
-                });
+                problems.push(Problem::new(
+                    Source::key(path.clone(), line.saturating_sub(1), ""),
+                    ProblemKind::Syntax(Fault::ContinuedComment),
+                    format!("{key} is assumed to be set"),
+                ));
             }
             for variable in variables {
                 let source = || Source::key(path.clone(), variable.line, variable.key.clone());
