@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use similar::TextDiff;
@@ -221,6 +222,17 @@ fn systemctl_is_bounded() {
     let (status, line) = with("exec head -c 300000000 /dev/zero", "");
     assert_eq!(status, Some(3), "{line}");
     assert!(line.contains("printed more than 1024 KiB"), "{line}");
+    // The processes of a query share its time.
+    let script = r#"case "$*" in
+        *LoadState*) printf 'LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success\n' ;;
+        *DropInPaths*) sleep 2 ;;
+        *) exec sleep 60 ;;
+        esac"#;
+    let started = Instant::now();
+    let (status, line) = with(script, "");
+    assert_eq!(status, Some(3), "{line}");
+    assert!(line.contains("systemctl show did not finish within 10 s"), "{line}");
+    assert!(started.elapsed().as_secs() < 50);
     // A value that contains line feeds is not mistaken for other properties.
     let script = r#"case "$*" in
         *ExecStart*) printf '{ path=/a ; argv[]=/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; }\n' ;;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
-/// The timeout of queries.
+/// The timeout of a query, which may take several processes.
 const TO_ANSWER: Duration = Duration::from_secs(10);
 /// The timeout of a reload: systemd gives its generators 90 s.
 const TO_RELOAD: Duration = Duration::from_mins(2);
@@ -28,6 +28,20 @@ const TO_RELOAD: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
+
+/// When the processes that together make a query or an operation have to be finished.
+#[derive(Clone, Copy)]
+struct Deadline {
+    /// The time that they have in all.
+    time: Duration,
+    until: Instant,
+}
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self { time, until: Instant::now() + time }
+    }
+}
 
 /// Why a query or an operation failed.
 #[derive(Debug, PartialEq, Eq)]
@@ -130,30 +144,30 @@ const STATE: [&str; 13] = [
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
 pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
-    let until = Instant::now() + TO_ANSWER;
-    let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), until)?);
+    let deadline = Deadline::after(TO_ANSWER);
+    let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), deadline)?);
     if loaded.load == "loaded" {
-        loaded.drop_ins = words(&value(unit, "DropInPaths", until)?);
-        loaded.environment = environment(&value(unit, "Environment", until)?);
-        loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", until)?);
-        loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", until)?);
-        loaded.exec_start = commands(&value(unit, "ExecStart", until)?);
-        loaded.exec_reload = commands(&value(unit, "ExecReload", until)?);
+        loaded.drop_ins = words(&value(unit, "DropInPaths", deadline)?);
+        loaded.environment = environment(&value(unit, "Environment", deadline)?);
+        loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", deadline)?);
+        loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", deadline)?);
+        loaded.exec_start = commands(&value(unit, "ExecStart", deadline)?);
+        loaded.exec_reload = commands(&value(unit, "ExecReload", deadline)?);
     }
     Ok(loaded)
 }
 
 /// Properties of a unit, each of which is a word, a number or the path of a cgroup: see the head of this file.
 pub(crate) fn properties(unit: &str, names: &[&str]) -> Result<BTreeMap<String, String>, SystemctlError> {
-    properties_until(unit, names, Instant::now() + TO_ANSWER)
+    properties_until(unit, names, Deadline::after(TO_ANSWER))
 }
 
 fn properties_until(
     unit: &str,
     names: &[&str],
-    until: Instant,
+    deadline: Deadline,
 ) -> Result<BTreeMap<String, String>, SystemctlError> {
-    let output = run("show", &[&format!("--property={}", names.join(",")), "--", unit], until)?;
+    let output = run("show", &[&format!("--property={}", names.join(",")), "--", unit], deadline)?;
     let lines = output.lines().filter_map(|line| line.split_once('='));
     let known = lines.filter(|(name, _)| names.contains(name));
     let properties: BTreeMap<_, _> = known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -162,24 +176,24 @@ fn properties_until(
 }
 
 /// The value of a single property, which may contain any characters.
-fn value(unit: &str, property: &str, until: Instant) -> Result<String, SystemctlError> {
-    run("show", &["--value", &format!("--property={property}"), "--", unit], until)
+fn value(unit: &str, property: &str, deadline: Deadline) -> Result<String, SystemctlError> {
+    run("show", &["--value", &format!("--property={property}"), "--", unit], deadline)
 }
 
 /// Reloads systemd, which runs its generators and reads its units again.
 pub(crate) fn reload() -> Result<(), SystemctlError> {
-    run("daemon-reload", &[], Instant::now() + TO_RELOAD).map(drop)
+    run("daemon-reload", &[], Deadline::after(TO_RELOAD)).map(drop)
 }
 
 /// Restarts a unit that is active, and waits until systemd calls it started.
 pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> {
     // Unlike `restart`, this does not start a unit that has stopped in the meantime.
-    run("try-restart", &["--", unit], Instant::now() + time).map(drop)
+    run("try-restart", &["--", unit], Deadline::after(time)).map(drop)
 }
 
 /// Reloads a unit, and waits until systemd calls the reload complete.
 pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlError> {
-    run("reload", &["--", unit], Instant::now() + time).map(drop)
+    run("reload", &["--", unit], Deadline::after(time)).map(drop)
 }
 
 fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
@@ -248,8 +262,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Runs `systemctl verb arguments`; its stdout.
-fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String, SystemctlError> {
-    let time = until.saturating_duration_since(Instant::now());
+fn run(verb: &'static str, arguments: &[&str], deadline: Deadline) -> Result<String, SystemctlError> {
     let mut child = Command::new(PROGRAM)
         .args(["--no-pager", verb])
         .args(arguments)
@@ -264,12 +277,13 @@ fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String,
             _ => SystemctlError::Failed(verb, error.to_string()),
         })?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-    let ended = wait(&mut child, time).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
+    let ended =
+        wait(&mut child, deadline.until).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
     let Some(status) = ended else {
         // Its password agent ends with it, or with the terminal.
         let _ = child.kill();
         let _ = child.wait();
-        return Err(SystemctlError::Late(verb, time));
+        return Err(SystemctlError::Late(verb, deadline.time));
     };
     let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
     let (output, message) = (bytes(&stdout), bytes(&stderr));
@@ -315,8 +329,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 }
 
 /// The exit status of a child that ends in time.
-fn wait(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>, Errno> {
-    let until = Instant::now() + time;
+fn wait(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>, Errno> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(Some(status)),
@@ -376,10 +389,10 @@ mod tests {
     fn children_are_killed_after_the_timeout() -> std::io::Result<()> {
         let mut child = Command::new("sleep").arg("60").spawn()?;
         let started = Instant::now();
-        assert_eq!(wait(&mut child, Duration::from_millis(50)), Ok(None));
+        assert_eq!(wait(&mut child, started + Duration::from_millis(50)), Ok(None));
         assert!(started.elapsed() < Duration::from_secs(30));
         child.kill()?;
-        let ended = wait(&mut child, Duration::from_secs(30));
+        let ended = wait(&mut child, Instant::now() + Duration::from_secs(30));
         assert!(ended.is_ok_and(|status| status.is_some_and(|status| !status.success())));
         Ok(())
     }
