@@ -32,8 +32,8 @@ pub fn each_drop_in<'d>(
                 Err(reason) if bad_names < MOST_BAD_NAMES => {
                     bad_names += 1;
                     let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
-                    let consequence = "the file is skipped".into();
-                    problems.push(Problem { source, kind: ProblemKind::BadName { reason }, consequence });
+                    let consequence = "the file is skipped";
+                    problems.push(Problem::new(source, ProblemKind::BadName { reason }, consequence));
                 }
                 Err(_) => {}
             }

@@ -172,7 +172,8 @@ fn an_unreadable_file_means_one_worker_unless_a_later_one_sets_the_number() {
         let made = Command::new("mkfifo").arg(machine.path(path)).status().unwrap();
         assert!(made.success());
     }
-    let ways: [(&str, fn(&Machine, &str)); 5] = [
+    type Make = fn(&Machine, &str);
+    let ways: [(&str, Make); 5] = [
         ("a FIFO", pipe),
         ("a directory", |machine, path| fs::create_dir_all(machine.path(path)).unwrap()),
         ("too large", |machine, path| machine.put(path, &"#".repeat(5 << 20))),

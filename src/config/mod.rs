@@ -139,12 +139,12 @@ impl Config {
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
     for main in MAIN_FILES {
-        if take_file(root, main.into(), &mut config, problems) {
+        if take_file(root, main, &mut config, problems) {
             break;
         }
     }
     let unread = conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
-        take_file(root, path.to_owned().into(), &mut config, problems)
+        take_file(root, path, &mut config, problems)
     });
     if let Some(directory) = unread {
         // Its files may have any names, so they may come last.
@@ -159,10 +159,10 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 }
 
 /// Reads a file into `config`. Returns whether the file exists and is trusted.
-fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+fn take_file(root: &Root, path: &str, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     // An empty file only masks others.
-    let taken = root.with_trusted_bytes(&path, |text| {
-        parse_into(&path, text, config, problems);
+    let taken = root.with_trusted_bytes(path, |text| {
+        parse_into(path, text, config, problems);
         !text.is_empty()
     });
     match taken {
@@ -176,7 +176,7 @@ fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Ve
         Err(error) => {
             let is_roots = conf_files::hides(&error);
             if is_roots {
-                config.forget(&Source::file(path.clone()));
+                config.forget(&Source::file(path));
             }
             problems.push(Problem::unreadable(
                 path,
@@ -206,23 +206,15 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
         if problems.len() - before >= MOST_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;
-            let instead = "the rest of the file is skipped".into();
-            problems.push(Problem {
-                source: at(line, ""),
-                kind: ProblemKind::TooManyFaults,
-                consequence: instead,
-            });
+            let instead = "the rest of the file is skipped";
+            problems.push(Problem::new(at(line, ""), ProblemKind::TooManyFaults, instead));
             return;
         }
         match item {
             Item::Fault { fault, line } => {
                 let rest = fault == Fault::BrokenSection;
                 let instead = if rest { "the rest of the file is skipped" } else { "the line is skipped" };
-                problems.push(Problem {
-                    source: at(line, ""),
-                    kind: ProblemKind::Syntax(fault),
-                    consequence: instead.into(),
-                });
+                problems.push(Problem::new(at(line, ""), ProblemKind::Syntax(fault), instead));
             }
             Item::Section { name, line } => {
                 section = if name == GENERAL {
@@ -232,11 +224,11 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 } else if name.starts_with("X-") {
                     Section::Unknown
                 } else {
-                    problems.push(Problem {
-                        source: at(line, &format!("[{name}]")),
-                        kind: ProblemKind::UnknownSection { expected: "[Sizing] or the name of a unit" },
-                        consequence: "the section is skipped".into(),
-                    });
+                    problems.push(Problem::new(
+                        at(line, &format!("[{name}]")),
+                        ProblemKind::UnknownSection { expected: "[Sizing] or the name of a unit" },
+                        "the section is skipped",
+                    ));
                     Section::Unknown
                 };
             }
@@ -244,11 +236,11 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 let source = at(line, &key);
                 match &section {
                     Section::Unknown => {}
-                    Section::None => problems.push(Problem {
+                    Section::None => problems.push(Problem::new(
                         source,
-                        kind: ProblemKind::UnknownSection { expected: "[Sizing] above it" },
-                        consequence: SKIPPED.into(),
-                    }),
+                        ProblemKind::UnknownSection { expected: "[Sizing] above it" },
+                        SKIPPED,
+                    )),
                     Section::General if key == "Units" => set_units(config, &value, source, problems),
                     Section::General => config.general.set(&key, &value, source, problems),
                     Section::Unit(name, header) => {

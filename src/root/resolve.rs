@@ -253,8 +253,14 @@ fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadEr
 /// Whether a path is normalized: absolute, without `.`, `..` and repeated slashes.
 fn is_plain(path: &str) -> bool {
     let path = path.as_bytes();
+    let mut after_slash = false;
+    let is_normal = |byte: &u8| {
+        let is_normal = !(after_slash && matches!(byte, b'/' | b'.'));
+        after_slash = *byte == b'/';
+        is_normal
+    };
     path.first() == Some(&b'/')
-        && !path.windows(2).any(|pair| matches!(pair, b"/." | b"//"))
+        && path.iter().all(is_normal)
         && (path.len() == 1 || path.last() != Some(&b'/'))
 }
 

@@ -65,36 +65,13 @@ impl Judge<'_> {
                 let text = format!("the service is starting ({})", loaded.sub);
                 self.report(Topic::Starting, State::Ok, text, None);
             }
-            "deactivating" => {
-                let (topic, own, text) = if loaded.result == "success" {
-                    (Topic::NotRunning, State::Ok, format!("the service is stopping ({})", loaded.sub))
-                } else {
-                    let text = format!(
-                        "the service has failed ({}) and is stopping ({})",
-                        loaded.result, loaded.sub
-                    );
-                    (Topic::Failed, State::Critical, text)
-                };
-                let found = if must_run { State::Critical } else { own };
-                self.report(topic, found, text, (found != State::Ok).then_some(&log));
-            }
+            "deactivating" => self.stopping(must_run, &log),
             "inactive" if self.has_exited_alone() => {
                 let text =
                     "the service has exited without having been stopped, and systemd does not restart it";
                 self.report(Topic::Failed, State::Critical, text.to_owned(), Some(&log));
             }
-            "inactive" if loaded.is_due_since_boot() => {
-                let reason = match &facts.failed_requirement {
-                    _ if loaded.assertion_failed => Some("an assertion of its unit is not met".to_owned()),
-                    Some(required) => Some(format!("{required}, which it requires, has failed")),
-                    None => None,
-                };
-                let found = if must_run || reason.is_some() { State::Critical } else { State::Warning };
-                let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-                let text = format!("the service is enabled, but has not been started since the boot{reason}");
-                let fix = format!("systemctl start {unit}");
-                self.report(Topic::NotRunning, found, text, Some(&fix));
-            }
+            "inactive" if loaded.is_due_since_boot() => self.not_started(must_run),
             state => {
                 let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
                     let text =
@@ -119,6 +96,32 @@ impl Judge<'_> {
             self.other_units();
         }
         true
+    }
+
+    fn stopping(&mut self, must_run: bool, log: &str) {
+        let loaded = &self.facts.loaded;
+        let (topic, own, text) = if loaded.result == "success" {
+            (Topic::NotRunning, State::Ok, format!("the service is stopping ({})", loaded.sub))
+        } else {
+            let text = format!("the service has failed ({}) and is stopping ({})", loaded.result, loaded.sub);
+            (Topic::Failed, State::Critical, text)
+        };
+        let state = if must_run { State::Critical } else { own };
+        self.report(topic, state, text, (state != State::Ok).then_some(log));
+    }
+
+    /// The boot should have started the service. Without a reason, it may have been enabled since then.
+    fn not_started(&mut self, must_run: bool) {
+        let facts = self.facts;
+        let reason = match &facts.failed_requirement {
+            _ if facts.loaded.assertion_failed => Some("an assertion of its unit is not met".to_owned()),
+            Some(required) => Some(format!("{required}, which it requires, has failed")),
+            None => None,
+        };
+        let state = if must_run || reason.is_some() { State::Critical } else { State::Warning };
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        let text = format!("the service is enabled, but has not been started since the boot{reason}");
+        self.report(Topic::NotRunning, state, text, Some(&format!("systemctl start {}", facts.unit)));
     }
 
     fn looping(&mut self, log: &str) {
