@@ -1,3 +1,3 @@
-//! The empty program: what starting costs, before anything is done.
+//! An empty program, for benches/cost: the cost of starting a process.
 
 fn main() {}

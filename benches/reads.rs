@@ -1,13 +1,13 @@
-//! What the generator asks of the kernel, and nothing else, for benches/cost: `reads DIR PATH...` reads each file whole, lists
-//! each directory (a path that ends in a slash), looks at what a path names without reading it (a path after a `?`), then
-//! puts one file into DIR. Nothing is looked at.
+//! The generator's system calls without its work, for benches/cost: `reads DIR PATH...` reads each file completely, lists each
+//! directory (a path that ends in a slash), calls fstat(2) on the path after a `?`, and then writes a file in DIR. It examines
+//! nothing that it reads.
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
-// The generator's, see Cargo.toml.
+// That of the generator, see Cargo.toml.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
@@ -16,7 +16,7 @@ fn main() -> rustix::io::Result<()> {
     let out = arguments.next().unwrap_or_default();
     let mut buffer = Box::new_uninit_slice(16 << 10);
     for path in arguments {
-        // Most of them are missing, as for the generator.
+        // Most of the files are missing; the generator ignores that as well.
         let _ = read(&path, &mut buffer);
     }
     let mode = Mode::from_raw_mode(0o755);

@@ -111,7 +111,7 @@ impl DropIn {
 
     /// Returns the text of the file, with the inputs and the reasons in comments.
     pub fn write(&self, sizing: &Sizing, unit: &SizedUnit) -> String {
-        let mut text = String::new();
+        let mut text = String::with_capacity(2 << 10);
         // Writing to a string cannot fail.
         let _ = summary(&mut text, sizing, unit);
         let _ = self.settings(&mut text, unit);
@@ -192,11 +192,11 @@ fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     writeln!(out, "# Memory   {} = {} GiB ({})", Gb(memory), Gib(memory), memory_reason(unit))?;
     writeln!(out, "# Workers  {}: {}", profile.workers, workers_reason(unit))?;
     writeln!(out, "# Recycle  {}: {}", profile.limit_max_requests, limit_reason(unit))?;
-    // What keeps the numbers below from arriving.
-    let is_in_the_way = |found: &&Override| {
+    // Those that keep the numbers below from reaching PyPNM.
+    let is_obstacle = |found: &&Override| {
         matches!(found.effect, Effect::Withheld | Effect::NoHandOver | Effect::Unset { .. })
     };
-    for found in unit.overrides.list.iter().filter(is_in_the_way) {
+    for found in unit.overrides.list.iter().filter(is_obstacle) {
         writeln!(out, "# Override {}", one_line(found.to_string()))?;
     }
     for problem in sizing.problems.iter().take(MOST_WARNINGS) {

@@ -5,6 +5,8 @@
 //! boolean, which is true if omitted, and the last valid option takes precedence. In a container, the arguments of PID 1
 //! are used instead.
 
+use memchr::memchr_iter;
+
 use crate::parse::boolean::boolean;
 use crate::problem::{Problem, Source};
 use crate::root::{ReadError, Root};
@@ -56,8 +58,8 @@ pub fn read(root: &Root, virtualization: Option<&str>, problems: &mut Vec<Proble
 fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> KernelCommandLine {
     let mut found = KernelCommandLine::default();
     // Most command lines contain none of these options.
-    let has = |key: &str| memchr::memmem::find(text, key.as_bytes()).is_some();
-    if !has(KEY) && !has("setenv") {
+    let is_prefix = |before: &[u8]| before.ends_with(b"pypnm") || before.ends_with(b"systemd");
+    if !memchr_iter(b'.', text).any(|at| text.get(..at).is_some_and(is_prefix)) {
         return found;
     }
     for word in words_of(text, container) {

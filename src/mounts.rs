@@ -9,7 +9,7 @@
 
 use memchr::{memchr, memchr_iter};
 
-/// Local file systems without a block device. A file system on a block device is local regardless of its type.
+/// Local file systems without a block device, sorted. A file system on a block device is local regardless of its type.
 const LOCAL: [&str; 49] = [
     "aufs",
     "bcachefs",
@@ -196,11 +196,10 @@ fn split_at_separator(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn is_local(kind: &[u8], device: &[u8]) -> bool {
-    let is = |known: &&str| known.as_bytes() == kind;
-    if REMOTE_ON_A_DEVICE.iter().any(is) {
+    if REMOTE_ON_A_DEVICE.iter().any(|known| known.as_bytes() == kind) {
         return false;
     }
-    LOCAL.iter().any(is) || !device.starts_with(b"0:")
+    LOCAL.binary_search_by(|known| known.as_bytes().cmp(kind)).is_ok() || !device.starts_with(b"0:")
 }
 
 /// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
@@ -229,6 +228,11 @@ mod tests {
             mounts.add(line.as_bytes(), below.as_bytes());
         }
         mounts
+    }
+
+    #[test]
+    fn each_local_type_is_found() {
+        assert!(super::LOCAL.is_sorted());
     }
 
     #[test]

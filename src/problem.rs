@@ -135,6 +135,11 @@ impl ProblemKind {
 }
 
 impl Problem {
+    /// A problem of any kind.
+    pub fn new(source: Source, kind: ProblemKind, consequence: impl Into<Cow<'static, str>>) -> Self {
+        Self { source, kind, consequence: consequence.into() }
+    }
+
     /// An invalid value, see [`ProblemKind::bad_value`].
     pub fn bad_value(
         source: Source,
@@ -142,7 +147,7 @@ impl Problem {
         expected: &'static str,
         consequence: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { source, kind: ProblemKind::bad_value(value, expected), consequence: consequence.into() }
+        Self::new(source, ProblemKind::bad_value(value, expected), consequence)
     }
 
     /// A file that could not be read.
@@ -151,11 +156,7 @@ impl Problem {
         error: ReadError,
         consequence: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
-            source: Source::file(file),
-            kind: ProblemKind::Unreadable(error),
-            consequence: consequence.into(),
-        }
+        Self::new(Source::file(file), ProblemKind::Unreadable(error), consequence)
     }
 }
 

@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 pub use error::ReadError;
 pub use mount_table::MountTable;
-use resolve::{Trust, Walk};
+use resolve::Trust;
 
 /// The maximum size of a file. Only a mountinfo is legitimately larger, and that is read as a stream.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -72,6 +72,25 @@ pub struct Entry {
     pub name: String,
     /// Whether it is a symbolic link, or may be one because the file system does not report types.
     pub link: bool,
+}
+
+/// The contents of a file, in the shared buffer.
+struct Contents<'r> {
+    root: &'r Root,
+    bytes: Vec<u8>,
+}
+
+impl Contents<'_> {
+    fn text(&self) -> Result<&str, ReadError> {
+        std::str::from_utf8(&self.bytes).map_err(|_| ReadError::NotText)
+    }
+}
+
+/// Returns the buffer. A file that is read meanwhile gets its own.
+impl Drop for Contents<'_> {
+    fn drop(&mut self) {
+        self.root.buffer.replace(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Root {
@@ -154,32 +173,25 @@ impl Root {
 
     /// Passes the contents of a file, at most [`MAX_FILE_BYTES`], to `look` and returns the result.
     pub fn with_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        if self.early && self.is_machine() && self.mounts().mounts.is_lxcfs(path) {
-            return self.within_time(path).map(|bytes| look(&bytes));
-        }
-        let file = self.open(path, OFlags::empty())?;
-        self.with_bytes_of(file, look)
+        self.contents(path, Trust::Any).map(|contents| look(&contents.bytes))
     }
 
     /// As [`Root::with_bytes`], for a file that influences what root does. `Err(Untrusted)`: another user could have
     /// written it or redirected the path to it.
     pub fn with_trusted_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = self.open_for(path, OFlags::empty(), Trust::Full, &self.mounts().mounts)?;
-        self.with_bytes_of(file, look)
+        self.contents(path, Trust::Full).map(|contents| look(&contents.bytes))
     }
 
     /// As [`Root::with_bytes`], for a file that other users may write. Symbolic links are followed only if nobody but
     /// root could have created them.
     pub fn with_guarded_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = self.open_for(path, OFlags::empty(), Trust::Guarded, &self.mounts().mounts)?;
-        self.with_bytes_of(file, look)
+        self.contents(path, Trust::Guarded).map(|contents| look(&contents.bytes))
     }
 
     /// As [`Root::with_trusted_bytes`], but accepts sticky directories such as /tmp along the path: for files that a
     /// user names on the command line.
     pub fn with_owned_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        let file = self.open_for(path, OFlags::empty(), Trust::Owned, &self.mounts().mounts)?;
-        self.with_bytes_of(file, look)
+        self.contents(path, Trust::Owned).map(|contents| look(&contents.bytes))
     }
 
     /// Opens the directory at `path` for writing. It may belong to another user and be on any file system. Symbolic
@@ -187,17 +199,6 @@ impl Root {
     pub fn open_guarded_directory(&self, path: &str) -> Result<OwnedFd, ReadError> {
         let mounts = crate::mounts::Mounts::default();
         self.open_for(path, OFlags::DIRECTORY, Trust::GuardedSticky, &mounts)?.ok_or(ReadError::Missing)
-    }
-
-    /// Checks that every component of `path` is owned by root or the user of this program, as
-    /// [`Root::with_owned_bytes`] does.
-    pub fn check_owned(&self, path: &str) -> Result<(), ReadError> {
-        self.walk(path, Walk { follow: true, trust: Trust::Owned }, &self.mounts().mounts).map(|_| ())
-    }
-
-    /// Checks that `path` exists and that every component is trusted, as [`Root::with_trusted_bytes`] does.
-    pub fn check_trusted(&self, path: &str) -> Result<(), ReadError> {
-        self.walk(path, Walk { follow: true, trust: Trust::Full }, &self.mounts().mounts).map(|_| ())
     }
 
     /// Reads a file provided by lxcfs on behalf of a generator. If the daemon is stopped, the read blocks, so it
@@ -224,19 +225,23 @@ impl Root {
         })
     }
 
-    fn with_bytes_of<T>(&self, file: Option<OwnedFd>, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
-        // `look` may read another file, which then gets its own buffer.
-        let mut buffer = self.buffer.take();
-        buffer.clear();
-        let read = file.map_or(Ok(()), |file| read(&file, &mut buffer));
-        let looked = read.map(|()| look(&buffer));
-        self.buffer.replace(buffer);
-        looked
+    fn contents(&self, path: &str, trust: Trust) -> Result<Contents<'_>, ReadError> {
+        let mounts = &self.mounts().mounts;
+        if self.early && self.is_machine() && trust == Trust::Any && mounts.is_lxcfs(path) {
+            return Ok(Contents { root: self, bytes: self.within_time(path)? });
+        }
+        let file = self.open_for(path, OFlags::empty(), trust, mounts)?;
+        let mut contents = Contents { root: self, bytes: self.buffer.take() };
+        contents.bytes.clear();
+        if let Some(file) = file {
+            read(&file, &mut contents.bytes)?;
+        }
+        Ok(contents)
     }
 
     /// As [`Root::with_bytes`], for a text in UTF-8.
     pub fn with_text<T>(&self, path: &str, look: impl FnOnce(&str) -> T) -> Result<T, ReadError> {
-        self.with_bytes(path, |bytes| std::str::from_utf8(bytes).map(look))?.map_err(|_| ReadError::NotText)
+        self.contents(path, Trust::Any)?.text().map(look)
     }
 
     /// The contents of a file.

@@ -14,7 +14,7 @@ use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Cpus, Gib};
 use crate::policy::{IDLE_WORKER, Profile, profile};
-use crate::problem::{Problem, ProblemKind, Source, Sourced};
+use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
 use crate::units::{self, Index, name::parent_slice};
 
@@ -237,7 +237,7 @@ fn sized(
 fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, problems: &mut Vec<Problem>) {
     let mut report = |source: &Source, value: String, available: String, consequence: &'static str| {
         let kind = ProblemKind::Excessive { value, available };
-        problems.push(Problem { source: source.clone(), kind, consequence: consequence.into() });
+        problems.push(Problem::new(source.clone(), kind, consequence));
     };
     let Capacity { cpu, memory } = &unit.capacity;
     // If nothing is known, that has already been reported.
@@ -257,11 +257,13 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
             report(&set.source, gib(reserve), gib(all), "assuming minimal memory");
         }
     }
-    if let Some(Sourced { value: Some(workers), source }) = &unit.config.workers {
-        let needed = u64::from(*workers).saturating_mul(IDLE_WORKER);
+    if let Some(set) = &unit.config.workers
+        && let Some(workers) = set.value
+    {
+        let needed = u64::from(workers).saturating_mul(IDLE_WORKER);
         if memory.amount > 0 && needed > memory.amount {
             let value = format!("{workers} workers take {} when idle", gib(needed));
-            report(source, value, gib(memory.amount), "they are started anyway");
+            report(&set.source, value, gib(memory.amount), "they are started anyway");
         }
     }
 }

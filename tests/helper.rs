@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use similar::TextDiff;
@@ -221,6 +222,17 @@ fn systemctl_is_bounded() {
     let (status, line) = with("exec head -c 300000000 /dev/zero", "");
     assert_eq!(status, Some(3), "{line}");
     assert!(line.contains("printed more than 1024 KiB"), "{line}");
+    // The processes of a query share its time.
+    let script = r#"case "$*" in
+        *LoadState*) printf 'LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success\n' ;;
+        *DropInPaths*) sleep 2 ;;
+        *) exec sleep 60 ;;
+        esac"#;
+    let started = Instant::now();
+    let (status, line) = with(script, "");
+    assert_eq!(status, Some(3), "{line}");
+    assert!(line.contains("systemctl show did not finish within 10 s"), "{line}");
+    assert!(started.elapsed().as_secs() < 50);
     // A value that contains line feeds is not mistaken for other properties.
     let script = r#"case "$*" in
         *ExecStart*) printf '{ path=/a ; argv[]=/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; }\n' ;;
@@ -322,6 +334,36 @@ fn a_broken_pipe_is_silent() {
         let done = helper().args(verb.split_whitespace()).stdout(writer).output().unwrap();
         assert!(done.stderr.is_empty(), "{verb}: {}", String::from_utf8_lossy(&done.stderr));
         assert!(matches!(done.status.code(), Some(0..=3)), "{verb}: {:?}", done.status);
+    }
+}
+
+/// The help and the version are answers as well.
+#[test]
+fn a_full_device_is_an_error() {
+    for verb in ["show", "preview", "env", "--help", "--version", "help explain", "check --help"] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let done = helper().args(verb.split_whitespace()).stdout(full).output().unwrap();
+        let expected = if verb.starts_with("check") { 3 } else { 2 };
+        assert_eq!(done.status.code(), Some(expected), "{verb}");
+        assert!(
+            String::from_utf8_lossy(&done.stderr).contains("No space left on device"),
+            "{verb}: {done:?}"
+        );
+    }
+}
+
+#[test]
+fn arguments_are_shown_without_control_characters() {
+    for arguments in [
+        ["show", "--unit", "a\x1b]0;X\x07"],
+        ["show", "--memory", "\u{202e}4G"],
+        ["check", "--\u{9b}2J", "x"],
+        ["\x1b[2J", "x", "x"],
+    ] {
+        let done = helper().args(arguments).output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        let hidden = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(said.starts_with("error: ") && said.contains('?') && !said.contains(hidden), "{said:?}");
     }
 }
 

@@ -141,7 +141,9 @@ fn every_component_is_checked() {
     let mode = |path: &str, mode| {
         fs::set_permissions(directory.path().join(path), fs::Permissions::from_mode(mode)).unwrap()
     };
-    let check = |path: &str| (root.check_trusted(path).is_ok(), root.check_owned(path).is_ok());
+    let check = |path: &str| {
+        (root.with_trusted_bytes(path, |_| ()).is_ok(), root.with_owned_bytes(path, |_| ()).is_ok())
+    };
     assert_eq!(check("/end"), (true, true));
     mode("end", 0o666);
     assert_eq!(check("/end"), (false, false));
@@ -151,7 +153,7 @@ fn every_component_is_checked() {
     assert_eq!(check("/d/x"), (false, true), "as /tmp");
     mode("d", 0o777);
     assert_eq!(check("/d/x"), (false, false));
-    assert_eq!(root.check_trusted("/missing"), Err(ReadError::Missing));
+    assert_eq!(root.with_trusted_bytes("/missing", |_| ()), Err(ReadError::Missing));
 }
 
 /// In a container with a user namespace, its root user owns its files.
@@ -170,7 +172,7 @@ fn the_root_user_of_a_user_namespace_is_trusted() {
         std::thread::sleep(Duration::from_millis(5));
     }
     fs::write(format!("/proc/{pid}/uid_map"), "0 12345 1").unwrap();
-    let is_trusted = |root: Root| root.check_owned(path.to_str().unwrap()).is_ok();
+    let is_trusted = |root: Root| root.with_owned_bytes(path.to_str().unwrap(), |_| ()).is_ok();
     let (inside, outside) = (is_trusted(Root::of_process(pid).unwrap()), is_trusted(Root::machine()));
     container.kill().unwrap();
     container.wait().unwrap();

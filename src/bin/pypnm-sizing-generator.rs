@@ -56,6 +56,8 @@ fn main() -> ExitCode {
         }
     }
     log.write(&lines);
+    // The process ends now, so there is no need to free all this.
+    std::mem::forget((sizing, root));
     status
 }
 

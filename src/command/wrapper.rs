@@ -1,29 +1,29 @@
-//! Programs that execute the command after their own options. Pure.
+//! Programs that execute the command that follows their options. Pure.
 //!
-//! Listed are those that execute it in their own place (execve(2)), and pass on their environment, CPUs and memory. Others
-//! are unknown: some remain as the parent of the service (timeout, flock, runuser, tini), some clear the environment (sudo,
-//! `setpriv --reset-env`), some restrict CPUs or memory in ways that are not read here (taskset, numactl, prlimit), and
-//! some interpret a text (a shell, `env -S`). An option that is not listed makes a command unknown as well.
+//! Only programs that are replaced by the command (execve(2)) and pass on their environment, CPUs and memory are listed.
+//! Others are unknown: some remain as the parent of the service (timeout, flock, runuser, tini), some clear the environment
+//! (sudo, `setpriv --reset-env`), some restrict CPUs or memory in ways that are not read here (taskset, numactl, prlimit),
+//! and some interpret a text (a shell, `env -S`). An option that is not listed makes a command unknown as well.
 
 /// The options of a program, as getopt_long(3) reads them up to the first operand.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wrapper {
-    /// Options of a letter that take no value.
+    /// Short options without a value.
     letters: &'static str,
-    /// Options of a letter that take a value, attached or as the next word.
+    /// Short options with a value, attached or in the next word.
     letters_with_value: &'static str,
-    /// Options of a word that take no value.
+    /// Long options without a value.
     words: &'static [&'static str],
-    /// Options of a word that take a value, after `=` or as the next word.
+    /// Long options with a value, after `=` or in the next word.
     words_with_value: &'static [&'static str],
     /// The number of operands before the command.
     pub(super) operands: u8,
 }
 
-/// What comes after a word that begins with a dash.
+/// The word that follows one that begins with a dash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// Another option, or an operand.
+    /// Another option or an operand.
     Option,
     /// The value of this option.
     Value,
@@ -107,7 +107,7 @@ pub(super) fn find(name: &str) -> Option<&'static Wrapper> {
 }
 
 impl Wrapper {
-    /// What comes after `word`, which begins with a dash.
+    /// The word that follows `word`, which begins with a dash.
     pub(super) fn option(&self, word: &str) -> After {
         if let Some(long) = word.strip_prefix("--") {
             return match long.split_once('=') {

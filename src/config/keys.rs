@@ -14,10 +14,12 @@ const COUNT: &str = "a whole number from 1 to 1024";
 macro_rules! keys {
     ($($(#[$doc:meta])* $field:ident $key:literal = $default:literal: $type:ty,
         $read:expr, $expected:expr, $write:expr;)+) => {
-        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set.
+        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set, as most of them are.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct UnitConfig {
-            $($(#[$doc])* pub $field: Option<Sourced<$type>>,)+
+            $($(#[$doc])* pub $field: Option<Box<Sourced<$type>>>,)+
+            /// A file or directory that exists and could not be read: it may set any of the keys that no later file sets.
+            pub unread: Option<Source>,
         }
 
         /// The keys with their defaults.
@@ -29,26 +31,30 @@ macro_rules! keys {
                 match key {
                     $($key => assign(&mut self.$field, $read, $expected, value, source, problems),)+
                     _ if key.starts_with("X-") => {}
-                    _ => problems.push(Problem {
-                        source,
-                        kind: ProblemKind::UnknownKey { nearest: nearest(key) },
-                        consequence: SKIPPED.into(),
-                    }),
+                    _ => problems.push(Problem::new(source, ProblemKind::UnknownKey { nearest: nearest(key) }, SKIPPED)),
                 }
             }
 
             /// These settings, and those of `general` for keys that are not set.
             #[must_use]
             pub(super) fn or(self, general: &Self) -> Self {
-                Self { $($field: self.$field.or_else(|| general.$field.clone()),)+ }
+                Self {
+                    $($field: self.$field.or_else(|| general.$field.clone()),)+
+                    unread: self.unread.or_else(|| general.unread.clone()),
+                }
+            }
+
+            /// Takes back all settings of earlier files: the file at `source`, which could not be read, may change them.
+            pub(super) fn forget(&mut self, source: &Source) {
+                *self = Self { enabled: self.enabled.take(), unread: Some(source.clone()), ..Self::default() };
             }
 
             /// The keys that are set, with their values as text.
             pub fn set_keys(&self) -> Vec<(&'static str, Sourced<String>)> {
                 let mut set = Vec::new();
-                $(if let Some(Sourced { value, source }) = &self.$field {
+                $(if let Some(own) = &self.$field {
                     let write: fn(&$type) -> String = $write;
-                    set.push(($key, Sourced { value: write(value), source: source.clone() }));
+                    set.push(($key, Sourced { value: write(&own.value), source: own.source.clone() }));
                 })+
                 set
             }
@@ -78,7 +84,7 @@ keys! {
 }
 
 fn assign<T>(
-    slot: &mut Option<Sourced<T>>,
+    slot: &mut Option<Box<Sourced<T>>>,
     read: fn(&str) -> Option<T>,
     expected: &'static str,
     value: &str,
@@ -90,7 +96,7 @@ fn assign<T>(
         return;
     }
     match read(value) {
-        Some(value) => *slot = Some(Sourced { value, source }),
+        Some(value) => *slot = Some(Box::new(Sourced { value, source })),
         None => problems.push(Problem::bad_value(source, value, expected, SKIPPED)),
     }
 }

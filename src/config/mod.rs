@@ -42,6 +42,8 @@ pub const MOST_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
 const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the setting is ignored";
+/// The consequence of a file that exists and cannot be read.
+const UNREAD: &str = "assuming 1 worker unless a later file sets Workers=";
 
 impl UnitConfig {
     /// The settings for the policy.
@@ -56,6 +58,7 @@ impl UnitConfig {
                 .investigate_memory_creep
                 .as_ref()
                 .map_or(default.investigate_memory_creep, |set| set.value),
+            is_incomplete: self.unread.is_some(),
         }
     }
 
@@ -117,6 +120,12 @@ impl Config {
         self.general.is_enabled()
     }
 
+    /// Takes back the settings of all units, except `Enabled=`.
+    fn forget(&mut self, source: &Source) {
+        self.general.forget(source);
+        self.by_unit.values_mut().for_each(|(_, own)| own.forget(source));
+    }
+
     /// The settings of `unit`: those in its own section, and those in `[Sizing]` for other keys.
     pub fn for_unit(&self, unit: &str) -> UnitConfig {
         match self.by_unit.get(unit) {
@@ -130,13 +139,17 @@ impl Config {
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
     for main in MAIN_FILES {
-        if take_file(root, main.into(), &mut config, problems) {
+        if take_file(root, main, &mut config, problems) {
             break;
         }
     }
-    conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
-        take_file(root, path.to_owned().into(), &mut config, problems)
+    let unread = conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
+        take_file(root, path, &mut config, problems)
     });
+    if let Some(directory) = unread {
+        // Its files may have any names, so they may come last.
+        config.forget(&Source::file(directory));
+    }
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
@@ -146,10 +159,10 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
 }
 
 /// Reads a file into `config`. Returns whether the file exists and is trusted.
-fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
+fn take_file(root: &Root, path: &str, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
     // An empty file only masks others.
-    let taken = root.with_trusted_bytes(&path, |text| {
-        parse_into(&path, text, config, problems);
+    let taken = root.with_trusted_bytes(path, |text| {
+        parse_into(path, text, config, problems);
         !text.is_empty()
     });
     match taken {
@@ -161,9 +174,16 @@ fn take_file(root: &Root, path: FileName, config: &mut Config, problems: &mut Ve
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
-            let hides = conf_files::hides(&error);
-            problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            hides
+            let is_roots = conf_files::hides(&error);
+            if is_roots {
+                config.forget(&Source::file(path));
+            }
+            problems.push(Problem::unreadable(
+                path,
+                error,
+                if is_roots { UNREAD } else { "the file is skipped" },
+            ));
+            is_roots
         }
     }
 }
@@ -186,23 +206,15 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
         if problems.len() - before >= MOST_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;
-            let instead = "the rest of the file is skipped".into();
-            problems.push(Problem {
-                source: at(line, ""),
-                kind: ProblemKind::TooManyFaults,
-                consequence: instead,
-            });
+            let instead = "the rest of the file is skipped";
+            problems.push(Problem::new(at(line, ""), ProblemKind::TooManyFaults, instead));
             return;
         }
         match item {
             Item::Fault { fault, line } => {
                 let rest = fault == Fault::BrokenSection;
                 let instead = if rest { "the rest of the file is skipped" } else { "the line is skipped" };
-                problems.push(Problem {
-                    source: at(line, ""),
-                    kind: ProblemKind::Syntax(fault),
-                    consequence: instead.into(),
-                });
+                problems.push(Problem::new(at(line, ""), ProblemKind::Syntax(fault), instead));
             }
             Item::Section { name, line } => {
                 section = if name == GENERAL {
@@ -212,11 +224,11 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 } else if name.starts_with("X-") {
                     Section::Unknown
                 } else {
-                    problems.push(Problem {
-                        source: at(line, &format!("[{name}]")),
-                        kind: ProblemKind::UnknownSection { expected: "[Sizing] or the name of a unit" },
-                        consequence: "the section is skipped".into(),
-                    });
+                    problems.push(Problem::new(
+                        at(line, &format!("[{name}]")),
+                        ProblemKind::UnknownSection { expected: "[Sizing] or the name of a unit" },
+                        "the section is skipped",
+                    ));
                     Section::Unknown
                 };
             }
@@ -224,11 +236,11 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
                 let source = at(line, &key);
                 match &section {
                     Section::Unknown => {}
-                    Section::None => problems.push(Problem {
+                    Section::None => problems.push(Problem::new(
                         source,
-                        kind: ProblemKind::UnknownSection { expected: "[Sizing] above it" },
-                        consequence: SKIPPED.into(),
-                    }),
+                        ProblemKind::UnknownSection { expected: "[Sizing] above it" },
+                        SKIPPED,
+                    )),
                     Section::General if key == "Units" => set_units(config, &value, source, problems),
                     Section::General => config.general.set(&key, &value, source, problems),
                     Section::Unit(name, header) => {

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 
 pub use hierarchy::Hierarchy;
 use hierarchy::STANDARD_PLACE;
-use reader::{LimitReader, instead};
+use reader::{ALL_LEAST, LimitReader, instead};
 
 use crate::limits::{Limit, Resource, Scope};
 use crate::parse::cgroup::{self, Membership};
@@ -96,56 +96,44 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         // There are no cgroups, or an unprivileged caller cannot see PID 1: use the roots.
         Err(ReadError::Missing) => None,
         Err(error) => {
-            let instead = "assuming minimal CPUs and memory";
-            reader.problems.push(Problem::unreadable(membership.to_owned(), error, instead));
-            reader.unknown(Resource::Cpu, Source::file(membership.to_owned()));
-            reader.unknown(Resource::Memory, Source::file(membership.to_owned()));
+            reader.all_unknown(Problem::unreadable(membership, error, ALL_LEAST));
             return reader.found;
         }
     };
     let memberships = match cgroup::memberships(text.as_deref().unwrap_or_default()) {
         Ok(memberships) => memberships,
         Err((line, bad)) => {
-            let source = Source::key(membership.to_owned(), line, "");
-            let instead = "assuming minimal CPUs and memory";
-            let problem = Problem::bad_value(source.clone(), bad, "HIERARCHY:CONTROLLERS:/PATH", instead);
-            reader.problems.push(problem);
-            reader.unknown(Resource::Cpu, source.clone());
-            reader.unknown(Resource::Memory, source);
+            let expected = "HIERARCHY:CONTROLLERS:/PATH";
+            reader.all_unknown(Problem::bad_value(
+                Source::key(membership, line, ""),
+                bad,
+                expected,
+                ALL_LEAST,
+            ));
             return reader.found;
         }
     };
-    let lines = match root.cgroup_mounts(member.mountinfo) {
-        Ok(lines) => lines,
-        Err((path, ReadError::Missing)) => {
-            if !memberships.is_empty() {
-                let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
-                reader.problems.push(Problem::unreadable(path, ReadError::Missing, instead));
-            }
-            Cow::Borrowed([].as_slice())
-        }
-        Err((path, error)) => {
+    let lines = root.cgroup_mounts(member.mountinfo).unwrap_or_else(|(path, error)| {
+        if error != ReadError::Missing || !memberships.is_empty() {
             let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
             reader.problems.push(Problem::unreadable(path, error, instead));
-            Cow::Borrowed([].as_slice())
         }
-    };
+        Cow::Borrowed([].as_slice())
+    });
     let mounts = cgroup_mounts(&lines);
     if !mounts.is_empty() && memberships.is_empty() {
         // The kernel writes a line for each mounted hierarchy.
         let directory = membership.rsplit_once('/').map_or("", |(directory, _)| directory);
         let is_hidden = text.is_none() && !root.has_directory(directory);
         if !is_hidden {
-            let source = Source::file(membership.to_owned());
-            let (kind, consequence) = if text.is_some() {
-                reader.unknown(Resource::Cpu, source.clone());
-                reader.unknown(Resource::Memory, source.clone());
+            let source = Source::file(membership);
+            if text.is_some() {
                 let expected = "a line for each hierarchy that is mounted";
-                (ProblemKind::bad_value("", expected), "assuming minimal CPUs and memory")
+                reader.all_unknown(Problem::bad_value(source, "", expected, ALL_LEAST));
             } else {
-                (ProblemKind::Absent, "only the outermost visible cgroups are considered")
-            };
-            reader.problems.push(Problem { source, kind, consequence: consequence.into() });
+                let consequence = "only the outermost visible cgroups are considered";
+                reader.problems.push(Problem::new(source, ProblemKind::Absent, consequence));
+            }
         }
     }
     for (controller, resource) in
@@ -153,10 +141,9 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
     {
         let has_mount = mounts.iter().any(|mount| mount.has_v1(controller));
         if has_mount && !memberships.is_empty() && !memberships.iter().any(|entry| entry.has_v1(controller)) {
-            let source = Source::key(membership.to_owned(), 0, controller);
-            let consequence = instead(resource).into();
-            reader.problems.push(Problem { source: source.clone(), kind: ProblemKind::Absent, consequence });
-            reader.unknown(resource, source);
+            let source = Source::key(membership, 0, controller);
+            let consequence = instead(resource);
+            reader.unknown(resource, Problem::new(source, ProblemKind::Absent, consequence));
         }
     }
     let [memory, cpu, cpuset] = {

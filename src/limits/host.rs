@@ -1,10 +1,9 @@
 //! The limits of the machine: the CPUs online, the affinity inherited from PID 1, and the memory available to processes.
 
-use memchr::memmem;
-
 use crate::limits::{Amount, Limit, Resource, Scope, nodes};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{decimal, kibibytes};
+use crate::parse::rest_of_line;
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
@@ -102,11 +101,11 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
         return;
     }
     let offline = numbers.iter().filter(is_offline).count() as u64;
-    problems.push(Problem {
-        source: Source::file(MEMORY),
-        kind: ProblemKind::OfflineMemory { bytes: offline.saturating_mul(size) },
-        consequence: "it is not counted; chmem(8) brings it online".into(),
-    });
+    problems.push(Problem::new(
+        Source::file(MEMORY),
+        ProblemKind::OfflineMemory { bytes: offline.saturating_mul(size) },
+        "it is not counted; chmem(8) brings it online",
+    ));
 }
 
 fn limit(amount: Amount, source: Source) -> Limit {
@@ -149,7 +148,7 @@ pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Prob
     let amount = match amount {
         Ok(Ok(cpus)) => Amount::Cpus(cpus),
         Ok(Err(kind)) => {
-            problems.push(Problem { source: source(), kind, consequence: INSTEAD.into() });
+            problems.push(Problem::new(source(), kind, INSTEAD));
             Amount::Unknown(Resource::Cpu)
         }
         Err(ReadError::Missing) => {
@@ -178,14 +177,14 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
         Err(kind) => {
             let unreadable = matches!(kind, ProblemKind::Unreadable(_));
             let place = if unreadable { Source::file(MEMINFO) } else { source("MemTotal") };
-            problems.push(Problem { source: place, kind, consequence: INSTEAD.into() });
+            problems.push(Problem::new(place, kind, INSTEAD));
             return (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None);
         }
     };
     let held = match held {
         Ok(held) => held,
         Err((key, kind)) => {
-            problems.push(Problem { source: source(key), kind, consequence: INSTEAD.into() });
+            problems.push(Problem::new(source(key), kind, INSTEAD));
             return (limit(Amount::Unknown(Resource::Memory), source(key)), Some(total));
         }
     };
@@ -245,14 +244,7 @@ fn held_of(meminfo: &str) -> Held {
 
 /// The value of the line `name: value` of a /proc file; `name` with its colon.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let value = match text.strip_prefix(name) {
-        Some(value) => value,
-        None => memmem::find_iter(text.as_bytes(), name)
-            .find(|at| at.checked_sub(1).and_then(|before| text.as_bytes().get(before)) == Some(&b'\n'))
-            .and_then(|at| text.get(at + name.len()..))?,
-    };
-    let end = memchr::memchr(b'\n', value.as_bytes()).unwrap_or(value.len());
-    value.get(..end).map(str::trim)
+    rest_of_line(text, name).map(str::trim)
 }
 
 #[cfg(test)]

@@ -72,9 +72,7 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
 /// The memory of all nodes of the machine, in bytes. `None`: the kernel shows no nodes.
 pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
     let file = format!("{NODES}/online");
-    let problem = |kind| {
-        Box::new(Problem { source: Source::file(file.clone()), kind, consequence: CONSEQUENCE.into() })
-    };
+    let problem = |kind| Box::new(Problem::new(Source::file(file.clone()), kind, CONSEQUENCE));
     let online = match root.with_text(&file, CpuSet::parse) {
         Ok(Some(online)) if !online.is_empty() => online,
         Ok(_) => return Err(problem(ProblemKind::Absent)),
@@ -107,7 +105,7 @@ fn bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
         ProblemKind::Unreadable(_) => Source::file(file),
         _ => Source::key(file, 0, "MemTotal"),
     };
-    Err(Box::new(Problem { source, kind, consequence: CONSEQUENCE.into() }))
+    Err(Box::new(Problem::new(source, kind, CONSEQUENCE)))
 }
 
 /// The value of the line `Node 0 name:   value` of a node's meminfo; `name` with its colon.
@@ -170,7 +168,7 @@ fn pages_of_default_size(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     };
     let bad = |file: &str, key: &str, kind| {
         let source = Source::key(file.to_owned(), 0, key.to_owned());
-        Box::new(Problem { source, kind, consequence: CONSEQUENCE.into() })
+        Box::new(Problem::new(source, kind, CONSEQUENCE))
     };
     let pages = root.with_text(&file, pages).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
     let pages = pages.map_err(|kind| bad(&file, "HugePages_Total", kind))?;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::command::{Change, CommandReader, Program};
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use crate::overrides::effect::{Effect, Override};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
-use crate::overrides::{Effect, Override};
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source};
 use crate::units::name::Name;
@@ -96,7 +96,7 @@ pub(super) fn flags(
                 let effect = Effect::Flag { flag, value: value.to_owned() };
                 let slot = if flag == WORKERS_FLAG { &mut workers } else { &mut limit };
                 debug_assert!(flag == WORKERS_FLAG || flag == LIMIT_MAX_REQUESTS_FLAG);
-                *slot = Some(Override { source: source.clone(), effect });
+                *slot = Some(Override::new(source.clone(), effect));
             }
         });
         if !fits {
@@ -107,10 +107,7 @@ pub(super) fn flags(
         }
         if reader.program() == Program::Unknown || !fits {
             let program = command.words().next().unwrap_or_default().into_owned();
-            unknown.push(Override {
-                source: command.source().clone(),
-                effect: Effect::UnknownCommand { program },
-            });
+            unknown.push(Override::new(command.source().clone(), Effect::UnknownCommand { program }));
         }
         all_known &= reader.program() != Program::Unknown && fits && !reader.reloads();
     }
@@ -120,8 +117,8 @@ pub(super) fn flags(
     all_known
 }
 
-/// What the commands do to their environment, by env(1): to which variable (`None`: to all), its value there (`None`: it is
-/// taken away), where.
+/// The changes that the commands make to their environment with env(1): the variable (`None`: all), its value (`None`: it is
+/// removed), and the source.
 pub(super) fn changes(
     commands: &[Command<'_>],
     environment: &Environment<'_>,

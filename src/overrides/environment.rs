@@ -2,63 +2,25 @@
 //! use. Later sources take precedence: the manager's environment, `PassEnvironment=`, `Environment=`, `EnvironmentFile=`;
 //! finally, `UnsetEnvironment=` removes variables (systemd.exec(5), "Environment Variables in Spawned Processes").
 
+mod files;
+mod slot;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::command::Program;
 use crate::manager::Manager;
 use crate::names::{self, VARIABLES};
-use crate::overrides::{Effect, Override, Overrides, Position, is_by_hand, is_valid_value, position};
-use crate::parse::environment::{self, Variable};
-use crate::parse::syntax::Fault;
+use crate::overrides::effect::{Effect, Override};
+use crate::overrides::effective::Overrides;
+use crate::overrides::position::{Position, belongs_to_operator, position};
+use crate::overrides::value::is_valid_value;
 use crate::parse::words::words_of;
-use crate::problem::{Problem, ProblemKind, Source, Sourced};
-use crate::root::{ReadError, Root};
-use crate::units::{Assignment, Unit, specifier};
+use crate::problem::{Problem, Source, Sourced};
+use crate::root::Root;
+use crate::units::{Unit, specifier};
 
-/// The characters that make a path in `EnvironmentFile=` a glob pattern.
-const PATTERN: [char; 3] = ['*', '?', '['];
-
-/// Whether a generator may open a file. Other file systems may not be mounted yet, or mounting them may wait for the reload
-/// that waits for the generator (systemd.generator(7), "Notes about writing generators").
-fn is_there_early(path: &str) -> bool {
-    let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
-    inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
-}
-
-/// What is known about a variable.
-#[derive(Default)]
-struct Slot {
-    /// The value from the manager.
-    inherited: Option<Sourced<String>>,
-    /// `PassEnvironment=` lists it, but PID 1's environment cannot be read.
-    passed: Option<Source>,
-    /// The value from the unit's files.
-    assigned: Option<Assigned>,
-    /// `UnsetEnvironment=` removes it.
-    unset: Option<Source>,
-}
-
-enum Assigned {
-    /// By the generated drop-in.
-    Ours,
-    By(Sourced<String>),
-}
-
-impl Slot {
-    /// The value and its source. `None`: it is not set, or the drop-in sets it.
-    fn value(&self) -> Option<&Sourced<String>> {
-        match (&self.unset, &self.assigned) {
-            (Some(_), _) | (None, Some(Assigned::Ours)) => None,
-            (None, Some(Assigned::By(set))) => Some(set),
-            (None, None) => self.inherited.as_ref(),
-        }
-    }
-
-    fn is_ours(&self) -> bool {
-        self.unset.is_none() && matches!(self.assigned, Some(Assigned::Ours))
-    }
-}
+use slot::{Assigned, Slot};
 
 /// The service's environment.
 pub(super) struct Environment<'a> {
@@ -75,7 +37,7 @@ pub(super) struct Environment<'a> {
     pub(super) not_read: Vec<Override>,
     /// Whether there are files that a generator cannot read, or that versions of systemd read differently.
     pub(super) has_late_files: bool,
-    /// A command does not pass the path of the profile file on.
+    /// A command does not pass on the path of the profile file.
     is_withheld: bool,
 }
 
@@ -110,7 +72,7 @@ impl<'a> Environment<'a> {
     /// The value of a variable, if it is known here, and its source.
     pub(super) fn value(&self, name: &str) -> Option<(&str, Option<&Source>)> {
         let slot = self.slots.get(name)?;
-        if slot.is_ours() {
+        if slot.is_from_drop_in() {
             // The drop-in's value is not known here, and no command uses it.
             return Some(("", None));
         }
@@ -158,7 +120,7 @@ impl<'a> Environment<'a> {
 
     fn set(&mut self, key: &str, value: &str, source: impl FnOnce() -> Source) {
         if let Some(slot) = self.slots.get_mut(key) {
-            slot.assigned = Some(Assigned::By(Sourced { value: value.to_owned(), source: source() }));
+            slot.assigned = Some(Assigned::Unit(Sourced { value: value.to_owned(), source: source() }));
         }
     }
 
@@ -170,15 +132,15 @@ impl<'a> Environment<'a> {
         decided: &[(&'static str, Source)],
         problems: &mut Vec<Problem>,
     ) {
-        let mut passed_ours = false;
+        let mut is_applied = false;
         for assignment in unit.assignments_of("Environment") {
-            if !passed_ours && position(unit, &assignment.source.file) != Position::Before {
-                passed_ours = true;
-                self.set_ours(in_force, decided, problems);
+            if !is_applied && position(unit, &assignment.source.file) != Position::Before {
+                is_applied = true;
+                self.apply_drop_in(in_force, decided, problems);
             }
             if assignment.value.is_empty() {
                 self.slots.values_mut().for_each(|slot| slot.assigned = None);
-                self.reset = passed_ours.then(|| assignment.source.clone());
+                self.reset = is_applied.then(|| assignment.source.clone());
                 continue;
             }
             let Some(name) = unit.name_at(assignment) else {
@@ -196,117 +158,58 @@ impl<'a> Environment<'a> {
                 }
             }
         }
-        if !passed_ours {
-            self.set_ours(in_force, decided, problems);
+        if !is_applied {
+            self.apply_drop_in(in_force, decided, problems);
         }
     }
 
     /// Applies the drop-in: values set by the operator so far are kept, all others are replaced.
-    fn set_ours(&mut self, in_force: bool, decided: &[(&'static str, Source)], problems: &mut Vec<Problem>) {
+    fn apply_drop_in(
+        &mut self,
+        in_force: bool,
+        decided: &[(&'static str, Source)],
+        problems: &mut Vec<Problem>,
+    ) {
         for key in VARIABLES.into_iter().filter(|_| in_force) {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
-            let by_hand = |set: &&Sourced<String>| !set.value.is_empty() && is_by_hand(&set.source.file);
+            let is_operators =
+                |set: &&Sourced<String>| !set.value.is_empty() && belongs_to_operator(&set.source.file);
             let assigned = match &slot.assigned {
-                Some(Assigned::By(set)) => Some(set),
+                Some(Assigned::Unit(set)) => Some(set),
                 _ => None,
             };
-            let in_unit = assigned.filter(by_hand);
-            let Some(set) = in_unit.or(slot.inherited.as_ref().filter(by_hand)).cloned() else {
-                slot.assigned = Some(Assigned::Ours);
+            let in_unit = assigned.filter(is_operators);
+            let Some(set) = in_unit.or(slot.inherited.as_ref().filter(is_operators)).cloned() else {
+                slot.assigned = Some(Assigned::DropIn);
                 continue;
             };
             if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
                 let effect =
                     Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
-                self.ineffective.push(Override { source: set.source, effect });
-                slot.assigned = Some(Assigned::Ours);
+                self.ineffective.push(Override::new(set.source, effect));
+                slot.assigned = Some(Assigned::DropIn);
             } else if !is_valid_value(key, &set.value) {
                 problems.push(not_valid(key, &set));
-                slot.assigned = Some(Assigned::Ours);
+                slot.assigned = Some(Assigned::DropIn);
             } else {
                 self.repeated.push((key, set.value.clone(), set.source.clone()));
-                slot.assigned = Some(Assigned::By(set));
-            }
-        }
-    }
-
-    /// Adds `EnvironmentFile=` of all files, which are applied after every `Environment=`.
-    pub(super) fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
-        // There is no path if its specifiers are unknown here.
-        let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
-        for assignment in unit.assignments_of("EnvironmentFile") {
-            if assignment.value.is_empty() {
-                files.clear();
-                continue;
-            }
-            let Some(name) = unit.name_at(assignment) else {
-                continue;
-            };
-            let path = assignment.value.strip_prefix('-').unwrap_or(&assignment.value);
-            if path.starts_with(['/', '%']) {
-                files.push((specifier::expand(path, &name).ok().map(Into::into), assignment));
-            }
-        }
-        for (path, assignment) in files {
-            let is_early = path.as_deref().is_some_and(is_there_early);
-            self.has_late_files |= !is_early;
-            let path = path.filter(|path| !path.contains(PATTERN) && (is_early || !root.is_early()));
-            let Some(path) = path else {
-                let path = assignment.value.trim_start_matches('-').to_owned();
-                let effect = Effect::NotRead { path };
-                self.not_read.push(Override { source: assignment.source.clone(), effect });
-                continue;
-            };
-            let read = root.with_guarded_bytes(&path, |text| {
-                (environment::variables(text), environment::variables_before_254(text))
-            });
-            let (variables, before_254) = match read {
-                Ok((Ok(variables), before_254)) => (variables, before_254),
-                Ok((Err((line, fault)), _)) => {
-                    problems.push(Problem {
-                        source: Source::key(path, line, ""),
-                        kind: ProblemKind::Syntax(fault),
-                        consequence: "systemd ignores the whole file".into(),
-                    });
-                    continue;
-                }
-                Err(ReadError::Missing) => continue,
-                Err(error) => {
-                    problems.push(Problem::unreadable(path, error, "what it sets is unknown"));
-                    continue;
-                }
-            };
-            let only_since_254 = variables.iter().find(|variable| {
-                let is_new = before_254.as_ref().is_some_and(|before| !before.contains(variable));
-                is_new && self.slots.contains_key(variable.key.as_str())
-            });
-            if let Some(Variable { key, line, .. }) = only_since_254 {
-                self.has_late_files = true;
-                problems.push(Problem {
-                    source: Source::key(path.clone(), line.saturating_sub(1), ""),
-                    kind: ProblemKind::Syntax(Fault::ContinuedComment),
-                    consequence: format!("{key} counts as set").into(),
-                });
-            }
-            for variable in variables {
-                let source = || Source::key(path.clone(), variable.line, variable.key.clone());
-                self.set(&variable.key, &variable.value, source);
+                slot.assigned = Some(Assigned::Unit(set));
             }
         }
     }
 
     /// Applies `UnsetEnvironment=`: names, or assignments that remove only that value.
     pub(super) fn unset(&mut self, unit: &Unit) {
-        let mut taken: Vec<(Cow<'_, str>, &Source)> = Vec::new();
+        let mut removed: Vec<(Cow<'_, str>, &Source)> = Vec::new();
         for assignment in unit.assignments_of("UnsetEnvironment") {
             if assignment.value.is_empty() {
-                taken.clear();
+                removed.clear();
             }
-            taken.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
+            removed.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
         }
-        for (word, source) in taken {
+        for (word, source) in removed {
             let (key, value) = match word.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
                 None => (word.as_ref(), None),
@@ -315,25 +218,26 @@ impl<'a> Environment<'a> {
                 continue;
             };
             // The drop-in's own values are not known here, so they never match such an assignment.
-            let is_it = match value {
-                None => slot.is_ours() || slot.value().is_some(),
+            let applies = match value {
+                None => slot.is_from_drop_in() || slot.value().is_some(),
                 Some(value) => slot.value().is_some_and(|set| set.value == value),
             };
-            if is_it {
+            if applies {
                 slot.unset = Some(source.clone());
             }
         }
     }
 
-    /// What the commands do to it themselves, after all that systemd does. `env_file`: the profile file of the drop-in.
+    /// Applies the changes that the commands themselves make, after all those of systemd. `env_file`: the path of the profile
+    /// file in the drop-in.
     pub(super) fn change_by_commands(
         &mut self,
         changes: Vec<(Option<String>, Option<String>, Source)>,
         program: Program,
         env_file: &str,
     ) {
-        // What the program does not read, it does not miss.
-        let misses = |key: &str| match program {
+        // Removing a variable has an effect only if the program reads it.
+        let reads = |key: &str| match program {
             Program::Pypnm => key == names::ENV_FILE,
             Program::Uvicorn => key != names::ENV_FILE,
             Program::Unknown => true,
@@ -347,14 +251,14 @@ impl<'a> Environment<'a> {
                 };
                 match &value {
                     Some(value) if key == names::ENV_FILE && value == env_file => {
-                        *slot = Slot { assigned: Some(Assigned::Ours), ..Slot::default() };
+                        *slot = Slot { assigned: Some(Assigned::DropIn), ..Slot::default() };
                     }
                     Some(value) => {
                         let set = Sourced { value: value.clone(), source: source.clone() };
-                        *slot = Slot { assigned: Some(Assigned::By(set)), ..Slot::default() };
+                        *slot = Slot { assigned: Some(Assigned::Unit(set)), ..Slot::default() };
                     }
-                    None if !misses(key) => continue,
-                    None if slot.is_ours() || slot.value().is_some() || slot.passed.is_some() => {
+                    None if !reads(key) => continue,
+                    None if slot.is_from_drop_in() || slot.value().is_some() || slot.passed.is_some() => {
                         slot.unset = Some(source.clone());
                     }
                     None => {}
@@ -368,7 +272,7 @@ impl<'a> Environment<'a> {
 
     /// Handles `WEB_CONCURRENCY`, which uvicorn reads if `UVICORN_WORKERS` is not set. If the operator sets it, the drop-in
     /// omits its own variable.
-    pub(super) fn settle_concurrency(
+    pub(super) fn resolve_concurrency(
         &mut self,
         program: Program,
         decided: &[(&'static str, Source)],
@@ -385,10 +289,10 @@ impl<'a> Environment<'a> {
             "pypnm serve does not read it".to_owned()
         } else if let Some(other) = workers.value() {
             format!("{}={} takes precedence, {}", names::UVICORN_WORKERS, other.value, other.source)
-        } else if !workers.is_ours() {
+        } else if !workers.is_from_drop_in() {
             // No other variable is set.
             return;
-        } else if !is_by_hand(&set.source.file) {
+        } else if !belongs_to_operator(&set.source.file) {
             "a package's setting is replaced".to_owned()
         } else if let Some((_, by)) = decided.iter().find(|(name, _)| *name == names::UVICORN_WORKERS) {
             format!("{by} takes precedence")
@@ -401,7 +305,7 @@ impl<'a> Environment<'a> {
             return;
         };
         let effect = Effect::Ineffective { key: KEY, value: set.value, because };
-        self.ineffective.push(Override { source: set.source, effect });
+        self.ineffective.push(Override::new(set.source, effect));
     }
 
     /// Adds everything that differs from the drop-in to `overrides`.
@@ -411,7 +315,7 @@ impl<'a> Environment<'a> {
         for key in
             VARIABLES.into_iter().chain([names::WEB_CONCURRENCY].into_iter().filter(|_| concurrency_counts))
         {
-            let Some(slot) = self.slots.get(key).filter(|slot| !slot.is_ours()) else {
+            let Some(slot) = self.slots.get(key).filter(|slot| !slot.is_from_drop_in()) else {
                 continue;
             };
             let is_profile = key == names::ENV_FILE;
@@ -422,21 +326,19 @@ impl<'a> Environment<'a> {
                 (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
                 (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
                 (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
-                (None, None, None, Some(source))
-                    if key != names::WEB_CONCURRENCY && !self.left_out.contains(&key) =>
-                {
+                (None, None, None, Some(source)) if key != names::WEB_CONCURRENCY => {
                     (source.clone(), Effect::Unset { key })
                 }
                 (None, None, None, _) => continue,
             };
-            overrides.list.push(Override { source: found.0, effect: found.1 });
+            overrides.list.push(Override::new(found.0, found.1));
         }
         overrides.list.append(&mut self.ineffective);
     }
 }
 
-/// What the program itself reads from its environment: uvicorn its numbers, PyPNM where its profile file is. PyPNM's numbers
-/// are in that file, which is written before.
+/// The variables that the programs read from their environment: uvicorn its numbers, PyPNM the path of its profile file.
+/// PyPNM's numbers are in that file, which is written before.
 const READ_BY_THE_PROGRAM: [&str; 4] =
     [names::UVICORN_WORKERS, names::UVICORN_LIMIT_MAX_REQUESTS, names::WEB_CONCURRENCY, names::ENV_FILE];
 

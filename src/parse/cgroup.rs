@@ -1,10 +1,11 @@
 //! Parses cgroup files: `/proc/PID/cgroup` (cgroups(7)) and the values of limits (kernel,
 //! Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst, Documentation/scheduler/sched-bwc.rst).
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
 
 use crate::parse::mountinfo::lists;
 use crate::parse::quantity::decimal;
+use crate::parse::rest_of_line;
 
 /// A line of `/proc/PID/cgroup`: the cgroup of the process in a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +85,7 @@ pub fn memory_v1(text: &str) -> Option<LimitValue> {
 /// `hierarchical_memory_limit` in `memory.stat` of version 1: the minimum of the cgroup and all cgroups above it, including
 /// those that are not visible. The kernel always writes this line.
 pub fn hierarchical_memory_limit(text: &str) -> Option<LimitValue> {
-    const NAME: &str = "hierarchical_memory_limit ";
-    let begins_a_line =
-        |at: &usize| at.checked_sub(1).is_none_or(|before| text.as_bytes().get(before) == Some(&b'\n'));
-    let at = memmem::find_iter(text.as_bytes(), NAME).find(begins_a_line)?;
-    memory_v1(text.get(at + NAME.len()..)?.lines().next()?)
+    memory_v1(rest_of_line(text, "hierarchical_memory_limit ")?)
 }
 
 /// `cpu.max`: `QUOTA PERIOD` in µs, `max` for no quota; the period may be left out. In milli-CPUs, rounded down.

@@ -1,11 +1,11 @@
 //! The cgroup file systems in a mountinfo (proc_pid_mountinfo(5)):
 //! `36 35 98:0 /root /point rw,noatime master:1 - cgroup2 cgroup2 rw,nsdelegate`.
 //!
-//! Only these lines are parsed. There may be thousands of others, and any of them may contain a name that is not UTF-8.
+//! Other lines are ignored; any of them may contain a name that is not UTF-8.
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memmem, memrchr};
+use memchr::memchr;
 
 /// A mounted hierarchy of control groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,22 +33,7 @@ pub(crate) fn lists(list: &str, item: &str) -> bool {
 
 /// The mounted hierarchies, in the order of the file. Lines that are truncated or not UTF-8 are ignored.
 pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
-    // The kernel writes a space within a field as \040, so this can only be the separator.
-    let mut mounts = Vec::new();
-    let mut done = 0;
-    for at in memmem::find_iter(text, b" - cgroup") {
-        // At most once per line, regardless of its last fields.
-        if at < done {
-            continue;
-        }
-        let (before, after) = text.split_at(at);
-        let start = memrchr(b'\n', before).map_or(0, |newline| newline + 1);
-        let end = memchr(b'\n', after).map_or(text.len(), |newline| at + newline);
-        done = end;
-        let line = text.get(start..end).and_then(|line| std::str::from_utf8(line).ok());
-        mounts.extend(line.and_then(mount));
-    }
-    mounts
+    text.split(|byte| *byte == b'\n').filter_map(|line| mount(std::str::from_utf8(line).ok()?)).collect()
 }
 
 /// Parses a line. `None`: it is not that of a cgroup file system, or it is truncated.

@@ -61,7 +61,7 @@ impl std::fmt::Display for Fault {
             Self::NotUtf8 => "not UTF-8",
             Self::Nul => "a NUL byte",
             Self::ContinuedComment => {
-                "a comment that ends in a backslash: systemd before 254 takes the next line for a part of it"
+                "a comment that ends in a backslash, which systemd before 254 continues on the next line"
             }
             Self::BrokenSection => "a section header without closing ']'",
         })

@@ -1,8 +1,6 @@
 //! An index of the services and slices in systemd's unit directories. Each directory is listed once; names, aliases and
 //! drop-ins are looked up in these lists (systemd's src/shared/unit-file.c and dropin.c).
 
-use std::collections::BTreeMap;
-
 use rustix::fs::FileType;
 
 use crate::problem::{Problem, ProblemKind, Source};
@@ -40,21 +38,38 @@ pub struct Index<'a> {
     /// The name of the drop-in that the generator is about to write for these services. It takes precedence over files of
     /// that name in directories of lower precedence, so these are not read.
     generated: &'a str,
-    /// Units by name, each with the directories that contain it, in order of precedence.
-    units: BTreeMap<String, Vec<Entry>>,
-    /// The directories that contain drop-ins for a name, or for `service` or `slice`, in order of precedence.
-    drop_ins: BTreeMap<String, Vec<&'static str>>,
+    /// Units, sorted by name, then by the precedence of the directories.
+    units: Vec<Entry>,
+    /// Directories of drop-ins for a name, or for `service` or `slice`, in the same order.
+    drop_ins: Vec<Entry>,
     /// The directories of [`DIRECTORIES`] that exist.
     listed: Vec<&'static str>,
     /// Directories that exist but cannot be read.
     pub(super) unread: Vec<Source>,
 }
 
-/// A unit in a directory.
-#[derive(Clone, Copy, Debug)]
+/// A name in a unit directory.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
-    directory: &'static str,
+    /// The name of a unit; without `.d` for drop-ins.
+    name: String,
+    /// The index of the directory in [`DIRECTORIES`].
+    precedence: usize,
     is_link: bool,
+}
+
+impl Entry {
+    fn directory(&self) -> &'static str {
+        DIRECTORIES.get(self.precedence).copied().unwrap_or_default()
+    }
+}
+
+/// The entries with this name in a sorted list.
+fn entries_of<'e>(sorted: &'e [Entry], name: &str) -> &'e [Entry] {
+    let start = sorted.partition_point(|entry| entry.name.as_str() < name);
+    let rest = sorted.get(start..).unwrap_or_default();
+    let count = rest.iter().take_while(|entry| entry.name == name).count();
+    rest.get(..count).unwrap_or_default()
 }
 
 /// The target of a name.
@@ -78,19 +93,19 @@ impl<'a> Index<'a> {
             root,
             wanted: names.iter().cloned().chain(templates).collect(),
             generated,
-            units: BTreeMap::new(),
-            drop_ins: BTreeMap::new(),
+            units: Vec::new(),
+            drop_ins: Vec::new(),
             listed: Vec::new(),
             unread: Vec::new(),
         };
         // `/lib` is `/usr/lib`.
         let merged_usr = root.file_type("/lib") == Some(FileType::Symlink);
-        for directory in DIRECTORIES {
+        for (precedence, directory) in DIRECTORIES.into_iter().enumerate() {
             if directory == SPLIT_USR && merged_usr {
                 continue;
             }
             let listed = root.each_entry(directory, |name, file_type| {
-                index.add(directory, name, file_type);
+                index.add(precedence, directory, name, file_type);
             });
             match listed {
                 Ok(()) => index.listed.push(directory),
@@ -101,6 +116,8 @@ impl<'a> Index<'a> {
                 }
             }
         }
+        index.units.sort_unstable();
+        index.drop_ins.sort_unstable();
         index
     }
 
@@ -109,39 +126,37 @@ impl<'a> Index<'a> {
     }
 
     /// Takes one name of a directory, if it has to do with services or slices.
-    fn add(&mut self, directory: &'static str, name: &[u8], file_type: FileType) {
-        // There are hundreds, and most are files of other units: those are sorted out before anything else is looked at.
+    fn add(&mut self, precedence: usize, directory: &str, name: &[u8], file_type: FileType) {
+        // There are hundreds, and most are files of other units, so the cheapest checks come first.
         let may_be_link = matches!(file_type, FileType::Symlink | FileType::Unknown);
-        let may_count = may_be_link || file_type == FileType::Directory || name.ends_with(b".slice");
-        if !may_count && !self.wanted.iter().any(|wanted| wanted.as_bytes() == name) {
+        let (unit, is_drop_in) = match name.strip_suffix(b".d") {
+            Some(unit) if may_be_link || file_type == FileType::Directory => (unit, true),
+            _ => (name, false),
+        };
+        let is_wanted =
+            is_drop_in || may_be_link || self.wanted.iter().any(|wanted| wanted.as_bytes() == unit);
+        let of_all_units = is_drop_in && matches!(unit, b"service" | b"slice");
+        if !((is_wanted && unit.ends_with(b".service")) || unit.ends_with(b".slice") || of_all_units) {
             return;
         }
         // Names that are not UTF-8 are none of a unit.
-        let Ok(name) = std::str::from_utf8(name) else {
+        let Ok(unit) = std::str::from_utf8(unit) else {
             return;
         };
-        let is_unit = |name: &str| name.ends_with(".service") || name.ends_with(".slice");
-        if let Some(of) = name.strip_suffix(".d") {
-            if is_unit(of) || of == "service" || of == "slice" {
-                self.drop_ins.entry(of.to_owned()).or_default().push(directory);
-            }
-            return;
-        }
-        if !is_unit(name) {
+        if is_drop_in {
+            self.drop_ins.push(Entry { name: unit.to_owned(), precedence, is_link: false });
             return;
         }
         let file_type = match file_type {
-            FileType::Unknown => self.root.file_type(&format!("{directory}/{name}")),
+            FileType::Unknown => self.root.file_type(&format!("{directory}/{unit}")),
             known => Some(known),
         };
         let is_link = match file_type {
             Some(FileType::Symlink) => true,
-            Some(FileType::RegularFile) | None if self.is_wanted(name) => false,
+            Some(FileType::RegularFile) | None if self.is_wanted(unit) => false,
             _ => return,
         };
-        // Nearly every unit is in one directory.
-        let entries = self.units.entry(name.to_owned()).or_insert_with(|| Vec::with_capacity(1));
-        entries.push(Entry { directory, is_link });
+        self.units.push(Entry { name: unit.to_owned(), precedence, is_link });
     }
 
     /// The file that a name leads to. `None`: there is none, or the aliases form a loop.
@@ -164,15 +179,15 @@ impl<'a> Index<'a> {
 
     /// The target of a name in the first directory that contains it.
     fn target(&self, name: &str) -> Option<NameTarget> {
-        let entries = self.units.get(name).map(Vec::as_slice).unwrap_or_default();
+        let entries = entries_of(&self.units, name);
         if self.is_wanted(name) {
-            return entries.iter().find_map(|entry| self.target_in(*entry, name));
+            return entries.iter().find_map(|entry| self.target_of(entry));
         }
         // An alias led here, and files of that name were not kept.
         self.listed.iter().find_map(|directory| {
             let path = format!("{directory}/{name}");
-            match entries.iter().find(|entry| entry.directory == *directory) {
-                Some(entry) => self.target_in(*entry, name),
+            match entries.iter().find(|entry| entry.directory() == *directory) {
+                Some(entry) => self.target_of(entry),
                 None if self.root.file_type(&path) == Some(FileType::RegularFile) => {
                     Some(NameTarget::File(path))
                 }
@@ -181,17 +196,17 @@ impl<'a> Index<'a> {
         })
     }
 
-    /// The target of a name in the directory of `entry`.
-    fn target_in(&self, entry: Entry, name: &str) -> Option<NameTarget> {
-        let path = format!("{}/{name}", entry.directory);
+    /// The target of a name in one directory.
+    fn target_of(&self, entry: &Entry) -> Option<NameTarget> {
+        let path = format!("{}/{}", entry.directory(), entry.name);
         if !entry.is_link {
             return Some(NameTarget::File(path));
         }
         let target = self.root.link(&path)?;
-        match self.alias_target(entry.directory, &target) {
+        match self.alias_target(entry.directory(), &target) {
             None => Some(NameTarget::File(path)),
             // If it is not a valid alias, the entry of the next directory applies.
-            Some(target) => may_alias(name, &target).then_some(NameTarget::Alias(target)),
+            Some(target) => may_alias(&entry.name, &target).then_some(NameTarget::Alias(target)),
         }
     }
 
@@ -226,12 +241,12 @@ impl<'a> Index<'a> {
             aliases.push(asked.text.to_owned());
         }
         let own = id.with_drop_ins();
-        let others: Vec<Name<'_>> = (self.drop_ins.keys())
-            .filter_map(|name| Name::parse(name))
+        let others: Vec<Name<'_>> = (self.drop_ins.chunk_by(|one, next| one.name == next.name))
+            .filter_map(|of_name| Name::parse(&of_name.first()?.name))
             .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.text))
             .collect();
-        let links = self.units.iter().filter(|(_, entries)| entries.iter().any(|entry| entry.is_link));
-        for link in links.filter_map(|(name, _)| Name::parse(name)) {
+        let links = self.units.iter().filter(|entry| entry.is_link);
+        for link in links.filter_map(|entry| Name::parse(&entry.name)) {
             // Drop-in directories are named after the unit or a prefix of it. There are hundreds of symbolic links.
             if link.unit_type != id.unit_type
                 || !others.iter().any(|other| link.text.starts_with(other.prefix))
@@ -284,7 +299,9 @@ impl<'a> Index<'a> {
         // All names of a group in each directory.
         let mut add = |names: &[&str]| {
             for directory in &self.listed {
-                let has = |name: &&&str| self.drop_ins.get(**name).is_some_and(|in_| in_.contains(directory));
+                let has = |name: &&&str| {
+                    entries_of(&self.drop_ins, name).iter().any(|entry| entry.directory() == *directory)
+                };
                 places.extend(names.iter().filter(has).map(|name| format!("{directory}/{name}.d")));
             }
         };
@@ -311,7 +328,7 @@ impl<'a> Index<'a> {
                 let source = Source::file(format!("{place}/{name}"));
                 unread.push(source.clone());
                 let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
-                problems.push(Problem { source, kind, consequence: SKIPPED_FILE.into() });
+                problems.push(Problem::new(source, kind, SKIPPED_FILE));
             }
             match listed {
                 Ok(()) | Err(ReadError::Missing) => {}

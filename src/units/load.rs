@@ -122,11 +122,11 @@ pub fn parse_assignments(
                 if ends || !reported {
                     let consequence =
                         if ends { "systemd skips the rest of the file" } else { "systemd skips the line" };
-                    problems.push(Problem {
-                        source: Source::key(file.clone(), line, ""),
-                        kind: ProblemKind::Syntax(fault),
-                        consequence: consequence.into(),
-                    });
+                    problems.push(Problem::new(
+                        Source::key(file.clone(), line, ""),
+                        ProblemKind::Syntax(fault),
+                        consequence,
+                    ));
                 }
                 reported = true;
                 if ends {

@@ -1,19 +1,19 @@
-//! Evidence is evaluated in blocks of ten minutes, so that a busy quarter of an hour has the same weight in a watch of an hour
-//! and of a week, regardless of the interval between samples. Pure.
+//! The evidence of ten minutes. A busy quarter of an hour thus has the same weight in a recording of an hour and in one of a
+//! week, regardless of the interval between samples. Pure.
 
 use super::history::Tally;
 use super::line::Line;
 use super::{MIB, number, to_u64};
 
-/// A worker that uses at least this percentage of a CPU is busy. Python has a lock for each process, so a worker cannot use
+/// A worker that uses at least this percentage of a CPU is busy. A Python process has a global lock, so a worker cannot use
 /// much more than one CPU.
 pub const BUSY_PERCENT: f64 = 70.0;
 /// A block shows demand if requests would have had to wait in this fraction of it. Four workers reach it at 45 % of their
 /// capacity (M/M/4: 9 % of the requests wait at 40 %, 17 % at 50 %).
 pub const WAITING: f64 = 0.13;
-/// Below this mean use of the workers, waiting is not derived from it, because it may be work without requests.
+/// Waiting is not derived from a mean use of the workers below this, which may be work other than requests.
 pub const COMPUTED_FROM: f64 = 0.25;
-/// A block is under pressure when it was in this part of its time.
+/// A block counts as under pressure if it was for this fraction of its time.
 pub const PRESSED: f64 = 0.2;
 /// The resolution of measured memory, in bytes.
 const STEP: u64 = 4 * MIB;
@@ -21,57 +21,57 @@ const STEP: u64 = 4 * MIB;
 /// The evidence of a period of time.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
-    /// When it began and ended.
+    /// Its beginning.
     pub from: f64,
-    /// See `from`.
+    /// Its end.
     pub until: f64,
-    /// Seconds for which what the workers did is known.
+    /// Seconds for which the CPU use of workers is known.
     pub seconds: f64,
-    /// Samples of it.
+    /// The number of samples in these seconds.
     pub samples: u64,
-    /// The most workers alive at once.
+    /// The maximum number of workers at once.
     pub workers: u64,
     /// Seconds in which every worker was busy.
     pub all_busy: f64,
     /// Seconds in which connections waited to be accepted.
     pub queued: f64,
-    /// The most connections that waited.
+    /// The maximum number of connections that waited.
     pub queue_peak: u64,
-    /// Seconds in which either was so.
+    /// Seconds in which every worker was busy or connections waited.
     waiting: f64,
     /// CPU seconds of the workers.
     pub worker_cpu: f64,
-    /// Seconds of life of the workers.
+    /// The total running time of the workers, in seconds.
     pub worker_seconds: f64,
     /// Milli-CPU seconds that were free for the service.
     free: f64,
-    /// Seconds in which no CPU was idle: the service used all that it may use, or more than half while other programs used the
-    /// rest, or it was throttled by its quota.
+    /// Seconds in which no CPU was available: the service used all CPUs that it may use, or at least half of them while other
+    /// programs used the rest, or it was throttled by its quota.
     pub cpu_full: f64,
-    /// Seconds in which tasks waited for memory a tenth of the time or more.
+    /// Seconds in which tasks waited for memory at least a tenth of the time.
     pub memory_stalled: f64,
-    /// Seconds in which the service held above nine tenths of the memory it may use.
+    /// Seconds in which the service used at least nine tenths of its memory limit.
     pub memory_tight: f64,
-    /// Processes killed because memory ran out.
+    /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
-    /// The memory of single workers, in steps.
+    /// The memory of individual workers, in units of [`STEP`].
     memory_of_workers: Tally,
-    /// The most bytes of one worker, of all processes together, and of those that are no workers.
+    /// The peak memory of a worker, in bytes.
     pub worker_peak: u64,
-    /// See `worker_peak`.
+    /// The peak memory of all processes, in bytes.
     pub total_peak: u64,
-    /// See `worker_peak`.
+    /// The peak memory of all processes other than workers, in bytes.
     pub others_peak: u64,
-    /// The fewest bytes that the service could have had: its own and what the host had left.
+    /// The minimum of the memory that the service could have used, in bytes: its own plus that available on the host.
     pub within_reach: Option<u64>,
-    /// The limits that held, in milli-CPUs and bytes.
+    /// The CPU limit in force, in milli-CPUs.
     pub cpu_limit: u64,
-    /// See `cpu_limit`.
+    /// The memory limit in force, in bytes.
     pub memory_limit: u64,
 }
 
 impl Block {
-    /// An empty one.
+    /// An empty block that begins at `at`.
     pub fn new(at: f64) -> Self {
         Self { from: at, until: at, ..Self::default() }
     }
@@ -123,7 +123,8 @@ impl Block {
             let bytes = worker.memory();
             of_workers += bytes;
             self.memory_of_workers.add(bytes.div_ceil(STEP));
-            // A peak between two samples shows in the kernel's own mark; what is shared then is shared now.
+            // The kernel's own mark includes peaks between two samples. Shared memory is assumed to be the same at the peak as
+            // now.
             let shared = worker.rss.saturating_sub(bytes);
             let mark = worker.peak_rss.map_or(0, |peak| peak.saturating_sub(shared));
             self.worker_peak = self.worker_peak.max(bytes).max(mark);
@@ -137,8 +138,8 @@ impl Block {
         }
     }
 
-    /// Whether it is long enough to say how much of its time something took.
-    pub fn counts(&self, length: f64) -> bool {
+    /// Whether enough of its time is known for fractions of it to be meaningful.
+    pub fn is_long_enough(&self, length: f64) -> bool {
         self.seconds * 2.0 >= length
     }
 
@@ -147,7 +148,7 @@ impl Block {
         self.waiting / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// The mean use of the workers; 1: each used a whole CPU.
+    /// The mean use of the workers, as a fraction of a CPU each.
     pub fn used(&self) -> f64 {
         self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE)
     }
@@ -163,29 +164,30 @@ impl Block {
         }
     }
 
-    /// Whole CPUs that were free for another worker, on average. One that is free three quarters of the time has room.
+    /// The number of CPUs that were free for another worker, on average. A CPU that is free for three quarters of the time is
+    /// sufficient.
     pub fn free_cpus(&self) -> u64 {
         (to_u64(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
     }
 
-    /// What 95 % of the samples of a worker do not exceed, in bytes.
+    /// The 95th percentile of the memory of a worker, in bytes.
     pub fn worker_memory(&self) -> Option<u64> {
         self.memory_of_workers.percentile(95).map(|steps| steps * STEP)
     }
 
-    /// Samples of single workers' memory.
+    /// The number of samples of the memory of individual workers.
     pub fn memory_samples(&self) -> u64 {
         self.memory_of_workers.total()
     }
 }
 
-/// The fraction of requests that find all of `workers` busy when each is used this much of the time (Erlang, 1917).
+/// The fraction of requests that find all of `workers` busy if each is busy for the fraction `used` of the time (Erlang, 1917).
 pub fn erlang_c(workers: u64, used: f64) -> f64 {
     if used >= 1.0 {
         return 1.0;
     }
     let offered = number(workers) * used;
-    // The loss formula by its recursion, then what waits instead of being lost.
+    // Erlang B by its recursion, then Erlang C from it.
     let lost = (1..=workers.min(1000)).fold(1.0, |lost, n| offered * lost / (number(n) + offered * lost));
     lost / (1.0 - used * (1.0 - lost))
 }

@@ -145,14 +145,16 @@ impl Evidence {
         let open = self.block.as_ref().filter(|block| block.workers > 0);
         let key = match open {
             // The first seconds after a restart say nothing about how many workers there will be.
-            Some(block) if block.counts(self.block_length) || self.current.is_none() => Some(key(block)),
+            Some(block) if block.is_long_enough(self.block_length) || self.current.is_none() => {
+                Some(key(block))
+            }
             _ => self.current,
         };
         let mut epoch = key.and_then(|key| self.epochs.get(&key)).cloned().unwrap_or_default();
         if let Some(block) = open
             && Some(self::key(block)) == key
         {
-            epoch.absorb(block, self.block_length);
+            epoch.add(block, self.block_length);
         }
         epoch
     }
@@ -251,7 +253,7 @@ impl Evidence {
             return;
         };
         let key = key(&block);
-        if block.counts(self.block_length) || self.current.is_none() {
+        if block.is_long_enough(self.block_length) || self.current.is_none() {
             self.current = Some(key);
         }
         if self.epochs.len() >= CONDITIONS && !self.epochs.contains_key(&key) {
@@ -260,7 +262,7 @@ impl Evidence {
                 self.epochs.remove(&oldest);
             }
         }
-        self.epochs.entry(key).or_default().absorb(&block, self.block_length);
+        self.epochs.entry(key).or_default().add(&block, self.block_length);
     }
 
     /// The workers that are no longer there.

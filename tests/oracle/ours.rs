@@ -1,8 +1,9 @@
-//! What the library makes of units, a JSON object a line, for tests/oracle/run to compare with systemd's own word.
+//! Prints the settings of units as the library reads them, one JSON object per line. tests/oracle/run compares them with those
+//! of systemd.
 //!
 //! ours MEMORY_BYTES UNIT…
 //!
-//! It reads the machine it runs on, as the generator does; MEMORY_BYTES is what percentages are of.
+//! It reads the files of the machine that it runs on, as the generator does. Percentages refer to MEMORY_BYTES.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
@@ -27,12 +28,12 @@ fn main() {
             continue;
         };
         let settings = settings(&unit, Some(memory), &mut problems);
-        let bytes = |said: &Option<Sourced<u64>>| said.as_ref().map(|said| said.value);
+        let bytes = |setting: &Option<Sourced<u64>>| setting.as_ref().map(|set| set.value);
         let list = |set: &CpuSet| set.iter().collect::<Vec<u32>>();
-        let old = |said: &Option<Sourced<Cpus>>| said.as_ref().map(|said| list(&said.value.until_257));
-        let new = |said: &Option<Sourced<Cpus>>| said.as_ref().map(|said| list(&said.value.from_258));
+        let old = |setting: &Option<Sourced<Cpus>>| setting.as_ref().map(|set| list(&set.value.until_257));
+        let new = |setting: &Option<Sourced<Cpus>>| setting.as_ref().map(|set| list(&set.value.from_258));
         let nodes = settings.numa_affinity.as_ref();
-        let numa = nodes.and_then(|said| numa_cpus(&root, &said.value, &mut problems)).map(|set| list(&set));
+        let numa = nodes.and_then(|set| numa_cpus(&root, &set.value, &mut problems)).map(|set| list(&set));
         let state = match unit.state {
             State::Loaded => "loaded",
             State::NotFound => "not-found",
@@ -50,7 +51,7 @@ fn main() {
                 "MemoryMax": bytes(&settings.memory_max),
                 "MemoryHigh": bytes(&settings.memory_high),
                 "MemoryLimit": bytes(&settings.memory_limit),
-                "CPUQuotaPerSecUSec": settings.cpu_quota.as_ref().map(|said| u64::from(said.value) * 100),
+                "CPUQuotaPerSecUSec": settings.cpu_quota.as_ref().map(|set| u64::from(set.value) * 100),
                 "AllowedCPUs": old(&settings.allowed_cpus),
                 "CPUAffinity": old(&settings.cpu_affinity),
                 "AllowedCPUs from 258": new(&settings.allowed_cpus),

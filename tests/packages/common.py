@@ -129,6 +129,14 @@ def listed(tree):
     return found
 
 
+def no_paths_of_this_machine(program):
+    """Fails the case if the program contains paths of the sources or the toolchain. Paths below /home that it searches are
+    not paths of this machine."""
+    data = program.read_bytes()
+    found = [place for place in (f"{TREE}/", "/.cargo/", "/.rustup/") if place.encode() in data]
+    equal(found, [], f"paths of the building machine in {program.name}")
+
+
 def same_files(found, expected, what):
     """Fails the case with the differences."""
     differ = sorted(f"{name} {said}" for name, said in set(found.items()) ^ set(expected.items()))

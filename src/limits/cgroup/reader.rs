@@ -14,6 +14,7 @@ const LONGEST_PATH: usize = 4095;
 
 const FEWEST: &str = "assuming 1 CPU";
 const LEAST: &str = "assuming minimal memory";
+pub(super) const ALL_LEAST: &str = "assuming minimal CPUs and memory";
 
 /// The value of a file.
 enum Value<T> {
@@ -39,8 +40,16 @@ impl LimitReader<'_> {
         self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
     }
 
-    pub(super) fn unknown(&mut self, resource: Resource, source: Source) {
-        self.push(Amount::Unknown(resource), source);
+    /// Reports a problem because of which the amount of a resource is unknown.
+    pub(super) fn unknown(&mut self, resource: Resource, problem: Problem) {
+        self.push(Amount::Unknown(resource), problem.source.clone());
+        self.problems.push(problem);
+    }
+
+    /// The same for all resources.
+    pub(super) fn all_unknown(&mut self, problem: Problem) {
+        self.push(Amount::Unknown(Resource::Cpu), problem.source.clone());
+        self.unknown(Resource::Memory, problem);
     }
 
     /// The source of the last value.
@@ -63,12 +72,11 @@ impl LimitReader<'_> {
         let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
         let problem = match self.root.with_text(&self.path, parse) {
             Ok(Ok(value)) => return Value::Is(value),
-            Ok(Err(kind)) => Problem { source: self.source(), kind, consequence: instead(resource).into() },
+            Ok(Err(kind)) => Problem::new(self.source(), kind, instead(resource)),
             Err(ReadError::Missing) => return Value::Missing,
             Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
         };
-        self.problems.push(problem);
-        self.unknown(resource, self.source());
+        self.unknown(resource, problem);
         Value::Unknown
     }
 
@@ -85,7 +93,7 @@ impl LimitReader<'_> {
             let consequence =
                 format!("{membership} says that {who} runs in a cgroup whose limits may not be visible");
             let kind = ProblemKind::Absent;
-            self.problems.push(Problem { source, kind, consequence: consequence.into() });
+            self.problems.push(Problem::new(source, kind, consequence));
         }
     }
 
@@ -111,10 +119,8 @@ impl LimitReader<'_> {
 
     /// Reports that the file that was read last is missing although it must exist.
     fn absent(&mut self, resource: Resource) {
-        let source = self.source();
-        let consequence = instead(resource).into();
-        self.problems.push(Problem { source: source.clone(), kind: ProblemKind::Absent, consequence });
-        self.unknown(resource, source);
+        let consequence = instead(resource);
+        self.unknown(resource, Problem::new(self.source(), ProblemKind::Absent, consequence));
     }
 
     /// Returns false if the path is invalid, so that nothing below it is read.
@@ -124,8 +130,7 @@ impl LimitReader<'_> {
         }
         let source = Source::file(self.member.membership.to_owned());
         let expected = "a path that can be opened";
-        self.problems.push(Problem::bad_value(source.clone(), &place.path, expected, instead(resource)));
-        self.unknown(resource, source);
+        self.unknown(resource, Problem::bad_value(source, &place.path, expected, instead(resource)));
         false
     }
 
@@ -137,13 +142,8 @@ impl LimitReader<'_> {
         if place.certain && may_lack && !self.root.has_directory(&place.path) {
             let source = Source::file(place.path.clone());
             let Member { membership, who, .. } = self.member;
-            let instead = format!("{membership} says that {who} runs in it, so {}", instead(resource));
-            self.problems.push(Problem {
-                source: source.clone(),
-                kind: ProblemKind::Absent,
-                consequence: instead.into(),
-            });
-            self.unknown(resource, source);
+            let consequence = format!("{membership} says that {who} runs in it, so {}", instead(resource));
+            self.unknown(resource, Problem::new(source, ProblemKind::Absent, consequence));
         }
     }
 
@@ -204,8 +204,8 @@ impl LimitReader<'_> {
                 // The two are only ever there together.
                 Value::Missing if own_is_there => {
                     let (source, kind) = (self.source(), ProblemKind::Absent);
-                    let consequence = "limits that are not visible are unknown".into();
-                    self.problems.push(Problem { source, kind, consequence });
+                    let consequence = "limits that are not visible are unknown";
+                    self.problems.push(Problem::new(source, kind, consequence));
                 }
                 Value::Is(_) | Value::Missing | Value::Unknown => {}
             }
@@ -262,13 +262,7 @@ impl LimitReader<'_> {
                 Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
-                let source = self.source();
-                self.problems.push(Problem {
-                    source: source.clone(),
-                    kind: ProblemKind::Absent,
-                    consequence: FEWEST.into(),
-                });
-                self.unknown(RESOURCE, source);
+                self.absent(RESOURCE);
                 Value::Unknown
             }
             Value::Unknown => Value::Unknown,

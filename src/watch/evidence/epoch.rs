@@ -1,23 +1,23 @@
-//! What was seen under the same conditions, added up from blocks. Pure, and of bounded size.
+//! The evidence of all blocks with the same number of workers and the same limits. Pure, and of bounded size.
 
 use super::demand;
 use crate::watch::block::{Block, PRESSED, WAITING};
 use crate::watch::history::Tally;
 
-/// Blocks within a day that prove pressure, and blocks with demand in the period that proves it.
+/// The number of blocks within a day that prove pressure, and the minimum number of blocks with demand that prove it.
 pub(super) const PROOF: usize = 3;
 const DAY: f64 = 86_400.0;
-/// Blocks with demand that are remembered with their times.
+/// The maximum number of blocks of a kind whose times are kept.
 const MARKED: usize = 4096;
 
-/// Blocks of one kind.
+/// The blocks of a kind.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// When each began and ended, the latest of them.
+    /// The beginning and the end of each of the latest blocks.
     pub times: Vec<(f64, f64)>,
-    /// Where they prove something: the beginning of the first block and the end of the last.
+    /// The period in which they are proof: the beginning of the first block and the end of the last one.
     pub proven: Option<(f64, f64)>,
 }
 
@@ -30,7 +30,7 @@ impl Blocks {
         self.times.push((block.from, block.until));
     }
 
-    /// The beginning of the third block from the end.
+    /// The beginning of the last block but two.
     fn first_of_three(&self) -> Option<f64> {
         let first = self.times.len().checked_sub(PROOF)?;
         self.times.get(first).map(|(from, _)| *from)
@@ -41,70 +41,70 @@ impl Blocks {
     }
 }
 
-/// What was seen under the same conditions: as many workers and the same limits.
+/// The evidence of a period with the same number of workers and the same limits.
 #[derive(Clone, Debug, Default)]
 pub struct Epoch {
-    /// Workers.
+    /// The number of workers.
     pub workers: u64,
-    /// When it was first and last so.
+    /// The beginning of its first block.
     pub from: f64,
-    /// See `from`.
+    /// The end of its last block.
     pub until: f64,
-    /// Samples with a worker whose CPU is known.
+    /// The number of samples in which the CPU use of a worker is known.
     pub samples: u64,
-    /// The time they stand for.
+    /// The seconds that these samples cover.
     pub seconds: f64,
-    /// Of these: all workers busy.
+    /// Seconds in which every worker was busy.
     pub all_busy: f64,
-    /// Of these: connections waited to be accepted.
+    /// Seconds in which connections waited to be accepted.
     pub queued: f64,
-    /// The most that waited.
+    /// The maximum number of connections that waited.
     pub queue_peak: u64,
-    /// Of these: no CPU was left.
+    /// Seconds in which no CPU was available.
     pub cpu_full: f64,
-    /// Of these: memory above nine tenths of the limit.
+    /// Seconds in which the service used at least nine tenths of its memory limit.
     pub memory_tight: f64,
-    /// Of these: tasks waited for memory.
+    /// Seconds in which tasks waited for memory at least a tenth of the time.
     pub memory_stalled: f64,
-    /// Blocks in which requests waited; proven by a sequential test, in periods with at least three of them.
+    /// Blocks in which requests had to wait. A sequential test proves demand, in periods with at least [`PROOF`] of them.
     pub demand: Blocks,
     demand_test: demand::Test,
-    /// Of these, what CPUs were free.
+    /// The numbers of free CPUs in these blocks.
     pub free_cpus: Tally,
-    /// Of these, under pressure for memory.
+    /// The number of these blocks that were under memory pressure.
     pub demand_under_pressure: u64,
     /// Blocks in which tasks waited for memory.
     pub stalled: Blocks,
-    /// Blocks in which the service held nearly all of its memory.
+    /// Blocks in which the service used nearly all of its memory.
     pub tight: Blocks,
-    /// Blocks in which no CPU was left.
+    /// Blocks in which no CPU was available.
     pub full: Blocks,
-    /// The block with most waiting: the part of its time, and when.
+    /// The block with the most waiting: the fraction of its time, its beginning and its end.
     pub busiest: Option<(f64, f64, f64)>,
-    /// Processes killed because memory ran out, and when.
+    /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
-    /// The first and the last of them.
+    /// The beginning of the first and the end of the last block in which processes were killed.
     pub killed: Option<(f64, f64)>,
-    /// What 95 % of a worker's samples did not exceed in the block where that was most, in bytes.
+    /// The maximum over all blocks of the 95th percentile of the memory of a worker, in bytes.
     pub worker_memory: u64,
-    /// Samples that rests on.
+    /// The number of samples that this is based on.
     pub memory_samples: u64,
-    /// The most bytes of one worker.
+    /// The peak memory of a worker, in bytes.
     pub worker_peak: u64,
-    /// The most bytes of all processes.
+    /// The peak memory of all processes, in bytes.
     pub total_peak: u64,
-    /// The most bytes of those that are no workers.
+    /// The peak memory of all processes other than workers, in bytes.
     pub others_peak: u64,
-    /// The fewest bytes that the service could have had: its own and what the host had left.
+    /// The minimum of the memory that the service could have used, in bytes: its own plus that available on the host.
     pub within_reach: Option<u64>,
     /// CPU seconds of the workers.
     pub worker_cpu: f64,
-    /// Seconds of life of the workers.
+    /// The total running time of the workers, in seconds.
     pub worker_seconds: f64,
 }
 
 impl Epoch {
-    pub(super) fn absorb(&mut self, block: &Block, length: f64) {
+    pub(super) fn add(&mut self, block: &Block, length: f64) {
         if self.workers == 0 {
             self.from = block.from;
         }
@@ -131,7 +131,7 @@ impl Epoch {
             self.oom_kills += block.oom_kills;
             self.killed = Some((self.killed.map_or(block.from, |(from, _)| from), block.until));
         }
-        if !block.counts(length) {
+        if !block.is_long_enough(length) {
             return;
         }
         self.memory_samples += block.memory_samples();
@@ -166,7 +166,7 @@ impl Epoch {
         }
     }
 
-    /// Percent of one CPU that a worker used on average.
+    /// The mean CPU use of a worker, in percent of a CPU.
     pub fn mean_worker_cpu(&self) -> f64 {
         if self.worker_seconds <= 0.0 { 0.0 } else { self.worker_cpu * 100.0 / self.worker_seconds }
     }

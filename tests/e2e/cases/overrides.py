@@ -42,7 +42,7 @@ def dropin_in_etc(e2e):
     with e2e.machine(files={f"{OPERATORS}/20-site.conf": both}) as m:
         m.boot()
         serves(m, 2, 300)
-        expect("Environment=PYPNM_SERVE_WORKERS=1\n" in generated(m), "the generated drop-in keeps to what it was told to size")
+        expect("Environment=PYPNM_SERVE_WORKERS=1\n" in generated(m), "the generated drop-in has the computed number")
 
 
 @case()

@@ -28,7 +28,7 @@ def _resized(m, workers_, limit):
     """After a hardware change: check reports it, a reload leaves the service running, apply puts the new profile
     into effect."""
     main = m.show("pypnm.service", "MainPID")
-    told = _check(m, 1)
+    line = _check(m, 1)
     m.systemctl("daemon-reload")
     sized(m, workers_, limit)
     equal(m.show("pypnm.service", "MainPID"), main, "the main process after a reload")
@@ -39,7 +39,7 @@ def _resized(m, workers_, limit):
     expect(m.show("pypnm.service", "MainPID") != main, "apply did not restart the service")
     equal((written(m)["PYPNM_SERVE_WORKERS"], written(m)["PYPNM_SERVE_LIMIT_MAX_REQUESTS"]), (str(workers_), str(limit)), "PyPNM's file")
     _check(m, 0)
-    return told
+    return line
 
 
 def _blocks(m):

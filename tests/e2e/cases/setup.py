@@ -182,6 +182,35 @@ def user_installation(e2e):
         serves(m, 1, 1000)
 
 
+@case(versions=(247, 252, 254, 257))
+def home_elsewhere(e2e):
+    """A home directory that is not in /home is hidden from the service in the same way, apart from the checkout"""
+    home = "/srv/op"
+    place = CHECKOUT.replace("/home/op", home)
+    with machine(e2e) as m:
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        m.run(f"""
+            set -e
+            mv /home/op {home}
+            usermod --home {home} op
+            sed -i 's,{CHECKOUT},{place},g' $(grep -rlI {CHECKOUT} {place}/.env/bin {place}/.env/pyvenv.cfg \
+                {place}/.env/lib/python*/site-packages/*.pth {place}/.env/lib/python*/site-packages/*editable* \
+                {place}/.env/lib/python*/site-packages/pypnm_docsis*)
+            echo secret >{home}/secret
+            chown op {home}/secret
+        """)
+        m.boot()
+        setup(m, place, "--write")
+        e2e.note(verified(m))
+        m.systemctl("start", UNIT, timeout=200)
+        serves(m, 4, 2000)
+        upload_and_analyse(m)
+        pid = m.show(UNIT, "MainPID")
+        equal(m.run(f"nsenter -t {pid} -m ls -A {home}").stdout.split(), ["PyPNM"], "op's home as the service sees it")
+        done = m.run(f"nsenter -t {pid} -m -S {UID} -G {UID} touch {home}/new", check=False)
+        expect(done.returncode != 0, "the service can write to op's home directory")
+
+
 @case(versions=(252,))
 def refused(e2e):
     """setup refuses what would not work, says why, and writes nothing"""

@@ -6,7 +6,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from common import TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, note, run, same_files, unpacked
+from common import (
+    TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, no_paths_of_this_machine, note, run, same_files,
+    unpacked,
+)  # fmt: skip
 
 FIXTURES = TREE / "tests/fixtures"
 GENERATOR = "usr/lib/systemd/system-generators/pypnm-sizing-generator"
@@ -76,8 +79,7 @@ def programs(packages):
             expect("INTERP" not in header and "DYNAMIC" not in header, f"{name} is not static:\n{header}")
             # Kernels for this architecture have pages of up to 64 KiB.
             equal(set(re.findall(r"LOAD .* (\S+)$", header, re.M)), {"0x10000"}, f"{name}: alignment of what is loaded")
-            paths = set(re.findall(rb"/(?:root|home|work|tmp)/[\w./-]+", (foreign / name).read_bytes()))
-            equal(paths, set(), f"paths of the building machine in {name}")
+            no_paths_of_this_machine(foreign / name)
 
         fixtures = sorted(path.parent for path in FIXTURES.glob("*/*/root"))
         for fixture in fixtures:
@@ -165,7 +167,9 @@ say systemd systemctl --version
 say drop-in cat /run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf
 say loaded systemctl show pypnm.service --property=DropInPaths,Environment
 say show pypnm-sizing show
-say check pypnm-sizing check
+# An emulated systemctl may take longer than check waits for it.
+patient() { until said=$(pypnm-sizing check); case $said in *"did not finish"*) false ;; esac; do :; done; echo "$said"; }
+say check patient
 say env pypnm-sizing env --unit pypnm.service
 echo "== end"
 """

@@ -7,7 +7,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from common import DEB_ONLY, Machine, TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, note, run, same_files, unpacked
+from common import (
+    DEB_ONLY, Machine, TREE, case, equal, expect, images, lint_deb, lint_rpm, listed, no_paths_of_this_machine, note,
+    run, same_files, unpacked,
+)  # fmt: skip
 
 @case()
 def lintian(packages):
@@ -63,15 +66,11 @@ def contents(packages):
         }
         same_files({named.get(name, name): said for name, said in rpm.items()}, expected, "the rpm's files")
 
-        # Statically linked, and no paths of the build machine.
+        # Statically linked.
         for name in ("usr/bin/pypnm-sizing", "usr/lib/systemd/system-generators/pypnm-sizing-generator"):
             data = (place / "deb" / name).read_bytes()
             expect(b"/lib64/ld-linux" not in data and b"/lib/ld-musl" not in data, f"{name} is not static")
-            # Of the sources and of the toolchain. Paths below /home that the program itself searches are not paths of
-            # this machine.
-            places = [f"{TREE}/", "/.cargo/", "/.rustup/"]
-            paths = [place for place in places if place.encode() in data]
-            equal(paths, [], f"paths of the building machine in {name}")
+            no_paths_of_this_machine(place / "deb" / name)
 
         # Without unwind tables, capturing a backtrace for an error would end the program with SIGABRT.
         done = subprocess.run([packages.programs / "pypnm-sizing", "report", "/no/such"], env={**os.environ, "RUST_BACKTRACE": "1"}, capture_output=True, text=True)

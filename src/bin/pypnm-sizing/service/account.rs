@@ -17,6 +17,8 @@ pub(crate) struct Account {
     pub(crate) gid: u32,
     /// Its name, or its number if it has none.
     pub(crate) group: String,
+    /// The home directory.
+    pub(crate) home: String,
     /// All groups, including the primary one.
     groups: Vec<u32>,
 }
@@ -59,7 +61,7 @@ impl Account {
     pub(crate) fn of(root: &Root, key: &str) -> Option<Self> {
         let line = entry(root, "passwd", key)?;
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, ..] = fields.as_slice() else {
+        let [name, _, uid, gid, _, home, ..] = fields.as_slice() else {
             return None;
         };
         let (uid, gid): (u32, u32) = (uid.parse().ok()?, gid.parse().ok()?);
@@ -80,6 +82,7 @@ impl Account {
             uid,
             gid,
             group: group.unwrap_or_else(|| gid.to_string()),
+            home: (*home).to_owned(),
             groups,
         })
     }

@@ -20,14 +20,30 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
-/// The timeout of queries.
+/// The timeout of a query, which may take several processes.
 const TO_ANSWER: Duration = Duration::from_secs(10);
 /// The timeout of a reload: systemd gives its generators 90 s.
 const TO_RELOAD: Duration = Duration::from_mins(2);
 /// The interval at which a child is polled.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The maximum number of required units whose state is queried.
+const MOST_REQUIRED: usize = 64;
 /// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
+
+/// When the processes that together make a query or an operation have to be finished.
+#[derive(Clone, Copy)]
+struct Deadline {
+    /// The time that they have in all.
+    time: Duration,
+    until: Instant,
+}
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self { time, until: Instant::now() + time }
+    }
+}
 
 /// Why a query or an operation failed.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,14 +100,25 @@ pub(crate) struct LoadedUnit {
     pub(crate) result: String,
     /// ConditionResult, if conditions have been checked.
     pub(crate) conditions_met: Option<bool>,
+    /// Whether assertions have been checked, and AssertResult is `no`.
+    pub(crate) assertion_failed: bool,
     /// NRestarts: automatic restarts since it was started by hand.
     pub(crate) automatic_restarts: u64,
     /// Microseconds of CLOCK_MONOTONIC; 0: never.
     pub(crate) active_entered: u64,
     pub(crate) active_exited: u64,
+    pub(crate) inactive_exited: u64,
     /// When its main process started and ended.
     pub(crate) main_started: u64,
     pub(crate) main_exited: u64,
+    /// ExecMainCode and ExecMainStatus: how its main process ended (`si_code` and `si_status` in sigaction(2)).
+    pub(crate) main_ended: (i64, i64),
+    /// UnitFileState
+    pub(crate) file_state: String,
+    /// Type
+    pub(crate) service_type: String,
+    /// Whether a job, such as its start, is queued or running.
+    pub(crate) has_job: bool,
     /// MemoryMax and MemoryHigh in bytes; `None`: infinity.
     pub(crate) memory_max: Option<u64>,
     pub(crate) memory_high: Option<u64>,
@@ -111,49 +138,78 @@ pub(crate) struct LoadedUnit {
     pub(crate) exec_reload: Vec<String>,
 }
 
+impl LoadedUnit {
+    /// Whether the boot should have started the service, and did not, with no condition of the unit against it.
+    pub(crate) fn is_due_since_boot(&self) -> bool {
+        let is_enabled = matches!(self.file_state.as_str(), "enabled" | "enabled-runtime");
+        let was_never_started = self.active == "inactive" && self.inactive_exited == 0 && !self.has_job;
+        is_enabled && was_never_started && self.conditions_met != Some(false)
+    }
+}
+
 /// Properties whose values contain no line feeds: systemd's own words, numbers and, in the cgroup's path, escaped names.
-const STATE: [&str; 13] = [
+const STATE: [&str; 21] = [
     "LoadState",
     "ActiveState",
     "SubState",
     "Result",
     "ConditionResult",
     "ConditionTimestampMonotonic",
+    "AssertResult",
+    "AssertTimestampMonotonic",
     "NRestarts",
     "ActiveEnterTimestampMonotonic",
     "ActiveExitTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "ExecMainExitTimestampMonotonic",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "UnitFileState",
+    "Type",
+    "Job",
     "MemoryMax",
     "MemoryHigh",
 ];
 
 /// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
 pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
-    let until = Instant::now() + TO_ANSWER;
-    let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), until)?);
+    let deadline = Deadline::after(TO_ANSWER);
+    let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), deadline)?);
     if loaded.load == "loaded" {
-        loaded.drop_ins = words(&value(unit, "DropInPaths", until)?);
-        loaded.environment = environment(&value(unit, "Environment", until)?);
-        loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", until)?);
-        loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", until)?);
-        loaded.exec_start = commands(&value(unit, "ExecStart", until)?);
-        loaded.exec_reload = commands(&value(unit, "ExecReload", until)?);
+        loaded.drop_ins = words(&value(unit, "DropInPaths", deadline)?);
+        loaded.environment = environment(&value(unit, "Environment", deadline)?);
+        loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", deadline)?);
+        loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", deadline)?);
+        loaded.exec_start = commands(&value(unit, "ExecStart", deadline)?);
+        loaded.exec_reload = commands(&value(unit, "ExecReload", deadline)?);
     }
     Ok(loaded)
 }
 
+/// The first unit that `unit` requires and that has failed. `None`: there is none, or it is unknown.
+pub(crate) fn failed_requirement(unit: &str) -> Option<String> {
+    let deadline = Deadline::after(TO_ANSWER);
+    let of = |property| value(unit, property, deadline).unwrap_or_default();
+    let required = [of("Requires"), of("BindsTo"), of("Requisite")].concat();
+    // A unit's name contains neither spaces nor line feeds.
+    required.split_ascii_whitespace().take(MOST_REQUIRED).map(str::to_owned).find(|name| {
+        let state = properties_until(name, &["ActiveState"], deadline);
+        state.is_ok_and(|state| state.get("ActiveState").is_some_and(|state| state == "failed"))
+    })
+}
+
 /// Properties of a unit, each of which is a word, a number or the path of a cgroup: see the head of this file.
 pub(crate) fn properties(unit: &str, names: &[&str]) -> Result<BTreeMap<String, String>, SystemctlError> {
-    properties_until(unit, names, Instant::now() + TO_ANSWER)
+    properties_until(unit, names, Deadline::after(TO_ANSWER))
 }
 
 fn properties_until(
     unit: &str,
     names: &[&str],
-    until: Instant,
+    deadline: Deadline,
 ) -> Result<BTreeMap<String, String>, SystemctlError> {
-    let output = run("show", &[&format!("--property={}", names.join(",")), "--", unit], until)?;
+    let output = run("show", &[&format!("--property={}", names.join(",")), "--", unit], deadline)?;
     let lines = output.lines().filter_map(|line| line.split_once('='));
     let known = lines.filter(|(name, _)| names.contains(name));
     let properties: BTreeMap<_, _> = known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -162,40 +218,47 @@ fn properties_until(
 }
 
 /// The value of a single property, which may contain any characters.
-fn value(unit: &str, property: &str, until: Instant) -> Result<String, SystemctlError> {
-    run("show", &["--value", &format!("--property={property}"), "--", unit], until)
+fn value(unit: &str, property: &str, deadline: Deadline) -> Result<String, SystemctlError> {
+    run("show", &["--value", &format!("--property={property}"), "--", unit], deadline)
 }
 
 /// Reloads systemd, which runs its generators and reads its units again.
 pub(crate) fn reload() -> Result<(), SystemctlError> {
-    run("daemon-reload", &[], Instant::now() + TO_RELOAD).map(drop)
+    run("daemon-reload", &[], Deadline::after(TO_RELOAD)).map(drop)
 }
 
 /// Restarts a unit that is active, and waits until systemd calls it started.
 pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> {
     // Unlike `restart`, this does not start a unit that has stopped in the meantime.
-    run("try-restart", &["--", unit], Instant::now() + time).map(drop)
+    run("try-restart", &["--", unit], Deadline::after(time)).map(drop)
 }
 
 /// Reloads a unit, and waits until systemd calls the reload complete.
 pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlError> {
-    run("reload", &["--", unit], Instant::now() + time).map(drop)
+    run("reload", &["--", unit], Deadline::after(time)).map(drop)
 }
 
 fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
     let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
     let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let signed = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
     LoadedUnit {
         load: word("LoadState"),
         active: word("ActiveState"),
         sub: word("SubState"),
         result: word("Result"),
         conditions_met: (number("ConditionTimestampMonotonic") > 0).then(|| word("ConditionResult") == "yes"),
+        assertion_failed: number("AssertTimestampMonotonic") > 0 && word("AssertResult") == "no",
         automatic_restarts: number("NRestarts"),
         active_entered: number("ActiveEnterTimestampMonotonic"),
         active_exited: number("ActiveExitTimestampMonotonic"),
+        inactive_exited: number("InactiveExitTimestampMonotonic"),
         main_started: number("ExecMainStartTimestampMonotonic"),
         main_exited: number("ExecMainExitTimestampMonotonic"),
+        main_ended: (signed("ExecMainCode"), signed("ExecMainStatus")),
+        file_state: word("UnitFileState"),
+        service_type: word("Type"),
+        has_job: number("Job") > 0,
         memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
         memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
         cgroup: word("ControlGroup"),
@@ -248,8 +311,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Runs `systemctl verb arguments`; its stdout.
-fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String, SystemctlError> {
-    let time = until.saturating_duration_since(Instant::now());
+fn run(verb: &'static str, arguments: &[&str], deadline: Deadline) -> Result<String, SystemctlError> {
     let mut child = Command::new(PROGRAM)
         .args(["--no-pager", verb])
         .args(arguments)
@@ -264,12 +326,13 @@ fn run(verb: &'static str, arguments: &[&str], until: Instant) -> Result<String,
             _ => SystemctlError::Failed(verb, error.to_string()),
         })?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-    let ended = wait(&mut child, time).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
+    let ended =
+        wait(&mut child, deadline.until).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
     let Some(status) = ended else {
         // Its password agent ends with it, or with the terminal.
         let _ = child.kill();
         let _ = child.wait();
-        return Err(SystemctlError::Late(verb, time));
+        return Err(SystemctlError::Late(verb, deadline.time));
     };
     let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
     let (output, message) = (bytes(&stdout), bytes(&stderr));
@@ -315,8 +378,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 }
 
 /// The exit status of a child that ends in time.
-fn wait(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>, Errno> {
-    let until = Instant::now() + time;
+fn wait(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>, Errno> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(Some(status)),
@@ -338,11 +400,13 @@ mod tests {
     fn recorded_answers_of_systemd_252() {
         let output = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\
                     NRestarts=3\nConditionResult=no\nConditionTimestampMonotonic=0\n\
+                    AssertResult=no\nAssertTimestampMonotonic=0\nExecMainCode=2\nExecMainStatus=15\nJob=\n\
                     ControlGroup=/system.slice/pypnm.service\n";
         let lines = output.lines().filter_map(|line| line.split_once('='));
         let loaded = state(&lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
         assert_eq!((loaded.load.as_str(), loaded.sub.as_str()), ("loaded", "auto-restart"));
         assert_eq!((loaded.conditions_met, loaded.automatic_restarts), (None, 3));
+        assert_eq!((loaded.assertion_failed, loaded.main_ended, loaded.has_job), (false, (2, 15), false));
         let variables = environment("A=1 \"B=two words\" PYPNM_SERVE_WORKERS=3\n");
         assert_eq!(variables.get("B").map(String::as_str), Some("two words"));
         assert_eq!(variables.get("PYPNM_SERVE_WORKERS").map(String::as_str), Some("3"));
@@ -376,10 +440,10 @@ mod tests {
     fn children_are_killed_after_the_timeout() -> std::io::Result<()> {
         let mut child = Command::new("sleep").arg("60").spawn()?;
         let started = Instant::now();
-        assert_eq!(wait(&mut child, Duration::from_millis(50)), Ok(None));
+        assert_eq!(wait(&mut child, started + Duration::from_millis(50)), Ok(None));
         assert!(started.elapsed() < Duration::from_secs(30));
         child.kill()?;
-        let ended = wait(&mut child, Duration::from_secs(30));
+        let ended = wait(&mut child, Instant::now() + Duration::from_secs(30));
         assert!(ended.is_ok_and(|status| status.is_some_and(|status| !status.success())));
         Ok(())
     }

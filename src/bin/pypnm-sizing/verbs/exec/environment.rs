@@ -195,11 +195,11 @@ impl Deciding<'_> {
             }
         }
         if let ProfileFile::Ignored(missing) = read {
-            self.problems.push(Problem {
-                source: Source::key(file.path.to_owned(), 0, missing),
-                kind: ProblemKind::Absent,
-                consequence: "PyPNM would ignore the file; a complete copy is written elsewhere".into(),
-            });
+            self.problems.push(Problem::new(
+                Source::key(file.path.to_owned(), 0, missing),
+                ProblemKind::Absent,
+                "PyPNM would ignore the file; a complete copy is written elsewhere",
+            ));
         }
         (values, matches!(read, ProfileFile::Taken(_)))
     }

@@ -21,7 +21,7 @@ pub(super) struct DropIn {
     pub(super) checkout: Option<String>,
     /// User and group; `None`: as packaged.
     pub(super) account: Option<(String, String)>,
-    /// The parts of `/home`, `/root` and `/run/user` that are not hidden.
+    /// The parts of home directories that are not hidden. `None`: the service needs none.
     pub(super) home: Option<Home>,
     /// Variables for the address, and their values.
     pub(super) address: Vec<(String, String)>,
@@ -30,6 +30,8 @@ pub(super) struct DropIn {
 /// The parts of home directories that the service needs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Home {
+    /// The home directory of the user, if it is not one of those that `ProtectHome=` hides.
+    pub(super) elsewhere: Option<String>,
     pub(super) writable: Vec<String>,
     pub(super) readable: Vec<String>,
 }
@@ -101,6 +103,9 @@ impl DropIn {
         if let Some(home) = &self.home {
             line("# Home directories remain hidden from the service, except for what it needs in them.");
             line("ProtectHome=tmpfs");
+            if let Some(directory) = &home.elsewhere {
+                line(&format!("TemporaryFileSystem={directory}:ro"));
+            }
             line(
                 "# systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.",
             );

@@ -63,7 +63,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         check_path(path)?;
         check_mount(root, path)?;
     }
-    let home = home(root, checkout.as_deref(), &installation);
+    let home = home(root, account.as_ref(), checkout.as_deref(), &installation);
     if let Some(account) = &account {
         check_permissions(root, account, checkout.as_deref(), &installation, home.as_ref())?;
     }
@@ -307,27 +307,43 @@ fn account(
 }
 
 fn is_home(root: &Root, path: &str) -> bool {
-    let below =
-        |home: &str| path == home || path.strip_prefix(home).is_some_and(|rest| rest.starts_with('/'));
-    HOMES.iter().any(|home| below(home) || real_path(root, home).is_some_and(|home| below(&home)))
+    HOMES.iter().any(|home| is_in(path, home) || real_path(root, home).is_some_and(|home| is_in(path, &home)))
+}
+
+/// Whether the path is that of the directory, or one below it.
+fn is_in(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The account's home directory, if it is somewhere else, belongs to the account and contains the installation.
+fn other_home(root: &Root, account: &Account, places: &[&str]) -> Option<String> {
+    let home = real_path(root, &account.home).filter(|home| !is_home(root, home))?;
+    let is_around = |place: &&str| *place != home && is_in(place, &home);
+    let is_own = root.stat(&home)?.st_uid == account.uid;
+    (is_own && places.iter().any(is_around) && !places.contains(&home.as_str())).then_some(home)
 }
 
 /// What the service needs in home directories. `None`: nothing.
-fn home(root: &Root, checkout: Option<&str>, installation: &Installation) -> Option<Home> {
-    let mut home = Home::default();
-    home.writable.extend(checkout.filter(|path| is_home(root, path)).map(str::to_owned));
-    let covers = |paths: &[String], path: &str| {
-        paths.iter().any(|there| {
-            path == there || path.strip_prefix(there.as_str()).is_some_and(|rest| rest.starts_with('/'))
-        })
-    };
+fn home(
+    root: &Root,
+    account: Option<&Account>,
+    checkout: Option<&str>,
+    installation: &Installation,
+) -> Option<Home> {
+    let places: Vec<&str> = checkout.into_iter().chain([installation.environment.as_str()]).collect();
+    let elsewhere = account.and_then(|account| other_home(root, account, &places));
+    let is_hidden =
+        |path: &str| is_home(root, path) || elsewhere.as_deref().is_some_and(|home| is_in(path, home));
+    let mut writable = Vec::new();
+    writable.extend(checkout.filter(|path| is_hidden(path)).map(str::to_owned));
+    let mut readable: Vec<String> = Vec::new();
     // The environment, the directories of the symbolic links that lead to its Python, and the prefix of that Python.
     let needed =
         std::iter::once(installation.environment.clone()).chain(pypnm::python_places(root, installation));
     for path in needed {
-        if is_home(root, &path) && !covers(&home.writable, &path) && !covers(&home.readable, &path) {
-            home.readable.push(path);
+        if is_hidden(&path) && !writable.iter().chain(&readable).any(|there| is_in(&path, there)) {
+            readable.push(path);
         }
     }
-    (home != Home::default()).then_some(home)
+    (!writable.is_empty() || !readable.is_empty()).then_some(Home { elsewhere, writable, readable })
 }

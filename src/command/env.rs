@@ -1,0 +1,97 @@
+//! The options and assignments of env(1), GNU's and busybox's. Pure.
+
+/// A change that env(1) makes to the environment before it executes its command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'w> {
+    /// All variables are removed (`-i`, `--ignore-environment`, `-`).
+    Clear,
+    /// A variable is removed (`-u NAME`, `--unset=NAME`).
+    Unset(&'w str),
+    /// A variable is assigned (`NAME=value`).
+    Assign(&'w str, &'w str),
+}
+
+/// The next word that env(1) expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// An option, an assignment or the command.
+    Option,
+    /// An assignment or the command.
+    Assignment,
+    /// The variable to remove (`-u`).
+    NameToUnset,
+    /// The value of another option.
+    Value,
+}
+
+/// The result of reading a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// It was an option or an assignment, and this is expected next.
+    Then(Expected),
+    /// It is the command.
+    Command,
+    /// The command is unknown: `-S` splits its value into words.
+    Unknown,
+}
+
+/// Reads a word, and calls `visit` for the changes that it makes.
+pub(super) fn read<'w>(expected: Expected, word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
+    match expected {
+        Expected::Option if word.starts_with('-') => option(word, visit),
+        Expected::Value => Read::Then(Expected::Option),
+        Expected::NameToUnset => {
+            visit(Change::Unset(word));
+            Read::Then(Expected::Option)
+        }
+        Expected::Option | Expected::Assignment => match word.split_once('=') {
+            Some((name, value)) => {
+                visit(Change::Assign(name, value));
+                Read::Then(Expected::Assignment)
+            }
+            None => Read::Command,
+        },
+    }
+}
+
+fn option<'w>(word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
+    if let Some(long) = word.strip_prefix("--") {
+        return long_option(long, visit);
+    }
+    if word == "-" {
+        visit(Change::Clear);
+        return Read::Then(Expected::Assignment);
+    }
+    for (at, option) in word.char_indices().skip(1) {
+        let value = word.get(at + option.len_utf8()..).unwrap_or_default();
+        match option {
+            'i' => visit(Change::Clear),
+            '0' | 'v' => {}
+            'u' if value.is_empty() => return Read::Then(Expected::NameToUnset),
+            'C' | 'a' if value.is_empty() => return Read::Then(Expected::Value),
+            'u' => {
+                visit(Change::Unset(value));
+                break;
+            }
+            'C' | 'a' => break,
+            _ => return Read::Unknown,
+        }
+    }
+    Read::Then(Expected::Option)
+}
+
+fn long_option<'w>(option: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
+    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+    // getopt_long(3) accepts any unambiguous prefix; `shortest` is the shortest one.
+    let is = |option: &str, shortest: &str| option.starts_with(name) && name.starts_with(shortest);
+    match value {
+        None if name.is_empty() => return Read::Then(Expected::Assignment),
+        None if is("ignore-environment", "ignore-e") => visit(Change::Clear),
+        None if is("unset", "u") => return Read::Then(Expected::NameToUnset),
+        None if is("chdir", "c") || is("argv0", "a") => return Read::Then(Expected::Value),
+        Some(name) if is("unset", "u") => visit(Change::Unset(name)),
+        _ if is("split-string", "s") || is("help", "h") || is("version", "ve") => return Read::Unknown,
+        _ => {}
+    }
+    Read::Then(Expected::Option)
+}
