@@ -139,7 +139,7 @@ fn every_component_is_checked() {
     let directory = directory();
     let root = below(&directory);
     let mode = |path: &str, mode| {
-        fs::set_permissions(directory.path().join(path), fs::Permissions::from_mode(mode)).unwrap()
+        fs::set_permissions(directory.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
     };
     let check = |path: &str| {
         (root.with_trusted_bytes(path, |_| ()).is_ok(), root.with_owned_bytes(path, |_| ()).is_ok())
