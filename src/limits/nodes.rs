@@ -69,6 +69,12 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     Some(Amount::MemoryNodes(granted))
 }
 
+/// Whether the machine has several memory nodes, so that it matters which of them are permitted.
+pub fn are_several(root: &Root) -> bool {
+    let online = root.with_text(&format!("{NODES}/online"), CpuSet::parse);
+    online.is_ok_and(|online| online.is_some_and(|online| online.count() > 1))
+}
+
 /// The memory of all nodes of the machine, in bytes. `None`: the kernel shows no nodes.
 pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
     let file = format!("{NODES}/online");
