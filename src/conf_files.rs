@@ -11,14 +11,16 @@ use crate::root::{ReadError, Root};
 const MOST_BAD_NAMES: usize = 50;
 
 /// Calls `take` for the drop-ins (`*.conf`) in `directories`, which are in order of precedence. `take` returns whether the
-/// file exists; if so, files of the same name in the remaining directories are ignored.
-pub fn each_drop_in(
+/// file exists; if so, files of the same name in the remaining directories are ignored. Returns a directory that could not be
+/// read although it is trusted.
+pub fn each_drop_in<'d>(
     root: &Root,
-    directories: &[&str],
+    directories: &[&'d str],
     problems: &mut Vec<Problem>,
     take: &mut dyn FnMut(&str, &mut Vec<Problem>) -> bool,
-) {
+) -> Option<&'d str> {
     let mut found: Vec<(String, usize, &str)> = Vec::new();
+    let mut unread = None;
     for (precedence, directory) in directories.iter().enumerate() {
         let mut bad_names = 0;
         let listed = root.each_trusted_entry(directory, |name, _| {
@@ -39,6 +41,9 @@ pub fn each_drop_in(
         match listed {
             Ok(()) | Err(ReadError::Missing) => {}
             Err(error) => {
+                if hides(&error) {
+                    unread = Some(*directory);
+                }
                 problems.push(Problem::unreadable((*directory).to_owned(), error, "its files are skipped"));
             }
         }
@@ -50,6 +55,7 @@ pub fn each_drop_in(
             taken = Some(name);
         }
     }
+    unread
 }
 
 /// A name that can be displayed. `Err`: the reason why it cannot.

@@ -83,6 +83,8 @@ pub struct PolicySettings {
     pub memory_per_worker: Option<u64>,
     /// Whether memory creep is being investigated.
     pub investigate_memory_creep: bool,
+    /// Whether there may be other settings, which could not be read: what is not set counts as set to the minimum.
+    pub is_incomplete: bool,
 }
 
 impl Default for PolicySettings {
@@ -93,6 +95,7 @@ impl Default for PolicySettings {
             max_workers: DEFAULT_MAX_WORKERS,
             memory_per_worker: None,
             investigate_memory_creep: false,
+            is_incomplete: false,
         }
     }
 }
@@ -110,6 +113,8 @@ pub enum WorkersStep {
     Memory,
     /// `MemoryPerWorker=`.
     MemoryPerWorker,
+    /// Some settings could not be read.
+    Incomplete,
 }
 
 /// The step that determined the recycle limit.
@@ -117,6 +122,8 @@ pub enum WorkersStep {
 pub enum LimitStep {
     /// The operator set it.
     Operator,
+    /// Some settings could not be read.
+    Incomplete,
     /// Memory creep is being investigated.
     MemoryCreep,
     /// The system is small: less than 6 GB, or less than 12 GB with 1 or 2 CPUs.
@@ -170,6 +177,7 @@ pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
     let sized = cpu_target.min(guardrail.workers).min(per_worker_target.unwrap_or(u32::MAX));
     let (workers, workers_step) = match settings.workers {
         Some(workers) => (workers.max(1), WorkersStep::Operator),
+        None if settings.is_incomplete => (1, WorkersStep::Incomplete),
         None if sized == guardrail.workers && sized < cpu_target => (sized, WorkersStep::Memory),
         None if Some(sized) == per_worker_target && sized < cpu_target => {
             (sized, WorkersStep::MemoryPerWorker)
@@ -181,6 +189,7 @@ pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
     let small = memory < SMALL || (memory < MEDIUM && cpus <= 2);
     let (limit_max_requests, limit_step) = match settings.limit_max_requests {
         Some(limit) => (limit, LimitStep::Operator),
+        None if settings.is_incomplete => (RECYCLE_SMALL, LimitStep::Incomplete),
         None if settings.investigate_memory_creep => (RECYCLE_SMALL, LimitStep::MemoryCreep),
         None if small => (RECYCLE_SMALL, LimitStep::SmallSystem),
         None => (RECYCLE_DEFAULT, LimitStep::Default),

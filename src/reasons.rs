@@ -59,6 +59,7 @@ pub fn workers_reason(unit: &SizedUnit) -> String {
             let memory = profile.guardrail.workers.min(profile.per_worker_target.unwrap_or(u32::MAX));
             limited(&cap, "CPUs and memory", cpus.min(memory))
         }
+        WorkersStep::Incomplete => unread(unit),
         WorkersStep::Cpus if unit.capacity.cpu.amount < 1000 => "the minimum".to_owned(),
         WorkersStep::Cpus => "one per whole CPU".to_owned(),
     }
@@ -68,6 +69,7 @@ pub fn workers_reason(unit: &SizedUnit) -> String {
 pub fn limit_reason(unit: &SizedUnit) -> Cow<'static, str> {
     match unit.profile.limit_step {
         LimitStep::Operator => set_in(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
+        LimitStep::Incomplete => unread(unit).into(),
         LimitStep::MemoryCreep => "memory creep is being investigated".into(),
         LimitStep::SmallSystem => "a small system".into(),
         LimitStep::Default => "the default".into(),
@@ -80,6 +82,12 @@ fn set_in(source: Option<&Source>) -> String {
         Some(source) => format!("set in {}", one_line(source.to_string())),
         None => "set in sizing.conf".to_owned(),
     }
+}
+
+/// The configuration is incomplete.
+fn unread(unit: &SizedUnit) -> String {
+    let file = unit.config.unread.as_ref().map_or_else(String::new, Source::place);
+    format!("the minimum, because {} could not be read", one_line(file))
 }
 
 fn guardrail_reason(guardrail: Guardrail) -> String {

@@ -337,6 +337,36 @@ fn a_broken_pipe_is_silent() {
     }
 }
 
+/// The help and the version are answers as well.
+#[test]
+fn a_full_device_is_an_error() {
+    for verb in ["show", "preview", "env", "--help", "--version", "help explain", "check --help"] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let done = helper().args(verb.split_whitespace()).stdout(full).output().unwrap();
+        let expected = if verb.starts_with("check") { 3 } else { 2 };
+        assert_eq!(done.status.code(), Some(expected), "{verb}");
+        assert!(
+            String::from_utf8_lossy(&done.stderr).contains("No space left on device"),
+            "{verb}: {done:?}"
+        );
+    }
+}
+
+#[test]
+fn arguments_are_shown_without_control_characters() {
+    for arguments in [
+        ["show", "--unit", "a\x1b]0;X\x07"],
+        ["show", "--memory", "\u{202e}4G"],
+        ["check", "--\u{9b}2J", "x"],
+        ["\x1b[2J", "x", "x"],
+    ] {
+        let done = helper().args(arguments).output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        let hidden = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(said.starts_with("error: ") && said.contains('?') && !said.contains(hidden), "{said:?}");
+    }
+}
+
 /// Bold and colors on terminals only, but not with NO_COLOR or TERM=dumb.
 #[test]
 fn colors_on_terminals_only() {

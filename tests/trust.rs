@@ -164,6 +164,95 @@ fn an_ignored_file_masks_nothing() {
     assert_eq!(machine.run().0, 3);
 }
 
+/// A configuration file of root's that exists and cannot be read may say `Workers=1`.
+#[test]
+fn an_unreadable_file_means_one_worker_unless_a_later_one_sets_the_number() {
+    fn pipe(machine: &Machine, path: &str) {
+        fs::create_dir_all(machine.path(path).parent().unwrap()).unwrap();
+        let made = Command::new("mkfifo").arg(machine.path(path)).status().unwrap();
+        assert!(made.success());
+    }
+    type Make = fn(&Machine, &str);
+    let ways: [(&str, Make); 5] = [
+        ("a FIFO", pipe),
+        ("a directory", |machine, path| fs::create_dir_all(machine.path(path)).unwrap()),
+        ("too large", |machine, path| machine.put(path, &"#".repeat(5 << 20))),
+        ("a loop", |machine, path| {
+            fs::create_dir_all(machine.path(path).parent().unwrap()).unwrap();
+            symlink(path, machine.path(path)).unwrap();
+        }),
+        ("on a file system that is not mounted", |machine, path| {
+            fs::create_dir_all(machine.path(path).parent().unwrap()).unwrap();
+            symlink("../../../srv/site/x.conf", machine.path(path)).unwrap();
+        }),
+    ];
+    for (way, make) in ways {
+        for path in [CONF, DROP_IN] {
+            let machine = Machine::new();
+            machine.put(
+                "/usr/lib/pypnm/sizing.conf.d/10.conf",
+                "[Sizing]\nWorkers=8\n[pypnm.service]\nWorkers=7\n",
+            );
+            make(&machine, path);
+            let (workers, said) = machine.run();
+            let expected = if path == CONF { 7 } else { 1 };
+            assert_eq!(workers, expected, "{way}, {path}: {said}");
+            assert!(
+                said.contains(&format!("{path}: ")) && said.contains("assuming 1 worker"),
+                "{way}: {said}"
+            );
+            machine.put("/etc/pypnm/sizing.conf.d/60.conf", "[Sizing]\nMaxWorkers=8\n");
+            assert_eq!(machine.run().0, expected, "{way}, {path}: another key");
+            machine.put("/etc/pypnm/sizing.conf.d/60.conf", THREE);
+            let expected = if path == CONF { 7 } else { 3 };
+            assert_eq!(machine.run().0, expected, "{way}, {path}: a later number");
+        }
+    }
+    let machine = Machine::new();
+    machine.put(CONF, THREE);
+    symlink("/srv/site", machine.path("/etc/pypnm/sizing.conf.d")).unwrap();
+    let (workers, said) = machine.run();
+    assert_eq!(workers, 1, "the directory of drop-ins: {said}");
+    assert!(said.contains("/etc/pypnm/sizing.conf.d: "), "{said}");
+}
+
+/// Another user can neither raise nor lower the number of workers, whatever that user creates, or links to.
+#[test]
+fn what_another_user_creates_does_not_count_as_unreadable() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let pipe = |machine: &Machine, path: &str| {
+        fs::create_dir_all(machine.path(path).parent().unwrap()).unwrap();
+        assert!(Command::new("mkfifo").arg(machine.path(path)).status().unwrap().success());
+    };
+    let theirs = |machine: &Machine, path: &str| {
+        lchown(machine.path(path), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    };
+    for path in ["/run/pypnm/sizing.conf", "/run/pypnm/sizing.conf.d/50.conf"] {
+        let machine = Machine::new();
+        pipe(&machine, path);
+        theirs(&machine, Path::new(path).parent().unwrap().to_str().unwrap());
+        let (workers, said) = machine.run();
+        assert_eq!(workers, 4, "{path}: {said}");
+    }
+    // A link of root's into a directory of theirs, to a FIFO and to nothing.
+    let machine = Machine::new();
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    symlink("/home/x/sizing.conf", machine.path(CONF)).unwrap();
+    pipe(&machine, "/home/x/sizing.conf");
+    theirs(&machine, "/home/x");
+    assert_eq!(machine.run().0, 4);
+    fs::remove_file(machine.path("/home/x/sizing.conf")).unwrap();
+    assert_eq!(machine.run().0, 4);
+    // A link of theirs.
+    let machine = Machine::new();
+    fs::create_dir_all(machine.path("/etc/pypnm")).unwrap();
+    symlink("/srv/nothing", machine.path(CONF)).unwrap();
+    theirs(&machine, CONF);
+    assert_eq!(machine.run().0, 4);
+}
+
 /// The name of a file becomes part of root's drop-in, of a log message, and of terminal output.
 #[test]
 fn names_with_control_characters_are_skipped_and_reported() {
@@ -250,7 +339,7 @@ fn links_do_not_lead_out_of_another_root() {
     for target in [outside.to_str().unwrap(), "../../../outside.conf", "../../../../../../../../etc/passwd"] {
         let _ = fs::remove_file(machine.path(CONF));
         symlink(target, machine.path(CONF)).unwrap();
-        assert_eq!(machine.run().0, 4, "{target}");
+        assert_eq!(machine.run().0, 1, "{target}");
     }
 }
 
@@ -302,7 +391,7 @@ fn remote_file_systems_of_mountinfo_are_not_entered() {
         let _ = fs::remove_file(machine.path(CONF));
         symlink(format!("{place}/x.conf"), machine.path(CONF)).unwrap();
         let (workers, said) = machine.run();
-        assert_eq!(workers, 4, "{place}: {said}");
+        assert_eq!(workers, 1, "{place}: {said}");
         assert!(
             said.contains(CONF) && said.contains("skipped: the path leads to") && said.contains(kind),
             "{said}"
@@ -363,7 +452,7 @@ fn hang_below_another_root(machine: &Machine) {
     symlink("/mnt/dead/d", machine.path("/etc/pypnm/sizing.conf.d")).unwrap();
     let _daemon = dead_fuse(&machine.path("/mnt/dead"), None);
     let (workers, said) = machine.run();
-    assert_eq!(workers, 4, "{said}");
+    assert_eq!(workers, 1, "{said}");
     assert_eq!(said.matches("skipped: the path leads to").count(), 3, "{said}");
 }
 

@@ -18,6 +18,8 @@ macro_rules! keys {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct UnitConfig {
             $($(#[$doc])* pub $field: Option<Box<Sourced<$type>>>,)+
+            /// A file or directory that exists and could not be read: it may set any of the keys that no later file sets.
+            pub unread: Option<Source>,
         }
 
         /// The keys with their defaults.
@@ -36,7 +38,15 @@ macro_rules! keys {
             /// These settings, and those of `general` for keys that are not set.
             #[must_use]
             pub(super) fn or(self, general: &Self) -> Self {
-                Self { $($field: self.$field.or_else(|| general.$field.clone()),)+ }
+                Self {
+                    $($field: self.$field.or_else(|| general.$field.clone()),)+
+                    unread: self.unread.or_else(|| general.unread.clone()),
+                }
+            }
+
+            /// Takes back all settings of earlier files: the file at `source`, which could not be read, may change them.
+            pub(super) fn forget(&mut self, source: &Source) {
+                *self = Self { enabled: self.enabled.take(), unread: Some(source.clone()), ..Self::default() };
             }
 
             /// The keys that are set, with their values as text.

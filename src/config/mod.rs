@@ -42,6 +42,8 @@ pub const MOST_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
 const MOST_FAULTS: usize = 50;
 const SKIPPED: &str = "the setting is ignored";
+/// The consequence of a file that exists and cannot be read.
+const UNREAD: &str = "assuming 1 worker unless a later file sets Workers=";
 
 impl UnitConfig {
     /// The settings for the policy.
@@ -56,6 +58,7 @@ impl UnitConfig {
                 .investigate_memory_creep
                 .as_ref()
                 .map_or(default.investigate_memory_creep, |set| set.value),
+            is_incomplete: self.unread.is_some(),
         }
     }
 
@@ -117,6 +120,12 @@ impl Config {
         self.general.is_enabled()
     }
 
+    /// Takes back the settings of all units, except `Enabled=`.
+    fn forget(&mut self, source: &Source) {
+        self.general.forget(source);
+        self.by_unit.values_mut().for_each(|(_, own)| own.forget(source));
+    }
+
     /// The settings of `unit`: those in its own section, and those in `[Sizing]` for other keys.
     pub fn for_unit(&self, unit: &str) -> UnitConfig {
         match self.by_unit.get(unit) {
@@ -134,9 +143,13 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
             break;
         }
     }
-    conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
+    let unread = conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
         take_file(root, path, &mut config, problems)
     });
+    if let Some(directory) = unread {
+        // Its files may have any names, so they may come last.
+        config.forget(&Source::file(directory));
+    }
     let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
@@ -161,9 +174,16 @@ fn take_file(root: &Root, path: &str, config: &mut Config, problems: &mut Vec<Pr
         }
         Err(ReadError::Missing) => false,
         Err(error) => {
-            let hides = conf_files::hides(&error);
-            problems.push(Problem::unreadable(path, error, "the file is skipped"));
-            hides
+            let is_roots = conf_files::hides(&error);
+            if is_roots {
+                config.forget(&Source::file(path));
+            }
+            problems.push(Problem::unreadable(
+                path,
+                error,
+                if is_roots { UNREAD } else { "the file is skipped" },
+            ));
+            is_roots
         }
     }
 }

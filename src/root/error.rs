@@ -12,6 +12,8 @@ use crate::trust::Untrusted;
 pub enum ReadError {
     /// It does not exist.
     Missing,
+    /// A symbolic link along the path leads to nothing. Reported only where trust is requested; otherwise it is missing.
+    Dangling,
     /// It is a directory.
     Directory,
     /// It is a FIFO, a socket or a device.
@@ -34,6 +36,7 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("there is no such file"),
+            Self::Dangling => f.write_str("a symbolic link leads to a file that does not exist"),
             Self::Directory => f.write_str("it is a directory, not a file"),
             Self::NotAFile => f.write_str("it is not a regular file"),
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),

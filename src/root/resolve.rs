@@ -105,8 +105,12 @@ impl Root {
             pending.extend(steps(rustix::process::getcwd(Vec::new())?.as_bytes()));
         }
         let (mut links, mut taken) = (0, 0);
+        // The number of pending components that are those of `path`; the others are of symbolic links.
+        let mut of_path = pending.len();
         while let Some(step) = pending.pop() {
             taken += 1;
+            let is_of_link = pending.len() >= of_path;
+            of_path = of_path.min(pending.len());
             if taken > MAX_STEPS || pending.len() > MAX_STEPS {
                 return Err(ReadError::Os(Errno::NAMETOOLONG));
             }
@@ -122,7 +126,12 @@ impl Root {
             if let Some(kind) = mounts.remote(&so_far) {
                 return Err(ReadError::Remote(kind.to_owned()));
             }
-            let at = rustix::fs::openat(directory, step.as_slice(), flags, Mode::empty())?;
+            let at = match rustix::fs::openat(directory, step.as_slice(), flags, Mode::empty()) {
+                Err(Errno::NOENT) if is_of_link && walk.trust == Trust::Full => {
+                    return Err(ReadError::Dangling);
+                }
+                opened => opened?,
+            };
             let mount = match self.process {
                 None => None,
                 Some(pid) => {

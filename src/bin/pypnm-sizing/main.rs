@@ -42,12 +42,7 @@ fn main() -> ExitCode {
     );
     let options = match parsed {
         Ok(options) => options,
-        Err(error) => {
-            // If stderr is closed, there is nowhere to report that.
-            let _ = error.print();
-            let usage = std::env::args_os().skip(1);
-            return if error.use_stderr() { ExitCode::from(usage_status(usage)) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return stopped(&error),
     };
     let root = match Root::at(options.common.root.as_deref().map(AsRef::as_ref)) {
         Ok(root) => root,
@@ -71,6 +66,20 @@ fn main() -> ExitCode {
         Some(Command::Report(arguments)) => report::run(&root, options.common.root.as_deref(), arguments),
     };
     outcome.unwrap_or_else(|error| failed(options.command.as_ref(), &format!("{error:#}")))
+}
+
+/// Prints the help or the version, or what is wrong with the command line, which may contain any characters.
+fn stopped(stop: &clap::Error) -> ExitCode {
+    let status = ExitCode::from(usage_status(std::env::args_os().skip(1)));
+    let text = stop.render().to_string();
+    if stop.use_stderr() {
+        output::message(&text);
+        return status;
+    }
+    output::answer(&text).unwrap_or_else(|error| {
+        output::remark(&format!("{error:#}"));
+        status
+    })
 }
 
 /// The exit status on incorrect usage, which depends on the verb: the first one, whatever is wrong before it.

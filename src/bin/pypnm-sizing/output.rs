@@ -24,6 +24,12 @@ pub(crate) fn answer_painted(text: &str) -> Outcome {
     write(text)
 }
 
+/// Writes a message of several lines to stderr, as it is but for characters that are not printable.
+pub(crate) fn message(text: &str) {
+    // If stderr is closed, there is nowhere to report that.
+    let _ = write!(std::io::stderr(), "{}", printable_lines(text));
+}
+
 fn write(text: &str) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

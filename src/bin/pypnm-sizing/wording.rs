@@ -267,8 +267,10 @@ impl PypnmDefault {
             ));
         }
         let by_hand = |same: bool, operator: bool| !same && operator;
-        if by_hand(same_workers, sized.workers_step == WorkersStep::Operator)
-            || by_hand(same_limit, sized.limit_step == LimitStep::Operator)
+        if by_hand(
+            same_workers,
+            matches!(sized.workers_step, WorkersStep::Operator | WorkersStep::Incomplete),
+        ) || by_hand(same_limit, matches!(sized.limit_step, LimitStep::Operator | LimitStep::Incomplete))
         {
             why.push("It does not read sizing.conf.".to_owned());
         } else if !same_workers && here.workers != i64::from(sized.workers) {
@@ -281,7 +283,7 @@ impl PypnmDefault {
         }
         if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
             why.extend(match (sized.limit_step, here.limit_max_requests) {
-                (LimitStep::Operator, _) => None,
+                (LimitStep::Operator | LimitStep::Incomplete, _) => None,
                 (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
                 (_, 1000) => Some(
                     "Its table has 1000 below 12 GiB; the guide has 2000 for 4 cores and 8 GB."

@@ -41,9 +41,7 @@ impl Environment<'_> {
             self.has_late_files |= !is_early;
             let path = path.filter(|path| !path.contains(PATTERN) && (is_early || !root.is_early()));
             let Some(path) = path else {
-                let path = assignment.value.trim_start_matches('-').to_owned();
-                let effect = Effect::NotRead { path };
-                self.not_read.push(Override::new(assignment.source.clone(), effect));
+                self.add_not_read(assignment.value.trim_start_matches('-').to_owned(), assignment);
                 continue;
             };
             let read = root.with_guarded_bytes(&path, |text| {
@@ -59,8 +57,19 @@ impl Environment<'_> {
                     ));
                     continue;
                 }
-                Err(ReadError::Missing) => continue,
+                Err(ReadError::Missing) => {
+                    // Files in /run are created during the boot, perhaps later than this.
+                    let is_late = path.starts_with("/run/");
+                    self.has_late_files |= is_late;
+                    if is_late && root.is_early() {
+                        self.add_not_read(path, assignment);
+                    }
+                    continue;
+                }
                 Err(error) => {
+                    // systemd may be able to read it when it starts the service.
+                    self.has_late_files = true;
+                    self.add_not_read(path.clone(), assignment);
                     problems.push(Problem::unreadable(path, error, "what it sets is unknown"));
                     continue;
                 }
@@ -82,5 +91,10 @@ impl Environment<'_> {
                 self.set(&variable.key, &variable.value, source);
             }
         }
+    }
+
+    fn add_not_read(&mut self, path: String, assignment: &Assignment) {
+        let effect = Effect::NotRead { path };
+        self.not_read.push(Override::new(assignment.source.clone(), effect));
     }
 }

@@ -336,6 +336,14 @@ def looping(e2e):
         m.systemctl("start", "pypnm.service", check=False)
         m.until(lambda: m.show("pypnm.service", "SubState") == "auto-restart", "the first restart")
         everybody(m, 2, "keeps exiting and being restarted", "journalctl -u pypnm.service", topic="looping")
+        # For most of the time, this one is active.
+        m.install({OVERRIDE: "[Unit]\nStartLimitIntervalSec=0\n" + dropin(*loop[:1], "ExecStart=/bin/sh -c 'sleep 2; exit 3'", *loop[2:], "RestartSec=100ms")})
+        m.systemctl("daemon-reload")
+        m.until(lambda: m.show("pypnm.service", "NRestarts") > "0" and m.show("pypnm.service", "SubState") == "running", "a restart")
+        # The number of restarts differs from one look to the next.
+        for name in (None, "bob"):
+            status, line, _ = helper(m, "check", name)
+            equal((status, "keeps exiting and being restarted" in line), (2, True), line)
         m.systemctl("stop", "pypnm.service")
         everybody(m, 0, "not running", topic="not-running")
         m.install({OVERRIDE: "[Unit]\nConditionPathExists=/nonexistent\n"})
@@ -344,6 +352,40 @@ def looping(e2e):
         m.systemctl("daemon-reload")
         m.systemctl("start", "pypnm.service")
         everybody(m, 1, "a condition of its unit is not met", topic="condition-failed")
+
+
+@case(fast=(252,))
+def ended_or_never_started(e2e):
+    """check: a service that the boot could not start, that exits with status 0, or that has no process is CRITICAL; one
+    that was stopped is OK"""
+    broken = {"/etc/systemd/system/broken.service": "[Service]\nType=oneshot\nExecStart=/bin/false\n"}
+    requires = "[Unit]\nRequires=broken.service\nAfter=broken.service\n"
+    with e2e.machine(cpus=4, memory_kb=KB_8G, files={**broken, OVERRIDE: requires}) as m:
+        user(m)
+        m.boot()
+        everybody(m, 2, "not been started since the boot: broken.service, which it requires, has failed", topic="not-running")
+        ends = ("ExecStartPost=", "Restart=on-failure", "ExecStart=")
+
+        def started(*lines):
+            m.systemctl("stop", "pypnm.service")
+            m.install({OVERRIDE: dropin(*ends, *lines)})
+            m.systemctl("daemon-reload")
+            m.systemctl("start", "pypnm.service")
+
+        # As a single worker at its recycle limit.
+        started("ExecStart=/bin/sleep 0.5")
+        m.until(lambda: m.show("pypnm.service", "ActiveState") == "inactive", "the service to exit")
+        everybody(m, 2, "has exited without having been stopped", topic="failed")
+        # It answers SIGTERM with status 0, as two workers do.
+        started("ExecStart=/bin/sh -c 'trap \"exit 0\" TERM; while :; do sleep 0.1; done'")
+        m.systemctl("stop", "pypnm.service")
+        everybody(m, 0, "not running (inactive)", topic="not-running")
+        started("ExecStart=/bin/true", "RemainAfterExit=yes")
+        m.until(lambda: m.show("pypnm.service", "SubState") == "exited", "the process to exit")
+        everybody(m, 2, "it has no process", topic="not-running")
+        started("ExecStart=/bin/sh -c 'sleep 0.5; exit 3'", "ExecStopPost=/bin/sleep 60")
+        m.until(lambda: m.show("pypnm.service", "SubState") == "stop-post", "the service to fail")
+        everybody(m, 2, "has failed (exit-code) and is stopping (stop-post)", topic="failed")
 
 
 @case(fast=(252,))
@@ -458,11 +500,16 @@ def a_restart_that_fails(e2e):
 
 @case(versions=(252,))
 def hidden_processes(e2e):
-    """check: with /proc mounted hidepid=, an unprivileged user gets UNKNOWN"""
+    """check: with /proc mounted hidepid=, or a configuration that only root may read, an unprivileged user gets
+    UNKNOWN"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         user(m)
         m.boot()
         serves(m, 2, 2000)
+        m.install({CONF: ("[Sizing]\nMaxWorkers=8\n", 0o600)})
+        check(m, 3, f"{CONF} cannot be read by this user", "as root", topic="hidden", user="bob")
+        check(m, 0)
+        m.run(f"rm {CONF}")
         m.run("mount -o remount,hidepid=2 /proc")
         check(m, 3, "hidden from this user", "as root", topic="hidden", user="bob")
         check(m, 0)

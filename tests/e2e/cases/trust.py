@@ -57,7 +57,8 @@ def the_services_user_writes_configuration(e2e):
 
 @case(fast=(252,))
 def a_dead_mount_behind_a_link(e2e):
-    """Configuration, an environment file and a drop-in on a FUSE mount that never responds: a reload takes no longer"""
+    """Configuration, an environment file and a drop-in on a FUSE mount that never responds: a reload takes no longer, and
+    one worker is assumed"""
     files = {"/root/hang.py": HANG, "/etc/systemd/system/pypnm.service": UNIT}
     with e2e.machine(cpus=4, memory_kb=KB_16G, kmsg=True, start=IDLE, files=files) as m:
         m.boot()
@@ -78,6 +79,6 @@ def a_dead_mount_behind_a_link(e2e):
         said = "\n".join(_complaints(m))
         for path in ("/etc/pypnm/sizing.conf:", "/etc/pypnm/sizing.conf.d/50.conf:", "/etc/pypnm/site.env:"):
             expect(f"{path} skipped: the path leads to" in said, f"{path} is to be named:\n{said}")
-        sized(m, 4, 2000)
+        sized(m, 1, 1000)
         expect(after < before + 1, f"a reload took {before:.2f} s, and {after:.2f} s with the mount")
         m.systemctl("kill", "hang")

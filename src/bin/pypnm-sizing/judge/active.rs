@@ -10,6 +10,9 @@ use super::verdict::{APPLY, Judge};
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// A service whose single worker reached the recycle limit is active again within this time.
 const TIME_TO_RECYCLE: Duration = Duration::from_mins(1);
+/// `si_code` of a process that exited, or was killed (sigaction(2)).
+const EXITED: i64 = 1;
+const KILLED: i64 = 2;
 
 impl Judge<'_> {
     /// Checks whether systemd has the unit, and its state. Returns whether there is more to judge.
@@ -44,24 +47,31 @@ impl Judge<'_> {
                 let text = "a reload is in progress; workers are being replaced".to_owned();
                 self.report(Topic::Reloading, State::Ok, text, None);
             }
+            "active" if facts.was_restarted_meanwhile => self.looping(&log),
+            "active" if loaded.sub == "exited" => {
+                // Such a unit may have started a container, whose processes are not its own.
+                let is_oneshot = loaded.service_type == "oneshot" && !must_run;
+                let state = if is_oneshot { State::Unknown } else { State::Critical };
+                let text = "the service is active, but it has no process (exited)".to_owned();
+                self.report(Topic::NotRunning, state, text, Some(&log));
+            }
             "active" | "reloading" | "refreshing" => {}
             "failed" => {
                 let text = format!("the service has failed ({})", loaded.result);
                 self.report(Topic::Failed, State::Critical, text, Some(&log));
             }
-            "activating" if self.is_looping() => {
-                let times = match loaded.automatic_restarts {
-                    0 => String::new(),
-                    1 => ", restarted once".to_owned(),
-                    times => format!(", restarted {times} times"),
-                };
-                let text = format!("the service keeps exiting and being restarted{times}");
-                self.report(Topic::Looping, State::Critical, text, Some(&log));
-            }
+            "activating" if self.is_looping() => self.looping(&log),
             "activating" => {
                 let text = format!("the service is starting ({})", loaded.sub);
                 self.report(Topic::Starting, State::Ok, text, None);
             }
+            "deactivating" => self.stopping(must_run, &log),
+            "inactive" if self.has_exited_alone() => {
+                let text =
+                    "the service has exited without having been stopped, and systemd does not restart it";
+                self.report(Topic::Failed, State::Critical, text.to_owned(), Some(&log));
+            }
+            "inactive" if loaded.is_due_since_boot() => self.not_started(must_run),
             state => {
                 let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
                     let text =
@@ -86,6 +96,52 @@ impl Judge<'_> {
             self.other_units();
         }
         true
+    }
+
+    fn stopping(&mut self, must_run: bool, log: &str) {
+        let loaded = &self.facts.loaded;
+        let (topic, own, text) = if loaded.result == "success" {
+            (Topic::NotRunning, State::Ok, format!("the service is stopping ({})", loaded.sub))
+        } else {
+            let text = format!("the service has failed ({}) and is stopping ({})", loaded.result, loaded.sub);
+            (Topic::Failed, State::Critical, text)
+        };
+        let state = if must_run { State::Critical } else { own };
+        self.report(topic, state, text, (state != State::Ok).then_some(log));
+    }
+
+    /// The boot should have started the service. Without a reason, it may have been enabled since then.
+    fn not_started(&mut self, must_run: bool) {
+        let facts = self.facts;
+        let reason = match &facts.failed_requirement {
+            _ if facts.loaded.assertion_failed => Some("an assertion of its unit is not met".to_owned()),
+            Some(required) => Some(format!("{required}, which it requires, has failed")),
+            None => None,
+        };
+        let state = if must_run || reason.is_some() { State::Critical } else { State::Warning };
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        let text = format!("the service is enabled, but has not been started since the boot{reason}");
+        self.report(Topic::NotRunning, state, text, Some(&format!("systemctl start {}", facts.unit)));
+    }
+
+    fn looping(&mut self, log: &str) {
+        let times = match self.facts.loaded.automatic_restarts {
+            0 => String::new(),
+            1 => ", restarted once".to_owned(),
+            times => format!(", restarted {times} times"),
+        };
+        let text = format!("the service keeps exiting and being restarted{times}");
+        self.report(Topic::Looping, State::Critical, text, Some(log));
+    }
+
+    /// Whether the main process ended on its own in a way that counts as success, such as with status 0 at its recycle limit.
+    /// If a unit is stopped, it is no longer active when its processes end; here the order is reversed.
+    fn has_exited_alone(&self) -> bool {
+        let loaded = &self.facts.loaded;
+        // The signals of a clean exit: SIGHUP, SIGINT, SIGPIPE, SIGTERM (systemd.service(5)). After any other end, the unit
+        // has failed; if it no longer counts as failed, an operator has reset that state.
+        let is_clean = matches!(loaded.main_ended, (EXITED, 0) | (KILLED, 1 | 2 | 13 | 15));
+        is_clean && loaded.main_exited > 0 && loaded.main_exited < loaded.active_exited
     }
 
     /// Reports settings because of which systemd or the launcher does not find the program.

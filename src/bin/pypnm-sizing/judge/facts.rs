@@ -14,7 +14,9 @@ use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
+use rustix::io::Errno;
 
+use super::TIME_TO_SETTLE;
 use super::in_use::Running;
 use crate::service::container;
 use crate::service::generated::{self, Generated};
@@ -70,8 +72,14 @@ pub(crate) struct Facts {
     pub(crate) contained: Option<u32>,
     /// Time since the boot, on the clock of systemd's timestamps.
     pub(crate) now: Duration,
+    /// Whether systemd restarted it between two looks.
+    pub(crate) was_restarted_meanwhile: bool,
+    /// A unit that it requires and that has failed, if the service has not been started since the boot.
+    pub(crate) failed_requirement: Option<String>,
     /// Mistakes in sizing.conf(5).
     pub(crate) mistakes: Vec<String>,
+    /// A file or directory of sizing.conf(5) that the caller is not permitted to read.
+    pub(crate) hidden_configuration: Option<String>,
     /// Other units that run PyPNM and are not sized.
     pub(crate) other_units: Vec<String>,
     /// Settings of the unit because of which its program is not found.
@@ -94,6 +102,16 @@ pub(crate) struct Expected {
     pub(crate) overrides: Overrides,
     /// The result of PyPNM's own sizing.
     pub(crate) default: Numbers,
+}
+
+impl Facts {
+    /// Whether the service is active and has just been restarted automatically: it may be about to exit again.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let LoadedUnit { active, automatic_restarts, main_started, .. } = &self.loaded;
+        let started = Duration::from_micros(*main_started);
+        let is_young = self.now.saturating_sub(started) < TIME_TO_SETTLE;
+        active == "active" && *automatic_restarts > 0 && is_young && !self.was_restarted_meanwhile
+    }
 }
 
 /// The profile that the limits in force allow.
@@ -179,7 +197,10 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         live,
         contained,
         now: now(),
+        was_restarted_meanwhile: false,
+        failed_requirement: loaded.is_due_since_boot().then(|| systemctl::failed_requirement(name)).flatten(),
         mistakes: mistakes(&sizing.problems),
+        hidden_configuration: hidden_configuration(&sizing.problems),
         other_units: Vec::new(),
         lost_program,
         setup,
@@ -249,6 +270,15 @@ pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
             && problem.source.file.contains("/pypnm/sizing.conf")
     };
     problems.iter().filter(is_mistake).map(ToString::to_string).collect()
+}
+
+/// The first file or directory of the configuration that the caller is not permitted to read.
+fn hidden_configuration(problems: &[Problem]) -> Option<String> {
+    let is_denied = |problem: &&Problem| {
+        problem.kind == ProblemKind::Unreadable(ReadError::Os(Errno::ACCESS))
+            && problem.source.file.contains("/pypnm/sizing.conf")
+    };
+    problems.iter().find(is_denied).map(|problem| problem.source.place())
 }
 
 /// The services that run PyPNM, other than `names`.
@@ -332,7 +362,7 @@ fn assigned_by_command(unit: &SizedUnit) -> Option<&String> {
 
 /// The processes of the service, and the numbers that they were started with.
 fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
-    if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") {
+    if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") || loaded.sub == "exited" {
         return Live::Not;
     }
     let processes = process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup));

@@ -35,6 +35,10 @@ pub(crate) use verdict::Verdict;
 const LOOKS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(700);
 
+/// A service that systemd has restarted is watched until it has been running for this long: one that keeps exiting is active
+/// for most of the time.
+const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
+
 /// One unit judged.
 pub(crate) struct Judged {
     pub(crate) unit: String,
@@ -82,20 +86,26 @@ impl Question<'_> {
         names.iter().map(|name| self.judge(name)).collect()
     }
 
-    /// Judges one unit; looks again where only a worker seems to be missing.
+    /// Judges one unit; looks again where only a worker seems to be missing, or where the service has just been restarted.
     pub(crate) fn judge(&self, name: &str) -> Judged {
-        let mut judged = self.judge_once(name);
+        let mut judged = self.judge_once(name, None);
+        let restarts = judged.facts.as_ref().map(|facts| facts.loaded.automatic_restarts);
         for _ in 1..LOOKS {
             if judged.verdict.leading().is_none_or(|finding| finding.topic != Topic::WorkersMissing) {
                 break;
             }
             std::thread::sleep(PAUSE);
-            judged = self.judge_once(name);
+            judged = self.judge_once(name, restarts);
+        }
+        while judged.facts.as_ref().is_some_and(Facts::is_unsettled) {
+            std::thread::sleep(PAUSE);
+            judged = self.judge_once(name, restarts);
         }
         judged
     }
 
-    fn judge_once(&self, name: &str) -> Judged {
+    /// `restarts`: the number of automatic restarts at the first look.
+    fn judge_once(&self, name: &str, restarts: Option<u64>) -> Judged {
         let unit = name.to_owned();
         let without_facts = |topic, text| {
             let finding = Finding { topic, state: State::Unknown, text, fix: None };
@@ -117,6 +127,8 @@ impl Question<'_> {
                 return without_facts(Topic::NoSystemd, format!("{error}{hint}"));
             }
         };
+        facts.was_restarted_meanwhile =
+            restarts.is_some_and(|before| facts.loaded.automatic_restarts > before);
         if facts.live == Live::Not {
             let mut sized = self.sizing.config.units();
             sized.push(unit.clone());

@@ -75,7 +75,10 @@ fn well() -> Facts {
         rival: None,
         generator_has_run: true,
         now: Duration::from_secs(1000),
+        was_restarted_meanwhile: false,
+        failed_requirement: None,
         mistakes: Vec::new(),
+        hidden_configuration: None,
         other_units: Vec::new(),
         lost_program: Vec::new(),
         setup: None,
@@ -311,6 +314,12 @@ fn the_workers_that_are_there() {
     assert_eq!(found(&verdict), (State::Warning, vec!["workers-missing"], false));
     let verdict = with(|facts| facts.live = Live::Hidden("hidden".to_owned()));
     assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
+    // It may say anything, such as Workers=1.
+    let verdict = with(|facts| {
+        expected(facts).numbers = numbers(1, 1000);
+        facts.hidden_configuration = Some("/etc/pypnm/sizing.conf".to_owned());
+    });
+    assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
 }
 
 #[test]
@@ -364,6 +373,90 @@ fn a_service_that_is_not_running() {
     assert!(verdict.findings.iter().any(|finding| finding.text.contains("Units=pypnm-api.service")));
     let verdict = with(|facts| "masked".clone_into(&mut facts.loaded.load));
     assert_eq!(found(&verdict), (State::Unknown, vec!["unit-masked"], false));
+}
+
+#[test]
+fn stopped_or_exited() {
+    let ended = |code, status, main_exited| {
+        with(|facts| {
+            inactive(facts, "inactive", "dead", "success");
+            facts.loaded.main_ended = (code, status);
+            (facts.loaded.active_exited, facts.loaded.main_exited) = (2000, main_exited);
+        })
+    };
+    let exited = (State::Critical, vec!["failed"], false);
+    let stopped = (State::Ok, vec!["not-running"], false);
+    // At its recycle limit; by a SIGHUP.
+    assert_eq!(found(&ended(1, 0, 1999)), exited);
+    assert_eq!(found(&ended(2, 1, 1999)), exited);
+    // By systemctl stop, which it answers with status 0, or does not catch.
+    assert_eq!(found(&ended(1, 0, 2001)), stopped);
+    assert_eq!(found(&ended(2, 15, 2001)), stopped);
+    // It had failed, and an operator has reset that state.
+    assert_eq!(found(&ended(1, 3, 1999)), stopped);
+    assert_eq!(found(&ended(2, 9, 1999)), stopped);
+    assert_eq!(found(&ended(1, 0, 0)), stopped, "another start failed before its main process");
+}
+
+#[test]
+fn enabled_and_not_started() {
+    let never = |change: &dyn Fn(&mut Facts)| {
+        with(|facts| {
+            inactive(facts, "inactive", "dead", "success");
+            "enabled".clone_into(&mut facts.loaded.file_state);
+            change(facts);
+        })
+    };
+    assert_eq!(found(&never(&|_| {})), (State::Warning, vec!["not-running"], false));
+    let critical = (State::Critical, vec!["not-running"], false);
+    let required = never(&|facts| facts.failed_requirement = Some("network.target".to_owned()));
+    assert_eq!(found(&required), critical);
+    assert!(
+        required
+            .leading()
+            .is_some_and(|finding| finding.text.ends_with(": network.target, which it requires, has failed"))
+    );
+    assert_eq!(found(&never(&|facts| facts.loaded.assertion_failed = true)), critical);
+    let stopped = (State::Ok, vec!["not-running"], false);
+    assert_eq!(found(&never(&|facts| "disabled".clone_into(&mut facts.loaded.file_state))), stopped);
+    assert_eq!(found(&never(&|facts| facts.loaded.inactive_exited = 1)), stopped);
+    assert_eq!(found(&never(&|facts| facts.loaded.has_job = true)), stopped);
+    assert_eq!(found(&never(&|facts| facts.loaded.conditions_met = Some(false))).1, ["condition-failed"]);
+}
+
+#[test]
+fn stopping_and_without_a_process() {
+    let verdict = with(|facts| inactive(facts, "deactivating", "stop-sigterm", "success"));
+    assert_eq!(found(&verdict), (State::Ok, vec!["not-running"], false));
+    let verdict = with(|facts| inactive(facts, "deactivating", "stop-post", "exit-code"));
+    assert_eq!(found(&verdict), (State::Critical, vec!["failed"], false));
+    let verdict = with(|facts| inactive(facts, "active", "exited", "success"));
+    assert_eq!(found(&verdict), (State::Critical, vec!["not-running"], false));
+    // As a unit that starts containers.
+    let oneshot = |facts: &mut Facts| {
+        inactive(facts, "active", "exited", "success");
+        "oneshot".clone_into(&mut facts.loaded.service_type);
+    };
+    assert_eq!(found(&with(oneshot)), (State::Unknown, vec!["not-running"], false));
+    let mut facts = well();
+    oneshot(&mut facts);
+    assert_eq!(verdict::verdict(&facts, true).state(), State::Critical, "--must-run");
+}
+
+/// Between two crashes, the service is active.
+#[test]
+fn a_service_that_was_restarted_meanwhile() {
+    let verdict = with(|facts| facts.was_restarted_meanwhile = true);
+    assert_eq!(found(&verdict), (State::Critical, vec!["looping"], false));
+    let unsettled = |restarts, seconds: u64, meanwhile| {
+        let mut facts = well();
+        facts.loaded.automatic_restarts = restarts;
+        facts.loaded.main_started = 1_000_000_000 - seconds * 1_000_000;
+        facts.was_restarted_meanwhile = meanwhile;
+        facts.is_unsettled()
+    };
+    assert!(unsettled(1, 1, false));
+    assert!(!unsettled(0, 1, false) && !unsettled(2, 5, false) && !unsettled(2, 1, true));
 }
 
 #[test]

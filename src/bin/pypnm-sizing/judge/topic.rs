@@ -70,7 +70,7 @@ macro_rules! topics {
 }
 
 topics! {
-    /// The service failed, and systemd does not start it again.
+    /// The service failed, or exited without having been stopped, and systemd does not start it again.
     Failed = "failed",
     /// The service exits soon after each start, and systemd keeps restarting it.
     Looping = "looping",
@@ -86,7 +86,7 @@ topics! {
     Starting = "starting",
     /// The service is replacing its workers: a reload as in pypnm-sizing-handover(7) is in progress.
     Reloading = "reloading",
-    /// The service is inactive: stopped, or never started.
+    /// The service has no processes: it was stopped, or was never started.
     NotRunning = "not-running",
     /// PyPNM runs in another unit, which is not sized.
     OtherUnit = "other-unit",

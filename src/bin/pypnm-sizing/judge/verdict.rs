@@ -75,6 +75,7 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
         // What systemd has loaded is for the engine: the process itself is judged.
         _ if facts.contained.is_some() => {}
         Err(why) => judge.not_sized(why),
+        Ok(_) if facts.hidden_configuration.is_some() => judge.hidden_configuration(),
         Ok(expected) if judge.is_in_force() => {
             let (numbers, loaded) = judge.next_start(expected);
             judge.generated(expected, numbers, loaded);
@@ -112,6 +113,14 @@ impl Judge<'_> {
         } else {
             let text = format!("it is {why}; PyPNM sizes itself");
             self.report(Topic::TurnedOff, State::Ok, text, None);
+        }
+    }
+
+    /// Reports that it is unknown what the service should have.
+    fn hidden_configuration(&mut self) {
+        if let Some(file) = &self.facts.hidden_configuration {
+            let text = format!("{file} cannot be read by this user");
+            self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
         }
     }
 

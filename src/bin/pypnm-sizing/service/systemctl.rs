@@ -26,6 +26,8 @@ const TO_ANSWER: Duration = Duration::from_secs(10);
 const TO_RELOAD: Duration = Duration::from_mins(2);
 /// The interval at which a child is polled.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The maximum number of required units whose state is queried.
+const MOST_REQUIRED: usize = 64;
 /// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -98,14 +100,25 @@ pub(crate) struct LoadedUnit {
     pub(crate) result: String,
     /// ConditionResult, if conditions have been checked.
     pub(crate) conditions_met: Option<bool>,
+    /// Whether assertions have been checked, and AssertResult is `no`.
+    pub(crate) assertion_failed: bool,
     /// NRestarts: automatic restarts since it was started by hand.
     pub(crate) automatic_restarts: u64,
     /// Microseconds of CLOCK_MONOTONIC; 0: never.
     pub(crate) active_entered: u64,
     pub(crate) active_exited: u64,
+    pub(crate) inactive_exited: u64,
     /// When its main process started and ended.
     pub(crate) main_started: u64,
     pub(crate) main_exited: u64,
+    /// ExecMainCode and ExecMainStatus: how its main process ended (`si_code` and `si_status` in sigaction(2)).
+    pub(crate) main_ended: (i64, i64),
+    /// UnitFileState
+    pub(crate) file_state: String,
+    /// Type
+    pub(crate) service_type: String,
+    /// Whether a job, such as its start, is queued or running.
+    pub(crate) has_job: bool,
     /// MemoryMax and MemoryHigh in bytes; `None`: infinity.
     pub(crate) memory_max: Option<u64>,
     pub(crate) memory_high: Option<u64>,
@@ -125,19 +138,36 @@ pub(crate) struct LoadedUnit {
     pub(crate) exec_reload: Vec<String>,
 }
 
+impl LoadedUnit {
+    /// Whether the boot should have started the service, and did not, with no condition of the unit against it.
+    pub(crate) fn is_due_since_boot(&self) -> bool {
+        let is_enabled = matches!(self.file_state.as_str(), "enabled" | "enabled-runtime");
+        let was_never_started = self.active == "inactive" && self.inactive_exited == 0 && !self.has_job;
+        is_enabled && was_never_started && self.conditions_met != Some(false)
+    }
+}
+
 /// Properties whose values contain no line feeds: systemd's own words, numbers and, in the cgroup's path, escaped names.
-const STATE: [&str; 13] = [
+const STATE: [&str; 21] = [
     "LoadState",
     "ActiveState",
     "SubState",
     "Result",
     "ConditionResult",
     "ConditionTimestampMonotonic",
+    "AssertResult",
+    "AssertTimestampMonotonic",
     "NRestarts",
     "ActiveEnterTimestampMonotonic",
     "ActiveExitTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "ExecMainExitTimestampMonotonic",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "UnitFileState",
+    "Type",
+    "Job",
     "MemoryMax",
     "MemoryHigh",
 ];
@@ -155,6 +185,18 @@ pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
         loaded.exec_reload = commands(&value(unit, "ExecReload", deadline)?);
     }
     Ok(loaded)
+}
+
+/// The first unit that `unit` requires and that has failed. `None`: there is none, or it is unknown.
+pub(crate) fn failed_requirement(unit: &str) -> Option<String> {
+    let deadline = Deadline::after(TO_ANSWER);
+    let of = |property| value(unit, property, deadline).unwrap_or_default();
+    let required = [of("Requires"), of("BindsTo"), of("Requisite")].concat();
+    // A unit's name contains neither spaces nor line feeds.
+    required.split_ascii_whitespace().take(MOST_REQUIRED).map(str::to_owned).find(|name| {
+        let state = properties_until(name, &["ActiveState"], deadline);
+        state.is_ok_and(|state| state.get("ActiveState").is_some_and(|state| state == "failed"))
+    })
 }
 
 /// Properties of a unit, each of which is a word, a number or the path of a cgroup: see the head of this file.
@@ -199,17 +241,24 @@ pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlErr
 fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
     let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
     let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let signed = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
     LoadedUnit {
         load: word("LoadState"),
         active: word("ActiveState"),
         sub: word("SubState"),
         result: word("Result"),
         conditions_met: (number("ConditionTimestampMonotonic") > 0).then(|| word("ConditionResult") == "yes"),
+        assertion_failed: number("AssertTimestampMonotonic") > 0 && word("AssertResult") == "no",
         automatic_restarts: number("NRestarts"),
         active_entered: number("ActiveEnterTimestampMonotonic"),
         active_exited: number("ActiveExitTimestampMonotonic"),
+        inactive_exited: number("InactiveExitTimestampMonotonic"),
         main_started: number("ExecMainStartTimestampMonotonic"),
         main_exited: number("ExecMainExitTimestampMonotonic"),
+        main_ended: (signed("ExecMainCode"), signed("ExecMainStatus")),
+        file_state: word("UnitFileState"),
+        service_type: word("Type"),
+        has_job: number("Job") > 0,
         memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
         memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
         cgroup: word("ControlGroup"),
@@ -351,11 +400,13 @@ mod tests {
     fn recorded_answers_of_systemd_252() {
         let output = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n\
                     NRestarts=3\nConditionResult=no\nConditionTimestampMonotonic=0\n\
+                    AssertResult=no\nAssertTimestampMonotonic=0\nExecMainCode=2\nExecMainStatus=15\nJob=\n\
                     ControlGroup=/system.slice/pypnm.service\n";
         let lines = output.lines().filter_map(|line| line.split_once('='));
         let loaded = state(&lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
         assert_eq!((loaded.load.as_str(), loaded.sub.as_str()), ("loaded", "auto-restart"));
         assert_eq!((loaded.conditions_met, loaded.automatic_restarts), (None, 3));
+        assert_eq!((loaded.assertion_failed, loaded.main_ended, loaded.has_job), (false, (2, 15), false));
         let variables = environment("A=1 \"B=two words\" PYPNM_SERVE_WORKERS=3\n");
         assert_eq!(variables.get("B").map(String::as_str), Some("two words"));
         assert_eq!(variables.get("PYPNM_SERVE_WORKERS").map(String::as_str), Some("3"));

@@ -266,14 +266,14 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
         name: "Workers",
         value: profile.workers,
         why: if by_hand { format!("{reason}; the steps above give {sized}") } else { reason },
-        guide: (!by_hand).then_some(LOWER_OF),
+        guide: (!by_hand && profile.workers_step != WorkersStep::Incomplete).then_some(LOWER_OF),
     });
     steps.push(Step {
         name: "Recycle",
         value: profile.limit_max_requests,
         why: reasons::limit_reason(unit).into_owned(),
         guide: match profile.limit_step {
-            LimitStep::Operator => None,
+            LimitStep::Operator | LimitStep::Incomplete => None,
             LimitStep::MemoryCreep | LimitStep::SmallSystem => Some(RECYCLE_SMALL_RULE),
             LimitStep::Default => Some(RECYCLE_RULE),
         },

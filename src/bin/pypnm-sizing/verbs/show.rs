@@ -118,14 +118,15 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
     }
     match loaded {
         LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}
-        LoadedProfile::Other(numbers) => page.row(
-            "  Loaded",
-            LABEL,
-            &format!(
-                "{}, from before a change; 'pypnm-sizing apply' updates it",
-                profile(numbers.workers, numbers.limit_max_requests)
-            ),
-        ),
+        LoadedProfile::Other(numbers) => {
+            // What could not be read may be readable for the generator.
+            let why = match unit.config.unread {
+                Some(_) => "at the last reload",
+                None => "from before a change; 'pypnm-sizing apply' updates it",
+            };
+            let loaded = profile(numbers.workers, numbers.limit_max_requests);
+            page.row("  Loaded", LABEL, &format!("{loaded}, {why}"));
+        }
         LoadedProfile::Nothing => page.row(
             "  Loaded",
             LABEL,
