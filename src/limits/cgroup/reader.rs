@@ -312,7 +312,7 @@ impl LimitReader<'_> {
                 }
             }
             // A single memory node needs no list.
-            if is_there || resource == Resource::Memory && !nodes::are_several(self.root) {
+            if is_there || resource == Resource::Memory && !nodes::may_be_several(self.root) {
                 continue;
             }
             if !place.v1 {
