@@ -322,7 +322,7 @@ const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
 fn of_two_unreadable_mountinfos_the_first_is_reported() {
     let reported = |files: &[(&str, &str)]| {
         let (_directory, root) = root(files);
-        root.cgroup_mounts(&MOUNTINFO).map(|_| ()).unwrap_err()
+        root.cgroup_mounts(&MOUNTINFO).1.unwrap()
     };
     let (first, second) = (("proc/1/mountinfo/x", ""), ("proc/self/mountinfo/x", ""));
     assert_eq!(reported(&[first, second]), (MOUNTINFO[0], ReadError::Directory));
@@ -334,8 +334,10 @@ fn of_two_unreadable_mountinfos_the_first_is_reported() {
 fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     let (directory, root) = root(&[("proc/1/mountinfo", "")]);
     let path = directory.path().join("proc/1/mountinfo");
-    let mounts =
-        |root: &Root| root.cgroup_mounts(&MOUNTINFO).map(|lines| String::from_utf8(lines.into()).unwrap());
+    let mounts = |root: &Root| match root.cgroup_mounts(&MOUNTINFO) {
+        (lines, None) => Ok(String::from_utf8(lines.into()).unwrap()),
+        (_, Some(error)) => Err(error),
+    };
     // Hundreds of cgroups are mounted in machines with many containers.
     let lines = V2.repeat(2000);
     fs::write(&path, &lines).unwrap();
@@ -348,11 +350,11 @@ fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     }
     assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooLarge)));
     file.set_len(256 << 20).unwrap();
-    assert_eq!(mounts(&below()), Ok(String::new()));
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::Incomplete)), "of lines that are none");
     // Nor a single line of more than 4 MiB.
     File::create(&path).unwrap().set_len((4 << 20) + 1).unwrap();
     assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooLarge)));
-    let text = format!("{}\n{V2}", "x".repeat(2 << 20));
+    let text = format!("25 21 8:1 / /x rw - ext4 /dev/sda1 rw,{}\n{V2}", "x".repeat(2 << 20));
     fs::write(&path, text).unwrap();
     assert_eq!(mounts(&below()), Ok(V2.to_owned()), "the lines after a long one count");
 }
@@ -409,7 +411,7 @@ fn the_managers_environment_is_that_of_its_own_section_and_of_pid_1() {
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n{set}"))]), in_effect);
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Other]\n{set}"))]), [""; 0]);
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n[Other]\n{set}"))]), [""; 0]);
-    let passes = format!("{SERVE}PassEnvironment=PYPNM_SERVE_WORKERS\n");
+    let passes = format!("{UVICORN}PassEnvironment=PYPNM_SERVE_WORKERS WEB_CONCURRENCY\n");
     assert_eq!(overrides(&[(UNIT, &passes)]), [""; 0], "there is no PID 1 in an image");
     let environ = ("proc/1/environ", "A=1\0PYPNM_SERVE_WORKERS=3\0");
     assert_eq!(
