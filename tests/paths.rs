@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pypnm_sizing::root::{MAX_FILE_BYTES, ReadError, Root};
+use pypnm_sizing::write::Directory;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
 
@@ -223,6 +224,9 @@ fn a_lease_does_not_block() {
     assert_eq!(BufReader::new(holder.stdout.take().unwrap()).read_line(&mut String::new()).unwrap(), 1);
     let (root, path) = (Root::machine(), path.to_str().unwrap().to_owned());
     assert_eq!(in_time(move || root.text(&path)), Err(ReadError::Os(Errno::AGAIN)));
+    let place = directory.path().to_owned();
+    let appended = in_time(move || Directory::open(&place).unwrap().append("end").map(|_| ()));
+    assert_eq!(appended.unwrap_err().error.kind(), std::io::ErrorKind::WouldBlock);
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
