@@ -411,6 +411,11 @@ fn the_managers_environment_is_that_of_its_own_section_and_of_pid_1() {
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n{set}"))]), in_effect);
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Other]\n{set}"))]), [""; 0]);
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n[Other]\n{set}"))]), [""; 0]);
+    let after_a_fault = format!("[Manager]\njunk\n{set}");
+    assert_eq!(
+        overrides(&[(UNIT, SERVE), (conf, &after_a_fault)]),
+        ["system.conf:3: DefaultEnvironment: PYPNM_SERVE_WORKERS=3 is in effect"]
+    );
     let passes = format!("{UVICORN}PassEnvironment=PYPNM_SERVE_WORKERS WEB_CONCURRENCY\n");
     assert_eq!(overrides(&[(UNIT, &passes)]), [""; 0], "there is no PID 1 in an image");
     let environ = ("proc/1/environ", "A=1\0PYPNM_SERVE_WORKERS=3\0");
