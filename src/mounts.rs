@@ -288,6 +288,12 @@ mod tests {
         assert_eq!(mounts(automount, "").remote(b"/data/x"), Some("autofs"));
         let disk = [automount, "41 40 8:2 / /data rw - xfs /dev/sda2 rw\n"].concat();
         assert_eq!(mounts(&disk, "").remote(b"/data/x"), None);
+        let elsewhere = [automount, "41 40 8:2 / /data/disk rw - xfs /dev/sda2 rw\n"].concat();
+        assert_eq!(
+            mounts(&elsewhere, "").remote(b"/data/x"),
+            Some("autofs"),
+            "a disk below it does not hide it"
+        );
         let server = [automount, "41 40 0:50 / /data rw - nfs s:/data rw\n"].concat();
         assert_eq!(mounts(&server, "").remote(b"/data/x"), Some("autofs"));
     }
@@ -318,6 +324,7 @@ mod tests {
         let text = "24 22 0:30 / /nix rw - nfs4 s:/ rw\n25 22 0:31 / /nix/store rw - 9p x rw\n\
             26 22 0:31 / /nix/store/dead rw - 9p x rw\n";
         let mut mounts = mounts(text, "");
+        assert!(mounts.has_remote() && !Mounts::default().has_remote());
         mounts.admit(b"/nix/store/abc/bin/generator");
         assert_eq!(mounts.remote(b"/nix/store/abc/etc"), None);
         assert_eq!(mounts.remote(b"/nix/store/dead/x"), Some("9p"));

@@ -328,9 +328,7 @@ impl<'a> Environment<'a> {
                 (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
                 (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
                 (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
-                (None, None, None, Some(source))
-                    if key != names::WEB_CONCURRENCY && !self.left_out.contains(&key) =>
-                {
+                (None, None, None, Some(source)) if key != names::WEB_CONCURRENCY => {
                     (source.clone(), Effect::Unset { key })
                 }
                 (None, None, None, _) => continue,
