@@ -217,8 +217,10 @@ fn links_are_described_and_not_followed() {
 fn a_lease_does_not_block() {
     let directory = directory();
     let path = directory.path().join("end");
-    let lease = "import fcntl, sys, time\nfile = open(sys.argv[1], 'r+')\n\
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\nprint(flush=True)\ntime.sleep(60)\n";
+    // SIGIO asks the holder to give it up.
+    let lease = "import fcntl, signal, sys, time\nfile = open(sys.argv[1], 'r+')\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\nfcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print(flush=True)\ntime.sleep(60)\n";
     let mut holder = Command::new("python3");
     let mut holder = holder.args(["-c", lease]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(BufReader::new(holder.stdout.take().unwrap()).read_line(&mut String::new()).unwrap(), 1);
