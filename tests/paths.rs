@@ -16,9 +16,10 @@ use pypnm_sizing::write::Directory;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
 
-/// A directory with the file `end`, and the directory `d`.
+/// A directory with the file `end`, and the directory `d`. Its name has no dot, so that paths without links are opened with a
+/// single call.
 fn directory() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::Builder::new().prefix("paths-").tempdir().unwrap();
     fs::create_dir(directory.path().join("d")).unwrap();
     fs::write(directory.path().join("end"), "text").unwrap();
     directory
