@@ -113,6 +113,8 @@ fn drop_ins_of_aliases_apply_and_those_of_other_links_do_not() {
     let of_a_prefix =
         [("a-c.service", SERVICE), ("a-b.service", "->a-c.service"), ("a-.service.d/1.conf", SERVICE)];
     assert_eq!(unit("a-c.service", &of_a_prefix).aliases, [""; 0], "it has no drop-ins of its own");
+    let no_directory = [("p.service", SERVICE), ("a.service", "->p.service"), ("a.service.d", SERVICE)];
+    assert_eq!(unit("p.service", &no_directory).aliases, [""; 0], "a file is no directory of drop-ins");
     let of_a_template =
         [("p.service", SERVICE), ("a@.service", "->p.service"), ("a@.service.d/1.conf", SERVICE)];
     assert_eq!(

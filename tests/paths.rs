@@ -89,8 +89,9 @@ fn paths_that_are_not_normalized_are_checked_for_mounts_too() {
     for path in ["/end", "//end", "/./end", "/d/../end", "/d/../../../end"] {
         assert_eq!(root.text(path).as_deref(), Ok("text"), "{path}");
     }
-    let other = ["/srv", "/srv/"].map(|path| root.entries(path));
-    assert_eq!(other, [Err(ReadError::Remote("nfs4".into())), Err(ReadError::Remote("nfs4".into()))]);
+    for path in ["/srv", "/srv/", "//srv"] {
+        assert_eq!(root.entries(path), Err(ReadError::Remote("nfs4".into())), "{path}");
+    }
 }
 
 #[test]
