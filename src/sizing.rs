@@ -243,7 +243,7 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
     // If nothing is known, that has already been reported.
     let exceeds = |reserve: u64, available: &Available| {
         let all = available.amount.saturating_add(available.reserved);
-        (all > 0 && reserve / u64::from(sharing) > all).then_some(all)
+        (all > 0 && reserve / u64::from(sharing) >= all).then_some(all)
     };
     if let Some(set) = &unit.config.reserve_cpus
         && let Some(all) = exceeds(set.value, cpu)
