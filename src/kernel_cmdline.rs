@@ -57,6 +57,13 @@ pub fn read(root: &Root, virtualization: Option<&str>, problems: &mut Vec<Proble
 
 fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Problem>) -> KernelCommandLine {
     let mut found = KernelCommandLine::default();
+    if std::str::from_utf8(text).is_err() {
+        problems.push(Problem::unreadable(
+            file,
+            ReadError::NotText,
+            "options that are not UTF-8 are ignored",
+        ));
+    }
     // Most command lines contain none of these options.
     let is_prefix = |before: &[u8]| before.ends_with(b"pypnm") || before.ends_with(b"systemd");
     if !memchr_iter(b'.', text).any(|at| text.get(..at).is_some_and(is_prefix)) {

@@ -85,7 +85,7 @@ impl Manager {
 
     /// Reads a file. Returns whether it exists.
     fn read_file(&mut self, root: &Root, path: &str, problems: &mut Vec<Problem>) -> bool {
-        match root.with_trusted_bytes(path, |text| self.parse(path, text)) {
+        match root.with_trusted_bytes(path, |text| self.parse(path, text, problems)) {
             Ok(()) => true,
             Err(ReadError::Missing) => false,
             Err(error) => {
@@ -97,8 +97,8 @@ impl Manager {
         }
     }
 
-    /// Errors in the file are ignored; systemd reports them.
-    fn parse(&mut self, path: &str, text: &[u8]) {
+    /// Other errors than those that make systemd skip the rest of the file are left to systemd to report.
+    fn parse(&mut self, path: &str, text: &[u8], problems: &mut Vec<Problem>) {
         let mut inside = false;
         for item in items(text) {
             match item {
@@ -110,6 +110,10 @@ impl Manager {
                     "ManagerEnvironment" => assign(&mut self.own, path, line, "ManagerEnvironment", &value),
                     _ => {}
                 },
+                Item::Fault { fault, line } if fault.ends_the_file() => {
+                    problems.push(Problem::skipped_by_systemd(Source::key(path, line, ""), fault));
+                    return;
+                }
                 Item::Assignment { .. } | Item::Fault { .. } => {}
             }
         }

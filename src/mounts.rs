@@ -85,7 +85,7 @@ pub struct Mounts {
 
 impl Mounts {
     /// Adds a line of a mountinfo (proc_pid_mountinfo(5)), and returns the type of the file system; empty: the line is not
-    /// valid. Only remote mounts are kept. Mounts that are not below the directory `below` are ignored, and the paths of the
+    /// valid, or ends before its last field. Only remote mounts are kept. Mounts that are not below the directory `below` are ignored, and the paths of the
     /// others are relative to it.
     pub fn add<'l>(&mut self, line: &'l [u8], below: &[u8]) -> &'l [u8] {
         let Some((mount, rest)) = split_at_separator(line) else {
@@ -93,7 +93,9 @@ impl Mounts {
         };
         let kind = rest.get(..memchr(b' ', rest).unwrap_or(rest.len())).unwrap_or_default();
         self.add_mount(mount, kind, below);
-        kind
+        // The source and the options of the file system follow; both may be empty.
+        let is_complete = memchr_iter(b' ', rest).nth(1).is_some();
+        if is_complete { kind } else { b"" }
     }
 
     fn add_mount(&mut self, mount: &[u8], kind: &[u8], below: &[u8]) {

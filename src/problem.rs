@@ -150,6 +150,12 @@ impl Problem {
         Self::new(source, ProblemKind::bad_value(value, expected), consequence)
     }
 
+    /// A line that systemd skips, or from which on it skips the file.
+    pub fn skipped_by_systemd(source: Source, fault: Fault) -> Self {
+        let what = if fault.ends_the_file() { "the rest of the file" } else { "the line" };
+        Self::new(source, ProblemKind::Syntax(fault), format!("systemd skips {what}"))
+    }
+
     /// A file that could not be read.
     pub fn unreadable(
         file: impl Into<FileName>,

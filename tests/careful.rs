@@ -18,9 +18,13 @@ use std::process::{Command, Stdio};
 /// By default, one in this number is run.
 const SAMPLE: u64 = 40;
 /// Fixtures in which a file is already missing. Without a second one, nothing would show that there is a limit.
-const TWO_MISSING: [&str; 3] = [
+const TWO_MISSING: [&str; 7] = [
     "cgroup/no-cgroup-of-pid-1-to-be-seen/proc/1/mountinfo",
     "cgroup/no-mountinfo-to-be-seen/proc/1/cgroup",
+    "cgroup/pid-1s-own-directory-is-missing-below-a-quota/proc/1/cgroup",
+    "situations/19-pid-1-is-in-no-hierarchy-and-mountinfo-is-empty/proc/1/cgroup",
+    "situations/28-memory-nodes-of-a-cpuset-are-missing/sys/fs/cgroup/cgroup.controllers",
+    "situations/28-memory-nodes-of-a-v1-cpuset-elsewhere/proc/1/mountinfo",
     "situations/10-v1-a-quota-without-period/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us",
 ];
 /// Changes the content of a file.
@@ -94,6 +98,7 @@ fn complete(directory: &Path) {
         ("memory", "memory.max"),
         ("memory", "memory.high"),
         ("cpuset", "cpuset.cpus.effective"),
+        ("cpuset", "cpuset.mems.effective"),
     ];
     let mut on: Vec<&str> =
         files.iter().filter(|(_, file)| has(file)).map(|(controller, _)| *controller).collect();
@@ -116,7 +121,10 @@ fn complete(directory: &Path) {
 fn ways(whole: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u8>>)> {
     if !is_kernels {
         let binary: Vec<u8> = (128..=255).collect();
-        return vec![("binary".into(), Some(binary)), ("[ without ]".into(), Some(b"[".to_vec()))];
+        let binary = ("binary".into(), Some(binary));
+        // For the kernel command line, a bracket is an option.
+        let bracket = (!name.ends_with("cmdline")).then(|| ("[ without ]".into(), Some(b"[".to_vec())));
+        return std::iter::once(binary).chain(bracket).collect();
     }
     let mut all = vec![("deleted".into(), None), ("emptied".into(), Some(Vec::new()))];
     for seed in 0..SEEDS {

@@ -15,8 +15,6 @@
 mod hierarchy;
 mod reader;
 
-use std::borrow::Cow;
-
 pub use hierarchy::Hierarchy;
 use hierarchy::STANDARD_PLACE;
 use reader::{ALL_LEAST, LimitReader, instead};
@@ -113,15 +111,21 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             return reader.found;
         }
     };
-    let lines = root.cgroup_mounts(member.mountinfo).unwrap_or_else(|(path, error)| {
-        if error != ReadError::Missing || !memberships.is_empty() {
-            let instead = "assuming that cgroups are mounted at /sys/fs/cgroup";
-            reader.problems.push(Problem::unreadable(path, error, instead));
-        }
-        Cow::Borrowed([].as_slice())
-    });
+    let (lines, unread) = root.cgroup_mounts(member.mountinfo);
     let mounts = cgroup_mounts(&lines);
-    if !mounts.is_empty() && memberships.is_empty() {
+    // Without either file, there are no cgroups, or PID 1 is hidden from an unprivileged caller.
+    let may_be_mounted = !mounts.is_empty() || unread.is_some() && text.is_some();
+    if let Some((path, error)) = unread
+        && (error != ReadError::Missing || !memberships.is_empty())
+    {
+        let instead = if mounts.is_empty() {
+            "assuming that cgroups are mounted at /sys/fs/cgroup"
+        } else {
+            "cgroup mounts in the missing part are not considered"
+        };
+        reader.problems.push(Problem::unreadable(path, error, instead));
+    }
+    if may_be_mounted && memberships.is_empty() {
         // The kernel writes a line for each mounted hierarchy.
         let directory = membership.rsplit_once('/').map_or("", |(directory, _)| directory);
         let is_hidden = text.is_none() && !root.has_directory(directory);

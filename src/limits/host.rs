@@ -91,8 +91,8 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     if listed.is_err() {
         return;
     }
-    // What is plugged in lies above what was there. Where its upper end is online, MemTotal is less for another reason, such
-    // as a container's.
+    // Hot-plugged blocks have higher numbers than those present at boot. If the highest ones are online, MemTotal is lower for
+    // another reason, such as the limit of a container.
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let is_offline = |number: &&u64| {
         root.with_text(&format!("{MEMORY}/memory{number}/state"), |text| text.trim() == "offline") == Ok(true)

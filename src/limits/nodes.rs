@@ -69,6 +69,15 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     Some(Amount::MemoryNodes(granted))
 }
 
+/// Whether the machine has, or may have, several memory nodes, so that it matters which of them are permitted.
+pub fn may_be_several(root: &Root) -> bool {
+    match root.with_text(&format!("{NODES}/online"), CpuSet::parse) {
+        Ok(online) => online.is_none_or(|online| online.count() != 1),
+        Err(ReadError::Missing) => root.has_directory(NODES),
+        Err(_) => true,
+    }
+}
+
 /// The memory of all nodes of the machine, in bytes. `None`: the kernel shows no nodes.
 pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
     let file = format!("{NODES}/online");

@@ -53,6 +53,13 @@ pub enum Fault {
     BrokenSection,
 }
 
+impl Fault {
+    /// Whether systemd skips the rest of the file, as in `parse_line()` and its caller; otherwise it skips the line.
+    pub fn ends_the_file(self) -> bool {
+        matches!(self, Self::BrokenSection | Self::NotUtf8)
+    }
+}
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -22,6 +22,8 @@ pub enum ReadError {
     TooLarge,
     /// It is not UTF-8.
     NotText,
+    /// A mountinfo without lines, or with a line that ends before its last field. The other lines have been read.
+    Incomplete,
     /// The path leads onto a file system of this type, which may never answer.
     Remote(String),
     /// A user other than root could have written it, or redirected the path to it.
@@ -39,6 +41,7 @@ impl fmt::Display for ReadError {
             Self::NotAFile => f.write_str("it is not a regular file"),
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
             Self::NotText => f.write_str("it is not UTF-8 text"),
+            Self::Incomplete => f.write_str("it is empty, or has a line that is cut off"),
             Self::Remote(kind) => {
                 write!(f, "skipped: the path leads to a mount of type {kind}, which might block PID 1")
             }

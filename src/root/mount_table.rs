@@ -29,7 +29,7 @@ pub struct MountTable {
     pub mounts: Mounts,
     /// The lines about cgroup mounts, for [`crate::parse::mountinfo::cgroup_mounts`].
     pub cgroup_lines: Vec<u8>,
-    /// The file that could not be read, and why; `Missing`: there is none.
+    /// The file that could not be read, or not in full, and why; `Missing`: there is none.
     pub unknown: Option<(&'static str, ReadError)>,
 }
 
@@ -40,18 +40,18 @@ impl Root {
     }
 
     /// The lines about cgroup mounts, from the first of `paths` that can be read; on the running machine always from
-    /// the program's own view, because its paths lead there. `Err`: a file and why it cannot be read.
-    pub fn cgroup_mounts(&self, paths: &[&'static str]) -> Result<Cow<'_, [u8]>, (&'static str, ReadError)> {
+    /// the program's own view, because its paths lead there. Also a file that cannot be read, or not in full, and why.
+    pub fn cgroup_mounts(
+        &self,
+        paths: &[&'static str],
+    ) -> (Cow<'_, [u8]>, Option<(&'static str, ReadError)>) {
         let table = self.mounts();
         if self.is_machine() || paths == MOUNTINFO {
-            return match &table.unknown {
-                None => Ok(Cow::Borrowed(&table.cgroup_lines)),
-                Some((path, error)) => Err((path, error.clone())),
-            };
+            return (Cow::Borrowed(&table.cgroup_lines), table.unknown.clone());
         }
         let mut other = MountTable::default();
         self.add_first(paths, &table.mounts, &mut other);
-        other.unknown.map_or(Ok(Cow::Owned(other.cgroup_lines)), Err)
+        (Cow::Owned(other.cgroup_lines), other.unknown)
     }
 
     fn read_mounts(&self) -> MountTable {
@@ -98,6 +98,10 @@ impl Root {
                     return;
                 }
                 Err(ReadError::Missing) => {}
+                Err(ReadError::Incomplete) => {
+                    table.unknown = Some((path, ReadError::Incomplete));
+                    return;
+                }
                 Err(error) if matches!(table.unknown, Some((_, ReadError::Missing))) => {
                     table.unknown = Some((path, error));
                 }
@@ -106,7 +110,8 @@ impl Root {
         }
     }
 
-    /// Adds the lines of a mountinfo to `table`. A line that exceeds the maximum size of the buffer is an error.
+    /// Adds the lines of a mountinfo to `table`. A line that exceeds the maximum size of the buffer is an error. With
+    /// `cgroups`, so is a line that is cut off, after all lines have been added.
     pub(super) fn add_mounts(
         &self,
         file: &OwnedFd,
@@ -118,8 +123,10 @@ impl Root {
         buffer.clear();
         buffer.reserve(BUFFER_BYTES);
         let mut read = 0;
+        let mut is_complete = true;
         let mut take = |line: &[u8]| {
             let kind = table.mounts.add(line, below);
+            is_complete &= !kind.is_empty();
             if cgroups
                 && kind.starts_with(b"cgroup")
                 && table.cgroup_lines.len() + line.len() < MAX_CGROUP_BYTES
@@ -130,7 +137,8 @@ impl Root {
         };
         let result = loop {
             match rustix::io::read(file, spare_capacity(&mut buffer)) {
-                Ok(0) => break Ok(()),
+                // A process that has changed its root directory may see no mounts.
+                Ok(0) => break if read == 0 && cgroups { Err(ReadError::Incomplete) } else { Ok(()) },
                 Ok(more) => read += more,
                 Err(Errno::INTR) => continue,
                 Err(errno) => break Err(ReadError::from(errno)),
@@ -149,8 +157,10 @@ impl Root {
                 buffer.reserve(buffer.len());
             }
         };
-        take(&buffer);
+        if !buffer.is_empty() {
+            take(&buffer);
+        }
         self.buffer.replace(buffer);
-        result
+        if is_complete || !cgroups { result } else { result.and(Err(ReadError::Incomplete)) }
     }
 }

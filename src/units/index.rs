@@ -139,7 +139,7 @@ impl<'a> Index<'a> {
         if !((is_wanted && unit.ends_with(b".service")) || unit.ends_with(b".slice") || of_all_units) {
             return;
         }
-        // Names that are not UTF-8 are none of a unit.
+        // A name that is not UTF-8 is not the name of a unit.
         let Ok(unit) = std::str::from_utf8(unit) else {
             return;
         };

@@ -1,7 +1,7 @@
 //! Loads a unit: reads its unit file and its drop-ins.
 
-use crate::parse::syntax::{Fault, Item, items};
-use crate::problem::{FileName, Problem, ProblemKind, Source};
+use crate::parse::syntax::{Item, items};
+use crate::problem::{FileName, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::index::base_of;
 use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
@@ -117,19 +117,11 @@ pub fn parse_assignments(
             }
             Item::Assignment { .. } => {}
             Item::Fault { fault, line } => {
-                // As in `parse_line()` and its caller.
-                let ends = matches!(fault, Fault::BrokenSection | Fault::NotUtf8);
-                if ends || !reported {
-                    let consequence =
-                        if ends { "systemd skips the rest of the file" } else { "systemd skips the line" };
-                    problems.push(Problem::new(
-                        Source::key(file.clone(), line, ""),
-                        ProblemKind::Syntax(fault),
-                        consequence,
-                    ));
+                if fault.ends_the_file() || !reported {
+                    problems.push(Problem::skipped_by_systemd(Source::key(file.clone(), line, ""), fault));
                 }
                 reported = true;
-                if ends {
+                if fault.ends_the_file() {
                     return false;
                 }
             }

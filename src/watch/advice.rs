@@ -79,10 +79,10 @@ impl Topic {
     }
 }
 
-/// A finding.
+/// A conclusion from the evidence; `findings` in the JSON output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The topic.
+    /// What it is about.
     pub topic: Topic,
     /// The line for sizing.conf, if a setting is advised.
     pub line: Option<String>,

@@ -1,6 +1,6 @@
-//! The evidence collected by a watch: the workers, their lives and recycles, and the data for advice, separately for each number
-//! of workers and each limit, because what four workers did says nothing about two. Pure, and of bounded size regardless of the
-//! length of the watch. Live samples and recorded ones are processed in the same way.
+//! The evidence collected by a watch: the workers, their lives and recycles, and the data for advice. It is kept separately for
+//! each number of workers and each limit, because the behaviour of four workers says nothing about that of two. Pure, and of
+//! bounded size regardless of the length of the watch. Live samples and recorded ones are processed in the same way.
 
 mod demand;
 mod epoch;
@@ -18,20 +18,20 @@ use super::{MIB, number};
 pub use epoch::{Blocks, Epoch};
 pub use growth::{ALLOWED, BLOCKS_TO_TELL, Growth, Single};
 
-/// A block's length unless somebody says otherwise, in seconds: ten minutes.
+/// The default length of a block, in seconds: ten minutes.
 pub const BLOCK: f64 = 600.0;
-/// Conditions that are kept apart at the most.
+/// The maximum number of conditions.
 const CONDITIONS: usize = 64;
-/// A worker that lived for fewer seconds than PyPNM needs to start has not served its limit.
+/// A worker that lived for fewer seconds than PyPNM needs to start did not end because of its recycle limit.
 const SHORT_LIFE: f64 = 10.0;
-/// A worker whose successor serves finishes its requests in so many seconds, five minutes, and its start.
+/// The maximum time in seconds in which a retired worker finishes its requests: five minutes, and the start of its successor.
 const HANDOVER: f64 = 330.0;
-/// A service that goes within so many seconds of replacing a worker was being stopped already.
+/// If the service ends within this number of seconds after a worker was replaced, it was already being stopped.
 const STOPPING: f64 = 10.0;
-/// Ages at recycling that are kept.
+/// The maximum number of ages at recycling.
 const AGES: usize = 512;
 
-/// What is known of the service between two of its starts.
+/// The evidence of the service between two of its starts.
 #[derive(Clone, Debug, Default)]
 struct Run {
     main: Option<(u64, f64)>,
@@ -42,51 +42,51 @@ struct Run {
     ages: Vec<f64>,
 }
 
-/// Everything seen so far.
+/// All evidence so far.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     block_length: f64,
     first_at: Option<f64>,
     last_at: f64,
-    /// Seconds watched, gaps left out.
+    /// The number of seconds watched, without gaps.
     watched: f64,
     last: Line,
-    /// The limits that were last known: milli-CPUs, bytes, requests.
+    /// The latest known limits: milli-CPUs, bytes, requests.
     limits: (u64, u64, Option<u64>),
-    /// The live workers, the oldest first.
+    /// The live workers, from the oldest.
     pub workers: Vec<Life>,
     run: Run,
-    /// The growth found in the run before, until this one has been watched for long enough.
+    /// The growth in the previous run, until this run has been watched for long enough.
     growth_before: Option<Growth>,
-    /// The age of the only worker, where it is the service.
+    /// The age of the only worker, if that worker is the service.
     single_age: Option<f64>,
-    /// systemd's NRestarts when the service was last seen, or the recycles that a recorded line counted.
+    /// systemd's NRestarts in the previous sample, or the number of recycles in the previous recorded line.
     automatic_restarts: Option<u64>,
     block: Option<Block>,
     epochs: BTreeMap<(u64, u64, u64), Epoch>,
     current: Option<(u64, u64, u64)>,
-    /// The service's memory (bytes) over time.
+    /// The memory of the service over time, in bytes.
     pub memory: Series,
-    /// The most of it.
+    /// The maximum of that memory.
     pub memory_peak: u64,
-    /// Workers that were replaced under the same parent (or, with one, by an automatic restart).
+    /// The number of workers that were replaced under the same parent or, with one worker, by an automatic restart.
     pub recycles: u64,
-    /// Times the service came up anew otherwise.
+    /// The number of other restarts of the service.
     pub restarts: u64,
-    /// Workers that died within seconds of their start.
+    /// The number of workers that ended within seconds of their start.
     pub short_lives: u64,
-    /// Processes killed because memory ran out.
+    /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
-    /// Ages of workers that went and have not been replaced yet.
+    /// The ages of workers that have ended and have not been replaced yet.
     gone: Latest<f64>,
-    /// When workers appeared while none was missing: successors, of pypnm-sizing-handover(7), of workers that end later.
+    /// When workers were added while none was missing: successors (pypnm-sizing-handover(7)) of workers that end later.
     successors: Latest<f64>,
-    /// When workers were last replaced.
+    /// When workers were replaced most recently.
     replaced_at: Latest<f64>,
 }
 
 impl Evidence {
-    /// None yet; a block is `block_length` seconds.
+    /// No evidence yet. The length of a block is `block_length` seconds.
     pub fn new(block_length: f64) -> Self {
         Self {
             block_length,
@@ -120,7 +120,7 @@ impl Evidence {
         self.block_length
     }
 
-    /// Seconds watched, gaps left out.
+    /// The number of seconds watched, without gaps.
     pub fn watched(&self) -> f64 {
         self.watched
     }
@@ -135,16 +135,16 @@ impl Evidence {
         &self.last
     }
 
-    /// The limits that were last known: milli-CPUs and bytes (0: unknown), and the recycle limit.
+    /// The latest known limits: milli-CPUs and bytes (0: unknown), and the recycle limit.
     pub fn limits(&self) -> (u64, u64, Option<u64>) {
         self.limits
     }
 
-    /// What was seen under the present conditions.
+    /// The evidence under the present conditions.
     pub fn epoch(&self) -> Epoch {
         let open = self.block.as_ref().filter(|block| block.workers > 0);
         let key = match open {
-            // The first seconds after a restart say nothing about how many workers there will be.
+            // The first seconds after a restart do not show how many workers there will be.
             Some(block) if block.is_long_enough(self.block_length) || self.current.is_none() => {
                 Some(key(block))
             }
@@ -159,19 +159,19 @@ impl Evidence {
         epoch
     }
 
-    /// What was seen under other conditions before.
+    /// The evidence under earlier conditions.
     pub fn earlier(&self) -> impl Iterator<Item = &Epoch> {
         let current = self.current;
         self.epochs.iter().filter(move |(key, _)| Some(**key) != current).map(|(_, epoch)| epoch)
     }
 
-    /// The median age at recycling in seconds.
+    /// The median age at recycling, in seconds.
     pub fn recycle_age(&self) -> Option<f64> {
         median(&mut self.run.ages.clone())
     }
 
-    /// Takes the next sample, at `at` seconds, which stands for `elapsed` seconds before it: 0 where the sample before
-    /// was another watch's, or there is none. One that is not later than the last is passed over.
+    /// Adds the sample taken at `at` seconds, which covers the `elapsed` seconds before it: 0 if the previous sample is of another
+    /// watch, or if there is none. A sample that is not later than the previous one is ignored.
     pub fn take(&mut self, mut line: Line, at: f64, elapsed: f64) {
         if !at.is_finite() || self.first_at.is_some() && at <= self.last_at {
             return;
@@ -180,7 +180,7 @@ impl Evidence {
         let first = self.first_at.is_none();
         self.first_at.get_or_insert(at);
         let main = main_of(&line);
-        // A recording without the parent: the service is the same as long as one of its workers is.
+        // In a recording without the parent, the service is the same as long as one of its workers is.
         let goes_on = main.is_none_or(|(pid, _)| pid != ANONYMOUS)
             || self.workers.is_empty()
             || line.workers().any(|worker| self.workers.iter().any(|life| life.is(worker)));
@@ -211,7 +211,7 @@ impl Evidence {
             }
         }
         self.workers.sort_by(|a, b| b.age.total_cmp(&a.age));
-        // Where another watch begins its count begins anew.
+        // Each watch counts from 0.
         let killed = if elapsed > 0.0 { line.oom_kills.saturating_sub(self.last.oom_kills) } else { 0 };
         self.oom_kills += killed;
         self.weigh(&line, at, elapsed, killed);
@@ -228,7 +228,7 @@ impl Evidence {
             self.limits.1 = line.memory_limit;
         }
         self.limits.2 = line.limit_max_requests.or(self.limits.2);
-        // What was seen is counted here once, for live lines and for recorded ones that count otherwise.
+        // Events are counted here, in the same way for live samples and for recorded ones, whose counts may differ.
         (line.recycles, line.restarts) = (self.recycles, self.restarts);
         self.last = line;
     }
@@ -265,14 +265,14 @@ impl Evidence {
         self.epochs.entry(key).or_default().add(&block, self.block_length);
     }
 
-    /// The workers that are no longer there.
+    /// The workers that have ended.
     fn lives_that_ended(&mut self, line: &Line, same_main: bool, at: f64) {
         let is_there = |life: &Life| line.workers().any(|process| life.is(process));
         let (stay, gone): (Vec<Life>, Vec<Life>) =
             std::mem::take(&mut self.workers).into_iter().partition(is_there);
         self.workers = stay;
         for life in gone {
-            // The first process, before it had started its workers.
+            // The first process, before it started its workers.
             if line.processes.iter().any(|process| life.is(process)) {
                 continue;
             }
@@ -285,13 +285,13 @@ impl Evidence {
         }
     }
 
-    /// Whether the service came up anew since it was last seen.
+    /// Whether the service has been restarted since the previous sample.
     fn restarted(&mut self, line: &Line, main: Option<(u64, f64)>, at: f64) {
         let Some(main) = main else {
             return;
         };
         if self.run.main.is_some() {
-            // A single worker that meets its limit ends the service, and systemd brings it back.
+            // If a single worker reaches its limit, the service exits, and systemd restarts it.
             let counted = line.automatic_restarts.or(Some(line.recycles));
             let by_systemd = counted.zip(self.automatic_restarts).is_some_and(|(now, before)| now > before);
             match self.single_age.take() {
@@ -303,7 +303,7 @@ impl Evidence {
                 _ => {
                     self.restarts += 1;
                     self.run = Run::default();
-                    // Its blocks say nothing of what comes now.
+                    // Its blocks say nothing about the next run.
                     self.close_block();
                 }
             }
@@ -323,7 +323,7 @@ impl Evidence {
         self.run.until = at;
     }
 
-    /// A new worker under the same parent: where one went before, it takes its place.
+    /// A new worker under the same parent: it replaces one that has ended, if any.
     fn replaced(&mut self, at: f64) {
         match self.gone.pop() {
             Some(age) => self.recycled(age, at),
@@ -331,7 +331,7 @@ impl Evidence {
         }
     }
 
-    /// Whether a worker that has ended had its successor already; then it is counted.
+    /// Whether a worker that has ended already had a successor, which is then counted.
     fn was_succeeded(&mut self, age: f64, at: f64) -> bool {
         while let Some(appeared) = self.successors.pop() {
             if at - appeared <= HANDOVER {
@@ -352,8 +352,8 @@ impl Evidence {
         self.replaced_at.push(at);
     }
 
-    /// systemd stops a service with a signal to all its processes, and a parent that gets it a moment after its workers
-    /// first replaces them. Those were no recycles.
+    /// systemd stops a service by sending a signal to all its processes. If the parent receives it after its workers, it first
+    /// replaces them. These are not recycles.
     fn taken_back(&mut self, at: f64) {
         while self.replaced_at.pop_newest().is_some_and(|replaced| at - replaced < STOPPING) {
             let was_short = self.run.ages.pop().is_some_and(|age| age < SHORT_LIFE);
@@ -363,21 +363,21 @@ impl Evidence {
         self.replaced_at = Latest::new(AGES);
     }
 
-    /// Computes each worker's growth; not for every sample, it costs up to a millisecond a worker.
+    /// Computes the growth of each worker. Not called for every sample, because it takes up to a millisecond per worker.
     pub fn compute_growth(&mut self) {
         self.workers.iter_mut().for_each(Life::compute_growth);
     }
 }
 
-/// Conditions that are told apart: workers, whole MiB, milli-CPUs.
+/// The conditions: the number of workers, MiB, milli-CPUs.
 fn key(block: &Block) -> (u64, u64, u64) {
     (block.workers, block.memory_limit / MIB, block.cpu_limit)
 }
 
-/// What several workers without a parent are the workers of.
+/// The parent of several workers whose parent is unknown.
 const ANONYMOUS: u64 = 0;
 
-/// The process that makes the service one and the same, and its age: uvicorn's parent, or the only worker.
+/// The process that identifies the service, and its age: uvicorn's parent, or the only worker.
 fn main_of(line: &Line) -> Option<(u64, f64)> {
     let identity = |process: &Process| (process.pid, process.age_seconds);
     let parent = line.processes.iter().find(|process| process.role == Role::Parent);

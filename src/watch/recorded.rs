@@ -42,7 +42,7 @@ fn process(field: &str) -> Option<Reading> {
     })
 }
 
-/// Evidence on a machine with these CPUs and GiB, in blocks of a few seconds.
+/// Evidence on a machine with these CPUs and GiB, with blocks of a few seconds.
 struct Replayed {
     evidence: Evidence,
     bounds: Bounds,
@@ -102,7 +102,7 @@ fn four_saturated_workers_on_a_full_machine() {
     assert!(why.contains("4 workers on 2 CPUs only wait for each other"), "{why}");
 }
 
-/// The recorded worker four times, on a machine with these CPUs, of which some milli-CPUs are idle.
+/// Four copies of the recorded worker, on a machine with these CPUs, some milli-CPUs of which are idle.
 fn fourfold(cpus: u64, idle: u64) -> Replayed {
     let four = |sample: Sample| {
         let worker = sample.processes.iter().find(|process| process.role == Role::Worker).cloned();

@@ -1,35 +1,35 @@
 //! Growth as a slope with its uncertainty. Pure.
 //!
-//! - A worker's slope is Theil's and Sen's: the median of the slopes of all pairs of points, which up to 29 % of
-//!   outliers don't move. What the workers have in common is the median of theirs.
-//! - The uncertainty comes from the residuals of all workers, added up per stretch of time: noise that all workers share
-//!   (a burst of requests, the host reclaiming memory) counts once, not once a worker (Driscoll and Kraay, "Consistent
+//! - The slope of a worker is that of Theil and Sen: the median of the slopes of all pairs of points, which is not affected by
+//!   up to 29 % of outliers. The common slope of several workers is the median of their slopes.
+//! - The uncertainty is computed from the residuals of all workers, summed for each period of time: noise that all workers
+//!   share (a burst of requests, the host reclaiming memory) counts once, not once per worker (Driscoll and Kraay, "Consistent
 //!   covariance matrix estimation with spatially dependent panel data", 1998).
-//! - Memory resembles itself a moment ago. The variance is widened by 1+2r/(1−p), r being the correlation of neighbouring
-//!   residuals and p the part of it that second neighbours keep, corrected for their bias in short series (Marriott and
-//!   Pope, 1954); the interval is Student's with as many degrees of freedom as there are independent stretches.
+//! - Successive values of memory are correlated. The variance is multiplied by 1+2r/(1−p), where r is the correlation of adjacent
+//!   residuals and p the ratio of the correlation at distance two to r, corrected for their bias in short series (Marriott and
+//!   Pope, 1954); the interval is Student's, with as many degrees of freedom as there are independent periods.
 
 use super::number;
 
-/// One measurement of one worker.
+/// A measurement of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
-    /// Seconds on a clock that never jumps.
+    /// Seconds on a monotonic clock.
     pub at: f64,
-    /// CPU seconds that the worker had used by then.
+    /// The CPU time that the worker has used by then, in seconds.
     pub cpu: f64,
     /// Bytes.
     pub value: f64,
 }
 
-/// A slope in bytes a second.
+/// A slope in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slope {
     /// The estimate.
     pub per_second: f64,
-    /// The bounds of the 95 % confidence interval.
+    /// The lower bound of the 95 % confidence interval.
     pub low: f64,
-    /// See `low`.
+    /// Its upper bound.
     pub high: f64,
     /// Growth is significant (99.9 %) and continues: the second half grows like the first, which is true of a leak but not of a
     /// cache that fills or of a single step.
@@ -41,17 +41,17 @@ const Z_95: f64 = 1.959_963_984_540_054;
 const Z_999: f64 = 3.290_526_731_491_896;
 /// The minimum number of points of a history.
 pub const FEWEST_POINTS: usize = 12;
-/// The variance of the median of medians relative to that of least squares, for normal noise.
+/// The variance of the median of medians relative to that of least squares, for normally distributed noise.
 const OF_MEDIANS: f64 = 1.25;
-/// The highest correlation of neighbours that is assumed.
+/// The maximum correlation of adjacent residuals.
 const MOST_ALIKE: f64 = 0.97;
 /// The second half must show this fraction of the first half's growth.
 const GOES_ON: f64 = 0.75;
-/// Steps that are removed from a history at most.
+/// The maximum number of steps that are removed from a history.
 const MOST_STEPS: usize = 4;
-/// The height of a step in median differences between neighbours.
+/// The minimum height of a step, in median differences between adjacent points.
 const STEP: f64 = 6.0;
-/// The points on each side whose medians give the height of a step, or at least two at an end of the history.
+/// The number of points on each side whose medians give the height of a step; at least two at an end of the history.
 const AROUND_STEP: usize = 4;
 
 /// The common slope of these histories; `None` if none has enough points.
@@ -59,8 +59,8 @@ pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
     slope_along(histories, |point| point.at)
 }
 
-/// The same by the work that was done, CPU seconds, at the mean pace of the work: what grows by each request grows evenly
-/// along them by day and by night.
+/// The same relative to the work done, in CPU seconds, at the mean pace of the work: growth caused by requests is uniform in
+/// this measure, by day and by night.
 pub fn slope_of_work(histories: &[&[Point]]) -> Option<Slope> {
     let pace = |points: &&[Point]| {
         let (first, last) = points.first().zip(points.last())?;
@@ -92,7 +92,7 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
     };
     let (first, second): (Vec<&[Point]>, Vec<&[Point]>) =
         histories.iter().map(|points| points.split_at(points.len() / 2)).unzip();
-    // Each half's error is of its own points: what bends does not fit one line, and that is no noise.
+    // The error of each half is computed from its own points: curvature does not fit a single line, but is not noise.
     let of_half = |half: &[&[Point]]| Some((common(half)?, standard_error(half, axis)?.0));
     let (early, late) = (of_half(&first), of_half(&second));
     let per_second = common(&histories)?;
@@ -106,7 +106,7 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
     Some(Slope { per_second, low: per_second - width, high: per_second + width, lasting })
 }
 
-/// The points without upward steps, such as the memory that one large request leaves behind: what follows a step is lowered by
+/// The points without upward steps, such as the memory that a large request leaves behind: the points after a step are lowered by
 /// its height. Growth that remains is not due to the steps. `None`: there are none.
 pub fn without_steps(points: &[Point]) -> Option<Vec<Point>> {
     let mut level: Vec<Point> = points.to_vec();
@@ -158,13 +158,13 @@ pub fn median_slope(points: &[Point], axis: impl Fn(&Point) -> f64) -> Option<f6
     median(&mut slopes)
 }
 
-/// The standard error of the common slope, and the degrees of freedom it rests on.
+/// The standard error of the common slope, and its degrees of freedom.
 fn standard_error(histories: &[&[Point]], axis: Axis) -> Option<(f64, f64)> {
     let step = histories
         .iter()
         .map(|points| span(points) / number(points.len() as u64 - 1))
         .fold(f64::MIN_POSITIVE, f64::max);
-    // Per stretch of time: the residuals weighted by their distance from the middle, the residuals, how many.
+    // For each period of time: the residuals weighted by their distance from the middle, the residuals, and their number.
     let mut stretches: std::collections::BTreeMap<i64, (f64, f64, f64)> = std::collections::BTreeMap::new();
     let mut weight = 0.0;
     for points in histories {
@@ -199,8 +199,8 @@ fn index(number: f64) -> i64 {
     number.floor() as i64
 }
 
-/// The variance of the mean of these values relative to that of as many independent values. White noise on top of slow noise
-/// lowers the correlation of neighbours; second neighbours show how slow the noise is (an ARMA(1,1) process).
+/// The variance of the mean of these values relative to that of as many independent values. White noise added to slow noise
+/// reduces the correlation of adjacent values; the correlation at distance two shows how slow the noise is (an ARMA(1,1) process).
 fn widening(values: &[f64]) -> f64 {
     let count = number(values.len() as u64);
     let mean = values.iter().sum::<f64>() / count;
@@ -219,7 +219,7 @@ fn widening(values: &[f64]) -> f64 {
     1.0 + 2.0 * first / (1.0 - kept)
 }
 
-/// Student's quantile from the normal's (Hill, "Algorithm 396", 1970: the expansion by Fisher and Cornish).
+/// Student's quantile from that of the normal distribution (Hill, "Algorithm 396", 1970: the expansion by Fisher and Cornish).
 pub fn quantile(z: f64, freedom: f64) -> f64 {
     let (z3, z5, z7) = (z.powi(3), z.powi(5), z.powi(7));
     z + (z3 + z) / (4.0 * freedom)
@@ -238,8 +238,8 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// The mean of what was measured one after another by `together` workers at a time. Those that were at work at the same
-/// time share their noise, so they count as one; fewer than three such groups give no interval.
+/// The mean of successive measurements of `together` workers at a time. Workers that ran at the same time share their noise,
+/// so they count as one; fewer than three such groups give no interval.
 pub fn mean(values: &[f64], together: usize) -> Option<Estimate> {
     let groups: Vec<f64> = values
         .chunks_exact(together.max(1))
@@ -251,7 +251,7 @@ pub fn mean(values: &[f64], together: usize) -> Option<Estimate> {
     }
     let value = groups.iter().sum::<f64>() / count;
     let variance = groups.iter().map(|group| (group - value).powi(2)).sum::<f64>() / (count - 1.0);
-    // One less than the groups would have if they were quite independent.
+    // One less than if the groups were fully independent.
     let width = quantile(Z_95, (count - 2.0).max(2.0)) * (variance / (count - 1.0)).sqrt();
     Some(Estimate { value, low: value - width, high: value + width })
 }
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!((flat.per_second, flat.low, flat.high, flat.lasting), (0.0, 0.0, 0.0, false));
         assert_eq!(slope(&[&series(11, number)]), None);
         assert_eq!(slope(&[]), None);
-        // A clock that does not move gives no pair at all.
+        // A clock that does not advance gives no pairs.
         let stuck: Vec<Point> = (0..20).map(|n| Point { at: 1.0, cpu: 0.0, value: number(n) }).collect();
         assert_eq!(slope(&[&stuck]), None);
     }

@@ -311,14 +311,20 @@ impl LimitReader<'_> {
                     Value::Missing => {}
                 }
             }
-            if is_there || resource == Resource::Memory {
+            // A single memory node needs no list.
+            if is_there || resource == Resource::Memory && !nodes::may_be_several(self.root) {
                 continue;
             }
             if !place.v1 {
                 self.check_missing(level, "cpuset", resource);
-            } else if place.certain && level.len() == place.path.len() && self.root.has_directory(level) {
-                // In version 1 every cgroup has them.
-                self.absent(resource);
+            } else if place.certain && level.len() == place.path.len() {
+                if self.root.has_directory(level) {
+                    // In version 1 every cgroup has them.
+                    self.absent(resource);
+                } else if resource == Resource::Memory {
+                    // The CPUs are known from the affinity of PID 1 as well.
+                    self.check_own_directory(place, resource);
+                }
             }
         }
         Value::Missing

@@ -1,4 +1,4 @@
-//! The growth that live and ended workers show together. Pure.
+//! The common growth of live and ended workers. Pure.
 
 use super::Evidence;
 use super::epoch::PROOF;
@@ -6,57 +6,57 @@ use crate::watch::lives::{Ended, Life};
 use crate::watch::to_u64;
 use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work, without_steps};
 
-/// Growth is known after so many blocks, an hour.
+/// The number of blocks after which growth is known: an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
 
-/// Blocks, three hours, by which a leak is told from a cache that fills.
+/// The number of blocks after which a leak is distinguished from a cache that fills: three hours.
 pub const BLOCKS_TO_TELL: f64 = 18.0;
-/// A worker may grow by a quarter of what it began with before it is recycled.
+/// A worker may grow by a quarter of its initial memory before it is recycled.
 pub const ALLOWED: f64 = 0.25;
-/// Of the first half's growth, what the second half of a life must show.
+/// The fraction of the growth in the first half of a life that the second half must show.
 const GOES_ON: f64 = 0.75;
 
 /// Growth of the workers since the service was started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Growth {
-    /// By the clock, what the workers have in common.
+    /// The common growth over time.
     pub all: Slope,
-    /// What a worker had at the beginning, in bytes.
+    /// The initial memory of a worker, in bytes.
     pub baseline: u64,
-    /// In a whole life, from recycle to recycle, where such were seen.
+    /// The growth in a whole life, from recycle to recycle, if any lives were observed.
     pub a_life: Option<Estimate>,
-    /// Lives that grew by more than [`ALLOWED`] and went on growing, where the others did not: how many, of how many, and by
-    /// how many bytes.
+    /// If some lives grew by more than [`ALLOWED`] and kept growing while the others did not: their number, the number of all
+    /// lives, and their growth in bytes.
     pub some_lives: Option<(usize, usize, f64)>,
-    /// The one worker that grows while the others don't.
+    /// The worker that grows while the others do not.
     pub single: Option<Single>,
-    /// Seconds for which the worker that was watched longest has been watched.
+    /// The number of seconds for which the worker that was observed longest has been observed.
     pub seen: f64,
-    /// When it was watched.
+    /// The beginning of the observation.
     pub from: f64,
-    /// See `from`.
+    /// Its end.
     pub until: f64,
 }
 
-/// One worker that grows apart from the others.
+/// A worker that grows independently of the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Single {
-    /// Its pid.
+    /// Its process ID.
     pub pid: u64,
     /// Its growth.
     pub slope: Slope,
-    /// What the others have in common, in bytes a second.
+    /// The common growth of the others, in bytes per second.
     pub others: f64,
 }
 
 impl Evidence {
-    /// The growth that the workers have in common since the last restart (or before it, while that is not yet long ago).
+    /// The common growth of the workers since the last restart, or before it until this run has been watched for long enough.
     /// `None`: not watched for long enough.
     pub fn growth(&self) -> Option<Growth> {
         let enough = self.block_length * BLOCKS_OF_GROWTH;
         let from = self.run.from?;
         let watched = self.run.until - from;
-        // A run that was watched for longer says more, until this one can tell a leak from a cache that fills.
+        // A run that was watched for longer says more, until this one is long enough to distinguish a leak from a cache.
         let before = self.growth_before.as_ref().filter(|before| before.seen > watched);
         if watched < enough * 0.98 || before.is_some() && watched < self.block_length * BLOCKS_TO_TELL {
             return self.growth_before.clone();
@@ -66,7 +66,7 @@ impl Evidence {
         let together = self.workers.len().max(1);
         let of = |value: fn(&Ended) -> f64| ended.iter().map(value).collect::<Vec<f64>>();
         let by_lives = mean(&of(|life| life.per_second), together);
-        // Lives seen from beginning to end say most; where there are none yet, the live workers do.
+        // Complete lives are the best evidence; without any, the live workers are used.
         let is_recycled = by_lives.is_some() && self.run.ages.len() >= PROOF;
         let lasts = |lives: &Estimate| {
             let early = median(&mut of(|life| life.early)).unwrap_or(0.0);
@@ -105,7 +105,7 @@ impl Evidence {
         })
     }
 
-    /// A worker that grows for certain, and apart from the others.
+    /// A worker that certainly grows, and independently of the others.
     fn single(&self, settled: &[&[Point]]) -> Option<Single> {
         let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope_of_workers(&[points])).collect();
         let (index, steepest) = slopes
@@ -126,7 +126,7 @@ impl Evidence {
     }
 }
 
-/// By the clock; or, if growth lasts only along them, by the work done or between steps.
+/// The growth over time; or, if growth continues only relative to them, over the work done or between steps.
 fn slope_of_workers(settled: &[&[Point]]) -> Option<Slope> {
     let by_clock = slope(settled)?;
     let by_work = || slope_of_work(settled);

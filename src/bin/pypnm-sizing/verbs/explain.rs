@@ -183,8 +183,8 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
             parts.push(", the CPUs common to all these lists".to_owned());
         }
         if sharing > 1 {
-            let before = written(offered.saturating_mul(sharing));
-            parts.push(format!(", an equal share for each of {sharing} units (before: {before})"));
+            let all = written(offered.saturating_mul(sharing));
+            parts.push(format!(", an equal share of {all} for each of {sharing} units"));
         }
         if grant.reserved > 0 {
             let set = match resource {
@@ -193,8 +193,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
             };
             let at =
                 set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, source.place()));
-            let (kept, before) = (written(grant.reserved), written(offered));
-            parts.push(format!(", {kept} reserved{at} (before: {before})"));
+            parts.push(format!(", {} minus {} reserved{at}", written(offered), written(grant.reserved)));
         }
     }
     if resource == Resource::Cpu && !grant.amount.is_multiple_of(1000) {
@@ -294,7 +293,7 @@ fn configuration(page: &mut Page, sizing: &Sizing) {
         page.row("  ", 2, &format!("{file}: pypnm.sizing=yes"));
     }
     if !sizing.problems.is_empty() {
-        page.heading("What could not be read or is invalid");
+        page.heading("Unreadable or invalid inputs");
     }
     for problem in &sizing.problems {
         page.row("  - ", 4, &problem.to_string());

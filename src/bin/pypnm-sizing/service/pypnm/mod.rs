@@ -145,7 +145,7 @@ impl Installation {
         metadata::release(self.version.as_deref()?).map(|release| release >= FIRST_WITH_PROFILE)
     }
 
-    /// The directory that its package lies in.
+    /// The directory that contains its package.
     pub(crate) fn packages(&self) -> Option<&str> {
         self.packages.as_deref()
     }
