@@ -26,7 +26,9 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
         .context("no process given: use --pid=PID (in ExecStartPost=, systemd sets $MAINPID)")?;
     match wait(root, &mut || Some(service), Duration::from_secs(arguments.timeout)) {
         Ok(doubt) => {
-            doubt.iter().for_each(|doubt| remark(doubt));
+            if let Some(doubt) = doubt {
+                remark(&doubt);
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(NotReady::No(why)) => {
