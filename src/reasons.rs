@@ -106,3 +106,20 @@ pub fn one_line(text: String) -> String {
     }
     text.chars().map(|c| if c.is_control() || c == '\\' { '?' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn text_for_a_comment() {
+        for (text, comment) in [
+            ("/etc/a b~:2", "/etc/a b~:2"),
+            ("a\\", "a?"),
+            ("a\nb\u{7f}", "a?b?"),
+            ("caf\u{e9}\\\n", "caf\u{e9}??"),
+        ] {
+            assert_eq!(one_line(text.to_owned()), comment);
+        }
+    }
+}

@@ -364,3 +364,16 @@ fn outer_root(uid_map: &str) -> Option<u32> {
     let mut line = lines.find_map(|mut line| (line.next() == Some("0")).then_some(line))?;
     line.next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::outer_root;
+
+    #[test]
+    fn the_root_of_a_user_namespace() {
+        assert_eq!(outer_root("         0       1000          1\n"), Some(1000));
+        assert_eq!(outer_root("0 0 4294967295\n"), Some(0), "of the machine itself");
+        assert_eq!(outer_root("1 100000 65536\n0 12345 1\n"), Some(12345));
+        assert_eq!((outer_root("1 100000 65536\n"), outer_root("")), (None, None), "it has none");
+    }
+}

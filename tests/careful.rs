@@ -17,14 +17,15 @@ use std::process::{Command, Stdio};
 
 /// By default, one in this number is run.
 const SAMPLE: u64 = 40;
-/// Fixtures in which a file is already missing. Without a second one, nothing would show that there is a limit.
-const TWO_MISSING: [&str; 7] = [
+/// Fixtures in which a file is already missing or damaged. Without a second one, nothing would show that there is a limit.
+const TWO_MISSING: [&str; 8] = [
     "cgroup/no-cgroup-of-pid-1-to-be-seen/proc/1/mountinfo",
     "cgroup/no-mountinfo-to-be-seen/proc/1/cgroup",
     "cgroup/pid-1s-own-directory-is-missing-below-a-quota/proc/1/cgroup",
     "situations/19-pid-1-is-in-no-hierarchy-and-mountinfo-is-empty/proc/1/cgroup",
     "situations/28-memory-nodes-of-a-cpuset-are-missing/sys/fs/cgroup/cgroup.controllers",
     "situations/28-memory-nodes-of-a-v1-cpuset-elsewhere/proc/1/mountinfo",
+    "units/manager-setenv-beside-latin-1-on-the-kernel-command-line/proc/cmdline",
     "situations/10-v1-a-quota-without-period/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us",
 ];
 /// Changes the content of a file.

@@ -10,6 +10,7 @@
 //! `BLESS=1 cargo test --test helper` updates them: read the diff before you commit it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -404,4 +405,24 @@ fn errors_of_check_are_unknown() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let output = helper().arg("check").stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+/// `hidepid=` hides PID 1, so what it passes on is not known.
+#[test]
+fn the_environment_of_a_hidden_pid_1_is_unknown() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only root can mount");
+        return;
+    }
+    let units = tempfile::tempdir().unwrap();
+    let unit = "[Service]\nExecStart=/bin/uvicorn a:b\nPassEnvironment=WEB_CONCURRENCY\n";
+    fs::write(units.path().join("pypnm.service"), unit).unwrap();
+    let script = "mount --bind \"$1\" /etc/systemd/system && mount -t tmpfs none /proc/1 && exec \"$2\" explain --json";
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .args([units.path().as_os_str(), OsStr::new(env!("CARGO_BIN_EXE_pypnm-sizing"))])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("WEB_CONCURRENCY is taken from PID 1's environment"), "{text}");
 }

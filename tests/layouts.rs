@@ -2,16 +2,17 @@
 //! a file. tests/oracle compares the units with systemd at random; here is a case for each rule.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 
 use pypnm_sizing::limits::process::Process;
-use pypnm_sizing::limits::{Amount, Resource, cgroup, nodes, process};
+use pypnm_sizing::limits::{Amount, Resource, Scope, cgroup, nodes, process};
+use pypnm_sizing::names;
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Problem;
-use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Request, size};
+use pypnm_sizing::root::{ReadError, Root};
+use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::units::{Index, State, Unit};
 
 /// A root with these files; a text that begins with `->` is the target of a symbolic link.
@@ -105,6 +106,13 @@ fn drop_ins_of_aliases_apply_and_those_of_other_links_do_not() {
     assert_eq!(drop_ins("p@x.service", &elsewhere), "", "the instance has a link of its own");
     let both = [&files[..3], &[("a@x.service", "->p@x.service")]].concat();
     assert_eq!(unit("p@x.service", &both).aliases, ["a@x.service"], "by two links, once");
+    let of_another_instance =
+        [("p@.service", SERVICE), ("a@x.service", "->p@.service"), ("a@x.service.d/1.conf", SERVICE)];
+    assert_eq!(drop_ins("p@x.service", &of_another_instance), "/etc/systemd/system/a@x.service.d/1.conf");
+    assert_eq!(drop_ins("p@y.service", &of_another_instance), "");
+    let of_a_prefix =
+        [("a-c.service", SERVICE), ("a-b.service", "->a-c.service"), ("a-.service.d/1.conf", SERVICE)];
+    assert_eq!(unit("a-c.service", &of_a_prefix).aliases, [""; 0], "it has no drop-ins of its own");
     let of_a_template =
         [("p.service", SERVICE), ("a@.service", "->p.service"), ("a@.service.d/1.conf", SERVICE)];
     assert_eq!(
@@ -137,6 +145,31 @@ fn only_the_first_line_that_is_not_understood_is_reported() {
     let lines = problems.iter().map(|problem| problem.source.to_string()).collect::<Vec<_>>();
     assert_eq!(lines, ["/etc/systemd/system/p.service:2", "/etc/systemd/system/p.service:5"]);
     assert_eq!(loaded.assignments.len(), 1);
+}
+
+#[test]
+fn slices_need_no_file() {
+    assert_eq!(unit("a.slice", &[]).state, State::Loaded);
+    assert_eq!(unit("a.slice", &[("a.slice", "->/dev/null")]).state, State::Masked);
+    assert_eq!(unit("system.slice", &[("system.slice", "->/dev/null")]).state, State::Loaded);
+}
+
+#[test]
+fn lib_is_read_unless_it_is_usr_lib() {
+    let split = ("/lib/systemd/system/a.service", SERVICE);
+    assert_eq!(unit("a.service", &[split]).fragment.as_deref(), Some("/lib/systemd/system/a.service"));
+    let merged = [
+        ("/usr/lib/systemd/system/a.service.d/1.conf", SERVICE),
+        ("/lib", "->usr/lib"),
+        ("a.service", SERVICE),
+    ];
+    assert_eq!(unit("a.service", &merged).drop_ins, ["/usr/lib/systemd/system/a.service.d/1.conf"]);
+}
+
+#[test]
+fn an_instance_is_no_alias_of_a_plain_unit() {
+    let loaded = unit("a@x.service", &[("a@x.service", "->p.service"), ("p.service", SERVICE)]);
+    assert_eq!((loaded.state, loaded.name.as_str()), (State::NotFound, "a@x.service"));
 }
 
 #[test]
@@ -224,6 +257,7 @@ fn memory_nodes_that_lack_a_file() {
         nodes::total(&root).map_err(|problem: Box<Problem>| problem.source.to_string())
     };
     assert_eq!(total(&[]), Ok(None));
+    assert_eq!(total(&[(ONLINE, "\n")]), Err(format!("/{ONLINE}")));
     assert_eq!(total(&[(ONLINE, "0\n"), (NODE, "Node 0 MemTotal: 1024 kB\n")]), Ok(Some(1 << 20)));
     assert_eq!(total(&[(NODE, "Node 0 MemTotal: 1024 kB\n")]), Err(format!("/{ONLINE}")));
     assert_eq!(
@@ -238,6 +272,7 @@ fn memory_nodes_that_lack_a_file() {
         ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 1024 kB\n"),
         ("sys/devices/system/node/node2/meminfo", "Node 2 MemTotal: 1024 kB\n"),
     ]);
+    assert_eq!(nodes::granted(&root, &CpuSet::parse("0-2").unwrap(), &mut Vec::new()), None, "all of them");
     let granted = nodes::granted(&root, &CpuSet::parse("0,2").unwrap(), &mut Vec::new());
     let Some(Amount::MemoryNodes(granted)) = granted else {
         panic!("{granted:?}");
@@ -251,6 +286,7 @@ fn a_processs_own_limits() {
         let (_directory, root) = root(&[
             ("proc/7/cgroup", "0::/c\n"),
             ("proc/7/status", "Cpus_allowed_list:\t1\n"),
+            ("proc/1/mountinfo", "24 21 0:22 / /elsewhere rw - cgroup2 cgroup2 rw\n"),
             ("proc/self/mountinfo", V2),
             ("sys/fs/cgroup/c/memory.max", "4096\n"),
         ]);
@@ -278,4 +314,315 @@ fn a_memory_node_without_cpus_restricts_none() {
         size(&Request::new(&root)).units[0].capacity.whole_cpus()
     };
     assert_eq!((cpus("0"), cpus("1"), cpus("0-1")), (2, 4, 2));
+}
+
+const MOUNTINFO: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
+
+#[test]
+fn of_two_unreadable_mountinfos_the_first_is_reported() {
+    let reported = |files: &[(&str, &str)]| {
+        let (_directory, root) = root(files);
+        root.cgroup_mounts(&MOUNTINFO).1.unwrap()
+    };
+    let (first, second) = (("proc/1/mountinfo/x", ""), ("proc/self/mountinfo/x", ""));
+    assert_eq!(reported(&[first, second]), (MOUNTINFO[0], ReadError::Directory));
+    assert_eq!(reported(&[second]), (MOUNTINFO[1], ReadError::Directory));
+    assert_eq!(reported(&[]), (MOUNTINFO[0], ReadError::Missing));
+}
+
+#[test]
+fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
+    let (directory, root) = root(&[("proc/1/mountinfo", "")]);
+    let path = directory.path().join("proc/1/mountinfo");
+    let mounts = |root: &Root| match root.cgroup_mounts(&MOUNTINFO) {
+        (lines, None) => Ok(String::from_utf8(lines.into()).unwrap()),
+        (_, Some(error)) => Err(error),
+    };
+    // Hundreds of cgroups are mounted in machines with many containers.
+    let lines = V2.repeat(2000);
+    fs::write(&path, &lines).unwrap();
+    assert_eq!(mounts(&root), Ok(lines));
+    // A sparse file: lines of a mebibyte, and more than 256 of them.
+    let below = || Root::below(directory.path()).unwrap();
+    let file = File::create(&path).unwrap();
+    for line in 1..=257_u64 {
+        file.write_all_at(b"\n", (line << 20) - 1).unwrap();
+    }
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooLarge)));
+    file.set_len(256 << 20).unwrap();
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::Incomplete)), "of lines that are none");
+    // Nor a single line of more than 4 MiB.
+    File::create(&path).unwrap().set_len((4 << 20) + 1).unwrap();
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooLarge)));
+    let text = format!("25 21 8:1 / /x rw - ext4 /dev/sda1 rw,{}\n{V2}", "x".repeat(2 << 20));
+    fs::write(&path, text).unwrap();
+    assert_eq!(mounts(&below()), Ok(V2.to_owned()), "the lines after a long one count");
+}
+
+/// The sizing of a machine with 8 CPUs and 62.8 GiB, enough for four workers, where these files are added.
+fn sized(files: &[(&str, &str)]) -> Sizing {
+    let machine = [
+        ("sys/devices/system/cpu/online", "0-7\n"),
+        ("proc/1/status", "Cpus_allowed_list:\t0-7\n"),
+        ("proc/meminfo", "MemTotal: 65852000 kB\n"),
+    ];
+    let files: Vec<_> = machine
+        .iter()
+        .filter(|(path, _)| files.iter().all(|(other, _)| other != path))
+        .chain(files)
+        .copied()
+        .collect();
+    let (_directory, root) = root(&files);
+    size(&Request::new(&root))
+}
+
+const UNIT: &str = "etc/systemd/system/pypnm.service";
+const DROP_IN: &str = "etc/systemd/system/pypnm.service.d/50.conf";
+const CONF: &str = "etc/pypnm/sizing.conf";
+const SERVE: &str = "[Service]\nExecStart=/bin/pypnm serve\n";
+const UVICORN: &str = "[Service]\nExecStart=uvicorn a:b\n";
+
+/// The overrides, without the directories of their files.
+fn overrides(files: &[(&str, &str)]) -> Vec<String> {
+    let list = &sized(files).units[0].overrides.list;
+    let text = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    list.iter().map(|o| text(&o.to_string())).collect()
+}
+
+/// The problems, as they are logged.
+fn problems(files: &[(&str, &str)]) -> Vec<String> {
+    sized(files).problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn only_fifty_problems_of_a_kind_are_reported() {
+    let names: Vec<_> = (0..60).map(|number| format!("{CONF}.d/\u{1b}{number}.conf")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(problems(&files).iter().filter(|text| text.contains("control character")).count(), 50);
+    let faults = format!("{SERVE}{}", "MemoryMax=x\n".repeat(60));
+    assert_eq!(problems(&[(UNIT, &faults)]).iter().filter(|text| text.contains("MemoryMax")).count(), 50);
+}
+
+#[test]
+fn the_managers_environment_is_that_of_its_own_section_and_of_pid_1() {
+    let conf = "etc/systemd/system.conf";
+    let set = "DefaultEnvironment=PYPNM_SERVE_WORKERS=3\n";
+    let in_effect = ["system.conf:2: DefaultEnvironment: PYPNM_SERVE_WORKERS=3 is in effect"];
+    assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n{set}"))]), in_effect);
+    assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Other]\n{set}"))]), [""; 0]);
+    assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n[Other]\n{set}"))]), [""; 0]);
+    let passes = format!("{UVICORN}PassEnvironment=PYPNM_SERVE_WORKERS WEB_CONCURRENCY\n");
+    assert_eq!(overrides(&[(UNIT, &passes)]), [""; 0], "there is no PID 1 in an image");
+    let environ = ("proc/1/environ", "A=1\0PYPNM_SERVE_WORKERS=3\0");
+    assert_eq!(
+        overrides(&[(UNIT, &passes), environ]),
+        ["pypnm.service:3: PassEnvironment: PYPNM_SERVE_WORKERS=3 is in effect"]
+    );
+    let drop_in = "[Service]\nEnvironment=\nPassEnvironment=PYPNM_SERVE_WORKERS\n";
+    let unreadable = overrides(&[(UNIT, SERVE), (DROP_IN, drop_in), ("proc/1/environ/x", "")]);
+    let taken = "50.conf:3: PassEnvironment: PYPNM_SERVE_WORKERS is taken from PID 1's environment";
+    assert!(unreadable.iter().any(|text| text == taken), "{unreadable:?}");
+}
+
+#[test]
+fn what_resets_the_environment_removes_the_variables_of_the_drop_in() {
+    let removed: Vec<_> =
+        names::VARIABLES.iter().map(|key| format!("50.conf:2: Environment: {key} is removed")).collect();
+    let reset = "[Service]\nEnvironment=\n";
+    assert_eq!(overrides(&[(UNIT, SERVE), (DROP_IN, reset)]), removed, "and not WEB_CONCURRENCY");
+    let files = [(UNIT, UVICORN), (DROP_IN, "[Service]\nEnvironment=\nEnvironment=WEB_CONCURRENCY=3\n")];
+    let set = "50.conf:3: Environment: WEB_CONCURRENCY=3 is in effect".to_owned();
+    assert_eq!(overrides(&files), [removed, vec![set]].concat());
+    let own_file =
+        "[Service]\nExecStart=/usr/bin/env PYPNM_SERVE_ENV_FILE=/run/pypnm-sizing/%n.env pypnm serve\n";
+    let listed = overrides(&[(UNIT, own_file), (DROP_IN, reset)]);
+    assert!(listed.len() > 1 && !listed.iter().any(|text| text.contains("ENV_FILE")), "{listed:?}");
+    let unset = format!("{SERVE}UnsetEnvironment=PYPNM_SERVE_ENV_FILE\n");
+    assert_eq!(
+        overrides(&[(UNIT, &unset)]),
+        ["pypnm.service:3: UnsetEnvironment: PYPNM_SERVE_ENV_FILE is removed"]
+    );
+    let env = "[Service]\nExecStart=/usr/bin/env -u UVICORN_WORKERS uvicorn a:b\n";
+    let set = "[Service]\nEnvironment=UVICORN_WORKERS=2\n";
+    assert_eq!(
+        overrides(&[(UNIT, env), (DROP_IN, set)]),
+        ["pypnm.service:2: ExecStart: UVICORN_WORKERS is removed"]
+    );
+}
+
+#[test]
+fn sizing_conf_takes_precedence_for_what_it_sets_and_nothing_else() {
+    let unit = format!("{UVICORN}Environment=UVICORN_LIMIT_MAX_REQUESTS=9 WEB_CONCURRENCY=3\n");
+    let limit = (CONF, "[Sizing]\nLimitMaxRequests=7\n");
+    let ineffective = "pypnm.service:3: Environment: UVICORN_LIMIT_MAX_REQUESTS=9 has no effect: /etc/pypnm/sizing.conf:2: LimitMaxRequests takes precedence";
+    let list = |conf| {
+        sized(&[(UNIT, &unit), conf]).units[0]
+            .overrides
+            .list
+            .iter()
+            .map(|o| o.to_string().replace("/etc/systemd/system/", ""))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list(limit), ["pypnm.service:3: Environment: WEB_CONCURRENCY=3 is in effect", ineffective]);
+    let workers = list((CONF, "[Sizing]\nWorkers=2\n"));
+    assert!(
+        workers[1]
+            .ends_with("WEB_CONCURRENCY=3 has no effect: /etc/pypnm/sizing.conf:2: Workers takes precedence"),
+        "{workers:?}"
+    );
+}
+
+#[test]
+fn environment_files_outside_etc_are_not_read_by_a_generator() {
+    let unit = format!("{SERVE}EnvironmentFile=/srv/env\n");
+    let files = [(UNIT, unit.as_str()), ("srv/env", "PYPNM_SERVE_WORKERS=3\n")];
+    assert_eq!(overrides(&files), ["env:1: PYPNM_SERVE_WORKERS: PYPNM_SERVE_WORKERS=3 is in effect"]);
+    let (_directory, root) = root(&files);
+    let root = root.for_a_generator();
+    let list = &size(&Request::new(&root)).units[0].overrides.list;
+    assert!(
+        list[0].to_string().ends_with("EnvironmentFile: /srv/env was not read and may set anything"),
+        "{list:?}"
+    );
+}
+
+/// The memory limits of the service, in MiB, and the problems.
+fn memory(settings: &str) -> (Vec<u64>, Vec<String>) {
+    let sizing = sized(&[(UNIT, &format!("{SERVE}{settings}"))]);
+    let limits = sizing.units[0].limits.iter().filter(|limit| limit.scope == Scope::Service);
+    let limits = limits.filter_map(|limit| match limit.amount {
+        Amount::Memory(bytes) => Some(bytes >> 20),
+        _ => None,
+    });
+    (limits.collect(), sizing.problems.iter().map(ToString::to_string).collect())
+}
+
+/// As in systemd.resource-control(5) before 256, which removes `MemoryLimit=`.
+#[test]
+fn memory_limit_is_ignored_beside_newer_settings() {
+    assert_eq!(memory("MemoryLimit=100M\n"), (vec![100], vec![]));
+    assert_eq!(memory("MemoryLimit=100M\nMemoryMax=200M\n"), (vec![200], vec![]));
+    assert_eq!(memory("MemoryLimit=100M\nMemoryHigh=200M\n"), (vec![200], vec![]));
+    for other in ["MemoryMin=1M\n", "MemoryLow=1M\n", "MemorySwapMax=1M\n", "MemorySwapMax=0\n"] {
+        assert_eq!(memory(&format!("MemoryLimit=100M\n{other}")), (vec![], vec![]), "{other}");
+    }
+    for none in ["MemoryMin=0\n", "MemoryLow=1M\nMemoryLow=0\n", "MemorySwapMax=0\nMemorySwapMax=infinity\n"]
+    {
+        assert_eq!(memory(&format!("MemoryLimit=100M\n{none}")), (vec![100], vec![]), "{none}");
+    }
+    let (limits, problems) = memory("MemoryLimit=100M\nMemoryMax=0\n");
+    assert_eq!((limits, problems.len()), (vec![100], 1), "{problems:?}");
+}
+
+#[test]
+fn a_share_of_unknown_memory_is_unknown() {
+    let unknown = |setting: &str| {
+        let unit = format!("{SERVE}{setting}\n");
+        let sizing = sized(&[(UNIT, &unit), ("proc/meminfo", "MemFree: 1 kB\n")]);
+        let limits = sizing.units[0].limits.iter().filter(|limit| limit.scope == Scope::Service);
+        limits.map(|limit| limit.amount.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(unknown("MemoryMax=50%"), [Amount::Unknown(Resource::Memory)]);
+    assert_eq!(unknown("MemoryMax=1M"), [Amount::Memory(1 << 20)]);
+}
+
+#[test]
+fn an_empty_numa_policy_resets_it() {
+    let nodes = |settings: &str| {
+        let unit = format!("{SERVE}NUMAMask=0\n{settings}");
+        let sizing = sized(&[
+            (UNIT, &unit),
+            ("sys/devices/system/node/online", "0-1\n"),
+            ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 1048576 kB\n"),
+            ("sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 1048576 kB\n"),
+        ]);
+        sizing.units[0].capacity.memory.amount >> 30
+    };
+    assert_eq!(nodes("NUMAPolicy=bind\n"), 1);
+    assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=\n"), 62);
+    assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=preferred\n"), 62);
+}
+
+#[test]
+fn an_empty_list_of_pid_1s_cpus_is_reported() {
+    let empty = problems(&[("proc/1/status", "Cpus_allowed_list:\t\n")]);
+    assert!(empty.iter().any(|text| text.starts_with("/proc/1/status: Cpus_allowed_list: ")), "{empty:?}");
+    let none = problems(&[("proc/meminfo", "MemTotal: 0 kB\n")]);
+    assert!(none.iter().any(|text| text.starts_with("/proc/meminfo: MemTotal: ")), "{none:?}");
+}
+
+/// lxcfs shows the huge pages of the machine, so the memory of its nodes is needed where there are some.
+#[test]
+fn the_memory_of_nodes_behind_lxcfs_is_read_for_huge_pages_only() {
+    let lxcfs = ("proc/1/mountinfo", "50 23 0:60 /proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n");
+    let with = |pages: &str| {
+        let meminfo = format!("MemTotal: 65852000 kB\nHugetlb: {pages} kB\n");
+        problems(&[("proc/meminfo", &meminfo), lxcfs, ("sys/devices/system/node/node0/x", "")])
+    };
+    assert_eq!(with("0"), [""; 0]);
+    assert!(with("2048").iter().any(|text| text.starts_with("/sys/devices/system/node/online: ")));
+}
+
+#[test]
+fn a_reservation_of_all_that_there_is_is_not_excessive() {
+    let conf = |text: &str| problems(&[(UNIT, SERVE), (CONF, &format!("[Sizing]\n{text}"))]);
+    assert_eq!(conf("ReserveCPUs=8\n"), [""; 0]);
+    assert!(conf("ReserveCPUs=8.001\n")[0].contains("ReserveCPUs"));
+    assert_eq!(conf("ReserveMemory=65852000K\n"), [""; 0]);
+    assert!(conf("ReserveMemory=65852001K\n")[0].contains("ReserveMemory"));
+    // The units share the machine, and what is reserved.
+    let shared = |text: &str| conf(&format!("Units=pypnm.service b.service\n{text}"));
+    assert_eq!(shared("ReserveCPUs=8\n"), [""; 0]);
+    assert!(shared("ReserveCPUs=8.002\n")[0].contains("ReserveCPUs"));
+    let unknown =
+        problems(&[(UNIT, SERVE), (CONF, "[Sizing]\nReserveMemory=1G\nWorkers=2\n"), ("proc/meminfo", "")]);
+    assert_eq!(
+        unknown.len(),
+        1,
+        "that memory is unknown is reported, and nothing that follows from it: {unknown:?}"
+    );
+}
+
+/// Version 1 reports limits of levels that are not visible in memory.stat.
+#[test]
+fn the_hierarchical_limit_of_version_1() {
+    let read = |limit: &str, stat: Option<&str>| {
+        let mut files = vec![
+            ("proc/1/cgroup", "2:memory:/\n"),
+            ("proc/1/mountinfo", V1_MEMORY),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", limit),
+        ];
+        files.extend(stat.map(|stat| ("sys/fs/cgroup/memory/memory.stat", stat)));
+        let (_directory, root) = root(&files);
+        let mut problems = Vec::new();
+        let limits = cgroup::read(&root, &mut problems).limits;
+        (
+            limits
+                .iter()
+                .map(|limit| limit.source.to_string().rsplit('/').next().unwrap().to_owned())
+                .collect::<Vec<_>>(),
+            problems.len(),
+        )
+    };
+    let own = "memory.limit_in_bytes".to_owned();
+    let outer = "memory.stat: hierarchical_memory_limit".to_owned();
+    assert_eq!(read("8192\n", Some("hierarchical_memory_limit 8192\n")), (vec![own.clone()], 0));
+    assert_eq!(read("8192\n", Some("hierarchical_memory_limit 4096\n")), (vec![own.clone(), outer], 0));
+    assert_eq!(read("8192\n", None), (vec![own], 1), "both are always present");
+}
+
+/// In version 1, every cgroup has the files of its cpuset.
+#[test]
+fn a_cpuset_of_version_1_without_files_is_reported() {
+    let mounts = "25 21 0:23 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n";
+    let read = |membership: &str, files: &[(&str, &str)]| cgroup(membership, mounts, files);
+    let outer = ("sys/fs/cgroup/cpuset/cpuset.effective_cpus", "0-3\n");
+    let own = ("sys/fs/cgroup/cpuset/c/x", "");
+    assert_eq!(
+        read("2:cpuset:/c\n", &[outer, own]),
+        (vec![Resource::Cpu], vec!["/sys/fs/cgroup/cpuset/c/cpuset.cpus".to_owned()])
+    );
+    assert_eq!(read("2:cpuset:/c\n", &[outer]), (vec![], vec![]), "it is not visible");
+    let own = ("sys/fs/cgroup/cpuset/c/cpuset.effective_cpus", "0-3\n");
+    assert_eq!(read("2:cpuset:/c\n", &[own, ("sys/fs/cgroup/cpuset/x", "")]), (vec![], vec![]));
 }

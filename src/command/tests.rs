@@ -112,6 +112,7 @@ fn flags_and_their_beginnings() {
     assert_eq!(of("pypnm serve --worker 1 --limit 500"), "--workers 1, --limit-max-requests 500");
     assert_eq!(of("pypnm serve --w=1 --l 5"), "--workers 1, --limit-max-requests 5");
     assert_eq!(of("pypnm serve --work --workers"), "--workers --workers");
+    assert_eq!(of("pypnm serve --=5 -w 5"), "");
     assert_eq!(of("pypnm serve --workersx 1 -- --workers 2 --reload"), "");
     assert_eq!(of("uvicorn a:b --worker 1 --workers 2"), "--workers 2", "click takes no beginnings");
     assert_eq!(of("/usr/bin/env pypnm serve --worker 1"), "--workers 1");
@@ -147,7 +148,9 @@ fn what_env_does_to_the_environment() {
         ("--ignore-signal", ""),
         ("-u A -uB --unset=C --unset D --un E", "-A -B -C -D -E"),
         ("-iuA -v0 -C /x --chdir /y --chdir=/z -a b", "clear -A"),
+        ("-C/x -a/b -vaname A=1", "A=1"),
         ("--default-signal=PIPE --debug", ""),
+        ("--undefined A=1", "A=1"),
         ("-i env -u A", "clear -A"),
     ] {
         for command in ["uvicorn C=3 -i", "pypnm serve -u"] {
@@ -161,6 +164,7 @@ fn what_env_does_to_the_environment() {
     {
         assert_eq!(of(&format!("env {command}")).0, Program::Unknown, "{command}");
     }
+    assert_eq!(of("env -- -i uvicorn"), (Program::Unknown, String::new()), "no option any more");
     assert_eq!(of("uvicorn A=1").1, "");
     assert_eq!(of("/usr/lib/pypnm-sizing/handover -i A=1 pypnm serve").1, "", "no option of its");
 }

@@ -46,8 +46,10 @@ impl<'a> Environment<'a> {
     /// (`$NAME`, `${NAME}`).
     pub(super) fn new<'w>(words: impl Iterator<Item = Cow<'w, str>>) -> Self {
         let fixed = VARIABLES.into_iter().chain([names::WEB_CONCURRENCY]);
-        let mut slots: BTreeMap<Cow<'a, str>, Slot> =
-            fixed.map(|name| (Cow::Borrowed(name), Slot::default())).collect();
+        let mut slots = BTreeMap::<Cow<'a, str>, Slot>::new();
+        for name in fixed {
+            slots.insert(Cow::Borrowed(name), Slot::default());
+        }
         for word in words {
             for piece in word.split('$').skip(1) {
                 let piece = piece.strip_prefix('{').unwrap_or(piece);
@@ -326,9 +328,7 @@ impl<'a> Environment<'a> {
                 (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
                 (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
                 (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
-                (None, None, None, Some(source))
-                    if key != names::WEB_CONCURRENCY && !self.left_out.contains(&key) =>
-                {
+                (None, None, None, Some(source)) if key != names::WEB_CONCURRENCY => {
                     (source.clone(), Effect::Unset { key })
                 }
                 (None, None, None, _) => continue,

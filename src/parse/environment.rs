@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(read("A='1 2'\"3\\\"\\q\"4\nB=a\\\nb\nC=\\ x"), ["1 A=1 23\"\\q4", "2 B=ab", "4 C= x"]);
         assert_eq!(read("# goes on \\\nA=1\nB=2"), ["2 A=1", "3 B=2"]);
         assert_eq!(read("junk\nA=1"), ["2 A=1"]);
+        assert_eq!(read("A=1 2 \t"), ["1 A=1 2"], "at the end of the file as well");
         assert_eq!(read("A=\nB= \nC=1"), ["1 A=", "2 B=", "3 C=1"]);
         assert_eq!(read("export A=1\nA=\"1\n2\"\n"), ["1 export A=1", "2 A=1\n2"]);
     }

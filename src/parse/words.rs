@@ -154,11 +154,13 @@ mod tests {
         assert_eq!(list(" a  b\tc ", true), some(&["a", "b", "c"]));
         assert_eq!(list("\"A=1 2\" 'B=\"3\"' C='4'5", true), some(&["A=1 2", "B=\"3\"", "C=45"]));
         assert_eq!(list("a\\tb \\x41\\101\\u00e4", true), some(&["a\tb", "AA\u{e4}"]));
+        assert_eq!(list("\\a\\b\\f\\n\\r\\t\\v\\s", true), some(&["\x07\x08\x0c\n\r\t\x0b "]));
+        assert_eq!(list("\\\\ \\\" \\' \\U0001f600", true), some(&["\\", "\"", "'", "\u{1f600}"]));
         assert_eq!(list("\\a\\\\ \\\u{e4}", false), some(&["a\\", "\u{e4}"]));
         assert_eq!(list("\u{e4}\u{a0}b \u{f6}", true), some(&["\u{e4}\u{a0}b", "\u{f6}"]));
         assert_eq!(list("''", true), some(&[""]));
         assert_eq!(list("", true), some(&[]));
-        for broken in ["\"a", "'", "a\\", "\\q", "\\x4", "\\x00", "\\xff"] {
+        for broken in ["\"a", "'", "a\\", "\\q", "\\x4", "\\x00", "\\000", "\\u0000", "\\xff"] {
             assert_eq!(list(broken, true), None, "{broken}");
         }
         let up_to_fault: Vec<_> = Words::new("a b \"c", is_whitespace, true).collect();

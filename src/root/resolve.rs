@@ -111,7 +111,7 @@ impl Root {
             taken += 1;
             let is_of_link = pending.len() >= of_path;
             of_path = of_path.min(pending.len());
-            if taken > MAX_STEPS || pending.len() > MAX_STEPS {
+            if taken > MAX_STEPS {
                 return Err(ReadError::Os(Errno::NAMETOOLONG));
             }
             if step == b".." {

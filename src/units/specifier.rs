@@ -109,7 +109,7 @@ mod tests {
             ("100%", Ok("100%")),
             ("a%%b", Ok("a%b")),
             ("%n %N", Ok("a-b@c\\x2dd.service a-b@c\\x2dd")),
-            ("%p %P %j", Ok("a-b a/b b")),
+            ("%p %P %j %J", Ok("a-b a/b b b")),
             ("%i %I %f", Ok("c\\x2dd c-d /c-d")),
             ("%S/x", Ok("/var/lib/x")),
             ("%C %E %L %t %T %V", Ok("/var/cache /etc /var/log /run /tmp /var/tmp")),

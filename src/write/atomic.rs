@@ -93,6 +93,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::{create_directory, replace};
+    use crate::write::Directory;
 
     #[test]
     fn the_longest_name_and_no_temporary_files() {
@@ -105,6 +106,30 @@ mod tests {
         let error = replace(&out.path().join("d"), &"n".repeat(256), "3").unwrap_err();
         assert!(error.to_string().starts_with("cannot replace "), "{error}");
         assert_eq!(fs::read_dir(out.path().join("d")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_that_a_killed_run_left_behind_are_no_obstacle() {
+        let out = tempfile::tempdir().unwrap();
+        for number in [0, 1, std::process::id()] {
+            fs::write(out.path().join(format!(".pypnm-sizing-{number:016x}")), "").unwrap();
+        }
+        replace(out.path(), "f", "1").unwrap();
+        assert_eq!(fs::read_to_string(out.path().join("f")).unwrap(), "1");
+    }
+
+    #[test]
+    fn what_is_in_place_of_a_directory_is_not_opened() {
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let written = [replace(&path, "f", "1"), Directory::create(&path).map(|_| ())];
+            sender.send(written.map(|written| written.unwrap_err().to_string()))
+        });
+        let errors = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(errors.iter().all(|error| error.starts_with("cannot open the directory ")), "{errors:?}");
     }
 
     #[test]

@@ -220,6 +220,10 @@ mod tests {
         symlink("real", out.path().join("link")).unwrap();
         Directory::create(&out.path().join("link/a/b")).unwrap().replace("f", "2").unwrap();
         assert_eq!(fs::read_to_string(out.path().join("real/a/b/f")).unwrap(), "2");
+        // It exists, but is not followed to something that is not a directory.
+        symlink("/dev/null", out.path().join("mask")).unwrap();
+        let error = Directory::create(&out.path().join("mask")).map(|_| ()).unwrap_err();
+        assert_eq!((error.doing, error.error.raw_os_error()), ("open the directory", Some(20)), "{error}");
         symlink("nowhere", out.path().join("dangling")).unwrap();
         assert!(Directory::create(&out.path().join("dangling")).is_err());
     }
@@ -232,6 +236,7 @@ mod tests {
         let (directory, name) = Directory::create_for(&path).unwrap();
         assert_eq!(name, "f");
         directory.replace(name, "1").unwrap();
+        assert!(directory.pinned().join("f").is_file());
         assert!(Directory::of(&path).unwrap().0.remove("f").unwrap());
         assert!(!directory.remove("f").unwrap(), "there is none any more");
         let (here, _) = Directory::of(Path::new("Cargo.toml")).unwrap();
@@ -272,6 +277,8 @@ mod tests {
         directory.append("second").unwrap();
         if rustix::process::geteuid().is_root() {
             chown(out.path(), Some(12345), None).unwrap();
+            directory.append("new").unwrap();
+            directory.append("new").unwrap();
             let error = directory.append("second").unwrap_err().to_string();
             assert!(error.contains("another name"), "{error}");
             fs::write(path("theirs"), "").unwrap();
