@@ -571,16 +571,16 @@ fn the_memory_of_nodes_behind_lxcfs_is_read_for_huge_pages_only() {
 }
 
 #[test]
-fn a_reservation_of_all_that_there_is_is_not_excessive() {
+fn a_reservation_of_all_that_there_is_is_reported() {
     let conf = |text: &str| problems(&[(UNIT, SERVE), (CONF, &format!("[Sizing]\n{text}"))]);
-    assert_eq!(conf("ReserveCPUs=8\n"), [""; 0]);
-    assert!(conf("ReserveCPUs=8.001\n")[0].contains("ReserveCPUs"));
-    assert_eq!(conf("ReserveMemory=65852000K\n"), [""; 0]);
-    assert!(conf("ReserveMemory=65852001K\n")[0].contains("ReserveMemory"));
+    assert_eq!(conf("ReserveCPUs=7.999\n"), [""; 0]);
+    assert!(conf("ReserveCPUs=8\n")[0].contains("ReserveCPUs"));
+    assert_eq!(conf("ReserveMemory=65851999K\n"), [""; 0]);
+    assert!(conf("ReserveMemory=65852000K\n")[0].contains("ReserveMemory"));
     // The units share the machine, and what is reserved.
     let shared = |text: &str| conf(&format!("Units=pypnm.service b.service\n{text}"));
-    assert_eq!(shared("ReserveCPUs=8\n"), [""; 0]);
-    assert!(shared("ReserveCPUs=8.002\n")[0].contains("ReserveCPUs"));
+    assert_eq!(shared("ReserveCPUs=7.9\n"), [""; 0]);
+    assert!(shared("ReserveCPUs=8\n")[0].contains("ReserveCPUs"));
     let unknown =
         problems(&[(UNIT, SERVE), (CONF, "[Sizing]\nReserveMemory=1G\nWorkers=2\n"), ("proc/meminfo", "")]);
     assert_eq!(
