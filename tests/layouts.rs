@@ -9,6 +9,7 @@ use std::path::Path;
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::limits::{Amount, Resource, Scope, cgroup, nodes, process};
 use pypnm_sizing::names;
+use pypnm_sizing::overrides::{Effect, SingleWorker};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Problem;
 use pypnm_sizing::root::{ReadError, Root};
@@ -616,6 +617,16 @@ fn the_hierarchical_limit_of_version_1() {
     assert_eq!(read("8192\n", Some("hierarchical_memory_limit 8192\n")), (vec![own.clone()], 0));
     assert_eq!(read("8192\n", Some("hierarchical_memory_limit 4096\n")), (vec![own.clone(), outer], 0));
     assert_eq!(read("8192\n", None), (vec![own], 1), "both are always present");
+    let neither = [("sys/fs/cgroup/memory/x", "")];
+    assert_eq!(cgroup("2:memory:/\n", V1_MEMORY, &neither), (vec![], vec![]), "or neither");
+    // Above the root of a cgroup namespace, which explains why its limits are not visible.
+    assert_eq!(cgroup("2:memory:/../c\n", V1_MEMORY, &neither), (vec![], vec![]));
+    assert_eq!(cgroup("2:memory:/\n", &V1_MEMORY.replace(" / ", " /.. "), &neither), (vec![], vec![]));
+    let outside = V1_MEMORY.replace(" / ", " /d ");
+    assert_eq!(
+        cgroup("2:memory:/c\n", &outside, &neither),
+        (vec![], vec!["/sys/fs/cgroup/memory".to_owned()])
+    );
 }
 
 /// In version 1, every cgroup has the files of its cpuset.
@@ -726,4 +737,35 @@ fn a_little_memory_that_is_offline_is_not_reported() {
     // An eighth and 1 GiB, where the directory's own two links count as blocks.
     assert!(reported(128 + 16 + 6).is_none_or(|reported| !reported));
     assert!(reported(128 + 16 + 7).is_none_or(|reported| reported));
+}
+
+/// An empty list means that of the parent.
+#[test]
+fn an_empty_cpuset_is_that_of_its_parent() {
+    let (_directory, root) = root(&[
+        ("proc/1/cgroup", "0::/c/init.scope\n"),
+        ("proc/1/mountinfo", V2),
+        ("sys/fs/cgroup/cpuset.cpus.effective", "0-3\n"),
+        ("sys/fs/cgroup/c/cpuset.cpus.effective", "\n"),
+    ]);
+    let limits = cgroup::read(&root, &mut Vec::new()).limits;
+    let cpus = Amount::Cpus(CpuSet::parse("0-3").unwrap());
+    assert_eq!(limits.iter().map(|limit| &limit.amount).collect::<Vec<_>>(), [&cpus]);
+}
+
+/// Files in /run may be created later during the boot.
+#[test]
+fn a_missing_environment_file_may_appear_below_run() {
+    let of = |path: &str, early: bool| {
+        let unit = format!("{SERVE}EnvironmentFile=-{path}\n");
+        let (_directory, root) = root(&[(UNIT, &unit)]);
+        let root = if early { root.for_a_generator() } else { root };
+        let overrides = &size(&Request::new(&root)).units[0].overrides;
+        let list: Vec<_> = overrides.list.iter().map(|o| o.effect.clone()).collect();
+        (list, overrides.single_worker(4, 2000))
+    };
+    let not_read = vec![Effect::NotRead { path: "/run/env".into() }];
+    assert_eq!(of("/run/env", true), (not_read, Some(SingleWorker::Possible)));
+    assert_eq!(of("/run/env", false), (vec![], Some(SingleWorker::Possible)));
+    assert_eq!((of("/etc/env", true), of("/etc/env", false)), ((vec![], None), (vec![], None)));
 }

@@ -23,6 +23,7 @@ fn what_is_started() {
         "/usr/bin/env python3 -m pypnm.cli serve",
         "/usr/lib/pypnm-sizing/handover pypnm serve --port 1",
         "/v/bin/python3 -P /usr/lib/pypnm-sizing/pypnm_handover /v/bin/pypnm-cmts serve",
+        "/v/bin/python3 -m pypnm_handover /v/bin/pypnm serve",
         "/usr/bin/pypnm-sizing exec -- pypnm serve",
         "/usr/bin/pypnm-sizing exec pypnm serve",
         "/usr/bin/pypnm-sizing exec --unit pypnm.service -- pypnm serve --host ::",
@@ -48,6 +49,7 @@ fn what_is_started() {
         "/v/bin/uvicorn a:b",
         "/v/bin/python -m uvicorn a:b",
         "python3 -Wd -muvicorn a:b",
+        "python3 -Wignore::ResourceWarning -Xpycache_prefix=/x -m uvicorn a:b",
         "/usr/bin/python3 -B /v/bin/uvicorn a:b",
     ] {
         assert_eq!(read(command).0, Program::Uvicorn, "{command}");
