@@ -411,6 +411,11 @@ fn the_managers_environment_is_that_of_its_own_section_and_of_pid_1() {
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n{set}"))]), in_effect);
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Other]\n{set}"))]), [""; 0]);
     assert_eq!(overrides(&[(UNIT, SERVE), (conf, &format!("[Manager]\n[Other]\n{set}"))]), [""; 0]);
+    let after_a_fault = format!("[Manager]\njunk\n{set}");
+    assert_eq!(
+        overrides(&[(UNIT, SERVE), (conf, &after_a_fault)]),
+        ["system.conf:3: DefaultEnvironment: PYPNM_SERVE_WORKERS=3 is in effect"]
+    );
     let passes = format!("{UVICORN}PassEnvironment=PYPNM_SERVE_WORKERS WEB_CONCURRENCY\n");
     assert_eq!(overrides(&[(UNIT, &passes)]), [""; 0], "there is no PID 1 in an image");
     let environ = ("proc/1/environ", "A=1\0PYPNM_SERVE_WORKERS=3\0");
@@ -625,4 +630,98 @@ fn a_cpuset_of_version_1_without_files_is_reported() {
     assert_eq!(read("2:cpuset:/c\n", &[outer]), (vec![], vec![]), "it is not visible");
     let own = ("sys/fs/cgroup/cpuset/c/cpuset.effective_cpus", "0-3\n");
     assert_eq!(read("2:cpuset:/c\n", &[own, ("sys/fs/cgroup/cpuset/x", "")]), (vec![], vec![]));
+}
+
+/// Where the hypervisor's kernel hides PID 1, or `hidepid=` does, each controller has a hierarchy of its own nevertheless.
+#[test]
+fn version_1_without_a_visible_pid_1() {
+    let mounts = format!("{V1_MEMORY}26 21 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n");
+    let (_directory, root) = root(&[
+        ("proc/self/mountinfo", &mounts),
+        ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n"),
+        ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
+    ]);
+    let limits = cgroup::read(&root, &mut Vec::new()).limits;
+    assert_eq!(limits.iter().map(|limit| &limit.amount).collect::<Vec<_>>(), [&Amount::CpuTime(500)]);
+}
+
+#[test]
+fn limits_that_a_process_shares_with_pid_1_count_once() {
+    let of_process = |membership: &str| {
+        let (_directory, root) = root(&[
+            ("proc/1/cgroup", "0::/c/init.scope\n"),
+            ("proc/1/mountinfo", V2),
+            ("proc/self/mountinfo", V2),
+            ("proc/7/cgroup", membership),
+            ("proc/meminfo", "MemTotal: 65852000 kB\n"),
+            ("sys/devices/system/cpu/online", "0-7\n"),
+            ("sys/fs/cgroup/c/memory.max", "8589934592\n"),
+            ("sys/fs/cgroup/c/cpu.max/x", ""),
+            ("sys/fs/cgroup/d/memory.max", "4294967296\n"),
+            ("sys/fs/cgroup/d/cpu.max/x", ""),
+            (UNIT, SERVE),
+        ]);
+        let sizing = size(&Request { process: Some(Process::Pid(7)), ..Request::new(&root) });
+        let sources = sizing.units[0].limits.iter().map(|limit| limit.source.to_string());
+        let sources = sources.filter(|source| source.ends_with("memory.max")).collect::<Vec<_>>();
+        let problems =
+            sizing.problems.iter().filter(|problem| problem.source.to_string().ends_with("cpu.max"));
+        (sources.join(" "), problems.count())
+    };
+    assert_eq!(of_process("0::/c\n"), ("/sys/fs/cgroup/c/memory.max".to_owned(), 1));
+    let both = "/sys/fs/cgroup/c/memory.max /sys/fs/cgroup/d/memory.max".to_owned();
+    assert_eq!(of_process("0::/d\n"), (both, 2));
+}
+
+#[test]
+fn a_process_that_is_the_service_shares_with_configured_units_only() {
+    let names = |conf: &str, process| {
+        let (_directory, root) = root(&[(CONF, conf), ("proc/7/cgroup", "0::/\n")]);
+        let request = Request { process, extra_unit: Some("b.service"), ..Request::new(&root) };
+        size(&request).units.iter().map(|unit| unit.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    let process = Some(Process::Pid(7));
+    assert_eq!(names("[Sizing]\n", process), "b.service");
+    assert_eq!(names("[Sizing]\nUnits=a.service\n", process), "a.service b.service");
+    assert_eq!(names("[Sizing]\n", None), "pypnm.service b.service");
+}
+
+#[test]
+fn as_many_workers_as_fit_when_idle_are_not_excessive() {
+    // Each takes 170 MiB.
+    let with = |workers: u32| {
+        let conf = format!("[Sizing]\nWorkers={workers}\n");
+        problems(&[(UNIT, SERVE), (CONF, &conf), ("proc/meminfo", "MemTotal: 696320 kB\n")])
+    };
+    assert_eq!(with(4), [""; 0]);
+    assert_eq!(with(5).len(), 1);
+}
+
+#[test]
+fn a_little_memory_that_is_offline_is_not_reported() {
+    let reported = |blocks: u32| {
+        let mut files = vec![("sys/devices/system/memory/block_size_bytes".to_owned(), "8000000\n")];
+        files.extend((0..blocks).map(|block| {
+            (
+                format!("sys/devices/system/memory/memory{block}/state"),
+                if block < 128 { "online\n" } else { "offline\n" },
+            )
+        }));
+        let mut files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        // 16 GiB
+        files.extend([
+            ("proc/meminfo", "MemTotal: 16777216 kB\n"),
+            ("sys/devices/system/cpu/online", "0-7\n"),
+        ]);
+        let (_directory, root) = root(&files);
+        // Only some file systems, and sysfs, count the links to a directory.
+        let counts = root.link_count("/sys/devices/system/memory") == Some(u64::from(blocks) + 2);
+        let problems = size(&Request::new(&root)).problems;
+        counts.then(|| {
+            problems.iter().any(|problem| problem.source.to_string() == "/sys/devices/system/memory")
+        })
+    };
+    // An eighth and 1 GiB, where the directory's own two links count as blocks.
+    assert!(reported(128 + 16 + 6).is_none_or(|reported| !reported));
+    assert!(reported(128 + 16 + 7).is_none_or(|reported| reported));
 }

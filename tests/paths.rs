@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pypnm_sizing::root::{MAX_FILE_BYTES, ReadError, Root};
+use pypnm_sizing::write::Directory;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
 
@@ -216,13 +217,18 @@ fn links_are_described_and_not_followed() {
 fn a_lease_does_not_block() {
     let directory = directory();
     let path = directory.path().join("end");
-    let lease = "import fcntl, sys, time\nfile = open(sys.argv[1], 'r+')\n\
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\nprint(flush=True)\ntime.sleep(60)\n";
+    // SIGIO asks the holder to give it up.
+    let lease = "import fcntl, signal, sys, time\nfile = open(sys.argv[1], 'r+')\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\nfcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print(flush=True)\ntime.sleep(60)\n";
     let mut holder = Command::new("python3");
     let mut holder = holder.args(["-c", lease]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(BufReader::new(holder.stdout.take().unwrap()).read_line(&mut String::new()).unwrap(), 1);
     let (root, path) = (Root::machine(), path.to_str().unwrap().to_owned());
     assert_eq!(in_time(move || root.text(&path)), Err(ReadError::Os(Errno::AGAIN)));
+    let place = directory.path().to_owned();
+    let appended = in_time(move || Directory::open(&place).unwrap().append("end").map(|_| ()));
+    assert_eq!(appended.unwrap_err().error.kind(), std::io::ErrorKind::WouldBlock);
     holder.kill().unwrap();
     holder.wait().unwrap();
 }

@@ -168,6 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn a_range_that_ends_before_it_begins_is_skipped() {
+        for (text, valid, count) in
+            [("3-1", true, 0), ("3-1 5", true, 1), ("9000-8999", true, 0), ("9000", false, 0)]
+        {
+            let setting = CpuSet::parse_setting(text).map(|setting| (setting.valid, setting.set.count()));
+            assert_eq!(setting, Some((valid, count)), "{text}");
+        }
+    }
+
+    #[test]
     fn lists_as_the_kernel_prints_them() {
         for (text, count) in [
             ("", 0),

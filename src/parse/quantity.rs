@@ -240,7 +240,15 @@ pub fn kibibytes(value: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpus, GIB, Gb, Gib, Size, integer, memory_size, milli_cpus, permyriad, size};
+    use super::{Cpus, GIB, Gb, Gib, Size, decimal, integer, memory_size, milli_cpus, permyriad, size};
+
+    #[test]
+    fn numbers_have_digits_only() {
+        assert_eq!(decimal("0042"), Some(42_u32));
+        for text in ["", "+5", "-5", " 5", "5 ", "4294967296"] {
+            assert_eq!(decimal::<u32>(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn sizes_as_systemd_reads_them() {

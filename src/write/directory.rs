@@ -208,7 +208,7 @@ fn create_in(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, (&'static str
 mod tests {
     use std::fs;
     use std::io::Write as _;
-    use std::os::unix::fs::{chown, symlink};
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
     use std::path::Path;
 
     use super::Directory;
@@ -251,6 +251,7 @@ mod tests {
     fn a_directory_keeps_its_identity_and_its_mode() {
         let out = tempfile::tempdir().unwrap();
         let directory = Directory::create(&out.path().join("d")).unwrap();
+        assert_eq!(fs::metadata(out.path().join("d")).unwrap().mode() & 0o7777, 0o755);
         fs::rename(out.path().join("d"), out.path().join("moved")).unwrap();
         fs::create_dir(out.path().join("d")).unwrap();
         directory.replace("f", "1").unwrap();
