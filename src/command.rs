@@ -2,12 +2,16 @@
 //!
 //! Two programs are known: `pypnm serve` (and `pypnm-cmts serve`), which uses Python's argparse, and `uvicorn`, which uses
 //! click. Both are recognized when they are started directly, with `python -m`, as a script of a Python interpreter, or
-//! through env(1), the wrappers of this package, or a program that executes its arguments and changes nothing relevant
-//! ([`wrapper`]). Anything else (a shell, sudo, another wrapper or server) is [`Program::Unknown`], since it may do anything.
+//! through env(1), the wrappers of this package, or a program that executes its arguments and changes nothing relevant but
+//! CPUs and memory nodes ([`wrapper`], [`confine`]). Anything else (a shell, sudo, another wrapper or server) is
+//! [`Program::Unknown`], since it may do anything.
 
+mod confine;
 mod env;
 mod wrapper;
 
+pub use confine::Confinement;
+use confine::Key;
 pub use env::Change;
 use wrapper::{After, Wrapper};
 
@@ -36,6 +40,8 @@ pub struct CommandReader {
     ended: bool,
     /// A flag whose value is the next word.
     pending: Option<&'static str>,
+    /// What the next value of taskset or numactl restricts.
+    confines: Key,
     /// `--reload` was given: the program runs a single worker, regardless of `--workers`.
     reload: bool,
 }
@@ -74,7 +80,15 @@ impl Default for CommandReader {
 impl CommandReader {
     /// A reader that looks for `flags`; the default ones are those that determine workers and recycle limit.
     pub fn for_flags(flags: &'static [&'static str]) -> Self {
-        Self { state: State::Path, skips_name: false, flags, ended: false, pending: None, reload: false }
+        Self {
+            state: State::Path,
+            skips_name: false,
+            flags,
+            ended: false,
+            pending: None,
+            confines: Key::CpuMask,
+            reload: false,
+        }
     }
 
     /// Reads the next word. Returns a flag and its value if this word completes one.
@@ -82,6 +96,7 @@ impl CommandReader {
         if std::mem::take(&mut self.skips_name) {
             return None;
         }
+        self.confines = self.next_key(word);
         self.state = match self.state {
             State::Path => {
                 let path = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
@@ -105,6 +120,8 @@ impl CommandReader {
             State::Wrapper(wrapper) if word.starts_with('-') => match wrapper.option(word) {
                 After::Option => self.state,
                 After::Value => State::WrapperValue(wrapper),
+                // The operand is not read there.
+                After::Operand if wrapper.is_taskset() => State::Known(Program::Unknown),
                 After::Operand => State::Operands(wrapper.operands),
                 After::Unknown => State::Known(Program::Unknown),
             },
@@ -126,6 +143,36 @@ impl CommandReader {
             }
         };
         None
+    }
+
+    /// What the next word restricts the program to, if it belongs to taskset or numactl.
+    pub fn confinement(&self, word: &str) -> Option<Confinement> {
+        let is_option = word.starts_with('-');
+        match self.state {
+            _ if self.skips_name => None,
+            State::Wrapper(wrapper) if wrapper.is_taskset() && !is_option => self.confines.with(word),
+            State::Wrapper(wrapper) if wrapper.is_numactl() && is_option => {
+                let (key, value) = confine::numactl(word);
+                key.with(value?)
+            }
+            State::WrapperValue(wrapper) if wrapper.is_numactl() => self.confines.with(word),
+            _ => None,
+        }
+    }
+
+    /// What the value after `word` restricts.
+    fn next_key(&self, word: &str) -> Key {
+        match self.state {
+            State::Wrapper(wrapper) if wrapper.is_numactl() && word.starts_with('-') => {
+                confine::numactl(word).0
+            }
+            State::Wrapper(wrapper) if wrapper.is_taskset() && word.starts_with('-') => {
+                let is_list = word == "--cpu-list" || (!word.starts_with("--") && word.contains('c'));
+                if is_list { Key::CpuList } else { self.confines }
+            }
+            // The mask of a taskset that comes next.
+            _ => Key::CpuMask,
+        }
     }
 
     /// Calls `visit` for the changes that env(1) makes to the environment because of the next word.

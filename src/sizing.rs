@@ -243,7 +243,7 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
     // If nothing is known, that has already been reported.
     let exceeds = |reserve: u64, available: &Available| {
         let all = available.amount.saturating_add(available.reserved);
-        (all > 0 && reserve / u64::from(sharing) > all).then_some(all)
+        (all > 0 && reserve / u64::from(sharing) >= all).then_some(all)
     };
     if let Some(set) = &unit.config.reserve_cpus
         && let Some(all) = exceeds(set.value, cpu)
@@ -304,6 +304,9 @@ impl ServiceReader<'_> {
         };
         let settings = service::settings(&unit, self.physical_memory, problems);
         let slices = self.slices_around(settings.slice.as_deref(), problems);
+        let mut limits = service::limits(self.root, &settings, Scope::Service, problems);
+        let confinements = overrides::confinements(&unit);
+        limits.append(&mut service::confinement_limits(self.root, confinements, problems));
         Service {
             overrides: overrides::read(
                 self.root,
@@ -313,7 +316,7 @@ impl ServiceReader<'_> {
                 problems,
             ),
             slices,
-            limits: service::limits(self.root, &settings, Scope::Service, problems),
+            limits,
             replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
             definition: Some(unit),
         }

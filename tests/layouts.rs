@@ -113,6 +113,8 @@ fn drop_ins_of_aliases_apply_and_those_of_other_links_do_not() {
     let of_a_prefix =
         [("a-c.service", SERVICE), ("a-b.service", "->a-c.service"), ("a-.service.d/1.conf", SERVICE)];
     assert_eq!(unit("a-c.service", &of_a_prefix).aliases, [""; 0], "it has no drop-ins of its own");
+    let no_directory = [("p.service", SERVICE), ("a.service", "->p.service"), ("a.service.d", SERVICE)];
+    assert_eq!(unit("p.service", &no_directory).aliases, [""; 0], "a file is no directory of drop-ins");
     let of_a_template =
         [("p.service", SERVICE), ("a@.service", "->p.service"), ("a@.service.d/1.conf", SERVICE)];
     assert_eq!(
@@ -569,16 +571,16 @@ fn the_memory_of_nodes_behind_lxcfs_is_read_for_huge_pages_only() {
 }
 
 #[test]
-fn a_reservation_of_all_that_there_is_is_not_excessive() {
+fn a_reservation_of_all_that_there_is_is_reported() {
     let conf = |text: &str| problems(&[(UNIT, SERVE), (CONF, &format!("[Sizing]\n{text}"))]);
-    assert_eq!(conf("ReserveCPUs=8\n"), [""; 0]);
-    assert!(conf("ReserveCPUs=8.001\n")[0].contains("ReserveCPUs"));
-    assert_eq!(conf("ReserveMemory=65852000K\n"), [""; 0]);
-    assert!(conf("ReserveMemory=65852001K\n")[0].contains("ReserveMemory"));
+    assert_eq!(conf("ReserveCPUs=7.999\n"), [""; 0]);
+    assert!(conf("ReserveCPUs=8\n")[0].contains("ReserveCPUs"));
+    assert_eq!(conf("ReserveMemory=65851999K\n"), [""; 0]);
+    assert!(conf("ReserveMemory=65852000K\n")[0].contains("ReserveMemory"));
     // The units share the machine, and what is reserved.
     let shared = |text: &str| conf(&format!("Units=pypnm.service b.service\n{text}"));
-    assert_eq!(shared("ReserveCPUs=8\n"), [""; 0]);
-    assert!(shared("ReserveCPUs=8.002\n")[0].contains("ReserveCPUs"));
+    assert_eq!(shared("ReserveCPUs=7.9\n"), [""; 0]);
+    assert!(shared("ReserveCPUs=8\n")[0].contains("ReserveCPUs"));
     let unknown =
         problems(&[(UNIT, SERVE), (CONF, "[Sizing]\nReserveMemory=1G\nWorkers=2\n"), ("proc/meminfo", "")]);
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Command lines, and what is read from them.
 
-use super::{Change, CommandReader, Program};
+use super::{Change, CommandReader, Confinement, Program};
+use crate::parse::cpu_list::CpuSet;
 
 fn read(command: &str) -> (Program, Vec<String>) {
     let mut reader = CommandReader::default();
@@ -38,6 +39,8 @@ fn what_is_started() {
         "/usr/bin/systemd-cat -t pypnm --priority=info -- pypnm serve",
         "/usr/bin/nohup -- pypnm serve",
         "/usr/sbin/gosu pypnm env A=1 pypnm serve",
+        "/usr/bin/taskset -ac 0-1 pypnm serve",
+        "/usr/bin/taskset 3 numactl -N 0 --membind=0 -- pypnm serve",
     ] {
         assert_eq!(read(command).0, Program::Pypnm, "{command}");
     }
@@ -82,8 +85,7 @@ fn what_is_started() {
         // These change the environment, or what PyPNM may use.
         "/usr/bin/sudo -u pypnm pypnm serve",
         "/usr/bin/setpriv --reset-env pypnm serve",
-        "/usr/bin/taskset -c 0-1 pypnm serve",
-        "/usr/bin/numactl -N 0 pypnm serve",
+        "/usr/bin/prlimit --as=1G pypnm serve",
         // Options that these do not have, or that do something else.
         "/usr/bin/nice -x pypnm serve",
         "/usr/bin/nice -n pypnm serve",
@@ -94,6 +96,10 @@ fn what_is_started() {
         "/usr/bin/chrt pypnm serve",
         "/usr/bin/chrt -b 0 -v pypnm serve",
         "/usr/bin/gosu -- pypnm serve",
+        "/usr/bin/taskset -p 3 pypnm serve",
+        "/usr/bin/taskset -- 3 pypnm serve",
+        "/usr/bin/numactl --hardware pypnm serve",
+        "/usr/bin/numactl --cpunode=0 pypnm serve",
     ] {
         assert_eq!(read(command).0, Program::Unknown, "{command}");
     }
@@ -113,7 +119,7 @@ fn flags_and_their_beginnings() {
     assert_eq!(of("pypnm --workers 3 serve"), "", "not one of the verb's");
     assert_eq!(of("nice -n 5 pypnm serve --workers 3"), "--workers 3");
     assert_eq!(of("pypnm-sizing exec --unit u -- pypnm serve --w 3"), "--workers 3");
-    assert_eq!(of("taskset -c 0 pypnm serve --workers 3"), "--workers 3", "most likely PyPNM's");
+    assert_eq!(of("taskset -c 0 pypnm serve --workers 3"), "--workers 3");
 }
 
 #[test]
@@ -173,4 +179,41 @@ fn reloading_its_code() {
         reader.reloads()
     };
     assert!(reloads("pypnm serve --reload") && !reloads("pypnm serve --reload-dir x"));
+}
+
+#[test]
+fn what_taskset_and_numactl_leave() {
+    let of = |command: &str| {
+        let (mut reader, mut found) = (CommandReader::default(), Vec::new());
+        for word in command.split(' ') {
+            found.extend(reader.confinement(word).map(|confinement| match confinement {
+                Confinement::Cpus(set) => ("CPUs", set),
+                Confinement::CpusOfNodes(set) => ("nodes' CPUs", set),
+                Confinement::MemoryOfNodes(set) => ("nodes' memory", set),
+            }));
+            reader.word(word);
+        }
+        let shown = |set: Result<CpuSet, String>| {
+            set.map_or_else(|value| format!("unknown: {value}"), |set| set.to_string())
+        };
+        found.into_iter().map(|(what, set)| format!("{what} {}", shown(set))).collect::<Vec<_>>().join(", ")
+    };
+    for (command, left) in [
+        ("taskset -c 0,2 pypnm serve", "CPUs 0,2"),
+        ("taskset --cpu-list 0-1 pypnm serve", "CPUs 0-1"),
+        ("taskset 0x3 pypnm serve", "CPUs 0-1"),
+        ("taskset -a 10 pypnm serve --workers 2", "CPUs 4"),
+        ("nice -n 5 taskset -c 1 env A=c taskset 1 pypnm serve", "CPUs 1, CPUs 0"),
+        ("taskset -c $CPUS pypnm serve", "CPUs unknown: $CPUS"),
+        ("numactl --cpunodebind=0 --membind=0 pypnm serve", "nodes' CPUs 0, nodes' memory 0"),
+        ("numactl --physcpubind 0-3 -m 1 taskset 1 pypnm serve", "CPUs 0-3, nodes' memory 1, CPUs 0"),
+        ("numactl -N1 -l pypnm serve -m 0", "nodes' CPUs 1"),
+        ("numactl -C +0-3 pypnm serve", "CPUs unknown: +0-3"),
+        ("numactl -m all -N all pypnm serve", ""),
+        ("numactl --interleave=all --preferred 0 pypnm serve", ""),
+        ("@/usr/bin/taskset 7 3 pypnm serve", "CPUs 0-1"),
+        ("pypnm serve -N 0 taskset -c 0", ""),
+    ] {
+        assert_eq!(of(command), left, "{command}");
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Only programs that are replaced by the command (execve(2)) and pass on their environment, CPUs and memory are listed.
 //! Others are unknown: some remain as the parent of the service (timeout, flock, runuser, tini), some clear the environment
-//! (sudo, `setpriv --reset-env`), some restrict CPUs or memory in ways that are not read here (taskset, numactl, prlimit),
-//! and some interpret a text (a shell, `env -S`). An option that is not listed makes a command unknown as well.
+//! (sudo, `setpriv --reset-env`), some restrict memory in ways that are not read here (prlimit), and some interpret a text (a
+//! shell, `env -S`). An option that is not listed makes a command unknown as well. [`super::confine`] reads the CPUs and
+//! memory nodes of taskset and numactl.
 
 /// The options of a program, as getopt_long(3) reads them up to the first operand.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +61,14 @@ static IONICE: Wrapper = Wrapper {
 /// nice(1); a number may follow the dash.
 static NICE: Wrapper =
     Wrapper { letters: "0123456789", letters_with_value: "n", words_with_value: &["adjustment"], ..NONE };
+/// numactl(8)
+static NUMACTL: Wrapper = Wrapper {
+    letters: "al",
+    letters_with_value: "CNimp",
+    words: &["all", "localalloc"],
+    words_with_value: &["cpunodebind", "interleave", "membind", "physcpubind", "preferred"],
+    ..NONE
+};
 /// setpriv(1)
 static SETPRIV: Wrapper = Wrapper {
     words: &["nnp", "no-new-privs", "clear-groups", "keep-groups", "init-groups"],
@@ -91,6 +100,9 @@ static SYSTEMD_CAT: Wrapper = Wrapper {
     ..NONE
 };
 
+/// taskset(1); the operand is a mask or, with `-c`, a list of CPUs.
+static TASKSET: Wrapper = Wrapper { letters: "ac", words: &["all-tasks", "cpu-list"], operands: 1, ..NONE };
+
 /// The program of this name.
 pub(super) fn find(name: &str) -> Option<&'static Wrapper> {
     Some(match name {
@@ -99,14 +111,24 @@ pub(super) fn find(name: &str) -> Option<&'static Wrapper> {
         "ionice" => &IONICE,
         "nice" => &NICE,
         "handover" | "nohup" | "pypnm_handover" => &PLAIN,
+        "numactl" => &NUMACTL,
         "setpriv" => &SETPRIV,
         "stdbuf" => &STDBUF,
         "systemd-cat" => &SYSTEMD_CAT,
+        "taskset" => &TASKSET,
         _ => return None,
     })
 }
 
 impl Wrapper {
+    pub(super) fn is_numactl(&self) -> bool {
+        std::ptr::eq(self, &raw const NUMACTL)
+    }
+
+    pub(super) fn is_taskset(&self) -> bool {
+        std::ptr::eq(self, &raw const TASKSET)
+    }
+
     /// The word that follows `word`, which begins with a dash.
     pub(super) fn option(&self, word: &str) -> After {
         if let Some(long) = word.strip_prefix("--") {

@@ -8,6 +8,8 @@ use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
 const SKIPPED: &str = "the setting is ignored";
 const BOOLEAN: &str = "a boolean (yes or no)";
+/// The minimum of a size, if it is not 0.
+const LEAST_BYTES: u64 = 1_000_000;
 const COUNT: &str = "a whole number from 1 to 1024";
 
 /// Each row: field, key, default, type, parser, what is expected, formatter.
@@ -72,13 +74,13 @@ keys! {
     /// The maximum of the CPU target.
     max_workers "MaxWorkers" = "4": u32, count, COUNT, ToString::to_string;
     /// Memory reserved for other services.
-    reserve_memory "ReserveMemory" = "0": Size, memory_size,
-        "a size (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000) or a percentage up to 100%", size_text;
+    reserve_memory "ReserveMemory" = "0": Size, reserve,
+        "a size of 1 MB or more (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000) or a percentage up to 100%", size_text;
     /// Milli-CPUs reserved for other services.
     reserve_cpus "ReserveCPUs" = "0": u64, milli_cpus, "a number of CPUs with at most three decimals", |milli| Cpus(*milli).to_string();
     /// The memory that a worker needs, in bytes.
     memory_per_worker "MemoryPerWorker" = "": u64, bytes,
-        "a size above 0 (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| gib(*bytes);
+        "a size of 1 MB or more (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| gib(*bytes);
     /// Whether memory creep is being investigated.
     investigate_memory_creep "InvestigateMemoryCreep" = "no": bool, boolean, BOOLEAN, yes_no;
 }
@@ -111,9 +113,14 @@ fn auto_or(text: &str, read: fn(&str) -> Option<u32>) -> Option<Option<u32>> {
     if text == "auto" { Some(None) } else { read(text).map(Some) }
 }
 
+/// A number without a unit is in bytes. Nobody means less than a megabyte, but the unit is easily forgotten.
+fn reserve(text: &str) -> Option<Size> {
+    memory_size(text).filter(|size| !matches!(size, Size::Bytes(1..LEAST_BYTES)))
+}
+
 fn bytes(text: &str) -> Option<u64> {
     match memory_size(text) {
-        Some(Size::Bytes(bytes)) if bytes > 0 => Some(bytes),
+        Some(Size::Bytes(bytes)) if bytes >= LEAST_BYTES => Some(bytes),
         _ => None,
     }
 }
@@ -190,7 +197,9 @@ mod tests {
             ("ReserveMemory", "1.5GiB", "1.5 GiB"),
             ("ReserveMemory", "4G", "4.0 GiB"),
             ("ReserveMemory", "100%", "100%"),
-            ("MemoryPerWorker", "1", "0.0 GiB"),
+            ("MemoryPerWorker", "1MB", "0.0 GiB"),
+            ("ReserveMemory", "1000000", "0.0 GiB"),
+            ("ReserveMemory", "0G", "0.0 GiB"),
             ("ReserveCPUs", "0.001", "0.001"),
         ] {
             assert_eq!(set(key, value), (vec![(key, written.to_owned())], vec![]), "{key}={value}");
@@ -203,7 +212,12 @@ mod tests {
             ("MaxWorkers", "auto"),
             ("ReserveMemory", "101%"),
             ("ReserveMemory", "4gb"),
+            ("ReserveMemory", "64"),
+            ("ReserveMemory", "999999"),
             ("MemoryPerWorker", "0"),
+            ("MemoryPerWorker", "1"),
+            ("MemoryPerWorker", "600"),
+            ("MemoryPerWorker", "1K"),
             ("MemoryPerWorker", "10%"),
             ("ReserveCPUs", "1.0001"),
         ] {

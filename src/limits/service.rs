@@ -18,6 +18,7 @@ mod reader;
 
 use reader::SettingReader;
 
+use crate::command::Confinement;
 use crate::limits::{Amount, Limit, Resource, Scope, nodes};
 use crate::parse::cpu_list::CpuSet;
 use crate::problem::{Problem, Source, Sourced};
@@ -169,6 +170,38 @@ pub fn limits(
         if let Some(amount) = nodes::granted(root, &set, problems) {
             push(amount, source);
         }
+    }
+    limits
+}
+
+/// The limits set by taskset(1) and numactl(8) in `ExecStart=`.
+pub fn confinement_limits(
+    root: &Root,
+    confinements: Vec<(Confinement, Source)>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Limit> {
+    const EXPECTED: &str = "a list or mask whose CPUs or nodes are known here";
+    let mut limits = Vec::new();
+    for (confinement, source) in confinements {
+        let amount = match confinement {
+            Confinement::Cpus(Ok(set)) => Some(Amount::Cpus(set)),
+            Confinement::CpusOfNodes(Ok(nodes)) => {
+                let cpus = numa_cpus(root, &Nodes::Some(nodes), problems);
+                Some(cpus.map_or(Amount::Unknown(Resource::Cpu), Amount::Cpus))
+            }
+            Confinement::MemoryOfNodes(Ok(nodes)) => nodes::granted(root, &nodes, problems),
+            Confinement::Cpus(Err(value)) | Confinement::CpusOfNodes(Err(value)) => {
+                problems.push(Problem::bad_value(source.clone(), &value, EXPECTED, "assuming 1 CPU"));
+                Some(Amount::Unknown(Resource::Cpu))
+            }
+            Confinement::MemoryOfNodes(Err(_)) if !nodes::may_be_several(root) => None,
+            Confinement::MemoryOfNodes(Err(value)) => {
+                let consequence = "assuming minimal memory";
+                problems.push(Problem::bad_value(source.clone(), &value, EXPECTED, consequence));
+                Some(Amount::Unknown(Resource::Memory))
+            }
+        };
+        limits.extend(amount.map(|amount| Limit { scope: Scope::Service, amount, source, shared_by: 1 }));
     }
     limits
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::command::{Change, CommandReader, Program};
+use crate::command::{Change, CommandReader, Confinement, Program};
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use crate::overrides::effect::{Effect, Override};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
@@ -14,6 +14,9 @@ use crate::units::{Assignment, Unit, specifier};
 /// The maximum size of a command line and its environment with the default stack size (execve(2), "Limits on size of
 /// arguments and environment"). A longer command cannot be started.
 const MOST_BYTES: usize = 2 << 20;
+
+/// The maximum number of confinements that are read; nobody nests that many.
+const MOST_CONFINEMENTS: usize = 32;
 
 /// A command of `ExecStart=`.
 pub(super) struct Command<'a> {
@@ -143,6 +146,26 @@ pub(super) fn changes(
         });
     }
     changes
+}
+
+/// The CPUs and memory nodes to which the commands confine the service, by taskset(1) and numactl(8). Variables are not
+/// expanded: a value that contains one is unknown.
+pub(super) fn confinements(commands: &[Command<'_>]) -> Vec<(Confinement, Source)> {
+    let mut found = Vec::new();
+    for command in commands {
+        let mut reader = CommandReader::default();
+        for word in command.words() {
+            if let Some(confinement) = reader.confinement(&word) {
+                if found.len() == MOST_CONFINEMENTS {
+                    found.push((Confinement::Cpus(Err(word.into_owned())), command.source().clone()));
+                    return found;
+                }
+                found.push((confinement, command.source().clone()));
+            }
+            reader.word(&word);
+        }
+    }
+    found
 }
 
 /// Calls `visit` for the words of a command after variables are expanded (systemd.service(5), "Command lines"): a word

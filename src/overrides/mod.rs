@@ -18,7 +18,7 @@ mod environment;
 mod position;
 mod value;
 
-use crate::command::Program;
+use crate::command::{Confinement, Program};
 use crate::manager::Manager;
 use crate::names;
 use crate::problem::{Problem, Source};
@@ -85,6 +85,11 @@ fn restart_and_hand_over(unit: &Unit, list: &mut Vec<Override>) {
     if let Some(reset) = reset {
         list.push(Override::new(reset.source.clone(), Effect::NoHandOver));
     }
+}
+
+/// The CPUs and memory nodes to which the commands of the unit confine it.
+pub fn confinements(unit: &Unit) -> Vec<(Confinement, Source)> {
+    commands::confinements(&commands::find(unit))
 }
 
 /// The program that all commands of the unit start, if it is known.

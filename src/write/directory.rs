@@ -208,6 +208,7 @@ fn create_in(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, (&'static str
 mod tests {
     use std::fs;
     use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{MetadataExt as _, chown, symlink};
     use std::path::Path;
 
@@ -224,6 +225,13 @@ mod tests {
         symlink("/dev/null", out.path().join("mask")).unwrap();
         let error = Directory::create(&out.path().join("mask")).map(|_| ()).unwrap_err();
         assert_eq!((error.doing, error.error.raw_os_error()), ("open the directory", Some(20)), "{error}");
+        // Nor to a directory that only the kernel can follow the link to, as in a race with the user who creates it.
+        fs::create_dir(out.path().join("removed")).unwrap();
+        let removed = fs::File::open(out.path().join("removed")).unwrap();
+        fs::remove_dir(out.path().join("removed")).unwrap();
+        symlink(format!("/proc/self/fd/{}", removed.as_raw_fd()), out.path().join("kernel")).unwrap();
+        assert!(out.path().join("kernel").is_dir());
+        assert!(Directory::create(&out.path().join("kernel")).is_err());
         symlink("nowhere", out.path().join("dangling")).unwrap();
         assert!(Directory::create(&out.path().join("dangling")).is_err());
     }
@@ -258,6 +266,28 @@ mod tests {
         directory.append("g").unwrap().write_all(b"2").unwrap();
         assert_eq!(fs::read_dir(out.path().join("d")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(out.path().join("moved")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn only_regular_files_and_links_are_replaced() {
+        let out = tempfile::tempdir().unwrap();
+        let path = |name: &str| out.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+        fs::create_dir(path("directory")).unwrap();
+        symlink("directory", path("link")).unwrap();
+        fs::write(path("file"), "1").unwrap();
+        let directory = Directory::open(out.path()).unwrap();
+        for name in ["pipe", "directory"] {
+            for error in [directory.replace(name, "2").unwrap_err(), directory.remove(name).unwrap_err()] {
+                assert!(error.to_string().ends_with("not a regular file; left unchanged"), "{error}");
+            }
+        }
+        for name in ["link", "file"] {
+            directory.replace(name, "2").unwrap();
+            assert!(path(name).symlink_metadata().unwrap().is_file(), "{name}");
+        }
+        let error = Directory::open(Path::new("/dev")).unwrap().remove("pypnm-sizing").unwrap_err();
+        assert!(error.to_string().ends_with("not a regular file; left unchanged"), "{error}");
     }
 
     #[test]

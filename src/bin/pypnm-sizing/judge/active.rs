@@ -47,7 +47,7 @@ impl Judge<'_> {
                 let text = "a reload is in progress; workers are being replaced".to_owned();
                 self.report(Topic::Reloading, State::Ok, text, None);
             }
-            "active" if facts.was_restarted_meanwhile => self.looping(&log),
+            "active" | "activating" if facts.was_restarted_meanwhile => self.looping(&log),
             "active" if loaded.sub == "exited" => {
                 // Such a unit may have started a container, whose processes are not its own.
                 let is_oneshot = loaded.service_type == "oneshot" && !must_run;

@@ -105,12 +105,16 @@ pub(crate) struct Expected {
 }
 
 impl Facts {
-    /// Whether the service is active and has just been restarted automatically: it may be about to exit again.
+    /// Whether the service has just been restarted automatically, and is active or starting: it may be about to exit again.
     pub(super) fn is_unsettled(&self) -> bool {
-        let LoadedUnit { active, automatic_restarts, main_started, .. } = &self.loaded;
-        let started = Duration::from_micros(*main_started);
-        let is_young = self.now.saturating_sub(started) < TIME_TO_SETTLE;
-        active == "active" && *automatic_restarts > 0 && is_young && !self.was_restarted_meanwhile
+        let loaded = &self.loaded;
+        let since = match loaded.active.as_str() {
+            "active" => loaded.main_started,
+            "activating" if !loaded.sub.starts_with("auto-restart") => loaded.state_changed,
+            _ => return false,
+        };
+        let is_young = self.now.saturating_sub(Duration::from_micros(since)) < TIME_TO_SETTLE;
+        loaded.automatic_restarts > 0 && is_young && !self.was_restarted_meanwhile
     }
 }
 

@@ -457,6 +457,16 @@ fn a_service_that_was_restarted_meanwhile() {
     };
     assert!(unsettled(1, 1, false));
     assert!(!unsettled(0, 1, false) && !unsettled(2, 5, false) && !unsettled(2, 1, true));
+    let starting = |sub: &str| {
+        let mut facts = well();
+        inactive(&mut facts, "activating", sub, "success");
+        (facts.loaded.automatic_restarts, facts.loaded.state_changed) = (1, 999_000_000);
+        facts
+    };
+    assert!(starting("start-pre").is_unsettled() && !starting("auto-restart").is_unsettled());
+    let mut facts = starting("start-pre");
+    facts.was_restarted_meanwhile = true;
+    assert_eq!(found(&verdict::verdict(&facts, false)), (State::Critical, vec!["looping"], false));
 }
 
 #[test]

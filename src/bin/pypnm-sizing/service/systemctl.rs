@@ -108,6 +108,8 @@ pub(crate) struct LoadedUnit {
     pub(crate) active_entered: u64,
     pub(crate) active_exited: u64,
     pub(crate) inactive_exited: u64,
+    /// Of the state or the substate.
+    pub(crate) state_changed: u64,
     /// When its main process started and ended.
     pub(crate) main_started: u64,
     pub(crate) main_exited: u64,
@@ -148,7 +150,7 @@ impl LoadedUnit {
 }
 
 /// Properties whose values contain no line feeds: systemd's own words, numbers and, in the cgroup's path, escaped names.
-const STATE: [&str; 21] = [
+const STATE: [&str; 22] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -161,6 +163,7 @@ const STATE: [&str; 21] = [
     "ActiveEnterTimestampMonotonic",
     "ActiveExitTimestampMonotonic",
     "InactiveExitTimestampMonotonic",
+    "StateChangeTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "ExecMainExitTimestampMonotonic",
     "ExecMainCode",
@@ -253,6 +256,7 @@ fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
         active_entered: number("ActiveEnterTimestampMonotonic"),
         active_exited: number("ActiveExitTimestampMonotonic"),
         inactive_exited: number("InactiveExitTimestampMonotonic"),
+        state_changed: number("StateChangeTimestampMonotonic"),
         main_started: number("ExecMainStartTimestampMonotonic"),
         main_exited: number("ExecMainExitTimestampMonotonic"),
         main_ended: (signed("ExecMainCode"), signed("ExecMainStatus")),

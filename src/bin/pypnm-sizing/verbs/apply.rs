@@ -109,7 +109,8 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
             let mut service =
                 || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
             match readiness::wait(root, &mut service, timeout.saturating_sub(restarted.elapsed())) {
-                Ok(()) => progress(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
+                Ok(None) => progress(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
+                Ok(Some(doubt)) => progress(&format!("{name}: {doubt}."))?,
                 Err(NotReady::Unknown(why)) => bail!(why),
                 Err(NotReady::No(why)) => {
                     remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));

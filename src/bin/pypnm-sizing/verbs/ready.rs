@@ -25,7 +25,12 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
         .or_else(from_systemd)
         .context("no process given: use --pid=PID (in ExecStartPost=, systemd sets $MAINPID)")?;
     match wait(root, &mut || Some(service), Duration::from_secs(arguments.timeout)) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(doubt) => {
+            if let Some(doubt) = doubt {
+                remark(&doubt);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Err(NotReady::No(why)) => {
             remark(&format!("{why}; see the log of the service"));
             Ok(ExitCode::FAILURE)

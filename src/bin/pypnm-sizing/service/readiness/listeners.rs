@@ -102,8 +102,14 @@ impl Wait<'_> {
                 }
                 let key = (listener.inode, listener.address.clone());
                 found.insert(key.clone());
-                let new =
-                    || Socket { vantage: vantage.clone(), asked: None, pending: 0, answer: None, why: None };
+                let new = || Socket {
+                    vantage: vantage.clone(),
+                    asked: None,
+                    pending: 0,
+                    answer: None,
+                    why: None,
+                    denied: None,
+                };
                 self.own.entry(key).or_insert_with(new).vantage = vantage.clone();
             }
         }

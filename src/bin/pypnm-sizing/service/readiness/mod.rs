@@ -37,6 +37,8 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 const UNTIL_ANOTHER: Duration = Duration::from_secs(5);
 /// Between two connections to a socket that closes or refuses them.
 const UNTIL_RETRY: Duration = Duration::from_millis(500);
+/// A service whose sockets the caller may not connect to is assumed to be up after this time.
+const TIME_TO_TRUST: Duration = Duration::from_secs(10);
 /// The most connections that wait for an answer of one socket.
 const MAX_PENDING: usize = 4;
 /// The most sockets that are asked.
@@ -52,12 +54,13 @@ pub(crate) enum NotReady {
 
 /// Waits until the service that `service` names answers, at most for `timeout`.
 ///
-/// `service` is called again and again, since systemd may have started another main process; `None`: none runs yet.
+/// `service` is called again and again, since systemd may have started another main process; `None`: none runs yet. Returns
+/// a remark if the service is only assumed to be up.
 pub(crate) fn wait(
     machine: &Root,
     service: &mut dyn FnMut() -> Option<Service>,
     timeout: Duration,
-) -> Result<(), NotReady> {
+) -> Result<Option<String>, NotReady> {
     let deadline = Instant::now() + timeout;
     let mut watched: Option<Wait<'_>> = None;
     let mut next_asked = Instant::now();
@@ -72,7 +75,10 @@ pub(crate) fn wait(
         let state = match &mut watched {
             Some(wait) => {
                 if wait.look()? {
-                    return Ok(());
+                    return Ok(None);
+                }
+                if wait.is_out_of_reach() {
+                    return Ok(Some(format!("{wait}; it is assumed to be up")));
                 }
                 wait.to_string()
             }
@@ -118,6 +124,8 @@ struct Socket {
     answer: Option<Answer>,
     /// Why the last connection brought no answer.
     why: Option<String>,
+    /// When the kernel first denied the caller a connection: the mode of a Unix socket does not allow it.
+    denied: Option<Instant>,
 }
 
 impl<'a> Wait<'a> {
@@ -196,6 +204,12 @@ impl<'a> Wait<'a> {
             || (!self.own.is_empty() && answers().all(|answer| answer.is_some()))
     }
 
+    /// Whether the service keeps running, but the mode of its Unix sockets does not let the caller connect.
+    fn is_out_of_reach(&self) -> bool {
+        let is_denied = |socket: &Socket| socket.denied.is_some_and(|since| since.elapsed() >= TIME_TO_TRUST);
+        !self.own.is_empty() && self.own.values().all(is_denied)
+    }
+
     /// Asks each socket that has not answered and has been silent for long enough.
     fn ask(&mut self) {
         let now = Instant::now();
@@ -218,6 +232,9 @@ impl<'a> Wait<'a> {
     fn judge(&mut self, report: Report, owner: &Owner) -> Result<(), NotReady> {
         let Some(socket) = self.own.get(&report.socket) else { return Ok(()) };
         let vantage = socket.vantage.clone();
+        let is_unix = !matches!(report.socket.1, Address::Tcp(_));
+        let denied =
+            matches!(&report.outcome, Err(error) if is_unix && error.kind() == ErrorKind::PermissionDenied);
         let (answer, why) = match report.outcome {
             Err(error) if vantage.foreign && error.kind() == ErrorKind::PermissionDenied => {
                 return Err(NotReady::Unknown(format!(
@@ -237,6 +254,7 @@ impl<'a> Wait<'a> {
             socket.pending = socket.pending.saturating_sub(1);
             socket.answer = socket.answer.or(answer);
             socket.why = why;
+            socket.denied = if denied { socket.denied.or_else(|| Some(Instant::now())) } else { None };
         }
         Ok(())
     }
