@@ -640,7 +640,11 @@ fn a_cpuset_of_version_1_without_files_is_reported() {
         read("2:cpuset:/c\n", &[outer, own]),
         (vec![Resource::Cpu], vec!["/sys/fs/cgroup/cpuset/c/cpuset.cpus".to_owned()])
     );
-    assert_eq!(read("2:cpuset:/c\n", &[outer]), (vec![], vec![]), "it is not visible");
+    assert_eq!(
+        read("2:cpuset:/c\n", &[outer]),
+        (vec![], vec!["/sys/fs/cgroup/cpuset/c".to_owned()]),
+        "it is not visible"
+    );
     let own = ("sys/fs/cgroup/cpuset/c/cpuset.effective_cpus", "0-3\n");
     assert_eq!(read("2:cpuset:/c\n", &[own, ("sys/fs/cgroup/cpuset/x", "")]), (vec![], vec![]));
 }

@@ -31,17 +31,18 @@ pub(crate) fn lists(list: &str, item: &str) -> bool {
         && list.as_bytes().split(|byte| *byte == b',').any(|entry| entry == item.as_bytes())
 }
 
-/// The mounted hierarchies, in the order of the file. Lines that are truncated or not UTF-8 are ignored.
+/// The mounted hierarchies, in the order of the file. Lines that are truncated, or have a path that is not
+/// UTF-8, are ignored.
 pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
-    text.split(|byte| *byte == b'\n').filter_map(|line| mount(std::str::from_utf8(line).ok()?)).collect()
+    text.split(|byte| *byte == b'\n').filter_map(mount).collect()
 }
 
 /// Parses a line. `None`: it is not that of a cgroup file system, or it is truncated.
-fn mount(line: &str) -> Option<CgroupMount<'_>> {
+fn mount(line: &[u8]) -> Option<CgroupMount<'_>> {
     let mut rest = Some(line);
     let mut fields = std::iter::from_fn(|| {
         let line = rest?;
-        let end = memchr(b' ', line.as_bytes());
+        let end = memchr(b' ', line);
         rest = end.and_then(|end| line.get(end + 1..));
         line.get(..end.unwrap_or(line.len()))
     });
@@ -49,27 +50,27 @@ fn mount(line: &str) -> Option<CgroupMount<'_>> {
     let root = fields.nth(3)?;
     let point = fields.next()?;
     // Options, then any number of optional fields, then the separator.
-    fields.find(|field| *field == "-")?;
+    fields.find(|field| *field == b"-")?;
     let kind = fields.next()?;
     let options = fields.nth(1)?;
     let v1_options = match kind {
-        "cgroup" => Some(options),
-        "cgroup2" => None,
+        b"cgroup" => Some(std::str::from_utf8(options).ok()?),
+        b"cgroup2" => None,
         _ => return None,
     };
     Some(CgroupMount { root: unescape(root)?, point: unescape(point)?, v1_options })
 }
 
 /// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`. `None`: not an absolute path of UTF-8.
-fn unescape(field: &str) -> Option<Cow<'_, str>> {
-    if !field.starts_with('/') {
+fn unescape(field: &[u8]) -> Option<Cow<'_, str>> {
+    if !field.starts_with(b"/") {
         return None;
     }
-    if memchr(b'\\', field.as_bytes()).is_none() {
-        return Some(Cow::Borrowed(field));
+    if memchr(b'\\', field).is_none() {
+        return std::str::from_utf8(field).ok().map(Cow::Borrowed);
     }
     let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
+    let mut rest = field;
     while let Some((first, after)) = rest.split_first() {
         let escaped = if *first == b'\\' { octal(after) } else { None };
         let (byte, after) = escaped.unwrap_or((*first, after));
@@ -140,6 +141,12 @@ mod tests {
         }
         let latin_1 = b"1 2 0:1 / /caf\xe9 rw - ext4 x rw\n31 23 0:27 / /c rw - cgroup2 none rw\n";
         assert_eq!(cgroup_mounts(latin_1).len(), 1, "other lines may hold anything");
+        assert_eq!(
+            cgroup_mounts(b"31 23 0:27 / /c rw - cgroup2 caf\xe9 rw\n").len(),
+            1,
+            "and so may the source"
+        );
+        assert_eq!(cgroup_mounts(b"31 23 0:27 / /caf\xe9 rw - cgroup2 none rw\n").len(), 0);
     }
 
     #[test]

@@ -159,6 +159,8 @@ impl Root {
         };
         if !buffer.is_empty() {
             take(&buffer);
+            // The kernel ends each line with a line feed.
+            is_complete &= !table.cgroup_lines.is_empty();
         }
         self.buffer.replace(buffer);
         if is_complete || !cgroups { result } else { result.and(Err(ReadError::Incomplete)) }

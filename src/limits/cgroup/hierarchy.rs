@@ -6,6 +6,11 @@ use crate::parse::mountinfo::CgroupMount;
 
 /// The usual mount point.
 pub(super) const STANDARD_PLACE: &str = "/sys/fs/cgroup";
+/// Whether a path is the usual mount point, or below it.
+pub(super) fn is_standard(path: &str) -> bool {
+    path.strip_prefix(STANDARD_PLACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The cgroups to which systemd moves PID 1, below the one that it was started in (`cg_get_root_path()`).
 const OWN_OF_PID_1: [&str; 3] = ["/init.scope", "/system.slice", "/system"];
 
@@ -71,10 +76,7 @@ impl Hierarchy {
             let clean = below.is_empty() || below.starts_with('/');
             (clean && !goes_up(path) && !goes_up(&mount.root)).then(|| below.to_owned())
         };
-        let rank = |mount: &CgroupMount<'_>| {
-            let standard = mount.point.strip_prefix(STANDARD_PLACE);
-            (below(mount).is_some(), standard.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-        };
+        let rank = |mount: &CgroupMount<'_>| (below(mount).is_some(), is_standard(&mount.point));
         let of_ours = |mount: &&CgroupMount<'_>| {
             if v1 { mount.has_v1(controller) } else { mount.v1_options.is_none() }
         };

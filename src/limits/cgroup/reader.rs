@@ -1,7 +1,7 @@
 //! Reads the limits of a hierarchy (version 1 or 2) level by level, and determines what a missing, unreadable or invalid
 //! file means. [`super::hierarchy`] determines the directories.
 
-use super::hierarchy::{Doubt, Hierarchy, STANDARD_PLACE};
+use super::hierarchy::{Doubt, Hierarchy, is_standard};
 use super::{Container, Member};
 use crate::limits::{Amount, Limit, Resource, nodes};
 use crate::parse::cgroup::{self, LimitValue};
@@ -137,14 +137,20 @@ impl LimitReader<'_> {
     /// Handles a process's own cgroup without files of a controller. Most likely the controller is disabled there; but if
     /// the directory itself is missing, limits may not be visible.
     fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
-        // The usual mount point is not checked for a process at the root.
-        let may_lack = place.is_nested() || !place.path.starts_with(STANDARD_PLACE);
-        if place.certain && may_lack && !self.root.has_directory(&place.path) {
-            let source = Source::file(place.path.clone());
-            let Member { membership, who, .. } = self.member;
-            let consequence = format!("{membership} says that {who} runs in it, so {}", instead(resource));
-            self.unknown(resource, Problem::new(source, ProblemKind::Absent, consequence));
+        if let Some(problem) = self.own_directory_is_missing(place, instead(resource)) {
+            self.unknown(resource, problem);
         }
+    }
+
+    fn own_directory_is_missing(&self, place: &Hierarchy, instead: &str) -> Option<Problem> {
+        // The usual mount point is not checked for a process at the root.
+        let may_lack = place.is_nested() || !is_standard(&place.path);
+        if !place.certain || !may_lack || self.root.has_directory(&place.path) {
+            return None;
+        }
+        let Member { membership, who, .. } = self.member;
+        let consequence = format!("{membership} says that {who} runs in it, so {instead}");
+        Some(Problem::new(Source::file(place.path.clone()), ProblemKind::Absent, consequence))
     }
 
     pub(super) fn memory(&mut self, place: &Hierarchy) {
@@ -322,8 +328,11 @@ impl LimitReader<'_> {
                     // In version 1 every cgroup has them.
                     self.absent(resource);
                 } else if resource == Resource::Memory {
-                    // The CPUs are known from the affinity of PID 1 as well.
                     self.check_own_directory(place, resource);
+                } else {
+                    // The affinity of PID 1 shows its CPUs as well.
+                    let instead = "the CPUs of its cpuset are not considered";
+                    self.problems.extend(self.own_directory_is_missing(place, instead));
                 }
             }
         }
