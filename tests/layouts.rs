@@ -619,6 +619,8 @@ fn the_hierarchical_limit_of_version_1() {
     assert_eq!(read("8192\n", None), (vec![own], 1), "both are always present");
     let neither = [("sys/fs/cgroup/memory/x", "")];
     assert_eq!(cgroup("2:memory:/\n", V1_MEMORY, &neither), (vec![], vec![]), "or neither");
+    let elsewhere = "24 21 0:22 /d /mnt/cg rw - cgroup2 cgroup2 rw\n";
+    assert_eq!(cgroup("0::/c\n", elsewhere, &[]), (vec![], vec!["/mnt/cg".to_owned()]));
     // Above the root of a cgroup namespace, which explains why its limits are not visible.
     assert_eq!(cgroup("2:memory:/../c\n", V1_MEMORY, &neither), (vec![], vec![]));
     assert_eq!(cgroup("2:memory:/\n", &V1_MEMORY.replace(" / ", " /.. "), &neither), (vec![], vec![]));
