@@ -116,6 +116,7 @@ mod tests {
         for (text, comment) in [
             ("/etc/a b~:2", "/etc/a b~:2"),
             ("a\\", "a?"),
+            ("\\\\", "??"),
             ("a\nb\u{7f}", "a?b?"),
             ("caf\u{e9}\\\n", "caf\u{e9}??"),
         ] {

@@ -180,6 +180,10 @@ fn a_masked_instance_has_no_alias() {
     let masked = unit("p@x.service", &[("p@.service", "->/dev/null")]);
     assert_eq!((masked.state, masked.name.as_str()), (State::Masked, "p@x.service"));
     assert_eq!(masked.aliases, [""; 0]);
+    let alias = unit("a.service", &[("a.service", "->b.service"), ("b.service", "->/dev/null")]);
+    assert_eq!((alias.state, alias.name.as_str()), (State::Masked, "b.service"));
+    let loaded = unit("a@x.service", &[("a@.service", "->p@.service"), ("p@.service", "[Service]\n")]);
+    assert_eq!((loaded.state, loaded.name.as_str()), (State::Loaded, "p@x.service"));
 }
 
 const V2: &str = "24 21 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
