@@ -7,85 +7,19 @@
 //! `show` prints line feeds inside values unescaped (systemd issue 40079), so a line of its output may be part of an argument
 //! of `ExecStart=`. Therefore only properties whose values are words or numbers of systemd's own are queried together. Each of
 //! the others is queried separately, with `--value`, and its output is never split into properties.
-//!
-//! Children are killed after a timeout, and at most [`MOST_BYTES`] of their output are kept.
+
+mod child;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io::Read;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::io::Errno;
+pub(crate) use child::SystemctlError;
+use child::{Deadline, TO_ANSWER, run};
 
-const PROGRAM: &str = "systemctl";
-/// The timeout of a query, which may take several processes.
-const TO_ANSWER: Duration = Duration::from_secs(10);
 /// The timeout of a reload: systemd gives its generators 90 s.
 const TO_RELOAD: Duration = Duration::from_mins(2);
-/// The interval at which a child is polled.
-const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum number of required units whose state is queried.
 const MOST_REQUIRED: usize = 64;
-/// The maximum size of the output, which is normally a few KiB.
-const MOST_BYTES: u64 = 1 << 20;
-
-/// When the processes that together make a query or an operation have to be finished.
-#[derive(Clone, Copy)]
-struct Deadline {
-    /// The time that they have in all.
-    time: Duration,
-    until: Instant,
-}
-
-impl Deadline {
-    fn after(time: Duration) -> Self {
-        Self { time, until: Instant::now() + time }
-    }
-}
-
-/// Why a query or an operation failed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum SystemctlError {
-    /// There is no `systemctl`.
-    NoSystemctl,
-    /// PID 1 is not systemd, or cannot be reached.
-    NotRunning(String),
-    /// No answer in time.
-    Late(&'static str, Duration),
-    /// The answer is longer than [`MOST_BYTES`].
-    TooLong(&'static str),
-    /// The caller is not permitted to do this.
-    Denied(&'static str),
-    /// It failed: the operation, and the error message.
-    Failed(&'static str, String),
-}
-
-impl std::error::Error for SystemctlError {}
-
-impl fmt::Display for SystemctlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSystemctl => f.write_str("systemd is not available: there is no systemctl"),
-            Self::NotRunning(message) if message.is_empty() => f.write_str("systemd is not running"),
-            Self::NotRunning(message) => write!(f, "systemd is not running ({message})"),
-            Self::Late(what, time) => {
-                write!(f, "systemctl {what} did not finish within {} s and was killed", time.as_secs())
-            }
-            Self::TooLong(what) => {
-                write!(f, "systemctl {what} printed more than {} KiB and was killed", MOST_BYTES >> 10)
-            }
-            Self::Denied(what) => {
-                write!(
-                    f,
-                    "systemctl {what}: permission denied; run it as root (sudo) or authorize it with polkit"
-                )
-            }
-            Self::Failed(what, message) => write!(f, "systemctl {what}: {message}"),
-        }
-    }
-}
 
 /// A unit as loaded by systemd, and its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -314,91 +248,9 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Runs `systemctl verb arguments`; its stdout.
-fn run(verb: &'static str, arguments: &[&str], deadline: Deadline) -> Result<String, SystemctlError> {
-    let mut child = Command::new(PROGRAM)
-        .args(["--no-pager", verb])
-        .args(arguments)
-        .env("SYSTEMD_COLORS", "0")
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(if verb == "show" { Stdio::null() } else { Stdio::inherit() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => SystemctlError::NoSystemctl,
-            _ => SystemctlError::Failed(verb, error.to_string()),
-        })?;
-    let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-    let ended =
-        wait(&mut child, deadline.until).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
-    let Some(status) = ended else {
-        // Its password agent ends with it, or with the terminal.
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(SystemctlError::Late(verb, deadline.time));
-    };
-    let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
-    let (output, message) = (bytes(&stdout), bytes(&stderr));
-    if u64::try_from(output.len()).unwrap_or(u64::MAX) > MOST_BYTES {
-        return Err(SystemctlError::TooLong(verb));
-    }
-    if status.success() {
-        return Ok(String::from_utf8_lossy(&output).into_owned());
-    }
-    Err(error_of(verb, String::from_utf8_lossy(&message).trim()))
-}
-
-/// Interprets an error message of systemctl.
-fn error_of(verb: &'static str, message: &str) -> SystemctlError {
-    let one_line = message.lines().next().unwrap_or("it failed without a message").trim().to_owned();
-    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&["not been booted with systemd"]) {
-        // The rest of the message would only repeat this.
-        SystemctlError::NotRunning(String::new())
-    } else if says(&["Failed to connect to", "Host is down"]) {
-        SystemctlError::NotRunning(one_line)
-    } else if says(&["Access denied", "Permission denied", "authentication required", "Not authorized"]) {
-        SystemctlError::Denied(verb)
-    } else {
-        SystemctlError::Failed(verb, one_line)
-    }
-}
-
-/// Reads a pipe in a separate thread, so that a child with much output never blocks, up to one byte more than
-/// [`MOST_BYTES`]. Then the pipe is closed, and a child that writes more is killed by SIGPIPE.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
-            // After an error, use what was read before.
-            let _ = pipe.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-        }
-        // The receiver may have given up.
-        let _ = sender.send(bytes);
-    });
-    receiver
-}
-
-/// The exit status of a child that ends in time.
-fn wait(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>, Errno> {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(Some(status)),
-            Ok(None) if Instant::now() >= until => return Ok(None),
-            Ok(None) => std::thread::sleep(PAUSE),
-            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::CHILD)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-    use std::time::{Duration, Instant};
-
-    use super::{SystemctlError, commands, environment, environment_files, error_of, state, wait, words};
+    use super::{commands, environment, environment_files, state, words};
 
     #[test]
     fn recorded_answers_of_systemd_252() {
@@ -438,26 +290,5 @@ mod tests {
     fn quoted_words() {
         assert_eq!(words(r#"A=1 "B=a \"b\" \\" $'C=x y'  D="#), ["A=1", r#"B=a "b" \"#, "C=x y", "D="]);
         assert_eq!(words(""), Vec::<String>::new());
-    }
-
-    #[test]
-    fn children_are_killed_after_the_timeout() -> std::io::Result<()> {
-        let mut child = Command::new("sleep").arg("60").spawn()?;
-        let started = Instant::now();
-        assert_eq!(wait(&mut child, started + Duration::from_millis(50)), Ok(None));
-        assert!(started.elapsed() < Duration::from_secs(30));
-        child.kill()?;
-        let ended = wait(&mut child, Instant::now() + Duration::from_secs(30));
-        assert!(ended.is_ok_and(|status| status.is_some_and(|status| !status.success())));
-        Ok(())
-    }
-
-    #[test]
-    fn complaints() {
-        let booted = "System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed";
-        assert!(matches!(error_of("show", booted), SystemctlError::NotRunning(_)));
-        let denied = "Failed to reload daemon: Interactive authentication required.";
-        assert_eq!(error_of("daemon-reload", denied), SystemctlError::Denied("daemon-reload"));
-        assert!(matches!(error_of("show", ""), SystemctlError::Failed("show", _)));
     }
 }
