@@ -274,7 +274,7 @@ fn memory_nodes_that_lack_a_file() {
     let directory = format!("{NODE}/x");
     assert_eq!(total(&[(ONLINE, "0\n"), (&directory, "")]), Err(format!("/{NODE}")));
 
-    let (_directory, root) = root(&[
+    let (directory, root) = root(&[
         (ONLINE, "0-2\n"),
         ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 1024 kB\n"),
         ("sys/devices/system/node/node2/meminfo", "Node 2 MemTotal: 1024 kB\n"),
@@ -285,6 +285,12 @@ fn memory_nodes_that_lack_a_file() {
         panic!("{granted:?}");
     };
     assert_eq!((granted.to_string(), granted.bytes()), ("0,2".to_owned(), 2 << 20));
+    // A node without meminfo, unlike one that does not exist, is reported.
+    fs::create_dir(directory.path().join("sys/devices/system/node/node1")).unwrap();
+    let mut problems = Vec::new();
+    let granted = nodes::granted(&root, &CpuSet::parse("0-1").unwrap(), &mut problems);
+    assert_eq!(granted, Some(Amount::Unknown(Resource::Memory)));
+    assert_eq!(problems[0].source.to_string(), "/sys/devices/system/node/node1/meminfo: MemTotal");
 }
 
 #[test]
@@ -364,6 +370,11 @@ fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     let text = format!("25 21 8:1 / /x rw - ext4 /dev/sda1 rw,{}\n{V2}", "x".repeat(2 << 20));
     fs::write(&path, text).unwrap();
     assert_eq!(mounts(&below()), Ok(V2.to_owned()), "the lines after a long one count");
+    // The kernel ends the last line with a line feed, and mounts of cgroups may follow a line that ends without one.
+    fs::write(&path, V2.trim_end()).unwrap();
+    assert_eq!(mounts(&below()), Ok(V2.to_owned()));
+    fs::write(&path, "25 21 8:1 / /x rw - ext4 /dev/sda1 rw").unwrap();
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::Incomplete)));
 }
 
 /// The sizing of a machine with 8 CPUs and 62.8 GiB, enough for four workers, where these files are added.
@@ -553,6 +564,39 @@ fn an_empty_numa_policy_resets_it() {
     assert_eq!(nodes("NUMAPolicy=bind\n"), 1);
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=\n"), 62);
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=preferred\n"), 62);
+}
+
+/// What is unknown of the service's limits on a machine with these memory nodes, and the problems.
+fn unknown_of_service(unit: &str, nodes: &str) -> (Vec<Resource>, Vec<String>) {
+    let sizing = sized(&[(UNIT, unit), ("sys/devices/system/node/online", nodes)]);
+    let limits = sizing.units[0].limits.iter().filter(|limit| limit.scope == Scope::Service);
+    let unknown = limits.filter_map(|limit| match limit.amount {
+        Amount::Unknown(resource) => Some(resource),
+        _ => None,
+    });
+    (unknown.collect(), sizing.problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn nodes_that_numactl_calculates_are_unknown_if_there_are_several() {
+    const COMMAND: &str = "[Service]\nExecStart=numactl --membind=+0 /bin/pypnm serve\n";
+    assert_eq!(unknown_of_service(COMMAND, "0\n"), (vec![], vec![]));
+    let (unknown, problems) = unknown_of_service(COMMAND, "0-1\n");
+    assert_eq!((unknown, problems.len()), (vec![Resource::Memory], 1));
+    assert!(problems[0].contains("'+0'"), "{problems:?}");
+}
+
+/// A specifier whose value is unknown here leaves only what its setting restricts unknown.
+#[test]
+fn lists_of_cpus_and_nodes_with_the_name_of_the_host() {
+    for (setting, expected) in [
+        ("AllowedCPUs=%H\n", vec![Resource::Cpu]),
+        ("AllowedMemoryNodes=%H\n", vec![Resource::Memory]),
+        ("NUMAPolicy=bind\nNUMAMask=%H\n", vec![Resource::Cpu, Resource::Memory]),
+    ] {
+        let (unknown, problems) = unknown_of_service(&format!("{SERVE}{setting}"), "0-1\n");
+        assert_eq!((unknown, problems.len()), (expected, 1), "{setting}: {problems:?}");
+    }
 }
 
 #[test]
