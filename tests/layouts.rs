@@ -176,6 +176,14 @@ fn an_instance_is_no_alias_of_a_plain_unit() {
 }
 
 #[test]
+fn an_instance_with_its_own_file_is_not_that_of_an_alias() {
+    let files = [("a@.service", "->p@.service"), ("p@.service", SERVICE), ("p@x.service", SERVICE)];
+    let loaded = unit("a@x.service", &files);
+    assert_eq!((loaded.state, loaded.name.as_str()), (State::Loaded, "a@x.service"));
+    assert_eq!(loaded.aliases, ["p@x.service"], "for its drop-ins");
+}
+
+#[test]
 fn a_masked_instance_has_no_alias() {
     let masked = unit("p@x.service", &[("p@.service", "->/dev/null")]);
     assert_eq!((masked.state, masked.name.as_str()), (State::Masked, "p@x.service"));
