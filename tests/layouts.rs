@@ -572,6 +572,7 @@ fn an_empty_numa_policy_resets_it() {
     assert_eq!(nodes("NUMAPolicy=bind\n"), 1);
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=\n"), 62);
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=preferred\n"), 62);
+    assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=nodes\n"), 1, "an invalid one is ignored");
 }
 
 /// What is unknown of the service's limits on a machine with these memory nodes, and the problems.
@@ -684,6 +685,16 @@ fn the_hierarchical_limit_of_version_1() {
     assert_eq!(
         cgroup("2:memory:/c\n", &outside, &neither),
         (vec![], vec!["/sys/fs/cgroup/memory".to_owned()])
+    );
+}
+
+#[test]
+fn a_period_of_version_1_without_its_quota_is_reported() {
+    let mounts = V1_MEMORY.replace("memory", "cpu");
+    let period = [("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")];
+    assert_eq!(
+        cgroup("3:cpu:/\n", &mounts, &period),
+        (vec![Resource::Cpu], vec!["/sys/fs/cgroup/cpu/cpu.cfs_quota_us".to_owned()])
     );
 }
 
