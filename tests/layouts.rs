@@ -575,6 +575,16 @@ fn an_empty_numa_policy_resets_it() {
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=nodes\n"), 1, "an invalid one is ignored");
 }
 
+#[test]
+fn of_two_restrictions_to_memory_nodes_what_they_share_counts() {
+    let files = [0, 1, 2].map(|node| format!("sys/devices/system/node/node{node}/meminfo"));
+    let mut all: Vec<_> = files.iter().map(|file| (file.as_str(), "Node 0 MemTotal: 1048576 kB\n")).collect();
+    all.push(("sys/devices/system/node/online", "0-2\n"));
+    let unit = format!("{SERVE}AllowedMemoryNodes=0-1\nNUMAPolicy=bind\nNUMAMask=1-2\n");
+    all.push((UNIT, &unit));
+    assert_eq!(sized(&all).units[0].capacity.memory.amount >> 30, 1);
+}
+
 /// What is unknown of the service's limits on a machine with these memory nodes, and the problems.
 fn unknown_of_service(unit: &str, nodes: &str) -> (Vec<Resource>, Vec<String>) {
     let sizing = sized(&[(UNIT, unit), ("sys/devices/system/node/online", nodes)]);
