@@ -176,6 +176,14 @@ fn an_instance_is_no_alias_of_a_plain_unit() {
 }
 
 #[test]
+fn an_instance_with_its_own_file_is_not_that_of_an_alias() {
+    let files = [("a@.service", "->p@.service"), ("p@.service", SERVICE), ("p@x.service", SERVICE)];
+    let loaded = unit("a@x.service", &files);
+    assert_eq!((loaded.state, loaded.name.as_str()), (State::Loaded, "a@x.service"));
+    assert_eq!(loaded.aliases, ["p@x.service"], "for its drop-ins");
+}
+
+#[test]
 fn a_masked_instance_has_no_alias() {
     let masked = unit("p@x.service", &[("p@.service", "->/dev/null")]);
     assert_eq!((masked.state, masked.name.as_str()), (State::Masked, "p@x.service"));
@@ -274,7 +282,7 @@ fn memory_nodes_that_lack_a_file() {
     let directory = format!("{NODE}/x");
     assert_eq!(total(&[(ONLINE, "0\n"), (&directory, "")]), Err(format!("/{NODE}")));
 
-    let (_directory, root) = root(&[
+    let (directory, root) = root(&[
         (ONLINE, "0-2\n"),
         ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 1024 kB\n"),
         ("sys/devices/system/node/node2/meminfo", "Node 2 MemTotal: 1024 kB\n"),
@@ -285,6 +293,12 @@ fn memory_nodes_that_lack_a_file() {
         panic!("{granted:?}");
     };
     assert_eq!((granted.to_string(), granted.bytes()), ("0,2".to_owned(), 2 << 20));
+    // A node without meminfo, unlike one that does not exist, is reported.
+    fs::create_dir(directory.path().join("sys/devices/system/node/node1")).unwrap();
+    let mut problems = Vec::new();
+    let granted = nodes::granted(&root, &CpuSet::parse("0-1").unwrap(), &mut problems);
+    assert_eq!(granted, Some(Amount::Unknown(Resource::Memory)));
+    assert_eq!(problems[0].source.to_string(), "/sys/devices/system/node/node1/meminfo: MemTotal");
 }
 
 #[test]
@@ -364,6 +378,11 @@ fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     let text = format!("25 21 8:1 / /x rw - ext4 /dev/sda1 rw,{}\n{V2}", "x".repeat(2 << 20));
     fs::write(&path, text).unwrap();
     assert_eq!(mounts(&below()), Ok(V2.to_owned()), "the lines after a long one count");
+    // Without a last line feed it may have been cut off, and is complete only if it has the mounts of cgroups.
+    fs::write(&path, V2.trim_end()).unwrap();
+    assert_eq!(mounts(&below()), Ok(V2.to_owned()));
+    fs::write(&path, "25 21 8:1 / /x rw - ext4 /dev/sda1 rw").unwrap();
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::Incomplete)));
 }
 
 /// The sizing of a machine with 8 CPUs and 62.8 GiB, enough for four workers, where these files are added.
@@ -553,6 +572,50 @@ fn an_empty_numa_policy_resets_it() {
     assert_eq!(nodes("NUMAPolicy=bind\n"), 1);
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=\n"), 62);
     assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=preferred\n"), 62);
+    assert_eq!(nodes("NUMAPolicy=bind\nNUMAPolicy=nodes\n"), 1, "an invalid one is ignored");
+}
+
+#[test]
+fn of_two_restrictions_to_memory_nodes_what_they_share_counts() {
+    let files = [0, 1, 2].map(|node| format!("sys/devices/system/node/node{node}/meminfo"));
+    let mut all: Vec<_> = files.iter().map(|file| (file.as_str(), "Node 0 MemTotal: 1048576 kB\n")).collect();
+    all.push(("sys/devices/system/node/online", "0-2\n"));
+    let unit = format!("{SERVE}AllowedMemoryNodes=0-1\nNUMAPolicy=bind\nNUMAMask=1-2\n");
+    all.push((UNIT, &unit));
+    assert_eq!(sized(&all).units[0].capacity.memory.amount >> 30, 1);
+}
+
+/// What is unknown of the service's limits on a machine with these memory nodes, and the problems.
+fn unknown_of_service(unit: &str, nodes: &str) -> (Vec<Resource>, Vec<String>) {
+    let sizing = sized(&[(UNIT, unit), ("sys/devices/system/node/online", nodes)]);
+    let limits = sizing.units[0].limits.iter().filter(|limit| limit.scope == Scope::Service);
+    let unknown = limits.filter_map(|limit| match limit.amount {
+        Amount::Unknown(resource) => Some(resource),
+        _ => None,
+    });
+    (unknown.collect(), sizing.problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn nodes_that_numactl_calculates_are_unknown_if_there_are_several() {
+    const COMMAND: &str = "[Service]\nExecStart=numactl --membind=+0 /bin/pypnm serve\n";
+    assert_eq!(unknown_of_service(COMMAND, "0\n"), (vec![], vec![]));
+    let (unknown, problems) = unknown_of_service(COMMAND, "0-1\n");
+    assert_eq!((unknown, problems.len()), (vec![Resource::Memory], 1));
+    assert!(problems[0].contains("'+0'"), "{problems:?}");
+}
+
+/// A specifier whose value is unknown here leaves only what its setting restricts unknown.
+#[test]
+fn lists_of_cpus_and_nodes_with_the_name_of_the_host() {
+    for (setting, expected) in [
+        ("AllowedCPUs=%H\n", vec![Resource::Cpu]),
+        ("AllowedMemoryNodes=%H\n", vec![Resource::Memory]),
+        ("NUMAPolicy=bind\nNUMAMask=%H\n", vec![Resource::Cpu, Resource::Memory]),
+    ] {
+        let (unknown, problems) = unknown_of_service(&format!("{SERVE}{setting}"), "0-1\n");
+        assert_eq!((unknown, problems.len()), (expected, 1), "{setting}: {problems:?}");
+    }
 }
 
 #[test]
@@ -632,6 +695,16 @@ fn the_hierarchical_limit_of_version_1() {
     assert_eq!(
         cgroup("2:memory:/c\n", &outside, &neither),
         (vec![], vec!["/sys/fs/cgroup/memory".to_owned()])
+    );
+}
+
+#[test]
+fn a_period_of_version_1_without_its_quota_is_reported() {
+    let mounts = V1_MEMORY.replace("memory", "cpu");
+    let period = [("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")];
+    assert_eq!(
+        cgroup("3:cpu:/\n", &mounts, &period),
+        (vec![Resource::Cpu], vec!["/sys/fs/cgroup/cpu/cpu.cfs_quota_us".to_owned()])
     );
 }
 

@@ -42,6 +42,7 @@ fn what_is_started() {
         "/usr/sbin/gosu pypnm env A=1 pypnm serve",
         "/usr/bin/taskset -ac 0-1 pypnm serve",
         "/usr/bin/taskset 3 numactl -N 0 --membind=0 -- pypnm serve",
+        "/usr/bin/numactl -al --all --localalloc pypnm serve",
     ] {
         assert_eq!(read(command).0, Program::Pypnm, "{command}");
     }
@@ -210,6 +211,9 @@ fn what_taskset_and_numactl_leave() {
         ("numactl --cpunodebind=0 --membind=0 pypnm serve", "nodes' CPUs 0, nodes' memory 0"),
         ("numactl --physcpubind 0-3 -m 1 taskset 1 pypnm serve", "CPUs 0-3, nodes' memory 1, CPUs 0"),
         ("numactl -N1 -l pypnm serve -m 0", "nodes' CPUs 1"),
+        ("numactl -N 0 /home/a/bin/pypnm serve", "nodes' CPUs 0"),
+        ("numactl --membind=0 taskset 3 pypnm serve", "nodes' memory 0, CPUs 0-1"),
+        ("systemd-cat -tN1 pypnm serve", ""),
         ("numactl -C +0-3 pypnm serve", "CPUs unknown: +0-3"),
         ("numactl -m all -N all pypnm serve", ""),
         ("numactl --interleave=all --preferred 0 pypnm serve", ""),

@@ -323,7 +323,7 @@ mod tests {
         for text in ["a-b/c", ".x.y", "a b\u{e4}", "", "\\x"] {
             assert_eq!(unescape(&escape(text)).as_deref(), Some(text));
         }
-        assert_eq!(escape(".x.y-z"), "\\x2ex.y\\x2dz");
+        assert_eq!(escape(".x.y-z/0"), "\\x2ex.y\\x2dz-0");
         for text in ["\\x2", "\\y41", "\\x+1", "\\xff"] {
             assert_eq!(unescape(text), None, "{text}");
         }

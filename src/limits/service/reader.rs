@@ -183,11 +183,10 @@ impl SettingReader<'_> {
         }
         let policy = policy.filter(|policy| policy.value == "bind")?;
         match mask {
-            Nodes::Some(nodes) if !nodes.is_empty() => {
-                Some(Sourced { value: nodes.clone(), source: policy.source.clone() })
-            }
-            // All nodes are no restriction, and without nodes there is no policy.
-            _ => None,
+            // Without nodes there is no policy, and no limit either (`nodes::granted`).
+            Nodes::Some(nodes) => Some(Sourced { value: nodes.clone(), source: policy.source.clone() }),
+            // All nodes are no restriction.
+            Nodes::All => None,
         }
     }
 
