@@ -114,12 +114,17 @@ pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
     let deadline = Deadline::after(TO_ANSWER);
     let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), deadline)?);
     if loaded.load == "loaded" {
-        loaded.drop_ins = words(&value(unit, "DropInPaths", deadline)?);
-        loaded.environment = environment(&value(unit, "Environment", deadline)?);
-        loaded.environment_files = environment_files(&value(unit, "EnvironmentFiles", deadline)?);
-        loaded.exec_start_pre = commands(&value(unit, "ExecStartPre", deadline)?);
-        loaded.exec_start = commands(&value(unit, "ExecStart", deadline)?);
-        loaded.exec_reload = commands(&value(unit, "ExecReload", deadline)?);
+        let [drop_ins, variables, files, start_pre, start, reload] = values(
+            unit,
+            ["DropInPaths", "Environment", "EnvironmentFiles", "ExecStartPre", "ExecStart", "ExecReload"],
+            deadline,
+        )?;
+        loaded.drop_ins = words(&drop_ins);
+        loaded.environment = environment(&variables);
+        loaded.environment_files = environment_files(&files);
+        loaded.exec_start_pre = commands(&start_pre);
+        loaded.exec_start = commands(&start);
+        loaded.exec_reload = commands(&reload);
     }
     Ok(loaded)
 }
@@ -157,6 +162,26 @@ fn properties_until(
 /// The value of a single property, which may contain any characters.
 fn value(unit: &str, property: &str, deadline: Deadline) -> Result<String, SystemctlError> {
     run("show", &["--value", &format!("--property={property}"), "--", unit], deadline)
+}
+
+/// The values of several properties, see [`value`]. They are queried at the same time, because on a slow machine one after the
+/// other would take too long.
+fn values<const N: usize>(
+    unit: &str,
+    properties: [&str; N],
+    deadline: Deadline,
+) -> Result<[String; N], SystemctlError> {
+    let answers = std::thread::scope(|scope| {
+        let queries = properties.map(|property| scope.spawn(move || value(unit, property, deadline)));
+        queries.map(|query| {
+            query.join().unwrap_or_else(|_| Err(SystemctlError::Failed("show", "no answer".to_owned())))
+        })
+    });
+    let mut values = [const { String::new() }; N];
+    for (value, answer) in values.iter_mut().zip(answers) {
+        *value = answer?;
+    }
+    Ok(values)
 }
 
 /// Reloads systemd, which runs its generators and reads its units again.
