@@ -183,6 +183,21 @@ fn an_instance_with_its_own_file_is_not_that_of_an_alias() {
     assert_eq!(loaded.aliases, ["p@x.service"], "for its drop-ins");
 }
 
+/// Slices have no aliases (`unit_type_may_alias()` in systemd), so drop-ins of a link do not apply to its target.
+#[test]
+fn a_link_to_a_slice_is_no_alias_of_it() {
+    let limit = "[Slice]\nMemoryMax=1G\n";
+    let files = [("a-b.slice", "[Slice]\n"), ("a-c.slice", "->a-b.slice"), ("a-c.slice.d/10.conf", limit)];
+    let slice = unit("a-b.slice", &files);
+    assert_eq!((slice.aliases.len(), slice.drop_ins.len()), (0, 0));
+    // A masked unit is not started, so its aliases are not looked up.
+    let masked = unit(
+        "p.service",
+        &[("p.service", "->/dev/null"), ("q.service", "->p.service"), ("q.service.d/1.conf", SERVICE)],
+    );
+    assert_eq!((masked.aliases.len(), masked.drop_ins.len()), (0, 0));
+}
+
 #[test]
 fn a_masked_instance_has_no_alias() {
     let masked = unit("p@x.service", &[("p@.service", "->/dev/null")]);
