@@ -3,7 +3,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use memchr::memchr_iter;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -254,9 +253,14 @@ fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadEr
 /// Whether a path is normalized: absolute, without `.`, `..` and repeated slashes.
 fn is_plain(path: &str) -> bool {
     let path = path.as_bytes();
-    let starts_a_step = |slash: usize| !matches!(path.get(slash + 1), Some(b'/' | b'.'));
+    let mut after_slash = false;
+    let is_normal = |byte: &u8| {
+        let is_normal = !(after_slash && matches!(byte, b'/' | b'.'));
+        after_slash = *byte == b'/';
+        is_normal
+    };
     path.first() == Some(&b'/')
-        && memchr_iter(b'/', path).all(starts_a_step)
+        && path.iter().all(is_normal)
         && (path.len() == 1 || path.last() != Some(&b'/'))
 }
 
