@@ -7,11 +7,13 @@ use std::path::Path;
 use anyhow::bail;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
-use pypnm_sizing::watch::advice::{Finding, workers};
+use pypnm_sizing::watch::advice::{Finding, drop_in, workers};
+use pypnm_sizing::watch::text::{clock_range, duration};
 use pypnm_sizing::write::Directory;
 
-use super::{Gathered, advice_file, with_time};
-use crate::output::{Outcome, remark};
+use super::gathered::Gathered;
+use super::text::{clock, with_time};
+use crate::output::{Outcome, printable, remark};
 use crate::page::{Ink, Page};
 
 /// The file that `--adopt` writes, below the root. Operators can override it with a higher number.
@@ -100,6 +102,19 @@ fn kept(text: &str, findings: &[Finding], section: &str) -> String {
         let _ = write!(kept, "\n# Adopted before.\n[{section}]\n{}\n", lines.join("\n"));
     }
     kept
+}
+
+/// The advice as a file of sizing.conf.d.
+pub(super) fn advice_file(gathered: &Gathered) -> String {
+    let (from, until) = gathered.evidence.range().unwrap_or_default();
+    let head = format!(
+        "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+        // The text is from a recording and may contain anything.
+        printable(&gathered.unit),
+        duration(gathered.evidence.watched()),
+        clock_range(&clock, from, until)
+    );
+    drop_in(&gathered.findings, &gathered.section, &head)
 }
 
 #[cfg(test)]

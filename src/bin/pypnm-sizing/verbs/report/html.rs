@@ -10,11 +10,11 @@ use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
 
-use super::{
-    Gathered, UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown,
-    utc_offset, with_time,
+use super::gathered::Gathered;
+use super::text::{
+    UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown, with_time,
 };
-use plot::Plot;
+use plot::{Plot, escaped};
 
 /// The number of days in the picture of demand; the table contains all of them.
 const PICTURED: usize = 62;
@@ -313,20 +313,4 @@ fn table(out: &mut String, days: &Days) {
         );
     }
     let _ = writeln!(out, "</table></div>");
-}
-
-/// Escapes text for HTML: names of units and files may contain anything.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in crate::output::printable(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, shown, utc_offset};
+use crate::output::printable;
+use crate::verbs::report::text::{shown, utc_offset};
 
 /// The coordinate system of a plot, which is stretched to the width of the page.
 const WIDTH: f64 = 1000.0;
@@ -154,6 +155,22 @@ fn round_above(highest: f64) -> f64 {
 #[expect(clippy::cast_possible_truncation, reason = "of a positive finite number: -324 to 308")]
 fn exponent(number: f64) -> i32 {
     number.log10().floor() as i32
+}
+
+/// Escapes text for HTML: names of units and files may contain anything.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
