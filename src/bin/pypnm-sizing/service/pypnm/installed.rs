@@ -4,8 +4,10 @@
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
+use super::installation::{Found, Installation, environments_of};
+use super::paths::{names, prefix_of, real_path};
+use super::program::{PACKAGED, Program};
 use super::started::{of_unit, on_path};
-use super::{Found, Installation, PACKAGED, Program, environments_of, names, prefix_of, real_path};
 
 /// systemd's `DEFAULT_PATH` on a system with a merged /usr, where pip also installs as root.
 const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];

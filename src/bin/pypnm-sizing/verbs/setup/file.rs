@@ -7,8 +7,7 @@ use anyhow::bail;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::write::{Directory, WriteError};
 
-use super::DROP_IN;
-use super::drop_in::MARK;
+use super::drop_in::{DROP_IN, MARK};
 use crate::output::{Outcome, answer};
 use crate::service::systemctl;
 

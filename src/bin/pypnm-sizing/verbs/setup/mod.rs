@@ -15,23 +15,18 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
 
-use self::drop_in::{DropIn, Home};
+use self::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
 use self::file::{check_not_foreign, lost_settings, remove, write};
 use self::obstacles::{address, check_mount, check_other_units, check_path, check_permissions, overridden};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
+use crate::service::generated;
 use crate::service::pypnm::{self, Found, Installation, LAUNCHER, Program, real_path};
 
-/// The file name of the drop-in, in the directory `UNIT.d` below [`OPERATORS`].
-const DROP_IN: &str = "50-place.conf";
-/// The operator's unit files (systemd.unit(5)).
-const OPERATORS: &str = "/etc/systemd/system";
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
-/// Directories of generated units, which take precedence over packaged ones (systemd.unit(5), "UNIT FILE LOAD PATH").
-const GENERATORS: [&str; 2] = ["/run/systemd/generator.early", "/run/systemd/generator"];
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
@@ -120,7 +115,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         bail!("--unit={name}: expected the name of a service, such as pypnm.service");
     };
     let is_packaged = pypnm::is_packaged(&unit);
-    for directory in GENERATORS {
+    for directory in generated::DIRECTORIES {
         let file = format!("{directory}/{name}");
         if (is_packaged || unit.fragment.is_none()) && root.file_type(&file).is_some() {
             bail!(

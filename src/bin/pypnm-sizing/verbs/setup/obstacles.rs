@@ -14,8 +14,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::StatVfsMountFlags;
 
-use super::drop_in::{DropIn, Home};
-use super::{DROP_IN, OPERATORS};
+use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
 use crate::cli::Setup;
 use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};
@@ -82,7 +81,7 @@ pub(super) fn check_permissions(
         (installation.command.clone(), Use::Read),
         (installation.command.clone(), Use::Execute),
     ];
-    wanted.extend(installation.packages().map(|packages| (packages.to_owned(), Use::Read)));
+    wanted.extend(installation.packages.as_deref().map(|packages| (packages.to_owned(), Use::Read)));
     let python = pypnm::python_places(root, installation).into_iter();
     wanted.extend(python.map(|directory| (directory, Use::Search)));
     wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
