@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::Live;
+use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::{APPLY, Judge};
 

@@ -9,13 +9,14 @@ use pypnm_sizing::names::{
 use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, ProfileFile, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
-use pypnm_sizing::watch::role::{Role, main_process, roles};
+use pypnm_sizing::watch::role::main_process;
 
-use super::facts::{Expected, Facts, Live, active_numbers, candidates, expected, mistakes};
+use super::facts::{Facts, ProcessFacts, expected, mistakes};
 use super::in_use::{InUse, Origin, Running, in_use};
+use super::judged::{Judged, judged_when_complete};
+use super::live::{self, Live, candidates};
 use super::topic::{Finding, State, Topic};
 use super::verdict::{Verdict, mistakes_text, numbers_text};
-use super::{Judged, LOOKS, PAUSE};
 use crate::service::container::{self, Files};
 use crate::service::exec_profile;
 use crate::service::family::{self, Presence, Service};
@@ -23,31 +24,10 @@ use crate::service::launch::Launch;
 use crate::service::process;
 use crate::wording::{self, brief};
 
-/// The facts about the process.
-#[derive(Debug)]
-pub(crate) struct ProcessFacts {
-    /// What fits its limits. `Err`: why it is not sized.
-    pub(crate) expected: Result<Expected, String>,
-    /// It runs.
-    pub(crate) live: Live,
-    /// The user and the group that it runs as, which the caller needs in order to read its environment.
-    user: Option<(u32, u32)>,
-    /// Mistakes in sizing.conf(5), as the process sees it.
-    mistakes: Vec<String>,
-}
-
-/// Judges the process `pid`, or its parent if it is a worker. Looks again if only a worker seems to be missing. Also returns
-/// the sizing, if there is one.
+/// Judges the process `pid`, or its parent if it is a worker; again while only a worker seems to be missing. Also returns the
+/// sizing, if there is one.
 pub(crate) fn judge(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
-    let mut judged = judge_once(machine, pid);
-    for _ in 1..LOOKS {
-        if judged.0.verdict.leading().is_none_or(|finding| finding.topic != Topic::WorkersMissing) {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        judged = judge_once(machine, pid);
-    }
-    judged
+    judged_when_complete(&mut || judge_once(machine, pid), |(judged, _)| &judged.verdict)
 }
 
 fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
@@ -136,23 +116,12 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(&sizing).unwrap_or_else(|| "nothing to size".to_owned())),
     };
-    let roles = roles(&candidates);
-    let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
-    let environment = process::environment(machine, main);
-    let path = environment.as_ref().and_then(|all| all.get(pypnm::ENV_FILE));
-    let file = path.filter(|path| !path.is_empty()).map(|path| {
+    let mut running = live::running(machine, &processes, main);
+    let path = running.environment.as_ref().and_then(|all| all.get(pypnm::ENV_FILE));
+    running.file = path.filter(|path| !path.is_empty()).map(|path| {
         let text = container::profile_text(machine, &files, &family, path);
         (path.clone(), text.map_err(|error| error.to_string()))
     });
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
-    let running = Running {
-        workers: of_role(Role::Worker).count(),
-        is_single: of_role(Role::Parent).next().is_none(),
-        arguments: process::arguments(machine, main),
-        environment,
-        active: worker.and_then(|pid| active_numbers(machine, pid)),
-        file,
-    };
     let facts = ProcessFacts {
         expected,
         live: Live::Running(running),

@@ -4,8 +4,9 @@ use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
-use super::facts::{Expected, Live};
+use super::facts::Expected;
 use super::in_use::{InUse, Origin, Running, in_use};
+use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::{Judge, numbers_text};
 use crate::service::launch::Launch;

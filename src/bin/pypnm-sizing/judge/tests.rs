@@ -7,11 +7,13 @@ use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 
-use super::facts::{Expected, Facts, Generator, InForce, Live};
+use super::facts::{Expected, Facts, InForce};
 use super::in_use::{Origin, Running};
+use super::live::Live;
 use super::topic::State;
 use super::verdict::{self, Verdict};
 use crate::service::generated::{self, Generated};
+use crate::service::generator::Generator;
 use crate::service::pypnm::LostProgram;
 use crate::service::systemctl::LoadedUnit;
 

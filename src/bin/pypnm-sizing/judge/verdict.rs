@@ -12,10 +12,12 @@ use pypnm_sizing::names::WORKERS_FLAG;
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
-use super::facts::{Expected, Facts, Generator, Live};
+use super::facts::{Expected, Facts};
 use super::in_use::InUse;
+use super::live::Live;
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
+use crate::service::generator::Generator;
 use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text};
 

@@ -9,10 +9,12 @@ pub(crate) mod sockets;
 pub(crate) mod usage;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::Candidate;
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 /// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
@@ -198,7 +200,7 @@ pub(crate) fn all_pids(machine: &Root) -> Vec<u32> {
     entries.iter().filter_map(|entry| entry.name.parse().ok()).collect()
 }
 
-/// The value of a field of `/proc/PID/status`. A name in it may be no UTF-8.
+/// The value of a field of `/proc/PID/status`. The name of the process may not be UTF-8.
 fn status(machine: &Root, pid: u32, field: &str) -> Option<String> {
     let bytes = machine.bytes(&format!("/proc/{pid}/status")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
@@ -214,6 +216,17 @@ pub(crate) fn user(machine: &Root, pid: u32) -> Option<u32> {
 /// The effective group of a process, likewise.
 pub(crate) fn group(machine: &Root, pid: u32) -> Option<u32> {
     status(machine, pid, "Gid")?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The PIDs of a process in the caller's namespace and in each nested one, down to its own (`NSpid` in proc_pid_status(5)).
+pub(crate) fn namespace_pids(machine: &Root, pid: u32) -> Vec<u32> {
+    let pids = status(machine, pid, "NSpid").unwrap_or_default();
+    pids.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The namespace of a process (`self`: this one), as a name to compare. `kind`: its file in `/proc/PID/ns`.
+pub(crate) fn namespace(pid: &str, kind: &str) -> Result<CString, Errno> {
+    rustix::fs::readlink(format!("/proc/{pid}/ns/{kind}"), Vec::new())
 }
 
 /// The CPUs that a process may run on (sched_setaffinity(2)). `None`: unknown.

@@ -258,11 +258,6 @@ fn counter(text: &str, name: &str) -> Option<u64> {
     None
 }
 
-/// The network namespace of a process, as a name to compare. `None`: the caller may not know.
-pub(crate) fn network_namespace(pid: &str) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::{

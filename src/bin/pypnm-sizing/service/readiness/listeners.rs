@@ -65,7 +65,7 @@ impl Wait<'_> {
 
     /// The listening sockets in each network namespace in which the service has processes.
     fn views(&self, owner: &Owner) -> Result<Vec<(Vantage, Vec<Listener>)>, NotReady> {
-        let own_namespace = sockets::network_namespace("self");
+        let own_namespace = process::namespace("self", "net").ok();
         let mut pids: Vec<u32> = self.alive().filter(|pid| !owner.denied.contains(pid)).collect();
         if pids.is_empty() {
             // A process whose descriptors are not readable still shows its socket tables, unless it is hidden altogether.
@@ -75,7 +75,7 @@ impl Wait<'_> {
         let mut seen = BTreeSet::new();
         let mut views = Vec::new();
         for pid in pids {
-            let namespace = sockets::network_namespace(&pid.to_string());
+            let namespace = process::namespace(&pid.to_string(), "net").ok();
             let foreign = namespace.is_some() && namespace != own_namespace;
             if !seen.insert(namespace) {
                 continue;
