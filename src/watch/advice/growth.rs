@@ -56,7 +56,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let are_alike = growth.all.lasting && growth.a_life.is_some_and(|a_life| a_life.value > allowed);
     if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
         let shown = format!(
-            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and went on growing",
+            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and kept growing",
             mib(to_u64(a_life))
         );
         return by_a_life(shown, a_life);
@@ -86,7 +86,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let is_early = evidence.block_length() >= BLOCK && growth.seen < needed * 0.95;
     if is_early && slope.per_second * growth.seen < number(growth.baseline) * TOLD_SOONER {
         return remark(format!(
-            "{who} so far; a cache that fills looks the same for hours, so advice takes {} of the same worker",
+            "{who} so far; a cache that is filling up looks the same for hours, so advice requires {} of the same worker",
             duration(needed)
         ));
     }

@@ -47,14 +47,14 @@ pub(crate) struct Facts {
     pub(crate) rival: Option<(String, bool)>,
     /// Environment files that the caller may not read.
     pub(crate) hidden_files: Vec<String>,
-    /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
+    /// The file that `PYPNM_SERVE_ENV_FILE=` names if that is not ours, and its text, or why it cannot be read.
     pub(crate) foreign_file: Option<(String, Result<String, String>)>,
     pub(crate) live: Live,
-    /// The process that serves, where it runs in a container: what systemd has loaded is for the engine that started it.
+    /// The process that serves, if it is in a container: the settings loaded by systemd are those of the container engine.
     pub(crate) contained: Option<u32>,
     /// Time since the boot, on the clock of systemd's timestamps.
     pub(crate) now: Duration,
-    /// Whether systemd restarted it between two looks.
+    /// Whether systemd has restarted it since it was first judged.
     pub(crate) was_restarted_meanwhile: bool,
     /// A unit that it requires and that has failed, if the service has not been started since the boot.
     pub(crate) failed_requirement: Option<String>,
@@ -260,7 +260,7 @@ fn hidden_configuration(problems: &[Problem]) -> Option<String> {
     problems.iter().find(is_denied).map(|problem| problem.source.place())
 }
 
-/// The profile file that the command line itself names, by env(1).
+/// The profile file that the command line names through env(1).
 fn assigned_by_command(unit: &SizedUnit) -> Option<&String> {
     let set = unit.overrides.get(pypnm::ENV_FILE).filter(|set| set.source.key == "ExecStart")?;
     match &set.effect {

@@ -43,7 +43,7 @@ fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
     }
 }
 
-/// Judges a unit whose PyPNM `pid` runs in a container: `judged` has what systemd says of the unit's state.
+/// Judges a unit whose PyPNM `pid` runs in a container. `judged`: the verdict on the unit's state in systemd.
 pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Verdict) -> Judged {
     let name = unit.unit.clone();
     let (process, mut verdict) = match gather(machine, pid) {
@@ -61,7 +61,7 @@ pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Ver
     Judged { unit: name, facts: Some(unit), process, verdict }
 }
 
-/// What the last look at the unit's start has written for PyPNM, and the container may have been given.
+/// The profile that `env` wrote when the unit was started, which may have been passed to the container.
 fn handed(machine: &Root, unit: &Facts) -> Option<Numbers> {
     let path = unit.generated.as_ref()?.environment.get(pypnm::ENV_FILE)?;
     match pypnm::read_profile_file(&machine.text(path).ok()?) {
@@ -101,7 +101,8 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         finding(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
-        let text = "the files and the environment of its container may not be read by this user".to_owned();
+        let text =
+            "this user is not permitted to read the files and the environment of its container".to_owned();
         return Err(Finding {
             fix: Some("run it as root".to_owned()),
             ..finding(Topic::Hidden, State::Unknown, text)
@@ -131,7 +132,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     Ok((facts, sizing))
 }
 
-/// Judges the facts. `handed`: numbers that nobody set by hand, although they came by variables. Pure.
+/// Judges the facts. `handed`: numbers that were not set by hand, although variables set them. Pure.
 fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
     let mut findings = Vec::new();
     let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
@@ -162,7 +163,7 @@ fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
 fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding {
     let alive = brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
     let text = format!(
-        "its environment, and so its recycle limit and its profile, cannot be read (that takes its user \
+        "its environment, and so its recycle limit and its profile, cannot be read (this requires its user \
          and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
         numbers_text(expected)
     );
@@ -197,10 +198,10 @@ fn compare(
             continue;
         };
         let is_workers = place.contains(&WORKERS_FLAG);
-        let of_last_look =
+        let of_env =
             handed.map(|numbers| if is_workers { numbers.workers } else { numbers.limit_max_requests });
         match set_by(running, place) {
-            Some(set_by) if of_last_look != Some(used) || set_by.starts_with("--") => {
+            Some(set_by) if of_env != Some(used) || set_by.starts_with("--") => {
                 let what = if is_workers { "workers" } else { "recycle limit" };
                 *(if is_workers { &mut next.workers } else { &mut next.limit_max_requests }) = used;
                 findings.push(finding(Topic::Override, State::Ok, format!("{what} {used} by {set_by}")));

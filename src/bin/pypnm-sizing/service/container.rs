@@ -80,7 +80,7 @@ fn descriptor(path: &str) -> Option<(u32, u32)> {
 
 /// The text of a file that a process holds open, if it is a regular file in memory.
 fn text_in_memory(pid: u32, descriptor: u32) -> Result<String, ReadError> {
-    // The kernel's own link: with O_PATH whatever it leads to is not opened.
+    // This link is the kernel's own. With O_PATH, its target is not opened.
     let path = format!("/proc/{pid}/fd/{descriptor}");
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     #[allow(

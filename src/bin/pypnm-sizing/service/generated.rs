@@ -1,4 +1,5 @@
-//! The drop-in that the generator wrote at the last boot or reload. Anybody may read it.
+//! The drop-in that the generator wrote at the last boot or reload, and files that take precedence over it. Any user can
+//! read them.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +71,7 @@ fn is_packaged(path: &str) -> bool {
     PACKAGED.iter().any(|packaged| path.starts_with(packaged))
 }
 
-/// The last value of `key` in a unit's file; `None`: it sets none.
+/// The last value of `key` in a unit's file; `None`: the file does not set it.
 pub(crate) fn last_value(root: &Root, path: &str, key: &str) -> Option<String> {
     let mut assignments = Vec::new();
     let text = root.bytes(path).ok()?;

@@ -17,11 +17,12 @@ use pypnm_sizing::watch::role::Candidate;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-/// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
+/// Where systemd mounts its cgroups: version 2, hybrid, version 1.
 const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 /// The maximum number of processes of a service.
 const MOST_PROCESSES: usize = 4096;
-/// Cgroups below a service's own that are looked into: a service without `Delegate=` has none, an engine may make some.
+/// The maximum number of cgroups below a service's own that are read: a service without `Delegate=` has none, a container
+/// engine creates some.
 const MOST_LEVELS: u32 = 4;
 
 /// A process.
@@ -53,11 +54,11 @@ impl Process {
 pub(crate) struct Stat {
     state: u8,
     pub(crate) parent: u32,
-    /// When it started, in hundredths of a second since the boot (USER_HZ is 100 wherever systemd runs). Unlike seconds of
-    /// the calendar it never changes while the process lives.
+    /// When it started, in hundredths of a second since the boot (USER_HZ is 100 wherever systemd runs). Unlike a wall-clock
+    /// time, it never changes.
     pub(crate) started: u64,
-    /// Of a process that has ended and is not yet reaped: its status as wait(2) returns it. 0 where the caller may not
-    /// know.
+    /// For a process that has ended but has not been reaped: its status as returned by wait(2). 0 if the caller is not
+    /// permitted to read it.
     exit: i32,
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn all(machine: &Root) -> Vec<Process> {
     of_pids(machine, &all_pids(machine))
 }
 
-/// The pids of a unit's cgroup (`ControlGroup=` of systemd) and of those below it. Empty: it is down.
+/// The PIDs in a unit's cgroup (systemd's `ControlGroup`) and in those below it. Empty: the unit is not running.
 pub(crate) fn pids_of_cgroup(machine: &Root, cgroup: &str) -> Vec<u32> {
     let mut pids = Vec::new();
     // The root cgroup contains all processes.
@@ -153,7 +154,7 @@ pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
     machine.text(&format!("/proc/{pid}/cgroup")).ok()
 }
 
-/// The cgroup that systemd keeps a process in, version 2 or its own hierarchy of version 1.
+/// The cgroup of a process in systemd's hierarchy: that of version 2, or systemd's own of version 1.
 fn cgroup(machine: &Root, pid: u32) -> Option<String> {
     let text = cgroup_file(machine, pid)?;
     let mut paths = text.lines().filter_map(|line| {
@@ -164,7 +165,7 @@ fn cgroup(machine: &Root, pid: u32) -> Option<String> {
     paths.find(|path| *path != "/").map(str::to_owned)
 }
 
-/// The children of a process, of all its threads.
+/// The children of all threads of a process.
 pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
     let Ok(threads) = machine.entries(&format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -188,7 +189,7 @@ pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
     children
 }
 
-/// The children of a process, found by looking at every process.
+/// The children of a process, found by examining every process.
 fn children_by_parent(machine: &Root, parent: u32) -> Vec<u32> {
     let is_child = |pid: &u32| Stat::of(machine, *pid).is_some_and(|stat| stat.parent == parent);
     all_pids(machine).into_iter().filter(is_child).collect()
@@ -240,8 +241,8 @@ pub(crate) fn name(machine: &Root, pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(bytes.trim_ascii_end()).escape_debug().to_string())
 }
 
-/// The arguments of a process, the command first; bytes that are not UTF-8 are replaced. A zombie and a thread of the
-/// kernel have none.
+/// The arguments of a process, the command first; bytes that are not UTF-8 are replaced. Zombies and kernel threads have
+/// none.
 pub(crate) fn arguments(machine: &Root, pid: u32) -> Vec<String> {
     let bytes = machine.bytes(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
@@ -251,7 +252,8 @@ pub(crate) fn arguments(machine: &Root, pid: u32) -> Vec<String> {
     bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// The environment that a process was started with. `None`: the caller may not know it, or the process is gone.
+/// The environment that a process was started with. `None`: the caller is not permitted to read it, or the process is
+/// gone.
 pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, String>> {
     let bytes = machine.bytes(&format!("/proc/{pid}/environ")).ok()?;
     let variables = bytes.split(|byte| *byte == 0).filter_map(|variable| {
@@ -261,8 +263,8 @@ pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, S
     Some(variables.collect())
 }
 
-/// The text of a file whose name came from a process. The user of the service chose that name, so root must be careful:
-/// [`Root`] reads only regular files, and checks that before it opens one.
+/// The text of a file whose name is from a process. The user of the service chose that name, so root must be careful:
+/// [`Root`] reads only regular files, and checks the type before it opens one.
 pub(crate) fn text_of_file(machine: &Root, path: &str) -> Result<String, ReadError> {
     if path.starts_with('/') { machine.text(path) } else { Err(ReadError::Missing) }
 }

@@ -131,8 +131,9 @@ impl Installation {
                 .as_deref()
                 .is_some_and(|text| metadata::console_script(text, program.command).is_some());
             if !has_entry {
-                installation.fault =
-                    Some(format!("half installed: {metadata} has no entry point for it; install it again"));
+                installation.fault = Some(format!(
+                    "partially installed: {metadata} has no entry point for it; install it again"
+                ));
             }
         } else {
             let has_package =
@@ -181,7 +182,7 @@ impl Installation {
             let source = self.source.as_deref().filter(|source| !root.has_directory(source));
             self.fault = Some(match source {
                 Some(source) => format!(
-                    "it is an editable installation of {source}, which is not there: was the checkout moved? install it again where it is now"
+                    "it is an editable installation of {source}, which does not exist: was the checkout moved? install it again from its present location"
                 ),
                 None => format!("partially installed: there is no {packages}/{}", program.import),
             });

@@ -48,7 +48,9 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
         }
     }
     let looked = if looked.is_empty() { "no Python packages found".to_owned() } else { looked.join(", ") };
-    Err(anyhow!("it is unknown where PyPNM looks: there is no {SETTINGS} (in: {looked}); use --write PATH"))
+    Err(anyhow!(
+        "PyPNM's own profile file is unknown: there is no {SETTINGS} (in: {looked}); use --write PATH"
+    ))
 }
 
 /// Returns `PnmFileRetrieval.runtime_dir` from a system.json.

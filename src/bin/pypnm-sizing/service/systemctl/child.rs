@@ -1,5 +1,5 @@
 //! Runs `systemctl` as a child that is killed after a timeout, keeps at most [`MOST_BYTES`] of its output, and interprets its
-//! errors. [`super`] determines what is asked, and parses the answers.
+//! errors. [`super`] determines the queries, and parses the output.
 
 use std::fmt;
 use std::io::Read;
@@ -17,10 +17,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// When the processes that together make a query or an operation have to be finished.
+/// When the processes of a query or an operation must have ended.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
-    /// The time that they have in all.
+    /// The timeout for all of them.
     time: Duration,
     until: Instant,
 }
@@ -38,13 +38,13 @@ pub(crate) enum SystemctlError {
     NoSystemctl,
     /// PID 1 is not systemd, or cannot be reached.
     NotRunning(String),
-    /// No answer in time.
+    /// There was no answer before the timeout.
     Late(&'static str, Duration),
     /// The answer is longer than [`MOST_BYTES`].
     TooLong(&'static str),
     /// The caller is not permitted to do this.
     Denied(&'static str),
-    /// It failed: the operation, and the error message.
+    /// The operation failed: its name, and the error message.
     Failed(&'static str, String),
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for SystemctlError {
     }
 }
 
-/// Runs `systemctl verb arguments`; its stdout.
+/// Runs `systemctl verb arguments`, and returns its stdout.
 pub(super) fn run(
     verb: &'static str,
     arguments: &[&str],
@@ -144,7 +144,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The exit status of a child that ends in time.
+/// The exit status of a child that ends before the timeout.
 fn wait(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>, Errno> {
     loop {
         match child.try_wait() {

@@ -94,7 +94,10 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let earlier = root.text(&path).unwrap_or_default();
     let lost = lost_settings(&earlier, &text);
     if !lost.is_empty() {
-        remark(&format!("{path} is there, with settings that --write would drop: {}", lost.join("; ")));
+        remark(&format!(
+            "{path} already exists; --write would remove these settings from it: {}",
+            lost.join("; ")
+        ));
     }
     answer(&text)
 }
@@ -119,8 +122,8 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         let file = format!("{directory}/{name}");
         if (is_packaged || unit.fragment.is_none()) && root.file_type(&file).is_some() {
             bail!(
-                "{name} is made by another generator ({file}), which takes precedence over the package's unit. It is sized \
-                 where Units= in sizing.conf(5) names it; to use the packaged unit, remove what it is made from"
+                "{name} is created by another generator ({file}), which takes precedence over the package's unit. It is sized \
+                 if Units= in sizing.conf(5) lists it; to use the packaged unit, remove its source"
             );
         }
     }
@@ -134,7 +137,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
         (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
         (State::Loaded, Some(_)) if is_packaged => bail!(
-            "{name} is no service of PyPNM: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
+            "{name} is not a PyPNM service: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
         ),
         (State::Loaded | State::Bad, Some(file)) => bail!(
             "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \

@@ -123,7 +123,7 @@ pub(super) fn check_other_units(
         if let Some(source) = pypnm::started_by(root, program, &other, installation) {
             bail!(
                 "{name} already starts this PyPNM ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
-                 /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
+                 /etc/pypnm/sizing.conf.d/50-units.conf; to use {unit} instead, disable and remove {name} first",
                 source.file,
                 source.line
             );
@@ -229,7 +229,7 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        bail!("{host} is no name that this machine can look up: choose another with --host");
+        bail!("this machine cannot resolve {host}: choose another with --host");
     }
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
