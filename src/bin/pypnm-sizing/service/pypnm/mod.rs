@@ -14,10 +14,12 @@ mod program;
 mod search;
 mod started;
 
-pub(crate) use installation::{Found, Installation, is_user_base, python_places};
+pub(crate) use installation::{Found, Installation, is_user_base, names_in_use, python_places};
 pub(crate) use installed::{find, in_directory, is_checkout, nearest};
 pub(crate) use paths::real_path;
 pub(crate) use profile_file::profile_file;
 pub(crate) use program::{CMTS, PYPNM, Program};
-pub(crate) use search::{LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, variable_of};
+pub(crate) use search::{
+    LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, setting, variable_of,
+};
 pub(crate) use started::{started_by, started_otherwise, starts};

@@ -4,7 +4,7 @@ use pypnm_sizing::root::Root;
 use rustix::fs::FileType;
 
 /// The maximum number of home directories, and of directories in a checkout, that are searched.
-const MOST_DIRECTORIES: usize = 256;
+pub(super) const MOST_DIRECTORIES: usize = 256;
 /// As in the kernel, see path_resolution(7).
 pub(super) const MOST_LINKS: usize = 40;
 
