@@ -95,8 +95,8 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let is_leak = (is_certain || seen(BLOCKS_TO_BE_SURE)) && by_now >= TO_ADVISE;
     if evidence.block_length() >= BLOCK && !is_leak {
         return remark(format!(
-            "{who} so far; a cache that fills looks the same for hours, so advice takes up to {} of the same worker, and \
-             growth by a tenth of its size",
+            "{who} so far; a cache that is filling up looks the same for hours, so advice requires up to {} of the same \
+             worker, and growth by a tenth of its size",
             duration(evidence.block_length() * BLOCKS_TO_BE_SURE)
         ));
     }
