@@ -1,4 +1,4 @@
-"""listeners: sockets kept, bound and given up."""
+"""Tests of listeners: sockets that are kept, bound and closed."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from pypnm_handover.listeners import Address, Inherited
 
 
 class Recorder:
-    """What would be sent to systemd."""
+    """The messages that would be sent to systemd."""
 
     def __init__(self):
         self.stored, self.removed = [], []
@@ -218,10 +218,10 @@ class FromSystemd(unittest.TestCase):
             found = self.passed([listener.fileno(), file.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="pypnm-x:file")
             self.assertEqual(found, [f"pypnm-x {port} False", "[]"])
             self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS="1"), [f" {port} False", "[]"])
-            # Another process's, nonsense, none.
+            # For another process, an invalid number, none.
             self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS="1", PID="1"), ["[]"])
             for count in ("-1", "²", "9" * 5000):
                 self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS=count), ["[]"])
-            # Fewer than promised.
+            # Fewer than stated.
             self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS="999999"), [f" {port} False", "[]"])
             self.assertEqual(self.passed([]), ["[]"])

@@ -1,4 +1,4 @@
-"""handover, the shell script: which interpreter starts which script."""
+"""Tests of the shell script: which interpreter starts which script."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The whole launcher: the shell script, a small application on the real uvicorn, and this test in systemd's place."""
+"""Tests of the complete launcher: the shell script, a small application with the real uvicorn, and this test instead of systemd."""
 
 import contextlib
 import http.client
@@ -64,7 +64,7 @@ async def app(scope, receive, send):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to a service, whatever kind of socket it has."""
+    """A connection to a service with any kind of socket."""
 
     def __init__(self, service):
         super().__init__("localhost")
@@ -101,7 +101,7 @@ class Service(unittest.TestCase):
         (self.place / "profile").write_text(f"{workers} {limit}\n")
 
     def start(self, *flags, wait=True, shell="", **environment):
-        """Starts the main process with what is in the store; waits until a worker serves."""
+        """Starts the main process with the stored descriptors, and waits until a worker serves."""
         kept = list(self.systemd.store.items())
         # The shell gives descriptors their places, and a process its own number.
         moved = " ".join(f"{3 + n}<&{fd}-" for n, (_, fd) in enumerate(kept) if fd != 3 + n)
@@ -165,7 +165,7 @@ class Service(unittest.TestCase):
         self.systemd.wait(lambda messages: any("READY" in message for message in messages[seen:]))
 
     def reload_by_systemd(self, process):
-        """As ExecReload=: the status and what it prints."""
+        """Reloads as ExecReload= does; returns the status and the output."""
         environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(process.pid)}
         done = subprocess.run([SCRIPT, "--reload"], env=environment, capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, done.stderr
@@ -176,7 +176,7 @@ class Service(unittest.TestCase):
 
     @contextlib.contextmanager
     def load(self, clients=4):
-        """Clients that ask without a pause until the end of the block; none may fail."""
+        """Clients that send requests without a pause until the end of the block; none may fail."""
         stop, failures, answers = threading.Event(), [], []
 
         def client(keep_alive):

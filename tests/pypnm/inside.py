@@ -1,7 +1,7 @@
 """Runs inside a root file system with the real PyPNM, with PyPNM's own Python; started by tests/pypnm/run.
 
-One request on stdin, one answer on stdout, both JSON: {"do": NAME, …} is answered by the function of that name. Decides
-nothing; it asks PyPNM and tells.
+One request on stdin, one answer on stdout, both JSON: {"do": NAME, …} is answered by the function of that name. Makes
+no decisions: it queries PyPNM and returns the results.
 """
 
 import contextlib

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pypnm_sizing::watch::role::Candidate;
+
 use crate::service::process::Stat;
 
 /// A start has failed when each worker has failed this many times before the first answer.
@@ -30,7 +32,7 @@ impl Workers {
             } else if !stat.has_ended()
                 && *pid != main
                 && !self.seen.contains(pid)
-                && command_line(*pid).iter().any(|word| word.contains("spawn_main"))
+                && (Candidate { pid: *pid, parent: stat.parent, arguments: &command_line(*pid) }).is_spawned()
             {
                 self.seen.insert(*pid);
             }
