@@ -111,14 +111,14 @@ fn print(gathered: &Gathered) -> Outcome {
 fn day_line(at: f64, day: &Hour) -> (String, String) {
     let seconds = day.seconds.max(f64::MIN_POSITIVE);
     let mut happened: Vec<String> = Vec::new();
-    let mut say = |count: u64, singular: &str, plural: &str| {
+    let mut add = |count: u64, singular: &str, plural: &str| {
         if count > 0 {
             happened.push(format!("{count} {}", if count == 1 { singular } else { plural }));
         }
     };
-    say(day.recycles, "recycle", "recycles");
-    say(day.restarts, "restart", "restarts");
-    say(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
+    add(day.recycles, "recycle", "recycles");
+    add(day.restarts, "restart", "restarts");
+    add(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
     let figures = format!(
         "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>7.1} %  ",
         shown(at, "%a %d %b"),

@@ -81,10 +81,10 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let unit = choose_unit(&sizing, arguments)?;
     let kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
-    let (target, said) =
+    let (target, note) =
         WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
-    if let Some(said) = said {
-        remark(&said);
+    if let Some(note) = note {
+        remark(&note);
     }
     let style = match (arguments.write_advice, arguments.json) {
         (true, _) => View::Advice,

@@ -86,8 +86,8 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let (to_set, remarks) = advice(context.findings, columns);
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
     let found = with_remarks(to_set, remarks, wanted);
-    let left = room.saturating_sub(table.lines.len() + found.lines.len());
-    table.lines.extend(fitting(processes, left));
+    let space = room.saturating_sub(table.lines.len() + found.lines.len());
+    table.lines.extend(fitting(processes, space));
     if table.lines.len() + found.lines.len() < room {
         table.add(LineStyle::Plain, String::new());
     }

@@ -114,17 +114,17 @@ pub(super) fn run(
 
 /// Interprets an error message of systemctl.
 fn error_of(verb: &'static str, message: &str) -> SystemctlError {
-    let one_line = message.lines().next().unwrap_or("it failed without a message").trim().to_owned();
-    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&["not been booted with systemd"]) {
+    let first_line = message.lines().next().unwrap_or("it failed without a message").trim().to_owned();
+    let contains = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if contains(&["not been booted with systemd"]) {
         // The rest of the message would only repeat this.
         SystemctlError::NotRunning(String::new())
-    } else if says(&["Failed to connect to", "Host is down"]) {
-        SystemctlError::NotRunning(one_line)
-    } else if says(&["Access denied", "Permission denied", "authentication required", "Not authorized"]) {
+    } else if contains(&["Failed to connect to", "Host is down"]) {
+        SystemctlError::NotRunning(first_line)
+    } else if contains(&["Access denied", "Permission denied", "authentication required", "Not authorized"]) {
         SystemctlError::Denied(verb)
     } else {
-        SystemctlError::Failed(verb, one_line)
+        SystemctlError::Failed(verb, first_line)
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gath
     reader.read(recordings)?;
     let chosen = reader.choose();
     let mut problems = std::mem::take(&mut reader.files);
-    problems.extend(reader.left.sentences(chosen.as_ref().map(|(unit, _)| unit.as_str())));
+    problems.extend(reader.skipped.sentences(chosen.as_ref().map(|(unit, _)| unit.as_str())));
     let Some((unit, recording)) = chosen else {
         for problem in &problems {
             remark(problem);

@@ -63,7 +63,7 @@ pub(super) fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
     let of = (until - from).max(f64::MIN_POSITIVE);
     let part = (evidence.watched() / of * 100.0).min(100.0);
     let zone = shown(until, "%Z");
-    format!("{} to {} ({zone}), {part:.0} % of it watched", clock(from), clock(until))
+    format!("{} ({zone}), {part:.0} % of it watched", clock_range(&clock, from, until))
 }
 
 pub(super) fn busiest(at: f64, hour: &Hour) -> String {

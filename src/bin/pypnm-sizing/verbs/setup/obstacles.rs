@@ -109,11 +109,11 @@ pub(super) fn check_permissions(
 /// Why the user cannot write to some of PyPNM's files, which happens after it was started as root once.
 fn obstacle_below(root: &Root, account: &Account, checkout: &str) -> Option<String> {
     let mut paths: Vec<String> = DATA.iter().map(|name| format!("{checkout}/{name}")).collect();
-    let mut left = MOST_FILES;
+    let mut remaining = MOST_FILES;
     while let Some(path) = paths.pop() {
-        let stat = root.stat(&path).filter(|_| left > 0);
+        let stat = root.stat(&path).filter(|_| remaining > 0);
         let Some(stat) = stat else { continue };
-        left -= 1;
+        remaining -= 1;
         if stat.st_uid != account.uid
             && let Some(obstacle) = account.obstacle(root, &path, Use::Write)
         {
