@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
-use pypnm_sizing::names;
 use pypnm_sizing::overrides::{Effect, Overrides};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
@@ -13,37 +12,20 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
-use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 use rustix::io::Errno;
 
-use super::TIME_TO_SETTLE;
-use super::in_use::Running;
+use super::live::{self, Live};
 use crate::service::container;
 use crate::service::generated::{self, Generated};
-use crate::service::process::{self, Process};
+use crate::service::generator::Generator;
+use crate::service::process;
 use crate::service::pypnm::{self as installed, LostProgram, Program};
 use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
-/// systemd.generator(7): the first generator with a name is used.
-const GENERATORS: [&str; 4] = [
-    "/run/systemd/system-generators",
-    "/etc/systemd/system-generators",
-    "/usr/local/lib/systemd/system-generators",
-    "/usr/lib/systemd/system-generators",
-];
-const GENERATOR: &str = "pypnm-sizing-generator";
-/// systemd.unit(5), "System Unit Search Path": the directories that take precedence over those of generators.
-const STRONGER: [&str; 8] = [
-    "/etc/systemd/system.control",
-    "/run/systemd/system.control",
-    "/run/systemd/transient",
-    "/run/systemd/generator.early",
-    "/etc/systemd/system",
-    "/etc/systemd/system.attached",
-    "/run/systemd/system",
-    "/run/systemd/system.attached",
-];
+/// A service that systemd has restarted is watched until it has been running for this long: one that keeps exiting is active
+/// for most of the time.
+const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// All facts about a unit.
 #[derive(Debug)]
@@ -65,14 +47,14 @@ pub(crate) struct Facts {
     pub(crate) rival: Option<(String, bool)>,
     /// Environment files that the caller may not read.
     pub(crate) hidden_files: Vec<String>,
-    /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
+    /// The file that `PYPNM_SERVE_ENV_FILE=` names if that is not ours, and its text, or why it cannot be read.
     pub(crate) foreign_file: Option<(String, Result<String, String>)>,
     pub(crate) live: Live,
-    /// The process that serves, where it runs in a container: what systemd has loaded is for the engine that started it.
+    /// The process that serves, if it is in a container: the settings loaded by systemd are those of the container engine.
     pub(crate) contained: Option<u32>,
     /// Time since the boot, on the clock of systemd's timestamps.
     pub(crate) now: Duration,
-    /// Whether systemd restarted it between two looks.
+    /// Whether systemd has restarted it since it was first judged.
     pub(crate) was_restarted_meanwhile: bool,
     /// A unit that it requires and that has failed, if the service has not been started since the boot.
     pub(crate) failed_requirement: Option<String>,
@@ -86,6 +68,19 @@ pub(crate) struct Facts {
     pub(crate) lost_program: Vec<LostProgram>,
     /// The `setup` command for an installation of PyPNM that the unit does not find.
     pub(crate) setup: Option<String>,
+}
+
+/// All facts about a process that is not a unit, or that a unit runs in a container.
+#[derive(Debug)]
+pub(crate) struct ProcessFacts {
+    /// What fits its limits. `Err`: why it is not sized.
+    pub(crate) expected: Result<Expected, String>,
+    /// Always running.
+    pub(crate) live: Live,
+    /// The user and the group that it runs as, which the caller needs in order to read its environment.
+    pub(super) user: Option<(u32, u32)>,
+    /// Mistakes in sizing.conf(5), as the process sees it.
+    pub(super) mistakes: Vec<String>,
 }
 
 /// What fits the machine now.
@@ -126,26 +121,6 @@ pub(crate) struct InForce {
     pub(crate) why: String,
 }
 
-/// The state of the generator's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Generator {
-    Installed,
-    Missing,
-    /// Masked by this empty file or symbolic link to /dev/null.
-    Masked(String),
-    NotExecutable(String),
-}
-
-/// The service's processes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Live {
-    /// It is not active.
-    Not,
-    /// Its processes are not visible.
-    Hidden(String),
-    Running(Running),
-}
-
 /// Gathers the facts about the unit `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, SystemctlError> {
     let loaded = systemctl::show(name)?;
@@ -168,11 +143,11 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         .and_then(assigned_by_command)
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
-        .map(|path| (path.clone(), text(root, path)));
-    let live = live(root, &loaded, ours);
+        .map(|path| (path.clone(), live::text(root, path)));
+    let live = Live::of(root, &loaded, ours);
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
     let contained = match &live {
-        Live::Running(_) => server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
+        Live::Running(_) => live::server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
         Live::Not | Live::Hidden(_) => None,
     };
     let (lost_program, setup) = match unit.and_then(|unit| unit.definition.as_ref()) {
@@ -190,11 +165,11 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     Ok(Facts {
         unit: name.to_owned(),
         expected,
-        generator: generator(root),
+        generator: Generator::of(root),
         generator_has_run: generated::exists_for_any(root),
         in_force,
         drop_in: generated::path(sized_name),
-        rival: rival(root, sized_name),
+        rival: generated::rival(root, sized_name),
         generated,
         hidden_files,
         foreign_file,
@@ -285,119 +260,11 @@ fn hidden_configuration(problems: &[Problem]) -> Option<String> {
     problems.iter().find(is_denied).map(|problem| problem.source.place())
 }
 
-/// The services that run PyPNM, other than `names`.
-pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
-    let processes = process::all(root);
-    let servers = processes.iter().filter(|process| process.is_pypnm());
-    let mut units: Vec<String> = servers
-        .filter_map(|server| process::unit_of(root, server.pid))
-        .filter(|unit| !unit.starts_with("user@") && !is_sized(names, unit))
-        .collect();
-    units.sort();
-    units.dedup();
-    units
-}
-
-/// Whether a unit or its template is in `names`.
-fn is_sized(names: &[String], unit: &str) -> bool {
-    let template = unit.split_once('@').map(|(stem, _)| format!("{stem}@.service"));
-    names.iter().any(|name| name == unit || Some(name) == template.as_ref())
-}
-
-fn text(root: &Root, path: &str) -> Result<String, String> {
-    process::text_of_file(root, path).map_err(|error| error.to_string())
-}
-
-fn generator(root: &Root) -> Generator {
-    for directory in GENERATORS {
-        let path = format!("{directory}/{GENERATOR}");
-        match std::fs::metadata(&path) {
-            _ if root.link(&path).is_some_and(|to| to == "/dev/null") => return Generator::Masked(path),
-            Err(_) => {}
-            Ok(file) if file.len() == 0 => return Generator::Masked(path),
-            Ok(file) if std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o111 == 0 => {
-                return Generator::NotExecutable(path);
-            }
-            Ok(_) => return Generator::Installed,
-        }
-    }
-    Generator::Missing
-}
-
-/// A file with the name of our drop-in in a directory that takes precedence.
-fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
-    STRONGER.iter().find_map(|directory| {
-        let path = format!("{directory}/{unit}.d/{}", names::DROP_IN);
-        match root.bytes(&path) {
-            Err(ReadError::Missing) => None,
-            Err(_) => Some((path, true)),
-            Ok(bytes) => Some((path, !bytes.is_empty())),
-        }
-    })
-}
-
-pub(super) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
-    processes.iter().map(Process::candidate).collect()
-}
-
-/// The process of a service that serves requests, or whose children do.
-pub(crate) fn server(root: &Root, loaded: &LoadedUnit) -> Option<u32> {
-    main_process(&candidates(&process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))))
-}
-
-/// The profile in effect, which PyPNM passes to its workers.
-pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
-    let environment = process::environment(root, worker)?;
-    let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
-    Some(Numbers {
-        workers: number("PYPNM_ACTIVE_WORKERS")?,
-        limit_max_requests: number("PYPNM_ACTIVE_LIMIT_MAX_REQUESTS")?,
-    })
-}
-
-/// The profile file that the command line itself names, by env(1).
+/// The profile file that the command line names through env(1).
 fn assigned_by_command(unit: &SizedUnit) -> Option<&String> {
     let set = unit.overrides.get(pypnm::ENV_FILE).filter(|set| set.source.key == "ExecStart")?;
     match &set.effect {
         Effect::Variable { value, .. } => Some(value),
         _ => None,
     }
-}
-
-/// The processes of the service, and the numbers that they were started with.
-fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
-    if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") || loaded.sub == "exited" {
-        return Live::Not;
-    }
-    let processes = process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup));
-    let candidates = candidates(&processes);
-    let Some(main) = main_process(&candidates) else {
-        return Live::Hidden("it is active, but its processes are hidden from this user".to_owned());
-    };
-    let roles = roles(&candidates);
-    let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
-    let environment = process::environment(root, main);
-    // The newest worker: during a hand-over, an older one may still finish requests under the previous profile.
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
-    let active = worker.and_then(|pid| active_numbers(root, pid));
-    let path = match &environment {
-        Some(environment) => environment.get(pypnm::ENV_FILE).cloned(),
-        // Not permitted: it was most probably started with what systemd has.
-        None => loaded.environment.get(pypnm::ENV_FILE).or(ours).cloned(),
-    };
-    Live::Running(Running {
-        workers: of_role(Role::Worker).count(),
-        is_single: of_role(Role::Parent).next().is_none(),
-        arguments: processes
-            .iter()
-            .find(|process| process.pid == main)
-            .map(|process| process.arguments.clone())
-            .unwrap_or_default(),
-        environment,
-        active,
-        file: path.map(|path| {
-            let text = text(root, &path);
-            (path, text)
-        }),
-    })
 }
