@@ -48,7 +48,12 @@ pub(super) fn demand(
     let length = duration(block);
     let busiest = epoch.busiest.map_or_else(String::new, |(waiting, from, until)| {
         let when = clock.map_or_else(String::new, |clock| format!(" ({})", clock_range(clock, from, until)));
-        format!("requests waited for a worker in {:.0} % of the busiest {length}{when}", waiting * 100.0)
+        let how = if epoch.busiest_is_computed {
+            "according to the workers' use of the CPU, requests wait for one"
+        } else {
+            "requests waited for a worker"
+        };
+        format!("{how} in {:.0} % of the busiest {length}{when}", waiting * 100.0)
     });
     let all = (epoch.from, epoch.until);
     let remark = |reason| Finding::remark(Topic::Workers, reason);
