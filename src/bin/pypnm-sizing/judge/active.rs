@@ -65,6 +65,10 @@ impl Judge<'_> {
                 let text = format!("the service is starting ({})", loaded.sub);
                 self.report(Topic::Starting, State::Ok, text, None);
             }
+            "inactive" | "deactivating" if loaded.will_start => {
+                let text = format!("the service is about to start ({})", loaded.sub);
+                self.report(Topic::Starting, State::Ok, text, None);
+            }
             "deactivating" => self.stopping(must_run, &log),
             "inactive" if self.has_exited_alone() => {
                 let text =

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::names;
-use pypnm_sizing::overrides::{Effect, Overrides};
+use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
@@ -45,6 +45,9 @@ const STRONGER: [&str; 8] = [
     "/run/systemd/system.attached",
 ];
 
+/// The maximum number of words of the commands that may name a script.
+const MOST_SCRIPTS: usize = 64;
+
 /// All facts about a unit.
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -82,6 +85,12 @@ pub(crate) struct Facts {
     pub(crate) hidden_configuration: Option<String>,
     /// Other units that run PyPNM and are not sized.
     pub(crate) other_units: Vec<String>,
+    /// Whether systemd was reloaded after the profile file was written: a start that was in progress meanwhile has the
+    /// numbers of both.
+    pub(crate) was_reloaded_since_profile: bool,
+    /// A file that the start of the service depends on, and that has changed since: its script, or a file of
+    /// `EnvironmentFile=`.
+    pub(crate) changed_since_start: Option<String>,
     /// Settings of the unit because of which its program is not found.
     pub(crate) lost_program: Vec<LostProgram>,
     /// The `setup` command for an installation of PyPNM that the unit does not find.
@@ -165,7 +174,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     };
     let ours = generated.as_ref().and_then(|generated| generated.environment.get(pypnm::ENV_FILE));
     let foreign_file = unit
-        .and_then(assigned_by_command)
+        .and_then(|unit| assigned_at_start(unit, &loaded))
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
         .map(|path| (path.clone(), text(root, path)));
@@ -195,7 +204,6 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         in_force,
         drop_in: generated::path(sized_name),
         rival: rival(root, sized_name),
-        generated,
         hidden_files,
         foreign_file,
         live,
@@ -206,10 +214,41 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         mistakes: mistakes(&sizing.problems),
         hidden_configuration: hidden_configuration(&sizing.problems),
         other_units: Vec::new(),
+        was_reloaded_since_profile: ours.is_some_and(|profile| {
+            let written = changed(root, profile);
+            written.is_some() && written < changed(root, &generated::path(sized_name))
+        }),
+        changed_since_start: changed_since_start(root, &loaded),
         lost_program,
         setup,
+        generated,
         loaded,
     })
+}
+
+/// When a file was last changed, in nanoseconds since 1970. `None`: it cannot be examined.
+fn changed(root: &Root, path: &str) -> Option<i128> {
+    let stat = root.stat(path)?;
+    #[allow(clippy::useless_conversion, reason = "their types differ between architectures")]
+    Some(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
+}
+
+/// When the main process started, in nanoseconds since 1970. `None`: it has not been started.
+fn started(loaded: &LoadedUnit) -> Option<i128> {
+    let age = now().checked_sub(Duration::from_micros(loaded.main_started))?;
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+    let started = i128::try_from(since_1970.checked_sub(age)?.as_nanos()).ok()?;
+    (loaded.main_started > 0).then_some(started)
+}
+
+/// A file that is read when the service starts, and that has changed since its main process started.
+fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
+    let started = started(loaded)?;
+    let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
+    let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
+    let files = scripts.filter(|word| word.starts_with('/')).take(MOST_SCRIPTS).map(str::to_owned);
+    let mut files = files.chain(loaded.environment_files.iter().cloned());
+    files.find(|file| changed(root, file).is_some_and(|time| time > started))
 }
 
 fn now() -> Duration {
@@ -355,9 +394,12 @@ pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
     })
 }
 
-/// The profile file that the command line itself names, by env(1).
-fn assigned_by_command(unit: &SizedUnit) -> Option<&String> {
-    let set = unit.overrides.get(pypnm::ENV_FILE).filter(|set| set.source.key == "ExecStart")?;
+/// The profile file that is named where systemd reads it only at a start: on the command line, by env(1), or in a file of
+/// `EnvironmentFile=`.
+fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a String> {
+    let is_of_a_file = |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
+    let set = unit.overrides.get(pypnm::ENV_FILE);
+    let set = set.filter(|set| set.source.key == "ExecStart" || is_of_a_file(set))?;
     match &set.effect {
         Effect::Variable { value, .. } => Some(value),
         _ => None,
@@ -385,7 +427,12 @@ fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
         // Not permitted: it was most probably started with what systemd has.
         None => loaded.environment.get(pypnm::ENV_FILE).or(ours).cloned(),
     };
+    let is_changed = |path: &String| {
+        let started = started(loaded);
+        Some(path) != ours && started.is_some_and(|started| changed(root, path).is_some_and(|time| time > started))
+    };
     Live::Running(Running {
+        file_has_changed: path.as_ref().is_some_and(is_changed),
         workers: of_role(Role::Worker).count(),
         is_single: of_role(Role::Parent).next().is_none(),
         arguments: processes

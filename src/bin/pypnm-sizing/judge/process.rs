@@ -152,6 +152,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         environment,
         active: worker.and_then(|pid| active_numbers(machine, pid)),
         file,
+        file_has_changed: false,
     };
     let facts = ProcessFacts {
         expected,

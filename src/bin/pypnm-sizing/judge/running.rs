@@ -25,7 +25,8 @@ impl Judge<'_> {
         };
         let in_use = in_use(running, expected.default);
         let mut differs = false;
-        let is_lowered = lowered_at_start(running, in_use, next_start);
+        let is_lowered =
+            !self.facts.was_reloaded_since_profile && lowered_at_start(running, in_use, next_start);
         for (flag, used, due, of) in [
             (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
             (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
@@ -58,7 +59,8 @@ impl Judge<'_> {
 
     /// A flag on the command line of the running process that its next start will have as well. Where the unit starts
     /// PyPNM or uvicorn itself, the sizing has found every such flag; what only the process has is from before a change.
-    /// A script adds flags of its own: a fixed one, or one from the profile that it was started with.
+    /// A script adds flags of its own: a fixed one, unless it has changed since, or one from the profile that it was started
+    /// with.
     fn standing_flag(
         &self,
         running: &Running,
@@ -74,7 +76,7 @@ impl Judge<'_> {
             Some(ProfileFile::Taken(numbers)) => Some(of(&numbers)),
             _ => None,
         };
-        let is_fixed = started_with == Some(next_start) || self.command().flag(flag).is_some();
+        let is_fixed = started_with == Some(next_start) && self.facts.changed_since_start.is_none();
         is_fixed.then_some(value)
     }
 

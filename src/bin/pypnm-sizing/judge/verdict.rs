@@ -8,8 +8,8 @@
 //! ```
 
 use pypnm_sizing::command::Program;
-use pypnm_sizing::names::WORKERS_FLAG;
-use pypnm_sizing::overrides::{Effect, Override};
+use pypnm_sizing::names::{UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG};
+use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use super::facts::{Expected, Facts, Generator, Live};
@@ -205,7 +205,7 @@ impl Judge<'_> {
         for setting in &expected.set_by_hand {
             self.report(Topic::SetByHand, State::Ok, setting.clone(), None);
         }
-        let (program, keys) = self.launched();
+        let (program, keys) = self.launched(&expected.overrides);
         if program != Program::Uvicorn {
             match self.profile_file(expected) {
                 Given::Ours => {}
@@ -236,7 +236,7 @@ impl Judge<'_> {
         let Some(in_force) = &self.facts.in_force else {
             return next_start;
         };
-        let (program, keys) = self.launched();
+        let (program, keys) = self.launched(&expected.overrides);
         let set_by_hand = |keys| expected.overrides.effective_number(keys, 0, 0).set_by.is_some();
         let allowed = in_force.numbers;
         let lowered = Numbers {
@@ -314,7 +314,12 @@ impl Judge<'_> {
         if effective.set_by.is_some_and(is_read_at_start) {
             return (after_reload, after_reload);
         }
-        let loaded = keys.into_iter().find_map(|key| self.facts.loaded.environment.get(key));
+        // uvicorn reads the other variable only if the first is not set.
+        let variables = match variable {
+            UVICORN_WORKERS | WEB_CONCURRENCY => [UVICORN_WORKERS, WEB_CONCURRENCY].as_slice(),
+            _ => &[variable],
+        };
+        let loaded = variables.iter().find_map(|key| self.facts.loaded.environment.get(*key));
         (after_reload, loaded.and_then(|value| number(value)).unwrap_or(generated))
     }
 
@@ -359,13 +364,22 @@ impl Judge<'_> {
         Given::Nothing
     }
 
-    /// The program that is running or would be started, and the names that determine its numbers.
-    fn launched(&self) -> (Program, Keys) {
+    /// The program that is running or would be started, and the names that determine its numbers. The operator's
+    /// `WEB_CONCURRENCY` determines uvicorn's workers if `UVICORN_WORKERS` is not set.
+    fn launched(&self, overrides: &Overrides) -> (Program, Keys) {
         let launch = match &self.facts.live {
             Live::Running(running) => Launch::of_arguments(&running.arguments),
             Live::Not | Live::Hidden(_) => self.command(),
         };
-        (launch.program(), launch.keys())
+        let mut keys = launch.keys();
+        let [flag, variable] = keys.workers;
+        if variable == UVICORN_WORKERS
+            && overrides.get(variable).is_none()
+            && overrides.get(WEB_CONCURRENCY).is_some()
+        {
+            keys.workers = [flag, WEB_CONCURRENCY];
+        }
+        (launch.program(), keys)
     }
 
     /// The last command of `ExecStart=`.

@@ -75,6 +75,13 @@ fn why_not(judged: &Judged) -> Option<&str> {
 fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
     let timeout = Duration::from_secs(arguments.timeout);
     let mut judged = started_up(question, name, timeout)?;
+    if judged.verdict.has(Topic::Starting) && !arguments.no_restart {
+        remark(&format!(
+            "{name}: still starting after {} s; when it is up, run apply again (see 'systemctl status {name}')",
+            timeout.as_secs()
+        ));
+        return Ok(false);
+    }
     let next_start = judged.verdict.next_start;
     let step = step(question.root, &judged);
     match &step {
@@ -124,14 +131,20 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     Ok(judged.state() == State::Ok)
 }
 
-/// Judges a unit once it is no longer starting.
+/// Judges a unit once it is no longer starting. A service that is about to be restarted automatically gets one more attempt.
 fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<Judged> {
     let began = Instant::now();
     let mut judged = question.judge(name);
-    if judged.verdict.has(Topic::Starting) {
+    let restarts = |judged: &Judged| judged.facts.as_ref().map(|facts| facts.loaded.automatic_restarts);
+    let before = restarts(&judged);
+    let is_starting = |judged: &Judged| {
+        let waits = judged.facts.as_ref().is_some_and(|facts| facts.loaded.sub.starts_with("auto-restart"));
+        judged.verdict.has(Topic::Starting) || (waits && restarts(judged) == before)
+    };
+    if is_starting(&judged) {
         progress(&format!("{name}: the service is starting, waiting …"))?;
     }
-    while judged.verdict.has(Topic::Starting) && began.elapsed() < timeout {
+    while is_starting(&judged) && began.elapsed() < timeout {
         std::thread::sleep(PAUSE);
         judged = question.judge(name);
     }
