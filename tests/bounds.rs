@@ -118,6 +118,21 @@ fn time_and_memory_are_linear() {
             "/proc/1/mountinfo",
             Box::new(lines("", "31 23 0:27 / /c rw - cgroup2 c rw\n")),
         ),
+        (
+            "remote mounts, and local ones on top of others",
+            "/proc/1/mountinfo",
+            // Nearly as many as `fs.mount-max` permits.
+            Box::new(|size| {
+                let mut text = String::new();
+                for id in 100..100 + size / 6 {
+                    writeln!(text, "{id} 23 0:27 / /r{id} rw - nfs c rw").unwrap();
+                }
+                for id in 100..100 + size / 6 {
+                    writeln!(text, "{} 23 8:1 / /l{id} rw - ext4 /dev/sda rw", id + size).unwrap();
+                }
+                text
+            }),
+        ),
         ("remote mounts", "/proc/1/mountinfo", Box::new(lines("", "31 23 0:27 / /c rw - nfs c rw\n"))),
     ];
     let size =

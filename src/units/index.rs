@@ -82,12 +82,7 @@ enum NameTarget {
 
 impl<'a> Index<'a> {
     /// Indexes the unit directories below `root` for the units `names`, which get a drop-in named `generated`.
-    pub fn read(
-        root: &'a Root,
-        names: &'a [String],
-        generated: &'a str,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    pub fn read(root: &'a Root, names: &[String], generated: &'a str, problems: &mut Vec<Problem>) -> Self {
         let templates = names.iter().filter_map(|name| Name::parse(name)?.template());
         let mut index = Self {
             root,
@@ -119,6 +114,35 @@ impl<'a> Index<'a> {
         index.units.sort_unstable();
         index.drop_ins.sort_unstable();
         index
+    }
+
+    /// The name under which `listed` has the unit `asked`, if that is another one: an alias, or the name of its file. `None`:
+    /// it has the same name there, or is not listed.
+    pub fn listed_name(root: &Root, listed: &[String], asked: &str) -> Option<String> {
+        let asked_name = Name::parse(asked)?;
+        // Most often, there is a single unit, and it has this name.
+        if listed.first().is_some_and(|name| name == asked || asked_name.template().as_ref() == Some(name)) {
+            return None;
+        }
+        let names = [listed, &[asked.to_owned()]].concat();
+        // The caller reads the same directories again, and reports their problems.
+        let mut ignored = Vec::new();
+        let index = Index::read(root, &names, "", &mut ignored);
+        let mut id_of = |name: &str| {
+            let unit = index.load(name, &mut ignored).filter(|unit| unit.fragment.is_some())?;
+            Some(unit.name)
+        };
+        let id = id_of(asked)?;
+        let template = Name::parse(&id)?.template();
+        let found = listed.iter().find_map(|name| {
+            let listed_id = id_of(name)?;
+            if listed_id == id {
+                return Some(name.clone());
+            }
+            let instance = asked_name.instance.filter(|_| template.as_ref() == Some(&listed_id))?;
+            Some(Name::parse(name)?.with_instance(instance))
+        });
+        found.filter(|name| name != asked)
     }
 
     fn is_wanted(&self, name: &str) -> bool {

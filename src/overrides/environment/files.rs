@@ -13,7 +13,7 @@ const PATTERN: [char; 3] = ['*', '?', '['];
 
 /// Whether a generator may open a file. Other file systems may not be mounted yet, or mounting them may wait for the reload
 /// that waits for the generator (systemd.generator(7), "Notes about writing generators").
-fn is_there_early(path: &str) -> bool {
+pub(super) fn is_there_early(path: &str) -> bool {
     let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
     inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
 }

@@ -85,6 +85,8 @@ pub(crate) struct Facts {
     pub(crate) hidden_configuration: Option<String>,
     /// Other units that run PyPNM and are not sized.
     pub(crate) other_units: Vec<String>,
+    /// A PyPNM that is in no service of the system, as a text; not one in a container, which may be sized by `exec`.
+    pub(crate) other_process: Option<String>,
     /// Whether systemd was reloaded after the profile file was written: a start that was in progress meanwhile has the
     /// numbers of both.
     pub(crate) was_reloaded_since_profile: bool,
@@ -214,6 +216,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         mistakes: mistakes(&sizing.problems),
         hidden_configuration: hidden_configuration(&sizing.problems),
         other_units: Vec::new(),
+        other_process: None,
         was_reloaded_since_profile: ours.is_some_and(|profile| {
             let written = changed(root, profile);
             written.is_some() && written < changed(root, &generated::path(sized_name))
@@ -329,12 +332,32 @@ pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);
     let servers = processes.iter().filter(|process| process.is_pypnm());
     let mut units: Vec<String> = servers
+        .filter(|server| process::user_manager_of(root, server.pid).is_none())
         .filter_map(|server| process::unit_of(root, server.pid))
-        .filter(|unit| !unit.starts_with("user@") && !is_sized(names, unit))
+        .filter(|unit| !is_sized(names, unit))
         .collect();
     units.sort();
     units.dedup();
     units
+}
+
+/// A PyPNM on this machine that is in no service of the system manager: in one of a user, in a scope, or started by hand.
+pub(super) fn other_process(root: &Root) -> Option<String> {
+    let is_contained = |process: &Process| container::is_contained(root, process.pid);
+    let servers = process::all(root).into_iter().filter(Process::is_pypnm);
+    let mut texts = servers.filter(|server| !is_contained(server)).filter_map(|server| {
+        let pid = server.pid;
+        match (process::user_manager_of(root, pid), process::unit_of(root, pid)) {
+            (Some(manager), Some(unit)) if manager != unit => Some(format!(
+                "PyPNM runs as {unit} of {manager}, which is not sized: only system services are"
+            )),
+            (Some(_), _) | (None, None) => {
+                Some(format!("PyPNM runs as process {pid}, in no service of systemd, and is not sized"))
+            }
+            (None, Some(_)) => None,
+        }
+    });
+    texts.next()
 }
 
 /// Whether a unit or its template is in `names`.
@@ -397,7 +420,8 @@ pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
 /// The profile file that is named where systemd reads it only at a start: on the command line, by env(1), or in a file of
 /// `EnvironmentFile=`.
 fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a String> {
-    let is_of_a_file = |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
+    let is_of_a_file =
+        |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
     let set = unit.overrides.get(pypnm::ENV_FILE);
     let set = set.filter(|set| set.source.key == "ExecStart" || is_of_a_file(set))?;
     match &set.effect {
@@ -429,7 +453,8 @@ fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
     };
     let is_changed = |path: &String| {
         let started = started(loaded);
-        Some(path) != ours && started.is_some_and(|started| changed(root, path).is_some_and(|time| time > started))
+        Some(path) != ours
+            && started.is_some_and(|started| changed(root, path).is_some_and(|time| time > started))
     };
     Live::Running(Running {
         file_has_changed: path.as_ref().is_some_and(is_changed),

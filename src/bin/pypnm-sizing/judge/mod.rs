@@ -27,7 +27,7 @@ use pypnm_sizing::sizing::Sizing;
 
 use crate::service::systemctl::SystemctlError;
 pub(crate) use facts::{Expected, Facts, Live, server};
-use facts::{gather, other_units};
+use facts::{gather, other_process, other_units};
 pub(crate) use topic::{Finding, State, Topic};
 pub(crate) use verdict::Verdict;
 
@@ -77,7 +77,7 @@ pub(crate) struct Question<'a> {
 
 /// The units to judge: those of the configuration, or the one that was asked for.
 pub(crate) fn names(sizing: &Sizing, asked: Option<&str>) -> Vec<String> {
-    asked.map_or_else(|| sizing.config.units(), |asked| vec![asked.to_owned()])
+    asked.map_or_else(|| sizing.names.clone(), |asked| vec![asked.to_owned()])
 }
 
 impl Question<'_> {
@@ -133,6 +133,7 @@ impl Question<'_> {
             let mut sized = self.sizing.config.units();
             sized.push(unit.clone());
             facts.other_units = other_units(self.root, &sized);
+            facts.other_process = other_process(self.root);
         }
         let verdict = verdict::verdict(&facts, self.must_run);
         match facts.contained {

@@ -80,6 +80,7 @@ fn well() -> Facts {
         mistakes: Vec::new(),
         hidden_configuration: None,
         other_units: Vec::new(),
+        other_process: None,
         was_reloaded_since_profile: false,
         changed_since_start: None,
         lost_program: Vec::new(),

@@ -142,7 +142,7 @@ impl Judge<'_> {
             Generator::Installed if is_loaded => {}
             Generator::Installed => {
                 let text = if facts.generator_has_run && facts.generated.is_none() {
-                    "systemd has no profile for it: it was added to Units= after the last reload"
+                    "systemd has no profile for it: it was added to Units= after the last reload, or turned on since"
                 } else {
                     "systemd has no profile for it: the generator has not run since it was installed or turned on, or it \
                      failed (journalctl -k -g pypnm-sizing)"
@@ -215,8 +215,11 @@ impl Judge<'_> {
         }
         let generated =
             self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(expected.numbers);
-        let (workers, loaded_workers) =
-            self.effective(expected, keys.workers, 1, expected.numbers.workers, generated.workers);
+        let (workers, loaded_workers) = if program == Program::Uvicorn && leaves_workers_open(expected) {
+            self.open_workers(expected)
+        } else {
+            self.effective(expected, keys.workers, 1, expected.numbers.workers, generated.workers)
+        };
         let (limit, loaded_limit) = self.effective(
             expected,
             keys.limit,
@@ -228,6 +231,23 @@ impl Judge<'_> {
             Numbers { workers, limit_max_requests: limit },
             Numbers { workers: loaded_workers, limit_max_requests: loaded_limit },
         )
+    }
+
+    /// The workers with and without a reload, if a file that cannot be read determines them: as many as there are.
+    fn open_workers(&mut self, expected: &Expected) -> (i64, i64) {
+        let is_not_read = |found: &&Override| matches!(found.effect, Effect::NotRead { .. });
+        for found in expected.overrides.list.iter().filter(is_not_read) {
+            self.report(Topic::Override, State::Ok, override_text(found), None);
+        }
+        let loaded = self.facts.loaded.environment.get(UVICORN_WORKERS);
+        if let Some(loaded) = loaded.and_then(|value| value.parse::<i64>().ok()) {
+            return (1, loaded);
+        }
+        let alive = match &self.facts.live {
+            Live::Running(running) => i64::try_from(running.workers).unwrap_or(i64::MAX).max(1),
+            Live::Not | Live::Hidden(_) => 1,
+        };
+        (alive, alive)
     }
 
     /// The numbers after the last look at a start, which lowers those that were not set by hand to what the limits in force
@@ -386,6 +406,13 @@ impl Judge<'_> {
     pub(super) fn command(&self) -> Launch<'_> {
         Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
     }
+}
+
+/// Whether a file that cannot be read determines uvicorn's workers.
+fn leaves_workers_open(expected: &Expected) -> bool {
+    let overrides = &expected.overrides;
+    let is_set = |key: &str| overrides.get(key).is_some();
+    overrides.is_left_out(UVICORN_WORKERS) && !is_set(WEB_CONCURRENCY) && !is_set(WORKERS_FLAG)
 }
 
 /// The first mistake, and the number of others. `None`: there is none.

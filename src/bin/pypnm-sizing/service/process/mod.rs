@@ -146,6 +146,13 @@ pub(crate) fn unit_of(machine: &Root, pid: u32) -> Option<String> {
     path.rsplit('/').find(|step| step.ends_with(".service")).map(str::to_owned)
 }
 
+/// The manager of a user that a process belongs to, such as `user@1000.service`; its units have cgroups below its own.
+pub(crate) fn user_manager_of(machine: &Root, pid: u32) -> Option<String> {
+    let path = cgroup(machine, pid)?;
+    let is_manager = |step: &&str| step.starts_with("user@") && step.ends_with(".service");
+    path.split('/').find(is_manager).map(str::to_owned)
+}
+
 /// The text of `/proc/PID/cgroup`: a line for each hierarchy. `None`: the process is gone, or hidden.
 pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
     machine.text(&format!("/proc/{pid}/cgroup")).ok()

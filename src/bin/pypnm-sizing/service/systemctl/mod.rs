@@ -140,9 +140,9 @@ fn starts(unit: &str, deadline: Deadline) -> bool {
 
 /// Whether a line of `list-jobs` (number, unit, type, state) is about a start (`job_type_to_string()` of systemd).
 fn is_start(line: &str) -> bool {
-    line.split_ascii_whitespace().nth(2).is_some_and(|kind| {
-        matches!(kind, "start" | "restart" | "try-restart" | "reload-or-start")
-    })
+    line.split_ascii_whitespace()
+        .nth(2)
+        .is_some_and(|kind| matches!(kind, "start" | "restart" | "try-restart" | "reload-or-start"))
 }
 
 /// The first unit that `unit` requires and that has failed. `None`: there is none, or it is unknown.
