@@ -34,6 +34,8 @@ pub struct Slope {
     /// Growth is significant (99.9 %) and continues: the second half grows like the first, which is true of a leak but not of a
     /// cache that fills or of a single step.
     pub lasting: bool,
+    /// It is also certain (95 %) that the second half grows like the first.
+    pub steady: bool,
 }
 
 const Z_90: f64 = 1.644_853_626_951_473;
@@ -47,6 +49,8 @@ const OF_MEDIANS: f64 = 1.25;
 const MOST_ALIKE: f64 = 0.97;
 /// The second half must show this fraction of the first half's growth.
 const GOES_ON: f64 = 0.75;
+/// The same for growth that is certain to continue.
+const GOES_ON_STEADILY: f64 = 0.9;
 /// The maximum number of steps that are removed from a history.
 const MOST_STEPS: usize = 4;
 /// The minimum height of a step, in median differences between adjacent points.
@@ -73,6 +77,7 @@ pub fn slope_of_work(histories: &[&[Point]]) -> Option<Slope> {
         low: by_work.low * pace,
         high: by_work.high * pace,
         lasting: by_work.lasting,
+        steady: by_work.steady,
     })
 }
 
@@ -102,8 +107,12 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
         let uncertain = Z_90 * late_error.hypot(GOES_ON * early_error);
         late >= GOES_ON * early - uncertain && late >= per_second / 2.0 && early > 0.0
     });
+    let certainly_goes_on = early.zip(late).is_some_and(|((early, early_error), (late, late_error))| {
+        late - GOES_ON_STEADILY * early >= Z_90 * late_error.hypot(GOES_ON_STEADILY * early_error)
+    });
     let lasting = per_second > quantile(Z_999, freedom) * error && goes_on;
-    Some(Slope { per_second, low: per_second - width, high: per_second + width, lasting })
+    let steady = lasting && certainly_goes_on;
+    Some(Slope { per_second, low: per_second - width, high: per_second + width, lasting, steady })
 }
 
 /// The points without upward steps, such as the memory that a large request leaves behind: the points after a step are lowered by

@@ -2,13 +2,15 @@
 
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
-use crate::watch::evidence::{ALLOWED, BLOCK, BLOCKS_TO_TELL, Evidence, Growth};
+use crate::watch::evidence::{ALLOWED, BLOCK, BLOCKS_TO_BE_SURE, BLOCKS_TO_TELL, Evidence, Growth};
 use crate::watch::text::{duration, interval, mib, per_hour};
 use crate::watch::{number, to_u64};
 
 /// The growth that must have been observed, as a fraction of the initial memory: anything less may be the end of the
 /// warm-up.
 const TO_MATTER: f64 = 0.02;
+/// The growth, as a fraction of the initial memory, below which nothing is advised: memory also follows the time of day.
+const TO_ADVISE: f64 = 0.1;
 /// A leak is distinguished from a cache earlier if a worker grew by this fraction of its initial memory.
 const TOLD_SOONER: f64 = 0.5;
 /// Growth that takes longer than a week to matter is ignored: machines are updated more often.
@@ -80,20 +82,23 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         }
         return by_a_life(shown, a_life.value);
     }
-    // Shorter blocks than the default mean that an earlier answer is wanted. A point of an envelope covers the time
-    // after it.
-    let needed = evidence.block_length() * BLOCKS_TO_TELL;
-    let is_early = evidence.block_length() >= BLOCK && growth.seen < needed * 0.95;
-    if is_early && slope.per_second * growth.seen < number(growth.baseline) * TOLD_SOONER {
-        return remark(format!(
-            "{who} so far; a cache that fills looks the same for hours, so advice takes {} of the same worker",
-            duration(needed)
-        ));
-    }
     let until = allowed / slope.per_second;
     let shown = format!("{who}, {room} (a quarter of its size) in {}", duration(until));
     if until > SLOW {
         return remark(format!("{shown}: too slow to matter"));
+    }
+    // Shorter blocks than the default mean that an earlier answer is wanted. A point of an envelope covers the time
+    // after it.
+    let seen = |blocks: f64| growth.seen >= evidence.block_length() * blocks * 0.95;
+    let by_now = slope.per_second * growth.seen / number(growth.baseline).max(1.0);
+    let is_certain = slope.steady && (by_now >= TOLD_SOONER || seen(BLOCKS_TO_TELL));
+    let is_leak = (is_certain || seen(BLOCKS_TO_BE_SURE)) && by_now >= TO_ADVISE;
+    if evidence.block_length() >= BLOCK && !is_leak {
+        return remark(format!(
+            "{who} so far; a cache that fills looks the same for hours, so advice takes up to {} of the same worker, and \
+             growth by a tenth of its size",
+            duration(evidence.block_length() * BLOCKS_TO_BE_SURE)
+        ));
     }
     let lower = match limit {
         0 => RECYCLE_SMALL,

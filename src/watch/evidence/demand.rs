@@ -39,7 +39,9 @@ impl Test {
     pub(super) fn take(&mut self, block: &Block) -> Option<f64> {
         let few = used_at(block.workers, FEW).max(COMPUTED_FROM);
         let many = used_at(block.workers, MANY).max(MANY_USED);
-        let observed = self.observed.add(block.from, block.observed(), (FEW, MANY), LEAST_OBSERVED);
+        // Of the requests to a single worker, more wait at the same use.
+        let waits = (FEW.max(erlang_c(block.workers, few)), MANY.max(erlang_c(block.workers, many)));
+        let observed = self.observed.add(block.from, block.observed(), waits, LEAST_OBSERVED);
         let used = self.used.add(block.from, block.used(), (few, many), 0.0);
         match (observed, used) {
             (Some(observed), Some(used)) => Some(observed.min(used)),

@@ -9,8 +9,11 @@ use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_
 /// The number of blocks after which growth is known: an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
 
-/// The number of blocks after which a leak is distinguished from a cache that fills: three hours.
+/// The number of blocks after which a leak whose growth is certain to continue is distinguished from a cache that fills: three
+/// hours.
 pub const BLOCKS_TO_TELL: f64 = 18.0;
+/// The number of blocks after which any growth that has lasted is a leak: eight hours.
+pub const BLOCKS_TO_BE_SURE: f64 = 48.0;
 /// A worker may grow by a quarter of its initial memory before it is recycled.
 pub const ALLOWED: f64 = 0.25;
 /// The fraction of the growth in the first half of a life that the second half must show.
@@ -80,6 +83,7 @@ impl Evidence {
                 low: by_clock.low,
                 high: by_clock.high,
                 lasting: a_life.as_ref().is_some_and(lasts),
+                steady: false,
             },
             None => slope_of_workers(&settled)?,
         };

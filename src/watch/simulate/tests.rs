@@ -91,6 +91,19 @@ fn what_is_no_leak_is_not_advised_against() {
             advised(&World { cache: (80.0, HOUR), restarts, ..World::new(seed) }, hours)
         });
     }
+    for (mib, tau) in [(100.0, 4.0), (100.0, 8.0), (400.0, 2.0)] {
+        for hours in [1.0, 3.0, 5.0] {
+            part(&format!("advice in {hours} h of a cache of {mib} MiB, tau {tau} h"), 4, NEVER, |seed| {
+                let restarts = vec![(5.0, 4)];
+                advised(&World { cache: (mib, tau * HOUR), restarts, ..World::new(seed) }, hours)
+            });
+        }
+    }
+    for hours in [3.0, 8.0] {
+        part(&format!("advice in {hours} h of a saw-tooth of 60 MiB in 24 h"), 4, NEVER, |seed| {
+            advised(&World { saw: (60.0, DAY), ..World::new(seed) }, hours)
+        });
+    }
     part("advice in 1 h of a saw-tooth of 80 MiB in 4 h", 4, NEVER, |seed| {
         advised(&World { saw: (80.0, 4.0 * HOUR), ..World::new(seed) }, 1.0)
     });
@@ -209,6 +222,20 @@ fn demand_is_right_at_every_utilisation() {
                     },
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn demand_for_a_single_worker_does_not_depend_on_the_interval() {
+    for interval in [1.0, 10.0, 60.0] {
+        for (percent, arrivals, expected) in [(20, (|_| 0.2) as fn(f64) -> f64, NEVER), (40, |_| 0.4, ALWAYS)]
+        {
+            part(&format!("more workers than 1 at {percent} % every {interval} s"), 2, expected, |seed| {
+                let world = World { workers: 1, interval, arrivals, ..World::new(seed) };
+                let settings = PolicySettings { workers: Some(1), ..PolicySettings::default() };
+                world.watched_with(8.0 * HOUR, settings).workers_advised() == Some(2)
+            });
         }
     }
 }

@@ -211,6 +211,29 @@ def home_elsewhere(e2e):
         expect(done.returncode != 0, "the service can write to op's home directory")
 
 
+@case(versions=(247, 252, 254, 257), fast=False)
+def reached_by_a_link(e2e):
+    """A checkout whose environment was created under the name of a symbolic link, which is hidden from the service with
+    the rest of the home directory"""
+    with machine(e2e) as m:
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        m.run(f"mv {CHECKOUT} {CHECKOUT}-1.6 && ln -s PyPNM-1.6 {CHECKOUT}")
+        m.run(f"mkdir -p {CHECKOUT}/.data/db && chown -R op {CHECKOUT}/.data && touch {CHECKOUT}/.data/db/x && chown op {CHECKOUT}/.data/db/x")
+        m.boot()
+        setup(m, CHECKOUT, "--write")
+        expect(f"BindReadOnlyPaths={CHECKOUT}-1.6:{CHECKOUT}" in m.read(PLACE), m.read(PLACE))
+        e2e.note(verified(m))
+        m.systemctl("start", UNIT, timeout=200)
+        serves(m, 4, 2000)
+        upload_and_analyse(m)
+        pid = m.show(UNIT, "MainPID")
+        equal(sorted(m.run(f"nsenter -t {pid} -m ls -A /home/op").stdout.split()), ["PyPNM", "PyPNM-1.6"], "op's home as the service sees it")
+        # As left by 'sudo pypnm serve'.
+        m.run(f"chown root {CHECKOUT}/.data/db/x")
+        _, _, error = setup(m, CHECKOUT, check=False)
+        expect(f"op cannot write to {CHECKOUT}-1.6/.data/db/x" in error, error)
+
+
 @case(versions=(252,))
 def refused(e2e):
     """setup refuses what would not work, says why, and writes nothing"""

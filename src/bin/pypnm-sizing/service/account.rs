@@ -68,7 +68,8 @@ impl Account {
         let group = entry(root, "group", &gid.to_string());
         let group = group.as_deref().and_then(|line| line.split(':').next()).map(str::to_owned);
         let mut groups = vec![gid];
-        let database = root.text("/etc/group").unwrap_or_default();
+        let database = root.bytes("/etc/group").unwrap_or_default();
+        let database = String::from_utf8_lossy(&database);
         for line in database.lines() {
             let fields: Vec<&str> = line.split(':').collect();
             if let [_, _, number, members] = fields.as_slice()
@@ -116,13 +117,31 @@ impl Account {
     }
 }
 
+/// The home directories in /etc/passwd.
+pub(crate) fn homes(root: &Root) -> impl Iterator<Item = String> {
+    let bytes = root.bytes("/etc/passwd").unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let mut homes: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.split(':').nth(5))
+        .filter(|home| home.starts_with('/') && !home.contains('\u{fffd}'))
+        .map(|home| home.trim_end_matches('/').to_owned())
+        .filter(|home| !home.is_empty())
+        .collect();
+    homes.sort_unstable();
+    homes.dedup();
+    homes.into_iter()
+}
+
 /// The line of an account or a group by name or number.
 fn entry(root: &Root, database: &str, key: &str) -> Option<String> {
     let is_it = |line: &&str| {
         let mut fields = line.split(':');
         fields.next() == Some(key) || fields.nth(1) == Some(key)
     };
-    let text = root.text(&format!("/etc/{database}")).unwrap_or_default();
+    // Names of people in another encoding than UTF-8 do not matter.
+    let bytes = root.bytes(&format!("/etc/{database}")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let found = text.lines().find(is_it).map(str::to_owned);
     if found.is_some() || !root.is_machine() {
         return found;
@@ -130,5 +149,5 @@ fn entry(root: &Root, database: &str, key: &str) -> Option<String> {
     let mut getent = Command::new("getent");
     getent.args([database, key]).stdin(Stdio::null()).stderr(Stdio::null());
     let output = getent.output().ok().filter(|output| output.status.success())?;
-    String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
 }

@@ -5,7 +5,10 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
 use super::started::{of_unit, on_path};
-use super::{Found, Installation, PACKAGED, Program, environments_of, names, prefix_of, real_path};
+use super::{
+    Found, Installation, MOST_DIRECTORIES, PACKAGED, Program, environments_of, names, prefix_of, real_path,
+};
+use crate::service::account;
 
 /// systemd's `DEFAULT_PATH` on a system with a merged /usr, where pip also installs as root.
 const SYSTEM_PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
@@ -37,6 +40,9 @@ pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     }
     let mut homes = names(root, "/home").into_iter().map(|name| format!("/home/{name}")).collect::<Vec<_>>();
     homes.push("/root".to_owned());
+    homes.extend(account::homes(root).take(MOST_DIRECTORIES));
+    homes.sort_unstable();
+    homes.dedup();
     for home in &homes {
         places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Found::Tool)));
         places.push((format!("{home}/.local"), Found::User));

@@ -13,14 +13,16 @@ mod started;
 use std::fmt;
 
 use pypnm_sizing::problem::Source;
-use pypnm_sizing::root::Root;
+use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::Unit;
 use rustix::fs::FileType;
 
 use self::started::start_words;
 pub(crate) use installed::{find, in_directory, is_checkout, nearest};
 pub(crate) use profile_file::profile_file;
-pub(crate) use search::{LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, variable_of};
+pub(crate) use search::{
+    LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, setting, variable_of,
+};
 pub(crate) use started::{started_by, started_otherwise, starts};
 
 /// The directory in which the packaged unit looks first.
@@ -194,7 +196,11 @@ impl Installation {
         });
         if let Some((directory, metadata)) = metadata {
             let text = |name: &str| root.text(&format!("{metadata}/{name}")).ok();
-            installation.version = text("METADATA").as_deref().and_then(metadata::version);
+            let named = metadata.rsplit('/').next().and_then(|name| {
+                let version = name.strip_prefix(program.normalized)?.strip_prefix('-')?;
+                version.strip_suffix(".dist-info").map(str::to_owned)
+            });
+            installation.version = text("METADATA").as_deref().and_then(metadata::version).or(named);
             installation.source = text("direct_url.json").as_deref().and_then(metadata::editable_source);
             installation.packages = Some(match &installation.source {
                 Some(source) => format!("{source}/src"),
@@ -224,7 +230,22 @@ impl Installation {
             ));
         }
         installation.look_for_faults(root, script.as_deref(), program);
+        installation.look_at_the_program(root, script.as_deref());
         Some(installation)
+    }
+
+    /// Whether the program can be started at all, regardless of what it contains.
+    fn look_at_the_program(&mut self, root: &Root, script: Option<&str>) {
+        let command = &self.command;
+        let real = real_path(root, command);
+        let kind = real.as_deref().and_then(|path| root.file_type(path));
+        let fault = match kind {
+            None => "is a dangling symbolic link",
+            Some(FileType::RegularFile) if script.is_some_and(str::is_empty) => "is empty",
+            Some(FileType::RegularFile) => return,
+            Some(_) => "is not a file",
+        };
+        self.fault = Some(format!("partially installed: {command} {fault}; install it again"));
     }
 
     /// Looks for the first reason why it would not start.
@@ -248,6 +269,11 @@ impl Installation {
                     "its interpreter {interpreter} does not exist: was the directory moved? recreate the environment"
                 ),
             });
+        } else if let Err(ReadError::NotText) = root.text(&format!("{}/pyvenv.cfg", self.environment)) {
+            self.fault = Some(format!(
+                "its {}/pyvenv.cfg is not UTF-8 text, so its Python does not start; recreate the environment",
+                self.environment
+            ));
         } else if self.fault.is_none()
             && let Some(packages) = &self.packages
             && !root.has_directory(&format!("{packages}/{}", program.import))
@@ -257,7 +283,10 @@ impl Installation {
                 Some(source) => format!(
                     "it is an editable installation of {source}, which is not there: was the checkout moved? install it again where it is now"
                 ),
-                None => format!("partially installed: there is no {packages}/{}", program.import),
+                None => format!(
+                    "partially installed: there is no {packages}/{}; install it again",
+                    program.import
+                ),
             });
         }
     }
@@ -266,24 +295,42 @@ impl Installation {
 /// The directories outside the environment that its Python needs: those of the symbolic links that lead to it, and the prefix
 /// of its library.
 pub(crate) fn python_places(root: &Root, installation: &Installation) -> Vec<String> {
+    let links = python_links(root, installation);
+    let directories = links.iter().filter_map(|path| Some(path.rsplit_once('/')?.0));
+    let mut places: Vec<String> = directories.filter_map(|directory| real_path(root, directory)).collect();
+    let python = links.last().and_then(|path| real_path(root, path));
+    places.extend(python.as_deref().and_then(prefix_of));
+    places
+}
+
+/// The directories by whose names the program refers to its Python and its source. They may lead through symbolic links.
+pub(crate) fn names_in_use(root: &Root, installation: &Installation) -> Vec<String> {
+    let links = python_links(root, installation);
+    let mut names: Vec<String> = links.iter().filter_map(|path| prefix_of(path)).collect();
+    names.extend(installation.source.clone());
+    names
+}
+
+/// The path of the program's Python, and those of the symbolic links that follow.
+fn python_links(root: &Root, installation: &Installation) -> Vec<String> {
     let script = root.text(&installation.command).unwrap_or_default();
-    let mut places = Vec::new();
     let named = metadata::interpreter(&script).map(str::to_owned);
     let mut path = named.unwrap_or_else(|| format!("{}/bin/python3", installation.environment));
+    let mut links = Vec::new();
     for _ in 0..MOST_LINKS {
         let Some((directory, _)) = path.rsplit_once('/') else {
             break;
         };
-        let directory = directory.to_owned();
-        places.extend(real_path(root, &directory));
-        match root.link(&path) {
-            Some(target) if target.starts_with('/') => path = target,
-            Some(target) => path = format!("{directory}/{target}"),
+        let target = root
+            .link(&path)
+            .map(|target| if target.starts_with('/') { target } else { format!("{directory}/{target}") });
+        links.push(path);
+        match target {
+            Some(target) => path = target,
             None => break,
         }
     }
-    places.extend(real_path(root, &path).as_deref().and_then(prefix_of));
-    places
+    links
 }
 
 /// Whether its packages are found through the user's base directory (`site.USER_BASE`): a script of a Python elsewhere, not in

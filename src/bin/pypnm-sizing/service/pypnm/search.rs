@@ -4,6 +4,7 @@
 //!
 //! Also provides the correct setting for each. Only the unit's files are considered.
 
+use pypnm_sizing::parse::syntax::{Item, items};
 use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
@@ -143,10 +144,13 @@ pub(crate) fn out_of_reach(
     if directory_with(root, &path_of(unit), program) != Reach::No {
         return None;
     }
-    let mut usable = found.iter().filter(|installation| installation.fault.is_none());
-    let first = usable.next()?;
+    let usable = || found.iter().filter(|installation| installation.fault.is_none());
+    let first = usable().next()?;
     let directory = match &first.found {
-        Found::Checkout(directory) => directory,
+        // Of several environments in a checkout, one has to be chosen.
+        Found::Checkout(directory) if usable().filter(|other| other.found == first.found).count() == 1 => {
+            directory
+        }
         _ => &first.environment,
     };
     let for_unit =
@@ -167,6 +171,25 @@ pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
         }
     }
     value
+}
+
+/// The effective value of a setting in `[Service]` that does not affect sizing and is not loaded with the unit.
+pub(crate) fn setting(root: &Root, unit: &Unit, setting: &str) -> Option<String> {
+    let mut found = None;
+    for file in unit.fragment.iter().chain(&unit.drop_ins) {
+        let bytes = root.bytes(file).unwrap_or_default();
+        let mut is_service = false;
+        for item in items(&bytes) {
+            match item {
+                Item::Section { name, .. } => is_service = name == "Service",
+                Item::Assignment { key, value, .. } if is_service && key == setting => {
+                    found = Some(value.into_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    found.filter(|value: &String| !value.is_empty())
 }
 
 /// The unit's `PATH`, or systemd's default.

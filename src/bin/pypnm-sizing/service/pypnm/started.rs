@@ -6,7 +6,7 @@ use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Unit, specifier};
 
-use super::search::{LAUNCHER, path_of_start};
+use super::search::{LAUNCHER, path_of_start, setting};
 use super::{Found, Installation, Program, base_name, environments_of, metadata, prefix_of, real_path};
 
 /// Shells, in which `-c` is followed by a script.
@@ -19,8 +19,15 @@ const MOST_OF_SCRIPT: usize = 16 << 10;
 pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
     let mut path = None;
     let mut bare = None;
+    let mut is_after_cd = false;
+    let mut directory = working_directory(root, unit);
     for (word, source) in words_in_effect(root, unit) {
         let how = || Found::Unit(source.clone());
+        let word = absolute(directory.as_deref(), word);
+        if std::mem::replace(&mut is_after_cd, word == "cd") && word.starts_with('/') {
+            directory = Some(word);
+            continue;
+        }
         if let Some(set) = word.strip_prefix("PATH=") {
             path = Some(set.to_owned());
         } else if word.starts_with('/') {
@@ -35,6 +42,22 @@ pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut V
         && let Some(prefix) = on_path(root, &path, program)
     {
         places.push((prefix, Found::Unit(source.clone())));
+    }
+}
+
+/// The unit's working directory. `None`: none is set, or the path contains a specifier.
+fn working_directory(root: &Root, unit: &Unit) -> Option<String> {
+    let path = setting(root, unit, "WorkingDirectory")?;
+    let path = path.trim_start_matches('-').trim_end_matches('/');
+    (path.starts_with('/') && !path.contains('%')).then(|| path.to_owned())
+}
+
+/// A relative path of a command, below the directory in which the command runs. Other words are unchanged.
+fn absolute(directory: Option<&str>, word: String) -> String {
+    let is_path = word.contains('/') && !word.starts_with('/') && !word.contains('=');
+    match directory.filter(|_| is_path) {
+        Some(directory) => format!("{directory}/{}", word.trim_start_matches("./")),
+        None => word,
     }
 }
 
@@ -59,14 +82,20 @@ fn of_word(root: &Root, program: Program, word: &str) -> Vec<String> {
 fn words_in_effect<'u>(root: &Root, unit: &'u Unit) -> Vec<(String, &'u Source)> {
     let mut all = Vec::new();
     let mut is_after_shell = false;
+    let directory = working_directory(root, unit);
     for (word, source) in start_words(unit) {
         if is_after_shell && word.contains(|c: char| c.is_ascii_whitespace()) {
             all.extend(script_words(&word).map(|word| (word, source)));
             continue;
         }
+        let file = if is_after_shell && !word.starts_with(['/', '-']) {
+            directory.as_deref().map(|directory| format!("{directory}/{word}"))
+        } else {
+            Some(word.clone()).filter(|word| word.starts_with('/') && word != LAUNCHER)
+        };
         is_after_shell |= SHELLS.contains(&base_name(&word));
-        if word.starts_with('/') && word != LAUNCHER {
-            let script = wrapper(root, &word).unwrap_or_default();
+        if let Some(file) = file {
+            let script = wrapper(root, &file).unwrap_or_default();
             all.extend(script_words(&script).map(|word| (word, source)));
         }
         all.push((word, source));

@@ -34,6 +34,8 @@ pub(super) struct Home {
     pub(super) elsewhere: Option<String>,
     pub(super) writable: Vec<String>,
     pub(super) readable: Vec<String>,
+    /// Directories, and other names that the program has for them.
+    pub(super) aliases: Vec<(String, String)>,
 }
 
 impl DropIn {
@@ -67,8 +69,8 @@ impl DropIn {
         line("[Service]");
         if let Some((user, group)) = &self.account {
             line("# The user that can read it, and write to its data.");
-            line(&format!("User={user}"));
-            line(&format!("Group={group}"));
+            line(&format!("User={}", user.replace('%', "%%")));
+            line(&format!("Group={}", group.replace('%', "%%")));
         }
         line("# The launcher finds the program in its environment.");
         line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
@@ -115,6 +117,14 @@ impl DropIn {
             }
             for path in &home.readable {
                 line(&format!("BindReadOnlyPaths={path}"));
+            }
+            if !home.aliases.is_empty() {
+                line(
+                    "# Its programs and packages have these names, which lead there through symbolic links.",
+                );
+            }
+            for (path, name) in &home.aliases {
+                line(&format!("BindReadOnlyPaths={path}:{name}"));
             }
         }
         text

@@ -124,7 +124,8 @@ pub(super) fn check_not_foreign(root: &Root, directory: &str) -> anyhow::Result<
 
 /// The environment and the checkout that a drop-in is for.
 fn places(text: &str) -> (&Path, Option<&Path>) {
-    let environment = text.strip_prefix(MARK).and_then(|rest| rest.strip_prefix(" for ")?.split(';').next());
+    let environment =
+        text.strip_prefix(MARK).and_then(|rest| rest.strip_prefix(" for ")?.split("; '").next());
     let checkout = text.lines().find_map(|line| line.strip_prefix("WorkingDirectory="));
     (Path::new(environment.unwrap_or_default()), checkout.map(Path::new))
 }
@@ -138,4 +139,21 @@ pub(super) fn lost_settings<'a>(earlier: &'a str, new: &str) -> Vec<&'a str> {
         .filter(is_setting)
         .filter(|line| !new.lines().any(|kept| kept == *line))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::drop_in::DropIn;
+    use super::places;
+
+    #[test]
+    fn a_drop_in_names_its_places() {
+        for environment in ["/opt/api", "/home/op/Py;PNM/.env", "/home/op/a for b/.env"] {
+            let checkout = Some("/home/op/Py;PNM".to_owned());
+            let drop_in = DropIn { environment: environment.into(), checkout, ..DropIn::default() };
+            assert_eq!(places(&drop_in.text()), (Path::new(environment), Some(Path::new("/home/op/Py;PNM"))));
+        }
+    }
 }

@@ -50,6 +50,9 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         && !is_home(root, &installation.environment)
         && arguments.user.is_none()
         && on_packaged_path(&installation);
+    if is_packaged {
+        check_packaged_account(root, &unit, &installation)?;
+    }
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
         report_old_version(&installation, program);
         let mut page = Page::new();
@@ -64,8 +67,14 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
         check_mount(root, path)?;
     }
     let home = home(root, account.as_ref(), checkout.as_deref(), &installation);
-    if let Some(account) = &account {
-        check_permissions(root, account, checkout.as_deref(), &installation, home.as_ref())?;
+    for (_, name) in home.iter().flat_map(|home| &home.aliases) {
+        check_path(name)?;
+    }
+    match &account {
+        Some(account) => check_permissions(root, account, checkout.as_deref(), &installation, home.as_ref())?,
+        // systemd creates the directories above what it shows of a home directory.
+        None if home.is_some() => {}
+        None => check_packaged_account(root, &unit, &installation)?,
     }
     check_other_units(root, &arguments.unit, &installation, program)?;
     if let Some(source) = pypnm::started_otherwise(root, program, &unit, &installation) {
@@ -108,6 +117,15 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
 fn report_old_version(installation: &Installation, program: Program) {
     if installation.takes_profile() == Some(false) {
         remark(&format!("{} {}", program.command, installation.text(program)));
+    }
+}
+
+/// Fails if the packaged unit's own account cannot start the installation.
+fn check_packaged_account(root: &Root, unit: &Unit, installation: &Installation) -> anyhow::Result<()> {
+    let name = pypnm::setting(root, unit, "User");
+    match name.and_then(|name| Account::of(root, &name)) {
+        Some(account) => check_permissions(root, &account, None, installation, None),
+        None => Ok(()),
     }
 }
 
@@ -192,7 +210,8 @@ fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<
         ([only], _) => Ok(only.clone()),
         ([], [broken, ..]) => bail!("{}: {}", broken.environment, broken.fault.clone().unwrap_or_default()),
         ([], []) if pypnm::is_checkout(root, &directory, program) => bail!(
-            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish",
+            "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish; \
+             if its virtual environment is elsewhere, name that instead",
             program.command
         ),
         ([], []) => {
@@ -218,7 +237,7 @@ fn only_installation(root: &Root, unit: &Unit, program: Program) -> anyhow::Resu
         ([], [broken, ..]) => bail!("{}: {}", broken.environment, broken.fault.clone().unwrap_or_default()),
         ([], []) => bail!(
             "there is no {} on this machine that this user can see; {}. Looked on PATH, in VIRTUAL_ENV, /opt/pypnm, \
-             /usr/local, /usr, this directory, and for PyPNM, pipx and uv in /home, /root, /opt and /srv",
+             /usr/local, /usr, this directory, and for PyPNM, pipx and uv in home directories, /opt and /srv",
             program.command,
             program.how_to_install()
         ),
@@ -345,5 +364,25 @@ fn home(
             readable.push(path);
         }
     }
-    (!writable.is_empty() || !readable.is_empty()).then_some(Home { elsewhere, writable, readable })
+    // Names that lead there through symbolic links which are hidden as well.
+    let mut aliases: Vec<(String, String)> = Vec::new();
+    let mut names: Vec<String> =
+        pypnm::names_in_use(root, installation).into_iter().filter(|name| is_hidden(name)).collect();
+    names.sort_unstable();
+    for name in names {
+        let Some(real) = real_path(root, &name).filter(|real| *real != visible_name(root, &name)) else {
+            continue;
+        };
+        if !aliases.iter().any(|(_, there)| is_in(&name, there)) {
+            aliases.push((real, name));
+        }
+    }
+    let is_needed = !(writable.is_empty() && readable.is_empty() && aliases.is_empty());
+    is_needed.then_some(Home { elsewhere, writable, readable, aliases })
+}
+
+/// The path with those symbolic links resolved that remain visible to the service: of /home itself, for example.
+fn visible_name(root: &Root, path: &str) -> String {
+    let above = HOMES.iter().find_map(|home| Some((real_path(root, home)?, path.strip_prefix(home)?)));
+    above.map_or_else(|| path.to_owned(), |(home, below)| format!("{home}{below}"))
 }

@@ -12,11 +12,12 @@ use pypnm_sizing::parse::syntax::{Item, items};
 use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State, Unit};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{FileType, StatVfsMountFlags};
 
 use super::drop_in::{DropIn, Home};
 use super::{DROP_IN, OPERATORS};
 use crate::cli::Setup;
+use crate::output::remark;
 use crate::service::account::{Account, Use};
 use crate::service::listener::{self, Obstacle};
 use crate::service::process;
@@ -27,6 +28,9 @@ use crate::service::systemctl;
 const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/systemd/system"];
 /// What PyPNM creates in its working directory.
 const DATA: [&str; 3] = [".data", "logs", "logs/pypnm.log"];
+
+/// The maximum number of PyPNM's files whose owners are compared.
+const MOST_FILES: usize = 4096;
 
 /// Fails if a path has a special meaning in any setting of a unit.
 pub(super) fn check_path(path: &str) -> anyhow::Result<()> {
@@ -94,10 +98,36 @@ pub(super) fn check_permissions(
     }
     let obstacle =
         wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
-    match obstacle {
-        None => Ok(()),
-        Some(obstacle) => bail!("{obstacle}: change that, or specify another user with --user"),
+    if let Some(obstacle) = obstacle {
+        bail!("{obstacle}: change that, or specify another user with --user");
     }
+    if let Some(obstacle) = checkout.and_then(|checkout| obstacle_below(root, account, checkout)) {
+        remark(&format!("{obstacle}; requests that write there will fail until you change that"));
+    }
+    Ok(())
+}
+
+/// Why the user cannot write to some of PyPNM's files, which happens after it was started as root once.
+fn obstacle_below(root: &Root, account: &Account, checkout: &str) -> Option<String> {
+    let mut paths: Vec<String> = DATA.iter().map(|name| format!("{checkout}/{name}")).collect();
+    let mut left = MOST_FILES;
+    while let Some(path) = paths.pop() {
+        let stat = root.stat(&path).filter(|_| left > 0);
+        let Some(stat) = stat else { continue };
+        left -= 1;
+        if stat.st_uid != account.uid
+            && let Some(obstacle) = account.obstacle(root, &path, Use::Write)
+        {
+            return Some(obstacle);
+        }
+        if root.file_type(&path) == Some(FileType::Directory) {
+            let entries = root.entries(&path).unwrap_or_default();
+            paths.extend(
+                entries.into_iter().filter(|entry| !entry.link).map(|entry| format!("{path}/{}", entry.name)),
+            );
+        }
+    }
+    None
 }
 
 /// Fails if another unit starts the same installation.
@@ -107,10 +137,21 @@ pub(super) fn check_other_units(
     installation: &Installation,
     program: Program,
 ) -> anyhow::Result<()> {
+    let entries = |directory: &str| {
+        let entries = root.entries(directory).unwrap_or_default().into_iter();
+        entries.map(|entry| entry.name).collect::<Vec<String>>()
+    };
+    // Instances of templates have no file, only a symbolic link if they are enabled.
+    let enabled = OTHERS.iter().flat_map(|directory| {
+        let wanted = entries(directory)
+            .into_iter()
+            .filter(|name| name.ends_with(".wants") || name.ends_with(".requires"));
+        wanted.flat_map(|wanted| entries(&format!("{directory}/{wanted}"))).collect::<Vec<String>>()
+    });
     let mut names: Vec<String> = OTHERS
         .iter()
-        .flat_map(|directory| root.entries(directory).unwrap_or_default())
-        .map(|entry| entry.name)
+        .flat_map(|directory| entries(directory))
+        .chain(enabled)
         .filter(|name| name.ends_with(".service") && !name.ends_with("@.service") && name != unit)
         .collect();
     names.sort_unstable();

@@ -1,0 +1,4 @@
+#!/bin/sh
+cd "/srv/after-cd"
+source bin/activate
+exec pypnm serve
