@@ -60,6 +60,18 @@ fn fill(head: &str, line: &str, size: usize) -> String {
     text
 }
 
+/// Nearly as many as `fs.mount-max` permits.
+fn remote_and_local_mounts(size: usize) -> String {
+    let mut text = String::new();
+    for id in 100..100 + size / 6 {
+        writeln!(text, "{id} 23 0:27 / /r{id} rw - nfs c rw").unwrap();
+    }
+    for id in 100..100 + size / 6 {
+        writeln!(text, "{} 23 8:1 / /l{id} rw - ext4 /dev/sda rw", id + size).unwrap();
+    }
+    text
+}
+
 #[test]
 fn time_and_memory_are_linear() {
     let words = |size: usize| {
@@ -121,18 +133,9 @@ fn time_and_memory_are_linear() {
         (
             "remote mounts, and local ones on top of others",
             "/proc/1/mountinfo",
-            // Nearly as many as `fs.mount-max` permits.
-            Box::new(|size| {
-                let mut text = String::new();
-                for id in 100..100 + size / 6 {
-                    writeln!(text, "{id} 23 0:27 / /r{id} rw - nfs c rw").unwrap();
-                }
-                for id in 100..100 + size / 6 {
-                    writeln!(text, "{} 23 8:1 / /l{id} rw - ext4 /dev/sda rw", id + size).unwrap();
-                }
-                text
-            }),
+            Box::new(remote_and_local_mounts),
         ),
+        ("an environment file again and again", "/etc/e", Box::new(lines("", "PYPNM_SERVE_WORKERS=2\n"))),
         ("remote mounts", "/proc/1/mountinfo", Box::new(lines("", "31 23 0:27 / /c rw - nfs c rw\n"))),
     ];
     let size =
@@ -158,10 +161,12 @@ fn time_and_memory_are_linear() {
             put("/proc/meminfo", "MemTotal: 65852000 kB\n");
             put(
                 UNIT,
-                if path == "/etc/e" {
-                    "[Service]\nEnvironmentFile=/etc/e\nExecStart=/bin/pypnm serve\n"
-                } else {
-                    SERVICE
+                &match kind {
+                    "an environment file again and again" => {
+                        format!("{SERVICE}{}", "EnvironmentFile=/etc/e\n".repeat(size / 100))
+                    }
+                    _ if path == "/etc/e" => format!("{SERVICE}EnvironmentFile=/etc/e\n"),
+                    _ => SERVICE.to_owned(),
                 },
             );
             put(path, &text(size));

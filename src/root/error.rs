@@ -20,6 +20,8 @@ pub enum ReadError {
     NotAFile,
     /// It is larger than [`MAX_FILE_BYTES`].
     TooLarge,
+    /// The files read so far are too large in total.
+    TooMuch,
     /// A mountinfo has more lines than are read, or than are kept about cgroups.
     TooManyMounts,
     /// It is not UTF-8.
@@ -41,6 +43,7 @@ impl fmt::Display for ReadError {
             Self::Dangling => f.write_str("a symbolic link leads to a file that does not exist"),
             Self::Directory => f.write_str("it is a directory, not a file"),
             Self::NotAFile => f.write_str("it is not a regular file"),
+            Self::TooMuch => f.write_str("the files read before it are too large in total"),
             Self::TooManyMounts => f.write_str("it has more mounts than are read"),
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
             Self::NotText => f.write_str("it is not UTF-8 text"),

@@ -70,12 +70,15 @@ impl Root {
             }
         };
         match rustix::fs::openat2(base, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Err(Errno::NOSYS | Errno::PERM) => {
-                self.has_openat2.set(false);
+            Ok(opened) => Some(Ok(opened)),
+            Err(Errno::NOENT) => Some(Err(ReadError::Missing)),
+            Err(errno) => {
+                if matches!(errno, Errno::NOSYS | Errno::PERM) {
+                    self.has_openat2.set(false);
+                }
+                // A filter of system calls may return any error, so the others are those of the individual steps.
                 None
             }
-            Err(Errno::LOOP) => None,
-            opened => Some(opened.map_err(ReadError::from)),
         }
     }
 

@@ -26,6 +26,8 @@ const SPLIT_USR: &str = "/lib/systemd/system";
 /// A symbolic link into one of these is an alias, regardless of whether the generator has written the target yet.
 const GENERATORS: [&str; 3] =
     ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
+/// The number of other units with drop-ins up to which symbolic links are compared with each of them first.
+const FEW: usize = 64;
 /// The maximum length of a chain of aliases (systemd's `FOLLOW_MAX`).
 const MOST_ALIASES: usize = 8;
 
@@ -264,17 +266,18 @@ impl<'a> Index<'a> {
         if asked.text != id.text {
             aliases.push(asked.text.to_owned());
         }
-        let own = id.with_drop_ins();
+        let own: Vec<String> = id.with_drop_ins().iter().map(ToString::to_string).collect();
+        let is_own = |name: &str| own.iter().any(|own| own == name);
         let others: Vec<Name<'_>> = (self.drop_ins.chunk_by(|one, next| one.name == next.name))
             .filter_map(|of_name| Name::parse(&of_name.first()?.name))
-            .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.text))
+            .filter(|name| name.unit_type == id.unit_type && !is_own(name.text))
             .collect();
         let links = self.units.iter().filter(|entry| entry.is_link);
         for link in links.filter_map(|entry| Name::parse(&entry.name)) {
             // Drop-in directories are named after the unit or a prefix of it. There are hundreds of symbolic links.
-            if link.unit_type != id.unit_type
-                || !others.iter().any(|other| link.text.starts_with(other.prefix))
-            {
+            let may_have_drop_ins =
+                || others.len() > FEW || others.iter().any(|other| link.text.starts_with(other.prefix));
+            if link.unit_type != id.unit_type || others.is_empty() || !may_have_drop_ins() {
                 continue;
             }
             // A symbolic link of a template is an alias of each instance.
@@ -283,17 +286,18 @@ impl<'a> Index<'a> {
                 _ => link.text.to_owned(),
             };
             let has_drop_ins = |alias: &Name<'_>| {
-                let names = alias.with_drop_ins();
-                others.iter().any(|other| names.iter().any(|name| name == other.text))
+                let mut names = alias.with_drop_ins().into_iter();
+                names.any(|name| !is_own(&name) && !entries_of(&self.drop_ins, &name).is_empty())
             };
             let Some(parsed) = Name::parse(&alias).filter(has_drop_ins) else {
                 continue;
             };
-            if alias != id.text && !aliases.contains(&alias) && self.leads_to(&link, &parsed, fragment, id) {
+            if alias != id.text && self.leads_to(&link, &parsed, fragment, id) {
                 aliases.push(alias);
             }
         }
         aliases.sort_unstable();
+        aliases.dedup();
         aliases
     }
 
