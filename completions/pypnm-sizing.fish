@@ -112,7 +112,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memo
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l unit -d 'The unit to watch [default: the first in Units=]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l pid -d 'Watch this process and its children instead: PyPNM started by hand or in a container' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l interval -d 'Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]' -r
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l evidence -d 'Length of a block of evidence; advice takes at least one block, on demand three, on growth six to eighteen' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l evidence -d 'Length of a block of evidence; advice takes at least one block, on demand three, on growth six to 48' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l duration -d 'Stop after this time [default: at Ctrl-C]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l record -d 'Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l keep -d 'Disk space for the recordings of a unit; the oldest days are deleted first' -r

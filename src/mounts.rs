@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use memchr::{memchr, memchr_iter};
+use crate::parse::mountinfo::Mount;
 
 /// These use a block device, but depend on a daemon or on other machines.
 const REMOTE_ON_A_DEVICE: [&str; 4] = ["fuseblk", "gfs2", "gpfs", "ocfs2"];
@@ -27,36 +27,21 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Adds a line of a mountinfo (proc_pid_mountinfo(5)), and returns the type of the file system; empty: the line is not
-    /// valid, or ends before its last field. Only remote mounts are kept. Mounts that are not below the directory `below` are ignored, and the paths of the
-    /// others are relative to it.
-    pub fn add<'l>(&mut self, line: &'l [u8], below: &[u8]) -> &'l [u8] {
-        let Some((mount, rest)) = split_at_separator(line) else {
-            return b"";
-        };
-        let kind = rest.get(..memchr(b' ', rest).unwrap_or(rest.len())).unwrap_or_default();
-        self.add_mount(mount, kind, below);
-        // The source and the options of the file system follow; both may be empty.
-        let is_complete = memchr_iter(b' ', rest).nth(1).is_some();
-        if is_complete { kind } else { b"" }
-    }
-
-    fn add_mount(&mut self, mount: &[u8], kind: &[u8], below: &[u8]) {
-        let mut fields = mount.split(|byte| *byte == b' ');
-        let mut field = || fields.next().unwrap_or_default();
-        let (id, parent, device, _root, point) = (field(), field(), field(), field(), field());
-        let is_local = is_local(kind, device);
+    /// Adds a line of a mountinfo. Only remote mounts are kept. Mounts that are not below the directory `below` are
+    /// ignored, and the paths of the others are relative to it.
+    pub fn add(&mut self, mount: &Mount<'_>, below: &[u8]) {
+        let is_local = is_local(mount);
         if is_local && self.remote.is_empty() {
             return;
         }
-        let point = unescape(point);
+        let point = mount.point();
         let Some(point) = below_of(&point, below) else {
             return;
         };
         let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         if is_local {
             // A local mount on top of a remote one hides it, such as a disk on top of its automount point.
-            if let Some(parent) = number(parent) {
+            if let Some(parent) = number(mount.parent) {
                 self.remote.remove(&(parent, point.to_vec()));
             }
             return;
@@ -65,12 +50,12 @@ impl Mounts {
         if point == b"/" {
             return;
         }
-        let kind = String::from_utf8_lossy(kind).into_owned();
+        let kind = String::from_utf8_lossy(mount.kind).into_owned();
         if kind == LXCFS && PREFIXES_OF_LXCFS.iter().any(|prefix| point.starts_with(prefix)) {
             self.lxcfs.push(point.to_vec());
             return;
         }
-        let id = number(id).unwrap_or_default();
+        let id = number(mount.id).unwrap_or_default();
         self.remote.insert((id, point.to_vec()), kind);
     }
 
@@ -105,17 +90,10 @@ impl Mounts {
 
 /// The type of the mount `id` in a mountinfo, and whether it is local; `None`: there is no such mount.
 pub(crate) fn kind_of(mountinfo: &[u8], id: u64) -> Option<(String, bool)> {
-    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
-        let (mount, rest) = split_at_separator(line)?;
-        let mut fields = mount.split(|byte| *byte == b' ');
-        let its_id: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        if its_id != id {
-            return None;
-        }
-        let device = fields.nth(1)?;
-        let kind = rest.get(..memchr(b' ', rest).unwrap_or(rest.len()))?;
-        Some((String::from_utf8_lossy(kind).into_owned(), is_local(kind, device)))
-    })
+    let id = id.to_string();
+    let mut mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse);
+    let mount = mounts.find(|mount| mount.id == id.as_bytes())?;
+    Some((String::from_utf8_lossy(mount.kind).into_owned(), is_local(&mount)))
 }
 
 /// Whether `path` is `point` or below it.
@@ -131,20 +109,11 @@ fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
     }
 }
 
-/// Splits a line at ` - `, which ends the optional fields. (Setting up a general substring search would cost more than
-/// scanning a line.)
-fn split_at_separator(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    memchr_iter(b'-', line).find_map(|at| {
-        let (before, after) = line.split_at_checked(at)?;
-        Some((before.strip_suffix(b" ")?, after.strip_prefix(b"- ")?))
-    })
-}
-
-fn is_local(kind: &[u8], device: &[u8]) -> bool {
-    if REMOTE_ON_A_DEVICE.iter().any(|known| known.as_bytes() == kind) {
+fn is_local(mount: &Mount<'_>) -> bool {
+    if REMOTE_ON_A_DEVICE.iter().any(|known| known.as_bytes() == mount.kind) {
         return false;
     }
-    is_known_local(kind) || !device.starts_with(b"0:")
+    is_known_local(mount.kind) || !mount.device.starts_with(b"0:")
 }
 
 /// Whether it is a local file system without a block device. A file system on a block device is local regardless of its type.
@@ -203,30 +172,15 @@ fn is_known_local(kind: &[u8]) -> bool {
     )
 }
 
-/// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    if memchr_iter(b'\\', field).next().is_none() {
-        return field.to_vec();
-    }
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = if *first == b'\\' { crate::parse::mountinfo::octal(after) } else { None };
-        let (byte, after) = escaped.unwrap_or((*first, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::Mounts;
+    use crate::parse::mountinfo::Mount;
 
     fn mounts(text: &str, below: &str) -> Mounts {
         let mut mounts = Mounts::default();
-        for line in text.lines() {
-            mounts.add(line.as_bytes(), below.as_bytes());
+        for mount in text.lines().filter_map(|line| Mount::parse(line.as_bytes())) {
+            mounts.add(&mount, below.as_bytes());
         }
         mounts
     }

@@ -60,6 +60,15 @@ fn fill(head: &str, line: &str, size: usize) -> String {
     text
 }
 
+/// The unit beside the large file at `path`.
+fn unit(kind: &str, path: &str, size: usize) -> String {
+    let environment_files = match kind {
+        "an environment file again and again" => size / 100,
+        _ => usize::from(path == "/etc/e"),
+    };
+    format!("{SERVICE}{}", "EnvironmentFile=/etc/e\n".repeat(environment_files))
+}
+
 /// Nearly as many as `fs.mount-max` permits.
 fn remote_and_local_mounts(size: usize) -> String {
     let mut text = String::new();
@@ -159,16 +168,7 @@ fn time_and_memory_are_linear() {
             };
             put("/sys/devices/system/cpu/online", "0-7\n");
             put("/proc/meminfo", "MemTotal: 65852000 kB\n");
-            put(
-                UNIT,
-                &match kind {
-                    "an environment file again and again" => {
-                        format!("{SERVICE}{}", "EnvironmentFile=/etc/e\n".repeat(size / 100))
-                    }
-                    _ if path == "/etc/e" => format!("{SERVICE}EnvironmentFile=/etc/e\n"),
-                    _ => SERVICE.to_owned(),
-                },
-            );
+            put(UNIT, &unit(kind, path, size));
             put(path, &text(size));
             costs.push(run(machine.path()));
         }

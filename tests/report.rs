@@ -245,7 +245,7 @@ fn compressed_and_foreign_files_are_reported_with_a_hint() {
         (b"PK\x03\x04rest", "unzip -p"),
         (&archive, "tar -xOf"),
         (b"\xff\xfe{\0", "iconv -f UTF-16"),
-        (array.as_bytes(), "jq -c .[]"),
+        (array.as_bytes(), "jq -c '.[]'"),
         (indented.as_bytes(), "jq -c . "),
     ];
     for (bytes, program) in cases {

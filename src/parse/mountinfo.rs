@@ -1,24 +1,84 @@
-//! The cgroup file systems in a mountinfo (proc_pid_mountinfo(5)):
+//! The lines of a mountinfo (proc_pid_mountinfo(5)), and the cgroup file systems among them:
 //! `36 35 98:0 /root /point rw,noatime master:1 - cgroup2 cgroup2 rw,nsdelegate`.
 //!
-//! Other lines are ignored; any of them may contain a name that is not UTF-8.
+//! Any line may contain a name that is not UTF-8. Which mounts could block a reader is decided in [`crate::mounts`].
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// A mounted hierarchy of control groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CgroupMount<'a> {
-    /// The cgroup that is visible at `point`; `/..` if it is above the reader's cgroup namespace.
-    pub root: Cow<'a, str>,
-    /// The mount point.
-    pub point: Cow<'a, str>,
-    /// Version 1: the options of the hierarchy, which include its controllers. `None`: version 2.
-    pub v1_options: Option<&'a str>,
+/// A line.
+#[derive(Clone, Copy, Debug)]
+pub struct Mount<'l> {
+    /// The ID of the mount.
+    pub id: &'l [u8],
+    /// The ID of the mount that it is on.
+    pub parent: &'l [u8],
+    /// The numbers of the device, `MAJOR:MINOR`.
+    pub device: &'l [u8],
+    /// The directory of the file system that is mounted, escaped.
+    root: &'l [u8],
+    /// The mount point, escaped.
+    point: &'l [u8],
+    /// The type of the file system.
+    pub kind: &'l [u8],
+    /// The options of the file system; `None`: the line is truncated.
+    options: Option<&'l [u8]>,
 }
 
-impl CgroupMount<'_> {
+impl<'l> Mount<'l> {
+    /// Parses a line. `None`: it is not valid, or truncated before the type of the file system.
+    pub fn parse(line: &'l [u8]) -> Option<Self> {
+        let mut rest = Some(line);
+        let mut field = || {
+            let line = rest?;
+            let end = memchr(b' ', line);
+            rest = end.and_then(|end| line.get(end + 1..));
+            line.get(..end.unwrap_or(line.len()))
+        };
+        let (id, parent, device, root, point) = (field()?, field()?, field()?, field()?, field()?);
+        // Options, then any number of optional fields, then the separator.
+        while field()? != b"-" {}
+        let kind = field()?;
+        // The source, which may be empty, as may the options.
+        let options = field().and_then(|_| field());
+        Some(Self { id, parent, device, root, point, kind, options })
+    }
+
+    /// Whether the line has all of its fields.
+    pub fn is_complete(&self) -> bool {
+        self.options.is_some()
+    }
+
+    /// The mount point.
+    pub fn point(&self) -> Cow<'l, [u8]> {
+        unescape(self.point)
+    }
+}
+
+/// A mounted hierarchy of control groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupMount<'l> {
+    /// The cgroup that is visible at `point`; `/..` if it is above the reader's cgroup namespace.
+    pub root: Cow<'l, str>,
+    /// The mount point.
+    pub point: Cow<'l, str>,
+    /// Version 1: the options of the hierarchy, which include its controllers. `None`: version 2.
+    pub v1_options: Option<&'l str>,
+}
+
+impl<'l> CgroupMount<'l> {
+    /// `None`: it is the mount of another file system, or its line is truncated or has a path that is not UTF-8.
+    fn of(mount: Mount<'l>) -> Option<Self> {
+        let options = mount.options?;
+        let v1_options = match mount.kind {
+            b"cgroup" => Some(std::str::from_utf8(options).ok()?),
+            b"cgroup2" => None,
+            _ => return None,
+        };
+        Some(Self { root: path(mount.root)?, point: path(mount.point)?, v1_options })
+    }
+
     /// Whether it is a hierarchy of version 1 with this controller (`cpu,cpuacct` joins two of them).
     pub fn has_v1(&self, controller: &str) -> bool {
         self.v1_options.is_some_and(|options| lists(options, controller))
@@ -31,43 +91,26 @@ pub(crate) fn lists(list: &str, item: &str) -> bool {
         && list.as_bytes().split(|byte| *byte == b',').any(|entry| entry == item.as_bytes())
 }
 
-/// The mounted hierarchies, in the order of the file. Lines that are truncated, or have a path that is not
-/// UTF-8, are ignored.
+/// The mounted hierarchies, in the order of the file.
 pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
-    text.split(|byte| *byte == b'\n').filter_map(mount).collect()
+    text.split(|byte| *byte == b'\n').filter_map(|line| CgroupMount::of(Mount::parse(line)?)).collect()
 }
 
-/// Parses a line. `None`: it is not that of a cgroup file system, or it is truncated.
-fn mount(line: &[u8]) -> Option<CgroupMount<'_>> {
-    let mut rest = Some(line);
-    let mut fields = std::iter::from_fn(|| {
-        let line = rest?;
-        let end = memchr(b' ', line);
-        rest = end.and_then(|end| line.get(end + 1..));
-        line.get(..end.unwrap_or(line.len()))
-    });
-    // The mount's number, its parent's, the device.
-    let root = fields.nth(3)?;
-    let point = fields.next()?;
-    // Options, then any number of optional fields, then the separator.
-    fields.find(|field| *field == b"-")?;
-    let kind = fields.next()?;
-    let options = fields.nth(1)?;
-    let v1_options = match kind {
-        b"cgroup" => Some(std::str::from_utf8(options).ok()?),
-        b"cgroup2" => None,
-        _ => return None,
-    };
-    Some(CgroupMount { root: unescape(root)?, point: unescape(point)?, v1_options })
-}
-
-/// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`. `None`: not an absolute path of UTF-8.
-fn unescape(field: &[u8]) -> Option<Cow<'_, str>> {
+/// An unescaped path. `None`: it is not absolute, or not UTF-8.
+fn path(field: &[u8]) -> Option<Cow<'_, str>> {
     if !field.starts_with(b"/") {
         return None;
     }
+    match unescape(field) {
+        Cow::Borrowed(path) => std::str::from_utf8(path).ok().map(Cow::Borrowed),
+        Cow::Owned(path) => String::from_utf8(path).ok().map(Cow::Owned),
+    }
+}
+
+/// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
+fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
     if memchr(b'\\', field).is_none() {
-        return std::str::from_utf8(field).ok().map(Cow::Borrowed);
+        return Cow::Borrowed(field);
     }
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -77,11 +120,11 @@ fn unescape(field: &[u8]) -> Option<Cow<'_, str>> {
         bytes.push(byte);
         rest = after;
     }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
+    Cow::Owned(bytes)
 }
 
 /// Three octal digits, and what follows them.
-pub(crate) fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
+fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, rest) = text.split_first_chunk::<3>()?;
     let value = digits.iter().try_fold(0u16, |value, digit| {
         matches!(digit, b'0'..=b'7').then(|| value * 8 + u16::from(digit - b'0'))

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::resolve::Trust;
 use super::{BUFFER_BYTES, MAX_FILE_BYTES, ReadError, Root};
 use crate::mounts::Mounts;
+use crate::parse::mountinfo::Mount;
 
 /// The maximum number of bytes read from a mountinfo; a table with `fs.mount-max` mounts is smaller.
 const MAX_STREAM_BYTES: usize = 256 << 20;
@@ -126,9 +127,13 @@ impl Root {
         let mut is_complete = true;
         let mut is_kept = true;
         let mut take = |line: &[u8]| {
-            let kind = table.mounts.add(line, below);
-            is_complete &= !kind.is_empty();
-            if !cgroups || !kind.starts_with(b"cgroup") {
+            let mount = Mount::parse(line);
+            is_complete &= mount.is_some_and(|mount| mount.is_complete());
+            let Some(mount) = mount else {
+                return;
+            };
+            table.mounts.add(&mount, below);
+            if !cgroups || !mount.kind.starts_with(b"cgroup") {
                 return;
             }
             if table.cgroup_lines.len() + line.len() < MAX_CGROUP_BYTES {

@@ -147,22 +147,24 @@ impl<'a> Index<'a> {
         found.filter(|name| name != asked)
     }
 
-    fn is_wanted(&self, name: &str) -> bool {
-        name.ends_with(".slice") || self.wanted.iter().any(|wanted| wanted == name)
+    fn is_wanted(&self, name: &[u8]) -> bool {
+        name.ends_with(b".slice") || self.wanted.iter().any(|wanted| wanted.as_bytes() == name)
     }
 
     /// Takes one name of a directory, if it has to do with services or slices.
     fn add(&mut self, precedence: usize, directory: &str, name: &[u8], file_type: FileType) {
-        // There are hundreds, and most are files of other units, so the cheapest checks come first.
-        let may_be_link = matches!(file_type, FileType::Symlink | FileType::Unknown);
+        // There are hundreds, and most are files of other units.
+        if file_type == FileType::RegularFile && !self.is_wanted(name) {
+            return;
+        }
+        let may_be_directory =
+            matches!(file_type, FileType::Directory | FileType::Symlink | FileType::Unknown);
         let (unit, is_drop_in) = match name.strip_suffix(b".d") {
-            Some(unit) if may_be_link || file_type == FileType::Directory => (unit, true),
+            Some(unit) if may_be_directory => (unit, true),
             _ => (name, false),
         };
-        let is_wanted =
-            is_drop_in || may_be_link || self.wanted.iter().any(|wanted| wanted.as_bytes() == unit);
         let of_all_units = is_drop_in && matches!(unit, b"service" | b"slice");
-        if !((is_wanted && unit.ends_with(b".service")) || unit.ends_with(b".slice") || of_all_units) {
+        if !(unit.ends_with(b".service") || unit.ends_with(b".slice") || of_all_units) {
             return;
         }
         // A name that is not UTF-8 is not the name of a unit.
@@ -179,7 +181,7 @@ impl<'a> Index<'a> {
         };
         let is_link = match file_type {
             Some(FileType::Symlink) => true,
-            Some(FileType::RegularFile) | None if self.is_wanted(unit) => false,
+            Some(FileType::RegularFile) | None if self.is_wanted(unit.as_bytes()) => false,
             _ => return,
         };
         self.units.push(Entry { name: unit.to_owned(), precedence, is_link });
@@ -206,7 +208,7 @@ impl<'a> Index<'a> {
     /// The target of a name in the first directory that contains it.
     fn target(&self, name: &str) -> Option<NameTarget> {
         let entries = entries_of(&self.units, name);
-        if self.is_wanted(name) {
+        if self.is_wanted(name.as_bytes()) {
             return entries.iter().find_map(|entry| self.target_of(entry));
         }
         // An alias led here, and files of that name were not kept.

@@ -217,21 +217,29 @@ def reached_by_a_link(e2e):
     the rest of the home directory"""
     with machine(e2e) as m:
         m.hardware(cpus=4, memory_kb=KB_16G)
-        m.run(f"mv {CHECKOUT} {CHECKOUT}-1.6 && ln -s PyPNM-1.6 {CHECKOUT}")
-        m.run(f"mkdir -p {CHECKOUT}/.data/db && chown -R op {CHECKOUT}/.data && touch {CHECKOUT}/.data/db/x && chown op {CHECKOUT}/.data/db/x")
+        name = "/home/op/current"
+        packages = f"{CHECKOUT}/.env/lib/python*/site-packages"
+        m.run(f"""
+            set -e
+            ln -s PyPNM {name}
+            sed -i 's,{CHECKOUT},{name},g' {CHECKOUT}/.env/bin/pypnm {packages}/*.pth {packages}/*editable* {packages}/pypnm_docsis*/direct_url.json
+            mkdir -p {CHECKOUT}/.data/db
+            touch {CHECKOUT}/.data/db/x
+            chown -R op {CHECKOUT}/.data
+        """)
         m.boot()
-        setup(m, CHECKOUT, "--write")
-        expect(f"BindReadOnlyPaths={CHECKOUT}-1.6:{CHECKOUT}" in m.read(PLACE), m.read(PLACE))
+        setup(m, name, "--write")
+        expect(f"BindReadOnlyPaths={CHECKOUT}:{name}\n" in m.read(PLACE), m.read(PLACE))
         e2e.note(verified(m))
         m.systemctl("start", UNIT, timeout=200)
         serves(m, 4, 2000)
         upload_and_analyse(m)
         pid = m.show(UNIT, "MainPID")
-        equal(sorted(m.run(f"nsenter -t {pid} -m ls -A /home/op").stdout.split()), ["PyPNM", "PyPNM-1.6"], "op's home as the service sees it")
+        equal(sorted(m.run(f"nsenter -t {pid} -m ls -A /home/op").stdout.split()), ["PyPNM", "current"], "op's home as the service sees it")
         # As left by 'sudo pypnm serve'.
         m.run(f"chown root {CHECKOUT}/.data/db/x")
-        _, _, error = setup(m, CHECKOUT, check=False)
-        expect(f"op cannot write to {CHECKOUT}-1.6/.data/db/x" in error, error)
+        _, _, error = setup(m, name, check=False)
+        expect(f"op cannot write to {CHECKOUT}/.data/db/x" in error, error)
 
 
 @case(versions=(252,))

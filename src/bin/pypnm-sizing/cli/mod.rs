@@ -16,7 +16,7 @@ use help::{
     PREVIEW_EXAMPLES, READY_EXAMPLES, REPORT_EXAMPLES, SETUP_EXAMPLES, SHOW_EXAMPLES, WATCH_EXAMPLES,
 };
 pub(crate) use values::FOR_EVER;
-use values::{cpus, evidence, gib, host, interval, memory, moment, port, time, unit};
+use values::{cpus, evidence, gib, host, interval, memory, moment, output_file, port, time, unit};
 
 /// The whole command line.
 #[derive(Parser)]
@@ -224,7 +224,7 @@ pub(crate) struct Env {
     #[command(flatten)]
     pub(crate) machine: Machine,
     /// Write the lines to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir in its system.json
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, value_parser = output_file())]
     #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
     write: Option<Option<PathBuf>>,
     /// Only print the lines, regardless of other options
@@ -287,7 +287,7 @@ pub(crate) struct Watch {
     /// Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// Length of a block of evidence; advice takes at least one block, on demand three, on growth six to eighteen
+    /// Length of a block of evidence; advice takes at least one block, on demand three, on growth six to 48
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time [default: at Ctrl-C]
@@ -306,7 +306,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory, requires = "record")]
     pub(crate) keep: u64,
     /// Write the last sample to FILE for node_exporter's textfile collector
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_file())]
     pub(crate) metrics: Option<PathBuf>,
 }
 
@@ -332,7 +332,7 @@ pub(crate) struct Report {
     #[arg(long)]
     pub(crate) json: bool,
     /// Write a self-contained page with plots to FILE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_file())]
     pub(crate) html: Option<PathBuf>,
     /// Print only the advice, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]

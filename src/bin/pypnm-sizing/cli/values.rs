@@ -1,8 +1,10 @@
 //! Parsers of option values: CPUs, sizes, times, units and addresses.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use pypnm_sizing::parse::quantity::{GIB, Gib, Size, memory_size, milli_cpus, scaled};
 use pypnm_sizing::units::name::service_name;
 
@@ -98,6 +100,16 @@ pub(super) fn gib(text: &str) -> Result<u64, String> {
     let meant =
         [bytes, bytes.saturating_add(1)].into_iter().find(|b| shown(*b) == Some(format!("{number:.2}")));
     Ok(meant.unwrap_or(bytes))
+}
+
+/// A file to write. It is replaced by rename, so it cannot be standard output.
+pub(super) fn output_file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path.as_os_str() == "-" {
+            return Err("expected the name of a file; standard output is not supported here");
+        }
+        Ok(path)
+    })
 }
 
 /// Longer than anybody waits, and short enough for arithmetic.

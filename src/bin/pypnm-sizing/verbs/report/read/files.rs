@@ -44,7 +44,7 @@ pub(super) fn other_than_lines(begins: &[u8], name: &str) -> Option<String> {
     let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let is_indented = first.trim_ascii() == b"{" && first.len() < text.len();
     let filter = match (is_array, is_indented) {
-        (true, _) => ".[]",
+        (true, _) => "'.[]'",
         (_, true) => ".",
         _ => return None,
     };
