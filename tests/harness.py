@@ -12,7 +12,8 @@
         harness.main(__doc__)
 
 A suite owns its cases and, as `session`, what they share while they run. Each suite then has the same command line
-(--list, --fast, --all, NAME), prints a line for each case and ends with "N passed, N failed", which tests/run adds up.
+(--list, --fast, --all, --attempts, NAME), prints a line for each case and ends with "N passed, N failed", which tests/run adds
+up.
 """
 
 import argparse
@@ -135,6 +136,9 @@ def arguments(documentation):
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument("--fast", action="store_true", help="only what is fast enough for every change")
     parser.add_argument("--all", action="store_true", help="every case (the default)")
+    parser.add_argument(
+        "--attempts", type=int, default=1, metavar="N", help="run a case that fails up to N times, and say so (default: 1)"
+    )
     return parser
 
 
@@ -165,15 +169,21 @@ def main(documentation, session=plain_session, options=None):
     end_on_signals()
     try:
         with session(options) as run:
-            failed = sum(not report(case, run) for case in cases)
+            failed = sum(not attempt(case, run, options.attempts) for case in cases)
     except KeyboardInterrupt:
         sys.exit(130)
     print(f"{len(cases) - failed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 
 
-def report(case, run):
-    """Runs one case, prints the result, and returns whether it passed. A failure does not affect other cases."""
+def attempt(case, run, attempts):
+    """Runs one case up to `attempts` times, and returns whether it passed. Real time is part of many cases, so that other work
+    on the machine, or on its host, can make one fail."""
+    return any(report(case, run, is_last=number == attempts) for number in range(1, attempts + 1))
+
+
+def report(case, run, is_last=True):
+    """Runs one case once, prints the result, and returns whether it passed. A failure does not affect other cases."""
     _notes.clear()
     started, reason = time.monotonic(), None
     try:
@@ -182,7 +192,8 @@ def report(case, run):
         reason = str(failure)
     except Exception:
         reason = traceback.format_exc()
-    print(f"{'FAIL' if reason is not None else 'ok':5} {case.name:44} {time.monotonic() - started:6.1f} s", flush=True)
+    result = "ok" if reason is None else "FAIL" if is_last else "AGAIN"
+    print(f"{result:5} {case.name:44} {time.monotonic() - started:6.1f} s", flush=True)
     for text in [*_notes, *([reason] if reason is not None else [])]:
         print(textwrap.indent(text.rstrip(), "      "), flush=True)
     return reason is None

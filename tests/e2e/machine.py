@@ -124,7 +124,9 @@ class Within:
             time.sleep(pause)
 
     def journal(self, *arguments):
-        """The machine's journal."""
+        """The machine's journal, with everything that was logged before the call."""
+        # journald reads what a service prints on its own time, even after the service has ended.
+        self.run("journalctl --sync", check=False)
         return self.run(["journalctl", "--no-pager", "-o", "short-monotonic", *arguments], check=False).stdout
 
     def install(self, files):

@@ -58,7 +58,6 @@ def started(m, *lines):
 
 def said(m):
     """The journal of the service since its last start."""
-    m.run("journalctl --sync")
     return m.journal("-o", "cat", "-b", f"_SYSTEMD_INVOCATION_ID={m.show(UNIT, 'InvocationID')}")
 
 
