@@ -194,6 +194,12 @@ impl Root {
         self.contents(path, Trust::Guarded).map(|contents| look(&contents.bytes))
     }
 
+    /// The text of a file that another user named. Files that the kernel provides are not opened, since that may have
+    /// effects.
+    pub fn foreign_text(&self, path: &str) -> Result<String, ReadError> {
+        self.contents(path, Trust::Foreign)?.text().map(str::to_owned)
+    }
+
     /// As [`Root::with_trusted_bytes`], but accepts sticky directories such as /tmp along the path: for files that a
     /// user names on the command line.
     pub fn with_owned_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {

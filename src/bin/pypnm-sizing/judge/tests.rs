@@ -384,6 +384,45 @@ fn concurrency_of_uvicorn() {
         expected(facts).overrides.list.clear();
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["configuration-changed", "not-restarted"], true));
+    // In a file that uvicorn reads itself, which systemd does not load.
+    let in_a_file = |facts: &mut Facts| {
+        concurrent(facts);
+        facts.loaded.environment.remove("WEB_CONCURRENCY");
+        expected(facts).overrides.list = vec![set("WEB_CONCURRENCY", "3", "/etc/app.env")];
+    };
+    assert_eq!(found(&with(in_a_file)), (State::Ok, vec!["override"], false));
+    // Taken out of it: until a reload, nothing sets the workers.
+    let verdict = with(|facts| {
+        in_a_file(facts);
+        expected(facts).overrides.list.clear();
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-changed", "not-restarted"], true));
+}
+
+/// Without the variable of the drop-in, uvicorn starts one worker.
+#[test]
+fn variables_of_uvicorn_that_are_removed() {
+    let removed_by = |key: &'static str, is_loaded: bool| {
+        with(|facts| {
+            let running = running(facts);
+            running.arguments = words("/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app");
+            (running.file, running.active) = (None, None);
+            (running.workers, running.is_single) = (1, true);
+            if let Some(environment) = &mut running.environment {
+                environment.remove("UVICORN_WORKERS");
+            }
+            if !is_loaded {
+                facts.loaded.environment.remove("UVICORN_WORKERS");
+            }
+            let source = Source::key("/etc/o.conf", 2, key);
+            expected(facts).overrides.list =
+                vec![Override { source, effect: Effect::Unset { key: "UVICORN_WORKERS" } }];
+        })
+    };
+    for verdict in [removed_by("UnsetEnvironment", true), removed_by("Environment", false)] {
+        assert_eq!(found(&verdict).0, State::Ok, "{:?}", verdict.findings);
+        assert_eq!(verdict.next_start.map(|numbers| numbers.workers), Some(1));
+    }
 }
 
 fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {

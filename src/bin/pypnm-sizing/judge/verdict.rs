@@ -308,9 +308,10 @@ impl Judge<'_> {
             };
             self.report(Topic::Override, State::Ok, text, None);
         }
-        // What the command takes away is still among what systemd has loaded.
+        // What is taken away last is still among what systemd has loaded.
         let is_taken_away = |found: &Override| {
-            matches!(found.effect, Effect::Unset { .. }) && found.source.key == "ExecStart"
+            let is_last = matches!(&*found.source.key, "ExecStart" | "UnsetEnvironment");
+            matches!(found.effect, Effect::Unset { .. }) && is_last
         };
         let [flag, variable] = keys;
         if expected.overrides.get(flag).is_none()
@@ -325,7 +326,13 @@ impl Judge<'_> {
             return (remaining.into(), remaining.into());
         }
         let effective = expected.overrides.effective_number(keys, least, u32::MAX);
-        let after_reload = if effective.set_by.is_some() { i64::from(effective.value) } else { fitting };
+        let is_removed = |found: &Override| matches!(found.effect, Effect::Unset { .. });
+        let after_reload = match (variable, effective.set_by) {
+            (_, Some(_)) => i64::from(effective.value),
+            // uvicorn's own default.
+            (UVICORN_WORKERS, None) if expected.overrides.get(variable).is_some_and(is_removed) => 1,
+            (_, None) => fitting,
+        };
         // Flags and environment files take effect without a reload.
         let is_read_at_start = |found: &Override| {
             matches!(found.effect, Effect::Flag { .. })
@@ -334,13 +341,17 @@ impl Judge<'_> {
         if effective.set_by.is_some_and(is_read_at_start) {
             return (after_reload, after_reload);
         }
-        // uvicorn reads the other variable only if the first is not set.
-        let variables = match variable {
-            UVICORN_WORKERS | WEB_CONCURRENCY => [UVICORN_WORKERS, WEB_CONCURRENCY].as_slice(),
-            _ => &[variable],
+        let loaded = |key| self.facts.loaded.environment.get(key);
+        let loaded = match variable {
+            // uvicorn reads the other variable, possibly from its own file, only if the first is not set.
+            UVICORN_WORKERS | WEB_CONCURRENCY => match loaded(UVICORN_WORKERS).or(loaded(WEB_CONCURRENCY)) {
+                Some(value) => number(value).unwrap_or(generated),
+                None if variable == WEB_CONCURRENCY => after_reload,
+                None => 1,
+            },
+            _ => loaded(variable).and_then(|value| number(value)).unwrap_or(generated),
         };
-        let loaded = variables.iter().find_map(|key| self.facts.loaded.environment.get(*key));
-        (after_reload, loaded.and_then(|value| number(value)).unwrap_or(generated))
+        (after_reload, loaded)
     }
 
     /// Whether PyPNM reads our profile file, that of the operator, or none.

@@ -256,9 +256,9 @@ pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, S
 }
 
 /// The text of a file whose name came from a process. The user of the service chose that name, so root must be careful:
-/// [`Root`] reads only regular files, and checks that before it opens one.
+/// [`Root`] reads only regular files that the kernel does not provide, and checks that before it opens one.
 pub(crate) fn text_of_file(machine: &Root, path: &str) -> Result<String, ReadError> {
-    if path.starts_with('/') { machine.text(path) } else { Err(ReadError::Missing) }
+    if path.starts_with('/') { machine.foreign_text(path) } else { Err(ReadError::Missing) }
 }
 
 #[cfg(test)]
