@@ -431,6 +431,12 @@ fn adoption_writes_one_effective_file_and_reports_the_change() {
         file.replace("\n# ", " ").contains("concurrency demand is proven"),
         "the evidence is in the comments: {file}"
     );
+    // A recording of `watch --pid` counts for the units that are sized here.
+    put("etc/pypnm/sizing.conf.d/60-measured.conf", "");
+    let of_process = lines(720, 95.0, 0.0).join("\n").replace("pypnm.service", "process 4711");
+    let adopt = report(&[&root, "--adopt", "-"], of_process.as_bytes());
+    let said = String::from_utf8_lossy(&adopt.stdout).into_owned();
+    assert!(said.contains("before  4 workers") && said.contains("after   8 workers"), "{said}");
     let again = report(&[&root, "--adopt", "-"], lines(720, 5.0, 0.0).join("\n").as_bytes());
     assert!(String::from_utf8_lossy(&again.stdout).contains("Nothing to set"), "{again:?}");
     assert!(Path::new(&dir.path().join("etc/pypnm/sizing.conf.d/60-measured.conf")).exists());
@@ -461,6 +467,13 @@ fn names_in_recordings_are_harmless() {
     let said = String::from_utf8_lossy(&adopt.stderr).into_owned();
     assert!(adopt.status.code() == Some(2) && said.contains("is not sized here"), "{adopt:?}");
     assert!(!dir.path().join("etc").exists(), "it would count for other units");
+}
+
+#[test]
+fn an_endless_line_is_given_up() {
+    let output = report(&["/dev/zero"], b"");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("/dev/zero contains an endless line"), "{said}");
 }
 
 /// A FIFO ends with its first reader, so it must be opened only once.

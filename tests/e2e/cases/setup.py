@@ -364,6 +364,9 @@ def other_drop_ins(e2e):
         _, said, _ = setup(m, CHECKOUT, "--write")
         expect("no longer in it:\n  Environment=PYPNM_PORT=8001\n  BindReadOnlyPaths=/home/op/keys\n" in said, said)
         e2e.note(verified(m))
+        m.run(f"echo Nice=5 >>{PLACE}; echo '[Service]' >{later}")
+        _, said, _ = setup(m, "--remove")
+        expect("which setup did not write, were in it:\n  Nice=5\n" in said and not m.exists(PLACE) and m.exists(later), said)
 
 
 @case(versions=(252, 254))

@@ -30,15 +30,18 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     }
     let (directory, name) = ADOPTED;
     let path = format!("/{directory}/{name}");
-    let profile = |sizing: &Sizing| {
-        let unit = sizing.units.iter().find(|unit| unit.name == gathered.unit);
-        unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
-    };
     let sizing = size(&Request::new(root));
     // A recording of a process counts for all units; one of another unit does not count for these.
-    if gathered.unit.ends_with(".service") && !sizing.units.iter().any(|unit| unit.name == gathered.unit) {
+    let is_unit = gathered.unit.ends_with(".service");
+    if is_unit && !sizing.units.iter().any(|unit| unit.name == gathered.unit) {
         bail!("{} is not sized here, so nothing is written; --unit names another", gathered.unit);
     }
+    let of_process = sizing.units.first().filter(|_| !is_unit);
+    let name_of_unit = of_process.map_or_else(|| gathered.unit.clone(), |unit| unit.name.clone());
+    let profile = |sizing: &Sizing| {
+        let unit = sizing.units.iter().find(|unit| unit.name == name_of_unit);
+        unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
+    };
     let before = profile(&sizing);
     let kept = kept(&adopted(root, &path)?, &gathered.findings, &gathered.section);
     let text = format!("{}{kept}", advice_file(gathered));
@@ -51,18 +54,17 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     }
     let said = |profile: Option<(u32, u32)>| {
         profile.map_or_else(
-            || format!("{} is not sized", gathered.unit),
+            || format!("{name_of_unit} is not sized"),
             |(count, limit)| format!("{}, recycled after {limit} requests", workers(count)),
         )
     };
     page.row("  before  ", 10, &said(before));
     page.row("  after   ", 10, &said(after));
     let next = if before == after {
-        "Something else decides the profile: pypnm-sizing explain".to_owned()
+        format!("Something else decides the profile: pypnm-sizing explain. To undo it: rm {path}")
     } else {
         format!(
-            "To put it into effect: pypnm-sizing apply (it restarts {}). To undo it: rm {path}",
-            gathered.unit
+            "To put it into effect: pypnm-sizing apply (it restarts {name_of_unit}). To undo it: rm {path}"
         )
     };
     page.gap();

@@ -24,6 +24,8 @@ use left_out::{LeftOut, SCHEMAS, UNITS};
 /// The maximum number of lines waiting to be sorted, for all units: processes, plus three per line. This is more than
 /// three days of four workers with a line every ten seconds.
 const IN_ORDER: usize = 262_144;
+/// The maximum number of bytes of a line that are skipped in search of its end: some devices have none.
+const MOST_SKIPPED: u64 = 512 << 20;
 /// The maximum number of watches that are distinguished.
 const RUNS: usize = 256;
 /// How far the beginning of a watch may seem to move while the wall clock is being corrected, in seconds.
@@ -263,8 +265,13 @@ impl<'a> RecordingReader<'a> {
                 break;
             }
             if text.last() != Some(&b'\n') && text.len() > LONGEST {
-                from.skip_until(b'\n')?;
                 self.left.long += 1;
+                let mut rest = from.by_ref().take(MOST_SKIPPED);
+                rest.skip_until(b'\n')?;
+                if rest.limit() == 0 {
+                    self.files.push(format!("{name} contains an endless line and was read no further"));
+                    break;
+                }
                 continue;
             }
             if !text.trim_ascii().is_empty() {

@@ -7,6 +7,25 @@ pub(super) const MARK: &str = "# Written by 'pypnm-sizing setup'";
 /// The rest of `PATH` after the environment's directory (systemd.exec(5), `DEFAULT_PATH`).
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
+/// The settings that the drop-in may contain.
+pub(super) const SETTINGS: [&str; 15] = [
+    "ConditionFileIsExecutable",
+    "RequiresMountsFor",
+    "User",
+    "Group",
+    "Environment",
+    "WorkingDirectory",
+    "ReadWritePaths",
+    "ReadOnlyPaths",
+    "StateDirectory",
+    "CacheDirectory",
+    "ProtectHome",
+    "TemporaryFileSystem",
+    "UMask",
+    "BindPaths",
+    "BindReadOnlyPaths",
+];
+
 /// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DropIn {

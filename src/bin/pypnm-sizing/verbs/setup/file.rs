@@ -8,7 +8,7 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::write::{Directory, WriteError};
 
 use super::DROP_IN;
-use super::drop_in::MARK;
+use super::drop_in::{MARK, SETTINGS};
 use crate::output::{Outcome, answer};
 use crate::service::systemctl;
 
@@ -81,8 +81,17 @@ pub(super) fn remove(root: &Root, directory: &str, unit: &str, dir: Option<&Path
         undo(directory, Some(&earlier))?;
         bail!("{error}; {path} is as it was");
     }
+    let added = added_settings(&earlier);
+    let what = if added.is_empty() {
+        format!("Removed {path}; systemd has reloaded.")
+    } else {
+        format!(
+            "Removed {path}; systemd has reloaded. These settings, which setup did not write, were in it:\n  {}",
+            added.join("\n  ")
+        )
+    };
     answer(&format!(
-        "Removed {path}; systemd has reloaded.\nA running {unit} continues until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
+        "{what}\nA running {unit} continues until 'systemctl restart {unit}' or 'systemctl stop {unit}'.\n"
     ))
 }
 
@@ -130,6 +139,13 @@ fn places(text: &str) -> (&Path, Option<&Path>) {
     (Path::new(environment.unwrap_or_default()), checkout.map(Path::new))
 }
 
+/// The settings of a drop-in that `setup` does not write.
+fn added_settings(text: &str) -> Vec<&str> {
+    let is_own =
+        |line: &&str| line.split_once('=').is_some_and(|(key, _)| SETTINGS.contains(&key.trim_end()));
+    lost_settings(text, "").into_iter().filter(|line| !is_own(line)).collect()
+}
+
 /// The settings of the previous drop-in that the new one does not contain.
 pub(super) fn lost_settings<'a>(earlier: &'a str, new: &str) -> Vec<&'a str> {
     let is_setting = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';', '[']);
@@ -145,8 +161,31 @@ pub(super) fn lost_settings<'a>(earlier: &'a str, new: &str) -> Vec<&'a str> {
 mod tests {
     use std::path::Path;
 
-    use super::super::drop_in::DropIn;
-    use super::places;
+    use super::super::drop_in::{DropIn, Home};
+    use super::{added_settings, places};
+
+    #[test]
+    fn only_foreign_settings_are_reported() {
+        let paths = || vec!["/home/op/a".to_owned()];
+        let home = Home {
+            elsewhere: Some("/data/op".into()),
+            writable: paths(),
+            readable: paths(),
+            aliases: vec![("/data/op/a".into(), "/home/op/a".into())],
+        };
+        let drop_in = DropIn {
+            is_user_base: true,
+            checkout: Some("/home/op/a".into()),
+            account: Some(("op".into(), "op".into())),
+            home: Some(home),
+            address: vec![("PYPNM_HOST".into(), "::".into())],
+            ..DropIn::default()
+        };
+        let text = drop_in.text();
+        assert!(text.contains("BindReadOnlyPaths=/data/op/a:/home/op/a\n"), "{text}");
+        assert_eq!(added_settings(&text), [""; 0]);
+        assert_eq!(added_settings(&format!("{text}# mine\nNice=5\n")), ["Nice=5"]);
+    }
 
     #[test]
     fn a_drop_in_names_its_places() {
