@@ -1,8 +1,8 @@
-# Installs what `make build` built, for image builders and distributions. The packages are made from this very target.
+# Installs the result of `make build`, for image builders and distributions. The packages are created with this target too.
 #
-#   make build                       both programs, static (packaging/static); ARCHITECTURE=aarch64 here and below: for that
-#   make install DESTDIR=/image      into an image; directories from pkg-config where it knows systemd's
-#   make uninstall                   what install put there, and nothing else; files under /etc that were edited stay
+#   make build                       builds both programs statically (packaging/static); ARCHITECTURE=aarch64 for that one
+#   make install DESTDIR=/image      installs into an image; directories are from pkg-config if it knows those of systemd
+#   make uninstall                   removes the installed files, except edited files in /etc
 #
 # install does not reload systemd or enable anything, which is up to the package or the image.
 

@@ -83,7 +83,7 @@ pub struct PolicySettings {
     pub memory_per_worker: Option<u64>,
     /// Whether memory creep is being investigated.
     pub investigate_memory_creep: bool,
-    /// Whether there may be other settings, which could not be read: what is not set counts as set to the minimum.
+    /// Whether there may be other settings, which could not be read. Settings that are absent are then assumed to be minimal.
     pub is_incomplete: bool,
 }
 
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!((first.from, last.below, last.workers), (0, None, super::MOST_WORKERS));
     }
 
-    // The guide's four guardrails, from both sides, with CPUs and MaxWorkers out of the way.
+    // Both sides of each of the guide's four guardrails; CPUs and MaxWorkers are no limit.
 
     fn by_memory(memory: u64) -> u32 {
         profile(1024, memory, &PolicySettings { max_workers: 1024, ..PolicySettings::default() }).workers
@@ -337,7 +337,7 @@ mod tests {
         let got = profile(1, GB, &own);
         assert_eq!((got.workers, got.workers_step), (6, WorkersStep::Operator));
         assert_eq!((got.limit_max_requests, got.limit_step), (0, LimitStep::Operator));
-        assert_eq!((got.cpu_target, got.guardrail.workers), (1, 1), "what would have been stays visible");
+        assert_eq!((got.cpu_target, got.guardrail.workers), (1, 1), "the targets remain visible");
         let per_worker = PolicySettings { memory_per_worker: Some(6 * GB), ..PolicySettings::default() };
         let got = profile(8, 16 * GB, &per_worker);
         assert_eq!((got.workers, got.workers_step), (2, WorkersStep::MemoryPerWorker));
@@ -347,8 +347,8 @@ mod tests {
         assert_eq!(profile(2, 64 * GB, &cap).workers_step, WorkersStep::Cpus);
     }
 
-    /// Every CPU count 1–1024 against memory from nothing to 64 TiB, every guardrail from both sides: never 0,
-    /// never above a cap, never fewer workers for more of anything.
+    /// Every number of CPUs from 1 to 1024, combined with memory from nothing to 64 TiB and with both sides of every
+    /// guardrail: never 0 workers, never more than a maximum, and never fewer workers with more of a resource.
     #[test]
     fn property_bounded_and_monotone_in_both() {
         let mut memories: Vec<u64> = (0..=160).map(|half| half * GB / 2).collect();

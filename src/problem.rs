@@ -185,7 +185,7 @@ impl fmt::Display for Problem {
                 write!(f, "{value}, but only {available} available")?;
             }
             ProblemKind::UnknownKey { nearest: Some(nearest) } => {
-                write!(f, "unknown key, did you mean {nearest}=?")?;
+                write!(f, "unknown key (did you mean {nearest}=?)")?;
             }
             ProblemKind::UnknownKey { nearest: None } => f.write_str("unknown key")?,
             ProblemKind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,

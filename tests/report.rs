@@ -88,6 +88,8 @@ fn demand_and_growth_in_recordings_of_0_1_0() {
     assert_eq!(to_set(&answer), ["InvestigateMemoryCreep=yes"], "{answer}");
     let growth = answer["growth_per_hour"]["bytes"].as_f64();
     assert!(growth.is_some_and(|growth| (growth / 50e6 - 1.0).abs() < 0.05), "{growth:?}");
+    let peak = answer["worker_memory_peak"].as_u64().map(|bytes| bytes >> 20);
+    assert!(answer["peak_95_mib"].as_u64() <= peak, "a percentile above the peak: {answer}");
 }
 
 #[test]
@@ -419,11 +421,14 @@ fn adoption_writes_one_effective_file_and_reports_the_change() {
     put("proc/1/status", "Cpus_allowed_list:\t0-15\n");
     put("proc/meminfo", "MemTotal:       67108864 kB\n");
     put("etc/pypnm/sizing.conf.d/60-measured.conf", "[Sizing]\nReserveCPUs=1\n");
+    put("etc/pypnm/sizing.conf.d/50-site.conf", "[Sizing]\nLimitMaxRequests=0\n");
     let root = format!("--root={}", dir.path().display());
     let adopt = report(&[&root, "--adopt", "-"], lines(720, 95.0, 0.0).join("\n").as_bytes());
     let said = String::from_utf8_lossy(&adopt.stdout).into_owned();
     assert!(adopt.status.success(), "{adopt:?}");
-    assert!(said.contains("before  4 workers") && said.contains("after   8 workers"), "{said}");
+    for line in ["before  4 workers, never recycled\n", "after   8 workers, never recycled\n"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
     let file =
         fs::read_to_string(dir.path().join("etc/pypnm/sizing.conf.d/60-measured.conf")).unwrap_or_default();
     assert!(file.contains("\nMaxWorkers=8\n") && file.contains("\nReserveCPUs=1\n"), "{file}");

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from . import fit, listeners, memory
 from .notify import Manager
 from .processes import Parent, Signals, Stopped, end_tracker, spawn
-from .say import say
+from .log import log
 from .supervisor import Profile, Supervisor, count_of
 
 # PYPNM_HANDOVER=no turns the launcher off; a boolean in systemd's syntax.
@@ -79,9 +79,9 @@ class Launcher:
 
     def run_plain(self, why: str) -> NoReturn:
         """Replaces this process with plain PyPNM, whose command line cannot be mistaken for that of the launcher."""
-        say(f"{why}: starting plain {os.path.basename(self._command[0])}, without hand-over")
+        log(f"{why}: starting plain {os.path.basename(self._command[0])}, without handover")
         # Plain uvicorn binds its address itself.
-        listeners.release([one for one in self._passed if one.is_kept], self._manager)
+        listeners.release([inherited for inherited in self._passed if inherited.is_kept], self._manager)
         os.execve(self._command[0], self._command, self._environment)
 
     def replace(self, uvicorn: Any) -> None:
@@ -105,7 +105,7 @@ class Launcher:
         try:
             service.listen(self._passed)
         except OSError as error:
-            say(f"cannot listen: {error.strerror}")
+            log(f"cannot listen: {error.strerror}")
             sys.exit(1)
         status = service.run(self._signals, self._ask)
         if status:
@@ -126,7 +126,7 @@ class Launcher:
                 raise ValueError(why)
         except (Exception, SystemExit, Stopped) as error:
             if not isinstance(error, Stopped):
-                say(f"PyPNM could not reload its profile: {type(error).__name__}: {error}")
+                log(f"PyPNM could not reload its profile: {type(error).__name__}: {error}")
             # PyPNM notes the profile in the environment, and workers report it from there.
             os.environ.clear()
             os.environ.update(environment)
@@ -168,7 +168,7 @@ class Service:
     def __init__(self, uvicorn: Any, manager: Manager, app: object, arguments: dict[str, Any]) -> None:
         self._uvicorn, self._manager = uvicorn, manager
         self._sockets: list[Any] = []
-        self._has_said_ready = False
+        self._was_ready = False
         self._is_reloading = False
         self._was_refused = False
         # The number of completed reloads; 'handover --reload' waits for it to increase.
@@ -188,7 +188,7 @@ class Service:
         """Takes over or binds the sockets. Raises OSError."""
         config = self._config
         if config.fd is not None:
-            listeners.release([one for one in passed if one.is_kept], self._manager)
+            listeners.release([inherited for inherited in passed if inherited.is_kept], self._manager)
             self._sockets = [listeners.of_descriptor(config.fd)]
             return
         wanted = [listeners.path(config.uds)] if config.uds else listeners.addresses(config.host, config.port)
@@ -240,8 +240,8 @@ class Service:
             mark = "!" if self._was_refused or supervisor.is_renewing else ""
             name_process(f"handover/{self._reloads % 100000}{mark}")
         messages = []
-        if serving and (is_reloaded or not self._has_said_ready):
-            self._has_said_ready = True
+        if serving and (is_reloaded or not self._was_ready):
+            self._was_ready = True
             messages.append("READY=1")
         if supervisor.is_stopping and not self._status.startswith("Finishing"):
             messages.append("STOPPING=1")

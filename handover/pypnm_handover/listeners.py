@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .notify import Manager
-from .say import say
+from .log import log
 
 # sd_listen_fds(3)
 FIRST_DESCRIPTOR = 3
@@ -140,11 +140,11 @@ def addresses(host: str | None, port: int) -> list[Address]:
         raise OSError(errno.EINVAL, f"{host}: {error}") from None
     families = {info[0] for info in infos}
     found: list[Address] = []
-    for family, _, _, _, address in infos:
+    for family, _, _, _, name in infos:
         # A single IPv6 address may serve IPv4 as well, like the socket that uvicorn creates for several workers.
-        one = Address(family, address, v6only=family == socket.AF_INET6 and len(families) > 1)
-        if family in (socket.AF_INET, socket.AF_INET6) and one not in found:
-            found.append(one)
+        address = Address(family, name, v6only=family == socket.AF_INET6 and len(families) > 1)
+        if family in (socket.AF_INET, socket.AF_INET6) and address not in found:
+            found.append(address)
     return found
 
 
@@ -160,23 +160,28 @@ def of_descriptor(descriptor: int) -> socket.socket:
 
 def release(passed: list[Inherited], manager: Manager) -> None:
     """Closes sockets, including the service manager's copies, so that their addresses are free."""
-    names = {one.name for one in passed if one.is_kept}
-    for one in passed:
-        one.socket.close()
+    names = {inherited.name for inherited in passed if inherited.is_kept}
+    for inherited in passed:
+        inherited.socket.close()
     manager.remove(names)
 
 
 def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager: Manager) -> list[socket.socket]:
     """Returns a listening socket for each address. Raises OSError if an address cannot be bound."""
-    units = [one for one in passed if not one.is_kept and _listens(one.socket)]
+    units = [inherited for inherited in passed if not inherited.is_kept and _listens(inherited.socket)]
     if units:
         # The addresses of a socket unit take precedence over those on the command line.
-        release([one for one in passed if one.is_kept], manager)
-        say("listening on the sockets of the socket unit: " + ", ".join(_text(one.socket.getsockname()) for one in units))
-        return [one.socket for one in units]
-    kept = {address: one for address in wanted for one in passed if one.is_kept and address.is_of(one.socket)}
-    taken = {id(one) for one in kept.values()}
-    release([one for one in passed if one.is_kept and id(one) not in taken], manager)
+        release([inherited for inherited in passed if inherited.is_kept], manager)
+        log("listening on the sockets of the socket unit: " + ", ".join(_text(unit.socket.getsockname()) for unit in units))
+        return [unit.socket for unit in units]
+    kept = {
+        address: inherited
+        for address in wanted
+        for inherited in passed
+        if inherited.is_kept and address.is_of(inherited.socket)
+    }
+    reused = {id(inherited) for inherited in kept.values()}
+    release([inherited for inherited in passed if inherited.is_kept and id(inherited) not in reused], manager)
     listening: list[socket.socket] = []
     absent: OSError | None = None
     for address in wanted:
@@ -185,11 +190,11 @@ def listen(wanted: list[Address], backlog: int, passed: list[Inherited], manager
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(wanted) > 1:
                 # IPv4 or IPv6 may be disabled.
-                say(f"{_text(address.address)}: {error.strerror}")
+                log(f"{_text(address.address)}: {error.strerror}")
                 absent = error
                 continue
-            for one in listening:
-                one.close()
+            for listener in listening:
+                listener.close()
             # Errors raised by Python itself, such as for a path that is too long, have no errno.
             raise OSError(error.errno or errno.EINVAL, f"{_text(address.address)}: {error.strerror or error}") from None
         # Kept sockets too: systemd ignores a descriptor that it already has, and may just have lost one with the same

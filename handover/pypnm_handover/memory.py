@@ -69,8 +69,8 @@ def _cgroups(root: Path) -> Iterator[tuple[Version, Path, Path]]:
     """The mounts of memory controllers: version, mount point, and the directory of this process below it."""
     paths: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        number, _, hierarchy = line.partition(":")
+        controllers, _, path = hierarchy.partition(":")
         for controller in controllers.split(",") if number != "0" else ["0"]:
             paths[controller] = path
     for line in _lines(root / "proc/self/mountinfo"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from .say import say
+from .log import log
 
 # How long a retired worker keeps connections open that wait for their (next) request, in seconds. At a handover,
 # another worker already serves, so this delays nobody.
@@ -109,7 +109,7 @@ class Supervisor:
         self._status_at_end = 0
         self._failures = 0
         self._not_before = 0.0
-        self._said_obstacle = False
+        self._is_short_of_memory = False
 
     # Events
 
@@ -136,15 +136,15 @@ class Supervisor:
         if worker.state is State.RETIRED or self.is_stopping:
             return
         if worker.state is State.SERVING:
-            say(f"worker {worker.handle.pid} ended unexpectedly ({how})")
+            log(f"worker {worker.handle.pid} ended unexpectedly ({how})")
             return
         self._has_failed()
-        say(f"worker {worker.handle.pid} failed to start ({how})")
+        log(f"worker {worker.handle.pid} failed to start ({how})")
 
     def renew(self, profile: Profile) -> None:
         """Replaces all workers with workers of this profile, one at a time."""
         recycling = f"recycled after {profile.limit} requests" if profile.limit else "not recycled"
-        say(f"replacing all workers: {count_of(profile.workers)}, {recycling}")
+        log(f"replacing all workers: {count_of(profile.workers)}, {recycling}")
         self.profile = profile
         self._generation += 1
         # Earlier failures say nothing about the new profile.
@@ -196,7 +196,7 @@ class Supervisor:
         for worker in self.workers:
             if now >= worker.deadline:
                 task = "start" if worker.state is State.STARTING else "finish its requests"
-                say(f"worker {worker.handle.pid} did not {task} in time, killing it")
+                log(f"worker {worker.handle.pid} did not {task} in time, killing it")
                 worker.handle.kill()
                 worker.deadline = float("inf")
         if self.is_stopping:
@@ -204,7 +204,7 @@ class Supervisor:
             return
         serving, starting = self._in(State.SERVING), self._in(State.STARTING)
         if self.keeps_failing and not serving and not starting:
-            say(f"{self._failures} workers failed to start, giving up")
+            log(f"{self._failures} workers failed to start, giving up")
             self._status_at_end = STARTUP_FAILURE
             self.stop()
             self.status = None if self.workers else self._status_at_end
@@ -223,7 +223,7 @@ class Supervisor:
             times.append(self._not_before)
         times = [time for time in times if time != float("inf")]
         # Nothing reports when memory becomes free.
-        if self._said_obstacle:
+        if self._is_short_of_memory:
             times.append(now + 1.0)
         return max(0.0, min(times) - now) if times else None
 
@@ -286,9 +286,9 @@ class Supervisor:
 
     def _has_memory(self) -> bool:
         why = self._obstacle([w.handle.pid for w in self.workers if w.state is not State.STARTING])
-        if why and not self._said_obstacle:
-            say(f"not enough memory to start a successor first, so a worker is replaced after it has ended: {why}")
-        self._said_obstacle = bool(why)
+        if why and not self._is_short_of_memory:
+            log(f"not enough memory to start a successor first, so a worker is replaced after it has ended: {why}")
+        self._is_short_of_memory = bool(why)
         return not why
 
     def _start(self, predecessor: Worker | None) -> None:
@@ -296,13 +296,13 @@ class Supervisor:
         if self.profile.workers > 1:
             # Otherwise, workers that share the load would all be due at the same time.
             limit -= random.randint(0, limit // 10)
-        self._said_obstacle = False
+        self._is_short_of_memory = False
         try:
             handle = self._start_process(limit)
         except OSError as error:
             # No process, no descriptor or no memory available.
             self._has_failed()
-            say(f"a worker cannot be started: {error.strerror or error}")
+            log(f"a worker cannot be started: {error.strerror or error}")
             return
         worker = Worker(handle, self._generation, predecessor)
         worker.deadline = self._clock() + PATIENCE_AT_START
@@ -316,7 +316,7 @@ class Supervisor:
 
     def _is_full(self) -> bool:
         """Whether more workers are configured than there is memory for."""
-        return self._said_obstacle and len(self._in(State.SERVING)) >= LARGEST_PROFILE
+        return self._is_short_of_memory and len(self._in(State.SERVING)) >= LARGEST_PROFILE
 
     def _retire(self, worker: Worker, grace: float, patience: float) -> None:
         deadline = self._clock() + patience

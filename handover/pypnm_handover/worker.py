@@ -96,7 +96,7 @@ class Server(uvicorn.Server):
 
         uvicorn's own shutdown would also close connections in the middle of a request's headers.
         """
-        return all(getattr(one, "timeout_keep_alive_task", None) is not None for one in self.server_state.connections)
+        return all(getattr(connection, "timeout_keep_alive_task", None) is not None for connection in self.server_state.connections)
 
     def _announce_close(self) -> None:
         """Adds the header to future responses. A request in progress keeps the list that was current when it began."""

@@ -241,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(nearest(typed), meant, "{typed}");
         }
-        // Within reach, but for its length.
+        // Similar enough, but too long.
         assert_eq!(nearest(&format!("{}{}", "Workers", " ".repeat(58))), None);
     }
 }

@@ -167,7 +167,7 @@ fn pages_of_default_size(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     let file = format!("{NODES}/node{node}/meminfo");
     let pages = |text: &str| {
         let Some(value) = field(text, "HugePages_Total:") else {
-            // These three lines come together, and each ends in a newline. If it is missing, the text is truncated.
+            // The kernel writes all three of these lines, and each ends in a newline. Otherwise the text is truncated.
             let is_cut_off = text.contains('\n') && !text.ends_with('\n');
             let has_others =
                 ["HugePages_Free:", "HugePages_Surp:"].iter().any(|key| field(text, key).is_some());

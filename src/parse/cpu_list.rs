@@ -4,7 +4,7 @@
 use crate::parse::quantity::integer;
 use crate::parse::words::{Words, is_whitespace};
 
-/// The kernel's own ceiling (`CONFIG_NR_CPUS` of x86 goes to 8192): an index at or above it is an error.
+/// The kernel's own limit (`CONFIG_NR_CPUS` is at most 8192 on x86): an index at or above it is an error.
 pub const MAX_CPUS: u32 = 8192;
 
 /// A list of CPUs in a systemd setting.

@@ -37,7 +37,7 @@ pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
     parse(text, Comments::End)
 }
 
-/// The same as systemd before 254 reads them; `None`: it reads the same.
+/// The assignments as read by systemd before 254; `None`: they are the same.
 pub fn variables_before_254(text: &[u8]) -> Option<Vec<Variable>> {
     let has = |end: &[u8]| text.windows(2).any(|pair| pair == end);
     if !has(b"\\\n") && !has(b"\\\r") {
@@ -47,7 +47,7 @@ pub fn variables_before_254(text: &[u8]) -> Option<Vec<Variable>> {
     (parse(text, Comments::End).ok()? != before).then_some(before)
 }
 
-/// What a backslash at the end of a comment does.
+/// The effect of a backslash at the end of a comment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comments {
     End,

@@ -22,7 +22,7 @@ pub enum Item<'a> {
     Assignment {
         /// The text before the first `=`.
         key: Cow<'a, str>,
-        /// Right of it; may be empty, which resets lists.
+        /// The text after it; may be empty, which resets lists.
         value: Cow<'a, str>,
         /// Where.
         line: u32,
@@ -45,7 +45,7 @@ pub enum Fault {
     MissingKey,
     /// Not UTF-8.
     NotUtf8,
-    /// A NUL byte in a file that may hold none.
+    /// A NUL byte in a file that must not contain any.
     Nul,
     /// A comment that ends in a backslash, in a file of `EnvironmentFile=`.
     ContinuedComment,
@@ -116,7 +116,7 @@ impl<'a> Items<'a> {
         Some(self.take(end, ends))
     }
 
-    /// The next `length` bytes as a line, and `ends` more that end it.
+    /// Returns the next `length` bytes as a line, and skips the `ends` bytes that end it.
     fn take(&mut self, length: usize, ends: usize) -> &'a [u8] {
         let (line, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
         self.rest = rest.get(ends..).unwrap_or_default();

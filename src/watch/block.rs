@@ -170,9 +170,9 @@ impl Block {
         (to_u64(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
     }
 
-    /// The 95th percentile of the memory of a worker, in bytes.
+    /// The 95th percentile of the memory of a worker, in bytes, rounded up to [`STEP`] but not above the peak.
     pub fn worker_memory(&self) -> Option<u64> {
-        self.memory_of_workers.percentile(95).map(|steps| steps * STEP)
+        self.memory_of_workers.percentile(95).map(|steps| (steps * STEP).min(self.worker_peak))
     }
 
     /// The number of samples of the memory of individual workers.

@@ -16,7 +16,7 @@ use super::role::Role;
 use super::trend::median;
 use super::{MIB, number};
 pub use epoch::{Blocks, Epoch};
-pub use growth::{ALLOWED, BLOCKS_TO_BE_SURE, BLOCKS_TO_TELL, Growth, Single};
+pub use growth::{ALLOWED, Growth, LEAK_BLOCKS, Single, UNEVEN_LEAK_BLOCKS};
 
 /// The default length of a block, in seconds: ten minutes.
 pub const BLOCK: f64 = 600.0;

@@ -270,9 +270,9 @@ class Machine(Within):
         deadline = time.monotonic() + 20
         while not self._started():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                said = (self.dir / "setup.log").read_text(errors="replace")
+                output = (self.dir / "setup.log").read_text(errors="replace")
                 self.kill()
-                raise Failure(f"could not be started: {said}")
+                raise Failure(f"could not be started: {output}")
             time.sleep(0.01)
 
     def _started(self):
@@ -346,11 +346,11 @@ class Machine(Within):
 
     def kernel_log(self):
         """The records written to /dev/kmsg since the last call, one per line."""
-        said = b""
+        output = b""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._kmsg, 65536):
-                said += chunk
-        return re.sub(r"(?<!^)(?=<\d+>)", "\n", said.decode(errors="replace"))
+                output += chunk
+        return re.sub(r"(?<!^)(?=<\d+>)", "\n", output.decode(errors="replace"))
 
     # Hardware
 

@@ -143,13 +143,13 @@ def workers(machine):
 def serves(machine, expected_workers, limit, source="seeded_profile", timeout=120):
     """Checks that PyPNM responds, that this profile is active, from this source (None: any), and the number of live
     workers."""
-    said = profile(machine, timeout)
-    found = (said["active_workers"], said["active_limit_max_requests"], said["active_source"])
+    running = profile(machine, timeout)
+    found = (running["active_workers"], running["active_limit_max_requests"], running["active_source"])
     expected = (expected_workers, limit, source)
-    equal(tuple(one for one, other in zip(found, expected) if other is not None), tuple(other for other in expected if other is not None), "runtimeProfile")
-    count = said["active_workers"]
+    equal(tuple(value for value, other in zip(found, expected) if other is not None), tuple(other for other in expected if other is not None), "runtimeProfile")
+    count = running["active_workers"]
     machine.until(lambda: len(workers(machine)) == count, f"{count} live workers", timeout)
-    return said
+    return running
 
 
 def generated(machine):

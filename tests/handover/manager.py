@@ -1,4 +1,4 @@
-"""A stand-in for systemd's side of sd_notify(3): keeps descriptors, closes barriers, remembers what was said."""
+"""Simulates systemd's side of sd_notify(3): stores descriptors, closes barriers, and records messages."""
 
 import array
 import os

@@ -1,4 +1,4 @@
-"""fit: what is needed of uvicorn, with the real one and with ones that lack something."""
+"""Tests of fit: the requirements on uvicorn, with the real one and with incomplete ones."""
 
 import types
 import unittest

@@ -1,4 +1,4 @@
-"""listeners: sockets kept, bound and given up."""
+"""Tests of listeners: sockets that are kept, bound and closed."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from pypnm_handover.listeners import Address, Inherited
 
 
 class Recorder:
-    """What would be sent to systemd."""
+    """The messages that would be sent to systemd."""
 
     def __init__(self):
         self.stored, self.removed = [], []
@@ -125,11 +125,11 @@ class Listeners(unittest.TestCase):
 
     def test_a_single_ipv6_address_and_one_beside_ipv4(self):
         single = listeners.addresses("::", 8000)
-        self.assertEqual([(one.address[0], one.v6only) for one in single], [("::", False)])
+        self.assertEqual([(address.address[0], address.v6only) for address in single], [("::", False)])
         # As getaddrinfo() has it for no host at all: all addresses of both families.
         both = listeners.addresses("", 8000)
-        self.assertEqual({(one.address[0], one.v6only) for one in both}, {("0.0.0.0", False), ("::", True)})
-        self.assertEqual({one.name for one in both}, {"pypnm-0.0.0.0-8000", "pypnm-..-8000"})
+        self.assertEqual({(address.address[0], address.v6only) for address in both}, {("0.0.0.0", False), ("::", True)})
+        self.assertEqual({address.name for address in both}, {"pypnm-0.0.0.0-8000", "pypnm-..-8000"})
 
     @unittest.skipUnless(socket.has_dualstack_ipv6(), "no IPv6")
     def test_several_addresses_of_a_host(self):
@@ -139,7 +139,7 @@ class Listeners(unittest.TestCase):
         self.assertEqual(len(found), 2)
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, port)).close()
-        passed = [Inherited(one.name, listener) for one, listener in zip(wanted, found)]
+        passed = [Inherited(address.name, listener) for address, listener in zip(wanted, found)]
         again = self.listen(wanted, passed)
         self.assertEqual(again, found)
         self.assertEqual(self.manager.removed, [])
@@ -196,8 +196,8 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 os.environ["LISTEN_PID"] = os.environ.get("PID") or str(os.getpid())
 from pypnm_handover import listeners
-for one in listeners.inherited(os.environ):
-    print(one.name, one.socket.getsockname()[1], os.get_inheritable(one.socket.fileno()))
+for inherited in listeners.inherited(os.environ):
+    print(inherited.name, inherited.socket.getsockname()[1], os.get_inheritable(inherited.socket.fileno()))
 print(sorted(key for key in os.environ if key.startswith("LISTEN")))
 """
 
@@ -213,15 +213,15 @@ class FromSystemd(unittest.TestCase):
         return done.stdout.splitlines()
 
     def test_sockets_and_names(self):
-        with socket.create_server(("127.0.0.1", 0)) as one, open(os.devnull) as file:
-            port = one.getsockname()[1]
-            found = self.passed([one.fileno(), file.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="pypnm-x:file")
+        with socket.create_server(("127.0.0.1", 0)) as listener, open(os.devnull) as file:
+            port = listener.getsockname()[1]
+            found = self.passed([listener.fileno(), file.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="pypnm-x:file")
             self.assertEqual(found, [f"pypnm-x {port} False", "[]"])
-            self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="1"), [f" {port} False", "[]"])
-            # Another process's, nonsense, none.
-            self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="1", PID="1"), ["[]"])
+            self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS="1"), [f" {port} False", "[]"])
+            # For another process, an invalid number, none.
+            self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS="1", PID="1"), ["[]"])
             for count in ("-1", "²", "9" * 5000):
-                self.assertEqual(self.passed([one.fileno()], LISTEN_FDS=count), ["[]"])
-            # Fewer than promised.
-            self.assertEqual(self.passed([one.fileno()], LISTEN_FDS="999999"), [f" {port} False", "[]"])
+                self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS=count), ["[]"])
+            # Fewer than stated.
+            self.assertEqual(self.passed([listener.fileno()], LISTEN_FDS="999999"), [f" {port} False", "[]"])
             self.assertEqual(self.passed([]), ["[]"])

@@ -1,4 +1,4 @@
-"""memory: room for one more worker, below fixture roots."""
+"""Tests of memory, with fixture roots: whether one more worker fits."""
 
 import tempfile
 import unittest

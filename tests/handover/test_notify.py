@@ -1,4 +1,4 @@
-"""notify: the protocol of sd_notify(3), against a stand-in for systemd."""
+"""Tests of notify: the protocol of sd_notify(3), with a simulated systemd."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""processes: workers that cannot be started, and signals."""
+"""Tests of processes: workers that cannot be started, and signals."""
 
 import contextlib
 import os

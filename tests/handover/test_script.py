@@ -1,4 +1,4 @@
-"""handover, the shell script: which interpreter starts which script."""
+"""Tests of the shell script: which interpreter starts which script."""
 
 import signal
 import subprocess
@@ -66,7 +66,7 @@ class Script(unittest.TestCase):
             self.program(self.command, text)
             done = self.run_script("pypnm", "serve", "x")
             self.assertEqual(done.stdout, "plain serve x")
-            self.assertIn("names no Python interpreter; starting plain pypnm\n", done.stderr)
+            self.assertIn("does not name a Python interpreter; starting plain pypnm\n", done.stderr)
             self.assertEqual(done.stderr.count("\n"), 1)
 
     def test_a_program_is_started_as_it_is(self):

@@ -1,4 +1,4 @@
-"""The whole launcher: the shell script, a small application on the real uvicorn, and this test in systemd's place."""
+"""Tests of the complete launcher: the shell script, a small application with the real uvicorn, and this test instead of systemd."""
 
 import contextlib
 import http.client
@@ -64,7 +64,7 @@ async def app(scope, receive, send):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to a service, whatever kind of socket it has."""
+    """A connection to a service with any kind of socket."""
 
     def __init__(self, service):
         super().__init__("localhost")
@@ -101,7 +101,7 @@ class Service(unittest.TestCase):
         (self.place / "profile").write_text(f"{workers} {limit}\n")
 
     def start(self, *flags, wait=True, shell="", **environment):
-        """Starts the main process with what is in the store; waits until a worker serves."""
+        """Starts the main process with the stored descriptors, and waits until a worker serves."""
         kept = list(self.systemd.store.items())
         # The shell gives descriptors their places, and a process its own number.
         moved = " ".join(f"{3 + n}<&{fd}-" for n, (_, fd) in enumerate(kept) if fd != 3 + n)
@@ -111,14 +111,14 @@ class Service(unittest.TestCase):
             "NOTIFY_SOCKET": self.systemd.address, "LISTEN_FDS": str(len(kept)), "LISTEN_FDNAMES": ":".join(name for name, _ in kept),
             "PYTHONDONTWRITEBYTECODE": "1", **environment,
         }  # fmt: skip
-        said = len(self.systemd.messages)
+        seen = len(self.systemd.messages)
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
                 ["bash", "-c", command], env=variables, pass_fds=[fd for _, fd in kept], stdout=log, stderr=log, start_new_session=True
             )
         self.stack.callback(self.end, process)
         if wait:
-            self.systemd.wait(lambda messages: any("READY" in message for message in messages[said:]))
+            self.systemd.wait(lambda messages: any("READY" in message for message in messages[seen:]))
         return process
 
     def end(self, process):
@@ -152,20 +152,20 @@ class Service(unittest.TestCase):
 
     def ask(self, path="/", connection=None):
         """The worker that answers and the number of workers that it knows of."""
-        one = connection or self.connection()
-        one.request("GET", path)
-        pid, workers = one.getresponse().read().split()
+        used = connection or self.connection()
+        used.request("GET", path)
+        pid, workers = used.getresponse().read().split()
         if connection is None:
-            one.close()
+            used.close()
         return int(pid), int(workers)
 
     def reload(self, process):
-        said = len(self.systemd.messages)
+        seen = len(self.systemd.messages)
         process.send_signal(signal.SIGHUP)
-        self.systemd.wait(lambda messages: any("READY" in message for message in messages[said:]))
+        self.systemd.wait(lambda messages: any("READY" in message for message in messages[seen:]))
 
     def reload_by_systemd(self, process):
-        """As ExecReload=: the status and what it prints."""
+        """Reloads as ExecReload= does; returns the status and the output."""
         environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(process.pid)}
         done = subprocess.run([SCRIPT, "--reload"], env=environment, capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, done.stderr
@@ -176,7 +176,7 @@ class Service(unittest.TestCase):
 
     @contextlib.contextmanager
     def load(self, clients=4):
-        """Clients that ask without a pause until the end of the block; none may fail."""
+        """Clients that send requests without a pause until the end of the block; none may fail."""
         stop, failures, answers = threading.Event(), [], []
 
         def client(keep_alive):
@@ -207,7 +207,7 @@ class Service(unittest.TestCase):
         self.assertEqual(failures, [])
         self.assertGreater(len(answers), 5)
 
-    # What is lost without a hand-over
+    # What is lost without a handover
 
     def test_recycles_lose_nothing(self):
         self.profile(1, 80)
@@ -402,8 +402,8 @@ class Service(unittest.TestCase):
             packets.listen()
             self.systemd.store["packets"] = os.dup(packets.fileno())
         process = self.start(**self.arguments(port=1))
-        said = f"listening on the sockets of the socket unit: 127.0.0.1:{self.port}, {self.place}/unit.sock, @pypnm-{self.port}\n"
-        self.assertIn(said, self.log.read_text())
+        seen = f"listening on the sockets of the socket unit: 127.0.0.1:{self.port}, {self.place}/unit.sock, @pypnm-{self.port}\n"
+        self.assertIn(seen, self.log.read_text())
         for self.address in addresses:
             with self.load(2):
                 self.stop(process)
@@ -415,7 +415,7 @@ class Service(unittest.TestCase):
         # Without a name: the one that has the address is used, however many there are.
         unnamed = [socket.create_server(("127.0.0.1", port)) for port in (0, self.port)]
         many = [socket.create_server(("127.0.0.1", 0)) for _ in range(70)]
-        for listener, name in [(unnamed[1], "stored"), *((one, f"pypnm-{number}") for number, one in enumerate(many))]:
+        for listener, name in [(unnamed[1], "stored"), *((listener, f"pypnm-{number}") for number, listener in enumerate(many))]:
             self.systemd.store[name] = os.dup(listener.fileno())
         for listener in unnamed + many:
             listener.close()
@@ -566,10 +566,10 @@ class Service(unittest.TestCase):
         process = self.start()
         self.reload(process)
         self.stop(process)
-        said = [message["STATUS"] for message in self.systemd.messages if "STATUS" in message]
-        self.assertIn("1 of 1 worker serving", said)
-        self.assertIn("1 of 1 worker serving, starting a successor", said)
-        self.assertEqual(said[-1], "Finishing the requests in progress")
+        seen = [message["STATUS"] for message in self.systemd.messages if "STATUS" in message]
+        self.assertIn("1 of 1 worker serving", seen)
+        self.assertIn("1 of 1 worker serving, starting a successor", seen)
+        self.assertEqual(seen[-1], "Finishing the requests in progress")
         states = [next(iter(message)) for message in self.systemd.messages if "READY" in message or "RELOADING" in message or "STOPPING" in message]
         self.assertEqual(states, ["READY", "RELOADING", "READY", "STOPPING"])
 
@@ -665,12 +665,12 @@ class Service(unittest.TestCase):
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        said = self.log.read_text().count("replacing all workers")
+        seen = self.log.read_text().count("replacing all workers")
         process.send_signal(signal.SIGHUP)
         self.assertEqual(process.wait(20), 0)
         slow.join()
         self.assertEqual(len(answers), 1)
-        self.assertEqual(self.log.read_text().count("replacing all workers"), said)
+        self.assertEqual(self.log.read_text().count("replacing all workers"), seen)
 
     def test_a_stop_while_a_successor_starts(self):
         process = self.start()
@@ -729,7 +729,7 @@ class Service(unittest.TestCase):
                 self.assertLess(time.monotonic(), deadline, self.log.read_text())
                 time.sleep(0.1)
         self.assertEqual(len(re.findall("^pypnm-handover: ", self.log.read_text(), re.MULTILINE)), 1, self.log.read_text())
-        self.assertIn(f"pypnm-handover: {why}: starting plain pypnm, without hand-over", self.log.read_text())
+        self.assertIn(f"pypnm-handover: {why}: starting plain pypnm, without handover", self.log.read_text())
         self.assertNotIn(b"pypnm_handover", Path(f"/proc/{process.pid}/cmdline").read_bytes())
 
     def test_turned_off_it_gives_up_the_kept_socket(self):

@@ -1,4 +1,4 @@
-"""supervisor: which worker starts and ends, with simulated workers and a simulated clock."""
+"""Tests of supervisor: which worker starts and ends, with simulated workers and a simulated clock."""
 
 import random
 import unittest
@@ -8,7 +8,7 @@ from pypnm_handover.supervisor import Profile, State, Supervisor
 
 
 class Process:
-    """A worker's process: remembers what it was asked to do."""
+    """A worker's process, which records the calls."""
 
     def __init__(self, pid, limit):
         self.pid, self.limit, self.grace, self.is_killed = pid, limit, [], False
@@ -36,7 +36,7 @@ class Decisions(unittest.TestCase):
         return self.supervisor
 
     def serving(self, workers, limit=1000):
-        """A service with all its workers up."""
+        """A service whose workers are all up."""
         self.supervise(workers, limit)
         for number in range(workers):
             self.up(number)
@@ -69,7 +69,7 @@ class Decisions(unittest.TestCase):
         self.supervisor.decide()
 
     def check_number(self):
-        """Never more than one beyond what is wanted, those excepted that a smaller profile makes superfluous."""
+        """Never more than one additional worker, apart from those that a smaller profile makes superfluous."""
         superfluous = [worker for worker in self.supervisor.workers if worker.generation != self.supervisor._generation]
         self.assertLessEqual(len(self.supervisor.workers) - len(superfluous), self.supervisor.profile.workers + 1)
 
@@ -378,7 +378,7 @@ class Decisions(unittest.TestCase):
         self.assertEqual(len(self.started), 2)
 
     def test_random_histories_keep_a_worker_serving(self):
-        """Whatever happens but kills: once one serves, one serves."""
+        """Once a worker serves, at least one serves at any time, unless workers are killed."""
         for seed in range(300):
             with self.subTest(seed=seed):
                 dice = random.Random(seed)

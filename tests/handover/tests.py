@@ -1,4 +1,4 @@
-"""Runs the tests beside this file with the Python that runs it, and counts as tests/run expects."""
+"""Runs the tests in this directory with the current Python, and reports the counts that tests/run expects."""
 
 import sys
 import unittest

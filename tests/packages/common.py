@@ -139,7 +139,7 @@ def no_paths_of_this_machine(program):
 
 def same_files(found, expected, what):
     """Fails the case with the differences."""
-    differ = sorted(f"{name} {said}" for name, said in set(found.items()) ^ set(expected.items()))
+    differ = sorted(f"{name} {printed}" for name, printed in set(found.items()) ^ set(expected.items()))
     equal(differ, [], f"{what} differ in")
 
 
@@ -162,8 +162,8 @@ def lint_deb(deb):
 def lint_rpm(rpm):
     """Fails the case with the output of this machine's rpmlint."""
     run(TREE / "tests/need", "rpmlint")
-    said = run("rpmlint", "--config", TREE / "packaging/rpm/rpmlint.toml", rpm)
-    expect("0 errors, 0 warnings" in said, said)
+    printed = run("rpmlint", "--config", TREE / "packaging/rpm/rpmlint.toml", rpm)
+    expect("0 errors, 0 warnings" in printed, printed)
 
 
 def with_rpm(suite):
@@ -258,8 +258,8 @@ def disk(machine):
 def same_disk(machine, before, what):
     """Fails the case unless the disk is as before."""
     after = disk(machine)
-    left, gone = sorted(after - before), sorted(before - after)
-    expect(not left and not gone, f"{what}: left over {left}, gone {gone}")
+    added, gone = sorted(after - before), sorted(before - after)
+    expect(not added and not gone, f"{what}: left over {added}, gone {gone}")
 
 
 def health(machine, port=8000, timeout=60):
@@ -290,11 +290,11 @@ def upgraded_from_0_1_0(packages, version, released, package, layers=()):
         health(m, port=9000)
         main = m.show(UNIT, "MainPID")
         m.install({"/etc/pypnm/sizing.conf.d/50-site.conf": "[Sizing]\nUnits=pypnm.service pypnm-cmts.service\n"})
-        said = install(m, package)
+        printed = install(m, package)
         equal(m.show(UNIT, "MainPID"), main, "the main process across the upgrade")
         wanted = {start: "ExecStart=/usr/lib/pypnm-sizing/handover pypnm serve --port 9000", search: "Environment=PATH=/srv/cmts/bin:/usr/bin"}
         for line in wanted.values():
-            expect(f"  {line}" in said.splitlines(), f"{line} is not in:\n{said}")
+            expect(f"  {line}" in printed.splitlines(), f"{line} is not in:\n{printed}")
         # Output of check and explain: the place, and the suggested line.
         checked = m.run("pypnm-sizing check --json", check=False)
         findings = [found for unit in json.loads(checked.stdout)["units"] for found in unit["findings"] if found["topic"] == "program-path"]

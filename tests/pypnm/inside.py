@@ -1,7 +1,7 @@
 """Runs inside a root file system with the real PyPNM, with PyPNM's own Python; started by tests/pypnm/run.
 
-One request on stdin, one answer on stdout, both JSON: {"do": NAME, …} is answered by the function of that name. Decides
-nothing; it asks PyPNM and tells.
+One request on stdin, one answer on stdout, both JSON: {"do": NAME, …} is answered by the function of that name. Makes
+no decisions: it queries PyPNM and returns the results.
 """
 
 import contextlib
@@ -106,8 +106,8 @@ def _serve(command, environment, file=None, mode=0o644, directory_mode=0o755, re
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             log.seek(0)
-            said = log.read().decode(errors="replace")
-    return {"profile": answer, "workers": workers, "status": status, "log": said[-2000:]}
+            output = log.read().decode(errors="replace")
+    return {"profile": answer, "workers": workers, "status": status, "log": output[-2000:]}
 
 
 def _free_port():

@@ -295,9 +295,9 @@ pub(crate) mod tests {
             rows.map(|(path, what)| (path.to_owned(), what.to_owned())).collect::<Vec<_>>()
         };
         let mut documented = BTreeSet::new();
-        for (path, what) in of("In every answer").into_iter().chain(of(section)) {
+        for (path, what) in of("Common fields").into_iter().chain(of(section)) {
             if what.starts_with("a source") {
-                documented.extend(of("A source").into_iter().map(|(field, _)| format!("{path}.{field}")));
+                documented.extend(of("Sources").into_iter().map(|(field, _)| format!("{path}.{field}")));
             } else if !what.starts_with("an object") {
                 documented.insert(path);
             }

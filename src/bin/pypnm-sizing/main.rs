@@ -89,7 +89,8 @@ fn stopped(stop: &clap::Error) -> ExitCode {
     })
 }
 
-/// The exit status on incorrect usage, which depends on the verb: the first one, whatever is wrong before it.
+/// The exit status on incorrect usage, which depends on the first verb on the command line, even if an earlier argument is
+/// the mistake.
 fn usage_status(mut arguments: impl Iterator<Item = OsString>) -> u8 {
     let command = Options::command();
     while let Some(word) = arguments.next() {
@@ -106,7 +107,7 @@ fn usage_status(mut arguments: impl Iterator<Item = OsString>) -> u8 {
     2
 }
 
-/// What went wrong, with the status that the verb has for it: to a monitoring system 2 is CRITICAL.
+/// Prints an error, and returns the verb's exit status for it: for monitoring systems, 2 is CRITICAL.
 fn failed(command: Option<&Command>, message: &str) -> ExitCode {
     output::remark(&message);
     ExitCode::from(match command {

@@ -24,7 +24,7 @@ pub(crate) fn answer_painted(text: &str) -> Outcome {
     write(text)
 }
 
-/// Writes a message of several lines to stderr, as it is but for characters that are not printable.
+/// Writes a message of several lines to stderr, except for characters that are not printable.
 pub(crate) fn message(text: &str) {
     // If stderr is closed, there is nowhere to report that.
     let _ = write!(std::io::stderr(), "{}", printable_lines(text));

@@ -30,7 +30,7 @@ pub(crate) struct Page {
     text: String,
     columns: usize,
     /// Whether colors may be used.
-    colours: bool,
+    colors: bool,
     /// The output is a terminal: words longer than a line are broken, and not left to the terminal to wrap.
     terminal: bool,
 }
@@ -42,7 +42,7 @@ impl Page {
         Self {
             text: String::new(),
             columns: columns(&stdout),
-            colours: has_colours(&stdout),
+            colors: has_colors(&stdout),
             terminal: stdout.is_terminal(),
         }
     }
@@ -134,7 +134,7 @@ impl Page {
     }
 
     fn painted(&self, text: &str, ink: Ink) -> String {
-        painted(text, ink, self.colours)
+        painted(text, ink, self.colors)
     }
 
     /// Writes the page to stdout.
@@ -151,15 +151,15 @@ pub(crate) struct TableRow {
     pub(crate) ink: Option<Ink>,
 }
 
-/// `text`, highlighted if `colours` may be used.
-pub(crate) fn painted(text: &str, ink: Ink, colours: bool) -> String {
+/// `text`, highlighted if `colors` may be used.
+pub(crate) fn painted(text: &str, ink: Ink, colors: bool) -> String {
     let code = match ink {
         Ink::Bold => "1",
         Ink::Green => "1;32",
         Ink::Yellow => "1;33",
         Ink::Red => "1;31",
     };
-    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if colors { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// Whether `stream` is a terminal that supports control sequences: with `TERM=dumb` it does not.
@@ -168,7 +168,7 @@ pub(crate) fn is_capable(stream: &impl IsTerminal) -> bool {
 }
 
 /// Whether colors may be used on `stream` (no-color.org).
-pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
     is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -235,7 +235,7 @@ mod tests {
     use super::{Page, TableRow, wrapped};
 
     fn page(columns: usize) -> Page {
-        Page { text: String::new(), columns, colours: false, terminal: true }
+        Page { text: String::new(), columns, colors: false, terminal: true }
     }
 
     #[test]

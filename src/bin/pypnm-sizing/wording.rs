@@ -84,7 +84,7 @@ pub(crate) fn settings(config: &UnitConfig) -> Vec<ConfigSetting> {
     set.map(|(key, set)| ConfigSetting { key, value: set.value, source: set.source }).collect()
 }
 
-/// `1 CPU`, `4 CPUs`
+/// `1 CPU`, `4 CPUs`.
 pub(crate) fn cpus(number: u64) -> String {
     if number == 1 { "1 CPU".to_owned() } else { format!("{number} CPUs") }
 }
@@ -114,10 +114,10 @@ fn is_uvicorn(unit: &SizedUnit) -> bool {
     Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn
 }
 
-/// Whether PyPNM does not get its profile, and no flags have all of its numbers.
+/// Whether PyPNM does not get its profile, and its flags do not give all of its numbers.
 fn falls_back(unit: &SizedUnit) -> bool {
     let (workers, limit) = (unit.overrides.get(WORKERS_FLAG), unit.overrides.get(LIMIT_MAX_REQUESTS_FLAG));
-    // What a profile file of the operator's holds is not known here.
+    // The contents of the operator's own profile file are not known here.
     let has_other_file = unit
         .overrides
         .get(ENV_FILE)
@@ -201,7 +201,7 @@ pub(crate) fn override_text(found: &Override) -> String {
 
 /// The text that the unit does not find an installation of PyPNM, with the command that changes this.
 pub(crate) fn out_of_reach(unit: &str, command: &str) -> String {
-    format!("{unit} does not find it; '{command}' prints a drop-in that makes it do so")
+    format!("{unit} does not find it; '{command}' prints a drop-in that changes this")
 }
 
 /// What is wrong with the files of a unit. `None`: nothing.
@@ -209,7 +209,7 @@ pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         State::Loaded => None,
         State::NotFound => Some(
-            "no file of this name; if another generator makes it (a quadlet), its limits are applied at each start",
+            "no file of this name; if another generator creates it (a quadlet), its limits are applied at each start",
         ),
         State::Masked => Some("masked, so it cannot be started"),
         State::Bad => Some("its file cannot be read"),
@@ -278,13 +278,13 @@ impl PypnmDefault {
             why.push(if steps {
                 "Its steps are 6, 12 and 24 GiB (2^30 bytes); those of the guide are GB (10^9).".to_owned()
             } else {
-                "It does not know MaxWorkers= and MemoryPerWorker=.".to_owned()
+                "It ignores MaxWorkers= and MemoryPerWorker=.".to_owned()
             });
         }
         if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
             why.extend(match (sized.limit_step, here.limit_max_requests) {
                 (LimitStep::Operator | LimitStep::Incomplete, _) => None,
-                (LimitStep::MemoryCreep, _) => Some("It does not know InvestigateMemoryCreep=.".to_owned()),
+                (LimitStep::MemoryCreep, _) => Some("It ignores InvestigateMemoryCreep=.".to_owned()),
                 (_, 1000) => Some(
                     "Its table has 1000 below 12 GiB; the guide has 2000 for 4 cores and 8 GB."
                         .to_owned(),

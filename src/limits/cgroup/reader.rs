@@ -207,7 +207,7 @@ impl LimitReader<'_> {
                     let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
                     self.push(Amount::Memory(bytes), source);
                 }
-                // The two are only ever there together.
+                // The kernel provides both files or neither.
                 Value::Missing if own_is_there => {
                     let (source, kind) = (self.source(), ProblemKind::Absent);
                     let consequence = "limits that are not visible are unknown";
@@ -251,7 +251,7 @@ impl LimitReader<'_> {
         let expected = "a quota in microseconds above 0, or -1";
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
             Value::Is(LimitValue::At(quota)) => quota,
-            // The two are only ever there together.
+            // The kernel provides both files or neither.
             Value::Missing if self.root.file_type(&format!("{level}/cpu.cfs_period_us")).is_some() => {
                 self.absent(RESOURCE);
                 return Value::Unknown;
@@ -301,7 +301,7 @@ impl LimitReader<'_> {
 
     /// The first of `files` that exists and is not empty, from the process's own cgroup outwards.
     fn innermost_set(&mut self, place: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
-        // An empty list is a line as well.
+        // The kernel writes a line feed even if the list is empty.
         let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
         let expected = match resource {
             Resource::Cpu => "a list of CPUs",

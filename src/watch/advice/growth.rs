@@ -2,7 +2,7 @@
 
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
-use crate::watch::evidence::{ALLOWED, BLOCK, BLOCKS_TO_BE_SURE, BLOCKS_TO_TELL, Evidence, Growth};
+use crate::watch::evidence::{ALLOWED, BLOCK, Evidence, Growth, LEAK_BLOCKS, UNEVEN_LEAK_BLOCKS};
 use crate::watch::text::{duration, interval, mib, per_hour};
 use crate::watch::{number, to_u64};
 
@@ -12,7 +12,7 @@ const TO_MATTER: f64 = 0.02;
 /// The growth, as a fraction of the initial memory, below which nothing is advised: memory also follows the time of day.
 const TO_ADVISE: f64 = 0.1;
 /// A leak is distinguished from a cache earlier if a worker grew by this fraction of its initial memory.
-const TOLD_SOONER: f64 = 0.5;
+const EVIDENT_GROWTH: f64 = 0.5;
 /// Growth that takes longer than a week to matter is ignored: machines are updated more often.
 const SLOW: f64 = 7.0 * 86_400.0;
 /// Below this recycle limit, a worker would be replaced shortly after it has started.
@@ -58,7 +58,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let are_alike = growth.all.lasting && growth.a_life.is_some_and(|a_life| a_life.value > allowed);
     if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
         let shown = format!(
-            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and went on growing",
+            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and kept growing",
             mib(to_u64(a_life))
         );
         return by_a_life(shown, a_life);
@@ -91,13 +91,13 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     // after it.
     let seen = |blocks: f64| growth.seen >= evidence.block_length() * blocks * 0.95;
     let by_now = slope.per_second * growth.seen / number(growth.baseline).max(1.0);
-    let is_certain = slope.steady && (by_now >= TOLD_SOONER || seen(BLOCKS_TO_TELL));
-    let is_leak = (is_certain || seen(BLOCKS_TO_BE_SURE)) && by_now >= TO_ADVISE;
+    let is_certain = slope.steady && (by_now >= EVIDENT_GROWTH || seen(LEAK_BLOCKS));
+    let is_leak = (is_certain || seen(UNEVEN_LEAK_BLOCKS)) && by_now >= TO_ADVISE;
     if evidence.block_length() >= BLOCK && !is_leak {
         return remark(format!(
-            "{who} so far; a cache that fills looks the same for hours, so advice takes up to {} of the same worker, and \
-             growth by a tenth of its size",
-            duration(evidence.block_length() * BLOCKS_TO_BE_SURE)
+            "{who} so far; a cache that is filling up looks the same for hours, so advice requires up to {} of the same \
+             worker, and growth by a tenth of its size",
+            duration(evidence.block_length() * UNEVEN_LEAK_BLOCKS)
         ));
     }
     let lower = match limit {

@@ -11,9 +11,9 @@ const BLOCKS_OF_GROWTH: f64 = 6.0;
 
 /// The number of blocks after which a leak whose growth is certain to continue is distinguished from a cache that fills: three
 /// hours.
-pub const BLOCKS_TO_TELL: f64 = 18.0;
+pub const LEAK_BLOCKS: f64 = 18.0;
 /// The number of blocks after which any growth that has lasted is a leak: eight hours.
-pub const BLOCKS_TO_BE_SURE: f64 = 48.0;
+pub const UNEVEN_LEAK_BLOCKS: f64 = 48.0;
 /// A worker may grow by a quarter of its initial memory before it is recycled.
 pub const ALLOWED: f64 = 0.25;
 /// The fraction of the growth in the first half of a life that the second half must show.
@@ -61,7 +61,7 @@ impl Evidence {
         let watched = self.run.until - from;
         // A run that was watched for longer says more, until this one is long enough to distinguish a leak from a cache.
         let before = self.growth_before.as_ref().filter(|before| before.seen > watched);
-        if watched < enough * 0.98 || before.is_some() && watched < self.block_length * BLOCKS_TO_TELL {
+        if watched < enough * 0.98 || before.is_some() && watched < self.block_length * LEAK_BLOCKS {
             return self.growth_before.clone();
         }
         let settled: Vec<&[Point]> = self.workers.iter().map(Life::settled).collect();

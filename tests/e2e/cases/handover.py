@@ -125,8 +125,8 @@ def recycle_of_one_worker(e2e):
             m.until(lambda: int(m.show(UNIT, "NRestarts")) >= 1, "the worker to end at its limit")
             profile(m)
         _control(e2e, load, "one recycle")
-        said = m.journal("-u", UNIT, "-o", "cat")
-        equal(said.count("PYPNM_HANDOVER=no: starting plain pypnm, without hand-over"), said.count("Launching FastAPI"), "lines that say so")
+        output = m.journal("-u", UNIT, "-o", "cat")
+        equal(output.count("PYPNM_HANDOVER=no: starting plain pypnm, without handover"), output.count("Launching FastAPI"), "lines that say so")
 
 
 @case()
@@ -200,8 +200,8 @@ def resizes(e2e):
                 m.systemctl("reload", UNIT)
                 after = workers(m)
                 equal((len(after), before & set(after)), (count, set()), "workers after the reload")
-                said = profile(m)
-                equal((said["active_workers"], said["active_limit_max_requests"]), (count, limit), "runtimeProfile after the reload")
+                running = profile(m)
+                equal((running["active_workers"], running["active_limit_max_requests"]), (count, limit), "runtimeProfile after the reload")
         _nothing_lost(e2e, load, "1, 2, 1 workers")
         equal((_main(m), m.show(UNIT, "NRestarts"), m.show(UNIT, "ActiveState")), (main, "0", "active"), "the service")
 
@@ -301,9 +301,9 @@ def little_memory(e2e):
 
             m.until(recycled, "two recycles", timeout=180)
         _nothing_lost(e2e, load, f"two recycles in {limit >> 20} MiB")
-        said = m.journal("-u", UNIT, "-o", "cat")
-        line = re.search("not enough memory to start a successor first, so a worker is replaced after it has ended: .* leaves .*", said)
-        expect(line, f"the journal does not say why:\n{said}")
+        output = m.journal("-u", UNIT, "-o", "cat")
+        line = re.search("not enough memory to start a successor first, so a worker is replaced after it has ended: .* leaves .*", output)
+        expect(line, f"the journal does not say why:\n{output}")
         e2e.note(line[0])
         equal((memory["kills"](), most, m.show(UNIT, "NRestarts")), (0, 1, "0"), "processes that the kernel killed, workers at a time, restarts")
         # With enough memory again, the successor starts first.
@@ -358,18 +358,18 @@ def checks_meanwhile(e2e):
     """Handover: `check` does not warn while a reload is in progress or a worker is recycled"""
     with _booted(e2e, 2, 60) as m:
         m.until(lambda: m.run("pypnm-sizing check", check=False).returncode == 0, "check to be content")
-        said = {}
+        texts = {}
         with _Load(m, new=15) as load:
             deadline = time.monotonic() + 40
             while time.monotonic() < deadline:
                 if m.show(UNIT, "ActiveState") == "active" and time.monotonic() > deadline - 20:
                     m.systemctl("reload", "--no-block", UNIT)
                 done = m.run("pypnm-sizing check", check=False)
-                said.setdefault((done.returncode, m.show(UNIT, "ActiveState")), done.stdout)
+                texts.setdefault((done.returncode, m.show(UNIT, "ActiveState")), done.stdout)
         _nothing_lost(e2e, load, "recycles and reloads")
         expect(_started(m) > 2, "no worker was replaced meanwhile")
-        equal([text for (status, _), text in said.items() if status != 0], [], "what check complains of")
-        expect((0, "reloading") in said and (0, "active") in said, f"the states that check met: {sorted(said)}")
+        equal([text for (status, _), text in texts.items() if status != 0], [], "what check complains of")
+        expect((0, "reloading") in output and (0, "active") in output, f"the states that check met: {sorted(output)}")
 
 
 @case()
@@ -602,6 +602,6 @@ def what_it_costs(e2e):
                 while m.show(UNIT, "ActiveState") == "reloading" or time.monotonic() < deadline - 58:
                     peak, alive = max(peak, memory(m)), max(alive, len(workers(m)))
                     expect(time.monotonic() < deadline, "the reload does not end")
-    e2e.note(f"one worker, idle: plain {idle['plain']} MiB, handed over {idle['handed over']} MiB, at a hand-over {peak} MiB")
-    equal(alive, 2, "workers at a hand-over")
+    e2e.note(f"one worker, idle: plain {idle['plain']} MiB, handed over {idle['handed over']} MiB, at a handover {peak} MiB")
+    equal(alive, 2, "workers at a handover")
     expect(idle["handed over"] - idle["plain"] < 60, f"the parent costs too much: {idle}")

@@ -29,14 +29,14 @@ def check(m, status, *words, topic=None, user=None):
     for word in words:
         expect(word in line, f"{word!r} is not in {line!r}")
     got, text, _ = helper(m, "check --json", user)
-    said = json.loads(text)
-    equal((got, said["status"], said["state"], said["schema"]), (status, status, STATE[status].lower(), 1), "check --json")
+    answer = json.loads(text)
+    equal((got, answer["status"], answer["state"], answer["schema"]), (status, status, STATE[status].lower(), 1), "check --json")
     if topic:
-        topics = [finding["topic"] for finding in said["units"][0]["findings"]]
+        topics = [finding["topic"] for finding in answer["units"][0]["findings"]]
         expect(topic in topics, f"no {topic} among {topics}")
     got, text, _ = helper(m, "check --verbose", user)
     equal((got, text.startswith(line)), (status, True), "check --verbose")
-    return said["units"][0]
+    return answer["units"][0]
 
 
 def everybody(m, status, *words, topic=None):
@@ -62,32 +62,32 @@ def changed_hardware(e2e):
         user(m)
         m.boot()
         serves(m, 1, 1000)
-        said = everybody(m, 0, "1 worker, recycled after 1000 requests", "2 CPUs, 3.84 GiB")
-        equal(said["running"]["workers_alive"], 1, "live workers")
+        unit = everybody(m, 0, "1 worker, recycled after 1000 requests", "2 CPUs, 3.84 GiB")
+        equal(unit["running"]["workers_alive"], 1, "live workers")
         main = m.show("pypnm.service", "MainPID")
 
-        status, said, _ = helper(m, "apply")
-        equal((status, "has not changed, so it is not restarted" in said), (0, True), f"apply without a change: {said}")
-        status, said, error = helper(m, "apply", "bob")
-        equal((status, said, "permission denied" in error, error.count("\n")), (2, "", True, 1), f"apply of an unprivileged user: {error}")
+        status, output, _ = helper(m, "apply")
+        equal((status, "has not changed, so it is not restarted" in output), (0, True), f"apply without a change: {output}")
+        status, output, error = helper(m, "apply", "bob")
+        equal((status, output, "permission denied" in error, error.count("\n")), (2, "", True, 1), f"apply of an unprivileged user: {error}")
 
         m.hardware(cpus=4, memory_kb=KB_16G)
         everybody(m, 1, "it may use 4 CPUs, 15.63 GiB now", "fix: pypnm-sizing apply", topic="machine-changed")
-        status, said, _ = helper(m, "show", "bob")
-        expect("Loaded   1 worker, recycled after 1000 requests" in said, said)
-        status, said, _ = helper(m, "apply --dry-run", "bob")
-        equal((status, "would be restarted" in said), (0, True), f"apply --dry-run: {said}")
+        status, output, _ = helper(m, "show", "bob")
+        expect("Loaded   1 worker, recycled after 1000 requests" in output, output)
+        status, output, _ = helper(m, "apply --dry-run", "bob")
+        equal((status, "would be restarted" in output), (0, True), f"apply --dry-run: {output}")
         expect("PYPNM_SERVE_WORKERS=1" in generated(m), "the dry run reloaded")
-        status, said, _ = helper(m, "apply --no-restart")
-        equal((status, "not restarted, as requested" in said), (0, True), f"apply --no-restart: {said}")
+        status, output, _ = helper(m, "apply --no-restart")
+        equal((status, "not restarted, as requested" in output), (0, True), f"apply --no-restart: {output}")
         expect("PYPNM_SERVE_WORKERS=4" in generated(m), "it did not reload")
         equal(m.show("pypnm.service", "MainPID"), main, "the main process, which nobody restarted")
         everybody(m, 1, "it runs 1 worker (limit 1000) from before the last reload", "systemctl restart pypnm.service", topic="not-restarted")
 
-        status, said, error = helper(m, "apply")
-        equal((status, error), (0, ""), f"apply: {said}{error}")
+        status, output, error = helper(m, "apply")
+        equal((status, error), (0, ""), f"apply: {output}{error}")
         equal(len(workers(m)), 4, "live workers once apply has ended")
-        expect("answers after" in said and "\nPYPNM-SIZING OK - pypnm.service: 4 workers, each recycled after 2000" in said, said)
+        expect("answers after" in output and "\nPYPNM-SIZING OK - pypnm.service: 4 workers, each recycled after 2000" in output, output)
         serves(m, 4, 2000)
         everybody(m, 0, "4 workers, each recycled after 2000 requests")
 
@@ -128,8 +128,8 @@ def drop_in_and_generator(e2e):
         everybody(m, 1, f"chmod +x {GENERATOR}", topic="generator-masked")
         m.run(f"chmod +x {GENERATOR}")
         everybody(m, 1, "has not run", "fix: pypnm-sizing apply", topic="not-generated")
-        status, said, _ = helper(m, "apply --dry-run")
-        expect("would be restarted: it has no profile yet" in said, said)
+        status, output, _ = helper(m, "apply --dry-run")
+        expect("would be restarted: it has no profile yet" in output, output)
         m.systemctl("daemon-reload")
         everybody(m, 0)
 
@@ -140,8 +140,8 @@ def drop_in_and_generator(e2e):
         m.install({CONF: "[Sizing]\nWorker=3\nMaxWorkers=none\n"})
         m.systemctl("daemon-reload")
         everybody(m, 1, "did you mean", "and 1 more mistake", topic="configuration-ignored")
-        status, said, _ = helper(m, "check --verbose", "bob")
-        expect("did you mean" in said and f"{CONF}:3: MaxWorkers" in said, said)
+        status, output, _ = helper(m, "check --verbose", "bob")
+        expect("did you mean" in output and f"{CONF}:3: MaxWorkers" in output, output)
 
 
 @case()
@@ -168,8 +168,8 @@ def overrides(e2e):
         serves(m, 2, 2000)
         m.install({OVERRIDE: dropin("Environment=PYPNM_SERVE_WORKERS=3")})
         everybody(m, 1, "the configuration has changed", "expected: 3 workers", topic="configuration-changed")
-        status, said, _ = helper(m, "apply")
-        equal((status, f"set by hand: PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2" in said), (0, True), said)
+        status, output, _ = helper(m, "apply")
+        equal((status, f"set by hand: PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2" in output), (0, True), output)
         serves(m, 3, 2000)
         everybody(m, 0, f"PYPNM_SERVE_WORKERS=3, {OVERRIDE}:2", topic="override")
         # A change of the hardware makes no difference.
@@ -197,8 +197,8 @@ def overrides(e2e):
 
         m.run(f"rm {OVERRIDE}")
         m.install({CONF: "[Sizing]\nWorkers=1\n"})
-        status, said, _ = helper(m, "apply")
-        equal((status, f"set by hand: Workers=1, {CONF}:2" in said), (0, True), said)
+        status, output, _ = helper(m, "apply")
+        equal((status, f"set by hand: Workers=1, {CONF}:2" in output), (0, True), output)
         serves(m, 1, 2000)
         everybody(m, 0, f"Workers=1, {CONF}:2", topic="set-by-hand")
 
@@ -231,8 +231,8 @@ def not_read(e2e):
         # again.
         m.run(f"rm {ENV_FILE}")
         check(m, 1, "cannot read its profile", "systemctl restart pypnm.service", topic="not-read", user="bob")
-        status, said, _ = helper(m, "apply")
-        equal(status, 0, said)
+        status, output, _ = helper(m, "apply")
+        equal(status, 0, output)
         everybody(m, 0)
 
 
@@ -247,8 +247,8 @@ def started_before_it_was_sized(e2e):
         m.run(f"mv /root/generator {GENERATOR}")
         m.systemctl("daemon-reload")
         check(m, 1, "it was started before it was sized", "systemctl restart", topic="not-read")
-        status, said, error = helper(m, "apply")
-        equal((status, error), (0, ""), said)
+        status, output, error = helper(m, "apply")
+        equal((status, error), (0, ""), output)
         serves(m, 2, 2000)
         everybody(m, 0)
 
@@ -270,8 +270,8 @@ def ways_of_starting(e2e):
             m.hardware(cpus=4, memory_kb=KB_16G)
             m.systemctl("daemon-reload")
             everybody(m, 1, "it runs 2 workers", topic="not-restarted")
-            status, said, error = helper(m, "apply")
-            equal((status, error), (0, ""), f"{name}: {said}")
+            status, output, error = helper(m, "apply")
+            equal((status, error), (0, ""), f"{name}: {output}")
             everybody(m, 0, "4 workers")
             equal(len(workers(m)), 4, f"live workers by {name}")
 
@@ -286,12 +286,12 @@ def packaged_unit(e2e):
         serves(m, 2, 1000)
         everybody(m, 0, "2 workers, each recycled after 1000 requests")
         m.hardware(cpus=4, memory_kb=KB_16G)
-        status, said, error = helper(m, "apply")
-        equal((status, error, "OK - pypnm.service: 4 workers" in said), (0, "", True), said)
+        status, output, error = helper(m, "apply")
+        equal((status, error, "OK - pypnm.service: 4 workers" in output), (0, "", True), output)
         m.run("echo 'PYPNM_OPTIONS=--workers 1' >> /etc/pypnm/pypnm.env")
         check(m, 1, "it runs 4 workers", topic="not-restarted")
-        status, said, error = helper(m, "apply")
-        equal((status, error, "set by hand: --workers 1, /etc/pypnm/pypnm.env:" in said), (0, "", True), said)
+        status, output, error = helper(m, "apply")
+        equal((status, error, "set by hand: --workers 1, /etc/pypnm/pypnm.env:" in output), (0, "", True), output)
         equal(len(workers(m)), 1, "live workers")
         everybody(m, 0, "--workers 1, /etc/pypnm/pypnm.env:")
 
@@ -306,15 +306,15 @@ def not_running(e2e):
         everybody(m, 0, "not running (inactive)", topic="not-running")
         status, line, _ = helper(m, "check --must-run")
         equal((status, "systemctl start pypnm.service" in line), (2, True), line)
-        status, said, _ = helper(m, "apply")
-        equal((status, "not started" in said, m.show("pypnm.service", "ActiveState")), (0, True, "inactive"), said)
+        status, output, _ = helper(m, "apply")
+        equal((status, "not started" in output, m.show("pypnm.service", "ActiveState")), (0, True, "inactive"), output)
         m.install({OVERRIDE: dropin("ExecStart=", "ExecStart=/bin/false", "Restart=no")})
         m.systemctl("daemon-reload")
         m.systemctl("start", "pypnm.service", check=False)
         m.until(lambda: m.show("pypnm.service", "ActiveState") == "failed", "the service to fail")
         everybody(m, 2, "has failed (exit-code)", "journalctl -u pypnm.service", topic="failed")
         equal(helper(m, "check --unit nope.service", "bob")[0], 2, "check of an unknown unit")
-        status, said, error = helper(m, "apply --unit nope.service")
+        status, output, error = helper(m, "apply --unit nope.service")
         equal((status, "no such unit" in error), (2, True), error)
         m.run("rm -f /etc/systemd/system/pypnm.service /usr/lib/systemd/system/pypnm.service; systemctl daemon-reload")
         check(m, 2, "no such unit", user="bob", topic="unit-missing")
@@ -404,8 +404,8 @@ def names_and_other_units(e2e):
         for name in ("pypnm-api", "pypnm-api.service"):
             status, line, _ = helper(m, f"check --unit {name}")
             equal((status, "added to Units= after the last reload" in line), (1, True), line)
-        status, said, error = helper(m, "apply --unit pypnm-api")
-        equal((status, error, "OK - pypnm-api.service: 2 workers" in said), (0, "", True), said)
+        status, output, error = helper(m, "apply --unit pypnm-api")
+        equal((status, error, "OK - pypnm-api.service: 2 workers" in output), (0, "", True), output)
         # Several units: one line, the worst first.
         m.install({CONF: "[Sizing]\nUnits=pypnm pypnm-api\n"})
         status, line, _ = helper(m, "check")
@@ -426,9 +426,9 @@ def apply_waits_for_a_start(e2e):
         m.systemctl("start", "--no-block", "pypnm.service")
         m.until(lambda: m.show("pypnm.service", "SubState") == "start-post", "the start")
         m.hardware(cpus=4, memory_kb=KB_16G)
-        status, said, error = helper(m, "apply")
-        equal((status, error), (0, ""), said + error)
-        expect("is starting, waiting" in said and "OK - pypnm.service: 4 workers" in said, said)
+        status, output, error = helper(m, "apply")
+        equal((status, error), (0, ""), output + error)
+        expect("is starting, waiting" in output and "OK - pypnm.service: 4 workers" in output, output)
         serves(m, 4, 2000)
 
 
@@ -444,8 +444,8 @@ def a_flag_that_was_taken_back(e2e):
         check(m, 0, "--workers 3, /etc/pypnm/pypnm.env:1", topic="override")
         m.install({"/etc/pypnm/pypnm.env": "PYPNM_OPTIONS=\n"})
         check(m, 1, "it runs 3 workers", "2 workers", topic="not-restarted")
-        status, said, error = helper(m, "apply")
-        equal((status, error, "OK - pypnm.service: 2 workers" in said), (0, "", True), said + error)
+        status, output, error = helper(m, "apply")
+        equal((status, error, "OK - pypnm.service: 2 workers" in output), (0, "", True), output + error)
         equal(len(workers(m)), 2, "live workers")
 
 
@@ -460,8 +460,8 @@ def what_others_name(e2e):
         m.install({OVERRIDE: dropin("ExecStart=", exec_start, "ExecStartPost=", "Environment=PYPNM_SERVE_ENV_FILE=/run/fifo")})
         m.boot()
         m.until(lambda: m.show("pypnm.service", "ActiveState") == "active", "the service to be active")
-        said = m.run("systemctl show --property=ExecStart pypnm.service").stdout
-        expect("\nLoadState=masked" in said, f"this systemd escapes line feeds: {said}")
+        output = m.run("systemctl show --property=ExecStart pypnm.service").stdout
+        expect("\nLoadState=masked" in output, f"this systemd escapes line feeds: {output}")
         for who in (None, "bob"):
             status, line, _ = helper(m, "check", who)
             expect("masked" not in line and "failed" not in line, line)
@@ -476,13 +476,13 @@ def an_instance(e2e):
         m.boot()
         m.systemctl("start", "pypnm@1.service")
         profile(m)
-        status, said, _ = helper(m, "check")
-        equal((status, "--unit=pypnm@NAME.service" in said), (3, True), said)
-        status, said, _ = helper(m, "check --unit pypnm@1.service")
-        expect(status == 0 and said.startswith("PYPNM-SIZING OK - pypnm@1.service: 1 worker, recycled after 1000 requests, on 2 CPUs, 3.84 GiB | workers=1;"), said)
+        status, output, _ = helper(m, "check")
+        equal((status, "--unit=pypnm@NAME.service" in output), (3, True), output)
+        status, output, _ = helper(m, "check --unit pypnm@1.service")
+        expect(status == 0 and output.startswith("PYPNM-SIZING OK - pypnm@1.service: 1 worker, recycled after 1000 requests, on 2 CPUs, 3.84 GiB | workers=1;"), output)
         m.hardware(cpus=4, memory_kb=KB_8G)
-        status, said, error = helper(m, "apply --unit pypnm@1.service")
-        equal((status, error, "OK - pypnm@1.service: 2 workers, each recycled after 2000" in said), (0, "", True), said)
+        status, output, error = helper(m, "apply --unit pypnm@1.service")
+        equal((status, error, "OK - pypnm@1.service: 2 workers, each recycled after 2000" in output), (0, "", True), output)
 
 
 @case()
@@ -580,8 +580,8 @@ def a_restart_that_fails(e2e):
         serves(m, 1, 1000)
         m.hardware(cpus=4, memory_kb=KB_16G)
         m.install({OVERRIDE: dropin("ExecStart=", "ExecStart=/bin/sleep 1000")})
-        status, said, error = helper(m, "apply --timeout 5")
-        equal((status, "no answer in" in error, "journalctl -u pypnm.service" in error), (1, True, True), said + error)
+        status, output, error = helper(m, "apply --timeout 5")
+        equal((status, "no answer in" in error, "journalctl -u pypnm.service" in error), (1, True, True), output + error)
 
 
 @case(versions=(252,))
@@ -607,8 +607,8 @@ def without_systemd(e2e):
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         m.start("/bin/sleep", "1000")
         for command, status in {"": 0, "show": 0, "explain": 0, "preview": 0, "check": 3, "apply": 2, "apply -n": 2}.items():
-            got, said, error = helper(m, command, "nobody")
-            equal(got, status, f"{command}: {said}{error}")
+            got, output, error = helper(m, command, "nobody")
+            equal(got, status, f"{command}: {output}{error}")
             expect("panicked" not in error, error)
         line = helper(m, "check")[1]
         expect(line.startswith("PYPNM-SIZING UNKNOWN - pypnm.service: systemd is not running") and "env --write" in line, line)

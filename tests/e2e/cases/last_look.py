@@ -51,8 +51,8 @@ def at_a_boot_and_after_it(e2e):
         m.wait("pypnm.service", timeout=120)
         drop_in_says(m, 4, 2000)
         equal(numbers(m), (2, 2000), "16 GB with 5 GB of huge pages from sysctl.d, at the first start")
-        said = m.journal("-u", "pypnm.service", "-o", "cat")
-        expect(re.search(r"lowered to 2 workers.*PYPNM_SERVE_WORKERS 4", said), f"the journal:\n{said}")
+        output = m.journal("-u", "pypnm.service", "-o", "cat")
+        expect(re.search(r"lowered to 2 workers.*PYPNM_SERVE_WORKERS 4", output), f"the journal:\n{output}")
 
         m.run("sysctl -q vm.nr_hugepages=0")
         equal(restarted(m), (4, 2000), "without huge pages: what the drop-in says")

@@ -64,6 +64,6 @@ def the_real_pypnm(e2e):
     """4 cores / 8GB, booted in QEMU, with the real PyPNM serving: 2 live workers, 2000"""
     with e2e.guest(4, "8G") as m:
         m.boot()
-        said = serves(m, 2, 2000, timeout=600)
-        e2e.note(f"runtimeProfile: {said['active_workers']} workers, {said['active_limit_max_requests']}, {said['active_source']}")
+        running = serves(m, 2, 2000, timeout=600)
+        e2e.note(f"runtimeProfile: {running['active_workers']} workers, {running['active_limit_max_requests']}, {running['active_source']}")
         expect("memory" in generated(m).lower(), "the drop-in's reasons")

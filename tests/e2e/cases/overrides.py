@@ -67,8 +67,8 @@ def unit_of_its_own(e2e):
         serves(m, 2, 1000)
         expect(GENERATED in m.show("pypnm.service", "DropInPaths"), "systemd shows the drop-in")
         expect(f"# Set in {place}:{line}" in generated(m), f"the drop-in names the place:\n{generated(m)}")
-        said = m.run("pypnm-sizing explain").stdout
-        expect(re.search(rf"{re.escape(place)}:{line}:\s+Environment:\s+PYPNM_SERVE_WORKERS=2\s+is\s+in\s+effect", said), f"explain names it:\n{said}")
+        output = m.run("pypnm-sizing explain").stdout
+        expect(re.search(rf"{re.escape(place)}:{line}:\s+Environment:\s+PYPNM_SERVE_WORKERS=2\s+is\s+in\s+effect", output), f"explain names it:\n{output}")
         m.install({place: plain})
         _again(m, 1, 1000)
 
@@ -108,8 +108,8 @@ def one_flag(e2e):
     """`--workers` alone: the recycle limit is still the sized one"""
     with e2e.machine(start=f"{SERVE} --workers 2") as m:
         m.boot()
-        said = serves(m, 2, 1000, source=None)
-        e2e.note(f"active_source: {said['active_source']}")
+        running = serves(m, 2, 1000, source=None)
+        e2e.note(f"active_source: {running['active_source']}")
 
 
 @case(fast=(257,))
@@ -163,8 +163,8 @@ def bad_value(e2e):
     with e2e.machine(files={f"{OPERATORS}/20-site.conf": dropin("Environment=PYPNM_SERVE_WORKERS=abc")}) as m:
         m.boot()
         serves(m, 1, 1000)
-        said = m.journal("-b", "-o", "cat")
-        expect("abc" in said and "PYPNM_SERVE_WORKERS" in said, f"the journal does not name it:\n{said[-3000:]}")
+        output = m.journal("-b", "-o", "cat")
+        expect("abc" in output and "PYPNM_SERVE_WORKERS" in output, f"the journal does not name it:\n{output[-3000:]}")
 
 
 @case(fast=(262,))

@@ -115,23 +115,23 @@ def given_by(machine, workers, limit):
     """Checks the file written at the start, and that PyPNM in the container got the same values."""
     file, (_, environment) = written(machine), environment_of(machine)
     expected = (str(workers), str(limit))
-    equal((file["PYPNM_SERVE_WORKERS"], file["PYPNM_SERVE_LIMIT_MAX_REQUESTS"]), expected, "the last look's file")
+    equal((file["PYPNM_SERVE_WORKERS"], file["PYPNM_SERVE_LIMIT_MAX_REQUESTS"]), expected, "the file written at the start")
     equal((environment["UVICORN_WORKERS"], environment["UVICORN_LIMIT_MAX_REQUESTS"]), expected, "what uvicorn got")
 
 
 def checked(machine, status, *options):
     """Waits until `check` has this status, as workers may still be starting, and returns its output."""
-    said = []
+    printed = []
 
     def look():
-        said.append(machine.run(["pypnm-sizing", "check", *options], check=False))
-        return said[-1].returncode == status
+        printed.append(machine.run(["pypnm-sizing", "check", *options], check=False))
+        return printed[-1].returncode == status
 
     try:
         machine.until(look, f"check to end with {status}", timeout=120, pause=1)
     except Exception as error:
-        raise type(error)(f"{error}\ncheck said: {said[-1].stdout}{said[-1].stderr}") from None
-    return said[-1].stdout
+        raise type(error)(f"{error}\ncheck printed: {printed[-1].stdout}{printed[-1].stderr}") from None
+    return printed[-1].stdout
 
 
 @case(versions=(257,), fast=())
@@ -153,8 +153,8 @@ def podman_and_its_quadlet(e2e):
         equal(loaded(m)["PYPNM_SERVE_WORKERS"], "4", "what systemd loaded")
         expect("Environment=PYPNM_SERVE_WORKERS=4\n" in generated(m), "the drop-in")
         given_by(m, 1, 1000)
-        said = m.journal("-u", "pypnm.service", "-o", "cat")
-        expect(re.search(r"lowered to 1 worker, recycled after 1000 requests, from PYPNM_SERVE_WORKERS 4", said), f"the journal:\n{said}")
+        printed = m.journal("-u", "pypnm.service", "-o", "cat")
+        expect(re.search(r"lowered to 1 worker, recycled after 1000 requests, from PYPNM_SERVE_WORKERS 4", printed), f"the journal:\n{printed}")
         equal(checked(m, 0).split(" | ")[0], "PYPNM-SIZING OK - pypnm.service: 1 worker, recycled after 1000 requests, on 4 CPUs, 2.0 GiB", "check")
         expect("systemd loads /run/systemd/generator/pypnm.service" in m.run("pypnm-sizing explain").stdout, "explain on the unit's file")
 
@@ -164,9 +164,9 @@ def podman_and_its_quadlet(e2e):
         given_by(m, 2, 2000)
         checked(m, 0)
         m.systemctl("set-property", "--runtime", "pypnm.service", "MemoryMax=2G")
-        said = checked(m, 1)
-        expect(re.search(r"it runs 2 workers \(limit 2000\);.* 1 worker \(limit 1000\)", said), f"check of stale numbers: {said}")
-        expect("fix: systemctl restart pypnm.service" in said, f"the fix: {said}")
+        printed = checked(m, 1)
+        expect(re.search(r"it runs 2 workers \(limit 2000\);.* 1 worker \(limit 1000\)", printed), f"check of stale numbers: {printed}")
+        expect("fix: systemctl restart pypnm.service" in printed, f"the fix: {printed}")
         m.run("systemctl revert pypnm.service")
 
         # The packaged example: limits of the container, which exec sees.

@@ -14,14 +14,14 @@ def _check(m, status):
 
     def checked():
         done = m.run("pypnm-sizing check", check=False)
-        said.append(f"status {done.returncode}: {done.stdout}{done.stderr}")
+        printed.append(f"status {done.returncode}: {done.stdout}{done.stderr}")
         return done.returncode == status and done.stdout
 
-    said = []
+    printed = []
     try:
         return m.until(checked, f"check to end with {status}", timeout=120, pause=1)
     except Failure as failure:
-        raise Failure(f"{said[-1]}{failure}") from None
+        raise Failure(f"{printed[-1]}{failure}") from None
 
 
 def _resized(m, workers_, limit):

@@ -27,8 +27,8 @@ def first_proof(e2e):
     with e2e.machine(cpus=2, memory_kb=KB_4G) as m:
         m.boot()
         equal(int(m.run("systemctl --version").stdout.split()[1]), e2e.version, "systemd's version")
-        said = serves(m, 1, 1000)
-        equal((said["profile_env_path"], said["profile_exists"]), (ENV_FILE, True), "the file that PyPNM reads")
+        running = serves(m, 1, 1000)
+        equal((running["profile_env_path"], running["profile_exists"]), (ENV_FILE, True), "the file that PyPNM reads")
         expect("PYPNM_SERVE_WORKERS=1" in m.read(ENV_FILE), "the file's text")
 
         m.hardware(cpus=4, memory_kb=KB_16G)
@@ -143,6 +143,6 @@ def thousand_reloads(e2e):
             serves(m, 1, 1000)
             starts += 1
         expect(starts > 3, f"only {starts} restarts while it reloaded")
-        said = m.journal("-u", "pypnm.service", "-o", "cat")
-        equal(said.count("Auto-selected FastAPI runtime profile: workers=1 limit_max_requests=1000 profile=/run/pypnm-sizing"), starts + 1, "starts with the sized profile")
+        journal = m.journal("-u", "pypnm.service", "-o", "cat")
+        equal(journal.count("Auto-selected FastAPI runtime profile: workers=1 limit_max_requests=1000 profile=/run/pypnm-sizing"), starts + 1, "starts with the sized profile")
         e2e.note(f"{starts} restarts during 1000 reloads, each with the sized profile")

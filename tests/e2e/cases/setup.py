@@ -273,7 +273,7 @@ def refused(e2e):
             ("--host", "fe80::1", "needs its interface"), ("--host", "fe80::1%none0", "no network interface none0"),
             ("--host", "fe80::1%lo", "not an address of this machine"), ("--host", "[::1]", "without brackets"), ("--host", "-x", "expected an address"),
             ("--host", "127.0.0.1:80", "the port is --port 80"), ("--host", "300.1.1.1", "expected an address"), ("--host", "224.0.0.1", "multicast"),
-            ("--host", "no-such-host.invalid", "no name that this machine can look up"), ("--port", "-1", "from 1 to 65535"),
+            ("--host", "no-such-host.invalid", "this machine cannot resolve"), ("--port", "-1", "from 1 to 65535"),
             ("--port", "0", "from 1 to 65535"), ("--port", "65536", "from 1 to 65535"), ("--port", "http", "from 1 to 65535"),
             ("--user", "-1", "there is no such user"), ("--user", "", "there is no such user"),
         ):  # fmt: skip
@@ -360,7 +360,7 @@ def other_drop_ins(e2e):
         expect(status == 0 and f"{later}:2: WorkingDirectory=/srv takes precedence" in error, error)
         m.run(f"rm {later}; echo BindReadOnlyPaths=/home/op/keys >>{PLACE}")
         _, _, error = setup(m, CHECKOUT, "--port", "8001", check=False)
-        expect("--write would drop: BindReadOnlyPaths=/home/op/keys" in error, error)
+        expect("--write would remove these settings from it: BindReadOnlyPaths=/home/op/keys" in error, error)
         _, said, _ = setup(m, CHECKOUT, "--write")
         expect("no longer in it:\n  Environment=PYPNM_PORT=8001\n  BindReadOnlyPaths=/home/op/keys\n" in said, said)
         e2e.note(verified(m))

@@ -87,9 +87,9 @@ def programs(packages):
             for verb in (["show"], ["explain", "--json"]):
                 own = shown([packages.programs / "pypnm-sizing"], fixture, *verb)
                 equal(shown([qemu, foreign / HELPER], fixture, *verb), own, f"{fixture}: {verb}")
-        status, said, _ = shown([qemu, foreign / HELPER], FIXTURES / "rows/2-cores-4-gb", "show")
+        status, output, _ = shown([qemu, foreign / HELPER], FIXTURES / "rows/2-cores-4-gb", "show")
         equal(status, 0, "show's status")
-        expect("1 worker" in said, said)
+        expect("1 worker" in output, output)
     note(f"{len(fixtures)} machines; {run(qemu, '--version').splitlines()[0]}")
 
 
@@ -193,18 +193,18 @@ def boots(packages):
             stdin=subprocess.DEVNULL, timeout=400,
         )  # fmt: skip
     console = console.replace("\r", "")
-    said = dict(re.findall(r"^== (\S+)\n(.*?)(?=^== )", console, re.M | re.S))
-    expect(set(said) == {"machine", "systemd", "drop-in", "loaded", "show", "check", "env"}, console)
-    equal(said["machine"], "aarch64\n", "the machine")
+    output = dict(re.findall(r"^== (\S+)\n(.*?)(?=^== )", console, re.M | re.S))
+    expect(set(output) == {"machine", "systemd", "drop-in", "loaded", "show", "check", "env"}, console)
+    equal(output["machine"], "aarch64\n", "the machine")
     workers = "PYPNM_SERVE_WORKERS=2"
-    expect(f"\nEnvironment={workers}\n" in said["drop-in"] and "# CPUs     2 (/sys/" in said["drop-in"], said["drop-in"])
-    expect("DropInPaths=/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf\n" in said["loaded"], said["loaded"])
-    expect(f" {workers} " in said["loaded"], said["loaded"])
-    expect(said["show"].startswith("pypnm.service: 2 workers, "), said["show"])
+    expect(f"\nEnvironment={workers}\n" in output["drop-in"] and "# CPUs     2 (/sys/" in output["drop-in"], output["drop-in"])
+    expect("DropInPaths=/run/systemd/generator/pypnm.service.d/10-pypnm-sizing.conf\n" in output["loaded"], output["loaded"])
+    expect(f" {workers} " in output["loaded"], output["loaded"])
+    expect(output["show"].startswith("pypnm.service: 2 workers, "), output["show"])
     # Each systemctl takes seconds on an emulated machine, and check waits 10 s for all of them.
-    if "systemctl show did not finish within 10 s" in said["check"]:
+    if "systemctl show did not finish within 10 s" in output["check"]:
         note("check: this machine is too slow to emulate another one that answers within 10 s")
     else:
-        expect(said["check"].startswith("PYPNM-SIZING OK - pypnm.service: 2 workers, "), said["check"])
-    expect(f"{workers}\n" in said["env"], said["env"])
-    note(said["systemd"].splitlines()[0])
+        expect(output["check"].startswith("PYPNM-SIZING OK - pypnm.service: 2 workers, "), output["check"])
+    expect(f"{workers}\n" in output["env"], output["env"])
+    note(output["systemd"].splitlines()[0])

@@ -24,8 +24,8 @@ def life(packages, version):
     with computer(version) as m:
         before = disk(m)
         with counted(m, 1, "the installation"):
-            said = install(m, packages.deb_before)
-        last, next_step = said.strip().splitlines()[-2:]
+            output = install(m, packages.deb_before)
+        last, next_step = output.strip().splitlines()[-2:]
         equal(next_step, "Next: systemctl start pypnm.service", "the last line")
         expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"the last line: {last}")
         equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
@@ -67,8 +67,8 @@ def life(packages, version):
         equal(m.read("/etc/pypnm/sizing.conf"), SITE, "the configuration after the second installation")
 
         with counted(m, 1, "the purge of an installed package"):
-            said = m.run("dpkg --purge pypnm-sizing").stdout
-        expect("kept, with the user that owns it: /var/lib/pypnm" in said, f"the purge said: {said}")
+            output = m.run("dpkg --purge pypnm-sizing").stdout
+        expect("kept, with the user that owns it: /var/lib/pypnm" in output, f"the purge output: {output}")
         expect(m.run("find /var/lib/pypnm -name '*.log'").stdout, "PyPNM's data did not survive the purge")
         equal(m.run("find /etc/pypnm -type f").stdout, "/etc/pypnm/sizing.conf.d/50-site.conf\n", "the operator's files after the purge")
         m.run("rm -r /etc/pypnm /var/lib/pypnm && userdel pypnm")
@@ -123,11 +123,11 @@ def masked(packages, version):
 def image(packages, version):
     """Into an image, in a chroot without systemd and from outside: no messages, and sized at the first boot"""
     with computer(version, boot=False) as m:
-        said = install(m, packages.deb)
+        output = install(m, packages.deb)
         # dpkg's own lines begin like this; there are no others.
         expected = ("Selecting", "(Reading", "Preparing", "Unpacking", "Setting up", "Creating group", "Creating user")
-        odd = [line for line in said.splitlines() if line and not line.startswith(expected)]
-        equal(odd, [], "said besides dpkg's own lines")
+        odd = [line for line in output.splitlines() if line and not line.startswith(expected)]
+        equal(odd, [], "output besides dpkg's own lines")
         expect(m.run(f"test -L {WANTS}", check=False).returncode == 0, "it is not enabled")
         expect(not m.exists("/run/pypnm-sizing") and not m.exists("/run/generators-run"), "something ran")
 
@@ -179,8 +179,8 @@ def starts_nothing(packages, version):
     files = {"/usr/sbin/policy-rc.d": ("#!/bin/sh\nexit 101\n", 0o755), "/usr/bin/systemd-sysusers": ("#!/bin/sh\nexit 1\n", 0o755)}
     with computer(version) as m:
         m.install(files)
-        said = install(m, packages.deb)
-        expect("cannot create the user pypnm" in said, said)
+        output = install(m, packages.deb)
+        expect("cannot create the user pypnm" in output, output)
         equal(m.run("dpkg-query -W -f '${db:Status-Status}' pypnm-sizing").stdout, "installed", "the package is")
         equal((m.systemctl("is-enabled", UNIT), m.show(UNIT, "ActiveState")), ("enabled", "inactive"), "the service is")
         equal(m.systemctl("--failed", "--no-legend"), "", "failed units")

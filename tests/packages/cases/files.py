@@ -55,8 +55,8 @@ def contents(packages):
         doc = "usr/share/doc/pypnm-sizing"
         deb = listed(unpacked(packages.deb, place / "deb"))
         named = {f"{doc}/changelog": f"{doc}/CHANGELOG.md"}
-        same_files({named.get(name, name): said for name, said in deb.items() if name not in DEB_ONLY},
-                   {name: said for name, said in expected.items() if name != f"{doc}/LICENSE"}, "the deb's files")  # fmt: skip
+        same_files({named.get(name, name): status for name, status in deb.items() if name not in DEB_ONLY},
+                   {name: status for name, status in expected.items() if name != f"{doc}/LICENSE"}, "the deb's files")  # fmt: skip
         equal(DEB_ONLY - set(deb), set(), "the deb lacks")
 
         rpm = listed(unpacked(packages.rpm, place / "rpm"))
@@ -64,7 +64,7 @@ def contents(packages):
             "usr/share/licenses/pypnm-sizing/LICENSE": f"{doc}/LICENSE",
             "usr/share/zsh/site-functions/_pypnm-sizing": "usr/share/zsh/vendor-completions/_pypnm-sizing",
         }
-        same_files({named.get(name, name): said for name, said in rpm.items()}, expected, "the rpm's files")
+        same_files({named.get(name, name): status for name, status in rpm.items()}, expected, "the rpm's files")
 
         # Statically linked.
         for name in ("usr/bin/pypnm-sizing", "usr/lib/systemd/system-generators/pypnm-sizing-generator"):

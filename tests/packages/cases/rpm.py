@@ -14,10 +14,10 @@ def life(packages, version):
         m.run("rpmdb --initdb 2>/dev/null || rpm --initdb")
         before = disk(m)
         with counted(m, 1, "the installation"):
-            said = install(m, packages.rpm_before)
-        last, next_step = said.strip().splitlines()[-2:]
+            output = install(m, packages.rpm_before)
+        last, next_step = output.strip().splitlines()[-2:]
         equal(next_step, "Next: systemctl start pypnm.service", "the last line")
-        expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"it said: {said}")
+        expect(last.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"it printed: {output}")
         equal(m.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
         equal(m.systemctl("is-enabled", "pypnm-cmts.service", check=False), "disabled", "pypnm-cmts.service is")
         equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
@@ -67,10 +67,10 @@ def own_unit(packages, version):
 def image(packages, version):
     """Into an image, in a chroot without systemd: no messages, and sized at the first boot"""
     with computer(version, layers=[with_rpm(SUITES[version])], boot=False) as m:
-        said = install(m, packages.rpm)
+        output = install(m, packages.rpm)
         # Debian's rpm prints a warning about being used at all.
-        odd = [line for line in said.splitlines() if line and not line.startswith(("Creating group", "Creating user", "rpm: "))]
-        equal(odd, [], "said")
+        odd = [line for line in output.splitlines() if line and not line.startswith(("Creating group", "Creating user", "rpm: "))]
+        equal(odd, [], "output")
         expect(m.run(f"test -L {WANTS}", check=False).returncode == 0, "it is not enabled")
         m.boot()
         m.wait(UNIT)
@@ -119,5 +119,5 @@ def erased(packages, version):
             ["/etc/pypnm/notes", "/etc/pypnm/pypnm.env.rpmsave", own], "files in /etc/pypnm after the erasure",
         )  # fmt: skip
         equal((m.read(own), m.read("/etc/pypnm/notes")), (SITE, "mine\n"), "the operator's files")
-        said = install(m, packages.rpm)
-        expect(m.exists("/etc/pypnm/sizing.conf") and m.exists(own), f"after the second installation: {said}")
+        output = install(m, packages.rpm)
+        expect(m.exists("/etc/pypnm/sizing.conf") and m.exists(own), f"after the second installation: {output}")

@@ -30,8 +30,8 @@ def ask(machine, path, data=None, file=None, port=8000):
     if file is not None:
         machine.install({"/tmp/capture.bin": file})
         options = "-F file=@/tmp/capture.bin"
-    said = machine.run(f"curl -s -m 60 -o /tmp/answer -w '%{{http_code}}' {options} 'http://127.0.0.1:{port}{path}'; echo; cat /tmp/answer").stdout
-    status, _, body = said.partition("\n")
+    printed = machine.run(f"curl -s -m 60 -o /tmp/answer -w '%{{http_code}}' {options} 'http://127.0.0.1:{port}{path}'; echo; cat /tmp/answer").stdout
+    status, _, body = printed.partition("\n")
     return int(status), body
 
 
@@ -47,9 +47,9 @@ def exposure(machine, unit):
     """Checks the unit with systemd-analyze verify and security, and returns the output of the latter."""
     done = machine.run(f"systemd-analyze verify {unit}", check=False)
     equal((done.returncode, done.stdout + done.stderr), (0, ""), f"systemd-analyze verify {unit}")
-    said = machine.run(f"systemd-analyze security --no-pager {unit}").stdout
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
-    expect(found and float(found[1]) <= 2.0, said)
+    printed = machine.run(f"systemd-analyze security --no-pager {unit}").stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", printed)
+    expect(found and float(found[1]) <= 2.0, printed)
     return f"systemd-analyze security {unit}: {found[1]}"
 
 
@@ -111,8 +111,8 @@ def cmts(packages, version):
         # With its service groups (SGW) enabled, as by default, it uses one worker out of those in the profile.
         equal([workers(m, unit) for unit in (UNIT, "pypnm-cmts.service")], [2, 1], "workers of the two")
         expect("PYPNM_SERVE_WORKERS=2" in m.read("/run/pypnm-sizing/pypnm-cmts.service.env"), "the profile of PyPNM-CMTS")
-        said = m.journal("-u", "pypnm-cmts.service")
-        expect("limit_max_requests=1000 profile=/run/pypnm-sizing/pypnm-cmts.service.env" in said, said)
+        printed = m.journal("-u", "pypnm-cmts.service")
+        expect("limit_max_requests=1000 profile=/run/pypnm-sizing/pypnm-cmts.service.env" in printed, printed)
         m.systemctl("stop", "pypnm-cmts.service")
         equal(m.show("pypnm-cmts.service", "Result"), "success", "its result")
         note(exposed)
@@ -128,10 +128,10 @@ def crash_loop(packages, version):
         started = time.monotonic()
         done = m.run(f"systemctl start {UNIT}", check=False, timeout=200)
         took = time.monotonic() - started
-        said = m.journal("-u", UNIT)
-        expect(done.returncode != 0, f"the start succeeded\n{said}")
+        printed = m.journal("-u", UNIT)
+        expect(done.returncode != 0, f"the start succeeded\n{printed}")
         equal(m.show(UNIT, "ActiveState"), "failed", "the service is")
-        expect("workers failed to start" in said, said)
+        expect("workers failed to start" in printed, printed)
         expect(took < 60, f"it took {took:.0f} s to fail")
         equal(m.run("pgrep -u pypnm", check=False).stdout, "", "processes that are left")
         note(f"failed after {took:.0f} s")

@@ -225,7 +225,7 @@ pub(crate) struct Env {
     pub(crate) machine: Machine,
     /// Write the lines to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir in its system.json
     #[arg(long, value_name = "PATH", num_args = 0..=1, value_parser = output_file())]
-    #[expect(clippy::option_option, reason = "clap's way to say a flag whose value may be left out")]
+    #[expect(clippy::option_option, reason = "clap's type for an option whose value is optional")]
     write: Option<Option<PathBuf>>,
     /// Only print the lines, regardless of other options
     #[arg(long)]

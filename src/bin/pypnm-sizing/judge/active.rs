@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::Live;
+use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::{APPLY, Judge};
 
@@ -49,7 +49,7 @@ impl Judge<'_> {
             }
             "active" | "activating" if facts.was_restarted_meanwhile => self.looping(&log),
             "active" if loaded.sub == "exited" => {
-                // Such a unit may have started a container, whose processes are not its own.
+                // Such a unit may have started a container, whose processes are not in the unit.
                 let is_oneshot = loaded.service_type == "oneshot" && !must_run;
                 let state = if is_oneshot { State::Unknown } else { State::Critical };
                 let text = "the service is active, but it has no process (exited)".to_owned();

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
-use pypnm_sizing::names;
 use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
@@ -13,37 +12,20 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
-use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 use rustix::io::Errno;
 
-use super::TIME_TO_SETTLE;
-use super::in_use::Running;
+use super::live::{self, Live};
 use crate::service::container;
 use crate::service::generated::{self, Generated};
-use crate::service::process::{self, Process};
+use crate::service::generator::Generator;
+use crate::service::process;
 use crate::service::pypnm::{self as installed, LostProgram, Program};
 use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
-/// systemd.generator(7): the first generator with a name is used.
-const GENERATORS: [&str; 4] = [
-    "/run/systemd/system-generators",
-    "/etc/systemd/system-generators",
-    "/usr/local/lib/systemd/system-generators",
-    "/usr/lib/systemd/system-generators",
-];
-const GENERATOR: &str = "pypnm-sizing-generator";
-/// systemd.unit(5), "System Unit Search Path": the directories that take precedence over those of generators.
-const STRONGER: [&str; 8] = [
-    "/etc/systemd/system.control",
-    "/run/systemd/system.control",
-    "/run/systemd/transient",
-    "/run/systemd/generator.early",
-    "/etc/systemd/system",
-    "/etc/systemd/system.attached",
-    "/run/systemd/system",
-    "/run/systemd/system.attached",
-];
+/// A service that systemd has restarted is watched until it has been running for this long: one that keeps exiting is active
+/// for most of the time.
+const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// The maximum number of words of the commands that may name a script.
 const MOST_SCRIPTS: usize = 64;
@@ -68,14 +50,14 @@ pub(crate) struct Facts {
     pub(crate) rival: Option<(String, bool)>,
     /// Environment files that the caller may not read.
     pub(crate) hidden_files: Vec<String>,
-    /// The file that `PYPNM_SERVE_ENV_FILE=` names where that is not ours, and its text or why there is none.
+    /// The file that `PYPNM_SERVE_ENV_FILE=` names if that is not ours, and its text, or why it cannot be read.
     pub(crate) foreign_file: Option<(String, Result<String, String>)>,
     pub(crate) live: Live,
-    /// The process that serves, where it runs in a container: what systemd has loaded is for the engine that started it.
+    /// The process that serves, if it is in a container: the settings loaded by systemd are those of the container engine.
     pub(crate) contained: Option<u32>,
     /// Time since the boot, on the clock of systemd's timestamps.
     pub(crate) now: Duration,
-    /// Whether systemd restarted it between two looks.
+    /// Whether systemd has restarted it since it was first judged.
     pub(crate) was_restarted_meanwhile: bool,
     /// A unit that it requires and that has failed, if the service has not been started since the boot.
     pub(crate) failed_requirement: Option<String>,
@@ -97,6 +79,19 @@ pub(crate) struct Facts {
     pub(crate) lost_program: Vec<LostProgram>,
     /// The `setup` command for an installation of PyPNM that the unit does not find.
     pub(crate) setup: Option<String>,
+}
+
+/// All facts about a process that is not a unit, or that a unit runs in a container.
+#[derive(Debug)]
+pub(crate) struct ProcessFacts {
+    /// What fits its limits. `Err`: why it is not sized.
+    pub(crate) expected: Result<Expected, String>,
+    /// Always running.
+    pub(crate) live: Live,
+    /// The user and the group that it runs as, which the caller needs in order to read its environment.
+    pub(super) user: Option<(u32, u32)>,
+    /// Mistakes in sizing.conf(5), as the process sees it.
+    pub(super) mistakes: Vec<String>,
 }
 
 /// What fits the machine now.
@@ -137,26 +132,6 @@ pub(crate) struct InForce {
     pub(crate) why: String,
 }
 
-/// The state of the generator's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Generator {
-    Installed,
-    Missing,
-    /// Masked by this empty file or symbolic link to /dev/null.
-    Masked(String),
-    NotExecutable(String),
-}
-
-/// The service's processes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Live {
-    /// It is not active.
-    Not,
-    /// Its processes are not visible.
-    Hidden(String),
-    Running(Running),
-}
-
 /// Gathers the facts about the unit `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, SystemctlError> {
     let loaded = systemctl::show(name)?;
@@ -179,11 +154,11 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         .and_then(|unit| assigned_at_start(unit, &loaded))
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
-        .map(|path| (path.clone(), text(root, path)));
-    let live = live(root, &loaded, ours);
+        .map(|path| (path.clone(), live::text(root, path)));
+    let live = Live::of(root, &loaded, ours);
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
     let contained = match &live {
-        Live::Running(_) => server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
+        Live::Running(_) => live::server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
         Live::Not | Live::Hidden(_) => None,
     };
     let (lost_program, setup) = match unit.and_then(|unit| unit.definition.as_ref()) {
@@ -201,16 +176,16 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     Ok(Facts {
         unit: name.to_owned(),
         expected,
-        generator: generator(root),
+        generator: Generator::of(root),
         generator_has_run: generated::exists_for_any(root),
         in_force,
         drop_in: generated::path(sized_name),
-        rival: rival(root, sized_name),
+        rival: generated::rival(root, sized_name),
         hidden_files,
         foreign_file,
         live,
         contained,
-        now: now(),
+        now: live::now(),
         was_restarted_meanwhile: false,
         failed_requirement: loaded.is_due_since_boot().then(|| systemctl::failed_requirement(name)).flatten(),
         mistakes: mistakes(&sizing.problems),
@@ -218,8 +193,8 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         other_units: Vec::new(),
         other_process: None,
         was_reloaded_since_profile: ours.is_some_and(|profile| {
-            let written = changed(root, profile);
-            written.is_some() && written < changed(root, &generated::path(sized_name))
+            let written = live::changed(root, profile);
+            written.is_some() && written < live::changed(root, &generated::path(sized_name))
         }),
         changed_since_start: changed_since_start(root, &loaded),
         lost_program,
@@ -229,34 +204,14 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     })
 }
 
-/// When a file was last changed, in nanoseconds since 1970. `None`: it cannot be examined.
-fn changed(root: &Root, path: &str) -> Option<i128> {
-    let stat = root.stat(path)?;
-    #[allow(clippy::useless_conversion, reason = "their types differ between architectures")]
-    Some(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
-}
-
-/// When the main process started, in nanoseconds since 1970. `None`: it has not been started.
-fn started(loaded: &LoadedUnit) -> Option<i128> {
-    let age = now().checked_sub(Duration::from_micros(loaded.main_started))?;
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
-    let started = i128::try_from(since_1970.checked_sub(age)?.as_nanos()).ok()?;
-    (loaded.main_started > 0).then_some(started)
-}
-
 /// A file that is read when the service starts, and that has changed since its main process started.
 fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
-    let started = started(loaded)?;
+    let started = live::started(loaded)?;
     let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
     let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
     let files = scripts.filter(|word| word.starts_with('/')).take(MOST_SCRIPTS).map(str::to_owned);
     let mut files = files.chain(loaded.environment_files.iter().cloned());
-    files.find(|file| changed(root, file).is_some_and(|time| time > started))
-}
-
-fn now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    files.find(|file| live::changed(root, file).is_some_and(|time| time > started))
 }
 
 pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
@@ -327,98 +282,8 @@ fn hidden_configuration(problems: &[Problem]) -> Option<String> {
     problems.iter().find(is_denied).map(|problem| problem.source.place())
 }
 
-/// The services that run PyPNM, other than `names`.
-pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
-    let processes = process::all(root);
-    let servers = processes.iter().filter(|process| process.is_pypnm());
-    let mut units: Vec<String> = servers
-        .filter(|server| process::user_manager_of(root, server.pid).is_none())
-        .filter_map(|server| process::unit_of(root, server.pid))
-        .filter(|unit| !is_sized(names, unit))
-        .collect();
-    units.sort();
-    units.dedup();
-    units
-}
-
-/// A PyPNM on this machine that is in no service of the system manager: in one of a user, in a scope, or started by hand.
-pub(super) fn other_process(root: &Root) -> Option<String> {
-    let is_contained = |process: &Process| container::is_contained(root, process.pid);
-    let servers = process::all(root).into_iter().filter(Process::is_pypnm);
-    let mut texts = servers.filter(|server| !is_contained(server)).filter_map(|server| {
-        let pid = server.pid;
-        match (process::user_manager_of(root, pid), process::unit_of(root, pid)) {
-            (Some(manager), Some(unit)) if manager != unit => Some(format!(
-                "PyPNM runs as {unit} of {manager}, which is not sized: only system services are"
-            )),
-            (Some(_), _) | (None, None) => {
-                Some(format!("PyPNM runs as process {pid}, in no service of systemd, and is not sized"))
-            }
-            (None, Some(_)) => None,
-        }
-    });
-    texts.next()
-}
-
-/// Whether a unit or its template is in `names`.
-fn is_sized(names: &[String], unit: &str) -> bool {
-    let template = unit.split_once('@').map(|(stem, _)| format!("{stem}@.service"));
-    names.iter().any(|name| name == unit || Some(name) == template.as_ref())
-}
-
-fn text(root: &Root, path: &str) -> Result<String, String> {
-    process::text_of_file(root, path).map_err(|error| error.to_string())
-}
-
-fn generator(root: &Root) -> Generator {
-    for directory in GENERATORS {
-        let path = format!("{directory}/{GENERATOR}");
-        match std::fs::metadata(&path) {
-            _ if root.link(&path).is_some_and(|to| to == "/dev/null") => return Generator::Masked(path),
-            Err(_) => {}
-            Ok(file) if file.len() == 0 => return Generator::Masked(path),
-            Ok(file) if std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o111 == 0 => {
-                return Generator::NotExecutable(path);
-            }
-            Ok(_) => return Generator::Installed,
-        }
-    }
-    Generator::Missing
-}
-
-/// A file with the name of our drop-in in a directory that takes precedence.
-fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
-    STRONGER.iter().find_map(|directory| {
-        let path = format!("{directory}/{unit}.d/{}", names::DROP_IN);
-        match root.bytes(&path) {
-            Err(ReadError::Missing) => None,
-            Err(_) => Some((path, true)),
-            Ok(bytes) => Some((path, !bytes.is_empty())),
-        }
-    })
-}
-
-pub(super) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
-    processes.iter().map(Process::candidate).collect()
-}
-
-/// The process of a service that serves requests, or whose children do.
-pub(crate) fn server(root: &Root, loaded: &LoadedUnit) -> Option<u32> {
-    main_process(&candidates(&process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))))
-}
-
-/// The profile in effect, which PyPNM passes to its workers.
-pub(super) fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
-    let environment = process::environment(root, worker)?;
-    let number = |key: &str| environment.get(key).and_then(|value| pypnm::integer(value));
-    Some(Numbers {
-        workers: number("PYPNM_ACTIVE_WORKERS")?,
-        limit_max_requests: number("PYPNM_ACTIVE_LIMIT_MAX_REQUESTS")?,
-    })
-}
-
-/// The profile file that is named where systemd reads it only at a start: on the command line, by env(1), or in a file of
-/// `EnvironmentFile=`.
+/// The profile file that is named where systemd reads it only at a start: on the command line, through env(1), or in a file
+/// of `EnvironmentFile=`.
 fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a String> {
     let is_of_a_file =
         |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
@@ -428,48 +293,4 @@ fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a
         Effect::Variable { value, .. } => Some(value),
         _ => None,
     }
-}
-
-/// The processes of the service, and the numbers that they were started with.
-fn live(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Live {
-    if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") || loaded.sub == "exited" {
-        return Live::Not;
-    }
-    let processes = process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup));
-    let candidates = candidates(&processes);
-    let Some(main) = main_process(&candidates) else {
-        return Live::Hidden("it is active, but its processes are hidden from this user".to_owned());
-    };
-    let roles = roles(&candidates);
-    let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
-    let environment = process::environment(root, main);
-    // The newest worker: during a hand-over, an older one may still finish requests under the previous profile.
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
-    let active = worker.and_then(|pid| active_numbers(root, pid));
-    let path = match &environment {
-        Some(environment) => environment.get(pypnm::ENV_FILE).cloned(),
-        // Not permitted: it was most probably started with what systemd has.
-        None => loaded.environment.get(pypnm::ENV_FILE).or(ours).cloned(),
-    };
-    let is_changed = |path: &String| {
-        let started = started(loaded);
-        Some(path) != ours
-            && started.is_some_and(|started| changed(root, path).is_some_and(|time| time > started))
-    };
-    Live::Running(Running {
-        file_has_changed: path.as_ref().is_some_and(is_changed),
-        workers: of_role(Role::Worker).count(),
-        is_single: of_role(Role::Parent).next().is_none(),
-        arguments: processes
-            .iter()
-            .find(|process| process.pid == main)
-            .map(|process| process.arguments.clone())
-            .unwrap_or_default(),
-        environment,
-        active,
-        file: path.map(|path| {
-            let text = text(root, &path);
-            (path, text)
-        }),
-    })
 }

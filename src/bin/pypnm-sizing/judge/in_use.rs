@@ -13,17 +13,17 @@ use crate::service::launch::Launch;
 /// A running service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Running {
-    /// Workers alive.
+    /// The number of workers that are alive.
     pub(crate) workers: usize,
     /// Whether a single process serves requests, without a parent and workers.
     pub(crate) is_single: bool,
-    /// Arguments of the process that serves or whose children do.
+    /// The arguments of the process that serves, or whose children do.
     pub(crate) arguments: Vec<String>,
-    /// Its environment; `None`: the caller may not know it.
+    /// Its environment; `None`: the caller is not permitted to read it.
     pub(crate) environment: Option<BTreeMap<String, String>>,
     /// The profile in effect, which PyPNM passes to its workers (`PYPNM_ACTIVE_…`).
     pub(crate) active: Option<Numbers>,
-    /// The profile file that it reads, where one is known: its path, and its text or why there is none.
+    /// The profile file that it reads, if known: its path, and its text, or why it cannot be read.
     pub(crate) file: Option<(String, Result<String, String>)>,
     /// Whether that file has changed since the process started, which read it before.
     pub(crate) file_has_changed: bool,
@@ -80,7 +80,7 @@ impl Origin {
     }
 }
 
-/// The numbers in use; `None`: not known.
+/// The numbers in use; `None`: unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InUse {
     pub(crate) workers: Option<i64>,
@@ -88,7 +88,7 @@ pub(crate) struct InUse {
     pub(crate) origin: Origin,
 }
 
-/// The numbers that `running` uses. `default`: what PyPNM takes where it sizes itself.
+/// The numbers that `running` uses. `default`: the result of PyPNM's own sizing.
 pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
     let launch = Launch::of_arguments(&running.arguments);
     let number = |name| launch.flag(name).and_then(|value| value.parse::<i64>().ok());
@@ -108,7 +108,7 @@ pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
         _ => None,
     };
     let (numbers, origin) = match (running.active, taken) {
-        // These are in effect; whether from the file or of its own, only the file tells.
+        // These are in effect. Only the file shows whether PyPNM took them from it or sized itself.
         (Some(active), taken) => (active, if taken.is_some() { Origin::Pypnm } else { Origin::Itself }),
         (None, Some(numbers)) => (numbers, Origin::File),
         (None, None) => (default, Origin::Itself),
@@ -116,7 +116,7 @@ pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
     let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
     let is_own = origin == Origin::Itself && running.active.is_none();
     if is_own && workers.is_none() && alive != numbers.workers {
-        // Its own sizing had a result that cannot be derived here.
+        // The result of its own sizing cannot be derived here.
         return InUse { workers: Some(alive), limit_max_requests: limit, origin };
     }
     InUse {

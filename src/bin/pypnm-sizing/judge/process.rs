@@ -9,13 +9,14 @@ use pypnm_sizing::names::{
 use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, ProfileFile, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
-use pypnm_sizing::watch::role::{Role, main_process, roles};
+use pypnm_sizing::watch::role::main_process;
 
-use super::facts::{Expected, Facts, Live, active_numbers, candidates, expected, mistakes};
+use super::facts::{Facts, ProcessFacts, expected, mistakes};
 use super::in_use::{InUse, Origin, Running, in_use};
+use super::judged::{Judged, judged_when_complete};
+use super::live::{self, Live, candidates};
 use super::topic::{Finding, State, Topic};
 use super::verdict::{Verdict, mistakes_text, numbers_text};
-use super::{Judged, LOOKS, PAUSE};
 use crate::service::container::{self, Files};
 use crate::service::exec_profile;
 use crate::service::family::{self, Presence, Service};
@@ -23,31 +24,10 @@ use crate::service::launch::Launch;
 use crate::service::process;
 use crate::wording::{self, brief};
 
-/// The facts about the process.
-#[derive(Debug)]
-pub(crate) struct ProcessFacts {
-    /// What fits its limits. `Err`: why it is not sized.
-    pub(crate) expected: Result<Expected, String>,
-    /// It runs.
-    pub(crate) live: Live,
-    /// The user and the group that it runs as, which the caller needs in order to read its environment.
-    user: Option<(u32, u32)>,
-    /// Mistakes in sizing.conf(5), as the process sees it.
-    mistakes: Vec<String>,
-}
-
-/// Judges the process `pid`, or its parent if it is a worker. Looks again if only a worker seems to be missing. Also returns
-/// the sizing, if there is one.
+/// Judges the process `pid`, or its parent if it is a worker; again while only a worker seems to be missing. Also returns the
+/// sizing, if there is one.
 pub(crate) fn judge(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
-    let mut judged = judge_once(machine, pid);
-    for _ in 1..LOOKS {
-        if judged.0.verdict.leading().is_none_or(|finding| finding.topic != Topic::WorkersMissing) {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        judged = judge_once(machine, pid);
-    }
-    judged
+    judged_when_complete(&mut || judge_once(machine, pid), |(judged, _)| &judged.verdict)
 }
 
 fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
@@ -63,7 +43,7 @@ fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
     }
 }
 
-/// Judges a unit whose PyPNM `pid` runs in a container: `judged` has what systemd says of the unit's state.
+/// Judges a unit whose PyPNM `pid` runs in a container. `judged`: the verdict on the unit's state in systemd.
 pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Verdict) -> Judged {
     let name = unit.unit.clone();
     let (process, mut verdict) = match gather(machine, pid) {
@@ -81,7 +61,7 @@ pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Ver
     Judged { unit: name, facts: Some(unit), process, verdict }
 }
 
-/// What the last look at the unit's start has written for PyPNM, and the container may have been given.
+/// The profile that `env` wrote when the unit was started, which may have been passed to the container.
 fn handed(machine: &Root, unit: &Facts) -> Option<Numbers> {
     let path = unit.generated.as_ref()?.environment.get(pypnm::ENV_FILE)?;
     match pypnm::read_profile_file(&machine.text(path).ok()?) {
@@ -121,7 +101,8 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         finding(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
-        let text = "the files and the environment of its container may not be read by this user".to_owned();
+        let text =
+            "this user is not permitted to read the files and the environment of its container".to_owned();
         return Err(Finding {
             fix: Some("run it as root".to_owned()),
             ..finding(Topic::Hidden, State::Unknown, text)
@@ -136,24 +117,12 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(&sizing).unwrap_or_else(|| "nothing to size".to_owned())),
     };
-    let roles = roles(&candidates);
-    let of_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
-    let environment = process::environment(machine, main);
-    let path = environment.as_ref().and_then(|all| all.get(pypnm::ENV_FILE));
-    let file = path.filter(|path| !path.is_empty()).map(|path| {
+    let mut running = live::running(machine, &processes, main);
+    let path = running.environment.as_ref().and_then(|all| all.get(pypnm::ENV_FILE));
+    running.file = path.filter(|path| !path.is_empty()).map(|path| {
         let text = container::profile_text(machine, &files, &family, path);
         (path.clone(), text.map_err(|error| error.to_string()))
     });
-    let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
-    let running = Running {
-        workers: of_role(Role::Worker).count(),
-        is_single: of_role(Role::Parent).next().is_none(),
-        arguments: process::arguments(machine, main),
-        environment,
-        active: worker.and_then(|pid| active_numbers(machine, pid)),
-        file,
-        file_has_changed: false,
-    };
     let facts = ProcessFacts {
         expected,
         live: Live::Running(running),
@@ -163,7 +132,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     Ok((facts, sizing))
 }
 
-/// Judges the facts. `handed`: numbers that nobody set by hand, although they came by variables. Pure.
+/// Judges the facts. `handed`: numbers that were not set by hand, although variables set them. Pure.
 fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
     let mut findings = Vec::new();
     let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
@@ -194,7 +163,7 @@ fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
 fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding {
     let alive = brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
     let text = format!(
-        "its environment, and so its recycle limit and its profile, cannot be read (that takes its user \
+        "its environment, and so its recycle limit and its profile, cannot be read (this requires its user \
          and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
         numbers_text(expected)
     );
@@ -229,10 +198,10 @@ fn compare(
             continue;
         };
         let is_workers = place.contains(&WORKERS_FLAG);
-        let of_last_look =
+        let of_env =
             handed.map(|numbers| if is_workers { numbers.workers } else { numbers.limit_max_requests });
         match set_by(running, place) {
-            Some(set_by) if of_last_look != Some(used) || set_by.starts_with("--") => {
+            Some(set_by) if of_env != Some(used) || set_by.starts_with("--") => {
                 let what = if is_workers { "workers" } else { "recycle limit" };
                 *(if is_workers { &mut next.workers } else { &mut next.limit_max_requests }) = used;
                 findings.push(finding(Topic::Override, State::Ok, format!("{what} {used} by {set_by}")));

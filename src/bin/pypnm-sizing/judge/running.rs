@@ -4,8 +4,9 @@ use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
-use super::facts::{Expected, Live};
+use super::facts::Expected;
 use super::in_use::{InUse, Origin, Running, in_use};
+use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::{Judge, numbers_text};
 use crate::service::launch::Launch;
@@ -46,10 +47,11 @@ impl Judge<'_> {
         }
         if is_lowered {
             let uses = brief(in_use.workers.unwrap_or_default(), in_use.limit_max_requests);
-            let text = format!("less was available at its start than at the last reload: it runs {uses}");
+            let text =
+                format!("less was available when it was started than at the last reload: it runs {uses}");
             self.report(Topic::MachineChanged, State::Ok, text, None);
         }
-        // Where it sizes itself, it has the right numbers by chance.
+        // If it sizes itself, equal numbers are a coincidence.
         let is_other = differs || in_use.origin == Origin::Itself;
         let is_reported = self.findings.iter().any(|finding| finding.topic == Topic::NotRead);
         let mut restart = is_other && !is_reported && self.other_numbers(running, in_use, next_start);
@@ -57,10 +59,10 @@ impl Judge<'_> {
         (Some(in_use), restart)
     }
 
-    /// A flag on the command line of the running process that its next start will have as well. Where the unit starts
-    /// PyPNM or uvicorn itself, the sizing has found every such flag; what only the process has is from before a change.
-    /// A script adds flags of its own: a fixed one, unless it has changed since, or one from the profile that it was started
-    /// with.
+    /// A flag on the command line of the running process that will be there at the next start as well. If the unit starts
+    /// PyPNM or uvicorn directly, the sizing has found every such flag, so a flag of the process alone is from before a change.
+    /// A script adds its own flags: fixed ones, unless it has changed since, or some with numbers from the profile that it was
+    /// started with.
     fn standing_flag(
         &self,
         running: &Running,
@@ -142,15 +144,15 @@ impl Judge<'_> {
         if alive == wanted || has_warning {
             return;
         }
-        // A worker that starts, or finishes its requests, while another one serves in its place.
+        // One worker is starting, or finishing its requests, while another one serves in its place.
         let is_successor = alive == wanted.saturating_add(1) && self.is_handed_over();
         if is_successor || self.findings.iter().any(|finding| finding.topic == Topic::Reloading) {
             return;
         }
         if running.is_single && wanted > 1 {
             let text = format!(
-                "PyPNM runs as one process although its profile says {wanted} workers: it does not read it (PyPNM \
-                 before 1.6 does not)"
+                "PyPNM runs as a single process although its profile specifies {wanted} workers: it does not read \
+                 the profile (versions before 1.6 do not)"
             );
             self.report(Topic::NotRead, State::Warning, text, None);
         } else {
@@ -162,8 +164,8 @@ impl Judge<'_> {
     }
 }
 
-/// Whether the service was started with the numbers that are loaded, and its last look at its start lowered them: its
-/// environment has what systemd gave it, its profile file what came of that.
+/// Whether the service was started with the numbers that are loaded, and `env` lowered them at that start: its environment
+/// has the numbers from systemd, and its profile file the lowered ones.
 fn lowered_at_start(running: &Running, in_use: InUse, next_start: Numbers) -> bool {
     let given = running.environment.as_ref().and_then(generated::numbers);
     let Some(ProfileFile::Taken(written)) = running.profile() else {

@@ -101,7 +101,7 @@ pub(crate) fn summary(judged: &Judged) -> String {
     let verdict = &judged.verdict;
     let name = &judged.unit;
     if let Some(finding) = verdict.leading() {
-        // Each alone says half: why there is no drop-in, or who else runs, and what follows.
+        // Either of them would be incomplete: the cause (no drop-in, or another unit) and the consequence.
         let completes = |other: &&Finding| {
             matches!(other.topic, Topic::SizesItself | Topic::OtherUnit) && *other != finding
         };

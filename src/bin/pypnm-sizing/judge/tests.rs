@@ -1,4 +1,4 @@
-//! The verdict on made-up facts; the same states on a running systemd: tests/e2e/cases/helper.py.
+//! Verdicts on constructed facts. tests/e2e/cases/helper.py tests the same states on a running systemd.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,11 +7,13 @@ use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::pypnm::{self, Numbers};
 
-use super::facts::{Expected, Facts, Generator, InForce, Live};
+use super::facts::{Expected, Facts, InForce};
 use super::in_use::{Origin, Running};
+use super::live::Live;
 use super::topic::State;
 use super::verdict::{self, Verdict};
 use crate::service::generated::{self, Generated};
+use crate::service::generator::Generator;
 use crate::service::pypnm::LostProgram;
 use crate::service::systemctl::LoadedUnit;
 
@@ -45,7 +47,7 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-/// A service on 4 CPUs and 7.77 GiB with which all is well.
+/// A healthy service with 4 CPUs and 7.77 GiB.
 fn well() -> Facts {
     let environment = profile_of(numbers(2, 2000), 4, "7.77");
     Facts {
@@ -117,7 +119,7 @@ fn running(facts: &mut Facts) -> &mut Running {
     }
 }
 
-/// State, the topics found, and whether a restart is due.
+/// The state, the topics of the findings, and whether a restart is needed.
 fn found(verdict: &Verdict) -> (State, Vec<&'static str>, bool) {
     let topics = verdict.findings.iter().map(|finding| finding.topic.word()).collect();
     (verdict.state(), topics, verdict.needs_restart)
@@ -155,7 +157,7 @@ fn the_machine_changed() {
     let verdict = with(grown);
     assert_eq!(found(&verdict), (State::Warning, vec!["machine-changed", "not-restarted"], true));
     assert_eq!(verdict.leading().and_then(|finding| finding.fix.as_deref()), Some("pypnm-sizing apply"));
-    // Reloaded since: only the restart is missing.
+    // Reloaded since then, so only a restart is needed.
     let verdict = with(|facts| {
         grown(facts);
         let environment = profile_of(numbers(4, 2000), 4, "15.63");
@@ -163,7 +165,7 @@ fn the_machine_changed() {
         facts.generated = Some(Generated { environment });
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
-    // More memory, the same profile; and a jitter that is not worth a word.
+    // More memory with the same profile, and a difference that is too small to report.
     let verdict = with(|facts| "9.1".clone_into(&mut expected(facts).gib));
     assert_eq!(found(&verdict), (State::Ok, vec!["machine-changed"], false));
     let verdict = with(|facts| "7.9".clone_into(&mut expected(facts).gib));
@@ -171,8 +173,8 @@ fn the_machine_changed() {
 }
 
 #[test]
-fn the_operators_word() {
-    // In a drop-in that is loaded, and in one that is not yet.
+fn overrides_of_the_operator() {
+    // In a drop-in that is loaded, and in one that is not loaded yet.
     let in_a_drop_in = |facts: &mut Facts| {
         expected(facts).overrides.list = vec![set(pypnm::WORKERS, "3", "/etc/o.conf")];
     };
@@ -192,14 +194,14 @@ fn the_operators_word() {
         facts.loaded.environment_files = vec!["/etc/x.env".to_owned()];
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["override", "not-restarted"], true));
-    // A value that PyPNM can't bear is replaced, and named.
+    // A value that would crash PyPNM is replaced and reported.
     let verdict = with(|facts| {
         expected(facts).overrides.list = vec![set(pypnm::WORKERS, "0", "/etc/o.conf")];
         facts.loaded.environment.insert(pypnm::WORKERS.to_owned(), "0".to_owned());
     });
     assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
     assert!(verdict.findings.iter().any(|finding| finding.text.contains("the sized value is used")));
-    // Written into a wrapper, where nobody but the process shows it.
+    // In a wrapper script, so only the command line of the process shows it.
     let verdict = with(|facts| {
         facts.loaded.exec_start = vec!["/usr/local/bin/start.sh".to_owned()];
         running(facts).arguments = words("python pypnm serve --workers 1 --limit-max-requests 2000");
@@ -216,7 +218,7 @@ fn the_operators_word() {
         (running(facts).workers, running(facts).is_single) = (1, true);
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
-    // An environment file that the caller may not read.
+    // An environment file that the caller is not permitted to read.
     let verdict = with(|facts| {
         facts.hidden_files = vec!["/root/x.env".to_owned()];
         running(facts).active = Some(numbers(3, 2000));
@@ -238,7 +240,7 @@ fn flags_of_a_wrapper_are_of_the_profile_it_was_started_with() {
 }
 
 #[test]
-fn not_in_force() {
+fn drop_in_not_in_effect() {
     let without = |facts: &mut Facts| {
         facts.generated = None;
         facts.loaded.drop_ins.clear();
@@ -291,7 +293,7 @@ fn not_read() {
         running(facts).file = None;
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true), "started before it was sized");
-    // Nothing that a restart would fix.
+    // A restart would not fix this.
     let verdict = with(|facts| facts.loaded.exec_start_pre.clear());
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
     let verdict = with(|facts| drop(facts.loaded.environment.remove(pypnm::ENV_FILE)));
@@ -300,7 +302,7 @@ fn not_read() {
         facts.foreign_file = Some(("/etc/x".to_owned(), Ok("PYPNM_SERVE_WORKERS=2.0\n".to_owned())));
     });
     assert!(verdict.leading().is_some_and(|finding| finding.text.contains("cannot start")));
-    // Nor where the command itself empties its environment, whatever systemd has loaded.
+    // The same if the command empties its own environment, regardless of what systemd has loaded.
     let verdict = with(|facts| {
         itself(facts);
         running(facts).environment = Some(BTreeMap::new());
@@ -312,7 +314,7 @@ fn not_read() {
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
     assert!(verdict.leading().is_some_and(|finding| finding.text.contains("does not pass")));
-    // PyPNM before 1.6: one process, whatever the file says.
+    // PyPNM before 1.6: a single process, regardless of the file.
     let verdict = with(|facts| {
         running(facts).active = None;
         (running(facts).is_single, running(facts).workers) = (true, 1);
@@ -321,12 +323,12 @@ fn not_read() {
 }
 
 #[test]
-fn the_workers_that_are_there() {
+fn workers_that_are_alive() {
     let verdict = with(|facts| running(facts).workers = 1);
     assert_eq!(found(&verdict), (State::Warning, vec!["workers-missing"], false));
     let verdict = with(|facts| facts.live = Live::Hidden("hidden".to_owned()));
     assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
-    // It may say anything, such as Workers=1.
+    // It may contain any setting, such as Workers=1.
     let verdict = with(|facts| {
         expected(facts).numbers = numbers(1, 1000);
         facts.hidden_configuration = Some("/etc/pypnm/sizing.conf".to_owned());
@@ -335,13 +337,13 @@ fn the_workers_that_are_there() {
 }
 
 #[test]
-fn uvicorn_itself() {
+fn a_unit_that_starts_uvicorn() {
     let uvicorn = |facts: &mut Facts| {
         running(facts).arguments = words("/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app");
         (running(facts).file, running(facts).active) = (None, None);
     };
     assert_eq!(found(&with(uvicorn)), (State::Ok, vec![], false));
-    // Its environment is hidden from others: its workers can be counted.
+    // Its environment is hidden from other users, but its workers can be counted.
     let verdict = with(|facts| {
         uvicorn(facts);
         running(facts).environment = None;
@@ -468,13 +470,13 @@ fn stopped_or_exited() {
     };
     let exited = (State::Critical, vec!["failed"], false);
     let stopped = (State::Ok, vec!["not-running"], false);
-    // At its recycle limit; by a SIGHUP.
+    // At its recycle limit, and by SIGHUP.
     assert_eq!(found(&ended(1, 0, 1999)), exited);
     assert_eq!(found(&ended(2, 1, 1999)), exited);
-    // By systemctl stop, which it answers with status 0, or does not catch.
+    // By systemctl stop: it exits with status 0, or is killed by the signal.
     assert_eq!(found(&ended(1, 0, 2001)), stopped);
     assert_eq!(found(&ended(2, 15, 2001)), stopped);
-    // It had failed, and an operator has reset that state.
+    // It failed, and an operator has reset that state.
     assert_eq!(found(&ended(1, 3, 1999)), stopped);
     assert_eq!(found(&ended(2, 9, 1999)), stopped);
     assert_eq!(found(&ended(1, 0, 0)), stopped, "another start failed before its main process");
@@ -514,7 +516,7 @@ fn stopping_and_without_a_process() {
     assert_eq!(found(&verdict), (State::Critical, vec!["failed"], false));
     let verdict = with(|facts| inactive(facts, "active", "exited", "success"));
     assert_eq!(found(&verdict), (State::Critical, vec!["not-running"], false));
-    // As a unit that starts containers.
+    // Like a unit that starts containers.
     let oneshot = |facts: &mut Facts| {
         inactive(facts, "active", "exited", "success");
         "oneshot".clone_into(&mut facts.loaded.service_type);
@@ -650,7 +652,7 @@ fn in_one_worker(facts: &mut Facts) {
 }
 
 #[test]
-fn what_the_last_look_lowered_is_no_drift() {
+fn numbers_lowered_at_the_start_are_no_drift() {
     let verdict = with(|facts| {
         in_one_worker(facts);
         let mut environment = profile_of(numbers(2, 2000), 4, "7.77");
@@ -694,9 +696,9 @@ fn the_operators_number_stays_in_tighter_limits() {
     assert_eq!(found(&verdict), (State::Ok, vec!["override", "override"], false));
 }
 
-/// `env --write` at the start found less than the generator: huge pages, another unit's limits.
+/// `env --write` found tighter limits at the start than the generator did, such as huge pages.
 #[test]
-fn lowered_by_the_last_look() {
+fn numbers_lowered_at_the_start() {
     let lowered = |facts: &mut Facts| {
         let environment = profile_of(numbers(1, 1000), 2, "3.5");
         running(facts).file = Some((FILE.to_owned(), Ok(file_of(&environment))));
@@ -705,7 +707,7 @@ fn lowered_by_the_last_look() {
     };
     let verdict = with(lowered);
     assert_eq!(found(&verdict), (State::Ok, vec!["machine-changed"], false));
-    // Reloaded since with other numbers: what runs is from before that.
+    // Reloaded since then with other numbers: the running profile is from before that.
     let verdict = with(|facts| {
         lowered(facts);
         let environment = profile_of(numbers(4, 2000), 4, "7.77");
@@ -716,7 +718,7 @@ fn lowered_by_the_last_look() {
     assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
 }
 
-/// A program that systemd does not find ends the service at its next start: it leads where the service has failed.
+/// A program that systemd does not find prevents the next start. It is the leading finding if the service has failed.
 #[test]
 fn a_program_that_is_not_found() {
     let lost = |is_harmful| vec![LostProgram { text: "ExecStart=pypnm".to_owned(), is_harmful }];
@@ -739,7 +741,7 @@ fn a_program_that_is_not_found() {
     assert_eq!(found(&not_loaded), (State::Critical, vec!["program-path", "unit-missing"], false));
 }
 
-/// Where a PyPNM is out of the unit's reach, the fix is the command that makes a service of it.
+/// If the unit does not find a PyPNM that is installed elsewhere, the fix is the `setup` command for it.
 #[test]
 fn a_condition_failed_and_pypnm_is_elsewhere() {
     let verdict = with(|facts| {

@@ -1,10 +1,10 @@
-//! Determines from the facts whether what systemd has loaded, and what is running, fits. Pure.
+//! Determines from the facts whether the profile that systemd has loaded, and the one in use, fit. Pure.
 //!
 //! ```text
-//!  expected    what the machine's files say now
+//!  expected    what fits the machine now
 //!  generated   what the generator wrote at the last reload      ≠ expected: reload
 //!  loaded      what systemd has merged, with what overrides it  ≠ generated: the operator's override
-//!  in use      what the live processes use                      ≠ loaded: restart
+//!  in use      what the running processes use                   ≠ loaded: restart
 //! ```
 
 use pypnm_sizing::command::Program;
@@ -12,10 +12,12 @@ use pypnm_sizing::names::{UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG};
 use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
-use super::facts::{Expected, Facts, Generator, Live};
+use super::facts::{Expected, Facts};
 use super::in_use::InUse;
+use super::live::Live;
 use super::topic::{Finding, State, Topic};
 use crate::service::generated::Generated;
+use crate::service::generator::Generator;
 use crate::service::launch::{Keys, Launch};
 use crate::wording::{brief, override_text};
 
@@ -27,7 +29,7 @@ pub(crate) struct Verdict {
     /// What the service gets at its next start, after a reload.
     pub(crate) next_start: Option<Numbers>,
     pub(crate) in_use: Option<InUse>,
-    /// Only a restart is missing.
+    /// Whether all that is needed is a restart.
     pub(crate) needs_restart: bool,
 }
 
@@ -56,9 +58,9 @@ impl Verdict {
 /// The profile file that PyPNM gets.
 enum Given {
     Ours,
-    /// The operator's, with these numbers.
+    /// That of the operator, with these numbers.
     Numbers(Numbers),
-    /// None that it accepts.
+    /// None, or one that it does not accept.
     Nothing,
 }
 
@@ -72,14 +74,14 @@ pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
     let is_known = judge.service(must_run);
     match &facts.expected {
         _ if !is_known => {}
-        // What systemd has loaded is for the engine: the process itself is judged.
+        // The settings loaded by systemd are those of the container engine; the process itself is judged.
         _ if facts.contained.is_some() => {}
         Err(why) => judge.not_sized(why),
         Ok(_) if facts.hidden_configuration.is_some() => judge.hidden_configuration(),
         Ok(expected) if judge.is_in_force() => {
             let (numbers, loaded) = judge.next_start(expected);
             judge.generated(expected, numbers, loaded);
-            let numbers = judge.last_look(expected, numbers);
+            let numbers = judge.lowered_at_start(expected, numbers);
             next_start = Some(numbers);
             (in_use, needs_restart) = judge.running(expected, numbers);
         }
@@ -108,7 +110,7 @@ impl Judge<'_> {
 
     fn not_sized(&mut self, why: &str) {
         if self.facts.generated.is_some() {
-            let text = format!("it is {why}, but systemd still has the profile from before that");
+            let text = format!("it is {why}, but systemd still has the earlier profile");
             self.report(Topic::TurnedOff, State::Warning, text, Some(APPLY));
         } else {
             let text = format!("it is {why}; PyPNM sizes itself");
@@ -250,9 +252,9 @@ impl Judge<'_> {
         (alive, alive)
     }
 
-    /// The numbers after the last look at a start, which lowers those that were not set by hand to what the limits in force
+    /// The numbers after `env` has run at the start, which lowers those that were not set by hand to what the limits in force
     /// allow. It cannot change the environment of a unit that starts uvicorn directly.
-    fn last_look(&mut self, expected: &Expected, next_start: Numbers) -> Numbers {
+    fn lowered_at_start(&mut self, expected: &Expected, next_start: Numbers) -> Numbers {
         let Some(in_force) = &self.facts.in_force else {
             return next_start;
         };
@@ -308,7 +310,7 @@ impl Judge<'_> {
             };
             self.report(Topic::Override, State::Ok, text, None);
         }
-        // What is taken away last is still among what systemd has loaded.
+        // Variables that are removed last are still among those that systemd has loaded.
         let is_taken_away = |found: &Override| {
             let is_last = matches!(&*found.source.key, "ExecStart" | "UnsetEnvironment");
             matches!(found.effect, Effect::Unset { .. }) && is_last

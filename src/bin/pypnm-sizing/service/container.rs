@@ -10,7 +10,7 @@ use pypnm_sizing::root::{MAX_FILE_BYTES, ReadError, Root};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::process;
+use super::process::{self, namespace, namespace_pids};
 
 /// The file system on which memfd_create(2) creates files (`TMPFS_MAGIC` in statfs(2)).
 const TMPFS: u64 = 0x0102_1994;
@@ -28,12 +28,13 @@ pub(crate) enum Files {
 
 impl Files {
     pub(crate) fn of(machine: &Root, pid: u32) -> Result<Self, ReadError> {
-        let namespace = |pid: &str| rustix::fs::readlink(format!("/proc/{pid}/ns/mnt"), Vec::new());
-        match (namespace(&pid.to_string()), namespace("self")) {
+        match (namespace(&pid.to_string(), "mnt"), namespace("self", "mnt")) {
             (Ok(its), Ok(own)) if its == own => Ok(Self::Same),
             (Ok(_), Ok(_)) => Ok(Self::Own(Box::new(Root::of_process(pid)?))),
             // Processes in the caller's PID namespace are in the caller's container.
-            (Err(Errno::ACCESS | Errno::PERM), _) if pids(machine, pid).len() <= 1 => Ok(Self::Same),
+            (Err(Errno::ACCESS | Errno::PERM), _) if namespace_pids(machine, pid).len() <= 1 => {
+                Ok(Self::Same)
+            }
             (Err(Errno::ACCESS | Errno::PERM), _) => Ok(Self::Denied),
             (Err(errno), _) | (_, Err(errno)) => Err(errno.into()),
         }
@@ -51,15 +52,7 @@ impl Files {
 
 /// Whether a process is in a container: in a PID namespace nested in the caller's. Needs no privilege.
 pub(crate) fn is_contained(machine: &Root, pid: u32) -> bool {
-    pids(machine, pid).len() > 1
-}
-
-/// The PIDs of a process in the caller's namespace and in each nested one, down to its own (`NSpid` in proc_pid_status(5)).
-fn pids(machine: &Root, pid: u32) -> Vec<u32> {
-    let status = machine.bytes(&format!("/proc/{pid}/status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    line.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    namespace_pids(machine, pid).len() > 1
 }
 
 /// The text of the profile file that a process in `family` sees at `path`.
@@ -72,7 +65,7 @@ pub(crate) fn profile_text(
     let root = files.root(machine).ok_or(ReadError::Os(Errno::ACCESS))?;
     match descriptor(path) {
         Some((owner, descriptor)) => {
-            let holder = family.iter().find(|pid| pids(machine, **pid).last() == Some(&owner));
+            let holder = family.iter().find(|pid| namespace_pids(machine, **pid).last() == Some(&owner));
             text_in_memory(*holder.ok_or(ReadError::Missing)?, descriptor)
         }
         None => process::text_of_file(root, path),
@@ -87,7 +80,7 @@ fn descriptor(path: &str) -> Option<(u32, u32)> {
 
 /// The text of a file that a process holds open, if it is a regular file in memory.
 fn text_in_memory(pid: u32, descriptor: u32) -> Result<String, ReadError> {
-    // The kernel's own link: with O_PATH whatever it leads to is not opened.
+    // This link is the kernel's own. With O_PATH, its target is not opened.
     let path = format!("/proc/{pid}/fd/{descriptor}");
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     #[allow(

@@ -1,17 +1,22 @@
-//! The drop-in that the generator wrote at the last boot or reload. Anybody may read it.
+//! The drop-in that the generator wrote at the last boot or reload, and files that take precedence over it. Any user can
+//! read them.
 
 use std::collections::BTreeMap;
 
 use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::names;
-use pypnm_sizing::pypnm;
+use pypnm_sizing::pypnm::{Numbers, integer};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::name::Type;
-use pypnm_sizing::units::{Unit, parse_assignments};
+use pypnm_sizing::units::{self, Unit, parse_assignments};
 
-/// systemd.unit(5): the directory of generators' output for the system manager.
+/// The directory for the output of generators (systemd.unit(5), "Unit File Load Path").
 const DIRECTORY: &str = "/run/systemd/generator";
-/// Where packages have their units: systemd prefers what a generator makes.
+/// The directory for generated files that take precedence even over those of the operator.
+const EARLY: &str = "/run/systemd/generator.early";
+/// The directories of generated units that take precedence over packaged ones.
+pub(crate) const DIRECTORIES: [&str; 2] = [EARLY, DIRECTORY];
+/// The directories of packages, over which generated files take precedence.
 const PACKAGED: [&str; 2] = ["/usr/", "/lib/"];
 
 /// The generated drop-in of a unit.
@@ -40,16 +45,33 @@ pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<
     }
 }
 
-/// The file of a unit that another generator makes, a quadlet for one, where systemd loads that one: it comes before the
-/// packaged `definition` and after an operator's (systemd.unit(5), "System Unit Search Path").
+/// A file with the name of the drop-in in a directory that takes precedence over [`DIRECTORY`], and whether it has any
+/// content. systemd reads it instead of the drop-in.
+pub(crate) fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
+    let stronger =
+        [EARLY].into_iter().chain(units::DIRECTORIES.into_iter().filter(|path| !is_packaged(path)));
+    stronger.map(|directory| format!("{directory}/{unit}.d/{}", names::DROP_IN)).find_map(|path| {
+        match root.bytes(&path) {
+            Err(ReadError::Missing) => None,
+            Err(_) => Some((path, true)),
+            Ok(bytes) => Some((path, !bytes.is_empty())),
+        }
+    })
+}
+
+/// The file of a unit that another generator creates, such as that for quadlets, if systemd loads that file: it takes
+/// precedence over the `definition` if that is packaged, but not if it is the operator's.
 pub(crate) fn unit_of_another(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
-    let is_packaged = |file: &String| PACKAGED.iter().any(|packaged| file.starts_with(packaged));
-    let fragment = definition.and_then(|definition| definition.fragment.as_ref());
+    let fragment = definition.and_then(|definition| definition.fragment.as_deref());
     let path = format!("{DIRECTORY}/{unit}");
     (fragment.is_none_or(is_packaged) && root.file_type(&path).is_some()).then_some(path)
 }
 
-/// The last value of `key` in a unit's file; `None`: it sets none.
+fn is_packaged(path: &str) -> bool {
+    PACKAGED.iter().any(|packaged| path.starts_with(packaged))
+}
+
+/// The last value of `key` in a unit's file; `None`: the file does not set it.
 pub(crate) fn last_value(root: &Root, path: &str, key: &str) -> Option<String> {
     let mut assignments = Vec::new();
     let text = root.bytes(path).ok()?;
@@ -66,16 +88,18 @@ pub(crate) fn exists_for_any(root: &Root) -> bool {
 
 impl Generated {
     /// Workers and recycle limit.
-    pub(crate) fn numbers(&self) -> Option<pypnm::Numbers> {
+    pub(crate) fn numbers(&self) -> Option<Numbers> {
         numbers(&self.environment)
     }
 }
 
 /// Workers and recycle limit in an environment.
-pub(crate) fn numbers(environment: &BTreeMap<String, String>) -> Option<pypnm::Numbers> {
-    let number = |key| environment.get(key).and_then(|value| pypnm::integer(value));
-    Some(pypnm::Numbers {
-        workers: number(pypnm::WORKERS)?,
-        limit_max_requests: number(pypnm::LIMIT_MAX_REQUESTS)?,
-    })
+pub(crate) fn numbers(environment: &BTreeMap<String, String>) -> Option<Numbers> {
+    numbers_in(environment, [names::WORKERS, names::LIMIT_MAX_REQUESTS])
+}
+
+/// Workers and recycle limit in these variables of an environment.
+pub(crate) fn numbers_in(environment: &BTreeMap<String, String>, keys: [&str; 2]) -> Option<Numbers> {
+    let [workers, limit] = keys.map(|key| environment.get(key).and_then(|value| integer(value)));
+    Some(Numbers { workers: workers?, limit_max_requests: limit? })
 }

@@ -11,7 +11,7 @@ use pypnm_sizing::root::{ReadError, Root};
 
 use super::systemctl::LoadedUnit;
 
-/// The launcher's directory; the interpreter's first argument but for flags.
+/// The launcher's directory: the first argument of the interpreter that is not an option.
 const PACKAGE: &str = "pypnm_handover";
 /// The end of the packaged `ExecReload=`.
 const RELOAD: &str = "handover --reload";

@@ -51,12 +51,12 @@ impl<'a> Launch<'a> {
         self.program
     }
 
-    /// The value of `--workers` or `--limit-max-requests`, the last one.
+    /// The last value of `--workers` or `--limit-max-requests`.
     pub(crate) fn flag(&self, name: &str) -> Option<&'a str> {
         self.flags.iter().rfind(|(flag, _)| *flag == name).map(|(_, value)| *value)
     }
 
-    /// The names that determine its numbers. An unknown command is treated as PyPNM, after which the service is named.
+    /// The names that determine its numbers. An unknown command is treated as PyPNM, because the service is named after it.
     pub(crate) fn keys(&self) -> Keys {
         if self.program == Program::Uvicorn { OF_UVICORN } else { OF_PYPNM }
     }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use pypnm_sizing::root::Root;
 
-use super::process::sockets;
+use super::process::{self, sockets};
 
 /// Why a service cannot listen on an address.
 #[derive(Debug)]
@@ -43,9 +43,8 @@ fn listener(machine: &Root, port: u16) -> Option<u32> {
         }
     });
     read.ok()?;
-    let pids = machine.entries("/proc").unwrap_or_default();
     let holds =
         |pid: &u32| sockets::held(*pid).is_ok_and(|held| inodes.iter().any(|inode| held.contains(inode)));
-    let others = pids.iter().filter_map(|entry| entry.name.parse().ok()).filter(|pid| *pid != 1);
+    let others = process::all_pids(machine).into_iter().filter(|pid| *pid != 1);
     others.chain([1]).find(holds)
 }

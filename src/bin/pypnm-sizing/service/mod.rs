@@ -6,6 +6,7 @@ pub(crate) mod container;
 pub(crate) mod exec_profile;
 pub(crate) mod family;
 pub(crate) mod generated;
+pub(crate) mod generator;
 pub(crate) mod handover;
 pub(crate) mod launch;
 pub(crate) mod listener;

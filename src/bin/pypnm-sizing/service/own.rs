@@ -3,7 +3,7 @@
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::root::Root;
 
-/// Where systemd runs, this is (sd_booted(3)).
+/// This directory exists if systemd is running (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 /// cgroups(7).
 const MEMBERSHIP: &str = "/proc/self/cgroup";

@@ -1,6 +1,6 @@
-//! Sends a request to a socket, and asks the kernel which process answered.
+//! Sends a request to a socket, and determines from the kernel which process answered.
 //!
-//! An answer is the beginning of an HTTP response, or of a TLS record if the socket speaks TLS. A connection that is merely
+//! An answer is the beginning of an HTTP response, or of a TLS record if the socket uses TLS. A connection that is merely
 //! queued, closed or reset proves nothing about the process that holds the socket. Certificates are not verified: the peer is
 //! identified by its sockets, not by its name.
 
@@ -46,14 +46,14 @@ pub(crate) struct Report {
     pub(crate) outcome: io::Result<(Answer, Connection)>,
 }
 
-/// The connection on which the answer was received. It is kept open, so that the kernel can be asked about it.
+/// The connection on which the answer was received. It is kept open, so that the kernel still shows its other end.
 #[derive(Debug)]
 pub(crate) enum Connection {
     Tcp {
         _open: TcpStream,
-        /// Of the caller.
+        /// The caller's address.
         local: SocketAddr,
-        /// Of the service.
+        /// The service's address.
         remote: SocketAddr,
     },
     /// The process that called listen(2), or 0 if it is not in the caller's PID namespace.
@@ -65,7 +65,7 @@ pub(crate) enum Connection {
 pub(crate) struct Vantage {
     /// A process of the service that holds the socket.
     pub(crate) holder: u32,
-    /// Whether its network namespace is another than the caller's.
+    /// Whether its network namespace is not the caller's.
     pub(crate) foreign: bool,
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn start(
 ) -> io::Result<()> {
     let ask = move || {
         let outcome = enter(&from).and_then(|()| ask(&socket.1, from.holder, deadline));
-        // The receiver is gone when another probe was faster.
+        // The receiver is gone if another probe was faster.
         let _ = to.send(Report { socket, outcome });
     };
     std::thread::Builder::new().name("probe".to_owned()).spawn(ask).map(drop)
@@ -110,7 +110,7 @@ fn ask_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(A
     let answer = match http(&mut stream, &remote.to_string(), deadline) {
         Ok(answer) => answer,
         Err(error) => {
-            // Perhaps it speaks TLS. The answer is on this other connection.
+            // It may use TLS. The answer is on this other connection.
             let remaining = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
             stream = TcpStream::connect_timeout(&remote, remaining.max(Duration::from_millis(1)))?;
             set_patience(&stream, deadline)?;
@@ -198,7 +198,7 @@ fn connect_path(path: &Path, holder: u32) -> io::Result<UnixStream> {
     };
     match open() {
         Ok(socket) => UnixStream::connect(PathBuf::from(format!("/proc/self/fd/{}", socket.as_raw_fd()))),
-        // The service's root is not for the caller to see: its own may be the same. Kernels before 5.6 lack openat2.
+        // The caller is not permitted to access the service's root; its own may be the same. Kernels before 5.6 lack openat2.
         Err(Errno::ACCESS | Errno::PERM | Errno::NOSYS) => UnixStream::connect(path),
         Err(error) => Err(error.into()),
     }
@@ -216,14 +216,14 @@ fn http(stream: &mut (impl Read + Write), host: &str, deadline: Instant) -> io::
                 read == 0
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            // What came before counts.
+            // After an error, use what was read before.
             Err(_) if is_status_line(&head) => true,
             Err(error) => return Err(error),
         };
         let is_complete =
             end || head.len() >= MAX_HEAD_BYTES || head.windows(4).any(|bytes| bytes == b"\r\n\r\n");
         if !head.is_empty() && !is_status_line(&head) && (is_complete || head.len() >= 8) {
-            return Err(io::Error::new(ErrorKind::InvalidData, "it does not speak HTTP"));
+            return Err(io::Error::new(ErrorKind::InvalidData, "it does not use HTTP"));
         }
         if is_complete || Instant::now() >= deadline {
             return response(&head).ok_or_else(|| ErrorKind::UnexpectedEof.into());
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(of("10.0.0.1:8000"), ["10.0.0.1:8000"]);
     }
 
-    /// What a server that says `reply` to each connection counts as.
+    /// The result for a server that sends `reply` on each connection.
     fn asked(reply: &'static [u8]) -> std::io::Result<Answer> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;

@@ -1,4 +1,4 @@
-//! `check`: whether what systemd has loaded, and what is running, still fits the machine. The output is that of a monitoring
+//! `check`: whether the loaded profile, and the one in use, still fit the machine. The output is that of a monitoring
 //! plugin: a line that summarizes every unit, the worst first, with performance data, and the exit status 0, 1, 2 or 3
 //! (<https://www.monitoring-plugins.org/doc/guidelines.html>).
 
@@ -24,7 +24,7 @@ const LABEL: usize = 14;
 /// The exit status on incorrect usage, which is UNKNOWN for a monitoring plugin.
 pub(crate) const WRONG_USAGE: u8 = 3;
 
-/// What `check --json` says.
+/// The answer of `check --json`.
 #[derive(Serialize)]
 struct CheckAnswer {
     #[serde(flatten)]
@@ -34,7 +34,7 @@ struct CheckAnswer {
     state: &'static str,
 }
 
-/// What it says of a unit.
+/// A unit in it.
 #[derive(Serialize)]
 struct UnitAnswer {
     unit: String,

@@ -2,10 +2,10 @@
 //! that PyPNM reads, from the environment that systemd has resolved for this start, so that an operator's variables reach
 //! PyPNM.
 //!
-//! When the service starts, it also takes a last look at the limits: its cgroup is that of the service, where limits set since
-//! the generator ran are visible (by other generators, `systemctl set-property` or sysctl.d(5)). Numbers that were not set by
+//! When the service starts, it also checks the limits once more: its cgroup is that of the service, where limits set since the
+//! generator ran are visible (by other generators, `systemctl set-property` or sysctl.d(5)). Numbers that were not set by
 //! hand are lowered to what fits now, and never raised. If systemd would not restart the unit after a clean exit, they are
-//! never lowered to a single worker with a recycle limit: see [`last_look`].
+//! never lowered to a single worker with a recycle limit: see [`final_numbers`].
 //!
 //! The file can be read by PyPNM, by bash's `source` and by `EnvironmentFile=`: it contains only KEY=value lines.
 
@@ -88,7 +88,7 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         (EnvTarget::WherePypnmLooks, Some(text)) => {
             answer(&text)?;
             if !root.is_machine() {
-                bail!("not written: it is unknown where PyPNM looks below --root; use --write PATH");
+                bail!("not written: PyPNM's own profile file is unknown with --root; use --write PATH");
             }
             let path = pypnm::profile_file().context("not written")?;
             write_profile(&path, &text)?;
@@ -130,17 +130,17 @@ fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> S
         }
     });
     let mut text = String::new();
-    for (key, value) in last_look(root, unit, values, generated) {
+    for (key, value) in final_numbers(root, unit, values, generated) {
         // Writing into a string can't fail.
         let _ = writeln!(text, "{key}={value}");
     }
     text
 }
 
-/// The result of the last look for `values` (a key, its value before and after lowering), with a remark if it is lower than
+/// The result of this check for `values` (a key, its value before and after lowering), with a remark if it is lower than
 /// before. If a single worker would end the service for good at its recycle limit, because the unit lacks `Restart=always`, a
 /// sized limit becomes 0; if the limit is the operator's, two workers are kept.
-fn last_look(
+fn final_numbers(
     root: &Root,
     unit: &SizedUnit,
     values: [(&'static str, String, String); 4],

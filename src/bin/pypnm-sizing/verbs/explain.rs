@@ -65,7 +65,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-/// `of_another`: the file of the unit that another generator makes.
+/// `of_another`: the unit's file, if another generator creates it.
 fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another: Option<&str>) {
     page.heading(&headline(unit));
     if let Some(path) = of_another {
@@ -183,8 +183,13 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
             parts.push(", the CPUs common to all these lists".to_owned());
         }
         if sharing > 1 {
-            let all = written(offered.saturating_mul(sharing));
-            parts.push(format!(", an equal share of {all} for each of {sharing} units"));
+            let all = match &limit.amount {
+                Amount::CpuTime(milli) => *milli,
+                // Shares are rounded down, but there are only whole CPUs to be shared.
+                Amount::Cpus(_) => offered.saturating_mul(sharing).div_ceil(1000).saturating_mul(1000),
+                _ => offered.saturating_mul(sharing),
+            };
+            parts.push(format!(", an equal share of {} for each of {sharing} units", written(all)));
         }
         if grant.reserved > 0 {
             let set = match resource {
@@ -197,7 +202,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
         }
     }
     if resource == Resource::Cpu && !grant.amount.is_multiple_of(1000) {
-        parts.push(format!("; whole CPUs: {}, rounded down, at least 1", unit.capacity.whole_cpus()));
+        parts.push(format!("; rounded down to whole CPUs, at least 1: {}", unit.capacity.whole_cpus()));
     }
     parts.concat()
 }

@@ -1,4 +1,4 @@
-//! The verbs: each gathers what it needs, makes its answer and prints it.
+//! The verbs. Each gathers its data, creates its answer and prints it.
 
 pub(crate) mod apply;
 pub(crate) mod check;

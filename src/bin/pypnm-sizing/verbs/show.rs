@@ -1,4 +1,4 @@
-//! `show`: the profile at a glance, with a line for each thing that decided it, and where to look next.
+//! `show`: the profile at a glance, with a line on the reason for each number, and which command shows more.
 
 use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
@@ -19,7 +19,7 @@ use crate::wording::{
     settings, state, turned_off, unsized_units,
 };
 
-/// What `show --json` says of a unit.
+/// A unit in `show --json`.
 #[derive(Serialize)]
 struct UnitAnswer {
     #[serde(flatten)]
@@ -69,7 +69,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
             Some(path) => page.row("  Unit", LABEL, &made_by_another_generator(&path)),
             None if is_tried => {}
             None => {
-                // A machine to try is not expected to have the unit.
+                // A hypothetical machine is not expected to have the unit.
                 if let Some(state) = unit.definition.as_ref().and_then(state) {
                     page.row("  Unit", LABEL, state);
                 }
@@ -105,7 +105,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
         LABEL,
         &format!("{}: {}", unit.profile.limit_max_requests, reasons::limit_reason(unit)),
     );
-    // The two lines above name their own keys already.
+    // The two lines above already name these keys.
     let named = |setting: &&ConfigSetting| matches!(setting.key, "Workers" | "LimitMaxRequests");
     for setting in settings(&unit.config).iter().filter(|setting| setting.matters() && !named(setting)) {
         page.row("  By hand", LABEL, &setting.to_string());
@@ -119,7 +119,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
     match loaded {
         LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}
         LoadedProfile::Other(numbers) => {
-            // What could not be read may be readable for the generator.
+            // The generator may be able to read what this user cannot.
             let why = match unit.config.unread {
                 Some(_) => "at the last reload",
                 None => "from before a change; 'pypnm-sizing apply' updates it",
@@ -135,7 +135,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
     }
 }
 
-/// The PyPNM that the unit starts, or the one that there is.
+/// The PyPNM that the unit starts, or else the only one on the machine.
 fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
     let program = Program::of(&unit.name, unit.definition.as_ref());
     let found = pypnm::find(root, program, unit.definition.as_ref());

@@ -30,7 +30,7 @@ use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
 use crate::output::{Outcome, remark};
-use crate::page::{has_colours, is_capable};
+use crate::page::{has_colors, is_capable};
 use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
 use metrics::Metrics;
@@ -81,10 +81,10 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let unit = choose_unit(&sizing, arguments)?;
     let kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
-    let (target, said) =
+    let (target, note) =
         WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
-    if let Some(said) = said {
-        remark(&said);
+    if let Some(note) = note {
+        remark(&note);
     }
     let style = match (arguments.write_advice, arguments.json) {
         (true, _) => View::Advice,
@@ -137,7 +137,7 @@ struct Watching<'a> {
     name: String,
     target: WatchTarget,
     style: View,
-    /// Whether the limits of the live process count; below another root, a machine is given instead.
+    /// Whether the limits of the live process apply; below another root, a machine is given instead.
     counts_live: bool,
     boot_id: Option<String>,
     reader: SampleReader,
@@ -300,14 +300,14 @@ impl Watching<'_> {
         })
     }
 
-    fn with_context<T>(&self, colours: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
+    fn with_context<T>(&self, colors: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
         use_it(&Context {
             interval: self.interval.as_secs_f64(),
             findings: &self.findings,
             no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: self.cost(self.began.elapsed().as_secs_f64()),
             letters: !speaks_utf8(),
-            colours,
+            colors,
         })
     }
 
@@ -317,7 +317,7 @@ impl Watching<'_> {
             View::Advice | View::Quiet => Ok(true),
             View::Screen => {
                 let (columns, rows) = Screen::size();
-                let lines = self.with_context(has_colours(&io::stdout()), |context| {
+                let lines = self.with_context(has_colors(&io::stdout()), |context| {
                     show::screen(&self.evidence, context, columns, rows)
                 });
                 is_read(Screen::draw(&lines))
@@ -344,10 +344,10 @@ impl Watching<'_> {
                 print_line(&json::summary(&self.evidence, &self.findings, self.began_unix, cost))?;
             }
             View::Advice => {
-                let colours = has_colours(&io::stderr());
+                let colors = has_colors(&io::stderr());
                 let columns = Screen::size().0;
                 let text =
-                    self.with_context(colours, |context| show::summary(&self.evidence, context, columns));
+                    self.with_context(colors, |context| show::summary(&self.evidence, context, columns));
                 // On stdout, the drop-in is the answer; this only accompanies it.
                 let _ = io::stderr().write_all(text.as_bytes());
                 let section = section(&self.sizing, self.sized());
@@ -359,10 +359,10 @@ impl Watching<'_> {
                 return crate::output::answer(&drop_in(&self.findings, &section, &head));
             }
             View::Screen | View::Lines => {
-                let colours = has_colours(&io::stdout());
+                let colors = has_colors(&io::stdout());
                 let columns = Screen::size().0;
                 let text =
-                    self.with_context(colours, |context| show::summary(&self.evidence, context, columns));
+                    self.with_context(colors, |context| show::summary(&self.evidence, context, columns));
                 return crate::output::answer_painted(&text);
             }
             View::Quiet => {}

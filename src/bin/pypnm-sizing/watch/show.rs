@@ -22,10 +22,10 @@ pub(super) struct Context<'a> {
     pub(super) no_shares: Option<String>,
     /// The CPU time used by `watch`, in percent of one CPU; `None`: not known yet.
     pub(super) cost: Option<f64>,
-    /// Whether the terminal supports ASCII only.
+    /// Whether the terminal supports only ASCII.
     pub(super) letters: bool,
-    /// Whether colours may be used.
-    pub(super) colours: bool,
+    /// Whether colors may be used.
+    pub(super) colors: bool,
 }
 
 /// How a line is highlighted.
@@ -86,8 +86,8 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let (to_set, remarks) = advice(context.findings, columns);
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
     let found = with_remarks(to_set, remarks, wanted);
-    let left = room.saturating_sub(table.lines.len() + found.lines.len());
-    table.lines.extend(fitting(processes, left));
+    let space = room.saturating_sub(table.lines.len() + found.lines.len());
+    table.lines.extend(fitting(processes, space));
     if table.lines.len() + found.lines.len() < room {
         table.add(LineStyle::Plain, String::new());
     }
@@ -99,7 +99,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.lines.truncate(rows.max(1));
     out.lines
         .into_iter()
-        .map(|(style, line)| painted(style, &cut(&spelled(line, context.letters), columns), context.colours))
+        .map(|(style, line)| painted(style, &cut(&spelled(line, context.letters), columns), context.colors))
         .collect()
 }
 
@@ -333,7 +333,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     }
     let mut text = String::new();
     for (style, line) in out.lines {
-        text.push_str(&painted(style, &spelled(line, context.letters), context.colours));
+        text.push_str(&painted(style, &spelled(line, context.letters), context.colors));
         text.push('\n');
     }
     text
@@ -362,14 +362,14 @@ fn cut(line: &str, columns: usize) -> String {
     line.chars().take(columns).collect()
 }
 
-fn painted(style: LineStyle, line: &str, colours: bool) -> String {
+fn painted(style: LineStyle, line: &str, colors: bool) -> String {
     let ink = match style {
         LineStyle::Bold => Ink::Bold,
         LineStyle::Advice => Ink::Green,
         LineStyle::Warning => Ink::Red,
         LineStyle::Plain => return line.to_owned(),
     };
-    page::painted(line, ink, colours)
+    page::painted(line, ink, colors)
 }
 
 #[cfg(test)]

@@ -53,13 +53,13 @@ impl Events {
 
     /// Waits until `until`, or for an event.
     pub(super) fn wait(&self, until: Instant, screen: Option<&mut Screen>) -> Result<Woken, String> {
-        let left = until.saturating_duration_since(Instant::now());
+        let remaining = until.saturating_duration_since(Instant::now());
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(&self.pipe, PollFlags::IN)];
         if screen.is_some() {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+        let timeout = Timespec::try_from(remaining).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(format!("can't wait: {}", io::Error::from(errno))),

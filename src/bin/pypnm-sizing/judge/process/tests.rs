@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::facts::Expected;
+use super::super::in_use::Running;
 use super::*;
 use pypnm_sizing::overrides::Overrides;
 
@@ -41,7 +43,7 @@ fn profile(workers: u32, limit: u32) -> String {
     )
 }
 
-/// The state, and the first words on it.
+/// The state, and the beginning of the text.
 fn judged(facts: &ProcessFacts) -> (State, Option<Topic>) {
     judged_with(facts, None)
 }
@@ -63,7 +65,7 @@ fn what_exec_gave_it_fits() {
     }
     let fewer = judged(&facts(&SERVE, &variables, Some(&of_exec(2, 1000)), 1));
     assert_eq!(fewer, (State::Warning, Some(Topic::WorkersMissing)));
-    // Its limits were lowered after its start.
+    // Its limits were lowered after it was started.
     let stale = judged(&facts(&SERVE, &variables, Some(&of_exec(4, 2000)), 4));
     assert_eq!(stale, (State::Warning, Some(Topic::MachineChanged)));
 }
@@ -82,7 +84,7 @@ fn manual_settings_are_ok() {
 }
 
 #[test]
-fn what_the_last_look_handed_over_is_not_set_by_hand() {
+fn numbers_from_env_are_not_set_by_hand() {
     let by_variable = [("PYPNM_SERVE_WORKERS", WORKERS), (LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS)];
     let of_exec = exec_profile::text(&profile(4, 2000), by_variable.into_iter());
     let facts = facts(&SERVE, &[], Some(&of_exec), 4);

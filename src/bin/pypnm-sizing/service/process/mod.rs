@@ -9,17 +9,20 @@ pub(crate) mod sockets;
 pub(crate) mod usage;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::Candidate;
+use rustix::io::Errno;
 use rustix::process::Signal;
 
-/// Where systemd keeps its cgroups: version 2, hybrid, version 1 (systemd fixes these places).
+/// Where systemd mounts its cgroups: version 2, hybrid, version 1.
 const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 /// The maximum number of processes of a service.
 const MOST_PROCESSES: usize = 4096;
-/// Cgroups below a service's own that are looked into: a service without `Delegate=` has none, an engine may make some.
+/// The maximum number of cgroups below a service's own that are read: a service without `Delegate=` has none, a container
+/// engine creates some.
 const MOST_LEVELS: u32 = 4;
 
 /// A process.
@@ -51,11 +54,11 @@ impl Process {
 pub(crate) struct Stat {
     state: u8,
     pub(crate) parent: u32,
-    /// When it started, in hundredths of a second since the boot (USER_HZ is 100 wherever systemd runs). Unlike seconds of
-    /// the calendar it never changes while the process lives.
+    /// When it started, in hundredths of a second since the boot (USER_HZ is 100 wherever systemd runs). Unlike a wall-clock
+    /// time, it never changes.
     pub(crate) started: u64,
-    /// Of a process that has ended and is not yet reaped: its status as wait(2) returns it. 0 where the caller may not
-    /// know.
+    /// For a process that has ended but has not been reaped: its status as returned by wait(2). 0 if the caller is not
+    /// permitted to read it.
     exit: i32,
 }
 
@@ -104,7 +107,7 @@ pub(crate) fn all(machine: &Root) -> Vec<Process> {
     of_pids(machine, &all_pids(machine))
 }
 
-/// The pids of a unit's cgroup (`ControlGroup=` of systemd) and of those below it. Empty: it is down.
+/// The PIDs in a unit's cgroup (systemd's `ControlGroup`) and in those below it. Empty: the unit is not running.
 pub(crate) fn pids_of_cgroup(machine: &Root, cgroup: &str) -> Vec<u32> {
     let mut pids = Vec::new();
     // The root cgroup contains all processes.
@@ -158,7 +161,7 @@ pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
     machine.text(&format!("/proc/{pid}/cgroup")).ok()
 }
 
-/// The cgroup that systemd keeps a process in, version 2 or its own hierarchy of version 1.
+/// The cgroup of a process in systemd's hierarchy: that of version 2, or systemd's own of version 1.
 fn cgroup(machine: &Root, pid: u32) -> Option<String> {
     let text = cgroup_file(machine, pid)?;
     let mut paths = text.lines().filter_map(|line| {
@@ -169,7 +172,7 @@ fn cgroup(machine: &Root, pid: u32) -> Option<String> {
     paths.find(|path| *path != "/").map(str::to_owned)
 }
 
-/// The children of a process, of all its threads.
+/// The children of all threads of a process.
 pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
     let Ok(threads) = machine.entries(&format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -193,7 +196,7 @@ pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
     children
 }
 
-/// The children of a process, found by looking at every process.
+/// The children of a process, found by examining every process.
 fn children_by_parent(machine: &Root, parent: u32) -> Vec<u32> {
     let is_child = |pid: &u32| Stat::of(machine, *pid).is_some_and(|stat| stat.parent == parent);
     all_pids(machine).into_iter().filter(is_child).collect()
@@ -205,7 +208,7 @@ pub(crate) fn all_pids(machine: &Root) -> Vec<u32> {
     entries.iter().filter_map(|entry| entry.name.parse().ok()).collect()
 }
 
-/// The value of a field of `/proc/PID/status`. A name in it may be no UTF-8.
+/// The value of a field of `/proc/PID/status`. The name of the process may not be UTF-8.
 fn status(machine: &Root, pid: u32, field: &str) -> Option<String> {
     let bytes = machine.bytes(&format!("/proc/{pid}/status")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
@@ -223,6 +226,17 @@ pub(crate) fn group(machine: &Root, pid: u32) -> Option<u32> {
     status(machine, pid, "Gid")?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// The PIDs of a process in the caller's namespace and in each nested one, down to its own (`NSpid` in proc_pid_status(5)).
+pub(crate) fn namespace_pids(machine: &Root, pid: u32) -> Vec<u32> {
+    let pids = status(machine, pid, "NSpid").unwrap_or_default();
+    pids.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The namespace of a process (`self`: this one), as a name to compare. `kind`: its file in `/proc/PID/ns`.
+pub(crate) fn namespace(pid: &str, kind: &str) -> Result<CString, Errno> {
+    rustix::fs::readlink(format!("/proc/{pid}/ns/{kind}"), Vec::new())
+}
+
 /// The CPUs that a process may run on (sched_setaffinity(2)). `None`: unknown.
 pub(crate) fn allowed_cpus(machine: &Root, pid: u32) -> Option<CpuSet> {
     CpuSet::parse(&status(machine, pid, "Cpus_allowed_list")?).filter(|cpus| !cpus.is_empty())
@@ -234,8 +248,8 @@ pub(crate) fn name(machine: &Root, pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(bytes.trim_ascii_end()).escape_debug().to_string())
 }
 
-/// The arguments of a process, the command first; bytes that are not UTF-8 are replaced. A zombie and a thread of the
-/// kernel have none.
+/// The arguments of a process, the command first; bytes that are not UTF-8 are replaced. Zombies and kernel threads have
+/// none.
 pub(crate) fn arguments(machine: &Root, pid: u32) -> Vec<String> {
     let bytes = machine.bytes(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
@@ -245,7 +259,8 @@ pub(crate) fn arguments(machine: &Root, pid: u32) -> Vec<String> {
     bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// The environment that a process was started with. `None`: the caller may not know it, or the process is gone.
+/// The environment that a process was started with. `None`: the caller is not permitted to read it, or the process is
+/// gone.
 pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, String>> {
     let bytes = machine.bytes(&format!("/proc/{pid}/environ")).ok()?;
     let variables = bytes.split(|byte| *byte == 0).filter_map(|variable| {
@@ -255,7 +270,7 @@ pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, S
     Some(variables.collect())
 }
 
-/// The text of a file whose name came from a process. The user of the service chose that name, so root must be careful:
+/// The text of a file whose name is from a process. The user of the service chose that name, so root must be careful:
 /// [`Root`] reads only regular files that the kernel does not provide, and checks that before it opens one.
 pub(crate) fn text_of_file(machine: &Root, path: &str) -> Result<String, ReadError> {
     if path.starts_with('/') { machine.foreign_text(path) } else { Err(ReadError::Missing) }

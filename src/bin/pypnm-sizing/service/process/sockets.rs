@@ -120,9 +120,9 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, port))
 }
 
-/// Parses `0000000000000000: 00000002 00000000 00010000 0001 01 24857 /run/pypnm.sock`, a listening stream socket that has
-/// a name. Names are any bytes: whoever can make a socket can make a line of this table look like two, so a name proves
-/// nothing about who listens there.
+/// Parses `0000000000000000: 00000002 00000000 00010000 0001 01 24857 /run/pypnm.sock`, a listening stream socket with a
+/// name. Names may contain any bytes, so a user who creates a socket can make its line look like two, and a name proves
+/// nothing about the process that listens.
 fn unix_listener(line: &[u8]) -> Option<Listener> {
     let mut fields = line.splitn(7, |byte| *byte == b' ');
     let mut number = |skipped| u32::from_str_radix(std::str::from_utf8(fields.nth(skipped)?).ok()?, 16).ok();
@@ -256,11 +256,6 @@ fn counter(text: &str, name: &str) -> Option<u64> {
         }
     }
     None
-}
-
-/// The network namespace of a process, as a name to compare. `None`: the caller may not know.
-pub(crate) fn network_namespace(pid: &str) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()
 }
 
 #[cfg(test)]

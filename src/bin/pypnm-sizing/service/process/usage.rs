@@ -38,10 +38,10 @@ impl Meter {
         let what = ProcessRefreshKind::nothing()
             .with_cpu()
             .with_memory()
-            // Always: a wrapper's shell becomes PyPNM by exec.
+            // Every time: a wrapper's shell becomes PyPNM by exec.
             .with_cmd(UpdateKind::Always)
             .without_tasks();
-        // Those that were measured before and are gone must go from sysinfo's list too.
+        // Processes that have ended must be removed from sysinfo's list too.
         let known = self.system.processes().keys().copied();
         let mut asked: Vec<Pid> = known.filter(|pid| !processes.contains_key(&pid.as_u32())).collect();
         asked.extend(processes.keys().copied().map(Pid::from_u32));
@@ -71,12 +71,12 @@ pub(crate) fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
     Ok(Shares { pss: of("Pss")?, uss: of("Private_Clean")?.saturating_add(of("Private_Dirty")?) })
 }
 
-/// The most resident memory that a process has had, in bytes. `None`: unknown.
+/// The peak resident memory of a process, in bytes. `None`: unknown.
 pub(crate) fn peak(machine: &Root, pid: u32) -> Option<u64> {
     bytes(&status(machine, pid, "VmHWM")?)
 }
 
-/// `178493 kB` of a file in proc(5), in bytes.
+/// A value such as `178493 kB` in a file of proc(5), in bytes.
 fn bytes(value: &str) -> Option<u64> {
     value.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }

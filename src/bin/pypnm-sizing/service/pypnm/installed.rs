@@ -4,10 +4,10 @@
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
+use super::installation::{Found, Installation, environments_of};
+use super::paths::{MOST_DIRECTORIES, names, prefix_of, real_path};
+use super::program::{PACKAGED, Program};
 use super::started::{of_unit, on_path};
-use super::{
-    Found, Installation, MOST_DIRECTORIES, PACKAGED, Program, environments_of, names, prefix_of, real_path,
-};
 use crate::service::account;
 
 /// systemd's `DEFAULT_PATH` on a system with a merged /usr, where pip also installs as root.

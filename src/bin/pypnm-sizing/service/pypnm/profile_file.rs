@@ -10,7 +10,9 @@ use pypnm_sizing::pypnm::ENV_FILE;
 use pypnm_sizing::root::{ReadError, Root};
 use serde_json::Value;
 
-use super::{PYPNM, find};
+use super::installation;
+use super::installed::find;
+use super::program::PYPNM;
 
 /// Relative to the directory of the package.
 const SETTINGS: &str = "pypnm/settings/system.json";
@@ -46,7 +48,9 @@ pub(crate) fn profile_file() -> anyhow::Result<PathBuf> {
         }
     }
     let looked = if looked.is_empty() { "no Python packages found".to_owned() } else { looked.join(", ") };
-    Err(anyhow!("it is unknown where PyPNM looks: there is no {SETTINGS} (in: {looked}); use --write PATH"))
+    Err(anyhow!(
+        "PyPNM's own profile file is unknown: there is no {SETTINGS} (in: {looked}); use --write PATH"
+    ))
 }
 
 /// Returns `PnmFileRetrieval.runtime_dir` from a system.json.
@@ -64,7 +68,8 @@ fn runtime_dir(path: &str, text: &str) -> anyhow::Result<String> {
 /// the active environment, then the other installations.
 fn package_directories(machine: &Root) -> Vec<PathBuf> {
     let active = std::env::var("VIRTUAL_ENV").ok().filter(|directory| !directory.is_empty());
-    let active = active.map(|directory| super::package_directories(machine, &directory)).unwrap_or_default();
+    let active =
+        active.map(|directory| installation::package_directories(machine, &directory)).unwrap_or_default();
     let installations = find(machine, PYPNM, None);
     let installed = installations.into_iter().filter_map(|installation| installation.packages);
     std::iter::once("src".to_owned()).chain(active).chain(installed).map(PathBuf::from).collect()

@@ -10,14 +10,17 @@ use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Assignment, Unit};
 
-use super::{DEFAULT_PATH, Found, Installation, Program, real_path};
+use super::commands::{PREFIXES, commands, first_word};
+use super::installation::{Found, Installation};
+use super::paths::real_path;
+use super::program::Program;
 
 /// The launcher in the packaged units, see pypnm-sizing-handover(7).
 pub(crate) const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
+/// The directories that systemd searches if the unit sets no path (systemd.exec(5), `$PATH`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// Directories of packaged units; the second is used where /usr is not merged.
 const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system/", "/lib/systemd/system/"];
-/// Prefixes of the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
-const PREFIXES: [char; 6] = ['@', '-', '+', '!', '|', ':'];
 
 /// A setting that fails to select the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,26 +214,6 @@ pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
 pub(crate) fn is_packaged(unit: &Unit) -> bool {
     let is_in = |file: &str| PACKAGED_UNITS.iter().any(|directory| file.starts_with(directory));
     unit.fragment.as_deref().is_some_and(is_in)
-}
-
-/// The effective `ExecStart=` commands.
-fn commands(unit: &Unit) -> Vec<&Assignment> {
-    let mut commands = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            commands.clear();
-        } else {
-            commands.push(assignment);
-        }
-    }
-    commands
-}
-
-/// The program of a command, without systemd's prefixes.
-fn first_word(command: &Assignment) -> Option<String> {
-    let word = Words::new(&command.value, is_whitespace, true).next()?.ok()?;
-    let word = word.trim_start_matches(PREFIXES);
-    (!word.is_empty()).then(|| word.to_owned())
 }
 
 /// The effective value of `ExecSearchPath=`, and the last assignment. Values accumulate; an empty one resets the list.

@@ -1,13 +1,16 @@
 //! Determines which installation a unit starts from the words of its `ExecStart=`: directly, through a shell, env(1) or
 //! a wrapper script, or through `PATH`. Runs nothing.
 
-use pypnm_sizing::parse::words::{Words, is_whitespace};
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Unit, specifier};
+use pypnm_sizing::units::Unit;
 
+use super::commands::start_words;
+use super::installation::{Found, Installation, environments_of};
+use super::metadata;
+use super::paths::{base_name, prefix_of, real_path};
+use super::program::Program;
 use super::search::{LAUNCHER, path_of_start, setting};
-use super::{Found, Installation, Program, base_name, environments_of, metadata, prefix_of, real_path};
 
 /// Shells, in which `-c` is followed by a script.
 const SHELLS: [&str; 4] = ["sh", "bash", "dash", "ash"];
@@ -118,25 +121,6 @@ fn wrapper(root: &Root, path: &str) -> Option<String> {
 fn script_words(script: &str) -> impl Iterator<Item = String> {
     let is_end = |c: char| c.is_ascii_whitespace() || ";&|()<>`".contains(c);
     script.split(is_end).map(|word| word.replace(['"', '\''], "")).filter(|word| !word.is_empty())
-}
-
-/// The words of the effective `ExecStart=`, without systemd's prefixes, and with specifiers expanded.
-pub(super) fn start_words(unit: &Unit) -> Vec<(String, &Source)> {
-    let mut all = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            all.clear();
-        }
-        let words = Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok);
-        for (index, word) in words.enumerate() {
-            let word =
-                if index == 0 { word.trim_start_matches(['@', '-', '+', '!', '|', ':']) } else { &word };
-            let name = unit.name_at(assignment);
-            let expanded = name.and_then(|name| specifier::expand(word, &name).ok().map(Into::into));
-            all.push((expanded.unwrap_or_else(|| word.to_owned()), &assignment.source));
-        }
-    }
-    all
 }
 
 /// Whether the unit's commands contain this word.

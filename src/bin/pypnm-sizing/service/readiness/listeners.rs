@@ -18,7 +18,7 @@ use crate::service::process::sockets::{self, Address, Held, Listener};
 const DEFAULT_PORT: u16 = 8000;
 
 impl Wait<'_> {
-    /// How the service's sockets are told apart from others.
+    /// How the service's sockets are distinguished from others.
     pub(super) fn owner(&self, presence: Presence) -> Owner {
         let held = Held::of(self.alive());
         let mut users: BTreeSet<u32> =
@@ -43,7 +43,7 @@ impl Wait<'_> {
     /// of them are not readable.
     pub(super) fn find(&mut self, owner: &mut Owner) -> Result<(), NotReady> {
         let views = self.views(owner)?;
-        self.keep(&views, owner);
+        self.update_own(&views, owner);
         self.denied = None;
         if self.own.is_empty()
             && let Some(denied) = owner.denied.first()
@@ -57,15 +57,15 @@ impl Wait<'_> {
             }
             self.denied = Some(*denied);
             owner.by_user = true;
-            self.keep(&views, owner);
+            self.update_own(&views, owner);
         }
-        self.note_stranger(&views, owner);
+        self.record_other_process(&views, owner);
         Ok(())
     }
 
     /// The listening sockets in each network namespace in which the service has processes.
     fn views(&self, owner: &Owner) -> Result<Vec<(Vantage, Vec<Listener>)>, NotReady> {
-        let own_namespace = sockets::network_namespace("self");
+        let own_namespace = process::namespace("self", "net").ok();
         let mut pids: Vec<u32> = self.alive().filter(|pid| !owner.denied.contains(pid)).collect();
         if pids.is_empty() {
             // A process whose descriptors are not readable still shows its socket tables, unless it is hidden altogether.
@@ -75,14 +75,14 @@ impl Wait<'_> {
         let mut seen = BTreeSet::new();
         let mut views = Vec::new();
         for pid in pids {
-            let namespace = sockets::network_namespace(&pid.to_string());
+            let namespace = process::namespace(&pid.to_string(), "net").ok();
             let foreign = namespace.is_some() && namespace != own_namespace;
             if !seen.insert(namespace) {
                 continue;
             }
             match sockets::listening(pid) {
                 Ok(listeners) => views.push((Vantage { holder: pid, foreign }, listeners)),
-                // It has ended.
+                // The process has ended.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 // ESRCH: it ended between open(2) and read(2).
                 Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
@@ -93,10 +93,10 @@ impl Wait<'_> {
     }
 
     /// Updates the service's own sockets, and keeps the state of those that are still there.
-    fn keep(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
+    fn update_own(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
         let mut found = BTreeSet::new();
         for (vantage, listeners) in views {
-            for listener in listeners.iter().filter(|listener| owner.has(listener)) {
+            for listener in listeners.iter().filter(|listener| owner.owns(listener)) {
                 if found.len() == MAX_SOCKETS {
                     break;
                 }
@@ -104,7 +104,7 @@ impl Wait<'_> {
                 found.insert(key.clone());
                 let new = || Socket {
                     vantage: vantage.clone(),
-                    asked: None,
+                    probed: None,
                     pending: 0,
                     answer: None,
                     why: None,
@@ -117,9 +117,9 @@ impl Wait<'_> {
     }
 
     /// Records which other process has the port that the service is probably meant to use, for a message.
-    fn note_stranger(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
+    fn record_other_process(&mut self, views: &[(Vantage, Vec<Listener>)], owner: &Owner) {
         let arguments = process::arguments(self.machine, self.service.main());
-        // A process that is ending has no arguments and shows no sockets. What was seen before is why it ends.
+        // A process that is ending has no arguments and shows no sockets. What was found before is the reason why it ends.
         if arguments.is_empty() {
             return;
         }
@@ -130,12 +130,12 @@ impl Wait<'_> {
             .iter()
             .flat_map(|(_, listeners)| listeners)
             .filter(has_port)
-            .find(|listener| !owner.has(listener));
-        // Looking at every process takes long on a large machine.
+            .find(|listener| !owner.owns(listener));
+        // Examining every process takes long on a large machine.
         let known = self.taken.as_ref().map(|(inode, _)| *inode);
         if stranger.map(|stranger| stranger.inode) != known {
             self.taken = stranger.map(|stranger| {
-                let who = self.who_holds(stranger.inode, stranger.user);
+                let who = self.holder_of(stranger.inode, stranger.user);
                 (
                     stranger.inode,
                     format!("{} belongs to {who}, which is not part of the service", stranger.address),
@@ -145,7 +145,7 @@ impl Wait<'_> {
     }
 
     /// A description of the process that holds a socket.
-    pub(super) fn who_holds(&self, inode: u64, user: Option<u32>) -> String {
+    pub(super) fn holder_of(&self, inode: u64, user: Option<u32>) -> String {
         let holds = |pid: &u32| sockets::held(*pid).is_ok_and(|held| held.contains(&inode));
         match (process::all_pids(self.machine).into_iter().find(holds), user) {
             (Some(pid), _) => self.with_name(pid),

@@ -1,8 +1,7 @@
 //! Waits until a service answers on a socket of its own.
 //!
-//! What the service listens on is the kernel's word, whatever its command line, its environment or the manager that handed
-//! it a descriptor says; and that the answer came from one of its processes is the kernel's word as well. Somebody else on
-//! the port that PyPNM was to have is a stranger, however healthy.
+//! The kernel determines which sockets the service listens on, and which process has answered; the command line, the
+//! environment and inherited descriptors are not consulted. An answer from any other process on PyPNM's port does not count.
 
 mod listeners;
 mod owner;
@@ -16,46 +15,47 @@ use std::time::{Duration, Instant};
 
 use pypnm_sizing::root::Root;
 
-use self::owner::{Owner, may_take};
+use self::owner::{Owner, may_accept};
 use self::workers::Workers;
 use crate::service::family::{self, Presence, Service};
 use crate::service::probe::{self, Answer, Connection, Report, Vantage};
 use crate::service::process::sockets::{self, Address};
 use crate::service::process::{self, Stat};
 
-/// Between two looks at the processes: uvicorn's parent reaps a dead worker within half a second, and how it ended can
-/// be seen only before that.
+/// The interval at which processes are examined: uvicorn's parent reaps a dead worker within half a second, and only until
+/// then can its exit status be read.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Between two looks at the sockets, and this many times what a look costs, so that a host with many connections does
-/// not pay for them.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
-const TIMES_THE_COST: u32 = 9;
-/// Between two questions for the service's main process.
-const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
-/// After this time without an answer another connection is made: a worker that hangs may have accepted the first one. The
-/// first stays, since it has its place in the queue.
-const UNTIL_ANOTHER: Duration = Duration::from_secs(5);
-/// Between two connections to a socket that closes or refuses them.
-const UNTIL_RETRY: Duration = Duration::from_millis(500);
-/// A service whose sockets the caller may not connect to is assumed to be up after this time.
-const TIME_TO_TRUST: Duration = Duration::from_secs(10);
-/// The most connections that wait for an answer of one socket.
+/// The minimum interval at which sockets are examined.
+const SOCKET_INTERVAL: Duration = Duration::from_millis(250);
+/// The interval is at least this multiple of the time that it takes, which is long on a host with many connections.
+const SOCKET_INTERVAL_FACTOR: u32 = 9;
+/// The interval at which the service's main process is queried.
+const MAIN_PROCESS_INTERVAL: Duration = Duration::from_secs(1);
+/// After this time without an answer, another connection is made, because a worker that hangs may have accepted the first
+/// one. The first connection remains open, so that it keeps its place in the queue.
+const TIME_TO_ANSWER: Duration = Duration::from_secs(5);
+/// The interval between connections to a socket that closes or refuses them.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The time after which a service is assumed to be up if the caller is not permitted to connect to its sockets.
+const TIME_TO_ASSUME_UP: Duration = Duration::from_secs(10);
+/// The maximum number of connections to a socket that wait for an answer.
 const MAX_PENDING: usize = 4;
-/// The most sockets that are asked.
+/// The maximum number of sockets that are probed.
 const MAX_SOCKETS: usize = 64;
+
 /// Why a service is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotReady {
-    /// It ended, its workers keep failing, or the time was up.
+    /// It has ended, its workers keep failing, or the timeout has expired.
     No(String),
-    /// The caller may not look.
+    /// The caller is not permitted to examine it.
     Unknown(String),
 }
 
-/// Waits until the service that `service` names answers, at most for `timeout`.
+/// Waits until the service that `service` returns answers, for at most `timeout`.
 ///
-/// `service` is called again and again, since systemd may have started another main process; `None`: none runs yet. Returns
-/// a remark if the service is only assumed to be up.
+/// `service` is called repeatedly, because systemd may have started another main process; `None`: none is running yet.
+/// Returns a remark if the service is only assumed to be up.
 pub(crate) fn wait(
     machine: &Root,
     service: &mut dyn FnMut() -> Option<Service>,
@@ -63,18 +63,18 @@ pub(crate) fn wait(
 ) -> Result<Option<String>, NotReady> {
     let deadline = Instant::now() + timeout;
     let mut watched: Option<Wait<'_>> = None;
-    let mut next_asked = Instant::now();
+    let mut next_query = Instant::now();
     loop {
-        if next_asked <= Instant::now() {
+        if next_query <= Instant::now() {
             let named = service();
             if watched.as_ref().map(|wait| wait.service) != named {
                 watched = named.map(|service| Wait::new(machine, service, deadline));
             }
-            next_asked = Instant::now() + BETWEEN_QUESTIONS;
+            next_query = Instant::now() + MAIN_PROCESS_INTERVAL;
         }
         let state = match &mut watched {
             Some(wait) => {
-                if wait.look()? {
+                if wait.update()? {
                     return Ok(None);
                 }
                 if wait.is_out_of_reach() {
@@ -94,20 +94,20 @@ pub(crate) fn wait(
     }
 }
 
-/// What is known of a service that does not answer yet.
+/// A service that has not answered yet.
 struct Wait<'a> {
     machine: &'a Root,
     service: Service,
     deadline: Instant,
     family: BTreeMap<u32, Stat>,
     workers: Workers,
-    /// When the sockets are looked at next.
-    next_look: Instant,
-    /// The service's own sockets, by inode and address: lines of the table of Unix sockets can be forged.
+    /// When the sockets are due to be examined.
+    next_socket_update: Instant,
+    /// The service's own sockets, by inode and address: lines in the table of Unix sockets can be forged.
     own: BTreeMap<(u64, Address), Socket>,
-    /// A process whose descriptors are not readable, where that matters.
+    /// A process whose descriptors are not readable, if that matters.
     denied: Option<u32>,
-    /// Who has the port that the service was to have: the inode of the socket, and a clause of a message.
+    /// The process that has the port intended for the service: the inode of its socket, and a clause of a message.
     taken: Option<(u64, String)>,
     sender: Sender<Report>,
     receiver: Receiver<Report>,
@@ -117,12 +117,12 @@ struct Wait<'a> {
 /// A socket that the service listens on.
 struct Socket {
     vantage: Vantage,
-    /// When it was last asked.
-    asked: Option<Instant>,
+    /// When it was last probed.
+    probed: Option<Instant>,
     /// The number of connections that wait for an answer.
     pending: usize,
     answer: Option<Answer>,
-    /// Why the last connection brought no answer.
+    /// Why there was no answer on the last connection.
     why: Option<String>,
     /// When the kernel first denied the caller a connection: the mode of a Unix socket does not allow it.
     denied: Option<Instant>,
@@ -137,7 +137,7 @@ impl<'a> Wait<'a> {
             deadline,
             family: BTreeMap::new(),
             workers: Workers::default(),
-            next_look: Instant::now(),
+            next_socket_update: Instant::now(),
             own: BTreeMap::new(),
             denied: None,
             taken: None,
@@ -155,15 +155,15 @@ impl<'a> Wait<'a> {
             if self.received.len() >= MAX_SOCKETS {
                 break;
             }
-            // One is enough to look again at once.
+            // A single answer is a reason to update immediately.
             if self.received.iter().any(|report| report.outcome.is_ok()) {
                 break;
             }
         }
     }
 
-    /// Looks at the processes, at their sockets, and at what came back from those. Whether the service is up.
-    fn look(&mut self) -> Result<bool, NotReady> {
+    /// Examines the processes, their sockets, and the reports of probes. Returns whether the service is up.
+    fn update(&mut self) -> Result<bool, NotReady> {
         let pid = self.service.main();
         let presence = family::presence(self.machine, pid);
         if presence == Presence::Ended {
@@ -172,7 +172,7 @@ impl<'a> Wait<'a> {
         }
         self.family = family::processes(self.machine, self.service);
         let command_line = |pid| process::arguments(self.machine, pid);
-        self.workers.look(&self.family, pid, &command_line);
+        self.workers.update(&self.family, pid, &command_line);
         if self.workers.keep_failing() {
             let failed = self.workers.failed.len();
             return Err(NotReady::No(format!(
@@ -180,24 +180,25 @@ impl<'a> Wait<'a> {
             )));
         }
         let reports = std::mem::take(&mut self.received);
-        if self.next_look <= Instant::now() || !reports.is_empty() {
+        if self.next_socket_update <= Instant::now() || !reports.is_empty() {
             let started = Instant::now();
             let mut owner = self.owner(presence);
             self.find(&mut owner)?;
             for report in reports {
-                self.judge(report, &owner)?;
+                self.evaluate(report, &owner)?;
             }
-            self.next_look = started + BETWEEN_LOOKS.max(started.elapsed() * TIMES_THE_COST);
+            self.next_socket_update =
+                started + SOCKET_INTERVAL.max(started.elapsed() * SOCKET_INTERVAL_FACTOR);
         }
         if self.is_up() {
             return Ok(true);
         }
-        self.ask();
+        self.probe();
         Ok(false)
     }
 
-    /// PyPNM says that it is healthy, or speaks TLS; otherwise, with `/health` behind something else, all that it listens
-    /// on has answered.
+    /// Whether PyPNM reports that it is healthy, or uses TLS, or all its sockets have answered in some other way (something
+    /// else may respond to `/health`).
     fn is_up(&self) -> bool {
         let answers = || self.own.values().map(|socket| socket.answer);
         answers().any(|answer| matches!(answer, Some(Answer::Healthy | Answer::Tls)))
@@ -206,20 +207,21 @@ impl<'a> Wait<'a> {
 
     /// Whether the service keeps running, but the mode of its Unix sockets does not let the caller connect.
     fn is_out_of_reach(&self) -> bool {
-        let is_denied = |socket: &Socket| socket.denied.is_some_and(|since| since.elapsed() >= TIME_TO_TRUST);
+        let is_denied =
+            |socket: &Socket| socket.denied.is_some_and(|since| since.elapsed() >= TIME_TO_ASSUME_UP);
         !self.own.is_empty() && self.own.values().all(is_denied)
     }
 
-    /// Asks each socket that has not answered and has been silent for long enough.
-    fn ask(&mut self) {
+    /// Probes each socket that has not answered, if the last probe was long enough ago.
+    fn probe(&mut self) {
         let now = Instant::now();
         for ((inode, address), socket) in &mut self.own {
-            let pause = if socket.pending == 0 { UNTIL_RETRY } else { UNTIL_ANOTHER };
-            let waits = socket.asked.is_some_and(|last| now.duration_since(last) < pause);
+            let pause = if socket.pending == 0 { RETRY_INTERVAL } else { TIME_TO_ANSWER };
+            let waits = socket.probed.is_some_and(|last| now.duration_since(last) < pause);
             if socket.answer.is_some() || waits || socket.pending >= MAX_PENDING {
                 continue;
             }
-            socket.asked = Some(now);
+            socket.probed = Some(now);
             let key = (*inode, address.clone());
             match probe::start(key, socket.vantage.clone(), self.deadline, self.sender.clone()) {
                 Ok(()) => socket.pending += 1,
@@ -228,8 +230,8 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Takes a report for what it is worth.
-    fn judge(&mut self, report: Report, owner: &Owner) -> Result<(), NotReady> {
+    /// Evaluates the report of a probe.
+    fn evaluate(&mut self, report: Report, owner: &Owner) -> Result<(), NotReady> {
         let Some(socket) = self.own.get(&report.socket) else { return Ok(()) };
         let vantage = socket.vantage.clone();
         let is_unix = !matches!(report.socket.1, Address::Tcp(_));
@@ -242,12 +244,10 @@ impl<'a> Wait<'a> {
                     vantage.holder, report.socket.1
                 )));
             }
-            Err(error) => (None, in_words(&error)),
-            Ok((answer, connection)) => match self.stranger(&connection, &vantage, owner) {
+            Err(error) => (None, reason(&error)),
+            Ok((answer, connection)) => match self.other_process(&connection, &vantage, owner) {
                 None => (Some(answer), None),
-                Some(stranger) => {
-                    (None, Some(format!("{stranger} answered, which is not part of the service")))
-                }
+                Some(other) => (None, Some(format!("{other} answered, which is not part of the service"))),
             },
         };
         if let Some(socket) = self.own.get_mut(&report.socket) {
@@ -259,32 +259,32 @@ impl<'a> Wait<'a> {
         Ok(())
     }
 
-    /// Who else than the service answered on a connection.
-    fn stranger(&self, connection: &Connection, vantage: &Vantage, owner: &Owner) -> Option<String> {
+    /// A description of the process that answered on a connection. `None`: it belongs to the service.
+    fn other_process(&self, connection: &Connection, vantage: &Vantage, owner: &Owner) -> Option<String> {
         match connection {
             Connection::Tcp { local, remote, .. } => {
                 let mut accepted = None;
-                let mut rivals = Vec::new();
+                let mut others = Vec::new();
                 let read = sockets::each_tcp(vantage.holder, |socket| {
                     if (socket.local, socket.remote) == (*remote, *local) && socket.inode != 0 {
                         accepted = Some(socket);
                     }
                     if let Some(listener) = socket.listener()
-                        && may_take(&listener, *remote)
-                        && !owner.has(&listener)
+                        && may_accept(&listener, *remote)
+                        && !owner.owns(&listener)
                     {
-                        rivals.push(listener);
+                        others.push(listener);
                     }
                 });
                 match (read, accepted) {
                     (Ok(()), Some(socket)) if owner.accepted(&socket) => None,
-                    (Ok(()), Some(socket)) => Some(self.who_holds(socket.inode, Some(socket.user))),
-                    // It has closed the connection; with one listener only there is no doubt.
-                    (Ok(()), None) => rivals.first().map(|rival| self.who_holds(rival.inode, rival.user)),
+                    (Ok(()), Some(socket)) => Some(self.holder_of(socket.inode, Some(socket.user))),
+                    // The connection has been closed. If there is only one listener, that one must have accepted it.
+                    (Ok(()), None) => others.first().map(|other| self.holder_of(other.inode, other.user)),
                     (Err(error), _) => Some(format!("an unknown process ({error})")),
                 }
             }
-            // A socket that systemd or a launcher has listened on and handed down is theirs by this measure.
+            // The peer is the process that called listen(2), which may be systemd or a launcher that passed the socket on.
             Connection::Unix { peer } => {
                 let known = self.family.contains_key(peer)
                     || family::ancestors(self.machine, self.service.main()).contains(peer)
@@ -317,8 +317,8 @@ impl fmt::Display for Wait<'_> {
     }
 }
 
-/// Why a connection brought no answer. `None`: there was none in time.
-fn in_words(error: &io::Error) -> Option<String> {
+/// Why there was no answer on a connection. `None`: the timeout has expired.
+fn reason(error: &io::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => None,
         ErrorKind::UnexpectedEof => Some("it closes connections without answering".to_owned()),

@@ -1,4 +1,4 @@
-//! Whose a socket is: the service's, or another program's. Owns this decision; what it needs to know is read elsewhere.
+//! Determines whether a socket belongs to the service. Its data is read in other modules.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -6,24 +6,25 @@ use std::os::unix::fs::MetadataExt as _;
 
 use crate::service::process::sockets::{Address, Held, Listener, TcpSocket};
 
-/// What tells the sockets of a service from others.
+/// The data that distinguishes the sockets of a service from others.
 pub(super) struct Owner {
     pub(super) held: Held,
-    /// Its processes whose descriptors are not readable: programs with capabilities of their own, or of another user.
+    /// The processes of the service whose descriptors are not readable, because they have file capabilities or run as another
+    /// user.
     pub(super) denied: BTreeSet<u32>,
-    /// The users of those, but root.
+    /// The users of these processes, except root.
     pub(super) users: BTreeSet<u32>,
-    /// Whether a listening socket of such a user counts as the service's.
+    /// Whether a listening socket of such a user is attributed to the service.
     pub(super) by_user: bool,
 }
 
 impl Owner {
-    /// Whether a listening socket is the service's.
-    pub(super) fn has(&self, listener: &Listener) -> bool {
+    /// Whether a listening socket belongs to the service.
+    pub(super) fn owns(&self, listener: &Listener) -> bool {
         if self.held.has(listener.inode) {
             return true;
         }
-        // The kernel does not say whose a Unix socket is; its file does.
+        // The kernel does not show the user of a Unix socket, but its file has an owner.
         let file = match &listener.address {
             Address::Path(path) if self.by_user => std::fs::symlink_metadata(path).ok(),
             _ => None,
@@ -38,11 +39,11 @@ impl Owner {
     }
 }
 
-/// Whether a connection to `remote` may have been taken by this listener.
-pub(super) fn may_take(listener: &Listener, remote: SocketAddr) -> bool {
+/// Whether this listener may have accepted a connection to `remote`.
+pub(super) fn may_accept(listener: &Listener, remote: SocketAddr) -> bool {
     match listener.address {
         Address::Tcp(at) if at.port() == remote.port() => match at.ip() {
-            // A socket on :: may take IPv4 as well.
+            // A socket on :: may accept IPv4 as well.
             IpAddr::V6(ip) if ip.is_unspecified() => true,
             ip => ip == remote.ip() || (ip.is_unspecified() && remote.is_ipv4()),
         },
@@ -52,17 +53,17 @@ pub(super) fn may_take(listener: &Listener, remote: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Address, Listener, SocketAddr, may_take};
+    use super::{Address, Listener, SocketAddr, may_accept};
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     #[test]
-    fn who_may_take_a_connection() {
+    fn listeners_that_may_accept_a_connection() {
         let may = |listens: &str, remote: &str| {
             let address = Address::Tcp(address(listens));
-            may_take(&Listener { inode: 1, address, accept_queue: None, user: None }, self::address(remote))
+            may_accept(&Listener { inode: 1, address, accept_queue: None, user: None }, self::address(remote))
         };
         assert!(may("127.0.0.1:80", "127.0.0.1:80") && may("0.0.0.0:80", "127.0.0.1:80"));
         assert!(may("[::]:80", "127.0.0.1:80") && may("[::]:80", "[::1]:80"));

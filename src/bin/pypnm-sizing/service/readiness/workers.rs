@@ -1,24 +1,26 @@
-//! Whether the workers keep failing before one has answered. Pure.
+//! Determines whether workers keep failing before any of them has answered. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pypnm_sizing::watch::role::Candidate;
+
 use crate::service::process::Stat;
 
-/// A service is given up when its workers have failed this many times each before the first answer.
+/// A start has failed when each worker has failed this many times before the first answer.
 const FAILURES: usize = 3;
 
-/// The workers seen so far: the processes that uvicorn's parent starts by Python's multiprocessing.
+/// The workers seen so far: the processes that uvicorn's parent starts with Python's multiprocessing.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     seen: BTreeSet<u32>,
-    /// Those that failed, as the kernel says while they are not yet reaped.
+    /// Those that failed, according to the exit status that the kernel shows until they are reaped.
     pub(super) failed: BTreeSet<u32>,
-    /// The most that were alive at one time.
+    /// The maximum number that were alive at once.
     most: usize,
 }
 
 impl Workers {
-    pub(super) fn look(
+    pub(super) fn update(
         &mut self,
         family: &BTreeMap<u32, Stat>,
         main: u32,
@@ -30,7 +32,7 @@ impl Workers {
             } else if !stat.has_ended()
                 && *pid != main
                 && !self.seen.contains(pid)
-                && command_line(*pid).iter().any(|word| word.contains("spawn_main"))
+                && (Candidate { pid: *pid, parent: stat.parent, arguments: &command_line(*pid) }).is_spawned()
             {
                 self.seen.insert(*pid);
             }
@@ -39,8 +41,8 @@ impl Workers {
         self.most = self.most.max(alive);
     }
 
-    /// Whether each of them has failed several times. Those that others killed don't count: an overloaded machine is slow,
-    /// not broken.
+    /// Whether each of them has failed several times. Workers that were killed by another process are not counted, as on an
+    /// overloaded machine.
     pub(super) fn keep_failing(&self) -> bool {
         self.most > 0 && self.failed.len() >= FAILURES * self.most
     }

@@ -1,5 +1,5 @@
 //! Runs `systemctl` as a child that is killed after a timeout, keeps at most [`MOST_BYTES`] of its output, and interprets its
-//! errors. [`super`] determines what is asked, and parses the answers.
+//! errors. [`super`] determines the queries, and parses the output.
 
 use std::fmt;
 use std::io::Read;
@@ -17,10 +17,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum size of the output, which is normally a few KiB.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// When the processes that together make a query or an operation have to be finished.
+/// When the processes of a query or an operation must have ended.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
-    /// The time that they have in all.
+    /// The timeout for all of them.
     time: Duration,
     until: Instant,
 }
@@ -38,13 +38,13 @@ pub(crate) enum SystemctlError {
     NoSystemctl,
     /// PID 1 is not systemd, or cannot be reached.
     NotRunning(String),
-    /// No answer in time.
+    /// There was no answer before the timeout.
     Late(&'static str, Duration),
     /// The answer is longer than [`MOST_BYTES`].
     TooLong(&'static str),
     /// The caller is not permitted to do this.
     Denied(&'static str),
-    /// It failed: the operation, and the error message.
+    /// The operation failed: its name, and the error message.
     Failed(&'static str, String),
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for SystemctlError {
     }
 }
 
-/// Runs `systemctl verb arguments`; its stdout.
+/// Runs `systemctl verb arguments`, and returns its stdout.
 pub(super) fn run(
     verb: &'static str,
     arguments: &[&str],
@@ -114,17 +114,17 @@ pub(super) fn run(
 
 /// Interprets an error message of systemctl.
 fn error_of(verb: &'static str, message: &str) -> SystemctlError {
-    let one_line = message.lines().next().unwrap_or("it failed without a message").trim().to_owned();
-    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&["not been booted with systemd"]) {
+    let first_line = message.lines().next().unwrap_or("it failed without a message").trim().to_owned();
+    let contains = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if contains(&["not been booted with systemd"]) {
         // The rest of the message would only repeat this.
         SystemctlError::NotRunning(String::new())
-    } else if says(&["Failed to connect to", "Host is down"]) {
-        SystemctlError::NotRunning(one_line)
-    } else if says(&["Access denied", "Permission denied", "authentication required", "Not authorized"]) {
+    } else if contains(&["Failed to connect to", "Host is down"]) {
+        SystemctlError::NotRunning(first_line)
+    } else if contains(&["Access denied", "Permission denied", "authentication required", "Not authorized"]) {
         SystemctlError::Denied(verb)
     } else {
-        SystemctlError::Failed(verb, one_line)
+        SystemctlError::Failed(verb, first_line)
     }
 }
 
@@ -144,7 +144,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The exit status of a child that ends in time.
+/// The exit status of a child that ends before the timeout.
 fn wait(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>, Errno> {
     loop {
         match child.try_wait() {

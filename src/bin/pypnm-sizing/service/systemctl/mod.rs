@@ -34,7 +34,7 @@ pub(crate) struct LoadedUnit {
     pub(crate) result: String,
     /// ConditionResult, if conditions have been checked.
     pub(crate) conditions_met: Option<bool>,
-    /// Whether assertions have been checked, and AssertResult is `no`.
+    /// Whether assertions have been checked and AssertResult is `no`.
     pub(crate) assertion_failed: bool,
     /// NRestarts: automatic restarts since it was started by hand.
     pub(crate) automatic_restarts: u64,
@@ -42,7 +42,7 @@ pub(crate) struct LoadedUnit {
     pub(crate) active_entered: u64,
     pub(crate) active_exited: u64,
     pub(crate) inactive_exited: u64,
-    /// Of the state or the substate.
+    /// When the state or the substate last changed.
     pub(crate) state_changed: u64,
     /// When its main process started and ended.
     pub(crate) main_started: u64,
@@ -66,7 +66,7 @@ pub(crate) struct LoadedUnit {
     pub(crate) drop_ins: Vec<String>,
     /// `Environment=`, merged.
     pub(crate) environment: BTreeMap<String, String>,
-    /// `EnvironmentFile=`, in order, without the remark on missing files.
+    /// `EnvironmentFile=`, in order, without `(ignore_errors=…)`.
     pub(crate) environment_files: Vec<String>,
     /// The commands of `ExecStartPre=`: words separated by spaces.
     pub(crate) exec_start_pre: Vec<String>,
@@ -77,7 +77,7 @@ pub(crate) struct LoadedUnit {
 }
 
 impl LoadedUnit {
-    /// Whether the boot should have started the service, and did not, with no condition of the unit against it.
+    /// Whether the boot should have started the service but did not, although no condition of the unit prevented it.
     pub(crate) fn is_due_since_boot(&self) -> bool {
         let is_enabled = matches!(self.file_state.as_str(), "enabled" | "enabled-runtime");
         let was_never_started = self.active == "inactive" && self.inactive_exited == 0 && !self.has_job;
@@ -111,7 +111,7 @@ const STATE: [&str; 22] = [
     "MemoryHigh",
 ];
 
-/// What systemd has loaded for `unit`; a unit that it does not know has the load state `not-found`.
+/// The unit as systemd has loaded it. The load state of an unknown unit is `not-found`.
 pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
     let deadline = Deadline::after(TO_ANSWER);
     let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), deadline)?);
@@ -157,7 +157,7 @@ pub(crate) fn failed_requirement(unit: &str) -> Option<String> {
     })
 }
 
-/// Properties of a unit, each of which is a word, a number or the path of a cgroup: see the head of this file.
+/// Properties of a unit, each of which is a word, a number or the path of a cgroup; see the module's documentation.
 pub(crate) fn properties(unit: &str, names: &[&str]) -> Result<BTreeMap<String, String>, SystemctlError> {
     properties_until(unit, names, Deadline::after(TO_ANSWER))
 }
@@ -200,18 +200,18 @@ fn values<const N: usize>(
     Ok(values)
 }
 
-/// Reloads systemd, which runs its generators and reads its units again.
+/// Reloads systemd, which runs the generators and reads all units again.
 pub(crate) fn reload() -> Result<(), SystemctlError> {
     run("daemon-reload", &[], Deadline::after(TO_RELOAD)).map(drop)
 }
 
-/// Restarts a unit that is active, and waits until systemd calls it started.
+/// Restarts a unit that is active, and waits until systemd considers it started.
 pub(crate) fn restart(unit: &str, time: Duration) -> Result<(), SystemctlError> {
     // Unlike `restart`, this does not start a unit that has stopped in the meantime.
     run("try-restart", &["--", unit], Deadline::after(time)).map(drop)
 }
 
-/// Reloads a unit, and waits until systemd calls the reload complete.
+/// Reloads a unit, and waits until systemd considers the reload complete.
 pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlError> {
     run("reload", &["--", unit], Deadline::after(time)).map(drop)
 }
@@ -251,7 +251,7 @@ fn environment(value: &str) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// `PATH (ignore_errors=yes)`, a line each; a path may hold a line feed itself.
+/// Parses lines of the form `PATH (ignore_errors=yes)`. A path may contain line feeds.
 fn environment_files(value: &str) -> Vec<String> {
     let mut files = Vec::new();
     let mut pieces = value.split(" (ignore_errors=");
@@ -263,7 +263,7 @@ fn environment_files(value: &str) -> Vec<String> {
     files
 }
 
-/// The commands in a sequence of `{ path=… ; argv[]=… ; ignore_errors=… ; … }`.
+/// The commands in a sequence of the form `{ path=… ; argv[]=… ; ignore_errors=… ; … }`.
 fn commands(value: &str) -> Vec<String> {
     let after = value.split(" ; argv[]=").skip(1);
     after.filter_map(|text| Some(text.split_once(" ; ignore_errors=")?.0.to_owned())).collect()
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(commands(exec), ["/bin/a --x $Y", "/bin/b"]);
     }
 
-    /// systemd prints an argument with a line feed as it is.
+    /// systemd prints line feeds in arguments unescaped.
     #[test]
     fn an_argument_cannot_fake_a_property() {
         let exec =

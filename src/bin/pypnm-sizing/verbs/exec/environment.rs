@@ -77,12 +77,12 @@ pub(crate) fn decide(
         LIMIT_MAX_REQUESTS | UVICORN_LIMIT_MAX_REQUESTS => sized.limit_max_requests.to_string(),
         _ => sized.workers.to_string(),
     };
-    // Each on its own: not empty, and nothing that would end the program.
+    // Each variable, if it is not empty and would not make the program exit.
     let own: BTreeMap<&str, String> = VARIABLES
         .into_iter()
         .filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?)))
         .collect();
-    // Nobody set the sized value that takes the place of one that would crash.
+    // A sized value that replaces one that would crash the program is not set by hand.
     let replaced: Vec<_> = decision.problems.iter().map(|problem| problem.source.key.clone()).collect();
     let variable = |key: &str, least: i64| {
         let value = integer(own.get(key)?.trim())?.max(least);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer};
 use crate::wording::PypnmDefault;
 
-/// What `explain --json` says.
+/// The answer of `explain --json`.
 #[derive(Serialize)]
 pub(super) struct ExplainAnswer {
     #[serde(flatten)]
@@ -17,7 +17,7 @@ pub(super) struct ExplainAnswer {
     pub(super) configuration_files: Vec<String>,
 }
 
-/// What it says of a unit.
+/// A unit in it.
 #[derive(Serialize)]
 pub(super) struct UnitAnswer {
     #[serde(flatten)]
@@ -43,7 +43,7 @@ struct LimitAnswer {
     source: SourceAnswer,
 }
 
-/// What is left of the tightest limits.
+/// What remains of the tightest limits.
 #[derive(Serialize)]
 struct CapacityAnswer {
     cpu: AvailableAnswer,
@@ -58,7 +58,7 @@ struct AvailableAnswer {
     reserved: u64,
 }
 
-/// Workers, as each of the guide's steps would have them.
+/// The number of workers according to each of the guide's steps.
 #[derive(Serialize)]
 struct TargetsAnswer {
     cpu: u32,
@@ -66,7 +66,7 @@ struct TargetsAnswer {
     memory_per_worker: Option<u32>,
 }
 
-/// What PyPNM starts where it sizes itself.
+/// The result of PyPNM's own sizing.
 #[derive(Serialize)]
 struct PypnmDefaultAnswer {
     workers: i64,
@@ -139,7 +139,7 @@ impl AvailableAnswer {
     }
 }
 
-/// Who sets a limit.
+/// The scope of a limit, as in JSON.
 pub(super) fn scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Host | Scope::Inherited => "machine",

@@ -7,12 +7,15 @@ use std::path::Path;
 use anyhow::bail;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
-use pypnm_sizing::watch::advice::{Finding, workers};
+use pypnm_sizing::watch::advice::{Finding, drop_in};
+use pypnm_sizing::watch::text::{clock_range, duration};
 use pypnm_sizing::write::Directory;
 
-use super::{Gathered, advice_file, with_time};
-use crate::output::{Outcome, remark};
+use super::gathered::Gathered;
+use super::text::{clock, with_time};
+use crate::output::{Outcome, printable, remark};
 use crate::page::{Ink, Page};
+use crate::wording;
 
 /// The file that `--adopt` writes, below the root. Operators can override it with a higher number.
 const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
@@ -52,19 +55,17 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
         page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
         page.row("      ", 6, &with_time(finding));
     }
-    let said = |profile: Option<(u32, u32)>| {
-        profile.map_or_else(
-            || format!("{name_of_unit} is not sized"),
-            |(count, limit)| format!("{}, recycled after {limit} requests", workers(count)),
-        )
+    let text = |profile: Option<(u32, u32)>| match profile {
+        Some((workers, limit)) => wording::profile(workers, limit),
+        None => format!("{name_of_unit} is not sized"),
     };
-    page.row("  before  ", 10, &said(before));
-    page.row("  after   ", 10, &said(after));
+    page.row("  before  ", 10, &text(before));
+    page.row("  after   ", 10, &text(after));
     let next = if before == after {
-        format!("Something else decides the profile: pypnm-sizing explain. To undo it: rm {path}")
+        format!("Something else determines the profile: pypnm-sizing explain. To undo it: rm {path}")
     } else {
         format!(
-            "To put it into effect: pypnm-sizing apply (it restarts {name_of_unit}). To undo it: rm {path}"
+            "To put it into effect: pypnm-sizing apply (it reloads or restarts {name_of_unit}). To undo it: rm {path}"
         )
     };
     page.gap();
@@ -102,6 +103,19 @@ fn kept(text: &str, findings: &[Finding], section: &str) -> String {
         let _ = write!(kept, "\n# Adopted before.\n[{section}]\n{}\n", lines.join("\n"));
     }
     kept
+}
+
+/// The advice as a file of sizing.conf.d.
+pub(super) fn advice_file(gathered: &Gathered) -> String {
+    let (from, until) = gathered.evidence.range().unwrap_or_default();
+    let head = format!(
+        "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+        // The text is from a recording and may contain anything.
+        printable(&gathered.unit),
+        duration(gathered.evidence.watched()),
+        clock_range(&clock, from, until)
+    );
+    drop_in(&gathered.findings, &gathered.section, &head)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use pypnm_sizing::watch::days::Hour;
 use pypnm_sizing::watch::line::{SCHEMA, rounded};
 use serde::Serialize;
 
-use super::{Gathered, begin, by_day};
+use super::gathered::Gathered;
+use super::text::{begin, by_day};
 use crate::watch::json::{Figures, FindingAnswer};
 
 /// The JSON object.

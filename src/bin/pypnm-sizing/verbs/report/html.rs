@@ -10,16 +10,16 @@ use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
 
-use super::{
-    Gathered, UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown,
-    utc_offset, with_time,
+use super::gathered::Gathered;
+use super::text::{
+    UNSEEN, begin, busiest, by_day, clock, covered, growth, is_too_little, memory, queue, shown, with_time,
 };
-use plot::Plot;
+use plot::{Plot, escaped};
 
-/// The number of days in the picture of demand; the table contains all of them.
+/// The number of days in the chart of demand; the table contains all of them.
 const PICTURED: usize = 62;
-/// Colours for workers, readable on light and on dark.
-const COLOURS: [&str; 8] =
+/// Colors for workers, readable on light and on dark.
+const COLORS: [&str; 8] =
     ["#3b82c4", "#c2570c", "#3f9142", "#a83f8e", "#8a7a00", "#0f8f8f", "#7a5cc7", "#b83a3a"];
 
 const STYLE: &str = "
@@ -156,13 +156,13 @@ fn plots(out: &mut String, gathered: &Gathered) {
         lives().flat_map(|life| life.columns.values()).map(|(_, highest)| *highest).fold(0.0, f64::max);
     let mut memory = plot(tallest);
     for (number, life) in lives().enumerate() {
-        let colour = COLOURS.get(number % COLOURS.len()).copied().unwrap_or("gray");
-        memory.range(life.columns.iter().map(|(place, range)| (at(*place, width), *range)), colour);
-        memory.line(life.columns.iter().map(|(place, (mib, _))| (at(*place, width), *mib)), gap, colour);
+        let color = COLORS.get(number % COLORS.len()).copied().unwrap_or("gray");
+        memory.range(life.columns.iter().map(|(place, range)| (at(*place, width), *range)), color);
+        memory.line(life.columns.iter().map(|(place, (mib, _))| (at(*place, width), *mib)), gap, color);
         if let Some((first, _)) =
             life.columns.first_key_value().filter(|(first, _)| at(**first, width) > from + width)
         {
-            memory.tick(at(*first, width), colour);
+            memory.tick(at(*first, width), color);
         }
     }
     memory.figure(
@@ -228,7 +228,7 @@ fn at(place: i64, width: f64) -> f64 {
     place as f64 * width
 }
 
-/// An hour in the picture: its shade and its text.
+/// An hour in the chart: its shade and its text.
 type Cell = (f64, String);
 
 /// The hours of the days: how much of each hour requests waited, or how busy the CPUs were.
@@ -313,20 +313,4 @@ fn table(out: &mut String, days: &Days) {
         );
     }
     let _ = writeln!(out, "</table></div>");
-}
-
-/// Escapes text for HTML: names of units and files may contain anything.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in crate::output::printable(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }

@@ -6,7 +6,7 @@
 //! reason.
 
 mod files;
-mod left_out;
+mod skipped;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +19,7 @@ use pypnm_sizing::watch::evidence::{BLOCK, Evidence};
 use pypnm_sizing::watch::line::{LONGEST, Line, Unreadable};
 
 use files::{BOM, Listing, first_moment, is_pipe, other_than_lines};
-use left_out::{LeftOut, SCHEMAS, UNITS};
+use skipped::{SCHEMAS, Skipped, UNITS};
 
 /// The maximum number of lines waiting to be sorted, for all units: processes, plus three per line. This is more than
 /// three days of four workers with a line every ten seconds.
@@ -68,7 +68,7 @@ pub(super) struct Recording {
 pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
-    pub(super) left: LeftOut,
+    pub(super) skipped: Skipped,
     /// Sentences about entire files.
     pub(super) files: Vec<String>,
     pub(super) lines: u64,
@@ -150,7 +150,7 @@ impl Recording {
     }
 
     /// Adds the oldest waiting line to the evidence.
-    fn emit(&mut self, left: &mut LeftOut) {
+    fn emit(&mut self, skipped: &mut Skipped) {
         let Some(((at, run, _), line)) = self.order.pop_first() else {
             return;
         };
@@ -166,7 +166,7 @@ impl Recording {
         if goes_on && since.is_some_and(|since| since < self.interval * 2.0)
             || since.is_some_and(|since| since <= 0.0)
         {
-            left.twice += 1;
+            skipped.twice += 1;
             return;
         }
         let elapsed = match since.filter(|_| is_same) {
@@ -191,7 +191,7 @@ impl<'a> RecordingReader<'a> {
         Self {
             wanted,
             units: BTreeMap::new(),
-            left: LeftOut::default(),
+            skipped: Skipped::default(),
             files: Vec::new(),
             lines: 0,
             sequence: 0,
@@ -232,7 +232,7 @@ impl<'a> RecordingReader<'a> {
         }
         for recording in self.units.values_mut() {
             while !recording.order.is_empty() {
-                recording.emit(&mut self.left);
+                recording.emit(&mut self.skipped);
             }
         }
         Ok(())
@@ -265,7 +265,7 @@ impl<'a> RecordingReader<'a> {
                 break;
             }
             if text.last() != Some(&b'\n') && text.len() > LONGEST {
-                self.left.long += 1;
+                self.skipped.long += 1;
                 let mut rest = from.by_ref().take(MOST_SKIPPED);
                 rest.skip_until(b'\n')?;
                 if rest.limit() == 0 {
@@ -289,43 +289,43 @@ impl<'a> RecordingReader<'a> {
             Ok(line) => line,
             Err(Unreadable::Summary) => return,
             Err(Unreadable::NotJson) => {
-                self.left.torn += 1;
+                self.skipped.torn += 1;
                 return;
             }
             Err(Unreadable::NotASample) => {
-                self.left.foreign += 1;
+                self.skipped.foreign += 1;
                 return;
             }
             Err(Unreadable::Impossible) => {
-                self.left.impossible += 1;
+                self.skipped.impossible += 1;
                 return;
             }
             Err(Unreadable::Schema(schema)) => {
-                self.left.schema += 1;
-                if self.left.schemas.len() < SCHEMAS {
-                    self.left.schemas.insert(schema);
+                self.skipped.schema += 1;
+                if self.skipped.schemas.len() < SCHEMAS {
+                    self.skipped.schemas.insert(schema);
                 }
                 return;
             }
         };
         if self.wanted.unit.is_some_and(|unit| unit != line.service) {
-            if self.left.other_units.len() < UNITS {
-                self.left.other_units.insert(line.service);
+            if self.skipped.other_units.len() < UNITS {
+                self.skipped.other_units.insert(line.service);
             }
             return;
         }
         self.sequence += 1;
         if !self.units.contains_key(&line.service) && !self.has_room(&line.service) {
-            self.left.too_many_units += 1;
+            self.skipped.too_many_units += 1;
             return;
         }
         let recording = self.units.entry(line.service.clone()).or_insert_with(Recording::new);
         (recording.lines, recording.seen) = (recording.lines + 1, self.sequence);
         let Some((run, at, jumped)) = recording.clock.place(&line).filter(|(_, at, _)| *at >= 0.0) else {
-            self.left.timeless += 1;
+            self.skipped.timeless += 1;
             return;
         };
-        self.left.jumps += u64::from(jumped);
+        self.skipped.jumps += u64::from(jumped);
         self.lines += 1;
         if self.wanted.since.is_some_and(|since| at < since)
             || self.wanted.until.is_some_and(|until| at >= until)
@@ -333,7 +333,7 @@ impl<'a> RecordingReader<'a> {
             return;
         }
         if at < recording.emitted {
-            self.left.late += 1;
+            self.skipped.late += 1;
             return;
         }
         recording.waiting += weight(&line);
@@ -341,7 +341,7 @@ impl<'a> RecordingReader<'a> {
         recording.order.insert((at.to_bits(), run, self.sequence), line);
         while self.units.values().map(|recording| recording.waiting).sum::<usize>() > IN_ORDER {
             let Some(most) = self.units.values_mut().max_by_key(|recording| recording.waiting) else { break };
-            most.emit(&mut self.left);
+            most.emit(&mut self.skipped);
         }
     }
 
@@ -358,7 +358,7 @@ impl<'a> RecordingReader<'a> {
         let passing = self.units.iter().filter(is_passing).min_by_key(|(_, recording)| recording.lines);
         let Some(passing) = passing.map(|(name, _)| name.clone()) else { return false };
         let lines = self.units.remove(&passing).map_or(0, |recording| recording.lines);
-        self.left.too_many_units += lines;
+        self.skipped.too_many_units += lines;
         true
     }
 
@@ -374,7 +374,7 @@ impl<'a> RecordingReader<'a> {
             most.map(|(name, _)| name.clone())
         })?;
         let chosen = self.units.remove(&name)?;
-        self.left.other_units.extend(self.units.keys().cloned());
+        self.skipped.other_units.extend(self.units.keys().cloned());
         Some((name, chosen))
     }
 }

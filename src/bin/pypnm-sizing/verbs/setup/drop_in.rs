@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+/// The operator's unit files (systemd.unit(5)).
+pub(super) const OPERATORS: &str = "/etc/systemd/system";
+/// The file name of the drop-in, in the directory `UNIT.d` below [`OPERATORS`].
+pub(super) const DROP_IN: &str = "50-place.conf";
 /// The beginning of the file, by which `setup` recognizes its own files.
 pub(super) const MARK: &str = "# Written by 'pypnm-sizing setup'";
 /// The rest of `PATH` after the environment's directory (systemd.exec(5), `DEFAULT_PATH`).

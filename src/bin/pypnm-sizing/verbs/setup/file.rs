@@ -7,8 +7,7 @@ use anyhow::bail;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::write::{Directory, WriteError};
 
-use super::DROP_IN;
-use super::drop_in::{MARK, SETTINGS};
+use super::drop_in::{DROP_IN, MARK, SETTINGS};
 use crate::output::{Outcome, answer};
 use crate::service::systemctl;
 
@@ -30,7 +29,7 @@ pub(super) fn write(root: &Root, directory: &str, unit: &str, text: &str) -> Out
         if !is_same {
             undo(directory, earlier.as_deref())?;
         }
-        bail!("{error}; {path} is as it was. Without --write, setup prints what belongs into it");
+        bail!("{error}; {path} is unchanged. Without --write, setup prints what it should contain");
     }
     let lost = lost_settings(earlier.as_deref().unwrap_or_default(), text);
     let what = if is_same {

@@ -15,23 +15,18 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
 
-use self::drop_in::{DropIn, Home};
+use self::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
 use self::file::{check_not_foreign, lost_settings, remove, write};
 use self::obstacles::{address, check_mount, check_other_units, check_path, check_permissions, overridden};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
+use crate::service::generated;
 use crate::service::pypnm::{self, Found, Installation, LAUNCHER, Program, real_path};
 
-/// The file name of the drop-in, in the directory `UNIT.d` below [`OPERATORS`].
-const DROP_IN: &str = "50-place.conf";
-/// The operator's unit files (systemd.unit(5)).
-const OPERATORS: &str = "/etc/systemd/system";
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
-/// Directories of generated units, which take precedence over packaged ones (systemd.unit(5), "UNIT FILE LOAD PATH").
-const GENERATORS: [&str; 2] = ["/run/systemd/generator.early", "/run/systemd/generator"];
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
@@ -108,7 +103,10 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let earlier = root.text(&path).unwrap_or_default();
     let lost = lost_settings(&earlier, &text);
     if !lost.is_empty() {
-        remark(&format!("{path} is there, with settings that --write would drop: {}", lost.join("; ")));
+        remark(&format!(
+            "{path} already exists; --write would remove these settings from it: {}",
+            lost.join("; ")
+        ));
     }
     answer(&text)
 }
@@ -138,12 +136,12 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         bail!("--unit={name}: expected the name of a service, such as pypnm.service");
     };
     let is_packaged = pypnm::is_packaged(&unit);
-    for directory in GENERATORS {
+    for directory in generated::DIRECTORIES {
         let file = format!("{directory}/{name}");
         if (is_packaged || unit.fragment.is_none()) && root.file_type(&file).is_some() {
             bail!(
-                "{name} is made by another generator ({file}), which takes precedence over the package's unit. It is sized \
-                 where Units= in sizing.conf(5) names it; to use the packaged unit, remove what it is made from"
+                "{name} is created by another generator ({file}), which takes precedence over the package's unit. It is sized \
+                 if Units= in sizing.conf(5) lists it; to use the packaged unit, remove its source"
             );
         }
     }
@@ -157,7 +155,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
         (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
         (State::Loaded, Some(_)) if is_packaged => bail!(
-            "{name} is no service of PyPNM: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
+            "{name} is not a PyPNM service: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
         ),
         (State::Loaded | State::Bad, Some(file)) => bail!(
             "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \

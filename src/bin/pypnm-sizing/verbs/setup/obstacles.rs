@@ -14,8 +14,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::{FileType, StatVfsMountFlags};
 
-use super::drop_in::{DropIn, Home};
-use super::{DROP_IN, OPERATORS};
+use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
 use crate::cli::Setup;
 use crate::output::remark;
 use crate::service::account::{Account, Use};
@@ -86,7 +85,7 @@ pub(super) fn check_permissions(
         (installation.command.clone(), Use::Read),
         (installation.command.clone(), Use::Execute),
     ];
-    wanted.extend(installation.packages().map(|packages| (packages.to_owned(), Use::Read)));
+    wanted.extend(installation.packages.as_deref().map(|packages| (packages.to_owned(), Use::Read)));
     let python = pypnm::python_places(root, installation).into_iter();
     wanted.extend(python.map(|directory| (directory, Use::Search)));
     wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
@@ -110,11 +109,11 @@ pub(super) fn check_permissions(
 /// Why the user cannot write to some of PyPNM's files, which happens after it was started as root once.
 fn obstacle_below(root: &Root, account: &Account, checkout: &str) -> Option<String> {
     let mut paths: Vec<String> = DATA.iter().map(|name| format!("{checkout}/{name}")).collect();
-    let mut left = MOST_FILES;
+    let mut remaining = MOST_FILES;
     while let Some(path) = paths.pop() {
-        let stat = root.stat(&path).filter(|_| left > 0);
+        let stat = root.stat(&path).filter(|_| remaining > 0);
         let Some(stat) = stat else { continue };
-        left -= 1;
+        remaining -= 1;
         if stat.st_uid != account.uid
             && let Some(obstacle) = account.obstacle(root, &path, Use::Write)
         {
@@ -165,7 +164,7 @@ pub(super) fn check_other_units(
         if let Some(source) = pypnm::started_by(root, program, &other, installation) {
             bail!(
                 "{name} already starts this PyPNM ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
-                 /etc/pypnm/sizing.conf.d/50-units.conf; to have {unit} instead, disable and remove {name} first",
+                 /etc/pypnm/sizing.conf.d/50-units.conf; to use {unit} instead, disable and remove {name} first",
                 source.file,
                 source.line
             );
@@ -271,7 +270,7 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        bail!("{host} is no name that this machine can look up: choose another with --host");
+        bail!("this machine cannot resolve {host}: choose another with --host");
     }
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }

@@ -36,7 +36,7 @@ fn evidence(workers: u64) -> Evidence {
 }
 
 fn context(findings: &[Finding]) -> Context<'_> {
-    Context { interval: 2.0, findings, no_shares: None, cost: Some(0.42), letters: false, colours: false }
+    Context { interval: 2.0, findings, no_shares: None, cost: Some(0.42), letters: false, colors: false }
 }
 
 fn finding(line: Option<&str>, word: &str) -> Finding {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{escaped, shown, utc_offset};
+use crate::output::printable;
+use crate::verbs::report::text::{shown, utc_offset};
 
 /// The coordinate system of a plot, which is stretched to the width of the page.
 const WIDTH: f64 = 1000.0;
@@ -47,7 +48,7 @@ impl Plot {
     }
 
     /// A line through points, interrupted if more than `gap` seconds are missing.
-    pub(super) fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, gap: f64, colour: &str) {
+    pub(super) fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, gap: f64, color: &str) {
         let (mut path, mut before) = (String::new(), f64::NEG_INFINITY);
         for (at, value) in points {
             let letter = if at - before > gap { 'M' } else { 'L' };
@@ -56,29 +57,29 @@ impl Plot {
         }
         let _ = write!(
             self.svg,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>"
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>"
         );
     }
 
     /// Bars of `width` seconds.
-    pub(super) fn bars(&mut self, bars: impl Iterator<Item = (f64, f64)>, width: f64, colour: &str) {
+    pub(super) fn bars(&mut self, bars: impl Iterator<Item = (f64, f64)>, width: f64, color: &str) {
         let mut path = String::new();
         for (at, value) in bars.filter(|(_, value)| *value > 0.0) {
             let (x, end) = (self.x(at), self.x(at + width));
             let _ = write!(path, "M{x:.1} {HEIGHT}V{:.1}H{:.1}V{HEIGHT}z", self.y(value), end.max(x + 0.6));
         }
-        let _ = write!(self.svg, "<path d=\"{path}\" fill=\"{colour}\" fill-opacity=\".75\"/>");
+        let _ = write!(self.svg, "<path d=\"{path}\" fill=\"{color}\" fill-opacity=\".75\"/>");
     }
 
     /// A faint area from the minimum to the maximum at each point in time.
-    pub(super) fn range(&mut self, ranges: impl Iterator<Item = (f64, (f64, f64))>, colour: &str) {
+    pub(super) fn range(&mut self, ranges: impl Iterator<Item = (f64, (f64, f64))>, color: &str) {
         let mut path = String::new();
         for (at, (lowest, highest)) in ranges.filter(|(_, (lowest, highest))| highest > lowest) {
             let _ = write!(path, "M{:.1} {:.1}V{:.1}", self.x(at), self.y(lowest), self.y(highest));
         }
         let _ = write!(
             self.svg,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-opacity=\".25\" stroke-width=\"1\"/>"
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-opacity=\".25\" stroke-width=\"1\"/>"
         );
     }
 
@@ -91,11 +92,11 @@ impl Plot {
     }
 
     /// A small mark on the time axis.
-    pub(super) fn tick(&mut self, at: f64, colour: &str) {
+    pub(super) fn tick(&mut self, at: f64, color: &str) {
         let x = self.x(at);
         let _ = write!(
             self.svg,
-            "<path d=\"M{x:.1} {HEIGHT}V{}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            "<path d=\"M{x:.1} {HEIGHT}V{}\" stroke=\"{color}\" stroke-width=\"2\"/>",
             HEIGHT - 10.0
         );
     }
@@ -154,6 +155,22 @@ fn round_above(highest: f64) -> f64 {
 #[expect(clippy::cast_possible_truncation, reason = "of a positive finite number: -324 to 308")]
 fn exponent(number: f64) -> i32 {
     number.log10().floor() as i32
+}
+
+/// Escapes text for HTML: names of units and files may contain anything.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

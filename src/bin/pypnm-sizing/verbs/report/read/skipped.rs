@@ -11,7 +11,7 @@ pub(super) const SCHEMAS: usize = 8;
 
 /// The ignored lines, and why.
 #[derive(Default)]
-pub(in super::super) struct LeftOut {
+pub(in super::super) struct Skipped {
     pub(in super::super) torn: u64,
     pub(in super::super) foreign: u64,
     pub(in super::super) impossible: u64,
@@ -27,23 +27,23 @@ pub(in super::super) struct LeftOut {
     pub(in super::super) other_units: BTreeSet<String>,
 }
 
-impl LeftOut {
+impl Skipped {
     /// A sentence for each reason.
     pub(in super::super) fn sentences(&self, chosen: Option<&str>) -> Vec<String> {
         let lines = |count: u64| if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
         let is = |count: u64| if count == 1 { "is" } else { "are" };
         let was = |count: u64| if count == 1 { "was" } else { "were" };
         let mut sentences = Vec::new();
-        let mut say = |count: u64, sentence: String| {
+        let mut add = |count: u64, sentence: String| {
             if count > 0 {
                 sentences.push(sentence);
             }
         };
-        say(
+        add(
             self.torn,
             format!("{} {} torn or not JSON and {} ignored", lines(self.torn), is(self.torn), was(self.torn)),
         );
-        say(
+        add(
             self.foreign,
             format!(
                 "{} {} not a recorded sample and {} ignored",
@@ -52,7 +52,7 @@ impl LeftOut {
                 was(self.foreign)
             ),
         );
-        say(
+        add(
             self.impossible,
             format!(
                 "{} {} negative amounts or larger ones than any machine has and {} ignored",
@@ -62,7 +62,7 @@ impl LeftOut {
             ),
         );
         let schemas: Vec<String> = self.schemas.iter().map(u64::to_string).collect();
-        say(
+        add(
             self.schema,
             format!(
                 "{} {} of a schema that this version does not know ({}) and {} ignored",
@@ -72,7 +72,7 @@ impl LeftOut {
                 was(self.schema)
             ),
         );
-        say(
+        add(
             self.long,
             format!(
                 "{} {} longer than {LONGEST} bytes and {} ignored",
@@ -81,7 +81,7 @@ impl LeftOut {
                 was(self.long)
             ),
         );
-        say(
+        add(
             self.timeless,
             format!(
                 "{} {} no time and {} ignored",
@@ -90,11 +90,11 @@ impl LeftOut {
                 was(self.timeless)
             ),
         );
-        say(
+        add(
             self.late,
             format!("{} came too late to be sorted and {} ignored", lines(self.late), was(self.late)),
         );
-        say(
+        add(
             self.twice,
             format!(
                 "{} {} of a time that another line covers, and {} counted once",
@@ -103,14 +103,14 @@ impl LeftOut {
                 was(self.twice)
             ),
         );
-        say(
+        add(
             self.jumps,
             format!(
                 "the system clock jumped {}; the monotonic clock was used",
                 if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
             ),
         );
-        say(
+        add(
             self.too_many_units,
             format!(
                 "{} {} of more than {UNITS} units and {} ignored",

@@ -6,7 +6,7 @@ import contextlib
 import sys
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Writes a line to stderr, which is the journal if systemd started it. If stderr is closed, nothing is written."""
     # sys.stderr is None if descriptor 2 was closed when Python started.
     if sys.stderr is not None:

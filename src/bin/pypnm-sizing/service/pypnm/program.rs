@@ -1,0 +1,56 @@
+//! The two programs, PyPNM and PyPNM-CMTS, and which of them a unit starts.
+
+use pypnm_sizing::units::Unit;
+
+use super::commands::start_words;
+use super::paths::base_name;
+
+/// The directory in which the packaged unit looks first.
+pub(super) const PACKAGED: &str = "/opt/pypnm";
+
+/// One of the two programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// The command.
+    pub(crate) command: &'static str,
+    /// Its package on PyPI.
+    pub(crate) package: &'static str,
+    /// The name of the package in metadata directories (PEP 503 and 427).
+    pub(super) normalized: &'static str,
+    /// The package that Python imports.
+    pub(super) import: &'static str,
+}
+
+/// PyPNM itself.
+pub(crate) const PYPNM: Program =
+    Program { command: "pypnm", package: "pypnm-docsis", normalized: "pypnm_docsis", import: "pypnm" };
+/// PyPNM-CMTS.
+pub(crate) const CMTS: Program = Program {
+    command: "pypnm-cmts",
+    package: "pypnm-docsis-cmts",
+    normalized: "pypnm_docsis_cmts",
+    import: "pypnm_cmts",
+};
+
+impl Program {
+    /// The program that a unit starts, or that belongs to its name if the unit does not tell.
+    pub(crate) fn of(name: &str, unit: Option<&Unit>) -> Self {
+        let words = unit.map(start_words).unwrap_or_default();
+        let starts = |program: Self| words.iter().any(|(word, _)| base_name(word) == program.command);
+        if starts(CMTS) || name.starts_with(CMTS.command) && !starts(PYPNM) { CMTS } else { PYPNM }
+    }
+
+    /// The text that none is installed, and how to install it.
+    pub(crate) fn none_found(self) -> String {
+        format!("none found; {}", self.how_to_install())
+    }
+
+    /// The command that installs it where the packaged unit looks first.
+    pub(crate) fn how_to_install(self) -> String {
+        format!(
+            "install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or name its directory to \
+             'pypnm-sizing setup DIR'",
+            self.package
+        )
+    }
+}
