@@ -17,10 +17,6 @@ pub const WORKERS: &str = "PYPNM_SERVE_WORKERS";
 pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
 /// PyPNM: the path of the profile file. Unlike the others, this is read from the environment.
 pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
-/// PyPNM: the number of workers in effect, which the parent process passes to its workers.
-pub const ACTIVE_WORKERS: &str = "PYPNM_ACTIVE_WORKERS";
-/// PyPNM: the recycle limit in effect, passed likewise.
-pub const ACTIVE_LIMIT_MAX_REQUESTS: &str = "PYPNM_ACTIVE_LIMIT_MAX_REQUESTS";
 /// The keys of PyPNM's profile file, in the order in which PyPNM writes them.
 pub const PROFILE_KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
 

@@ -128,6 +128,19 @@ fn idle_workers_are_nothing_to_set() {
 }
 
 #[test]
+fn what_was_observed_is_distinguished_from_what_follows_from_the_use_of_the_cpu() {
+    let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 32) }.run(1.0).found();
+    let reason_of = |found: &[Finding]| reason(found, Topic::Workers);
+    assert!(
+        reason_of(&found)
+            .starts_with("according to the workers' use of the CPU, requests wait for one in 4 %"),
+        "{found:?}"
+    );
+    let found = busy(4, 16, 64, 12_000).found();
+    assert!(reason_of(&found).starts_with("requests waited for a worker in 100 %"), "{found:?}");
+}
+
+#[test]
 fn saturated_workers_ask_for_as_many_as_there_is_room_for() {
     let found = busy(4, 16, 64, 12_000).found();
     assert_eq!(lines(&found), ["MaxWorkers=8"]);

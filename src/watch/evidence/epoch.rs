@@ -81,6 +81,8 @@ pub struct Epoch {
     pub full: Blocks,
     /// The block with the most waiting: the fraction of its time, its beginning and its end.
     pub busiest: Option<(f64, f64, f64)>,
+    /// Whether its waiting follows from the use of the workers, and less of it was observed.
+    pub busiest_is_computed: bool,
     /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
     /// The beginning of the first and the end of the last block in which processes were killed.
@@ -151,6 +153,7 @@ impl Epoch {
         }
         if self.busiest.is_none_or(|(most, _, _)| waiting > most) {
             self.busiest = Some((waiting, block.from, block.until));
+            self.busiest_is_computed = waiting > block.observed();
         }
         for (blocks, seconds) in [
             (&mut self.stalled, block.memory_stalled),

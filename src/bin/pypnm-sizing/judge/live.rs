@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use pypnm_sizing::names::{ACTIVE_LIMIT_MAX_REQUESTS, ACTIVE_WORKERS};
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
@@ -90,8 +89,7 @@ fn of_unit(root: &Root, loaded: &LoadedUnit) -> Vec<Process> {
 
 /// The profile in effect, which PyPNM passes to its workers.
 fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
-    let environment = process::environment(root, worker)?;
-    generated::numbers_in(&environment, [ACTIVE_WORKERS, ACTIVE_LIMIT_MAX_REQUESTS])
+    generated::numbers_in(&process::environment(root, worker)?, pypnm::ACTIVE_KEYS)
 }
 
 /// The text of a profile file, or why it cannot be read.

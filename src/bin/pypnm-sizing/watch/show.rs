@@ -205,7 +205,7 @@ fn cpu_line(evidence: &Evidence) -> String {
 fn queue_line(evidence: &Evidence) -> String {
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let Some(waiting) = last.accept_queue else {
-        return "queue     unknown: the service's sockets can't be read".to_owned();
+        return "queue     unknown: the service has no TCP socket that can be seen".to_owned();
     };
     let connections = if waiting == 1 { "connection" } else { "connections" };
     let mut line = format!("queue     {waiting} {connections} waiting, peak {}", epoch.queue_peak);
