@@ -17,10 +17,6 @@ pub const WORKERS: &str = "PYPNM_SERVE_WORKERS";
 pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
 /// PyPNM: the path of the profile file. Unlike the others, this is read from the environment.
 pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
-/// PyPNM: the number of workers in effect, which the parent process passes to its workers.
-pub const ACTIVE_WORKERS: &str = "PYPNM_ACTIVE_WORKERS";
-/// PyPNM: the recycle limit in effect, passed likewise.
-pub const ACTIVE_LIMIT_MAX_REQUESTS: &str = "PYPNM_ACTIVE_LIMIT_MAX_REQUESTS";
 /// The keys of PyPNM's profile file, in the order in which PyPNM writes them.
 pub const PROFILE_KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
 
@@ -30,6 +26,9 @@ pub const UVICORN_WORKERS: &str = "UVICORN_WORKERS";
 pub const UVICORN_LIMIT_MAX_REQUESTS: &str = "UVICORN_LIMIT_MAX_REQUESTS";
 /// uvicorn and many other servers: workers to start. The drop-in never sets it, but operators often do.
 pub const WEB_CONCURRENCY: &str = "WEB_CONCURRENCY";
+
+/// uvicorn: a file that sets what is missing in its environment.
+pub const UVICORN_ENV_FILE: &str = "UVICORN_ENV_FILE";
 
 /// The variables that the drop-in sets in the environment of the service.
 pub const VARIABLES: [&str; 7] = [
@@ -46,5 +45,7 @@ pub const VARIABLES: [&str; 7] = [
 pub const WORKERS_FLAG: &str = "--workers";
 /// The flag of PyPNM and uvicorn for the recycle limit.
 pub const LIMIT_MAX_REQUESTS_FLAG: &str = "--limit-max-requests";
+/// uvicorn's flag for a file that sets what is missing in its environment.
+pub const ENV_FILE_FLAG: &str = "--env-file";
 /// The flag of PyPNM and uvicorn for the TCP port.
 pub const PORT_FLAG: &str = "--port";

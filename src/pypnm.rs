@@ -11,6 +11,9 @@ pub use crate::names::{
     CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS as KEYS, TOTAL_MEMORY_GIB, WORKERS,
 };
 
+/// The variables in which PyPNM's parent process passes the numbers in effect to its workers: workers, recycle limit.
+pub const ACTIVE_KEYS: [&str; 2] = ["PYPNM_ACTIVE_WORKERS", "PYPNM_ACTIVE_LIMIT_MAX_REQUESTS"];
+
 /// The characters that end a line for Python's `str.splitlines()`.
 const LINE_ENDS: [char; 10] =
     ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];

@@ -49,6 +49,23 @@ impl Setup {
         change(&mut settings);
         profile(self.cpus, self.memory, &settings)
     }
+
+    /// Advises at most `cap` workers, with `MaxWorkers=`, or with `Workers=` if the operator has set that. `live`: their
+    /// present number.
+    fn fewer(&self, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
+        let sized = self.profile().workers;
+        if sized <= cap {
+            let reason = format!("{reason}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized));
+            return Finding::remark(topic, reason);
+        }
+        let capped = self.with(|settings| settings.max_workers = cap).workers;
+        let (setting, then) = if capped < live && self.settings.workers.is_none() {
+            (format!("MaxWorkers={cap}"), capped)
+        } else {
+            (format!("Workers={cap}"), cap)
+        };
+        Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
+    }
 }
 
 /// The topic of a finding.

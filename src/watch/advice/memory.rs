@@ -1,6 +1,5 @@
 //! The measured memory of workers, and the number of workers that fit into memory. Pure.
 
-use super::workers::fewer;
 use super::{Finding, Setup, Topic, workers};
 use crate::watch::MIB;
 use crate::watch::evidence::Epoch;
@@ -58,7 +57,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         if then < now {
             return Finding::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
         }
-        return fewer(setup, fits, now, &reason, topic);
+        return setup.fewer(fits, now, &reason, topic);
     }
     if let Some(reach) = epoch.within_reach.filter(|reach| *reach < setup.memory) {
         let fits = fit(reach);
@@ -68,7 +67,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
                 measured(epoch),
                 gib(reach)
             );
-            return fewer(setup, fits, now, &reason, topic);
+            return setup.fewer(fits, now, &reason, topic);
         }
     }
     if epoch.mean_worker_cpu() < 2.0 {

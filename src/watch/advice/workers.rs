@@ -26,7 +26,7 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
             of_time(epoch.cpu_full),
             if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") }
         );
-        return Some(fewer(setup, cpus, live, &reason, Topic::Workers).at(time));
+        return Some(setup.fewer(cpus, live, &reason, Topic::Workers).at(time));
     } else {
         return None;
     };
@@ -34,23 +34,7 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
         let reason = format!("{reason}; one worker is the minimum: the service needs more memory");
         return Some(Finding::remark(Topic::Workers, reason).at(time));
     }
-    Some(fewer(setup, less, live, &reason, Topic::Workers).at(time))
-}
-
-/// Lowers `MaxWorkers=`, or `Workers=` if the operator has set it.
-pub(super) fn fewer(setup: &Setup, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
-    let sized = setup.profile().workers;
-    if sized <= cap {
-        let reason = format!("{reason}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized));
-        return Finding::remark(topic, reason);
-    }
-    let capped = setup.with(|settings| settings.max_workers = cap).workers;
-    let (setting, then) = if capped < live && setup.settings.workers.is_none() {
-        (format!("MaxWorkers={cap}"), capped)
-    } else {
-        (format!("Workers={cap}"), cap)
-    };
-    Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
+    Some(setup.fewer(less, live, &reason, Topic::Workers).at(time))
 }
 
 /// Advises more workers, if demand is proven and there is room.
