@@ -7,6 +7,8 @@
 //! ones, are *remote* and are not entered. A list of remote types would be shorter, but a type missing from that list could
 //! block the boot, while a type missing from this one costs a line in the log.
 
+use std::collections::BTreeMap;
+
 use crate::parse::mountinfo::Mount;
 
 /// These use a block device, but depend on a daemon or on other machines.
@@ -15,18 +17,11 @@ const REMOTE_ON_A_DEVICE: [&str; 4] = ["fuseblk", "gfs2", "gpfs", "ocfs2"];
 const LXCFS: &str = "fuse.lxcfs";
 const PREFIXES_OF_LXCFS: [&[u8]; 2] = [b"/proc/", b"/sys/"];
 
-/// A mount that must not be entered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Remote {
-    id: u32,
-    point: Vec<u8>,
-    kind: String,
-}
-
 /// The remote file systems in a mountinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounts {
-    remote: Vec<Remote>,
+    /// The mounts that must not be entered: their IDs and mount points, and the types of their file systems.
+    remote: BTreeMap<(u32, Vec<u8>), String>,
     /// The files in which lxcfs shows the limits of a container.
     lxcfs: Vec<Vec<u8>>,
 }
@@ -47,7 +42,7 @@ impl Mounts {
         if is_local {
             // A local mount on top of a remote one hides it, such as a disk on top of its automount point.
             if let Some(parent) = number(mount.parent) {
-                self.remote.retain(|remote| remote.id != parent || remote.point != point);
+                self.remote.remove(&(parent, point.to_vec()));
             }
             return;
         }
@@ -61,14 +56,14 @@ impl Mounts {
             return;
         }
         let id = number(mount.id).unwrap_or_default();
-        self.remote.push(Remote { id, point: point.to_vec(), kind });
+        self.remote.insert((id, point.to_vec()), kind);
     }
 
     /// The type of the remote file system that `path` is on or crosses. `None`: the path is entirely local. The path is
     /// absolute and contains no symbolic links, no `.` or `..`, and no repeated slashes.
     pub fn remote(&self, path: &[u8]) -> Option<&str> {
-        let inside = |remote: &&Remote| is_at_or_below(path, &remote.point);
-        self.remote.iter().find(inside).map(|remote| remote.kind.as_str())
+        let mut inside = self.remote.iter().filter(|((_, point), _)| is_at_or_below(path, point));
+        inside.next().map(|(_, kind)| kind.as_str())
     }
 
     /// Whether there is any remote mount.
@@ -89,7 +84,7 @@ impl Mounts {
 
     /// Removes the mount that contains `path`, because it is known to respond.
     pub fn admit(&mut self, path: &[u8]) {
-        self.remote.retain(|remote| !is_at_or_below(path, &remote.point));
+        self.remote.retain(|(_, point), _| !is_at_or_below(path, point));
     }
 }
 

@@ -27,6 +27,9 @@ pub const UVICORN_LIMIT_MAX_REQUESTS: &str = "UVICORN_LIMIT_MAX_REQUESTS";
 /// uvicorn and many other servers: workers to start. The drop-in never sets it, but operators often do.
 pub const WEB_CONCURRENCY: &str = "WEB_CONCURRENCY";
 
+/// uvicorn: a file that sets what is missing in its environment.
+pub const UVICORN_ENV_FILE: &str = "UVICORN_ENV_FILE";
+
 /// The variables that the drop-in sets in the environment of the service.
 pub const VARIABLES: [&str; 7] = [
     CPU_COUNT,
@@ -42,5 +45,7 @@ pub const VARIABLES: [&str; 7] = [
 pub const WORKERS_FLAG: &str = "--workers";
 /// The flag of PyPNM and uvicorn for the recycle limit.
 pub const LIMIT_MAX_REQUESTS_FLAG: &str = "--limit-max-requests";
+/// uvicorn's flag for a file that sets what is missing in its environment.
+pub const ENV_FILE_FLAG: &str = "--env-file";
 /// The flag of PyPNM and uvicorn for the TCP port.
 pub const PORT_FLAG: &str = "--port";

@@ -113,6 +113,13 @@ pub enum ProblemKind {
         /// Why not.
         reason: &'static str,
     },
+    /// A unit that is listed twice, under different names.
+    Repeated {
+        /// The second name.
+        name: String,
+        /// The first name.
+        first: String,
+    },
     /// Memory that is installed but offline.
     OfflineMemory {
         /// The amount, in bytes.
@@ -184,6 +191,9 @@ impl fmt::Display for Problem {
             ProblemKind::UnknownSection { expected } => write!(f, "unknown section, expected {expected}")?,
             ProblemKind::Syntax(fault) => write!(f, "{fault}")?,
             ProblemKind::BadName { reason } => f.write_str(reason)?,
+            ProblemKind::Repeated { name, first } => {
+                write!(f, "{} is the same unit as {}", Printable(name), Printable(first))?;
+            }
             ProblemKind::OfflineMemory { bytes } => write!(f, "{} GiB of memory is offline", Gib(*bytes))?,
             ProblemKind::TooManyFaults => f.write_str("too many errors above")?,
         }

@@ -40,6 +40,9 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 const BUFFER_BYTES: usize = 8 << 10;
 /// The maximum number of entries that are read from a directory.
 const MAX_ENTRIES: usize = 100_000;
+/// The maximum number of bytes that a generator reads in total, apart from mountinfo: a directory may have thousands of links
+/// to one large file.
+const MAX_TOTAL_BYTES: usize = 32 << 20;
 /// How long a generator waits for lxcfs in total. lxcfs normally responds within a millisecond.
 const LXCFS_TIME: Duration = Duration::from_secs(1);
 
@@ -58,6 +61,8 @@ pub struct Root {
     has_openat2: Cell<bool>,
     /// Whether lxcfs failed to respond in time.
     lxcfs_is_silent: Cell<bool>,
+    /// The number of bytes that were read.
+    total: Cell<usize>,
     /// Read on first use.
     mounts: OnceCell<MountTable>,
     /// A buffer for the contents of files and directories; taken (empty) while in use. It is shared, and not on the
@@ -102,6 +107,7 @@ impl Root {
             user: rustix::process::geteuid().as_raw(),
             has_openat2: Cell::new(true),
             lxcfs_is_silent: Cell::new(false),
+            total: Cell::new(0),
             mounts: OnceCell::new(),
             buffer: RefCell::default(),
         }
@@ -188,6 +194,12 @@ impl Root {
         self.contents(path, Trust::Guarded).map(|contents| look(&contents.bytes))
     }
 
+    /// The text of a file that another user named. Files that the kernel provides are not opened, since that may have
+    /// effects.
+    pub fn foreign_text(&self, path: &str) -> Result<String, ReadError> {
+        self.contents(path, Trust::Foreign)?.text().map(str::to_owned)
+    }
+
     /// As [`Root::with_trusted_bytes`], but accepts sticky directories such as /tmp along the path: for files that a
     /// user names on the command line.
     pub fn with_owned_bytes<T>(&self, path: &str, look: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
@@ -234,7 +246,11 @@ impl Root {
         let mut contents = Contents { root: self, bytes: self.buffer.take() };
         contents.bytes.clear();
         if let Some(file) = file {
+            if self.early && self.total.get() > MAX_TOTAL_BYTES {
+                return Err(ReadError::TooMuch);
+            }
             read(&file, &mut contents.bytes)?;
+            self.total.set(self.total.get().saturating_add(contents.bytes.len()));
         }
         Ok(contents)
     }

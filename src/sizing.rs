@@ -68,6 +68,8 @@ pub struct Sizing {
     pub kernel_switch: Option<(bool, &'static str)>,
     /// The operator's configuration.
     pub config: Config,
+    /// The units of the configuration, each once.
+    pub names: Vec<String>,
     /// The machine itself, without the limits of containers and units. Empty if sizing is turned off.
     pub host: Host,
     /// The units, each with its profile.
@@ -112,8 +114,14 @@ pub fn size(request: &Request<'_>) -> Sizing {
     let KernelCommandLine { switch, setenv } =
         kernel_cmdline::read(root, request.virtualization, &mut problems);
     let config = config::read(root, &mut problems);
-    let mut sizing =
-        Sizing { kernel_switch: switch, config, host: Host::default(), units: Vec::new(), problems };
+    let mut sizing = Sizing {
+        kernel_switch: switch,
+        names: config.units(),
+        config,
+        host: Host::default(),
+        units: Vec::new(),
+        problems,
+    };
     if !sizing.is_enabled() {
         return sizing;
     }
@@ -146,15 +154,12 @@ pub fn size(request: &Request<'_>) -> Sizing {
     {
         names.push(extra.to_owned());
     }
-    let configs: Vec<UnitConfig> = names.iter().map(|name| sizing.config.for_unit(name)).collect();
     let manager = Manager::read(root, setenv, problems);
-    let mut reader = ServiceReader {
-        root,
-        index: Index::read(root, &names, names::DROP_IN, problems),
-        manager,
-        physical_memory,
-        slices: Slices::default(),
-    };
+    let index = Index::read(root, &names, names::DROP_IN, problems);
+    let names = different(names, &index, &sizing.config, problems);
+    sizing.names.retain(|name| names.contains(name));
+    let configs: Vec<UnitConfig> = names.iter().map(|name| sizing.config.for_unit(name)).collect();
+    let mut reader = ServiceReader { root, index, manager, physical_memory, slices: Slices::default() };
     let mut services = Vec::with_capacity(names.len());
     for (name, config) in names.iter().zip(&configs) {
         services.push(reader.read(name, config, problems));
@@ -169,6 +174,36 @@ pub fn size(request: &Request<'_>) -> Sizing {
         }
     }
     sizing
+}
+
+/// The units without those that are listed before by another name, such as an alias: systemd applies the drop-ins of all
+/// names to the same service.
+fn different(
+    names: Vec<String>,
+    index: &Index<'_>,
+    config: &Config,
+    problems: &mut Vec<Problem>,
+) -> Vec<String> {
+    if names.len() < 2 {
+        return names;
+    }
+    // The units are loaded again later.
+    let mut ignored = Vec::new();
+    let mut first_names: BTreeMap<String, String> = BTreeMap::new();
+    let mut is_new = |name: &String| {
+        let Some(unit) = index.load(name, &mut ignored).filter(|unit| unit.fragment.is_some()) else {
+            return true;
+        };
+        let Some(first) = first_names.get(&unit.name) else {
+            first_names.insert(unit.name, name.clone());
+            return true;
+        };
+        let kind = ProblemKind::Repeated { name: name.clone(), first: first.clone() };
+        let source = config.units_source().cloned().unwrap_or_else(|| Source::file(name.clone()));
+        problems.push(Problem::new(source, kind, "it is sized once, under that name"));
+        false
+    };
+    names.into_iter().filter(|name| is_new(name)).collect()
 }
 
 /// Adds the limits of a process to those of the machine. In its own container, its cgroup is that of PID 1, so each file is

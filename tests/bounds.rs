@@ -60,6 +60,27 @@ fn fill(head: &str, line: &str, size: usize) -> String {
     text
 }
 
+/// The unit beside the large file at `path`.
+fn unit(kind: &str, path: &str, size: usize) -> String {
+    let environment_files = match kind {
+        "an environment file again and again" => size / 100,
+        _ => usize::from(path == "/etc/e"),
+    };
+    format!("{SERVICE}{}", "EnvironmentFile=/etc/e\n".repeat(environment_files))
+}
+
+/// Nearly as many as `fs.mount-max` permits.
+fn remote_and_local_mounts(size: usize) -> String {
+    let mut text = String::new();
+    for id in 100..100 + size / 6 {
+        writeln!(text, "{id} 23 0:27 / /r{id} rw - nfs c rw").unwrap();
+    }
+    for id in 100..100 + size / 6 {
+        writeln!(text, "{} 23 8:1 / /l{id} rw - ext4 /dev/sda rw", id + size).unwrap();
+    }
+    text
+}
+
 #[test]
 fn time_and_memory_are_linear() {
     let words = |size: usize| {
@@ -118,6 +139,12 @@ fn time_and_memory_are_linear() {
             "/proc/1/mountinfo",
             Box::new(lines("", "31 23 0:27 / /c rw - cgroup2 c rw\n")),
         ),
+        (
+            "remote mounts, and local ones on top of others",
+            "/proc/1/mountinfo",
+            Box::new(remote_and_local_mounts),
+        ),
+        ("an environment file again and again", "/etc/e", Box::new(lines("", "PYPNM_SERVE_WORKERS=2\n"))),
         ("remote mounts", "/proc/1/mountinfo", Box::new(lines("", "31 23 0:27 / /c rw - nfs c rw\n"))),
     ];
     let size =
@@ -141,14 +168,7 @@ fn time_and_memory_are_linear() {
             };
             put("/sys/devices/system/cpu/online", "0-7\n");
             put("/proc/meminfo", "MemTotal: 65852000 kB\n");
-            put(
-                UNIT,
-                if path == "/etc/e" {
-                    "[Service]\nEnvironmentFile=/etc/e\nExecStart=/bin/pypnm serve\n"
-                } else {
-                    SERVICE
-                },
-            );
+            put(UNIT, &unit(kind, path, size));
             put(path, &text(size));
             costs.push(run(machine.path()));
         }

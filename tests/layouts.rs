@@ -11,7 +11,7 @@ use pypnm_sizing::limits::{Amount, Resource, Scope, cgroup, nodes, process};
 use pypnm_sizing::names;
 use pypnm_sizing::overrides::{Effect, SingleWorker};
 use pypnm_sizing::parse::cpu_list::CpuSet;
-use pypnm_sizing::problem::Problem;
+use pypnm_sizing::problem::{Problem, ProblemKind};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::units::{Index, State, Unit};
@@ -367,6 +367,15 @@ fn of_two_unreadable_mountinfos_the_first_is_reported() {
 }
 
 #[test]
+fn mounts_of_cgroups_that_are_not_read_may_limit_everything() {
+    let many = "25 21 0:28 / /x rw - cgroup cgroup rw,name=x\n".repeat(40_000);
+    let mounts = format!("{many}26 21 0:29 / /cg rw - cgroup cgroup rw,cpu\n");
+    let files = [("cg/a/cpu.cfs_quota_us", "100000\n"), ("cg/a/cpu.cfs_period_us", "100000\n")];
+    let (resources, problems) = cgroup("3:cpu:/a\n", &mounts, &files);
+    assert_eq!((resources, problems), (vec![Resource::Cpu, Resource::Memory], vec![MOUNTINFO[0].to_owned()]));
+}
+
+#[test]
 fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     let (directory, root) = root(&[("proc/1/mountinfo", "")]);
     let path = directory.path().join("proc/1/mountinfo");
@@ -384,12 +393,15 @@ fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     for line in 1..=257_u64 {
         file.write_all_at(b"\n", (line << 20) - 1).unwrap();
     }
-    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooLarge)));
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooManyMounts)));
     file.set_len(256 << 20).unwrap();
     assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::Incomplete)), "of lines that are none");
     // Nor a single line of more than 4 MiB.
     File::create(&path).unwrap().set_len((4 << 20) + 1).unwrap();
-    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooLarge)));
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooManyMounts)));
+    // Nor are lines dropped without a word.
+    fs::write(&path, V2.repeat(40_000)).unwrap();
+    assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::TooManyMounts)));
     let text = format!("25 21 8:1 / /x rw - ext4 /dev/sda1 rw,{}\n{V2}", "x".repeat(2 << 20));
     fs::write(&path, text).unwrap();
     assert_eq!(mounts(&below()), Ok(V2.to_owned()), "the lines after a long one count");
@@ -398,6 +410,48 @@ fn a_mountinfo_of_any_size_is_read_but_not_an_endless_one() {
     assert_eq!(mounts(&below()), Ok(V2.to_owned()));
     fs::write(&path, "25 21 8:1 / /x rw - ext4 /dev/sda1 rw").unwrap();
     assert_eq!(mounts(&below()), Err((MOUNTINFO[0], ReadError::Incomplete)));
+}
+
+/// Aliases lead to the same service: by a symbolic link, also of a template, in whichever order they are listed.
+#[test]
+fn a_unit_is_the_same_by_every_name() {
+    let (directory, root) =
+        root(&[("etc/systemd/system/api.service", SERVE), ("etc/systemd/system/api@.service", SERVE)]);
+    let link = |target: &str, name: &str| {
+        symlink(target, directory.path().join("etc/systemd/system").join(name)).unwrap();
+    };
+    link("api.service", "pypnm.service");
+    link("pypnm.service", "docsis.service");
+    link("api@.service", "pypnm@.service");
+    let listed = |listed: &[&str], asked: &str| {
+        let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
+        Index::listed_name(&root, &listed, asked)
+    };
+    for (names, asked, name) in [
+        (&["pypnm.service"][..], "api.service", Some("pypnm.service")),
+        (&["api.service"], "docsis.service", Some("api.service")),
+        (&["other.service", "docsis.service"], "pypnm.service", Some("docsis.service")),
+        (&["docsis.service", "api.service"], "api.service", Some("docsis.service")),
+        (&["pypnm@.service"], "api@1.service", Some("pypnm@1.service")),
+        (&["api.service"], "api.service", None),
+        (&["api.service"], "other.service", None),
+        (&["other.service"], "missing.service", None),
+    ] {
+        assert_eq!(listed(names, asked).as_deref(), name, "{asked} of {names:?}");
+    }
+    // It is sized once, and has the machine for itself.
+    let conf = directory.path().join(CONF);
+    fs::create_dir_all(conf.parent().unwrap()).unwrap();
+    fs::write(conf, "[Sizing]\nUnits=docsis.service api.service pypnm.service\n").unwrap();
+    let sizing = size(&Request::new(&root));
+    let names: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
+    assert_eq!(
+        (names, sizing.names.as_slice()),
+        (vec!["docsis.service"], ["docsis.service".to_owned()].as_slice())
+    );
+    assert!(sizing.units[0].limits.iter().all(|limit| limit.shared_by == 1));
+    let repeated = |problem: &&Problem| matches!(problem.kind, ProblemKind::Repeated { .. });
+    assert_eq!(sizing.problems.iter().filter(repeated).count(), 2);
 }
 
 /// The sizing of a machine with 8 CPUs and 62.8 GiB, enough for four workers, where these files are added.
@@ -866,4 +920,55 @@ fn a_missing_environment_file_may_appear_below_run() {
     assert_eq!(of("/run/env", true), (not_read, Some(SingleWorker::Possible)));
     assert_eq!(of("/run/env", false), (vec![], Some(SingleWorker::Possible)));
     assert_eq!((of("/etc/env", true), of("/etc/env", false)), ((vec![], None), (vec![], None)));
+}
+
+/// uvicorn reads such a file after its own variables, so `UVICORN_WORKERS` of the drop-in would hide `WEB_CONCURRENCY` in it.
+#[test]
+fn the_file_that_uvicorn_reads_itself_counts() {
+    let sized = |command: &str, more: &[(&str, &str)]| {
+        let unit = format!("[Service]\nExecStart={command}\n");
+        let files = [&[(UNIT, unit.as_str())], more].concat();
+        let sizing = sized(&files);
+        let overrides = &sizing.units[0].overrides;
+        let list: Vec<String> = overrides.list.iter().map(ToString::to_string).collect();
+        (
+            overrides.is_left_out(names::UVICORN_WORKERS),
+            overrides.uvicorn_workers(4).value,
+            list.join("; "),
+            sizing.problems.len(),
+        )
+    };
+    let text = "A=1\nexport WEB_CONCURRENCY = '3' # as measured\n";
+    let file = [("etc/app.env", text)];
+    let in_file = "/etc/app.env:2: WEB_CONCURRENCY: WEB_CONCURRENCY=3 is in effect".to_owned();
+    for command in
+        ["uvicorn --env-file /etc/app.env a:b", "/v/bin/python -m uvicorn a:b --env-file=/etc/app.env"]
+    {
+        assert_eq!(sized(command, &file), (true, 3, in_file.clone(), 0), "{command}");
+    }
+    let variable = (DROP_IN, "[Service]\nEnvironment=UVICORN_ENV_FILE=/etc/app.env\n");
+    assert_eq!(sized("uvicorn a:b", &[file[0], variable]), (true, 3, in_file, 0));
+    // It does not override what is set, and PyPNM does not read it.
+    let set = (DROP_IN, "[Service]\nEnvironment=WEB_CONCURRENCY=2\n");
+    assert_eq!(sized("uvicorn a:b --env-file /etc/app.env", &[file[0], set]).1, 2);
+    let (left_out, workers, ..) = sized("pypnm serve --env-file /etc/app.env", &file);
+    assert_eq!((left_out, workers), (false, 4));
+    // It sets something else, or is missing.
+    for more in [&[("etc/app.env", "A=1\n")][..], &[]] {
+        assert_eq!(sized("uvicorn a:b --env-file /etc/app.env", more), (false, 4, String::new(), 0));
+    }
+    // uvicorn does not start with such a value.
+    let bad = [("etc/app.env", "WEB_CONCURRENCY=auto\n")];
+    assert_eq!(sized("uvicorn a:b --env-file /etc/app.env", &bad).3, 1);
+    // A generator cannot read these.
+    for path in [".env", "/srv/app.env", "/run/app.env", "/etc/../srv/app.env"] {
+        let (left_out, workers, list, problems) = sized(&format!("uvicorn a:b --env-file {path}"), &[]);
+        assert_eq!((left_out, workers, problems), (true, 1, 1), "{path}");
+        assert!(list.ends_with(&format!("{path} was not read and may set anything")), "{list}");
+        let conf = [(CONF, "[Sizing]\nWorkers=3\n")];
+        assert!(!sized(&format!("uvicorn a:b --env-file {path}"), &conf).0, "{path}");
+    }
+    // The helper can read some of them.
+    let (left_out, workers, ..) = sized("uvicorn a:b --env-file /srv/app.env", &[("srv/app.env", text)]);
+    assert_eq!((left_out, workers), (true, 3));
 }

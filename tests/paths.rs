@@ -293,3 +293,20 @@ fn directories_of_100_000_entries_are_read() {
     symlink("x", directory.path().join("1")).unwrap();
     assert_eq!(below(&directory).entries("/"), Err(ReadError::TooLarge));
 }
+
+/// A process may name /proc/kmsg as its profile, and reading that consumes the kernel's messages.
+#[test]
+fn files_of_the_kernel_are_not_opened_for_others() {
+    let directory = directory();
+    let place = directory.path().to_str().unwrap();
+    std::fs::write(directory.path().join("x"), "A=1\n").unwrap();
+    symlink("/proc/self/status", directory.path().join("link")).unwrap();
+    let machine = Root::machine();
+    assert_eq!(machine.foreign_text(&format!("{place}/x")).as_deref(), Ok("A=1\n"));
+    for path in ["/proc/self/status", "/proc/kmsg", "//proc/1/../self/status", "/sys/kernel/uevent_seqnum"] {
+        assert!(Path::new(path).exists(), "{path}");
+        assert_eq!(machine.foreign_text(path), Err(ReadError::NotAFile), "{path}");
+    }
+    assert_eq!(machine.foreign_text(&format!("{place}/link")), Err(ReadError::NotAFile));
+    assert!(machine.text("/proc/self/status").is_ok());
+}

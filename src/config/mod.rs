@@ -102,6 +102,11 @@ impl Config {
         }
     }
 
+    /// Where `Units=` is set.
+    pub fn units_source(&self) -> Option<&Source> {
+        self.units.as_ref().map(|set| &set.source)
+    }
+
     /// Whether `Units=` is set.
     pub fn names_units(&self) -> bool {
         self.units.is_some()

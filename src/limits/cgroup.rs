@@ -118,6 +118,11 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
     if let Some((path, error)) = unread
         && (error != ReadError::Missing || !memberships.is_empty())
     {
+        // A mount that was not read may lead to any limit.
+        if error == ReadError::TooManyMounts {
+            reader.all_unknown(Problem::unreadable(path, error, ALL_LEAST));
+            return reader.found;
+        }
         let instead = if mounts.is_empty() {
             "assuming that cgroups are mounted at /sys/fs/cgroup"
         } else {

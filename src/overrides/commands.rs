@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::command::{Change, CommandReader, Confinement, Program};
-use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use crate::names::{ENV_FILE_FLAG, LIMIT_MAX_REQUESTS_FLAG, UVICORN_ENV_FILE, WORKERS_FLAG};
 use crate::overrides::effect::{Effect, Override};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
 use crate::parse::words::words_of;
@@ -146,6 +146,24 @@ pub(super) fn changes(
         });
     }
     changes
+}
+
+/// The file that uvicorn reads itself, and what names it: an option, or else a variable.
+pub(super) fn dotenv(commands: &[Command<'_>], environment: &Environment<'_>) -> Option<(String, Source)> {
+    let mut found = None;
+    let mut budget = MOST_BYTES;
+    for command in commands {
+        let mut reader = CommandReader::for_flags(&[ENV_FILE_FLAG]);
+        each_word(command, environment, &mut budget, &mut |word, source| {
+            if let Some((_, path)) = reader.word(word) {
+                found = Some((path.to_owned(), source.clone()));
+            }
+        });
+    }
+    found.or_else(|| {
+        let (path, source) = environment.value(UVICORN_ENV_FILE)?;
+        Some((path.to_owned(), source?.clone()))
+    })
 }
 
 /// The CPUs and memory nodes to which the commands confine the service, by taskset(1) and numactl(8). Variables are not

@@ -2,6 +2,7 @@
 //! use. Later sources take precedence: the manager's environment, `PassEnvironment=`, `Environment=`, `EnvironmentFile=`;
 //! finally, `UnsetEnvironment=` removes variables (systemd.exec(5), "Environment Variables in Spawned Processes").
 
+mod dotenv;
 mod files;
 mod slot;
 
@@ -45,7 +46,7 @@ impl<'a> Environment<'a> {
     /// An environment of the relevant variables: those of the drop-in, and those that the `words` of command lines refer to
     /// (`$NAME`, `${NAME}`).
     pub(super) fn new<'w>(words: impl Iterator<Item = Cow<'w, str>>) -> Self {
-        let fixed = VARIABLES.into_iter().chain([names::WEB_CONCURRENCY]);
+        let fixed = VARIABLES.into_iter().chain([names::WEB_CONCURRENCY, names::UVICORN_ENV_FILE]);
         let mut slots = BTreeMap::<Cow<'a, str>, Slot>::new();
         for name in fixed {
             slots.insert(Cow::Borrowed(name), Slot::default());

@@ -54,6 +54,12 @@ pub fn read(
     let env_file = format!("{}/{}.env", names::RUNTIME_DIRECTORY, unit.name);
     let program = commands::program(&commands);
     environment.change_by_commands(commands::changes(&commands, &environment), program, &env_file);
+    if program == Program::Uvicorn {
+        let is_decided = decided.iter().any(|(name, _)| *name == names::UVICORN_WORKERS);
+        if let Some((path, named_at)) = commands::dotenv(&commands, &environment) {
+            environment.read_dotenv(root, &path, &named_at, is_decided, problems);
+        }
+    }
     environment.resolve_concurrency(program, decided, problems);
     environment.report(&mut overrides);
     let commands_known = commands::flags(&commands, &environment, &mut overrides.list, problems);

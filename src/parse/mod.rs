@@ -3,6 +3,7 @@
 pub mod boolean;
 pub mod cgroup;
 pub mod cpu_list;
+pub mod dotenv;
 pub mod environment;
 pub mod mountinfo;
 pub mod printable;

@@ -20,6 +20,10 @@ pub enum ReadError {
     NotAFile,
     /// It is larger than [`MAX_FILE_BYTES`].
     TooLarge,
+    /// The files read so far are too large in total.
+    TooMuch,
+    /// A mountinfo has more lines than are read, or than are kept about cgroups.
+    TooManyMounts,
     /// It is not UTF-8.
     NotText,
     /// A mountinfo without lines, or with a line that ends before its last field. The other lines have been read.
@@ -39,6 +43,8 @@ impl fmt::Display for ReadError {
             Self::Dangling => f.write_str("a symbolic link leads to a file that does not exist"),
             Self::Directory => f.write_str("it is a directory, not a file"),
             Self::NotAFile => f.write_str("it is not a regular file"),
+            Self::TooMuch => f.write_str("the files read before it are too large in total"),
+            Self::TooManyMounts => f.write_str("it has more mounts than are read"),
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_FILE_BYTES >> 20),
             Self::NotText => f.write_str("it is not UTF-8 text"),
             Self::Incomplete => f.write_str("it is empty, or has a line that is cut off"),

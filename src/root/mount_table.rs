@@ -99,8 +99,8 @@ impl Root {
                     return;
                 }
                 Err(ReadError::Missing) => {}
-                Err(ReadError::Incomplete) => {
-                    table.unknown = Some((path, ReadError::Incomplete));
+                Err(error @ (ReadError::Incomplete | ReadError::TooManyMounts)) => {
+                    table.unknown = Some((path, error));
                     return;
                 }
                 Err(error) if matches!(table.unknown, Some((_, ReadError::Missing))) => {
@@ -112,7 +112,7 @@ impl Root {
     }
 
     /// Adds the lines of a mountinfo to `table`. A line that exceeds the maximum size of the buffer is an error. With
-    /// `cgroups`, so is a line that is cut off, after all lines have been added.
+    /// `cgroups`, so is a line that is cut off or not kept, after all lines have been added.
     pub(super) fn add_mounts(
         &self,
         file: &OwnedFd,
@@ -125,6 +125,7 @@ impl Root {
         buffer.reserve(BUFFER_BYTES);
         let mut read = 0;
         let mut is_complete = true;
+        let mut is_kept = true;
         let mut take = |line: &[u8]| {
             let mount = Mount::parse(line);
             is_complete &= mount.is_some_and(|mount| mount.is_complete());
@@ -132,12 +133,14 @@ impl Root {
                 return;
             };
             table.mounts.add(&mount, below);
-            if cgroups
-                && mount.kind.starts_with(b"cgroup")
-                && table.cgroup_lines.len() + line.len() < MAX_CGROUP_BYTES
-            {
+            if !cgroups || !mount.kind.starts_with(b"cgroup") {
+                return;
+            }
+            if table.cgroup_lines.len() + line.len() < MAX_CGROUP_BYTES {
                 table.cgroup_lines.extend_from_slice(line);
                 table.cgroup_lines.push(b'\n');
+            } else {
+                is_kept = false;
             }
         };
         let result = loop {
@@ -156,7 +159,7 @@ impl Root {
             let done = buffer.len() - rest.len();
             buffer.drain(..done);
             if read > MAX_STREAM_BYTES || buffer.len() > MAX_FILE_BYTES {
-                break Err(ReadError::TooLarge);
+                break Err(ReadError::TooManyMounts);
             }
             if buffer.len() == buffer.capacity() {
                 buffer.reserve(buffer.len());
@@ -168,6 +171,10 @@ impl Root {
             is_complete &= !table.cgroup_lines.is_empty();
         }
         self.buffer.replace(buffer);
-        if is_complete || !cgroups { result } else { result.and(Err(ReadError::Incomplete)) }
+        match result {
+            Ok(()) if !is_kept => Err(ReadError::TooManyMounts),
+            Ok(()) if cgroups && !is_complete => Err(ReadError::Incomplete),
+            other => other,
+        }
     }
 }

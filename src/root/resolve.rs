@@ -30,6 +30,8 @@ pub(super) enum Found {
 pub(super) enum Trust {
     /// All, as for systemd itself.
     Any,
+    /// All but file systems that the kernel provides: another user named the path.
+    Foreign,
     /// All but symbolic links, which could lead anywhere.
     Guarded,
     /// All but symbolic links; sticky directories such as /tmp do not count as controlled by others.
@@ -47,6 +49,29 @@ pub(super) struct Walk {
     pub(super) follow: bool,
     pub(super) trust: Trust,
 }
+
+/// The numbers of file systems that the kernel provides (linux/magic.h): proc, sysfs, debugfs, tracefs, cgroup, cgroup2,
+/// securityfs, bpf, pstore, efivarfs, configfs, devpts, mqueue, binfmt_misc, selinuxfs, resctrl, nsfs, functionfs.
+const KERNEL_FILE_SYSTEMS: [u32; 18] = [
+    0x9fa0,
+    0x6265_6572,
+    0x6462_6720,
+    0x7472_6163,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x6165_676c,
+    0xde5e_81e4,
+    0x6265_6570,
+    0x1cd1,
+    0x1980_0202,
+    0x4249_4e4d,
+    0xf97c_ff8c,
+    0x0765_5821,
+    0x6e73_6673,
+    0x0a64_7361,
+];
 
 impl Root {
     /// Opens a path without symbolic links with one call of openat2. `None`: it contains some, or must be checked step
@@ -70,12 +95,15 @@ impl Root {
             }
         };
         match rustix::fs::openat2(base, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Err(Errno::NOSYS | Errno::PERM) => {
-                self.has_openat2.set(false);
+            Ok(opened) => Some(Ok(opened)),
+            Err(Errno::NOENT) => Some(Err(ReadError::Missing)),
+            Err(errno) => {
+                if matches!(errno, Errno::NOSYS | Errno::PERM) {
+                    self.has_openat2.set(false);
+                }
+                // A filter of system calls may return any error, so the others are those of the individual steps.
                 None
             }
-            Err(Errno::LOOP) => None,
-            opened => Some(opened.map_err(ReadError::from)),
         }
     }
 
@@ -197,7 +225,8 @@ impl Root {
     ) -> Result<Option<OwnedFd>, ReadError> {
         let reading = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // Only the kernel can create files there.
-        let at_once = flags.contains(OFlags::DIRECTORY) || (self.is_machine() && is_of_the_kernel(path));
+        let at_once = flags.contains(OFlags::DIRECTORY)
+            || (self.is_machine() && is_of_the_kernel(path) && trust != Trust::Foreign);
         let first = if at_once { reading } else { OFlags::PATH | OFlags::CLOEXEC };
         let found = match self.open_plain(path, first, mounts) {
             // If trust is required, check each component, unless it does not exist.
@@ -213,6 +242,9 @@ impl Root {
             None => self.walk(path, Walk { follow: true, trust }, mounts)?,
         };
         match found {
+            Found::At(found, _) if trust == Trust::Foreign && is_on_a_kernel_file_system(&found) => {
+                Err(ReadError::NotAFile)
+            }
             Found::At(found, stat) => reopen(&found, &stat, flags).map(Some),
             Found::Mask if flags.contains(OFlags::DIRECTORY) => Err(ReadError::Missing),
             Found::Mask => Ok(None),
@@ -248,6 +280,18 @@ fn reopen(found: &OwnedFd, stat: &Stat, flags: OFlags) -> Result<OwnedFd, ReadEr
     // This name refers to the open file even if its path has changed meanwhile.
     let name = format!("/proc/self/fd/{}", found.as_raw_fd());
     Ok(rustix::fs::open(name, flags, Mode::empty())?)
+}
+
+/// Whether a file is made by the kernel: reading one may consume what is in it (/proc/kmsg, trace_pipe), block, or have other
+/// effects, although they are regular files. If it is unknown, it counts as one.
+fn is_on_a_kernel_file_system(found: &OwnedFd) -> bool {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "statfs(2): the numbers have 32 bits"
+    )]
+    let kind = rustix::fs::fstatfs(found).map(|stat| stat.f_type as u32);
+    kind.is_ok_and(|kind| KERNEL_FILE_SYSTEMS.contains(&kind)) || kind.is_err()
 }
 
 /// Whether a path is normalized: absolute, without `.`, `..` and repeated slashes.

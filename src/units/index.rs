@@ -26,6 +26,8 @@ const SPLIT_USR: &str = "/lib/systemd/system";
 /// A symbolic link into one of these is an alias, regardless of whether the generator has written the target yet.
 const GENERATORS: [&str; 3] =
     ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
+/// The number of other units with drop-ins up to which symbolic links are compared with each of them first.
+const FEW: usize = 64;
 /// The maximum length of a chain of aliases (systemd's `FOLLOW_MAX`).
 const MOST_ALIASES: usize = 8;
 
@@ -82,12 +84,7 @@ enum NameTarget {
 
 impl<'a> Index<'a> {
     /// Indexes the unit directories below `root` for the units `names`, which get a drop-in named `generated`.
-    pub fn read(
-        root: &'a Root,
-        names: &'a [String],
-        generated: &'a str,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    pub fn read(root: &'a Root, names: &[String], generated: &'a str, problems: &mut Vec<Problem>) -> Self {
         let templates = names.iter().filter_map(|name| Name::parse(name)?.template());
         let mut index = Self {
             root,
@@ -119,6 +116,35 @@ impl<'a> Index<'a> {
         index.units.sort_unstable();
         index.drop_ins.sort_unstable();
         index
+    }
+
+    /// The name under which `listed` has the unit `asked`, if that is another one: an alias, or the name of its file. `None`:
+    /// it has the same name there, or is not listed.
+    pub fn listed_name(root: &Root, listed: &[String], asked: &str) -> Option<String> {
+        let asked_name = Name::parse(asked)?;
+        // Most often, there is a single unit, and it has this name.
+        if listed.first().is_some_and(|name| name == asked || asked_name.template().as_ref() == Some(name)) {
+            return None;
+        }
+        let names = [listed, &[asked.to_owned()]].concat();
+        // The caller reads the same directories again, and reports their problems.
+        let mut ignored = Vec::new();
+        let index = Index::read(root, &names, "", &mut ignored);
+        let mut id_of = |name: &str| {
+            let unit = index.load(name, &mut ignored).filter(|unit| unit.fragment.is_some())?;
+            Some(unit.name)
+        };
+        let id = id_of(asked)?;
+        let template = Name::parse(&id)?.template();
+        let found = listed.iter().find_map(|name| {
+            let listed_id = id_of(name)?;
+            if listed_id == id {
+                return Some(name.clone());
+            }
+            let instance = asked_name.instance.filter(|_| template.as_ref() == Some(&listed_id))?;
+            Some(Name::parse(name)?.with_instance(instance))
+        });
+        found.filter(|name| name != asked)
     }
 
     fn is_wanted(&self, name: &[u8]) -> bool {
@@ -242,17 +268,18 @@ impl<'a> Index<'a> {
         if asked.text != id.text {
             aliases.push(asked.text.to_owned());
         }
-        let own = id.with_drop_ins();
+        let own: Vec<String> = id.with_drop_ins().iter().map(ToString::to_string).collect();
+        let is_own = |name: &str| own.iter().any(|own| own == name);
         let others: Vec<Name<'_>> = (self.drop_ins.chunk_by(|one, next| one.name == next.name))
             .filter_map(|of_name| Name::parse(&of_name.first()?.name))
-            .filter(|name| name.unit_type == id.unit_type && !own.iter().any(|own| own == name.text))
+            .filter(|name| name.unit_type == id.unit_type && !is_own(name.text))
             .collect();
         let links = self.units.iter().filter(|entry| entry.is_link);
         for link in links.filter_map(|entry| Name::parse(&entry.name)) {
             // Drop-in directories are named after the unit or a prefix of it. There are hundreds of symbolic links.
-            if link.unit_type != id.unit_type
-                || !others.iter().any(|other| link.text.starts_with(other.prefix))
-            {
+            let may_have_drop_ins =
+                || others.len() > FEW || others.iter().any(|other| link.text.starts_with(other.prefix));
+            if link.unit_type != id.unit_type || others.is_empty() || !may_have_drop_ins() {
                 continue;
             }
             // A symbolic link of a template is an alias of each instance.
@@ -261,17 +288,18 @@ impl<'a> Index<'a> {
                 _ => link.text.to_owned(),
             };
             let has_drop_ins = |alias: &Name<'_>| {
-                let names = alias.with_drop_ins();
-                others.iter().any(|other| names.iter().any(|name| name == other.text))
+                let mut names = alias.with_drop_ins().into_iter();
+                names.any(|name| !is_own(&name) && !entries_of(&self.drop_ins, &name).is_empty())
             };
             let Some(parsed) = Name::parse(&alias).filter(has_drop_ins) else {
                 continue;
             };
-            if alias != id.text && !aliases.contains(&alias) && self.leads_to(&link, &parsed, fragment, id) {
+            if alias != id.text && self.leads_to(&link, &parsed, fragment, id) {
                 aliases.push(alias);
             }
         }
         aliases.sort_unstable();
+        aliases.dedup();
         aliases
     }
 

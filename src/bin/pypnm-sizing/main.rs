@@ -26,7 +26,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::{Command, Options};
+use pypnm_sizing::config;
 use pypnm_sizing::root::Root;
+use pypnm_sizing::units::Index;
 use verbs::{apply, check, env, exec, explain, preview, ready, report, setup, show};
 
 fn main() -> ExitCode {
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
             Ok(options)
         },
     );
-    let options = match parsed {
+    let mut options = match parsed {
         Ok(options) => options,
         Err(error) => return stopped(&error),
     };
@@ -51,6 +53,11 @@ fn main() -> ExitCode {
             return failed(options.command.as_ref(), &message);
         }
     };
+    if let Some(unit) = options.unit() {
+        // systemd has a unit under all its names; here it is the one in Units=.
+        let listed = config::read(&root, &mut Vec::new()).units();
+        *unit = Index::listed_name(&root, &listed, unit).unwrap_or_else(|| std::mem::take(unit));
+    }
     let outcome = match &options.command {
         None => show::run(&root, &options.show),
         Some(Command::Show(arguments)) => show::run(&root, arguments),

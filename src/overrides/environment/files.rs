@@ -1,5 +1,7 @@
 //! `EnvironmentFile=`: which files can be read now, and what they set.
 
+use std::collections::BTreeSet;
+
 use super::Environment;
 use crate::overrides::effect::{Effect, Override};
 use crate::parse::environment::{self, Variable};
@@ -13,7 +15,7 @@ const PATTERN: [char; 3] = ['*', '?', '['];
 
 /// Whether a generator may open a file. Other file systems may not be mounted yet, or mounting them may wait for the reload
 /// that waits for the generator (systemd.generator(7), "Notes about writing generators").
-fn is_there_early(path: &str) -> bool {
+pub(super) fn is_there_early(path: &str) -> bool {
     let inside = ["/etc/", "/run/", "/usr/"].iter().any(|directory| path.starts_with(directory));
     inside && !path.split('/').any(|step| step == "..") && !path.contains(PATTERN)
 }
@@ -36,7 +38,12 @@ impl Environment<'_> {
                 files.push((specifier::expand(path, &name).ok().map(Into::into), assignment));
             }
         }
-        for (path, assignment) in files {
+        // If a file is listed again, what it sets counts as of then.
+        let mut later: BTreeSet<String> = BTreeSet::new();
+        let mut is_last = |path: &Option<String>| path.as_ref().is_none_or(|path| later.insert(path.clone()));
+        let mut last: Vec<_> = files.into_iter().rev().filter(|(path, _)| is_last(path)).collect();
+        last.reverse();
+        for (path, assignment) in last {
             let is_early = path.as_deref().is_some_and(is_there_early);
             self.has_late_files |= !is_early;
             let path = path.filter(|path| !path.contains(PATTERN) && (is_early || !root.is_early()));

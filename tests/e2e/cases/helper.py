@@ -3,7 +3,7 @@
 import json
 
 from suite import (
-    ENV_FILE, GENERATOR, KB_4G, KB_8G, KB_16G, case, dropin, equal, expect, generated, profile, serves, workers,
+    ENV_FILE, GENERATOR, KB_4G, KB_8G, KB_16G, case, dropin, equal, expect, generated, profile, request, serves, workers,
 )  # fmt: skip
 
 OVERRIDE = "/etc/systemd/system/pypnm.service.d/override.conf"
@@ -483,6 +483,92 @@ def an_instance(e2e):
         m.hardware(cpus=4, memory_kb=KB_8G)
         status, output, error = helper(m, "apply --unit pypnm@1.service")
         equal((status, error, "OK - pypnm@1.service: 2 workers, each recycled after 2000" in output), (0, "", True), output)
+
+
+@case()
+def an_alias(e2e):
+    """check, apply and the last look: the unit in Units= is an alias, and systemd knows the service by another name"""
+    with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
+        place = "/etc/systemd/system"
+        m.run(f"systemctl disable --quiet pypnm.service; cd {place}; mv pypnm.service pypnm-api.service; ln -s pypnm-api.service pypnm.service")
+        m.systemctl("enable", "--quiet", "pypnm-api.service")
+        m.boot()
+        serves(m, 2, 2000)
+        for unit in ("pypnm", "pypnm-api"):
+            status, line, error = helper(m, f"check --unit {unit}")
+            equal((status, error), (0, ""), line)
+            expect("OK - pypnm.service: 2 workers" in line, line)
+        m.run("systemctl set-property --runtime pypnm-api.service MemoryMax=3G && systemctl restart pypnm-api.service")
+        serves(m, 1, None)
+        m.hardware(memory_kb=KB_16G)
+        m.run("systemctl set-property --runtime pypnm-api.service MemoryMax=infinity")
+        status, said, error = helper(m, "apply --unit pypnm-api")
+        equal((status, error, "OK - pypnm.service: 4 workers" in said), (0, "", True), said + error)
+        # Both names: it is still one service.
+        m.install({CONF: "[Sizing]\nUnits=pypnm pypnm-api\n"})
+        m.systemctl("daemon-reload")
+        status, line, _ = helper(m, "check")
+        equal((status, line.count("pypnm-api.service is the same unit as pypnm.service")), (1, 1), line)
+        expect("PYPNM_SERVE_WORKERS=4" in generated(m), generated(m))
+
+
+@case()
+def apply_waits_for_a_queued_start(e2e):
+    """apply: waits for a start that is queued, and for a restart in progress; one that takes too long is an error"""
+    slow = {
+        "/etc/systemd/system/slow.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 6\n",
+        "/etc/systemd/system/pypnm.service.d/slow.conf": "[Unit]\nWants=slow.service\nAfter=slow.service\n",
+    }
+    with e2e.machine(cpus=2, memory_kb=KB_4G, files=slow) as m:
+        m.boot()
+        serves(m, 1, 1000)
+        m.run("systemctl stop pypnm.service slow.service; systemctl start --no-block pypnm.service")
+        equal(m.show("pypnm.service", "ActiveState"), "inactive", "the state, while the start is queued")
+        m.hardware(cpus=4, memory_kb=KB_16G)
+        status, said, error = helper(m, "apply")
+        equal((status, error), (0, ""), said + error)
+        expect("is starting, waiting" in said and "OK - pypnm.service: 4 workers" in said, said)
+        m.install({OVERRIDE: dropin("ExecStop=/bin/sleep 5")})
+        m.run("systemctl daemon-reload; systemctl restart --no-block pypnm.service")
+        m.until(lambda: m.show("pypnm.service", "ActiveState") == "deactivating", "the restart")
+        m.hardware(cpus=2, memory_kb=KB_8G)
+        status, said, error = helper(m, "apply")
+        equal((status, error), (0, ""), said + error)
+        expect("is starting, waiting" in said and "OK - pypnm.service: 2 workers" in said, said)
+        m.install({OVERRIDE: dropin("ExecStartPost=/bin/sleep 1000", "TimeoutStartSec=infinity")})
+        m.run("systemctl daemon-reload; systemctl restart --no-block pypnm.service")
+        status, said, error = helper(m, "apply --timeout 8")
+        equal((status, "still starting after 8 s" in error), (1, True), said + error)
+
+
+@case()
+def uvicorns_own_settings(e2e):
+    """check and apply: `WEB_CONCURRENCY` for uvicorn, in a drop-in and in a file that uvicorn reads itself"""
+    uvicorn = "/opt/pypnm/bin/uvicorn pypnm.api.main:app --host 127.0.0.1 --port 8000"
+    with e2e.machine(cpus=4, memory_kb=KB_16G, start=uvicorn) as m:
+        m.boot()
+
+        def runs(count, *words):
+            m.until(lambda: request(m) and len(workers(m)) == count, f"{count} workers", 90)
+            m.until(lambda: helper(m, "check")[0] == 0, "the workers to settle", 30)
+            check(m, 0, *words)
+            status, said, _ = helper(m, "apply")
+            equal((status, "so it is not restarted" in said), (0, True), said)
+
+        runs(4)
+        m.install({OVERRIDE: dropin("Environment=WEB_CONCURRENCY=3")})
+        check(m, 1, "expected: 3 workers", topic="configuration-changed")
+        helper(m, "apply")
+        runs(3, "set by hand: WEB_CONCURRENCY=3")
+        m.install({OVERRIDE: dropin("ExecStart=", f"ExecStart={uvicorn} --env-file /etc/app.env"), "/etc/app.env": "export WEB_CONCURRENCY='1' # x\n"})
+        helper(m, "apply")
+        runs(1, "WEB_CONCURRENCY=1, /etc/app.env:1")
+        # A generator cannot read this one.
+        m.install({OVERRIDE: dropin("ExecStart=", f"ExecStart={uvicorn} --env-file /srv/app.env"), "/srv/app.env": "WEB_CONCURRENCY=2\n"})
+        restarted = m.run("systemctl daemon-reload; systemctl restart pypnm.service", check=False)
+        equal(restarted.returncode, 0, "the restart")
+        runs(2)
+        expect("UVICORN_WORKERS=" not in generated(m), generated(m))
 
 
 @case()

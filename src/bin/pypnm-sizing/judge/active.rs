@@ -65,6 +65,10 @@ impl Judge<'_> {
                 let text = format!("the service is starting ({})", loaded.sub);
                 self.report(Topic::Starting, State::Ok, text, None);
             }
+            "inactive" | "deactivating" if loaded.will_start => {
+                let text = format!("the service is about to start ({})", loaded.sub);
+                self.report(Topic::Starting, State::Ok, text, None);
+            }
             "deactivating" => self.stopping(must_run, &log),
             "inactive" if self.has_exited_alone() => {
                 let text =
@@ -121,7 +125,10 @@ impl Judge<'_> {
         let state = if must_run || reason.is_some() { State::Critical } else { State::Warning };
         let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
         let text = format!("the service is enabled, but has not been started since the boot{reason}");
-        self.report(Topic::NotRunning, state, text, Some(&format!("systemctl start {}", facts.unit)));
+        // Two of them would use the same port.
+        let is_only = facts.other_units.is_empty() && facts.other_process.is_none();
+        let fix = is_only.then(|| format!("systemctl start {}", facts.unit));
+        self.report(Topic::NotRunning, state, text, fix.as_deref());
     }
 
     fn looping(&mut self, log: &str) {
@@ -180,6 +187,9 @@ impl Judge<'_> {
         for unit in &self.facts.other_units {
             let text = format!("PyPNM runs as {unit}, which is not sized; in sizing.conf(5): Units={unit}");
             self.report(Topic::OtherUnit, State::Warning, text, Some(APPLY));
+        }
+        if let Some(text) = &self.facts.other_process {
+            self.report(Topic::OtherUnit, State::Warning, text.clone(), None);
         }
     }
 }

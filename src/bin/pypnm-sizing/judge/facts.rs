@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
-use pypnm_sizing::overrides::{Effect, Overrides};
+use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
@@ -26,6 +26,9 @@ use crate::wording::{self, PypnmDefault};
 /// A service that systemd has restarted is watched until it has been running for this long: one that keeps exiting is active
 /// for most of the time.
 const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
+
+/// The maximum number of words of the commands that may name a script.
+const MOST_SCRIPTS: usize = 64;
 
 /// All facts about a unit.
 #[derive(Debug)]
@@ -64,6 +67,14 @@ pub(crate) struct Facts {
     pub(crate) hidden_configuration: Option<String>,
     /// Other units that run PyPNM and are not sized.
     pub(crate) other_units: Vec<String>,
+    /// A PyPNM that is in no service of the system, as a text; not one in a container, which may be sized by `exec`.
+    pub(crate) other_process: Option<String>,
+    /// Whether systemd was reloaded after the profile file was written: a start that was in progress meanwhile has the
+    /// numbers of both.
+    pub(crate) was_reloaded_since_profile: bool,
+    /// A file that the start of the service depends on, and that has changed since: its script, or a file of
+    /// `EnvironmentFile=`.
+    pub(crate) changed_since_start: Option<String>,
     /// Settings of the unit because of which its program is not found.
     pub(crate) lost_program: Vec<LostProgram>,
     /// The `setup` command for an installation of PyPNM that the unit does not find.
@@ -140,7 +151,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     };
     let ours = generated.as_ref().and_then(|generated| generated.environment.get(pypnm::ENV_FILE));
     let foreign_file = unit
-        .and_then(assigned_by_command)
+        .and_then(|unit| assigned_at_start(unit, &loaded))
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
         .map(|path| (path.clone(), live::text(root, path)));
@@ -170,26 +181,37 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         in_force,
         drop_in: generated::path(sized_name),
         rival: generated::rival(root, sized_name),
-        generated,
         hidden_files,
         foreign_file,
         live,
         contained,
-        now: now(),
+        now: live::now(),
         was_restarted_meanwhile: false,
         failed_requirement: loaded.is_due_since_boot().then(|| systemctl::failed_requirement(name)).flatten(),
         mistakes: mistakes(&sizing.problems),
         hidden_configuration: hidden_configuration(&sizing.problems),
         other_units: Vec::new(),
+        other_process: None,
+        was_reloaded_since_profile: ours.is_some_and(|profile| {
+            let written = live::changed(root, profile);
+            written.is_some() && written < live::changed(root, &generated::path(sized_name))
+        }),
+        changed_since_start: changed_since_start(root, &loaded),
         lost_program,
         setup,
+        generated,
         loaded,
     })
 }
 
-fn now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+/// A file that is read when the service starts, and that has changed since its main process started.
+fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
+    let started = live::started(loaded)?;
+    let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
+    let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
+    let files = scripts.filter(|word| word.starts_with('/')).take(MOST_SCRIPTS).map(str::to_owned);
+    let mut files = files.chain(loaded.environment_files.iter().cloned());
+    files.find(|file| live::changed(root, file).is_some_and(|time| time > started))
 }
 
 pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
@@ -260,9 +282,13 @@ fn hidden_configuration(problems: &[Problem]) -> Option<String> {
     problems.iter().find(is_denied).map(|problem| problem.source.place())
 }
 
-/// The profile file that the command line names through env(1).
-fn assigned_by_command(unit: &SizedUnit) -> Option<&String> {
-    let set = unit.overrides.get(pypnm::ENV_FILE).filter(|set| set.source.key == "ExecStart")?;
+/// The profile file that is named where systemd reads it only at a start: on the command line, through env(1), or in a file
+/// of `EnvironmentFile=`.
+fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a String> {
+    let is_of_a_file =
+        |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
+    let set = unit.overrides.get(pypnm::ENV_FILE);
+    let set = set.filter(|set| set.source.key == "ExecStart" || is_of_a_file(set))?;
     match &set.effect {
         Effect::Variable { value, .. } => Some(value),
         _ => None,

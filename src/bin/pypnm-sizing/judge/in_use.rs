@@ -25,6 +25,8 @@ pub(crate) struct Running {
     pub(crate) active: Option<Numbers>,
     /// The profile file that it reads, if known: its path, and its text, or why it cannot be read.
     pub(crate) file: Option<(String, Result<String, String>)>,
+    /// Whether that file has changed since the process started, which read it before.
+    pub(crate) file_has_changed: bool,
 }
 
 impl Running {
@@ -96,6 +98,10 @@ pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
     }
     if let (Some(workers), Some(limit)) = (workers, limit) {
         return InUse { workers: Some(workers), limit_max_requests: Some(limit), origin: Origin::Flag };
+    }
+    if running.file_has_changed && running.active.is_none() {
+        let alive = i64::try_from(running.workers).ok();
+        return InUse { workers: workers.or(alive), limit_max_requests: limit, origin: Origin::Unknown };
     }
     let taken = match running.profile() {
         Some(ProfileFile::Taken(numbers)) => Some(numbers),

@@ -1,11 +1,14 @@
 //! The processes of a service, and the numbers that they were started with. Reads /proc; [`super::in_use`] interprets the
 //! result.
 
+use std::time::Duration;
+
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
 use super::in_use::Running;
+use crate::service::container;
 use crate::service::generated;
 use crate::service::process::{self, Process};
 use crate::service::systemctl::LoadedUnit;
@@ -37,7 +40,17 @@ impl Live {
             // The caller may not read the environment, which is most probably the one that systemd has loaded.
             None => loaded.environment.get(pypnm::ENV_FILE).or(ours),
         };
-        running.file = path.map(|path| (path.clone(), text(root, path)));
+        let is_changed = |path: &String| {
+            let started = started(loaded);
+            Some(path) != ours
+                && started.is_some_and(|started| changed(root, path).is_some_and(|time| time > started))
+        };
+        let path = path.cloned();
+        running.file_has_changed = path.as_ref().is_some_and(is_changed);
+        running.file = path.map(|path| {
+            let text = text(root, &path);
+            (path, text)
+        });
         Self::Running(running)
     }
 }
@@ -57,6 +70,7 @@ pub(super) fn running(root: &Root, processes: &[Process], main: u32) -> Running 
         environment: process::environment(root, main),
         active: worker.and_then(|pid| active_numbers(root, pid)),
         file: None,
+        file_has_changed: false,
     }
 }
 
@@ -88,16 +102,56 @@ pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);
     let servers = processes.iter().filter(|process| process.is_pypnm());
     let mut units: Vec<String> = servers
+        .filter(|server| process::user_manager_of(root, server.pid).is_none())
         .filter_map(|server| process::unit_of(root, server.pid))
-        .filter(|unit| !unit.starts_with("user@") && !is_sized(names, unit))
+        .filter(|unit| !is_sized(names, unit))
         .collect();
     units.sort();
     units.dedup();
     units
 }
 
+/// A PyPNM on this machine that is in no service of the system manager: in one of a user, in a scope, or started by hand.
+pub(super) fn other_process(root: &Root) -> Option<String> {
+    let is_contained = |process: &Process| container::is_contained(root, process.pid);
+    let servers = process::all(root).into_iter().filter(Process::is_pypnm);
+    let mut texts = servers.filter(|server| !is_contained(server)).filter_map(|server| {
+        let pid = server.pid;
+        match (process::user_manager_of(root, pid), process::unit_of(root, pid)) {
+            (Some(manager), Some(unit)) if manager != unit => Some(format!(
+                "PyPNM runs as {unit} of {manager}, which is not sized: only system services are"
+            )),
+            (Some(_), _) | (None, None) => {
+                Some(format!("PyPNM runs as process {pid}, in no service of systemd, and is not sized"))
+            }
+            (None, Some(_)) => None,
+        }
+    });
+    texts.next()
+}
+
 /// Whether a unit or its template is in `names`.
 fn is_sized(names: &[String], unit: &str) -> bool {
     let template = unit.split_once('@').map(|(stem, _)| format!("{stem}@.service"));
     names.iter().any(|name| name == unit || Some(name) == template.as_ref())
+}
+
+/// When a file was last changed, in nanoseconds since 1970. `None`: it cannot be examined.
+pub(super) fn changed(root: &Root, path: &str) -> Option<i128> {
+    let stat = root.stat(path)?;
+    #[allow(clippy::useless_conversion, reason = "their types differ between architectures")]
+    Some(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
+}
+
+/// When the main process started, in nanoseconds since 1970. `None`: it has not been started.
+pub(super) fn started(loaded: &LoadedUnit) -> Option<i128> {
+    let age = now().checked_sub(Duration::from_micros(loaded.main_started))?;
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+    let started = i128::try_from(since_1970.checked_sub(age)?.as_nanos()).ok()?;
+    (loaded.main_started > 0).then_some(started)
+}
+
+pub(super) fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -30,8 +30,8 @@ pub(crate) use facts::Facts;
 use facts::gather;
 pub(crate) use judged::Judged;
 use judged::{PAUSE, judged_when_complete};
-use live::other_units;
 pub(crate) use live::{Live, server};
+use live::{other_process, other_units};
 pub(crate) use topic::{Finding, State, Topic};
 pub(crate) use verdict::Verdict;
 
@@ -45,7 +45,7 @@ pub(crate) struct Question<'a> {
 
 /// The units to judge: those in the configuration, or only the requested one.
 pub(crate) fn names(sizing: &Sizing, asked: Option<&str>) -> Vec<String> {
-    asked.map_or_else(|| sizing.config.units(), |asked| vec![asked.to_owned()])
+    asked.map_or_else(|| sizing.names.clone(), |asked| vec![asked.to_owned()])
 }
 
 impl Question<'_> {
@@ -99,6 +99,7 @@ impl Question<'_> {
             let mut sized = self.sizing.config.units();
             sized.push(unit.clone());
             facts.other_units = other_units(self.root, &sized);
+            facts.other_process = other_process(self.root);
         }
         let verdict = verdict::verdict(&facts, self.must_run);
         match facts.contained {

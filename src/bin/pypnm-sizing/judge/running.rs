@@ -26,7 +26,8 @@ impl Judge<'_> {
         };
         let in_use = in_use(running, expected.default);
         let mut differs = false;
-        let is_lowered = lowered_at_start(running, in_use, next_start);
+        let is_lowered =
+            !self.facts.was_reloaded_since_profile && lowered_at_start(running, in_use, next_start);
         for (flag, used, due, of) in [
             (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
             (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
@@ -60,7 +61,8 @@ impl Judge<'_> {
 
     /// A flag on the command line of the running process that will be there at the next start as well. If the unit starts
     /// PyPNM or uvicorn directly, the sizing has found every such flag, so a flag of the process alone is from before a change.
-    /// A script adds its own flags: fixed ones, or some with numbers from the profile that it was started with.
+    /// A script adds its own flags: fixed ones, unless it has changed since, or some with numbers from the profile that it was
+    /// started with.
     fn standing_flag(
         &self,
         running: &Running,
@@ -76,7 +78,7 @@ impl Judge<'_> {
             Some(ProfileFile::Taken(numbers)) => Some(of(&numbers)),
             _ => None,
         };
-        let is_fixed = started_with == Some(next_start) || self.command().flag(flag).is_some();
+        let is_fixed = started_with == Some(next_start) && self.facts.changed_since_start.is_none();
         is_fixed.then_some(value)
     }
 

@@ -82,6 +82,9 @@ fn well() -> Facts {
         mistakes: Vec::new(),
         hidden_configuration: None,
         other_units: Vec::new(),
+        other_process: None,
+        was_reloaded_since_profile: false,
+        changed_since_start: None,
         lost_program: Vec::new(),
         setup: None,
         hidden_files: Vec::new(),
@@ -94,6 +97,7 @@ fn well() -> Facts {
             file: Some((FILE.to_owned(), Ok(file_of(&environment)))),
             environment: Some(environment),
             active: Some(numbers(2, 2000)),
+            file_has_changed: false,
         }),
     }
 }
@@ -206,6 +210,14 @@ fn overrides_of_the_operator() {
         running(facts).is_single = true;
     });
     assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
+    // The wrapper has changed since, so the next start may be without it.
+    let verdict = with(|facts| {
+        facts.loaded.exec_start = vec!["/usr/local/bin/start.sh".to_owned()];
+        facts.changed_since_start = Some("/usr/local/bin/start.sh".to_owned());
+        running(facts).arguments = words("python pypnm serve --workers 1 --limit-max-requests 2000");
+        (running(facts).workers, running(facts).is_single) = (1, true);
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
     // An environment file that the caller is not permitted to read.
     let verdict = with(|facts| {
         facts.hidden_files = vec!["/root/x.env".to_owned()];
@@ -343,6 +355,76 @@ fn a_unit_that_starts_uvicorn() {
         running(facts).workers = 4;
     });
     assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+}
+
+/// The operator's `WEB_CONCURRENCY` determines the workers, because the drop-in then omits its own variable.
+#[test]
+fn concurrency_of_uvicorn() {
+    let file = "/etc/systemd/system/pypnm.service.d/override.conf";
+    let concurrent = |facts: &mut Facts| {
+        let running = running(facts);
+        running.arguments = words("/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app");
+        (running.file, running.active, running.workers) = (None, None, 3);
+        let mut environment = profile_of(numbers(2, 2000), 4, "7.77");
+        environment.remove("UVICORN_WORKERS");
+        environment.insert("WEB_CONCURRENCY".to_owned(), "3".to_owned());
+        running.environment = Some(environment.clone());
+        facts.loaded.environment = environment;
+        expected(facts).overrides.list = vec![set("WEB_CONCURRENCY", "3", file)];
+    };
+    assert_eq!(found(&with(concurrent)), (State::Ok, vec!["override"], false));
+    // Added, and not reloaded yet.
+    let verdict = with(|facts| {
+        let before = facts.loaded.environment.clone();
+        concurrent(facts);
+        facts.loaded.environment = before;
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["override", "configuration-changed"], false));
+    // Removed, and not reloaded yet.
+    let verdict = with(|facts| {
+        concurrent(facts);
+        expected(facts).overrides.list.clear();
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-changed", "not-restarted"], true));
+    // In a file that uvicorn reads itself, which systemd does not load.
+    let in_a_file = |facts: &mut Facts| {
+        concurrent(facts);
+        facts.loaded.environment.remove("WEB_CONCURRENCY");
+        expected(facts).overrides.list = vec![set("WEB_CONCURRENCY", "3", "/etc/app.env")];
+    };
+    assert_eq!(found(&with(in_a_file)), (State::Ok, vec!["override"], false));
+    // Taken out of it: until a reload, nothing sets the workers.
+    let verdict = with(|facts| {
+        in_a_file(facts);
+        expected(facts).overrides.list.clear();
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-changed", "not-restarted"], true));
+}
+
+/// Without the variable of the drop-in, uvicorn starts one worker.
+#[test]
+fn variables_of_uvicorn_that_are_removed() {
+    let removed_by = |key: &'static str, is_loaded: bool| {
+        with(|facts| {
+            let running = running(facts);
+            running.arguments = words("/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app");
+            (running.file, running.active) = (None, None);
+            (running.workers, running.is_single) = (1, true);
+            if let Some(environment) = &mut running.environment {
+                environment.remove("UVICORN_WORKERS");
+            }
+            if !is_loaded {
+                facts.loaded.environment.remove("UVICORN_WORKERS");
+            }
+            let source = Source::key("/etc/o.conf", 2, key);
+            expected(facts).overrides.list =
+                vec![Override { source, effect: Effect::Unset { key: "UVICORN_WORKERS" } }];
+        })
+    };
+    for verdict in [removed_by("UnsetEnvironment", true), removed_by("Environment", false)] {
+        assert_eq!(found(&verdict).0, State::Ok, "{:?}", verdict.findings);
+        assert_eq!(verdict.next_start.map(|numbers| numbers.workers), Some(1));
+    }
 }
 
 fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {
@@ -535,6 +617,34 @@ fn a_unit_that_was_just_added() {
     let text = |verdict: &Verdict| verdict.leading().map(|finding| finding.text.clone()).unwrap_or_default();
     assert!(text(&with(|facts| without(facts, true))).contains("added to Units= after the last reload"));
     assert!(text(&with(|facts| without(facts, false))).contains("since it was installed"));
+}
+
+/// The operator's own profile file has been edited since the service read it.
+#[test]
+fn the_present_profile_file_is_not_what_the_process_read() {
+    let verdict = with(|facts| {
+        let text = file_of(&profile_of(numbers(3, 500), 4, "7.77"));
+        facts.foreign_file = Some(("/etc/own.env".to_owned(), Ok(text.clone())));
+        let running = running(facts);
+        running.file = Some(("/etc/own.env".to_owned(), Ok(text)));
+        (running.active, running.file_has_changed) = (None, true);
+        (running.workers, running.is_single) = (1, true);
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["override", "not-restarted"], true));
+    assert_eq!(verdict.in_use.map(|used| (used.workers, used.origin)), Some((Some(1), Origin::Unknown)));
+}
+
+/// A reload during the start: the profile file is from before it, the environment from after it.
+#[test]
+fn a_reload_during_a_start_is_no_last_look() {
+    let verdict = with(|facts| {
+        facts.was_reloaded_since_profile = true;
+        let environment = profile_of(numbers(1, 1000), 2, "3.5");
+        let running = running(facts);
+        running.file = Some((FILE.to_owned(), Ok(file_of(&environment))));
+        (running.active, running.workers, running.is_single) = (Some(numbers(1, 1000)), 1, true);
+    });
+    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
 }
 
 fn in_one_worker(facts: &mut Facts) {

@@ -88,7 +88,7 @@ topics! {
     Reloading = "reloading",
     /// The service has no processes: it was stopped, or was never started.
     NotRunning = "not-running",
-    /// PyPNM runs in another unit, which is not sized.
+    /// PyPNM runs in another unit or in none, and is not sized.
     OtherUnit = "other-unit",
     /// systemd cannot be queried.
     NoSystemd = "no-systemd",

@@ -8,8 +8,8 @@
 //! ```
 
 use pypnm_sizing::command::Program;
-use pypnm_sizing::names::WORKERS_FLAG;
-use pypnm_sizing::overrides::{Effect, Override};
+use pypnm_sizing::names::{UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG};
+use pypnm_sizing::overrides::{Effect, Override, Overrides};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use super::facts::{Expected, Facts};
@@ -144,7 +144,7 @@ impl Judge<'_> {
             Generator::Installed if is_loaded => {}
             Generator::Installed => {
                 let text = if facts.generator_has_run && facts.generated.is_none() {
-                    "systemd has no profile for it: it was added to Units= after the last reload"
+                    "systemd has no profile for it: it was added to Units= after the last reload, or turned on since"
                 } else {
                     "systemd has no profile for it: the generator has not run since it was installed or turned on, or it \
                      failed (journalctl -k -g pypnm-sizing)"
@@ -207,7 +207,7 @@ impl Judge<'_> {
         for setting in &expected.set_by_hand {
             self.report(Topic::SetByHand, State::Ok, setting.clone(), None);
         }
-        let (program, keys) = self.launched();
+        let (program, keys) = self.launched(&expected.overrides);
         if program != Program::Uvicorn {
             match self.profile_file(expected) {
                 Given::Ours => {}
@@ -217,8 +217,11 @@ impl Judge<'_> {
         }
         let generated =
             self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(expected.numbers);
-        let (workers, loaded_workers) =
-            self.effective(expected, keys.workers, 1, expected.numbers.workers, generated.workers);
+        let (workers, loaded_workers) = if program == Program::Uvicorn && leaves_workers_open(expected) {
+            self.open_workers(expected)
+        } else {
+            self.effective(expected, keys.workers, 1, expected.numbers.workers, generated.workers)
+        };
         let (limit, loaded_limit) = self.effective(
             expected,
             keys.limit,
@@ -232,13 +235,30 @@ impl Judge<'_> {
         )
     }
 
+    /// The workers with and without a reload, if a file that cannot be read determines them: as many as there are.
+    fn open_workers(&mut self, expected: &Expected) -> (i64, i64) {
+        let is_not_read = |found: &&Override| matches!(found.effect, Effect::NotRead { .. });
+        for found in expected.overrides.list.iter().filter(is_not_read) {
+            self.report(Topic::Override, State::Ok, override_text(found), None);
+        }
+        let loaded = self.facts.loaded.environment.get(UVICORN_WORKERS);
+        if let Some(loaded) = loaded.and_then(|value| value.parse::<i64>().ok()) {
+            return (1, loaded);
+        }
+        let alive = match &self.facts.live {
+            Live::Running(running) => i64::try_from(running.workers).unwrap_or(i64::MAX).max(1),
+            Live::Not | Live::Hidden(_) => 1,
+        };
+        (alive, alive)
+    }
+
     /// The numbers after `env` has run at the start, which lowers those that were not set by hand to what the limits in force
     /// allow. It cannot change the environment of a unit that starts uvicorn directly.
     fn lowered_at_start(&mut self, expected: &Expected, next_start: Numbers) -> Numbers {
         let Some(in_force) = &self.facts.in_force else {
             return next_start;
         };
-        let (program, keys) = self.launched();
+        let (program, keys) = self.launched(&expected.overrides);
         let set_by_hand = |keys| expected.overrides.effective_number(keys, 0, 0).set_by.is_some();
         let allowed = in_force.numbers;
         let lowered = Numbers {
@@ -290,9 +310,10 @@ impl Judge<'_> {
             };
             self.report(Topic::Override, State::Ok, text, None);
         }
-        // Variables that the command removes are still among those that systemd has loaded.
+        // Variables that are removed last are still among those that systemd has loaded.
         let is_taken_away = |found: &Override| {
-            matches!(found.effect, Effect::Unset { .. }) && found.source.key == "ExecStart"
+            let is_last = matches!(&*found.source.key, "ExecStart" | "UnsetEnvironment");
+            matches!(found.effect, Effect::Unset { .. }) && is_last
         };
         let [flag, variable] = keys;
         if expected.overrides.get(flag).is_none()
@@ -307,7 +328,13 @@ impl Judge<'_> {
             return (remaining.into(), remaining.into());
         }
         let effective = expected.overrides.effective_number(keys, least, u32::MAX);
-        let after_reload = if effective.set_by.is_some() { i64::from(effective.value) } else { fitting };
+        let is_removed = |found: &Override| matches!(found.effect, Effect::Unset { .. });
+        let after_reload = match (variable, effective.set_by) {
+            (_, Some(_)) => i64::from(effective.value),
+            // uvicorn's own default.
+            (UVICORN_WORKERS, None) if expected.overrides.get(variable).is_some_and(is_removed) => 1,
+            (_, None) => fitting,
+        };
         // Flags and environment files take effect without a reload.
         let is_read_at_start = |found: &Override| {
             matches!(found.effect, Effect::Flag { .. })
@@ -316,8 +343,17 @@ impl Judge<'_> {
         if effective.set_by.is_some_and(is_read_at_start) {
             return (after_reload, after_reload);
         }
-        let loaded = keys.into_iter().find_map(|key| self.facts.loaded.environment.get(key));
-        (after_reload, loaded.and_then(|value| number(value)).unwrap_or(generated))
+        let loaded = |key| self.facts.loaded.environment.get(key);
+        let loaded = match variable {
+            // uvicorn reads the other variable, possibly from its own file, only if the first is not set.
+            UVICORN_WORKERS | WEB_CONCURRENCY => match loaded(UVICORN_WORKERS).or(loaded(WEB_CONCURRENCY)) {
+                Some(value) => number(value).unwrap_or(generated),
+                None if variable == WEB_CONCURRENCY => after_reload,
+                None => 1,
+            },
+            _ => loaded(variable).and_then(|value| number(value)).unwrap_or(generated),
+        };
+        (after_reload, loaded)
     }
 
     /// Whether PyPNM reads our profile file, that of the operator, or none.
@@ -361,19 +397,35 @@ impl Judge<'_> {
         Given::Nothing
     }
 
-    /// The program that is running or would be started, and the names that determine its numbers.
-    fn launched(&self) -> (Program, Keys) {
+    /// The program that is running or would be started, and the names that determine its numbers. The operator's
+    /// `WEB_CONCURRENCY` determines uvicorn's workers if `UVICORN_WORKERS` is not set.
+    fn launched(&self, overrides: &Overrides) -> (Program, Keys) {
         let launch = match &self.facts.live {
             Live::Running(running) => Launch::of_arguments(&running.arguments),
             Live::Not | Live::Hidden(_) => self.command(),
         };
-        (launch.program(), launch.keys())
+        let mut keys = launch.keys();
+        let [flag, variable] = keys.workers;
+        if variable == UVICORN_WORKERS
+            && overrides.get(variable).is_none()
+            && overrides.get(WEB_CONCURRENCY).is_some()
+        {
+            keys.workers = [flag, WEB_CONCURRENCY];
+        }
+        (launch.program(), keys)
     }
 
     /// The last command of `ExecStart=`.
     pub(super) fn command(&self) -> Launch<'_> {
         Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
     }
+}
+
+/// Whether a file that cannot be read determines uvicorn's workers.
+fn leaves_workers_open(expected: &Expected) -> bool {
+    let overrides = &expected.overrides;
+    let is_set = |key: &str| overrides.get(key).is_some();
+    overrides.is_left_out(UVICORN_WORKERS) && !is_set(WEB_CONCURRENCY) && !is_set(WORKERS_FLAG)
 }
 
 /// The first mistake, and the number of others. `None`: there is none.

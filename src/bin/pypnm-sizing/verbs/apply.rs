@@ -74,7 +74,22 @@ fn why_not(judged: &Judged) -> Option<&str> {
 /// Reloads or restarts a unit if necessary, and reports its state. Returns whether all is well.
 fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Result<bool> {
     let timeout = Duration::from_secs(arguments.timeout);
-    let mut judged = started_up(question, name, timeout)?;
+    let began = Instant::now();
+    let (mut judged, has_waited) = started_up(question, name, timeout)?;
+    if judged.verdict.has(Topic::Starting) && !arguments.no_restart {
+        remark(&format!(
+            "{name}: still starting after {} s; when it is up, run apply again (see 'systemctl status {name}')",
+            timeout.as_secs()
+        ));
+        return Ok(false);
+    }
+    let is_up = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
+    if has_waited && is_up && !judged.verdict.needs_restart {
+        if !answers(question.root, name, began, timeout)? {
+            return Ok(false);
+        }
+        judged = settled(question, name, timeout.saturating_sub(began.elapsed()));
+    }
     let next_start = judged.verdict.next_start;
     let step = step(question.root, &judged);
     match &step {
@@ -105,17 +120,8 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
                     systemctl::restart(name, timeout)?;
                 }
             }
-            let root = question.root;
-            let mut service =
-                || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
-            match readiness::wait(root, &mut service, timeout.saturating_sub(restarted.elapsed())) {
-                Ok(None) => progress(&format!("{name}: answers after {} s.", restarted.elapsed().as_secs()))?,
-                Ok(Some(doubt)) => progress(&format!("{name}: {doubt}."))?,
-                Err(NotReady::Unknown(why)) => bail!(why),
-                Err(NotReady::No(why)) => {
-                    remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
-                    return Ok(false);
-                }
+            if !answers(question.root, name, restarted, timeout)? {
+                return Ok(false);
             }
             judged = settled(question, name, timeout.saturating_sub(restarted.elapsed()));
         }
@@ -124,18 +130,41 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     Ok(judged.state() == State::Ok)
 }
 
-/// Judges a unit once it is no longer starting.
-fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<Judged> {
+/// Waits until a unit that was started at `since` answers. If it does not in time, reports that and returns false.
+fn answers(root: &Root, name: &str, since: Instant, timeout: Duration) -> anyhow::Result<bool> {
+    let mut service =
+        || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
+    match readiness::wait(root, &mut service, timeout.saturating_sub(since.elapsed())) {
+        Ok(None) => progress(&format!("{name}: answers after {} s.", since.elapsed().as_secs()))?,
+        Ok(Some(doubt)) => progress(&format!("{name}: {doubt}."))?,
+        Err(NotReady::Unknown(why)) => bail!(why),
+        Err(NotReady::No(why)) => {
+            remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Judges a unit once it is no longer starting, and whether that took a while. A service that is about to be restarted automatically gets one more attempt.
+fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<(Judged, bool)> {
     let began = Instant::now();
     let mut judged = question.judge(name);
-    if judged.verdict.has(Topic::Starting) {
+    let restarts = |judged: &Judged| judged.facts.as_ref().map(|facts| facts.loaded.automatic_restarts);
+    let before = restarts(&judged);
+    let is_starting = |judged: &Judged| {
+        let waits = judged.facts.as_ref().is_some_and(|facts| facts.loaded.sub.starts_with("auto-restart"));
+        judged.verdict.has(Topic::Starting) || (waits && restarts(judged) == before)
+    };
+    let waits = is_starting(&judged);
+    if waits {
         progress(&format!("{name}: the service is starting, waiting …"))?;
     }
-    while judged.verdict.has(Topic::Starting) && began.elapsed() < timeout {
+    while is_starting(&judged) && began.elapsed() < timeout {
         std::thread::sleep(PAUSE);
         judged = question.judge(name);
     }
-    Ok(judged)
+    Ok((judged, waits))
 }
 
 /// Judges a unit once all its workers have had time to start: the first one that answers is rarely the last to start.

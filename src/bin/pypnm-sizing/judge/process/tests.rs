@@ -23,6 +23,7 @@ fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, wor
             default: Numbers { workers: 4, limit_max_requests: 2000 },
         }),
         live: Live::Running(Running {
+            file_has_changed: false,
             workers,
             is_single: workers < 2,
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),

@@ -149,6 +149,13 @@ pub(crate) fn unit_of(machine: &Root, pid: u32) -> Option<String> {
     path.rsplit('/').find(|step| step.ends_with(".service")).map(str::to_owned)
 }
 
+/// The manager of a user that a process belongs to, such as `user@1000.service`; its units have cgroups below its own.
+pub(crate) fn user_manager_of(machine: &Root, pid: u32) -> Option<String> {
+    let path = cgroup(machine, pid)?;
+    let is_manager = |step: &&str| step.starts_with("user@") && step.ends_with(".service");
+    path.split('/').find(is_manager).map(str::to_owned)
+}
+
 /// The text of `/proc/PID/cgroup`: a line for each hierarchy. `None`: the process is gone, or hidden.
 pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
     machine.text(&format!("/proc/{pid}/cgroup")).ok()
@@ -264,9 +271,9 @@ pub(crate) fn environment(machine: &Root, pid: u32) -> Option<BTreeMap<String, S
 }
 
 /// The text of a file whose name is from a process. The user of the service chose that name, so root must be careful:
-/// [`Root`] reads only regular files, and checks the type before it opens one.
+/// [`Root`] reads only regular files that the kernel does not provide, and checks that before it opens one.
 pub(crate) fn text_of_file(machine: &Root, path: &str) -> Result<String, ReadError> {
-    if path.starts_with('/') { machine.text(path) } else { Err(ReadError::Missing) }
+    if path.starts_with('/') { machine.foreign_text(path) } else { Err(ReadError::Missing) }
 }
 
 #[cfg(test)]

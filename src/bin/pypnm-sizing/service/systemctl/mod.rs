@@ -55,6 +55,8 @@ pub(crate) struct LoadedUnit {
     pub(crate) service_type: String,
     /// Whether a job, such as its start, is queued or running.
     pub(crate) has_job: bool,
+    /// Whether that job starts it, now or after it has stopped.
+    pub(crate) will_start: bool,
     /// MemoryMax and MemoryHigh in bytes; `None`: infinity.
     pub(crate) memory_max: Option<u64>,
     pub(crate) memory_high: Option<u64>,
@@ -113,6 +115,7 @@ const STATE: [&str; 22] = [
 pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
     let deadline = Deadline::after(TO_ANSWER);
     let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), deadline)?);
+    loaded.will_start = loaded.has_job && starts(unit, deadline);
     if loaded.load == "loaded" {
         let [drop_ins, variables, files, start_pre, start, reload] = values(
             unit,
@@ -127,6 +130,19 @@ pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
         loaded.exec_reload = commands(&reload);
     }
     Ok(loaded)
+}
+
+/// Whether the job of a unit starts it. A restart is a job of its own type until the unit has stopped.
+fn starts(unit: &str, deadline: Deadline) -> bool {
+    let jobs = run("list-jobs", &["--plain", "--no-legend", "--", unit], deadline).unwrap_or_default();
+    jobs.lines().any(is_start)
+}
+
+/// Whether a line of `list-jobs` (number, unit, type, state) is about a start (`job_type_to_string()` of systemd).
+fn is_start(line: &str) -> bool {
+    line.split_ascii_whitespace()
+        .nth(2)
+        .is_some_and(|kind| matches!(kind, "start" | "restart" | "try-restart" | "reload-or-start"))
 }
 
 /// The first unit that `unit` requires and that has failed. `None`: there is none, or it is unknown.
@@ -275,7 +291,7 @@ fn words(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{commands, environment, environment_files, state, words};
+    use super::{commands, environment, environment_files, is_start, state, words};
 
     #[test]
     fn recorded_answers_of_systemd_252() {
@@ -309,6 +325,13 @@ mod tests {
             environment_files("/etc/a\nLoadState=masked (ignore_errors=no)\n"),
             ["/etc/a\nLoadState=masked"]
         );
+    }
+
+    #[test]
+    fn jobs_that_start_a_unit() {
+        assert!(is_start("66 pypnm.service start waiting") && is_start("7 pypnm.service restart running"));
+        assert!(!is_start("7 pypnm.service stop running") && !is_start("7 pypnm.service reload running"));
+        assert!(!is_start("") && !is_start("No jobs running."));
     }
 
     #[test]
