@@ -96,23 +96,12 @@ impl<'a> Items<'a> {
             return None;
         }
         let end = memchr::memchr3(b'\n', b'\r', 0, self.rest).unwrap_or(self.rest.len());
-        let mut rest = self.rest.get(end..).unwrap_or_default();
-        let mut seen = [None; 3];
-        let mut ends = 0;
-        while let Some((first, after)) = rest.split_first() {
-            let slot = match first {
-                b'\n' => 0,
-                b'\r' => 1,
-                0 => 2,
-                _ => break,
-            };
-            match seen.get_mut(slot) {
-                Some(mark @ None) => *mark = Some(()),
-                _ => break,
-            }
-            ends += 1;
-            rest = after;
-        }
+        let after = self.rest.get(end..).unwrap_or_default();
+        let continues = |number: &usize| match after.split_at_checked(*number) {
+            Some((before, [next @ (b'\n' | b'\r' | 0), ..])) => !before.contains(next),
+            _ => false,
+        };
+        let ends = (0..3).take_while(continues).count();
         Some(self.take(end, ends))
     }
 

@@ -268,7 +268,7 @@ def refused(e2e):
         refuses(f"{CHECKOUT}/src", why=f"did you mean {CHECKOUT}?")
         refuses("/home/op", why=f"did you mean {CHECKOUT}?")
         for unit in ("dbus", "systemd-journald", "pypnm-sizing-watch"):
-            refuses(CHECKOUT, "--unit", unit, why="is no service of PyPNM")
+            refuses(CHECKOUT, "--unit", unit, why="is not a PyPNM service")
         for option, value, why in (
             ("--host", "fe80::1", "needs its interface"), ("--host", "fe80::1%none0", "no network interface none0"),
             ("--host", "fe80::1%lo", "not an address of this machine"), ("--host", "[::1]", "without brackets"), ("--host", "-x", "expected an address"),
