@@ -479,6 +479,7 @@ fn an_endless_line_is_given_up() {
     let output = report(&["/dev/zero"], b"");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("/dev/zero contains an endless line"), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 /// A FIFO ends with its first reader, so it must be opened only once.

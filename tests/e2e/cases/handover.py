@@ -369,7 +369,7 @@ def checks_meanwhile(e2e):
         _nothing_lost(e2e, load, "recycles and reloads")
         expect(_started(m) > 2, "no worker was replaced meanwhile")
         equal([text for (status, _), text in texts.items() if status != 0], [], "what check complains of")
-        expect((0, "reloading") in output and (0, "active") in output, f"the states that check met: {sorted(output)}")
+        expect((0, "reloading") in texts and (0, "active") in texts, f"the states that check met: {sorted(texts)}")
 
 
 @case()

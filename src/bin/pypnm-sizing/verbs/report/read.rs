@@ -265,13 +265,13 @@ impl<'a> RecordingReader<'a> {
                 break;
             }
             if text.last() != Some(&b'\n') && text.len() > LONGEST {
-                self.skipped.long += 1;
                 let mut rest = from.by_ref().take(MOST_SKIPPED);
                 rest.skip_until(b'\n')?;
                 if rest.limit() == 0 {
                     self.files.push(format!("{name} contains an endless line and was read no further"));
-                    break;
+                    return Ok(());
                 }
+                self.skipped.long += 1;
                 continue;
             }
             if !text.trim_ascii().is_empty() {
