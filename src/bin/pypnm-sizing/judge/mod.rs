@@ -3,7 +3,7 @@
 //! ```text
 //!  facts, live  the state of systemd, the files and the processes     read files
 //!  in_use       the numbers that the processes use                    pure
-//!  verdict      the findings that follow (also: active, running)      pure
+//!  verdict      the findings that follow (also: active, next_start, running)  pure
 //!  topic        the topics of findings, and their meanings
 //!  process      the same for a process that is not a unit
 //!  judged       the result; summary: as a line of a monitoring plugin
@@ -14,6 +14,7 @@ mod facts;
 mod in_use;
 mod judged;
 mod live;
+mod next_start;
 pub(crate) mod process;
 mod running;
 pub(crate) mod summary;

@@ -1,0 +1,80 @@
+//! The drop-ins of a unit, from the directories in the index that are named after it, its aliases or its type, in the order in
+//! which systemd applies them. [`crate::units::load`] reads them.
+
+use super::{Index, entries_of};
+use crate::problem::{Problem, ProblemKind, Source};
+use crate::root::ReadError;
+use crate::units::SKIPPED_FILE;
+use crate::units::name::{Name, Type};
+
+impl Index<'_> {
+    /// The unit's drop-ins, sorted by file name. Of several with the same name, the one in the directory of highest
+    /// precedence is used (`unit_file_find_dropin_paths()`). systemd visits aliases in no particular order; here they are
+    /// sorted.
+    pub(in crate::units) fn drop_ins(
+        &self,
+        id: &Name<'_>,
+        aliases: &[String],
+        problems: &mut Vec<Problem>,
+        unread: &mut Vec<Source>,
+    ) -> Vec<String> {
+        let mut places: Vec<String> = Vec::new();
+        // All names of a group in each directory.
+        let mut add = |names: &[&str]| {
+            for directory in &self.listed {
+                let has = |name: &&&str| {
+                    entries_of(&self.drop_ins, name).iter().any(|entry| entry.directory() == *directory)
+                };
+                places.extend(names.iter().filter(has).map(|name| format!("{directory}/{name}.d")));
+            }
+        };
+        for name in [*id].into_iter().chain(aliases.iter().filter_map(|alias| Name::parse(alias))) {
+            let names = name.with_drop_ins();
+            add(&names.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+        }
+        add(&[id.unit_type.word()]);
+
+        // The file name, and the index of its directory.
+        let mut files: Vec<(String, usize)> = Vec::new();
+        for (number, place) in places.iter().enumerate() {
+            let mut other_names = Vec::new();
+            let listed = self.root.each_entry(place, |name, _| {
+                if name.ends_with(b".conf") && !name.starts_with(b".") {
+                    match std::str::from_utf8(name) {
+                        Ok(name) => files.push((name.to_owned(), number)),
+                        Err(_) => other_names.push(String::from_utf8_lossy(name).into_owned()),
+                    }
+                }
+            });
+            // systemd reads these too.
+            for name in other_names {
+                let source = Source::file(format!("{place}/{name}"));
+                unread.push(source.clone());
+                let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
+                problems.push(Problem::new(source, kind, SKIPPED_FILE));
+            }
+            match listed {
+                Ok(()) | Err(ReadError::Missing) => {}
+                Err(error) => {
+                    unread.push(Source::file(place.clone()));
+                    problems.push(Problem::unreadable(place.clone(), error, SKIPPED_FILE));
+                }
+            }
+        }
+        files.sort_unstable();
+        files.dedup_by(|later, earlier| later.0 == earlier.0);
+        let files = files.into_iter().filter_map(|(name, number)| Some((name, places.get(number)?)));
+        files
+            .filter(|(name, place)| {
+                id.unit_type != Type::Service || name != self.generated || is_stronger(place)
+            })
+            .map(|(name, place)| format!("{place}/{name}"))
+            .collect()
+    }
+}
+
+/// Whether a drop-in directory takes precedence over those of generators: it is below /etc or /run, and not for all units
+/// of a type.
+fn is_stronger(place: &str) -> bool {
+    !place.ends_with("/service.d") && !["/usr/", "/lib/"].iter().any(|weaker| place.starts_with(weaker))
+}
