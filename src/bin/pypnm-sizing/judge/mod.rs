@@ -1,8 +1,8 @@
 //! Determines whether the profile that systemd has loaded, and the one in use, fit the machine: gathers facts, then judges them.
 //!
 //! ```text
-//!  facts, live  the state of systemd, the files and the processes     read files
-//!  in_use       the numbers that the processes use                    pure
+//!  facts, live  the state of systemd, the files and the processes             read files
+//!  in_use       the numbers that the processes use                            pure
 //!  verdict      the findings that follow (also: active, next_start, running)  pure
 //!  topic        the topics of findings, and their meanings
 //!  process      the same for a process that is not a unit
