@@ -22,7 +22,8 @@ KERNEL_FILES = (
     "/proc/meminfo", "/proc/1/status", "/proc/1/cgroup", "/proc/1/mountinfo", "/proc/cmdline", "/proc/1/cmdline",
     "/sys/devices/system/cpu/online", "/sys/fs/cgroup/cgroup.controllers",
 )  # fmt: skip
-UNREADABLE = " ".join(["-e inject=open,openat,openat2:error=EACCES", *(f"-P {path}" for path in KERNEL_FILES)])
+# By read(2) as well: if openat2(2) fails, the generator opens each component on its own, which -P does not match.
+UNREADABLE = " ".join(["-e inject=open,openat,openat2,read:error=EACCES", *(f"-P {path}" for path in KERNEL_FILES)])
 FILL_RUN = "dd if=/dev/zero of=/run/filler bs=4k 2>/dev/null || true; dd if=/dev/zero of=/run/filler2 bs=1 2>/dev/null || true"
 
 
