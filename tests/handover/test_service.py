@@ -472,7 +472,11 @@ class Service(unittest.TestCase):
         (worker,) = self.children(process)
         (sleep,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
         self.addCleanup(os.kill, int(sleep), signal.SIGKILL)
-        self.assertEqual(sorted(os.listdir(f"/proc/{sleep}/fd")), ["0", "1", "2"])
+        until = time.monotonic() + 10
+        # While it starts, the dynamic linker opens libraries.
+        while (descriptors := sorted(os.listdir(f"/proc/{sleep}/fd"))) != ["0", "1", "2"] and time.monotonic() < until:
+            time.sleep(0.02)
+        self.assertEqual(descriptors, ["0", "1", "2"])
 
     def test_with_sigchld_ignored(self):
         # dash, but not bash, which is /bin/sh on other systems, sets it back.
