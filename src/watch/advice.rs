@@ -133,20 +133,20 @@ pub fn findings(
     let mut found = Vec::new();
     if evidence.short_lives >= 3 {
         let reason = format!(
-            "{} workers died within 10 s of their start: a crash, not a recycle limit; see the service's log",
+            "{} workers died within 10 s of starting: a crash, not the recycle limit; see the service's log",
             evidence.short_lives
         );
         found.push(Finding::remark(Topic::Crashes, reason));
     }
     let Some(setup) = setup else {
-        let reason = "sizing is turned off, so there is nothing to advise".to_owned();
+        let reason = "sizing is turned off, so there is no advice".to_owned();
         found.push(Finding::remark(Topic::Evidence, reason));
         return found;
     };
     let epoch = evidence.epoch();
     let all = (epoch.from, epoch.until);
     if let Some(missing) = missing(evidence, &epoch) {
-        let reason = format!("too little evidence yet: {missing}");
+        let reason = format!("not enough evidence yet: {missing}");
         found.push(Finding::remark(Topic::Evidence, reason));
         return found;
     }
@@ -156,7 +156,7 @@ pub fn findings(
     let time = growth.as_ref().map_or(all, |growth| (growth.from, growth.until));
     found.push(of_growth.at(time));
     if grows {
-        let reason = "no advice on memory or the number of workers while workers grow: stop the growth first"
+        let reason = "no advice on memory or the number of workers while workers keep growing: contain the growth first"
             .to_owned();
         found.push(Finding::remark(Topic::Workers, reason).at(all));
         return found;
@@ -204,7 +204,7 @@ pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
     }
     let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
     if set.peek().is_none() {
-        text.push_str("# Nothing to set.\n");
+        text.push_str("# No changes recommended.\n");
         return text;
     }
     let _ = writeln!(text, "[{section}]");

@@ -8,8 +8,8 @@ use super::{MIB, number, to_u64};
 /// A worker that uses at least this percentage of a CPU is busy. A Python process has a global lock, so a worker cannot use
 /// much more than one CPU.
 pub const BUSY_PERCENT: f64 = 70.0;
-/// A block shows demand if requests would have had to wait in this fraction of it. Four workers reach it at 45 % of their
-/// capacity (M/M/4: 9 % of the requests wait at 40 %, 17 % at 50 %).
+/// A block shows demand if requests would have had to wait in this fraction of it. Four workers reach it at 45% of their
+/// capacity (M/M/4: 9% of the requests wait at 40%, 17% at 50%).
 pub const WAITING: f64 = 0.13;
 /// Waiting is not derived from a mean use of the workers below this, which may be work other than requests.
 pub const COMPUTED_FROM: f64 = 0.25;
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn erlang_by_its_tables() {
-        // Four workers at 50 %: 0.1739; one at 30 %: 0.3; two at 80 %: 0.7111.
+        // Four workers at 50%: 0.1739; one at 30%: 0.3; two at 80%: 0.7111.
         for (workers, used, waits) in [(4, 0.5, 0.1739), (1, 0.3, 0.3), (2, 0.8, 0.7111), (4, 1.2, 1.0)] {
             assert!((erlang_c(workers, used) - waits).abs() < 1e-3, "{workers} {used}");
         }

@@ -154,7 +154,7 @@ pub struct Process {
     pub growth_per_hour: Option<PerHour>,
 }
 
-/// Bytes per hour, with the bounds of the 95 % confidence interval; null: unknown.
+/// Bytes per hour, with the bounds of the 95% confidence interval; null: unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PerHour {

@@ -3,7 +3,7 @@
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{ALLOWED, BLOCK, Evidence, Growth, LEAK_BLOCKS, UNEVEN_LEAK_BLOCKS};
-use crate::watch::text::{duration, interval, mib, per_hour};
+use crate::watch::text::{duration, interval, per_hour, size};
 use crate::watch::{number, to_u64};
 
 /// The growth that must have been observed, as a fraction of the initial memory: anything less may be the end of the
@@ -43,7 +43,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     };
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     let allowed = number(growth.baseline) * ALLOWED;
-    let room = mib(to_u64(allowed));
+    let room = size(to_u64(allowed));
     let by_a_life = |shown: String, a_life: f64| {
         let fits = u32::try_from(to_u64((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
         // The guide's number, if that is low enough.
@@ -59,7 +59,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
         let shown = format!(
             "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and kept growing",
-            mib(to_u64(a_life))
+            size(to_u64(a_life))
         );
         return by_a_life(shown, a_life);
     }
@@ -71,11 +71,11 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         let age = evidence.recycle_age().unwrap_or(0.0);
         let shown = format!(
             "a worker grows by {} ({} to {}) in a lifetime of {limit} requests, which took {} ({} per 1000 requests)",
-            mib(to_u64(a_life.value)),
-            mib(to_u64(a_life.low)),
-            mib(to_u64(a_life.high)),
+            size(to_u64(a_life.value)),
+            size(to_u64(a_life.low)),
+            size(to_u64(a_life.high)),
             duration(age),
-            mib(to_u64(a_life.value / f64::from(limit) * 1000.0))
+            size(to_u64(a_life.value / f64::from(limit) * 1000.0))
         );
         if a_life.value <= allowed {
             return remark(format!("{shown}; recycling contains it"));

@@ -3,7 +3,7 @@
 use super::{Finding, Setup, Topic, workers};
 use crate::watch::MIB;
 use crate::watch::evidence::Epoch;
-use crate::watch::text::{gib, mib};
+use crate::watch::text::{gib, size};
 
 /// The part of the memory, in tenths, that may be in use in the worst case for more workers to be advised.
 const MARGIN: u64 = 9;
@@ -23,11 +23,11 @@ pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
 /// The measured memory of a worker.
 fn measured(epoch: &Epoch) -> String {
     format!(
-        "a worker uses up to {} in 95 % of the busiest ten minutes, {} at its peak; {} need up to {}",
-        mib(epoch.worker_memory),
-        mib(epoch.worker_peak),
+        "a worker uses {} at the 95th percentile of the busiest ten minutes, {} at its peak; {} need up to {}",
+        size(epoch.worker_memory),
+        size(epoch.worker_peak),
         workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
-        mib(needed(epoch, u32::try_from(epoch.workers).unwrap_or(u32::MAX)))
+        size(needed(epoch, u32::try_from(epoch.workers).unwrap_or(u32::MAX)))
     )
 }
 
@@ -52,7 +52,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
     let fits = fit(setup.memory);
     if fits < now && setup.memory > 0 {
         let each = needed(epoch, fits).div_ceil(u64::from(fits)).next_multiple_of(MIB);
-        let reason = format!("{}; {} hold {fits} of them, not {now}", measured(epoch), gib(setup.memory));
+        let reason = format!("{}; {} is enough for {fits}, not {now}", measured(epoch), gib(setup.memory));
         let then = setup.with(|settings| settings.memory_per_worker = Some(each)).workers;
         if then < now {
             return Finding::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
@@ -63,7 +63,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         let fits = fit(reach);
         if fits < now {
             let reason = format!(
-                "{}; other programs on this host leave {} at times, which is enough for {fits}, not {now}",
+                "{}; other programs on this host leave only {} at times, enough for {fits}, not {now}",
                 measured(epoch),
                 gib(reach)
             );
@@ -72,7 +72,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
     }
     if epoch.mean_worker_cpu() < 2.0 {
         let reason = format!(
-            "the workers were idle ({:.1} % of a CPU each), which says nothing about the memory they need",
+            "the workers were idle ({:.1}% of a CPU each), so the memory they need under load is unknown",
             epoch.mean_worker_cpu()
         );
         return Finding::remark(topic, reason);

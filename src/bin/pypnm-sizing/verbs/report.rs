@@ -57,14 +57,18 @@ fn print(gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
     let (evidence, days) = (&gathered.evidence, &gathered.days);
     let (from, until) = evidence.range().unwrap_or_default();
-    page.heading(&format!("{}: {} watched", gathered.unit, duration(evidence.watched())));
+    page.heading(&format!("{}: watched for {}", gathered.unit, duration(evidence.watched())));
     page.row("", 0, &covered(evidence, from, until));
     gathered.problems.iter().for_each(|problem| page.row("", 0, &format!("Note: {problem}.")));
 
-    page.heading("What to set");
+    page.heading("Recommended settings");
     let mut to_set = gathered.findings.iter().filter(|finding| finding.line.is_some()).peekable();
     if to_set.peek().is_none() {
-        page.row("  ", 2, if is_too_little(&gathered.findings) { "no advice yet" } else { "nothing" });
+        page.row(
+            "  ",
+            2,
+            if is_too_little(&gathered.findings) { "no advice yet" } else { "no changes recommended" },
+        );
     }
     for finding in to_set {
         page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
@@ -100,7 +104,7 @@ fn print(gathered: &Gathered) -> Outcome {
     page.heading("Measured");
     page.row("  memory  ", 10, &memory(evidence, &epoch));
     page.row("  growth  ", 10, &growth(evidence));
-    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu()));
+    page.row("  CPU     ", 10, &format!("{:.1}% of a CPU per worker on average", epoch.mean_worker_cpu()));
     page.row("  queue   ", 10, &queue(evidence, &epoch));
     page.gap();
     page.row("", 0, UNSEEN);
@@ -120,7 +124,7 @@ fn day_line(at: f64, day: &Hour) -> (String, String) {
     add(day.restarts, "restart", "restarts");
     add(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
     let figures = format!(
-        "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>7.1} %  ",
+        "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>8.1}%  ",
         shown(at, "%a %d %b"),
         duration(day.seconds).replace(" min", "m").replace(" h", "h"),
         day.workers,

@@ -352,7 +352,7 @@ impl Watching<'_> {
                 let _ = io::stderr().write_all(text.as_bytes());
                 let section = section(&self.sizing, self.sized());
                 let head = format!(
-                    "From `pypnm-sizing watch`: {}, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+                    "From `pypnm-sizing watch`: {}, {}.\nReview it, keep what you agree with, then run: pypnm-sizing apply",
                     self.name,
                     duration(self.evidence.watched())
                 );

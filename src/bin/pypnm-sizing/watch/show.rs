@@ -8,7 +8,7 @@ use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
+use pypnm_sizing::watch::text::{duration, gib, interval, size, wrapped};
 
 use crate::page::{self, Ink};
 
@@ -53,7 +53,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let last = evidence.last();
     let count = last.workers;
     let state = match count {
-        0 => "DOWN, waiting for it".to_owned(),
+        0 => "down, waiting for it to start".to_owned(),
         1 => "1 worker".to_owned(),
         _ => format!("{count} workers"),
     };
@@ -61,7 +61,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.add(
         style,
         format!(
-            "{}: {state}   watched {} every {} s",
+            "{}: {state}, watched for {}, sampled every {} s",
             last.service,
             duration(evidence.watched()),
             context.interval
@@ -70,20 +70,24 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     no_shares(&mut out, context, columns);
-    let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2} % of a CPU; "));
-    let cost = format!("{cost}q or Ctrl-C to stop");
+    let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2}% of a CPU; "));
+    let cost = format!("{cost}press q or Ctrl-C to stop");
     out.add(LineStyle::Plain, cost);
     let mut below = out.lines.split_off(above);
-    let mut table = Lines { lines: Vec::new() };
-    if rows > 15 {
-        table.add(LineStyle::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
-    }
-    table.add(LineStyle::Bold, table::heading(columns));
 
     // If not everything fits, remarks are left out first, then processes, but never the settings to make.
     let room = rows.saturating_sub(out.lines.len() + below.len());
-    let processes = table::processes(evidence, columns);
     let (to_set, remarks) = advice(context.findings, columns);
+    let mut table = Lines { lines: Vec::new() };
+    let mut processes = Vec::new();
+    // The heading, a process, and the number of remarks.
+    if room >= to_set.lines.len() + 3 {
+        if rows > 15 {
+            table.add(LineStyle::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
+        }
+        table.add(LineStyle::Bold, table::heading(columns));
+        processes = table::processes(evidence, columns);
+    }
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
     let found = with_remarks(to_set, remarks, wanted);
     let space = room.saturating_sub(table.lines.len() + found.lines.len());
@@ -109,7 +113,7 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
     for (index, remark) in remarks.into_iter().enumerate() {
         let is_last = index + 1 == count;
         if found.lines.len() + remark.len() + usize::from(!is_last) > most {
-            found.add(LineStyle::Plain, format!("  - {} in the summary", remarks_left(count - index)));
+            found.add(LineStyle::Plain, format!("  ({} in the final summary)", remarks_left(count - index)));
             break;
         }
         found.lines.extend(remark.into_iter().map(|line| (LineStyle::Plain, line)));
@@ -118,7 +122,7 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
 }
 
 fn remarks_left(count: usize) -> String {
-    if count == 1 { "1 remark".to_owned() } else { format!("{count} remarks") }
+    if count == 1 { "1 more remark".to_owned() } else { format!("{count} more remarks") }
 }
 
 /// The processes that fit, workers first, and the number of the others.
@@ -136,12 +140,12 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> 
 /// Memory, CPU, pressure, recycles.
 fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool) {
     let last = evidence.last();
-    let mut line = format!("memory    {}", mib(last.memory));
+    let mut line = format!("memory    {}", size(last.memory));
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, " of {} ({share:.0} %)", gib(last.memory_limit));
+        let _ = write!(line, " of {} ({share:.0}%)", gib(last.memory_limit));
     }
-    let _ = write!(line, ", peak {}", mib(evidence.memory_peak));
+    let _ = write!(line, ", peak {}", size(evidence.memory_peak));
     if let Some(available) = last.memory_available {
         let available = format!("{} available on the host", gib(available));
         if line.chars().count() + 2 + available.chars().count() <= columns {
@@ -150,7 +154,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
             out.add(LineStyle::Plain, std::mem::replace(&mut line, format!("          {available}")));
         }
     }
-    let limit = format!("limit: {}", last.memory_limit_source);
+    let limit = format!("limit from {}", last.memory_limit_source);
     let points = evidence.memory.points();
     let fits = line.chars().count() + 2 + limit.chars().count() <= columns;
     let all = columns.saturating_sub(10).min(120);
@@ -171,17 +175,17 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     }
     out.add(LineStyle::Plain, cpu_line(evidence));
     out.add(LineStyle::Plain, queue_line(evidence));
-    let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0} %"));
+    let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}%"));
     let mut line = format!(
-        "pressure  memory {}  CPU {}",
+        "pressure  memory {}, CPU {}",
         percent(last.pressure_memory_percent),
         percent(last.pressure_cpu_percent)
     );
     if let Some(throttled) = last.throttled_percent.filter(|throttled| *throttled > 0.0) {
-        let _ = write!(line, "  throttled by the quota {throttled:.0} %");
+        let _ = write!(line, ", throttled by the CPU quota {throttled:.0}%");
     }
     if evidence.oom_kills > 0 {
-        let _ = write!(line, "  OOM kills: {}", evidence.oom_kills);
+        let _ = write!(line, ", OOM kills: {}", evidence.oom_kills);
     }
     out.add(LineStyle::Plain, line);
     out.add(LineStyle::Plain, recycle_line(evidence));
@@ -205,7 +209,7 @@ fn cpu_line(evidence: &Evidence) -> String {
 fn queue_line(evidence: &Evidence) -> String {
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let Some(waiting) = last.accept_queue else {
-        return "queue     unknown: the service has no TCP socket that can be seen".to_owned();
+        return "queue     unknown: no listening TCP socket of the service is visible".to_owned();
     };
     let connections = if waiting == 1 { "connection" } else { "connections" };
     let mut line = format!("queue     {waiting} {connections} waiting, peak {}", epoch.queue_peak);
@@ -218,17 +222,17 @@ fn queue_line(evidence: &Evidence) -> String {
 fn recycle_line(evidence: &Evidence) -> String {
     let mut line = format!("recycles  {}", evidence.recycles);
     if let Some(age) = evidence.recycle_age() {
-        let _ = write!(line, ", at an age of {}", duration(age));
+        let _ = write!(line, " at a median age of {}", duration(age));
     }
     match evidence.last().limit_max_requests {
-        Some(0) => line.push_str("  limit: none"),
+        Some(0) => line.push_str(", no limit"),
         Some(limit) => {
-            let _ = write!(line, "  limit: {limit} requests");
+            let _ = write!(line, ", limit {limit} requests");
         }
         None => {}
     }
     if evidence.restarts > 0 {
-        let _ = write!(line, "  restarts of the service: {}", evidence.restarts);
+        let _ = write!(line, ", service restarts: {}", evidence.restarts);
     }
     line
 }
@@ -236,8 +240,9 @@ fn recycle_line(evidence: &Evidence) -> String {
 /// Why PSS is missing, if it is.
 fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
     if let Some(why) = &context.no_shares {
-        let text =
-            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once");
+        let text = format!(
+            "PSS cannot be read ({why}): memory is shown as RSS, which counts shared pages more than once"
+        );
         for line in wrapped(&text, columns) {
             out.add(LineStyle::Warning, line);
         }
@@ -250,11 +255,11 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let mut out = Lines { lines: Vec::new() };
     let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
     let heading = if set.peek().is_some() {
-        "to set in sizing.conf"
+        "recommended settings for sizing.conf"
     } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
         "no advice yet"
     } else {
-        "nothing to set"
+        "no changes recommended"
     };
     out.add(LineStyle::Bold, heading.to_owned());
     for finding in set {
@@ -278,10 +283,10 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
 pub(super) fn line(evidence: &Evidence) -> String {
     let last = evidence.last();
     let workers = if last.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", last.workers) };
-    let mut line = format!("{:>8}  {workers}  {}", duration(evidence.watched()), mib(last.memory));
+    let mut line = format!("{:>8}  {workers}  {}", duration(evidence.watched()), size(last.memory));
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, " ({share:.0} %)");
+        let _ = write!(line, " ({share:.0}%)");
     }
     let cpu = number(last.cpu_milli) / 1000.0;
     let _ = write!(line, "  CPU {cpu:.2}");
@@ -303,25 +308,31 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
         if epoch.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", epoch.samples) };
     out.add(
         LineStyle::Bold,
-        format!("{}: watched {}, {samples}", last.service, duration(evidence.watched())),
+        format!("{}: watched for {}, {samples}", last.service, duration(evidence.watched())),
     );
-    let mut line = format!("memory    peak {}", mib(evidence.memory_peak));
+    let mut line = format!("memory    peak {}", size(evidence.memory_peak));
     if last.memory_limit > 0 {
         let share = number(evidence.memory_peak) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, ", {share:.0} % of {} ({})", gib(last.memory_limit), last.memory_limit_source);
+        let _ = write!(
+            line,
+            ", {share:.0}% of {} (limit from {})",
+            gib(last.memory_limit),
+            last.memory_limit_source
+        );
     }
     out.add(LineStyle::Plain, line);
     if epoch.memory_samples > 0 {
-        let (usual, peak) = (mib(epoch.worker_memory), mib(epoch.worker_peak));
+        let (usual, peak) = (size(epoch.worker_memory), size(epoch.worker_peak));
+        let block = duration(evidence.block_length());
         out.add(
             LineStyle::Plain,
-            format!("worker    {usual} in 95 % of the busiest block, {peak} at its peak"),
+            format!("worker    95th percentile {usual} in the busiest {block}, peak {peak}"),
         );
     }
     if let Some(growth) = evidence.growth() {
         out.add(LineStyle::Plain, format!("growth    {} per worker", interval(&growth.all)));
     }
-    let cpu = format!("CPU       {:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
+    let cpu = format!("CPU       {:.1}% of a CPU per worker on average", epoch.mean_worker_cpu());
     out.add(LineStyle::Plain, cpu);
     out.add(LineStyle::Plain, queue_line(evidence));
     out.add(LineStyle::Plain, recycle_line(evidence));
@@ -329,7 +340,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     no_shares(&mut out, context, columns);
     if let Some(cost) = context.cost {
-        out.add(LineStyle::Plain, format!("watch used {cost:.2} % of a CPU"));
+        out.add(LineStyle::Plain, format!("watch used {cost:.2}% of a CPU"));
     }
     let mut text = String::new();
     for (style, line) in out.lines {

@@ -25,7 +25,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
     gathered.problems.iter().for_each(|problem| remark(problem));
     if !gathered.findings.iter().any(|finding| finding.line.is_some()) {
-        page.row("", 0, "Nothing to set, so nothing was written.");
+        page.row("", 0, "No changes are recommended, so nothing was written.");
         for finding in &gathered.findings {
             page.row("  - ", 4, &finding.reason);
         }
@@ -37,7 +37,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     // A recording of a process counts for all units; one of another unit does not count for these.
     let is_unit = gathered.unit.ends_with(".service");
     if is_unit && !sizing.units.iter().any(|unit| unit.name == gathered.unit) {
-        bail!("{} is not sized here, so nothing is written; --unit names another", gathered.unit);
+        bail!("{} is not sized here, so nothing was written; --unit= selects another unit", gathered.unit);
     }
     let of_process = sizing.units.first().filter(|_| !is_unit);
     let name_of_unit = of_process.map_or_else(|| gathered.unit.clone(), |unit| unit.name.clone());
@@ -62,7 +62,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     page.row("  before  ", 10, &text(before));
     page.row("  after   ", 10, &text(after));
     let next = if before == after {
-        format!("Something else determines the profile: pypnm-sizing explain. To undo it: rm {path}")
+        format!("Another setting takes precedence; see pypnm-sizing explain. To undo it: rm {path}")
     } else {
         format!(
             "To put it into effect: pypnm-sizing apply (it reloads or restarts {name_of_unit}). To undo it: rm {path}"
@@ -109,7 +109,7 @@ fn kept(text: &str, findings: &[Finding], section: &str) -> String {
 pub(super) fn advice_file(gathered: &Gathered) -> String {
     let (from, until) = gathered.evidence.range().unwrap_or_default();
     let head = format!(
-        "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+        "From `pypnm-sizing report`: {}, {} watched, {}.\nReview it, keep what you agree with, then run: pypnm-sizing apply",
         // The text is from a recording and may contain anything.
         printable(&gathered.unit),
         duration(gathered.evidence.watched()),

@@ -47,7 +47,7 @@ pub(super) fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gath
         if arguments.recordings.is_empty() { &default } else { &arguments.recordings };
     if arguments.recordings.is_empty() && !Path::new(RECORDINGS).is_dir() {
         bail!(
-            "nothing is recorded in {RECORDINGS}; to record: systemctl enable --now pypnm-sizing-watch.service"
+            "no recordings in {RECORDINGS}; to start recording: systemctl enable --now pypnm-sizing-watch.service"
         );
     }
     reader.read(recordings)?;
@@ -106,7 +106,7 @@ fn compared(evidence: &Evidence) -> Option<String> {
             String::new()
         };
         format!(
-            "with {} requests waited in {waiting:.0} % of the busiest {}, memory peak {}{killed}",
+            "with {}, requests waited during {waiting:.0}% of the busiest {}, memory peak {}{killed}",
             workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
             duration(evidence.block_length()),
             gib(epoch.total_peak)

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
+use pypnm_sizing::watch::text::{clock_range, duration, gib, size};
 
 use super::gathered::Gathered;
 use super::text::{
@@ -66,7 +66,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>{unit}: evidence</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1>{unit}: {} watched</h1>\n<p class=\"dim\">{}</p>\n",
+         <h1>{unit}: watched for {}</h1>\n<p class=\"dim\">{}</p>\n",
         duration(evidence.watched()),
         escaped(&covered(evidence, from, until))
     );
@@ -79,7 +79,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
     table(&mut out, days);
     let epoch = evidence.epoch();
     let _ = writeln!(out, "<h2>Measured</h2>\n<dl>");
-    let cpu = format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
+    let cpu = format!("{:.1}% of a CPU per worker on average", epoch.mean_worker_cpu());
     for (what, text) in [
         ("Memory", memory(evidence, &epoch)),
         ("Growth", growth(evidence)),
@@ -93,7 +93,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
 }
 
 fn advice(out: &mut String, gathered: &Gathered) {
-    let _ = writeln!(out, "<h2>What to set</h2>");
+    let _ = writeln!(out, "<h2>Recommended settings</h2>");
     let mut any = false;
     for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
         any = true;
@@ -110,7 +110,8 @@ fn advice(out: &mut String, gathered: &Gathered) {
             "<p>To adopt it: <code>pypnm-sizing report --adopt</code>, then <code>pypnm-sizing apply</code></p>"
         );
     } else {
-        let nothing = if is_too_little(&gathered.findings) { "No advice yet." } else { "Nothing." };
+        let nothing =
+            if is_too_little(&gathered.findings) { "No advice yet." } else { "No changes recommended." };
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
     let remarks =
@@ -203,13 +204,13 @@ fn plots(out: &mut String, gathered: &Gathered) {
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
         let mut queue = plot(highest(&queued).max(2.0));
         queue.bars(columns.iter().map(|(at, column)| (*at, queued(column))), width, "#c2570c");
-        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| value.to_string());
+        queue.figure(out, "Accept queue", "connections waiting to be accepted", &|value| value.to_string());
     } else {
         let _ = writeln!(out, "<p class=\"dim\">The accept queue was not recorded.</p>");
     }
     let pressed = highest(&|column| column.pressure);
     if pressed <= 0.0 {
-        let _ = writeln!(out, "<p class=\"dim\">No task was seen to wait for memory.</p>");
+        let _ = writeln!(out, "<p class=\"dim\">No task waited for memory.</p>");
         return;
     }
     let mut pressure = plot(pressed);
@@ -218,7 +219,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
         out,
         "Memory pressure",
         "fraction of the time in which some task waited for memory",
-        &|value| format!("{value} %"),
+        &|value| format!("{value}%"),
     );
 }
 
@@ -246,7 +247,7 @@ fn heat(out: &mut String, days: &Days) {
         let (waiting, cpu) = (part(figures.waiting, figures), part(figures.cpu, figures));
         let level = if by_waiting { waiting / most_waiting } else { cpu / most_cpu };
         let title = format!(
-            "{}: requests waited in {:.0} %, {cpu:.2} CPUs",
+            "{}: requests waited during {:.0}%, {cpu:.2} CPUs",
             clock_range(&clock, at, at + 3600.0),
             waiting * 100.0
         );
@@ -255,7 +256,7 @@ fn heat(out: &mut String, days: &Days) {
         }
     }
     let what = if by_waiting {
-        format!("fraction of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
+        format!("fraction of the hour in which requests waited; darkest: {:.0}%", most_waiting * 100.0)
     } else {
         format!("requests hardly ever waited, so CPU use is shown; darkest: {most_cpu:.2} CPUs")
     };
@@ -299,12 +300,12 @@ fn table(out: &mut String, days: &Days) {
         let seconds = day.seconds.max(f64::MIN_POSITIVE);
         let _ = writeln!(
             out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.1} %</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.1}%</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escaped(&shown(at, "%a %d %b")),
             duration(day.seconds),
             day.workers,
             gib(day.memory_peak),
-            mib(day.worker_peak),
+            size(day.worker_peak),
             day.cpu / seconds,
             day.waiting / seconds * 100.0,
             day.recycles,
