@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
+use pypnm_sizing::watch::line::Line;
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{duration, gib, interval, size, wrapped};
 
@@ -37,6 +38,13 @@ enum LineStyle {
     Warning,
 }
 
+/// The columns of a label.
+const LABEL: usize = 10;
+/// The minimum and the maximum width of the history of the memory.
+const FEWEST_MARKS: usize = 8;
+const MOST_MARKS: usize = 120;
+
+#[derive(Default)]
 struct Lines {
     lines: Vec<(LineStyle, String)>,
 }
@@ -45,11 +53,19 @@ impl Lines {
     fn add(&mut self, style: LineStyle, line: String) {
         self.lines.push((style, line));
     }
+
+    /// Adds a text beside its label, on as many lines as it needs.
+    fn row(&mut self, label: &str, text: &str, columns: usize) {
+        for (number, line) in wrapped(text, columns.saturating_sub(LABEL)).iter().enumerate() {
+            let label = if number == 0 { label } else { "" };
+            self.add(LineStyle::Plain, format!("{label:<LABEL$}{line}"));
+        }
+    }
 }
 
 /// A screen of `columns` × `rows`.
 pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize, rows: usize) -> Vec<String> {
-    let mut out = Lines { lines: Vec::new() };
+    let mut out = Lines::default();
     let last = evidence.last();
     let count = last.workers;
     let state = match count {
@@ -58,15 +74,12 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         _ => format!("{count} workers"),
     };
     let style = if count == 0 { LineStyle::Warning } else { LineStyle::Bold };
-    out.add(
-        style,
-        format!(
-            "{}: {state}, watched for {}, sampled every {} s",
-            last.service,
-            duration(evidence.watched()),
-            context.interval
-        ),
-    );
+    let mut title = format!("{}: {state}, watched for {}", last.service, duration(evidence.watched()));
+    let sampled = format!(", sampled every {} s", context.interval);
+    if title.chars().count() + sampled.chars().count() <= columns {
+        title.push_str(&sampled);
+    }
+    out.add(style, title);
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     no_shares(&mut out, context, columns);
@@ -78,10 +91,10 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     // If not everything fits, remarks are left out first, then processes, but never the settings to make.
     let room = rows.saturating_sub(out.lines.len() + below.len());
     let (to_set, remarks) = advice(context.findings, columns);
-    let mut table = Lines { lines: Vec::new() };
+    let mut table = Lines::default();
     let mut processes = Vec::new();
-    // The heading, a process, and the number of remarks.
-    if room >= to_set.lines.len() + 3 {
+    // The heading, a process, and the numbers of the other processes and of the remarks.
+    if room >= to_set.lines.len() + 4 {
         if rows > 15 {
             table.add(LineStyle::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
         }
@@ -140,101 +153,89 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> 
 /// Memory, CPU, pressure, recycles.
 fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool) {
     let last = evidence.last();
-    let mut line = format!("memory    {}", size(last.memory));
+    let mut memory = size(last.memory);
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, " of {} ({share:.0}%)", gib(last.memory_limit));
+        let _ = write!(memory, " of {} ({share:.0}%)", gib(last.memory_limit));
     }
-    let _ = write!(line, ", peak {}", size(evidence.memory_peak));
+    let _ = write!(memory, ", peak {}", size(evidence.memory_peak));
     if let Some(available) = last.memory_available {
-        let available = format!("{} available on the host", gib(available));
-        if line.chars().count() + 2 + available.chars().count() <= columns {
-            let _ = write!(line, ", {available}");
-        } else {
-            out.add(LineStyle::Plain, std::mem::replace(&mut line, format!("          {available}")));
-        }
+        let _ = write!(memory, ", {} available on the host", gib(available));
     }
-    let limit = format!("limit from {}", last.memory_limit_source);
-    let points = evidence.memory.points();
-    let fits = line.chars().count() + 2 + limit.chars().count() <= columns;
-    let all = columns.saturating_sub(10).min(120);
-    // Next to the history, which is then a little shorter, or above it.
-    let beside = columns.saturating_sub(12 + limit.chars().count());
-    if last.memory_limit > 0 && fits {
-        let _ = write!(line, "  {limit}");
+    out.row("memory", &memory, columns);
+    let mut limit = String::new();
+    if last.memory_limit > 0 {
+        limit = format!("  limit: {}", last.memory_limit_source);
     }
-    out.add(LineStyle::Plain, line);
-    let history = |width| sparkline(points, width, letters);
-    if last.memory_limit == 0 || fits {
-        out.add(LineStyle::Plain, format!("          {}", history(all)));
-    } else if beside >= 8 {
-        out.add(LineStyle::Plain, format!("          {}  {limit}", history(all.min(beside))));
-    } else {
-        out.add(LineStyle::Plain, format!("          {limit}"));
-        out.add(LineStyle::Plain, format!("          {}", history(all)));
+    // Next to the history, or above it.
+    let mut width = columns.saturating_sub(LABEL + limit.chars().count());
+    if width < FEWEST_MARKS {
+        out.row("", &std::mem::take(&mut limit), columns);
+        width = columns.saturating_sub(LABEL);
     }
-    out.add(LineStyle::Plain, cpu_line(evidence));
-    out.add(LineStyle::Plain, queue_line(evidence));
+    let history = sparkline(evidence.memory.points(), width.min(MOST_MARKS), letters);
+    out.add(LineStyle::Plain, format!("{:LABEL$}{history}{limit}", ""));
+    out.row("CPU", &cpu(last), columns);
+    out.row("queue", &queue(evidence), columns);
     let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}%"));
-    let mut line = format!(
-        "pressure  memory {}, CPU {}",
+    let mut pressure = format!(
+        "memory {}, CPU {}",
         percent(last.pressure_memory_percent),
         percent(last.pressure_cpu_percent)
     );
     if let Some(throttled) = last.throttled_percent.filter(|throttled| *throttled > 0.0) {
-        let _ = write!(line, ", throttled by the CPU quota {throttled:.0}%");
+        let _ = write!(pressure, ", throttled by the CPU quota {throttled:.0}%");
     }
     if evidence.oom_kills > 0 {
-        let _ = write!(line, ", OOM kills: {}", evidence.oom_kills);
+        let _ = write!(pressure, ", OOM kills: {}", evidence.oom_kills);
     }
-    out.add(LineStyle::Plain, line);
-    out.add(LineStyle::Plain, recycle_line(evidence));
+    out.row("pressure", &pressure, columns);
+    out.row("recycles", &recycles(evidence), columns);
 }
 
-fn cpu_line(evidence: &Evidence) -> String {
+fn cpu(last: &Line) -> String {
     let cpus = |milli: u64| number(milli) / 1000.0;
-    let last = evidence.last();
-    let mut line = format!("CPU       {:.2}", cpus(last.cpu_milli));
+    let mut text = format!("{:.2}", cpus(last.cpu_milli));
     if last.cpu_milli_limit > 0 {
         let noun = if last.cpu_milli_limit == 1000 { "CPU" } else { "CPUs" };
-        let _ = write!(line, " of {} {noun}", cpus(last.cpu_milli_limit));
+        let _ = write!(text, " of {} {noun}", cpus(last.cpu_milli_limit));
     }
     if let Some(idle) = last.idle_milli {
-        let _ = write!(line, ", {:.2} idle", cpus(idle));
+        let _ = write!(text, ", {:.2} idle", cpus(idle));
     }
-    line
+    text
 }
 
 /// The number of connections waiting to be accepted.
-fn queue_line(evidence: &Evidence) -> String {
+fn queue(evidence: &Evidence) -> String {
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let Some(waiting) = last.accept_queue else {
-        return "queue     unknown: no listening TCP socket of the service is visible".to_owned();
+        return "unknown: no listening TCP socket of the service is visible".to_owned();
     };
     let connections = if waiting == 1 { "connection" } else { "connections" };
-    let mut line = format!("queue     {waiting} {connections} waiting, peak {}", epoch.queue_peak);
+    let mut text = format!("{waiting} {connections} waiting, peak {}", epoch.queue_peak);
     if let Some(dropped) = last.listen_drops.filter(|dropped| *dropped > 0) {
-        let _ = write!(line, ", {dropped} dropped");
+        let _ = write!(text, ", {dropped} dropped");
     }
-    line
+    text
 }
 
-fn recycle_line(evidence: &Evidence) -> String {
-    let mut line = format!("recycles  {}", evidence.recycles);
+fn recycles(evidence: &Evidence) -> String {
+    let mut text = evidence.recycles.to_string();
     if let Some(age) = evidence.recycle_age() {
-        let _ = write!(line, " at a median age of {}", duration(age));
+        let _ = write!(text, " at a median age of {}", duration(age));
     }
     match evidence.last().limit_max_requests {
-        Some(0) => line.push_str(", no limit"),
+        Some(0) => text.push_str(", no limit"),
         Some(limit) => {
-            let _ = write!(line, ", limit {limit} requests");
+            let _ = write!(text, ", limit {limit} requests");
         }
         None => {}
     }
     if evidence.restarts > 0 {
-        let _ = write!(line, ", service restarts: {}", evidence.restarts);
+        let _ = write!(text, ", service restarts: {}", evidence.restarts);
     }
-    line
+    text
 }
 
 /// Why PSS is missing, if it is.
@@ -252,7 +253,7 @@ fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
 /// The settings below their heading, and the lines of each remark.
 fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
-    let mut out = Lines { lines: Vec::new() };
+    let mut out = Lines::default();
     let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
     let heading = if set.peek().is_some() {
         "recommended settings for sizing.conf"
@@ -302,7 +303,7 @@ pub(super) fn line(evidence: &Evidence) -> String {
 
 /// The summary at the end.
 pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize) -> String {
-    let mut out = Lines { lines: Vec::new() };
+    let mut out = Lines::default();
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let samples =
         if epoch.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", epoch.samples) };
@@ -310,32 +311,26 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
         LineStyle::Bold,
         format!("{}: watched for {}, {samples}", last.service, duration(evidence.watched())),
     );
-    let mut line = format!("memory    peak {}", size(evidence.memory_peak));
+    let mut memory = format!("peak {}", size(evidence.memory_peak));
     if last.memory_limit > 0 {
         let share = number(evidence.memory_peak) * 100.0 / number(last.memory_limit);
-        let _ = write!(
-            line,
-            ", {share:.0}% of {} (limit from {})",
-            gib(last.memory_limit),
-            last.memory_limit_source
-        );
+        let source = &last.memory_limit_source;
+        let _ = write!(memory, ", {share:.0}% of {} (limit from {source})", gib(last.memory_limit));
     }
-    out.add(LineStyle::Plain, line);
+    out.row("memory", &memory, columns);
     if epoch.memory_samples > 0 {
         let (usual, peak) = (size(epoch.worker_memory), size(epoch.worker_peak));
         let block = duration(evidence.block_length());
-        out.add(
-            LineStyle::Plain,
-            format!("worker    95th percentile {usual} in the busiest {block}, peak {peak}"),
-        );
+        let worker = format!("95th percentile {usual} in the busiest {block}, peak {peak}");
+        out.row("worker", &worker, columns);
     }
     if let Some(growth) = evidence.growth() {
-        out.add(LineStyle::Plain, format!("growth    {} per worker", interval(&growth.all)));
+        out.row("growth", &format!("{} per worker", interval(&growth.all)), columns);
     }
-    let cpu = format!("CPU       {:.1}% of a CPU per worker on average", epoch.mean_worker_cpu());
-    out.add(LineStyle::Plain, cpu);
-    out.add(LineStyle::Plain, queue_line(evidence));
-    out.add(LineStyle::Plain, recycle_line(evidence));
+    let cpu = format!("{:.1}% of a CPU per worker on average", epoch.mean_worker_cpu());
+    out.row("CPU", &cpu, columns);
+    out.row("queue", &queue(evidence), columns);
+    out.row("recycles", &recycles(evidence), columns);
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     no_shares(&mut out, context, columns);
