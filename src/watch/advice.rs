@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use crate::policy::{PolicySettings, Profile, profile};
 
 use super::evidence::{Epoch, Evidence};
-use super::text::{duration, wrapped};
+use super::text::{counted, duration, wrapped};
 use growth::growth_finding;
 use memory::{memory_per_worker, memory_remark};
 use workers::{demand, under_pressure};
@@ -189,9 +189,19 @@ fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
     }
 }
 
+/// The advised settings: the line of each, and its finding.
+pub fn settings(findings: &[Finding]) -> impl Iterator<Item = (&str, &Finding)> {
+    findings.iter().filter_map(|finding| Some((finding.line.as_deref()?, finding)))
+}
+
+/// The findings that advise no setting.
+pub fn remarks(findings: &[Finding]) -> impl Iterator<Item = &str> {
+    findings.iter().filter(|finding| finding.line.is_none()).map(|finding| finding.reason.as_str())
+}
+
 /// `1 worker`, `4 workers`.
 pub fn workers(count: u32) -> String {
-    if count == 1 { "1 worker".into() } else { format!("{count} workers") }
+    counted(count.into(), "worker", "workers")
 }
 
 /// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason, and the other findings as
@@ -199,18 +209,16 @@ pub fn workers(count: u32) -> String {
 pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
     let mut text = String::new();
     head.lines().for_each(|line| comment(&mut text, line));
-    for finding in findings.iter().filter(|finding| finding.line.is_none()) {
-        comment(&mut text, &finding.reason);
-    }
-    let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    if set.peek().is_none() {
+    remarks(findings).for_each(|remark| comment(&mut text, remark));
+    let mut settings = settings(findings).peekable();
+    if settings.peek().is_none() {
         text.push_str("# No changes recommended.\n");
         return text;
     }
     let _ = writeln!(text, "[{section}]");
-    for finding in set {
+    for (line, finding) in settings {
         comment(&mut text, &finding.reason);
-        let _ = writeln!(text, "{}", finding.line.as_deref().unwrap_or_default());
+        let _ = writeln!(text, "{line}");
     }
     text
 }

@@ -3,7 +3,7 @@
 
 use super::history::Tally;
 use super::line::Line;
-use super::{MIB, number, to_u64};
+use super::{MIB, least, number, to_u64};
 
 /// A worker that uses at least this percentage of a CPU is busy. A Python process has a global lock, so a worker cannot use
 /// much more than one CPU.
@@ -132,10 +132,8 @@ impl Block {
         let total = if line.memory > 0 { line.memory } else { of_workers };
         self.total_peak = self.total_peak.max(total);
         self.others_peak = self.others_peak.max(total.saturating_sub(of_workers));
-        if let Some(available) = line.memory_available {
-            let reach = total.saturating_add(available);
-            self.within_reach = Some(self.within_reach.map_or(reach, |before| before.min(reach)));
-        }
+        let reach = line.memory_available.map(|available| total.saturating_add(available));
+        self.within_reach = least(self.within_reach, reach);
     }
 
     /// Whether enough of its time is known for fractions of it to be meaningful.

@@ -9,9 +9,9 @@ mod growth;
 use std::collections::BTreeMap;
 
 use super::block::Block;
-use super::history::{Latest, Series};
+use super::history::{Latest, POINTS, Point, Series};
 use super::line::{Line, Process};
-use super::lives::{EndedLives, Life};
+use super::lives::{Ended, LIVES, Life};
 use super::role::Role;
 use super::trend::median;
 use super::{MIB, number};
@@ -37,7 +37,7 @@ struct Run {
     main: Option<(u64, f64)>,
     from: Option<f64>,
     until: f64,
-    ended: EndedLives,
+    ended: Series<Ended, LIVES>,
     /// Ages at recycling, in seconds.
     ages: Vec<f64>,
 }
@@ -66,7 +66,7 @@ pub struct Evidence {
     epochs: BTreeMap<(u64, u64, u64), Epoch>,
     current: Option<(u64, u64, u64)>,
     /// The memory of the service over time, in bytes.
-    pub memory: Series,
+    pub memory: Series<Point, POINTS>,
     /// The maximum of that memory.
     pub memory_peak: u64,
     /// The number of workers that were replaced under the same parent or, with one worker, by an automatic restart.
@@ -217,7 +217,7 @@ impl Evidence {
         self.weigh(&line, at, elapsed, killed);
         if !self.workers.is_empty() {
             self.memory_peak = self.memory_peak.max(line.memory);
-            self.memory.push(at, number(line.memory));
+            self.memory.push(Point { at, value: number(line.memory) });
         }
         self.watched += elapsed;
         self.last_at = at;

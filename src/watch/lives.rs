@@ -6,8 +6,8 @@ use super::trend::{Point, Slope, median, median_slope, slope};
 
 /// The maximum number of points in an envelope.
 const POINTS: usize = 120;
-/// The maximum number of ended lives; when it is exceeded, every second one is dropped.
-const LIVES: usize = 512;
+/// The maximum number of ended lives.
+pub const LIVES: usize = 512;
 /// A worker that is younger than this in its first sample, in seconds, started while watched; its first quarter is the
 /// warm-up.
 const NEWBORN: f64 = 60.0;
@@ -184,45 +184,6 @@ pub struct Ended {
     pub per_second: f64,
     /// Its memory after the warm-up.
     pub baseline: f64,
-}
-
-/// Ended lives, in the order in which they ended, thinned evenly.
-#[derive(Clone, Debug)]
-pub struct EndedLives {
-    lives: Vec<Ended>,
-    stride: u32,
-    pass: u32,
-}
-
-impl Default for EndedLives {
-    fn default() -> Self {
-        Self { lives: Vec::new(), stride: 1, pass: 0 }
-    }
-}
-
-impl EndedLives {
-    /// Adds a life, or skips it.
-    pub fn push(&mut self, life: Ended) {
-        if self.pass > 0 {
-            self.pass -= 1;
-            return;
-        }
-        self.lives.push(life);
-        self.pass = self.stride - 1;
-        if self.lives.len() >= LIVES {
-            let mut keep = false;
-            self.lives.retain(|_| {
-                keep = !keep;
-                keep
-            });
-            self.stride = self.stride.saturating_mul(2);
-        }
-    }
-
-    /// The lives in the collection.
-    pub fn all(&self) -> &[Ended] {
-        &self.lives
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,11 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", number(bytes) / number(1 << 30))
 }
 
+/// `1 worker`, `4 workers`.
+pub fn counted(count: u64, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
+}
+
 /// Bytes per second as MiB per hour: `+1.2 MiB/h`.
 pub fn per_hour(per_second: f64) -> String {
     // Not -0.0.

@@ -4,7 +4,7 @@ use super::memory::{needed, room};
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
 use crate::policy::MOST_WORKERS;
 use crate::watch::evidence::Epoch;
-use crate::watch::text::{clock_range, duration, gib, part, size};
+use crate::watch::text::{clock_range, counted, duration, gib, part, size};
 
 /// Advises fewer workers, because memory or CPUs run out.
 pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
@@ -12,8 +12,7 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     let of_time = |seconds| part(seconds, epoch.seconds);
     let less = live.saturating_sub(1);
     let (reason, time) = if let Some(killed) = epoch.killed {
-        let count = epoch.oom_kills;
-        let processes = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        let processes = counted(epoch.oom_kills, "process", "processes");
         (format!("the kernel killed {processes} of the service because memory ran out"), killed)
     } else if let Some(time) = epoch.stalled.proven {
         (format!("tasks waited for memory during {}", of_time(epoch.memory_stalled)), time)
@@ -31,7 +30,7 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
         let reason = format!(
             "no CPU was idle during {}: {live} workers only compete for {}",
             of_time(epoch.cpu_full),
-            if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") }
+            counted(cpus.into(), "CPU", "CPUs")
         );
         return Some(setup.fewer(cpus, live, &reason, Topic::Workers).at(time));
     } else {
@@ -81,10 +80,7 @@ pub(super) fn demand(
     }
     let free = epoch.free_cpus.percentile(50).unwrap_or(0);
     let memory = room(epoch, setup.memory);
-    let shown = format!(
-        "{blocks}; {} idle at that time",
-        if free == 1 { "1 CPU was".to_owned() } else { format!("{free} CPUs were") }
-    );
+    let shown = format!("{blocks}; {} idle at that time", counted(free, "CPU was", "CPUs were"));
     if free == 0 {
         return remark(format!("{shown}: no room for another worker")).at(time);
     }

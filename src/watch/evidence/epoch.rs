@@ -3,6 +3,7 @@
 use super::demand;
 use crate::watch::block::{Block, PRESSED, WAITING};
 use crate::watch::history::Tally;
+use crate::watch::least;
 
 /// The number of blocks within a day that prove pressure, and the minimum number of blocks with demand that prove it.
 pub(super) const PROOF: usize = 3;
@@ -125,10 +126,7 @@ impl Epoch {
         self.worker_peak = self.worker_peak.max(block.worker_peak);
         self.total_peak = self.total_peak.max(block.total_peak);
         self.others_peak = self.others_peak.max(block.others_peak);
-        self.within_reach = match (self.within_reach, block.within_reach) {
-            (Some(before), Some(now)) => Some(before.min(now)),
-            (before, now) => before.or(now),
-        };
+        self.within_reach = least(self.within_reach, block.within_reach);
         if block.oom_kills > 0 {
             self.oom_kills += block.oom_kills;
             self.killed = Some((self.killed.map_or(block.from, |(from, _)| from), block.until));

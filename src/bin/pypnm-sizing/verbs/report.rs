@@ -16,8 +16,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
+use pypnm_sizing::watch::advice::{Finding, remarks, settings};
 use pypnm_sizing::watch::days::Hour;
-use pypnm_sizing::watch::text::{duration, gib};
+use pypnm_sizing::watch::text::{counted, duration, gib};
 use pypnm_sizing::write::Directory;
 
 use crate::cli::Report;
@@ -62,25 +63,18 @@ fn print(gathered: &Gathered) -> Outcome {
     gathered.problems.iter().for_each(|problem| page.row("", 0, &format!("Note: {problem}.")));
 
     page.heading("Recommended settings");
-    let mut to_set = gathered.findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    if to_set.peek().is_none() {
+    let is_advised = settings(&gathered.findings).next().is_some();
+    if !is_advised {
         page.row(
             "  ",
             2,
             if is_too_little(&gathered.findings) { "no advice yet" } else { "no changes recommended" },
         );
     }
-    for finding in to_set {
-        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
-        page.row("      ", 6, &with_time(finding));
-    }
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_none()) {
-        page.row("  - ", 4, &finding.reason);
-    }
-    if let Some(before) = &gathered.before {
-        page.row("  - ", 4, before);
-    }
-    if gathered.findings.iter().any(|finding| finding.line.is_some()) {
+    recommended(&mut page, &gathered.findings);
+    let before = gathered.before.as_deref();
+    remarks(&gathered.findings).chain(before).for_each(|remark| page.row("  - ", 4, remark));
+    if is_advised {
         page.gap();
         page.row("", 0, "To adopt it: pypnm-sizing report --adopt, then pypnm-sizing apply");
     }
@@ -111,18 +105,27 @@ fn print(gathered: &Gathered) -> Outcome {
     page.print()
 }
 
+/// The advised settings, each with its reason.
+fn recommended(page: &mut Page, findings: &[Finding]) {
+    for (line, finding) in settings(findings) {
+        page.one_line(&format!("  {line}"), Ink::Green, "");
+        page.row("      ", 6, &with_time(finding));
+    }
+}
+
 /// The figures of a day, and the events.
 fn day_line(at: f64, day: &Hour) -> (String, String) {
     let seconds = day.seconds.max(f64::MIN_POSITIVE);
-    let mut happened: Vec<String> = Vec::new();
-    let mut add = |count: u64, singular: &str, plural: &str| {
-        if count > 0 {
-            happened.push(format!("{count} {}", if count == 1 { singular } else { plural }));
-        }
-    };
-    add(day.recycles, "recycle", "recycles");
-    add(day.restarts, "restart", "restarts");
-    add(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
+    let killed = "killed because memory ran out";
+    let happened: Vec<String> = [
+        (day.recycles, "recycle", "recycles"),
+        (day.restarts, "restart", "restarts"),
+        (day.oom_kills, killed, killed),
+    ]
+    .into_iter()
+    .filter(|(count, _, _)| *count > 0)
+    .map(|(count, singular, plural)| counted(count, singular, plural))
+    .collect();
     let figures = format!(
         "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>8.1}%  ",
         shown(at, "%a %d %b"),

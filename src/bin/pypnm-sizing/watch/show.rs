@@ -4,12 +4,12 @@ mod table;
 
 use std::fmt::Write as _;
 
-use pypnm_sizing::watch::advice::{Finding, Topic};
+use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
 use pypnm_sizing::watch::line::Line;
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{duration, gib, interval, size, wrapped};
+use pypnm_sizing::watch::text::{counted, duration, gib, interval, size, wrapped};
 
 use crate::page::{self, Ink};
 
@@ -70,8 +70,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let count = last.workers;
     let state = match count {
         0 => "down, waiting for it to start".to_owned(),
-        1 => "1 worker".to_owned(),
-        _ => format!("{count} workers"),
+        _ => counted(count, "worker", "workers"),
     };
     let style = if count == 0 { LineStyle::Warning } else { LineStyle::Bold };
     let mut title = format!("{}: {state}, watched for {}", last.service, duration(evidence.watched()));
@@ -126,16 +125,18 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
     for (index, remark) in remarks.into_iter().enumerate() {
         let is_last = index + 1 == count;
         if found.lines.len() + remark.len() + usize::from(!is_last) > most {
-            found.add(LineStyle::Plain, format!("  ({} in the final summary)", remarks_left(count - index)));
+            found.add(
+                LineStyle::Plain,
+                format!(
+                    "  ({} in the final summary)",
+                    counted((count - index) as u64, "more remark", "more remarks")
+                ),
+            );
             break;
         }
         found.lines.extend(remark.into_iter().map(|line| (LineStyle::Plain, line)));
     }
     found
-}
-
-fn remarks_left(count: usize) -> String {
-    if count == 1 { "1 more remark".to_owned() } else { format!("{count} more remarks") }
 }
 
 /// The processes that fit, workers first, and the number of the others.
@@ -173,7 +174,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
         out.row("", &std::mem::take(&mut limit), columns);
         width = columns.saturating_sub(LABEL);
     }
-    let history = sparkline(evidence.memory.points(), width.min(MOST_MARKS), letters);
+    let history = sparkline(evidence.memory.items(), width.min(MOST_MARKS), letters);
     out.add(LineStyle::Plain, format!("{:LABEL$}{history}{limit}", ""));
     out.row("CPU", &cpu(last), columns);
     out.row("queue", &queue(evidence), columns);
@@ -212,8 +213,8 @@ fn queue(evidence: &Evidence) -> String {
     let Some(waiting) = last.accept_queue else {
         return "unknown: no listening TCP socket of the service is visible".to_owned();
     };
-    let connections = if waiting == 1 { "connection" } else { "connections" };
-    let mut text = format!("{waiting} {connections} waiting, peak {}", epoch.queue_peak);
+    let connections = counted(waiting, "connection", "connections");
+    let mut text = format!("{connections} waiting, peak {}", epoch.queue_peak);
     if let Some(dropped) = last.listen_drops.filter(|dropped| *dropped > 0) {
         let _ = write!(text, ", {dropped} dropped");
     }
@@ -254,8 +255,8 @@ fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
 fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
     let mut out = Lines::default();
-    let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    let heading = if set.peek().is_some() {
+    let mut settings = settings(findings).peekable();
+    let heading = if settings.peek().is_some() {
         "recommended settings for sizing.conf"
     } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
         "no advice yet"
@@ -263,19 +264,15 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
         "no changes recommended"
     };
     out.add(LineStyle::Bold, heading.to_owned());
-    for finding in set {
-        out.add(LineStyle::Advice, format!("  {}", finding.line.as_deref().unwrap_or_default()));
+    for (line, finding) in settings {
+        out.add(LineStyle::Advice, format!("  {line}"));
         for line in wrapped(&finding.reason, width) {
             out.add(LineStyle::Plain, format!("    {line}"));
         }
     }
-    let remarks = findings.iter().filter(|finding| finding.line.is_none()).map(|finding| {
+    let remarks = remarks(findings).map(|remark| {
         let marks = std::iter::once("- ").chain(std::iter::repeat("  "));
-        wrapped(&finding.reason, width)
-            .iter()
-            .zip(marks)
-            .map(|(line, mark)| format!("  {mark}{line}"))
-            .collect()
+        wrapped(remark, width).iter().zip(marks).map(|(line, mark)| format!("  {mark}{line}")).collect()
     });
     (out, remarks.collect())
 }
@@ -283,7 +280,7 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
 /// A line for a sample, if no screen can be drawn.
 pub(super) fn line(evidence: &Evidence) -> String {
     let last = evidence.last();
-    let workers = if last.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", last.workers) };
+    let workers = counted(last.workers, "worker", "workers");
     let mut line = format!("{:>8}  {workers}  {}", duration(evidence.watched()), size(last.memory));
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
@@ -305,8 +302,7 @@ pub(super) fn line(evidence: &Evidence) -> String {
 pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize) -> String {
     let mut out = Lines::default();
     let (last, epoch) = (evidence.last(), evidence.epoch());
-    let samples =
-        if epoch.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", epoch.samples) };
+    let samples = counted(epoch.samples, "sample", "samples");
     out.add(
         LineStyle::Bold,
         format!("{}: watched for {}, {samples}", last.service, duration(evidence.watched())),

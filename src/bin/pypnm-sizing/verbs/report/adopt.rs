@@ -7,14 +7,15 @@ use std::path::Path;
 use anyhow::bail;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
-use pypnm_sizing::watch::advice::{Finding, drop_in};
+use pypnm_sizing::watch::advice::{Finding, drop_in, remarks, settings};
 use pypnm_sizing::watch::text::{clock_range, duration};
 use pypnm_sizing::write::Directory;
 
 use super::gathered::Gathered;
-use super::text::{clock, with_time};
+use super::recommended;
+use super::text::clock;
 use crate::output::{Outcome, printable, remark};
-use crate::page::{Ink, Page};
+use crate::page::Page;
 use crate::wording;
 
 /// The file that `--adopt` writes, below the root. Operators can override it with a higher number.
@@ -24,11 +25,9 @@ const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
 pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
     gathered.problems.iter().for_each(|problem| remark(problem));
-    if !gathered.findings.iter().any(|finding| finding.line.is_some()) {
+    if settings(&gathered.findings).next().is_none() {
         page.row("", 0, "No changes are recommended, so nothing was written.");
-        for finding in &gathered.findings {
-            page.row("  - ", 4, &finding.reason);
-        }
+        remarks(&gathered.findings).for_each(|remark| page.row("  - ", 4, remark));
         return page.print();
     }
     let (directory, name) = ADOPTED;
@@ -51,10 +50,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     Directory::create_below(root, &Path::new("/").join(directory))?.replace(name, &text)?;
     let after = profile(&size(&Request::new(root)));
     page.heading(&format!("Wrote {}", top.join(directory).join(name).display()));
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
-        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
-        page.row("      ", 6, &with_time(finding));
-    }
+    recommended(&mut page, &gathered.findings);
     let text = |profile: Option<(u32, u32)>| match profile {
         Some((workers, limit)) => wording::profile(workers, limit),
         None => format!("{name_of_unit} is not sized"),
@@ -85,8 +81,7 @@ fn adopted(root: &Root, path: &str) -> anyhow::Result<String> {
 /// The settings in the file that the advice does not replace, which are kept.
 fn kept(text: &str, findings: &[Finding], section: &str) -> String {
     let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
-    let replaced: Vec<String> =
-        findings.iter().filter_map(|finding| finding.line.as_deref()).filter_map(key).collect();
+    let replaced: Vec<String> = settings(findings).filter_map(|(line, _)| key(line)).collect();
     let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut current = String::new();
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {

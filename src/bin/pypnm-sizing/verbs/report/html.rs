@@ -4,9 +4,11 @@
 
 mod plot;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use pypnm_sizing::watch::days::{Days, Hour};
+use pypnm_sizing::watch::advice::{remarks, settings};
+use pypnm_sizing::watch::days::{Column, Days, Hour};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, duration, gib, size};
 
@@ -95,14 +97,10 @@ pub(super) fn page(gathered: &Gathered) -> String {
 fn advice(out: &mut String, gathered: &Gathered) {
     let _ = writeln!(out, "<h2>Recommended settings</h2>");
     let mut any = false;
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
+    for (line, finding) in settings(&gathered.findings) {
         any = true;
-        let line = escaped(finding.line.as_deref().unwrap_or_default());
-        let _ = writeln!(
-            out,
-            "<div class=\"card\"><code>{line}</code><p>{}</p></div>",
-            escaped(&with_time(finding))
-        );
+        let (line, reason) = (escaped(line), escaped(&with_time(finding)));
+        let _ = writeln!(out, "<div class=\"card\"><code>{line}</code><p>{reason}</p></div>");
     }
     if any {
         let _ = writeln!(
@@ -114,10 +112,8 @@ fn advice(out: &mut String, gathered: &Gathered) {
             if is_too_little(&gathered.findings) { "No advice yet." } else { "No changes recommended." };
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
-    let remarks =
-        gathered.findings.iter().filter(|finding| finding.line.is_none()).map(|finding| &finding.reason);
     let _ = writeln!(out, "<ul>");
-    for remark in remarks.chain(&gathered.before) {
+    for remark in remarks(&gathered.findings).chain(gathered.before.as_deref()) {
         let _ = writeln!(out, "<li>{}</li>", escaped(remark));
     }
     let _ = writeln!(out, "</ul>");
@@ -126,17 +122,12 @@ fn advice(out: &mut String, gathered: &Gathered) {
 fn plots(out: &mut String, gathered: &Gathered) {
     let (days, width) = (&gathered.days, gathered.days.width);
     let (from, until) = gathered.evidence.range().unwrap_or_default();
-    let columns: Vec<(f64, &pypnm_sizing::watch::days::Column)> =
+    let columns: Vec<(f64, &Column)> =
         days.columns.iter().map(|(place, column)| (at(*place, width), column)).collect();
-    let highest = |of: &dyn Fn(&pypnm_sizing::watch::days::Column) -> f64| {
-        columns.iter().map(|(_, column)| of(column)).fold(0.0, f64::max)
-    };
-    let marks: Vec<(f64, f64)> = gathered
-        .findings
-        .iter()
-        .filter(|finding| finding.line.is_some())
-        .filter_map(|finding| finding.time)
-        .collect();
+    let highest =
+        |of: &dyn Fn(&Column) -> f64| columns.iter().map(|(_, column)| of(column)).fold(0.0, f64::max);
+    let marks: Vec<(f64, f64)> =
+        settings(&gathered.findings).filter_map(|(_, finding)| finding.time).collect();
     let plot = |highest: f64| {
         let mut plot = Plot::new(from, until, highest);
         for (from, until) in &marks {
@@ -190,8 +181,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     };
     memory.figure(out, "Memory of the service", &more, &|value| format!("{value} GiB"));
 
-    let used =
-        |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
+    let used = |column: &Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
     let (limit, most) = (highest(&|column| number(column.cpu_limit) / 1000.0), highest(&used));
     let mut cpu = plot(limit.max(most));
     cpu.bars(columns.iter().map(|(at, column)| (*at, used(column))), width, "var(--accent)");
@@ -200,7 +190,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     }
     cpu.figure(out, "CPUs used", "dashed: the limit", &|value| value.to_string());
 
-    let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
+    let queued = |column: &Column| number(column.queue.unwrap_or(0));
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
         let mut queue = plot(highest(&queued).max(2.0));
         queue.bars(columns.iter().map(|(at, column)| (*at, queued(column))), width, "#c2570c");
@@ -238,8 +228,7 @@ fn heat(out: &mut String, days: &Days) {
     let most_waiting = days.hours.values().map(|hour| part(hour.waiting, hour)).fold(0.0, f64::max);
     let most_cpu = days.hours.values().map(|hour| part(hour.cpu, hour)).fold(f64::MIN_POSITIVE, f64::max);
     let by_waiting = most_waiting >= 0.01;
-    let mut rows: std::collections::BTreeMap<String, (f64, [Option<Cell>; 24])> =
-        std::collections::BTreeMap::new();
+    let mut rows: BTreeMap<String, (f64, [Option<Cell>; 24])> = BTreeMap::new();
     for (hour, figures) in &days.hours {
         let at = begin(*hour);
         let row = rows.entry(shown(at, "%Y-%m-%d")).or_insert_with(|| (at, std::array::from_fn(|_| None)));

@@ -8,7 +8,7 @@ use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{clock_range, duration, gib, interval, percent, size};
+use pypnm_sizing::watch::text::{clock_range, counted, duration, gib, interval, percent, size};
 
 /// The limits of the report.
 pub(super) const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a \
@@ -114,14 +114,12 @@ pub(super) fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
     if evidence.last().accept_queue.is_none() && epoch.queue_peak == 0 {
         return "not recorded: the service's sockets could not be read".to_owned();
     }
-    let connections = match epoch.queue_peak {
-        0 => return "empty in all samples".to_owned(),
-        1 => "connection",
-        _ => "connections",
-    };
+    if epoch.queue_peak == 0 {
+        return "empty in all samples".to_owned();
+    }
     format!(
-        "up to {} {connections}; not empty for {} of {}",
-        epoch.queue_peak,
+        "up to {}; not empty for {} of {}",
+        counted(epoch.queue_peak, "connection", "connections"),
         duration(epoch.queued),
         duration(epoch.seconds)
     )
