@@ -12,7 +12,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde::Serialize;
 
-use crate::service::pypnm::{self, Installation, Program};
+use crate::service::pypnm::{Installation, Installations};
 use crate::wording::{ConfigSetting, effective, settings, turned_off};
 
 /// The version of the schema.
@@ -157,33 +157,9 @@ pub(crate) fn text(answer: &impl Serialize) -> String {
     text
 }
 
-/// An installation of the unit's program.
-#[derive(Serialize)]
-pub(crate) struct InstallationAnswer {
-    environment: String,
-    command: String,
-    version: Option<String>,
-    takes_profile: Option<bool>,
-    editable_source: Option<String>,
-    found: String,
-    fault: Option<String>,
-}
-
-impl InstallationAnswer {
-    pub(crate) fn all(root: &Root, unit: &SizedUnit) -> Vec<Self> {
-        let program = Program::of(&unit.name, unit.definition.as_ref());
-        let found = pypnm::find(root, program, unit.definition.as_ref());
-        let answer = |installation: Installation| Self {
-            takes_profile: installation.takes_profile(),
-            environment: installation.environment,
-            command: installation.command,
-            version: installation.version,
-            editable_source: installation.source,
-            found: installation.found.to_string(),
-            fault: installation.fault,
-        };
-        found.into_iter().map(answer).collect()
-    }
+/// The installations of the unit's program.
+pub(crate) fn installations(root: &Root, unit: &SizedUnit) -> Vec<Installation> {
+    Installations::find(root, &unit.name, unit.definition.as_ref()).found
 }
 
 #[cfg(test)]
@@ -194,7 +170,7 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::{
-        Answer, InstallationAnswer, Numbers, OverrideAnswer, ProblemAnswer, ProfileAnswer, ReasonsAnswer,
+        Answer, Installation, Numbers, OverrideAnswer, ProblemAnswer, ProfileAnswer, ReasonsAnswer,
         SettingAnswer, SourceAnswer,
     };
 
@@ -230,16 +206,8 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn installations() -> Vec<InstallationAnswer> {
-        vec![InstallationAnswer {
-            environment: String::new(),
-            command: String::new(),
-            version: Some(String::new()),
-            takes_profile: Some(true),
-            editable_source: Some(String::new()),
-            found: String::new(),
-            fault: Some(String::new()),
-        }]
+    pub(crate) fn example_installations() -> Vec<Installation> {
+        vec![Installation::example()]
     }
 
     pub(crate) fn answer<U>(unit: U) -> Answer<U> {

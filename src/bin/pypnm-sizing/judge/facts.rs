@@ -13,6 +13,7 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
+use pypnm_sizing::units::Unit;
 use rustix::io::Errno;
 
 use super::in_use::Running;
@@ -21,7 +22,7 @@ use crate::service::container;
 use crate::service::generated;
 use crate::service::generator::Generator;
 use crate::service::process;
-use crate::service::pypnm::{self as installed, LostProgram, Program};
+use crate::service::pypnm::{Installations, LostProgram};
 use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
@@ -159,18 +160,13 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         Live::Running(_) => live::server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
         Live::Not | Live::Hidden => None,
     };
-    let (lost_program, setup) = match unit.and_then(|unit| unit.definition.as_ref()) {
-        Some(definition) if generated::unit_of_another(root, Some(definition), name).is_none() => {
-            let program = Program::of(name, Some(definition));
-            let found = installed::find(root, program, Some(definition));
-            let is_loaded = loaded.load == "loaded";
-            (
-                installed::lost_program(root, program, definition, &found, is_loaded),
-                installed::out_of_reach(root, program, definition, &found),
-            )
-        }
-        _ => (Vec::new(), None),
-    };
+    let is_of_another =
+        |definition: &Unit| generated::unit_of_another(root, Some(definition), name).is_some();
+    let definition = unit.and_then(|unit| unit.definition.as_ref()).filter(|found| !is_of_another(found));
+    let installations = definition.map(|definition| Installations::find(root, name, Some(definition)));
+    let is_loaded = loaded.load == "loaded";
+    let lost_program = installations.iter().flat_map(|all| all.lost_program(is_loaded)).collect();
+    let setup = installations.as_ref().and_then(Installations::out_of_reach);
     Ok(Facts {
         unit: name.to_owned(),
         expected,

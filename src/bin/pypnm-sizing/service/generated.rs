@@ -7,8 +7,8 @@ use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::names;
 use pypnm_sizing::pypnm::{Numbers, integer};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::units::name::{Name, Type};
-use pypnm_sizing::units::{self, Unit, parse_assignments};
+use pypnm_sizing::units::name::Name;
+use pypnm_sizing::units::{self, Unit};
 
 /// The directory for the output of generators (systemd.unit(5), "Unit File Load Path").
 const DIRECTORY: &str = "/run/systemd/generator";
@@ -59,14 +59,6 @@ pub(crate) fn unit_of_another(root: &Root, definition: Option<&Unit>, unit: &str
 
 fn is_packaged(path: &str) -> bool {
     PACKAGED.iter().any(|packaged| path.starts_with(packaged))
-}
-
-/// The last value of `key` in a unit's file; `None`: the file does not set it.
-pub(crate) fn last_value(root: &Root, path: &str, key: &str) -> Option<String> {
-    let mut assignments = Vec::new();
-    let text = root.bytes(path).ok()?;
-    parse_assignments(path, &text, Type::Service, &mut assignments, &mut Vec::new());
-    assignments.into_iter().rfind(|assignment| assignment.key == key).map(|assignment| assignment.value)
 }
 
 /// Whether there is a generated drop-in for any unit, which means that the generator has run.

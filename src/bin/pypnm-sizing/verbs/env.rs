@@ -26,6 +26,7 @@ use pypnm_sizing::write::{Directory, WriteError};
 
 use crate::cli::{Env, EnvTarget};
 use crate::output::{Outcome, answer, remark};
+use crate::service::unit_file::last_value;
 use crate::service::{generated, own, pypnm};
 use crate::wording;
 
@@ -171,7 +172,7 @@ fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
     let mut settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
     let is_replaced = |file: &str| of_another.is_some() && fragment == Some(file);
     let last = settings.rfind(|restart| !is_replaced(&restart.source.file)).map(|last| last.value.clone());
-    let last = last.or_else(|| generated::last_value(root, of_another.as_ref()?, "Restart"));
+    let last = last.or_else(|| last_value(root, &of_another, "Restart"));
     let is_always = last.is_some_and(|restart| restart == "always");
     let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)

@@ -8,11 +8,11 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use serde::Serialize;
 
-use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, text};
+use crate::answer::{Answer, ProfileAnswer, installations, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::service::pypnm::{self, Program};
+use crate::service::pypnm::{Installation, Installations};
 use crate::service::{generated, own};
 use crate::wording::{
     ConfigSetting, chosen, doubts, headline, made_by_another_generator, out_of_reach, override_text, profile,
@@ -25,7 +25,7 @@ struct UnitAnswer {
     #[serde(flatten)]
     profile: ProfileAnswer,
     loaded: Option<LoadedAnswer>,
-    installations: Vec<InstallationAnswer>,
+    installations: Vec<Installation>,
 }
 
 /// The profile that the generator wrote at the last reload; without numbers: none.
@@ -54,7 +54,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         let units = units.iter().map(|unit| UnitAnswer {
             profile: ProfileAnswer::new(unit),
             loaded: loaded(unit),
-            installations: InstallationAnswer::all(root, unit),
+            installations: installations(root, unit),
         });
         return answer(&text(&Answer::new("show", &sizing, units.collect())));
     }
@@ -74,7 +74,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
                 if let Some(state) = unit.definition.as_ref().and_then(state) {
                     page.row("  Unit", LABEL, state);
                 }
-                installation(&mut page, root, unit);
+                show_installation(&mut page, root, unit);
             }
         }
     }
@@ -139,16 +139,12 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: Option<LoadedAnswer>) {
 }
 
 /// The PyPNM that the unit starts, or else the only one on the machine.
-fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
-    let program = Program::of(&unit.name, unit.definition.as_ref());
-    let found = pypnm::find(root, program, unit.definition.as_ref());
-    let text = match found.as_slice() {
-        [] => program.none_found(),
-        [first, ..] => first.text(program),
-    };
+fn show_installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    let installations = Installations::find(root, &unit.name, unit.definition.as_ref());
+    let first = installations.found.first();
+    let text = first.map_or_else(|| installations.program.none_found(), Installation::text);
     page.row("  PyPNM", LABEL, &text);
-    let definition = unit.definition.as_ref();
-    if let Some(command) = definition.and_then(|unit| pypnm::out_of_reach(root, program, unit, &found)) {
+    if let Some(command) = installations.out_of_reach() {
         page.row("", LABEL, &out_of_reach(&unit.name, &command));
     }
 }
@@ -170,12 +166,13 @@ fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Option<
 #[cfg(test)]
 mod tests {
     use super::{LoadedAnswer, UnitAnswer};
-    use crate::answer::tests::{answer, assert_documented, installations, profile};
+    use crate::answer::tests::{answer, assert_documented, example_installations, profile};
 
     #[test]
     fn the_schema_is_documented() {
         let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
-        let unit = UnitAnswer { profile: profile(), loaded: Some(loaded), installations: installations() };
+        let unit =
+            UnitAnswer { profile: profile(), loaded: Some(loaded), installations: example_installations() };
         assert_documented("`show`", &answer(unit));
     }
 }
