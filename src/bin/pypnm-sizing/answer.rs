@@ -66,19 +66,6 @@ impl ProblemAnswer {
     }
 }
 
-/// Workers and recycle limit.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct NumbersAnswer {
-    pub(crate) workers: i64,
-    pub(crate) limit_max_requests: i64,
-}
-
-impl From<Numbers> for NumbersAnswer {
-    fn from(numbers: Numbers) -> Self {
-        Self { workers: numbers.workers, limit_max_requests: numbers.limit_max_requests }
-    }
-}
-
 /// The fields of a unit that `show` and `explain` share.
 #[derive(Serialize)]
 pub(crate) struct ProfileAnswer {
@@ -88,7 +75,7 @@ pub(crate) struct ProfileAnswer {
     pub(crate) cpu_milli: u64,
     pub(crate) memory_bytes: u64,
     pub(crate) reasons: ReasonsAnswer,
-    pub(crate) in_effect: NumbersAnswer,
+    pub(crate) in_effect: Numbers,
     pub(crate) settings: Vec<SettingAnswer>,
     pub(crate) overrides: Vec<OverrideAnswer>,
 }
@@ -134,7 +121,7 @@ impl ProfileAnswer {
                 workers: reasons::workers_reason(unit),
                 limit_max_requests: reasons::limit_reason(unit).into_owned(),
             },
-            in_effect: effective(unit).into(),
+            in_effect: effective(unit),
             settings: settings(&unit.config).iter().map(SettingAnswer::new).collect(),
             overrides: unit.overrides.list.iter().map(OverrideAnswer::new).collect(),
         }
@@ -207,16 +194,16 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::{
-        Answer, InstallationAnswer, NumbersAnswer, OverrideAnswer, ProblemAnswer, ProfileAnswer,
-        ReasonsAnswer, SettingAnswer, SourceAnswer,
+        Answer, InstallationAnswer, Numbers, OverrideAnswer, ProblemAnswer, ProfileAnswer, ReasonsAnswer,
+        SettingAnswer, SourceAnswer,
     };
 
     pub(crate) fn source() -> SourceAnswer {
         SourceAnswer { file: String::new(), line: Some(1), key: Some(String::new()) }
     }
 
-    pub(crate) fn numbers() -> NumbersAnswer {
-        NumbersAnswer { workers: 1, limit_max_requests: 1 }
+    pub(crate) fn numbers() -> Numbers {
+        Numbers { workers: 1, limit_max_requests: 1 }
     }
 
     pub(crate) fn profile() -> ProfileAnswer {

@@ -28,9 +28,10 @@ struct UnitAnswer {
     installations: Vec<InstallationAnswer>,
 }
 
-/// What the generator wrote at the last reload; null: nothing.
-#[derive(Serialize)]
+/// The profile that the generator wrote at the last reload; without numbers: none.
+#[derive(Clone, Copy, Serialize)]
 struct LoadedAnswer {
+    /// Whether it would write the same now.
     same: bool,
     workers: Option<i64>,
     limit_max_requests: Option<i64>,
@@ -52,7 +53,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     if arguments.json {
         let units = units.iter().map(|unit| UnitAnswer {
             profile: ProfileAnswer::new(unit),
-            loaded: LoadedAnswer::new(&loaded(unit)),
+            loaded: loaded(unit),
             installations: InstallationAnswer::all(root, unit),
         });
         return answer(&text(&Answer::new("show", &sizing, units.collect())));
@@ -63,7 +64,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     }
     for unit in &units {
         let is_tried = hypothetical != Hypothetical::default();
-        show(&mut page, unit, &loaded(unit));
+        show(&mut page, unit, loaded(unit));
         let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
         match of_another.filter(|_| !is_tried) {
             Some(path) => page.row("  Unit", LABEL, &made_by_another_generator(&path)),
@@ -88,7 +89,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
+fn show(page: &mut Page, unit: &SizedUnit, loaded: Option<LoadedAnswer>) {
     page.heading(&headline(unit));
     page.gap();
     let capacity = &unit.capacity;
@@ -117,17 +118,19 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
         page.row("  Note", LABEL, &doubt);
     }
     match loaded {
-        LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}
-        LoadedProfile::Other(numbers) => {
+        None | Some(LoadedAnswer { same: true, .. }) => {}
+        Some(LoadedAnswer {
+            workers: Some(workers), limit_max_requests: Some(limit_max_requests), ..
+        }) => {
             // The generator may be able to read what this user cannot.
             let why = match unit.config.unread {
                 Some(_) => "at the last reload",
                 None => "from before a change; 'pypnm-sizing apply' updates it",
             };
-            let loaded = profile(numbers.workers, numbers.limit_max_requests);
+            let loaded = profile(Numbers { workers, limit_max_requests });
             page.row("  Loaded", LABEL, &format!("{loaded}, {why}"));
         }
-        LoadedProfile::Nothing => page.row(
+        Some(_) => page.row(
             "  Loaded",
             LABEL,
             "nothing: systemd has no drop-in from the generator; see 'pypnm-sizing check'",
@@ -150,44 +153,18 @@ fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
     }
 }
 
-/// The profile that the generator wrote for a unit at the last reload.
-enum LoadedProfile {
-    /// The machine is a hypothetical one, or systemd is not running.
-    NotAsked,
-    /// The same as it would write now.
-    Same(Numbers),
-    Other(Numbers),
-    Nothing,
-}
-
-impl LoadedAnswer {
-    fn new(loaded: &LoadedProfile) -> Option<Self> {
-        let (same, numbers) = match loaded {
-            LoadedProfile::NotAsked => return None,
-            LoadedProfile::Same(numbers) => (true, Some(*numbers)),
-            LoadedProfile::Other(numbers) => (false, Some(*numbers)),
-            LoadedProfile::Nothing => (false, None),
-        };
-        Some(Self {
-            same,
-            workers: numbers.map(|numbers| numbers.workers),
-            limit_max_requests: numbers.map(|numbers| numbers.limit_max_requests),
-        })
-    }
-}
-
-fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> LoadedProfile {
+/// What the generator wrote for a unit. `None`: the machine is a hypothetical one, or systemd is not running.
+fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Option<LoadedAnswer> {
     if *hypothetical != Hypothetical::default() || !own::is_booted(root) {
-        return LoadedProfile::NotAsked;
+        return None;
     }
-    let generated = generated::read(root, &unit.name, &unit.name).ok().flatten();
-    match generated.and_then(|generated| generated.numbers()) {
-        None => LoadedProfile::Nothing,
-        Some(numbers) if generated::numbers(&DropIn::new(unit).environment()) == Some(numbers) => {
-            LoadedProfile::Same(numbers)
-        }
-        Some(numbers) => LoadedProfile::Other(numbers),
-    }
+    let numbers = |drop_in: DropIn| generated::numbers(&drop_in.environment());
+    let written = generated::drop_in(root, &unit.name, &unit.name).and_then(numbers);
+    Some(LoadedAnswer {
+        same: written.is_some() && written == numbers(DropIn::new(unit)),
+        workers: written.map(|numbers| numbers.workers),
+        limit_max_requests: written.map(|numbers| numbers.limit_max_requests),
+    })
 }
 
 #[cfg(test)]
