@@ -146,8 +146,14 @@ fn entry(root: &Root, database: &str, key: &str) -> Option<String> {
     if found.is_some() || !root.is_machine() {
         return found;
     }
+    getent(database, key)?.lines().next().map(str::to_owned)
+}
+
+/// The output of getent(1), which uses the name service of this machine; a statically linked program has none. Empty: there is
+/// no such entry.
+pub(crate) fn getent(database: &str, key: &str) -> Option<String> {
     let mut getent = Command::new("getent");
     getent.args([database, key]).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = getent.output().ok().filter(|output| output.status.success())?;
-    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+    let output = getent.output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -19,7 +19,7 @@ use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
-use pypnm_sizing::pypnm::{ENV_FILE, LIMIT_MAX_REQUESTS, WORKERS, integer};
+use pypnm_sizing::pypnm::{ENV_FILE, LIMIT_MAX_REQUESTS, Numbers, WORKERS, integer};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
@@ -53,10 +53,9 @@ pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
         ..Request::new(root)
     });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
     let mut command = Command::new(program);
     command.args(rest);
-    match sizing.units.iter().find(wanted) {
+    match wording::requested(&sizing, arguments.unit.as_deref()) {
         Some(unit) => hand_over(&mut command, unit, &arguments.command),
         None => remark(&format!("{}: the command is started unchanged", not_sized(&sizing, arguments))),
     }
@@ -238,7 +237,8 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
     } else {
         String::new()
     };
-    format!("{} ({}); {place}{end}", wording::profile(workers.value, limit.value), reasons.join("; "))
+    let numbers = Numbers { workers: workers.value, limit_max_requests: limit.value };
+    format!("{} ({}); {place}{end}", wording::profile(numbers), reasons.join("; "))
 }
 
 /// The value of a flag on the command line.

@@ -15,7 +15,7 @@ use crate::answer::{Answer, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::{Ink, Page, TableRow};
-use crate::service::pypnm::{self, Program};
+use crate::service::pypnm::Installations;
 use crate::service::{generated, own};
 use crate::wording::{
     PypnmDefault, chosen, headline, made_by_another_generator, out_of_reach, settings, state, turned_off,
@@ -120,22 +120,20 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another
 /// All installations of PyPNM, and how they were found. The one that the unit starts comes first.
 fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
     page.heading("PyPNM installed");
-    let program = Program::of(&unit.name, unit.definition.as_ref());
-    let found = pypnm::find(root, program, unit.definition.as_ref());
-    if found.is_empty() {
-        page.row("  ", 2, &program.none_found());
+    let installations = Installations::find(root, &unit.name, unit.definition.as_ref());
+    if installations.found.is_empty() {
+        page.row("  ", 2, &installations.program.none_found());
     }
-    for installation in &found {
-        page.row("  ", 2, &format!("{}; {}", installation.text(program), installation.found));
+    for installation in &installations.found {
+        page.row("  ", 2, &format!("{}; {}", installation.text(), installation.found));
         if let Some(source) = &installation.source {
             page.row("  - ", 4, &format!("editable: its source is {source}"));
         }
     }
-    let Some(definition) = &unit.definition else { return };
-    for lost in pypnm::lost_program(root, program, definition, &found, true) {
+    for lost in installations.lost_program(true) {
         page.row("  - ", 4, &lost.text);
     }
-    if let Some(command) = pypnm::out_of_reach(root, program, definition, &found) {
+    if let Some(command) = installations.out_of_reach() {
         page.row("  - ", 4, &out_of_reach(&unit.name, &command));
     }
 }

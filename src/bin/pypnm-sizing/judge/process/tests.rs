@@ -9,7 +9,7 @@ use pypnm_sizing::overrides::Overrides;
 
 const ENVIRONMENT_FILE: &str = "/run/pypnm-sizing/pypnm.env";
 
-fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, workers: usize) -> ProcessFacts {
+fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, workers: i64) -> ProcessFacts {
     let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     let numbers = Numbers { workers: 2, limit_max_requests: 1000 };
     ProcessFacts {
@@ -22,7 +22,7 @@ fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, wor
             overrides: Overrides::default(),
             default: Numbers { workers: 4, limit_max_requests: 2000 },
         }),
-        live: Live::Running(Running {
+        running: Running {
             file_has_changed: false,
             workers,
             is_single: workers < 2,
@@ -30,7 +30,7 @@ fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, wor
             environment: Some(variables.iter().map(pair).collect::<BTreeMap<_, _>>()),
             active: None,
             file: file.map(|text| (ENVIRONMENT_FILE.to_owned(), Ok(text.to_owned()))),
-        }),
+        },
         user: Some((10001, 10001)),
         mistakes: Vec::new(),
     }
@@ -105,8 +105,6 @@ fn the_image_as_it_is_does_not_fit() {
 #[test]
 fn a_hidden_environment_is_unknown() {
     let mut hidden = facts(&UVICORN, &[], None, 2);
-    if let Live::Running(running) = &mut hidden.live {
-        running.environment = None;
-    }
+    hidden.running.environment = None;
     assert_eq!(judged(&hidden), (State::Unknown, Some(Topic::Hidden)));
 }

@@ -6,7 +6,8 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::SizedUnit;
 use serde::Serialize;
 
-use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer};
+use crate::answer::{Answer, ProfileAnswer, SourceAnswer, installations};
+use crate::service::pypnm::Installation;
 use crate::wording::PypnmDefault;
 
 /// The answer of `explain --json`.
@@ -27,7 +28,7 @@ pub(super) struct UnitAnswer {
     targets: TargetsAnswer,
     pypnm_by_itself: PypnmDefaultAnswer,
     unit_files: Vec<String>,
-    installations: Vec<InstallationAnswer>,
+    installations: Vec<Installation>,
 }
 
 /// A limit that was found.
@@ -100,7 +101,7 @@ impl UnitAnswer {
                 differs_because: default.against(unit).1,
             },
             unit_files: files.cloned().collect(),
-            installations: InstallationAnswer::all(root, unit),
+            installations: installations(root, unit),
         }
     }
 }
@@ -156,7 +157,7 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
+    use crate::answer::tests::{answer, assert_documented, example_installations, profile, source};
 
     #[test]
     fn the_schema_is_documented() {
@@ -180,7 +181,7 @@ mod tests {
                 differs_because: vec![String::new()],
             },
             unit_files: vec![String::new()],
-            installations: installations(),
+            installations: example_installations(),
         };
         let example = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
         assert_documented("`explain`", &example);
