@@ -10,6 +10,8 @@ mod workers;
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
 use crate::policy::{PolicySettings, Profile, profile};
 
 use super::evidence::{Epoch, Evidence};
@@ -69,7 +71,8 @@ impl Setup {
 }
 
 /// The topic of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Topic {
     /// Whether there is evidence at all.
     Evidence,
@@ -81,19 +84,6 @@ pub enum Topic {
     Workers,
     /// Workers that die young.
     Crashes,
-}
-
-impl Topic {
-    /// A word for JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Evidence => "evidence",
-            Self::Growth => "growth",
-            Self::MemoryPerWorker => "memory-per-worker",
-            Self::Workers => "workers",
-            Self::Crashes => "crashes",
-        }
-    }
 }
 
 /// A conclusion from the evidence; `findings` in the JSON output.
@@ -180,10 +170,10 @@ pub fn findings(
 fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
     let needed = evidence.block_length();
     // The first sample covers no time, so a watch of ten minutes has slightly less.
-    if epoch.seconds < needed * 0.95 {
-        Some(format!("{} of {}", duration(epoch.seconds), duration(needed)))
-    } else if epoch.samples < FEWEST_SAMPLES {
-        Some(format!("{} of {FEWEST_SAMPLES} samples", epoch.samples))
+    if epoch.totals.seconds < needed * 0.95 {
+        Some(format!("{} of {}", duration(epoch.totals.seconds), duration(needed)))
+    } else if epoch.totals.samples < FEWEST_SAMPLES {
+        Some(format!("{} of {FEWEST_SAMPLES} samples", epoch.totals.samples))
     } else {
         None
     }

@@ -44,6 +44,16 @@ pub struct Hour {
 }
 
 impl Hour {
+    /// The CPUs used on average.
+    pub fn cpus(&self) -> f64 {
+        self.cpu / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// The fraction of the time in which requests waited.
+    pub fn waiting_part(&self) -> f64 {
+        self.waiting / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
     /// Adds the figures of another hour.
     pub fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
@@ -205,15 +215,12 @@ impl Days {
     /// The hour with the most waiting, or else with the most CPU time, out of those that were watched for at least half
     /// of it.
     pub fn busiest(&self) -> Option<(i64, &Hour)> {
-        let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
         self.hours
             .iter()
             .filter(|(_, hour)| hour.seconds >= 1800.0)
             .map(|(place, hour)| (*place, hour))
             .max_by(|(_, a), (_, b)| {
-                part(a.waiting, a)
-                    .total_cmp(&part(b.waiting, b))
-                    .then(part(a.cpu, a).total_cmp(&part(b.cpu, b)))
+                a.waiting_part().total_cmp(&b.waiting_part()).then(a.cpus().total_cmp(&b.cpus()))
             })
     }
 }

@@ -43,7 +43,7 @@ struct Run {
 }
 
 /// All evidence so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Evidence {
     block_length: f64,
     first_at: Option<f64>,
@@ -78,41 +78,17 @@ pub struct Evidence {
     /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
     /// The ages of workers that have ended and have not been replaced yet.
-    gone: Latest<f64>,
+    gone: Latest<f64, AGES>,
     /// When workers were added while none was missing: successors (pypnm-sizing-handover(7)) of workers that end later.
-    successors: Latest<f64>,
+    successors: Latest<f64, AGES>,
     /// When workers were replaced most recently.
-    replaced_at: Latest<f64>,
+    replaced_at: Latest<f64, AGES>,
 }
 
 impl Evidence {
     /// No evidence yet. The length of a block is `block_length` seconds.
     pub fn new(block_length: f64) -> Self {
-        Self {
-            block_length,
-            first_at: None,
-            last_at: 0.0,
-            watched: 0.0,
-            last: Line::default(),
-            limits: (0, 0, None),
-            workers: Vec::new(),
-            run: Run::default(),
-            growth_before: None,
-            single_age: None,
-            automatic_restarts: None,
-            block: None,
-            epochs: BTreeMap::new(),
-            current: None,
-            memory: Series::default(),
-            memory_peak: 0,
-            recycles: 0,
-            restarts: 0,
-            short_lives: 0,
-            oom_kills: 0,
-            gone: Latest::new(AGES),
-            successors: Latest::new(AGES),
-            replaced_at: Latest::new(AGES),
-        }
+        Self { block_length, ..Self::default() }
     }
 
     /// The length of a block in seconds.
@@ -307,8 +283,8 @@ impl Evidence {
                     self.close_block();
                 }
             }
-            self.gone = Latest::new(AGES);
-            self.successors = Latest::new(AGES);
+            self.gone = Latest::default();
+            self.successors = Latest::default();
         }
         self.run.from.get_or_insert(at);
         self.seen_again(line, main, at);
@@ -360,7 +336,7 @@ impl Evidence {
             self.recycles = self.recycles.saturating_sub(1);
             self.short_lives = self.short_lives.saturating_sub(u64::from(was_short));
         }
-        self.replaced_at = Latest::new(AGES);
+        self.replaced_at = Latest::default();
     }
 
     /// Computes the growth of each worker. Not called for every sample, because it takes up to a millisecond per worker.

@@ -88,22 +88,22 @@ impl Tally {
     }
 }
 
-/// The latest `most` items.
+/// The latest `MOST` items.
 #[derive(Clone, Debug)]
-pub struct Latest<T> {
+pub struct Latest<T, const MOST: usize> {
     items: VecDeque<T>,
-    most: usize,
 }
 
-impl<T> Latest<T> {
-    /// Keeps `most` items.
-    pub fn new(most: usize) -> Self {
-        Self { items: VecDeque::new(), most }
+impl<T, const MOST: usize> Default for Latest<T, MOST> {
+    fn default() -> Self {
+        Self { items: VecDeque::new() }
     }
+}
 
+impl<T, const MOST: usize> Latest<T, MOST> {
     /// Adds an item, and drops the oldest one if necessary.
     pub fn push(&mut self, item: T) {
-        if self.items.len() >= self.most {
+        if self.items.len() >= MOST {
             self.items.pop_front();
         }
         self.items.push_back(item);
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_latest_few() {
-        let mut latest = Latest::new(2);
+        let mut latest = Latest::<u32, 2>::default();
         (0..5).for_each(|n| latest.push(n));
         assert_eq!((latest.pop(), latest.pop(), latest.pop()), (Some(3), Some(4), None));
         (5..8).for_each(|n| latest.push(n));

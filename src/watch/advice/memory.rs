@@ -12,12 +12,13 @@ const MARGIN: u64 = 9;
 /// percentile of the samples, and the other processes; or in proportion to the highest total of all workers.
 pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
     let count = u64::from(workers.max(1));
-    let one_at_its_peak = (count - 1).saturating_mul(epoch.worker_memory).saturating_add(epoch.worker_peak);
+    let one_at_its_peak =
+        (count - 1).saturating_mul(epoch.worker_memory).saturating_add(epoch.totals.worker_peak);
     let seen = epoch.workers.max(1);
-    let usual = seen.saturating_mul(epoch.worker_memory).saturating_add(epoch.others_peak);
-    let above = epoch.total_peak.saturating_sub(usual);
+    let usual = seen.saturating_mul(epoch.worker_memory).saturating_add(epoch.totals.others_peak);
+    let above = epoch.totals.total_peak.saturating_sub(usual);
     let all_at_once = count.saturating_mul(epoch.worker_memory).saturating_add(above / seen * count);
-    one_at_its_peak.max(all_at_once).saturating_add(epoch.others_peak)
+    one_at_its_peak.max(all_at_once).saturating_add(epoch.totals.others_peak)
 }
 
 /// The measured memory of a worker.
@@ -25,7 +26,7 @@ fn measured(epoch: &Epoch) -> String {
     format!(
         "a worker uses {} at the 95th percentile of the busiest ten minutes, {} at its peak; {} need up to {}",
         size(epoch.worker_memory),
-        size(epoch.worker_peak),
+        size(epoch.totals.worker_peak),
         workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
         size(needed(epoch, u32::try_from(epoch.workers).unwrap_or(u32::MAX)))
     )
@@ -59,7 +60,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         }
         return setup.fewer(fits, now, &reason, topic);
     }
-    if let Some(reach) = epoch.within_reach.filter(|reach| *reach < setup.memory) {
+    if let Some(reach) = epoch.totals.within_reach.filter(|reach| *reach < setup.memory) {
         let fits = fit(reach);
         if fits < now {
             let reason = format!(
@@ -87,5 +88,5 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
 pub(super) fn room(epoch: &Epoch, memory: u64) -> u64 {
     let safe = memory / 10 * MARGIN;
     let kept = memory - safe;
-    epoch.within_reach.map_or(safe, |reach| safe.min(reach.saturating_sub(kept)))
+    epoch.totals.within_reach.map_or(safe, |reach| safe.min(reach.saturating_sub(kept)))
 }

@@ -9,19 +9,19 @@ use crate::watch::text::{clock_range, counted, duration, gib, part, size};
 /// Advises fewer workers, because memory or CPUs run out.
 pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
-    let of_time = |seconds| part(seconds, epoch.seconds);
+    let of_time = |seconds| part(seconds, epoch.totals.seconds);
     let less = live.saturating_sub(1);
     let (reason, time) = if let Some(killed) = epoch.killed {
-        let processes = counted(epoch.oom_kills, "process", "processes");
+        let processes = counted(epoch.totals.oom_kills, "process", "processes");
         (format!("the kernel killed {processes} of the service because memory ran out"), killed)
     } else if let Some(time) = epoch.stalled.proven {
-        (format!("tasks waited for memory during {}", of_time(epoch.memory_stalled)), time)
+        (format!("tasks waited for memory during {}", of_time(epoch.totals.memory_stalled)), time)
     } else if let Some(time) = epoch.tight.proven {
         (
             format!(
                 "the service used over 90% of its {} during {}",
                 gib(setup.memory),
-                of_time(epoch.memory_tight)
+                of_time(epoch.totals.memory_tight)
             ),
             time,
         )
@@ -29,7 +29,7 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
         let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
         let reason = format!(
             "no CPU was idle during {}: {live} workers only compete for {}",
-            of_time(epoch.cpu_full),
+            of_time(epoch.totals.cpu_full),
             counted(cpus.into(), "CPU", "CPUs")
         );
         return Some(setup.fewer(cpus, live, &reason, Topic::Workers).at(time));
@@ -136,7 +136,7 @@ pub(super) fn demand(
 
 /// The limits of the measurements.
 fn unseen(epoch: &Epoch) -> &'static str {
-    if epoch.queued > 0.0 || epoch.queue_peak > 0 {
+    if epoch.totals.queued > 0.0 || epoch.totals.queue_peak > 0 {
         ""
     } else {
         "; requests that wait for a modem inside a worker, or on a keep-alive connection, are in no queue"

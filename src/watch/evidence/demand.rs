@@ -42,7 +42,7 @@ impl Test {
         // Of the requests to a single worker, more wait at the same use.
         let waits = (FEW.max(erlang_c(block.workers, few)), MANY.max(erlang_c(block.workers, many)));
         let observed = self.observed.add(block.from, block.observed(), waits, LEAST_OBSERVED);
-        let used = self.used.add(block.from, block.used(), (few, many), 0.0);
+        let used = self.used.add(block.from, block.totals.used(), (few, many), 0.0);
         match (observed, used) {
             (Some(observed), Some(used)) => Some(observed.min(used)),
             (observed, used) => observed.or(used),

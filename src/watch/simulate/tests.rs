@@ -353,7 +353,7 @@ fn a_heavy_request_an_hour_is_needed_memory_however_long_it_is_watched() {
     for hours in [8.0, 168.0] {
         let world = World { spikes: (1.0, 600.0, 30.0), arrivals: |_| 0.4, ..World::new(1) };
         let watched = world.watched(hours * HOUR);
-        let peak = watched.evidence.epoch().worker_peak.div_ceil(MIB);
+        let peak = watched.evidence.epoch().totals.worker_peak.div_ceil(MIB);
         assert!((785..=805).contains(&peak), "{peak}");
         assert!(
             watched.about(Topic::MemoryPerWorker).contains(&format!("{peak} MiB at its peak")),

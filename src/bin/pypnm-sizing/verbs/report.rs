@@ -115,7 +115,6 @@ fn recommended(page: &mut Page, findings: &[Finding]) {
 
 /// The figures of a day, and the events.
 fn day_line(at: f64, day: &Hour) -> (String, String) {
-    let seconds = day.seconds.max(f64::MIN_POSITIVE);
     let killed = "killed because memory ran out";
     let happened: Vec<String> = [
         (day.recycles, "recycle", "recycles"),
@@ -132,8 +131,8 @@ fn day_line(at: f64, day: &Hour) -> (String, String) {
         duration(day.seconds).replace(" min", "m").replace(" h", "h"),
         day.workers,
         gib(day.memory_peak),
-        day.cpu / seconds,
-        day.waiting / seconds * 100.0
+        day.cpus(),
+        day.waiting_part() * 100.0
     );
     (figures, happened.join(", "))
 }

@@ -29,15 +29,6 @@ pub(super) struct Context<'a> {
     pub(super) colors: bool,
 }
 
-/// How a line is highlighted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LineStyle {
-    Plain,
-    Bold,
-    Advice,
-    Warning,
-}
-
 /// The columns of a label.
 const LABEL: usize = 10;
 /// The minimum and the maximum width of the history of the memory.
@@ -46,19 +37,20 @@ const MOST_MARKS: usize = 120;
 
 #[derive(Default)]
 struct Lines {
-    lines: Vec<(LineStyle, String)>,
+    /// How each line is highlighted, and its text.
+    lines: Vec<(Option<Ink>, String)>,
 }
 
 impl Lines {
-    fn add(&mut self, style: LineStyle, line: String) {
-        self.lines.push((style, line));
+    fn add(&mut self, ink: Option<Ink>, line: String) {
+        self.lines.push((ink, line));
     }
 
     /// Adds a text beside its label, on as many lines as it needs.
     fn row(&mut self, label: &str, text: &str, columns: usize) {
         for (number, line) in wrapped(text, columns.saturating_sub(LABEL)).iter().enumerate() {
             let label = if number == 0 { label } else { "" };
-            self.add(LineStyle::Plain, format!("{label:<LABEL$}{line}"));
+            self.add(None, format!("{label:<LABEL$}{line}"));
         }
     }
 }
@@ -72,19 +64,19 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         0 => "down, waiting for it to start".to_owned(),
         _ => counted(count, "worker", "workers"),
     };
-    let style = if count == 0 { LineStyle::Warning } else { LineStyle::Bold };
+    let ink = if count == 0 { Some(Ink::Red) } else { Some(Ink::Bold) };
     let mut title = format!("{}: {state}, watched for {}", last.service, duration(evidence.watched()));
     let sampled = format!(", sampled every {} s", context.interval);
     if title.chars().count() + sampled.chars().count() <= columns {
         title.push_str(&sampled);
     }
-    out.add(style, title);
+    out.add(ink, title);
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     no_shares(&mut out, context, columns);
     let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2}% of a CPU; "));
     let cost = format!("{cost}press q or Ctrl-C to stop");
-    out.add(LineStyle::Plain, cost);
+    out.add(None, cost);
     let mut below = out.lines.split_off(above);
 
     // If not everything fits, remarks are left out first, then processes, but never the settings to make.
@@ -95,9 +87,9 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     // The heading, a process, and the numbers of the other processes and of the remarks.
     if room >= to_set.lines.len() + 4 {
         if rows > 15 {
-            table.add(LineStyle::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
+            table.add(None, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
         }
-        table.add(LineStyle::Bold, table::heading(columns));
+        table.add(Some(Ink::Bold), table::heading(columns));
         processes = table::processes(evidence, columns);
     }
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
@@ -105,7 +97,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let space = room.saturating_sub(table.lines.len() + found.lines.len());
     table.lines.extend(fitting(processes, space));
     if table.lines.len() + found.lines.len() < room {
-        table.add(LineStyle::Plain, String::new());
+        table.add(None, String::new());
     }
     out.lines.append(&mut table.lines);
     out.lines.truncate(rows.saturating_sub(below.len() + found.lines.len()));
@@ -115,7 +107,10 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.lines.truncate(rows.max(1));
     out.lines
         .into_iter()
-        .map(|(style, line)| painted(style, &cut(&spelled(line, context.letters), columns), context.colors))
+        .map(|(ink, line)| {
+            let line = spelled(line, context.letters).chars().take(columns).collect();
+            painted(line, ink, context.colors)
+        })
         .collect()
 }
 
@@ -126,7 +121,7 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
         let is_last = index + 1 == count;
         if found.lines.len() + remark.len() + usize::from(!is_last) > most {
             found.add(
-                LineStyle::Plain,
+                None,
                 format!(
                     "  ({} in the final summary)",
                     counted((count - index) as u64, "more remark", "more remarks")
@@ -134,13 +129,13 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
             );
             break;
         }
-        found.lines.extend(remark.into_iter().map(|line| (LineStyle::Plain, line)));
+        found.lines.extend(remark.into_iter().map(|line| (None, line)));
     }
     found
 }
 
 /// The processes that fit, workers first, and the number of the others.
-fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> {
+fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Option<Ink>, String)> {
     if processes.len() > room {
         let more = processes.len() - room.saturating_sub(1);
         processes.truncate(room.saturating_sub(1));
@@ -148,7 +143,7 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> 
             processes.push(format!("    and {more} more"));
         }
     }
-    processes.into_iter().map(|line| (LineStyle::Plain, line)).collect()
+    processes.into_iter().map(|line| (None, line)).collect()
 }
 
 /// Memory, CPU, pressure, recycles.
@@ -175,7 +170,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
         width = columns.saturating_sub(LABEL);
     }
     let history = sparkline(evidence.memory.items(), width.min(MOST_MARKS), letters);
-    out.add(LineStyle::Plain, format!("{:LABEL$}{history}{limit}", ""));
+    out.add(None, format!("{:LABEL$}{history}{limit}", ""));
     out.row("CPU", &cpu(last), columns);
     out.row("queue", &queue(evidence), columns);
     let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}%"));
@@ -214,7 +209,7 @@ fn queue(evidence: &Evidence) -> String {
         return "unknown: no listening TCP socket of the service is visible".to_owned();
     };
     let connections = counted(waiting, "connection", "connections");
-    let mut text = format!("{connections} waiting, peak {}", epoch.queue_peak);
+    let mut text = format!("{connections} waiting, peak {}", epoch.totals.queue_peak);
     if let Some(dropped) = last.listen_drops.filter(|dropped| *dropped > 0) {
         let _ = write!(text, ", {dropped} dropped");
     }
@@ -246,7 +241,7 @@ fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
             "PSS cannot be read ({why}): memory is shown as RSS, which counts shared pages more than once"
         );
         for line in wrapped(&text, columns) {
-            out.add(LineStyle::Warning, line);
+            out.add(Some(Ink::Red), line);
         }
     }
 }
@@ -263,11 +258,11 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     } else {
         "no changes recommended"
     };
-    out.add(LineStyle::Bold, heading.to_owned());
+    out.add(Some(Ink::Bold), heading.to_owned());
     for (line, finding) in settings {
-        out.add(LineStyle::Advice, format!("  {line}"));
+        out.add(Some(Ink::Green), format!("  {line}"));
         for line in wrapped(&finding.reason, width) {
-            out.add(LineStyle::Plain, format!("    {line}"));
+            out.add(None, format!("    {line}"));
         }
     }
     let remarks = remarks(findings).map(|remark| {
@@ -302,9 +297,9 @@ pub(super) fn line(evidence: &Evidence) -> String {
 pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize) -> String {
     let mut out = Lines::default();
     let (last, epoch) = (evidence.last(), evidence.epoch());
-    let samples = counted(epoch.samples, "sample", "samples");
+    let samples = counted(epoch.totals.samples, "sample", "samples");
     out.add(
-        LineStyle::Bold,
+        Some(Ink::Bold),
         format!("{}: watched for {}, {samples}", last.service, duration(evidence.watched())),
     );
     let mut memory = format!("peak {}", size(evidence.memory_peak));
@@ -315,7 +310,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     }
     out.row("memory", &memory, columns);
     if epoch.memory_samples > 0 {
-        let (usual, peak) = (size(epoch.worker_memory), size(epoch.worker_peak));
+        let (usual, peak) = (size(epoch.worker_memory), size(epoch.totals.worker_peak));
         let block = duration(evidence.block_length());
         let worker = format!("95th percentile {usual} in the busiest {block}, peak {peak}");
         out.row("worker", &worker, columns);
@@ -331,11 +326,11 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     no_shares(&mut out, context, columns);
     if let Some(cost) = context.cost {
-        out.add(LineStyle::Plain, format!("watch used {cost:.2}% of a CPU"));
+        out.add(None, format!("watch used {cost:.2}% of a CPU"));
     }
     let mut text = String::new();
-    for (style, line) in out.lines {
-        text.push_str(&painted(style, &spelled(line, context.letters), context.colors));
+    for (ink, line) in out.lines {
+        text.push_str(&painted(spelled(line, context.letters), ink, context.colors));
         text.push('\n');
     }
     text
@@ -359,19 +354,11 @@ fn spelled(line: String, letters: bool) -> String {
     text
 }
 
-/// At most `columns` characters.
-fn cut(line: &str, columns: usize) -> String {
-    line.chars().take(columns).collect()
-}
-
-fn painted(style: LineStyle, line: &str, colors: bool) -> String {
-    let ink = match style {
-        LineStyle::Bold => Ink::Bold,
-        LineStyle::Advice => Ink::Green,
-        LineStyle::Warning => Ink::Red,
-        LineStyle::Plain => return line.to_owned(),
-    };
-    page::painted(line, ink, colors)
+fn painted(line: String, ink: Option<Ink>, colors: bool) -> String {
+    match ink {
+        Some(ink) => page::painted(&line, ink, colors),
+        None => line,
+    }
 }
 
 #[cfg(test)]

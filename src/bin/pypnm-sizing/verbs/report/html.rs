@@ -224,16 +224,15 @@ type Cell = (f64, String);
 
 /// The hours of the days: how much of each hour requests waited, or how busy the CPUs were.
 fn heat(out: &mut String, days: &Days) {
-    let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
-    let most_waiting = days.hours.values().map(|hour| part(hour.waiting, hour)).fold(0.0, f64::max);
-    let most_cpu = days.hours.values().map(|hour| part(hour.cpu, hour)).fold(f64::MIN_POSITIVE, f64::max);
+    let most_waiting = days.hours.values().map(Hour::waiting_part).fold(0.0, f64::max);
+    let most_cpu = days.hours.values().map(Hour::cpus).fold(f64::MIN_POSITIVE, f64::max);
     let by_waiting = most_waiting >= 0.01;
     let mut rows: BTreeMap<String, (f64, [Option<Cell>; 24])> = BTreeMap::new();
     for (hour, figures) in &days.hours {
         let at = begin(*hour);
         let row = rows.entry(shown(at, "%Y-%m-%d")).or_insert_with(|| (at, std::array::from_fn(|_| None)));
         let place = shown(at, "%H").parse::<usize>().unwrap_or(0);
-        let (waiting, cpu) = (part(figures.waiting, figures), part(figures.cpu, figures));
+        let (waiting, cpu) = (figures.waiting_part(), figures.cpus());
         let level = if by_waiting { waiting / most_waiting } else { cpu / most_cpu };
         let title = format!(
             "{}: requests waited during {:.0}%, {cpu:.2} CPUs",
@@ -286,7 +285,6 @@ fn table(out: &mut String, days: &Days) {
          <th>Largest worker</th><th>CPUs</th><th>Waiting</th><th>Recycles</th><th>Restarts</th><th>Killed</th></tr>"
     );
     for (at, day) in by_day(days).into_values() {
-        let seconds = day.seconds.max(f64::MIN_POSITIVE);
         let _ = writeln!(
             out,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.1}%</td><td>{}</td><td>{}</td><td>{}</td></tr>",
@@ -295,8 +293,8 @@ fn table(out: &mut String, days: &Days) {
             day.workers,
             gib(day.memory_peak),
             size(day.worker_peak),
-            day.cpu / seconds,
-            day.waiting / seconds * 100.0,
+            day.cpus(),
+            day.waiting_part() * 100.0,
             day.recycles,
             day.restarts,
             day.oom_kills

@@ -366,7 +366,7 @@ impl<'a> RecordingReader<'a> {
     /// else the one with the most samples. The others are mentioned.
     pub(super) fn choose(&mut self) -> Option<(String, Recording)> {
         self.units.retain(|_, recording| recording.evidence.range().is_some());
-        let samples = |recording: &Recording| recording.evidence.epoch().samples;
+        let samples = |recording: &Recording| recording.evidence.epoch().totals.samples;
         let mut by_name = self.wanted.unit.into_iter().chain(self.wanted.preferred.iter().copied());
         let named = by_name.find(|unit| self.units.contains_key(*unit)).map(str::to_owned);
         let name = named.or_else(|| {

@@ -67,12 +67,11 @@ pub(super) fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
 }
 
 pub(super) fn busiest(at: f64, hour: &Hour) -> String {
-    let seconds = hour.seconds.max(f64::MIN_POSITIVE);
     format!(
         "Busiest hour: {}; {:.2} CPUs used, requests waited during {:.0}% of it (up to {} in the queue), memory up to {}",
         clock_range(&clock, at, at + 3600.0),
-        hour.cpu / seconds,
-        hour.waiting / seconds * 100.0,
+        hour.cpus(),
+        hour.waiting_part() * 100.0,
         hour.queue_peak,
         gib(hour.memory_peak)
     )
@@ -95,7 +94,7 @@ pub(super) fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
         "{text}; a worker: 95th percentile {} in the busiest {}, peak {}",
         size(epoch.worker_memory),
         duration(evidence.block_length()),
-        size(epoch.worker_peak)
+        size(epoch.totals.worker_peak)
     )
 }
 
@@ -111,16 +110,16 @@ pub(super) fn growth(evidence: &Evidence) -> String {
 }
 
 pub(super) fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
-    if evidence.last().accept_queue.is_none() && epoch.queue_peak == 0 {
+    if evidence.last().accept_queue.is_none() && epoch.totals.queue_peak == 0 {
         return "not recorded: the service's sockets could not be read".to_owned();
     }
-    if epoch.queue_peak == 0 {
+    if epoch.totals.queue_peak == 0 {
         return "empty in all samples".to_owned();
     }
     format!(
         "up to {}; not empty for {} of {}",
-        counted(epoch.queue_peak, "connection", "connections"),
-        duration(epoch.queued),
-        duration(epoch.seconds)
+        counted(epoch.totals.queue_peak, "connection", "connections"),
+        duration(epoch.totals.queued),
+        duration(epoch.totals.seconds)
     )
 }
