@@ -137,11 +137,11 @@ impl Life {
     pub fn ended(&self, at: f64) -> Option<Ended> {
         // A worker grows because of work, and requests take CPU time. Only if it did nothing is time used instead.
         let by_cpu = self.cpu_known && self.cpu >= 1.0;
-        let to_u64 = if by_cpu { self.cpu } else { self.age };
+        let lifetime = if by_cpu { self.cpu } else { self.age };
         let all = self.envelope.points();
         let began = all.first()?.at - (self.age - (at - all.first()?.at)).max(0.0);
         let progress = |point: &Point| if by_cpu { point.cpu } else { point.at - began };
-        let skip = if self.born { to_u64 / 4.0 } else { 0.0 };
+        let skip = if self.born { lifetime / 4.0 } else { 0.0 };
         let points: Vec<Point> = all.iter().filter(|point| progress(point) >= skip).copied().collect();
         if points.len() < 8 {
             return None;
@@ -158,7 +158,7 @@ impl Life {
         let middle = around(points.get(start..start + part))?;
         let last = around(points.get(points.len() - part..))?;
         let rate = |from: (f64, f64), to: (f64, f64)| {
-            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * to_u64)
+            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * lifetime)
         };
         Some(Ended {
             growth: rate(first, last)?,

@@ -1,5 +1,7 @@
 //! Advises a lower recycle limit if that contains the growth of workers. Pure.
 
+use std::fmt::Write as _;
+
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{ALLOWED, BLOCK, Evidence, Growth, LEAK_BLOCKS, UNEVEN_LEAK_BLOCKS};
@@ -27,20 +29,14 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
             "growth: unknown until the workers have been watched for {needed} without a restart"
         ));
     };
-    let (slope, who) = match &growth.single {
-        Some(single) => {
-            let others = per_hour(single.others);
-            (
-                single.slope,
-                format!(
-                    "worker {} alone grows by {} (the others by {others})",
-                    single.pid,
-                    interval(&single.slope)
-                ),
-            )
-        }
-        None => (growth.all, format!("a worker grows by {}", interval(&growth.all))),
+    let (slope, worker) = match &growth.single {
+        Some(single) => (single.slope, format!("worker {} alone", single.pid)),
+        None => (growth.all, "a worker".to_owned()),
     };
+    let mut who = format!("{worker} grows by {}", interval(&slope).trim_start_matches('+'));
+    if let Some(single) = &growth.single {
+        let _ = write!(who, " (the others: {})", per_hour(single.others));
+    }
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     let allowed = number(growth.baseline) * ALLOWED;
     let room = size(to_u64(allowed));
@@ -58,7 +54,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let are_alike = growth.all.lasting && growth.a_life.is_some_and(|a_life| a_life.value > allowed);
     if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
         let shown = format!(
-            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and kept growing",
+            "in {leaks} of {lives} lifetimes of {limit} requests, a worker grew by about {} and kept growing",
             size(to_u64(a_life))
         );
         return by_a_life(shown, a_life);
@@ -108,10 +104,14 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     if limit != 0 && lower >= limit {
         return remark(format!("{shown}; a limit below {limit} would not help"));
     }
-    let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
-    let reason = format!(
-        "{shown}; {now} and too few workers reached it during the watch to determine the growth per request"
-    );
+    let reason = if limit == 0 {
+        format!("{shown}; workers are never recycled")
+    } else {
+        format!(
+            "{shown}; too few workers reached the limit of {limit} requests during the watch to determine the growth per \
+             request"
+        )
+    };
     recycle_at(setup, lower, &reason)
 }
 

@@ -3,7 +3,7 @@
 
 use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
-use pypnm_sizing::watch::line::{LineKind, PerHour, SCHEMA, rounded};
+use pypnm_sizing::watch::line::{ByteInterval, LineKind, SCHEMA, rounded};
 use pypnm_sizing::watch::{MIB, meter};
 use serde::Serialize;
 
@@ -42,9 +42,9 @@ pub(crate) struct Figures {
     peaks: u64,
     peak_95_mib: u64,
     worker_memory_peak: u64,
-    growth_per_hour: Option<PerHour>,
+    growth_per_hour: Option<ByteInterval>,
     growth_goes_on: Option<bool>,
-    growth_per_life: Option<PerLife>,
+    growth_per_life: Option<ByteInterval>,
     evidence_seconds: f64,
     enough_seconds: f64,
     all_busy_seconds: f64,
@@ -63,18 +63,10 @@ pub(crate) struct Figures {
     limit_max_requests: Option<u64>,
 }
 
-/// The growth of a worker during its whole life, in bytes.
-#[derive(Serialize)]
-struct PerLife {
-    bytes: f64,
-    low: f64,
-    high: f64,
-}
-
 impl Figures {
     pub(crate) fn of(evidence: &Evidence) -> Self {
         let (epoch, growth, last) = (evidence.epoch(), evidence.growth(), evidence.last());
-        let to_u64 = |bytes: f64| rounded(bytes, 0);
+        let bytes = |bytes: f64| Some(rounded(bytes, 0));
         Self {
             samples: epoch.totals.samples,
             workers: last.workers,
@@ -86,10 +78,10 @@ impl Figures {
             worker_memory_peak: epoch.totals.worker_peak,
             growth_per_hour: growth.as_ref().map(|growth| meter::per_hour(&growth.all)),
             growth_goes_on: growth.as_ref().map(|growth| growth.all.lasting),
-            growth_per_life: growth.and_then(|growth| growth.a_life).map(|life| PerLife {
-                bytes: to_u64(life.value),
-                low: to_u64(life.low),
-                high: to_u64(life.high),
+            growth_per_life: growth.and_then(|growth| growth.a_life).map(|life| ByteInterval {
+                bytes: bytes(life.value),
+                low: bytes(life.low),
+                high: bytes(life.high),
             }),
             evidence_seconds: rounded(epoch.totals.seconds, 1),
             enough_seconds: rounded(evidence.block_length(), 1),

@@ -78,18 +78,18 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let unit = choose_unit(&sizing, arguments)?;
-    let kept = arguments.record.is_some() || arguments.metrics.is_some();
+    let is_kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
     let (target, note) =
-        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
+        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, is_kept).map_err(Error::msg)?;
     if let Some(note) = note {
         remark(&note);
     }
-    let style = match (arguments.write_advice, arguments.json) {
+    let view = match (arguments.write_advice, arguments.json) {
         (true, _) => View::Advice,
         (_, true) => View::Json,
         _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => View::Screen,
-        _ if kept => View::Quiet,
+        _ if is_kept => View::Quiet,
         _ => View::Lines,
     };
     let name = target.name();
@@ -103,10 +103,10 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         arguments,
         unit,
         sizing,
-        interval: arguments.interval.unwrap_or(if kept { RECORDED } else { LOOKED_AT }),
+        interval: arguments.interval.unwrap_or(if is_kept { RECORDED } else { LOOKED_AT }),
         name,
         target,
-        style,
+        view,
         counts_live: root.is_machine(),
         boot_id: Root::machine().text("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
         reader: SampleReader::new()?,
@@ -134,7 +134,7 @@ struct Watching<'a> {
     interval: Duration,
     name: String,
     target: WatchTarget,
-    style: View,
+    view: View,
     /// Whether the limits of the live process apply; below another root, a machine is given instead.
     counts_live: bool,
     boot_id: Option<String>,
@@ -156,7 +156,7 @@ struct Watching<'a> {
 impl Watching<'_> {
     fn until_the_end(&mut self) -> anyhow::Result<End> {
         let events = Events::new().context("cannot handle signals")?;
-        let mut screen = (self.style == View::Screen).then(Screen::new);
+        let mut screen = (self.view == View::Screen).then(Screen::new);
         let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
         let mut next = self.began;
         loop {
@@ -190,7 +190,7 @@ impl Watching<'_> {
             loop {
                 match events.wait(next, screen.as_mut()).map_err(Error::msg)? {
                     Woken::End => return Ok(End::Done),
-                    Woken::Redraw if self.style == View::Screen => {
+                    Woken::Redraw if self.view == View::Screen => {
                         self.show()?;
                     }
                     Woken::Time if Instant::now() >= next => break,
@@ -225,7 +225,7 @@ impl Watching<'_> {
 
     /// Computes growth and findings, as often as their cost permits.
     fn compute(&mut self, at: f64) {
-        let is_shown = self.arguments.metrics.is_some() || !matches!(self.style, View::Quiet | View::Advice);
+        let is_shown = self.arguments.metrics.is_some() || !matches!(self.view, View::Quiet | View::Advice);
         if at < self.compute_at || !is_shown {
             return;
         }
@@ -313,7 +313,7 @@ impl Watching<'_> {
 
     /// Prints the sample, and returns whether the output is still being read.
     fn show(&self) -> anyhow::Result<bool> {
-        match self.style {
+        match self.view {
             View::Advice | View::Quiet => Ok(true),
             View::Screen => {
                 let (columns, rows) = Screen::size();
@@ -336,7 +336,7 @@ impl Watching<'_> {
             metrics::remove(path);
         }
         self.findings = findings(&self.evidence, self.setup().as_ref(), None);
-        match self.style {
+        match self.view {
             View::Json => {
                 let cost = self.cost(self.began.elapsed().as_secs_f64());
                 print_line(&json::summary(&self.evidence, &self.findings, self.began_unix, cost))?;

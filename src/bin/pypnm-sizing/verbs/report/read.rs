@@ -39,6 +39,7 @@ const FEW_LINES: u64 = 16;
 const UNSEEN_FOR: u64 = 100;
 
 /// The requested part of the recordings.
+#[derive(Default)]
 pub(super) struct Wanted<'a> {
     pub(super) unit: Option<&'a str>,
     /// Units that are always read, regardless of how many others there are: those that are sized.
@@ -65,6 +66,7 @@ pub(super) struct Recording {
 }
 
 /// Reads recordings into evidence.
+#[derive(Default)]
 pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
@@ -188,14 +190,7 @@ impl Recording {
 
 impl<'a> RecordingReader<'a> {
     pub(super) fn new(wanted: Wanted<'a>) -> Self {
-        Self {
-            wanted,
-            units: BTreeMap::new(),
-            skipped: Skipped::default(),
-            files: Vec::new(),
-            lines: 0,
-            sequence: 0,
-        }
+        Self { wanted, ..Self::default() }
     }
 
     /// Reads all given directories and files; `-` is standard input.
