@@ -31,23 +31,6 @@ pub(crate) struct Options {
     pub(crate) command: Option<Command>,
 }
 
-impl Options {
-    /// The unit that is named on the command line, for a verb that sizes or judges units.
-    pub(crate) fn unit(&mut self) -> Option<&mut String> {
-        match &mut self.command {
-            None => self.show.unit.as_mut(),
-            Some(Command::Show(of) | Command::Explain(of)) => of.unit.as_mut(),
-            Some(Command::Preview(of)) => of.unit.as_mut(),
-            Some(Command::Env(of)) => of.unit.as_mut(),
-            Some(Command::Exec(of)) => of.unit.as_mut(),
-            Some(Command::Check(of)) => of.unit.as_mut(),
-            Some(Command::Apply(of)) => of.unit.as_mut(),
-            Some(Command::Watch(of)) => of.unit.as_mut(),
-            Some(Command::Setup(_) | Command::Ready(_) | Command::Report(_)) => None,
-        }
-    }
-}
-
 /// Options of every verb.
 #[derive(Args)]
 pub(crate) struct Common {
@@ -90,6 +73,22 @@ pub(crate) enum Command {
     Watch(Watch),
     /// Summarize the recordings of `watch --record`, and advise what to set
     Report(Report),
+}
+
+impl Command {
+    /// The unit that is named on the command line, for a verb that sizes or judges units.
+    pub(crate) fn unit(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Show(of) | Self::Explain(of) => of.unit.as_mut(),
+            Self::Preview(of) => of.unit.as_mut(),
+            Self::Env(of) => of.unit.as_mut(),
+            Self::Exec(of) => of.unit.as_mut(),
+            Self::Check(of) => of.unit.as_mut(),
+            Self::Apply(of) => of.unit.as_mut(),
+            Self::Watch(of) => of.unit.as_mut(),
+            Self::Setup(_) | Self::Ready(_) | Self::Report(_) => None,
+        }
+    }
 }
 
 /// Options for sizing another machine.
