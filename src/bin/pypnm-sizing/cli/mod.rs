@@ -110,16 +110,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn hypothetical(&self) -> Hypothetical {
-        Hypothetical {
-            cpu: self
-                .cpus
-                .map(|milli| (milli, "--cpus"))
-                .or(self.cpu_count.map(|milli| (milli, "--cpu-count"))),
-            memory: self
-                .memory
-                .map(|bytes| (bytes, "--memory"))
-                .or(self.memory_gib.map(|bytes| (bytes, "--memory-gib"))),
-        }
+        let cpus = self.cpus.map(|milli| (milli, "--cpus"));
+        let cpu_count = self.cpu_count.map(|milli| (milli, "--cpu-count"));
+        let memory = self.memory.map(|bytes| (bytes, "--memory"));
+        let memory_gib = self.memory_gib.map(|bytes| (bytes, "--memory-gib"));
+        Hypothetical { cpu: cpus.or(cpu_count), memory: memory.or(memory_gib) }
     }
 
     /// Whether an option of PyPNM's own seeding script was used.

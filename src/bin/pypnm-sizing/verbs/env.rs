@@ -54,32 +54,25 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         lines(root, unit, resolved, &generated.unwrap_or_default())
     });
 
-    match (arguments.target(), text) {
-        (EnvTarget::File(path), None) => {
-            let removed = match Directory::of(path) {
-                Ok((directory, name)) => removed(&directory, name)?,
-                Err(error) if error.error.kind() == ErrorKind::NotFound => FALLS_BACK,
-                Err(error) => bail!("{error}; nothing was removed"),
-            };
-            remark(&format!("sizing is turned off; {removed}"));
-            Ok(ExitCode::SUCCESS)
+    let Some(text) = text else {
+        match arguments.target() {
+            EnvTarget::File(path) => remark(&format!("sizing is turned off; {}", remove_profile(path)?)),
+            EnvTarget::Stdout | EnvTarget::WherePypnmLooks => {
+                remark(&format!("sizing is turned off (Enabled=no or pypnm.sizing=no): {FALLS_BACK}"));
+            }
         }
-        (_, None) => {
-            remark(
-                &"sizing is turned off (Enabled=no or pypnm.sizing=no): PyPNM falls back to its own sizing",
-            );
-            Ok(ExitCode::SUCCESS)
-        }
-        (EnvTarget::Stdout, Some(text)) => answer(&text),
-        (EnvTarget::File(path), Some(text)) => {
+        return Ok(ExitCode::SUCCESS);
+    };
+    match arguments.target() {
+        EnvTarget::Stdout => return answer(&text),
+        EnvTarget::File(path) => {
             write_profile(path, &text)?;
             if arguments.machine.is_seed() {
                 // The same message as that of PyPNM's own script, which its callers look for.
                 return answer(&format!("Wrote PyPNM worker profile to {}\n", path.display()));
             }
-            Ok(ExitCode::SUCCESS)
         }
-        (EnvTarget::WherePypnmLooks, Some(text)) => {
+        EnvTarget::WherePypnmLooks => {
             answer(&text)?;
             if !root.is_machine() {
                 bail!("not written: PyPNM's own profile file is unknown with --root; use --write PATH");
@@ -88,9 +81,9 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             write_profile(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
-            Ok(ExitCode::SUCCESS)
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The four lines: the value in the environment if it is `resolved` and valid, otherwise the sized value. A value from the
@@ -206,6 +199,15 @@ fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
         Err(stale) => {
             bail!("{error}; and {}, which is out of date, can't be removed: {}", path.display(), stale.error)
         }
+    }
+}
+
+/// Removes the file, if there is one. Returns a text that describes the consequence.
+fn remove_profile(path: &Path) -> anyhow::Result<&'static str> {
+    match Directory::of(path) {
+        Ok((directory, name)) => Ok(removed(&directory, name)?),
+        Err(error) if error.error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
+        Err(error) => bail!("{error}; nothing was removed"),
     }
 }
 
