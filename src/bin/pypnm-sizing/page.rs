@@ -9,8 +9,8 @@ use crate::output::{self, Outcome, printable};
 
 /// The default number of columns, and the minimum and maximum that are used of a terminal.
 const COLUMNS: usize = 80;
-const FEWEST_COLUMNS: usize = 60;
-const MOST_COLUMNS: usize = 200;
+const MIN_COLUMNS: usize = 60;
+const MAX_COLUMNS: usize = 200;
 
 /// The indentation of a text whose words do not fit next to its label.
 const INDENT: usize = 8;
@@ -167,7 +167,7 @@ pub(crate) fn columns() -> usize {
         let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
         Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
     };
-    stated().or_else(measured).unwrap_or(COLUMNS).clamp(FEWEST_COLUMNS, MOST_COLUMNS)
+    stated().or_else(measured).unwrap_or(COLUMNS).clamp(MIN_COLUMNS, MAX_COLUMNS)
 }
 
 fn longest_word(text: &str) -> usize {

@@ -21,7 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::process::sockets::{self, Address};
 
 /// Timeout for a connection: the kernel accepts it without the service unless its queue is full.
-const TO_CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of bytes read of a response.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The request, up to the value of `Host:`. Without `Connection: close`, the service keeps the connection open, so that the
@@ -138,7 +138,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 fn connect_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
     let mut failed = ErrorKind::AddrNotAvailable.into();
     for address in targets(listens, holder) {
-        match TcpStream::connect_timeout(&address, remaining(deadline).min(TO_CONNECT)) {
+        match TcpStream::connect_timeout(&address, remaining(deadline).min(CONNECT_TIMEOUT)) {
             Ok(stream) => {
                 stream.set_read_timeout(Some(remaining(deadline)))?;
                 stream.set_write_timeout(Some(remaining(deadline)))?;

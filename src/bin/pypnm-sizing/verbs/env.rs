@@ -160,12 +160,12 @@ fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [Value; 4], generat
 /// Whether systemd restarts the unit when its only worker exits at the recycle limit, with status 0. If another generator
 /// creates the unit, systemd reads that file instead of a packaged one (systemd.unit(5)); all generators have run by now.
 fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
-    let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
+    let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
     let fragment = unit.definition.as_ref().and_then(|unit| unit.fragment.as_deref());
     let mut settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
-    let is_replaced = |file: &str| of_another.is_some() && fragment == Some(file);
+    let is_replaced = |file: &str| foreign_fragment.is_some() && fragment == Some(file);
     let last = settings.rfind(|restart| !is_replaced(&restart.source.file)).map(|last| last.value.clone());
-    let last = last.or_else(|| last_value(root, &of_another, "Restart"));
+    let last = last.or_else(|| last_value(root, &foreign_fragment, "Restart"));
     let is_always = last.is_some_and(|restart| restart == "always");
     let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)

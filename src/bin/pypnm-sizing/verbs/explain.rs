@@ -52,9 +52,9 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}."));
     }
     for unit in &units {
-        let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
-        explain(&mut page, unit, &default, of_another.as_deref());
-        if of_another.is_none() {
+        let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
+        explain(&mut page, unit, &default, foreign_fragment.as_deref());
+        if foreign_fragment.is_none() {
             installations(&mut page, root, unit);
         }
     }
@@ -65,10 +65,10 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-/// `of_another`: the unit's file, if another generator creates it.
-fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another: Option<&str>) {
+/// `foreign_fragment`: the unit's file, if another generator creates it.
+fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, foreign_fragment: Option<&str>) {
     page.heading(&headline(unit));
-    if let Some(path) = of_another {
+    if let Some(path) = foreign_fragment {
         page.row("  ", 2, &made_by_another_generator(path));
     }
     resource(page, unit, Resource::Cpu);
@@ -95,11 +95,11 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another
     match &unit.definition {
         Some(definition) => {
             if let Some(fragment) = &definition.fragment {
-                let instead = if of_another.is_some() { ", which systemd does not load" } else { "" };
+                let instead = if foreign_fragment.is_some() { ", which systemd does not load" } else { "" };
                 page.row("  ", 2, &format!("{fragment}{instead}"));
             }
             definition.drop_ins.iter().for_each(|file| page.row("  ", 2, file));
-            let state = state(definition).filter(|_| of_another.is_none());
+            let state = state(definition).filter(|_| foreign_fragment.is_none());
             if let Some(state) = state {
                 page.row("  ", 2, state);
             }

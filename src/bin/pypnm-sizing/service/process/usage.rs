@@ -65,14 +65,14 @@ impl Meter {
 /// The proportional and the unique share of memory of a process, in bytes (`smaps_rollup` in proc_pid_smaps(5)).
 pub(crate) fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
     let text = machine.text(&format!("/proc/{pid}/smaps_rollup"))?;
-    let of = |key| {
+    let field = |key| {
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
         fields
             .find(|(name, _)| *name == key)
             .and_then(|(_, value)| kibibytes(value.trim()))
             .ok_or(ReadError::Missing)
     };
-    Ok(Shares { pss: of("Pss")?, uss: of("Private_Clean")?.saturating_add(of("Private_Dirty")?) })
+    Ok(Shares { pss: field("Pss")?, uss: field("Private_Clean")?.saturating_add(field("Private_Dirty")?) })
 }
 
 /// The peak resident memory of a process, in bytes. `None`: unknown.
