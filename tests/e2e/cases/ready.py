@@ -1,11 +1,11 @@
 """`ready` as used by the packaged unit, with the real PyPNM: it is up if and only if PyPNM itself responds."""
 
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import images
+from harness import write_certificate
 from suite import KB_8G, KB_16G, case, dropin, equal, expect
 
 UNIT = "pypnm.service"
@@ -34,10 +34,9 @@ def packaged(e2e, files=None, memory_kb=KB_8G, environment=""):
 def certificate():
     """A key and a certificate, as files for the machine."""
     images.need("openssl")
-    with tempfile.TemporaryDirectory() as place:
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"]
-        subprocess.run([*command, "-keyout", f"{place}/k", "-out", f"{place}/c"], check=True, capture_output=True)
-        return {f"/etc/pypnm/tls/{name}": Path(place, name).read_bytes() for name in "kc"}
+    with tempfile.TemporaryDirectory() as directory:
+        write_certificate(directory)
+        return {f"/etc/pypnm/tls/{path.name}": path.read_bytes() for path in Path(directory).iterdir()}
 
 
 def boot(m):
@@ -124,7 +123,7 @@ def wherever_it_listens(e2e):
         is_up(m, "--fd", "http://127.0.0.1:8003/health", "Sockets=pypnm.socket", setting, "ExecStart=", f"ExecStart={PYTHON} --fd 3 --workers 1")
         m.systemctl("stop", "pypnm.socket")
         m.install(certificate())
-        tls = "--ssl-keyfile /etc/pypnm/tls/k --ssl-certfile /etc/pypnm/tls/c"
+        tls = "--ssl-keyfile /etc/pypnm/tls/key --ssl-certfile /etc/pypnm/tls/certificate"
         is_up(m, "TLS", "https://127.0.0.1:8000/health", "ExecStart=", f"ExecStart={PYTHON} --workers 2 {tls}")
 
 
