@@ -30,7 +30,7 @@ use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
 use crate::output::{self, Outcome, remark};
-use crate::page::{columns_of_stdout, has_colors, is_capable};
+use crate::page::{columns, has_colors, is_capable};
 use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
 use read::SampleReader;
@@ -308,7 +308,7 @@ impl Watching<'_> {
     }
 
     fn summary(&self, colors: bool) -> String {
-        show::summary(&self.evidence, &self.context(colors), columns_of_stdout())
+        show::summary(&self.evidence, &self.context(colors), columns())
     }
 
     /// Prints the sample, and returns whether the output is still being read.
