@@ -190,7 +190,7 @@ pub fn remarks(findings: &[Finding]) -> impl Iterator<Item = &str> {
 }
 
 /// `1 worker`, `4 workers`.
-pub fn workers(count: u32) -> String {
+pub fn workers(count: impl Into<u64>) -> String {
     counted(count.into(), "worker", "workers")
 }
 

@@ -3,15 +3,15 @@
 use super::{Finding, Setup, Topic, workers};
 use crate::watch::MIB;
 use crate::watch::evidence::Epoch;
-use crate::watch::text::{gib, size};
+use crate::watch::text::{counted, gib, size};
 
 /// The part of the memory, in tenths, that may be in use in the worst case for more workers to be advised.
 const MARGIN: u64 = 9;
 
 /// The memory that a number of workers needs in the worst case observed, in bytes: one at its peak, all others at the 95th
 /// percentile of the samples, and the other processes; or in proportion to the highest total of all workers.
-pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
-    let count = u64::from(workers.max(1));
+pub(super) fn needed(epoch: &Epoch, workers: impl Into<u64>) -> u64 {
+    let count = workers.into().max(1);
     let one_at_its_peak =
         (count - 1).saturating_mul(epoch.worker_memory).saturating_add(epoch.totals.worker_peak);
     let seen = epoch.workers.max(1);
@@ -24,11 +24,11 @@ pub(super) fn needed(epoch: &Epoch, workers: u32) -> u64 {
 /// The measured memory of a worker.
 fn measured(epoch: &Epoch) -> String {
     format!(
-        "a worker uses {} at the 95th percentile of the busiest ten minutes, {} at its peak; {} need up to {}",
+        "a worker uses {} at the 95th percentile of the busiest ten minutes, {} at its peak; {} up to {}",
         size(epoch.worker_memory),
         size(epoch.totals.worker_peak),
-        workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
-        size(needed(epoch, u32::try_from(epoch.workers).unwrap_or(u32::MAX)))
+        counted(epoch.workers, "worker needs", "workers need"),
+        size(needed(epoch, epoch.workers))
     )
 }
 

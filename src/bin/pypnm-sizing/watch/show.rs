@@ -4,7 +4,7 @@ mod table;
 
 use std::fmt::Write as _;
 
-use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings};
+use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings, workers};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
 use pypnm_sizing::watch::line::Line;
@@ -62,7 +62,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     let count = last.workers;
     let state = match count {
         0 => "down, waiting for it to start".to_owned(),
-        _ => counted(count, "worker", "workers"),
+        _ => workers(count),
     };
     let ink = if count == 0 { Some(Ink::Red) } else { Some(Ink::Bold) };
     let mut title = format!("{}: {state}, watched for {}", last.service, duration(evidence.watched()));
@@ -275,8 +275,8 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
 /// A line for a sample, if no screen can be drawn.
 pub(super) fn line(evidence: &Evidence) -> String {
     let last = evidence.last();
-    let workers = counted(last.workers, "worker", "workers");
-    let mut line = format!("{:>8}  {workers}  {}", duration(evidence.watched()), size(last.memory));
+    let watched = duration(evidence.watched());
+    let mut line = format!("{watched:>8}  {}  {}", workers(last.workers), size(last.memory));
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
         let _ = write!(line, " ({share:.0}%)");

@@ -107,7 +107,7 @@ fn compared(evidence: &Evidence) -> Option<String> {
         };
         format!(
             "with {}, requests waited during {waiting:.0}% of the busiest {}, memory peak {}{killed}",
-            workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
+            workers(epoch.workers),
             duration(evidence.block_length()),
             gib(epoch.totals.total_peak)
         )

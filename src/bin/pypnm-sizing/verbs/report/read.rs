@@ -202,7 +202,7 @@ impl<'a> RecordingReader<'a> {
             } else if path.is_dir() {
                 listing.directory(path)?;
             } else {
-                listing.add(path.clone());
+                listing.files.push(path.clone());
             }
         }
         self.files.append(&mut listing.problems);
