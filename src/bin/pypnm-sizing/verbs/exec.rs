@@ -71,9 +71,7 @@ pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
 /// Why the unit is not sized.
 fn not_sized(sizing: &Sizing, arguments: &Exec) -> String {
     let unit = arguments.unit.clone().or_else(|| sizing.config.units().into_iter().next());
-    wording::turned_off(sizing)
-        .or_else(|| wording::not_sized(sizing, unit.as_deref().unwrap_or_default()))
-        .unwrap_or_else(|| "nothing to size".to_owned())
+    wording::not_sized(sizing, &unit.unwrap_or_default()).unwrap_or_else(|| "nothing to size".to_owned())
 }
 
 /// Sets the environment of the command, provides its profile file, and reports both.
