@@ -3,17 +3,15 @@
 
 use super::hierarchy::{Doubt, Hierarchy, is_standard};
 use super::{Container, Member};
-use crate::limits::{Amount, Limit, Resource, nodes};
+use crate::limits::{Amount, Limit, Resource, nodes, read_value};
 use crate::parse::cgroup::{self, LimitValue};
 use crate::parse::cpu_list::CpuSet;
-use crate::problem::{FileName, Problem, ProblemKind, Source};
+use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 /// The longest path that the kernel opens (PATH_MAX).
 const LONGEST_PATH: usize = 4095;
 
-const FEWEST: &str = "assuming 1 CPU";
-const LEAST: &str = "assuming minimal memory";
 pub(super) const ALL_LEAST: &str = "assuming minimal CPUs and memory";
 
 /// The value of a file.
@@ -37,7 +35,7 @@ pub(super) struct LimitReader<'a> {
 
 impl LimitReader<'_> {
     fn push(&mut self, amount: Amount, source: Source) {
-        self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
+        self.found.limits.push(Limit::new(self.member.scope, amount, source));
     }
 
     /// Reports a problem because of which the amount of a resource is unknown.
@@ -54,7 +52,7 @@ impl LimitReader<'_> {
 
     /// The source of the last value.
     fn source(&self) -> Source {
-        Source::file(FileName::from(self.path.as_str()))
+        Source::file(self.path.as_str())
     }
 
     /// Reads `level/file`. If it cannot be read or parsed, adds a problem and an unknown amount of `resource`.
@@ -65,19 +63,15 @@ impl LimitReader<'_> {
         parse: impl FnOnce(&str) -> Option<T>,
         expected: &'static str,
     ) -> Value<T> {
-        self.path.clear();
-        self.path.push_str(level);
-        self.path.push('/');
-        self.path.push_str(file);
-        let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
-        let problem = match self.root.with_text(&self.path, parse) {
-            Ok(Ok(value)) => return Value::Is(value),
-            Ok(Err(kind)) => Problem::new(self.source(), kind, instead(resource)),
-            Err(ReadError::Missing) => return Value::Missing,
-            Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
-        };
-        self.unknown(resource, problem);
-        Value::Unknown
+        self.path = format!("{level}/{file}");
+        match read_value(self.root, &self.path, parse, expected) {
+            Ok(value) => Value::Is(value),
+            Err(ProblemKind::Unreadable(ReadError::Missing)) => Value::Missing,
+            Err(kind) => {
+                self.unknown(resource, Problem::new(self.source(), kind, resource.assumed()));
+                Value::Unknown
+            }
+        }
     }
 
     /// Reports that limits may not be visible, if the mounts do not contain the process's cgroup.
@@ -119,25 +113,24 @@ impl LimitReader<'_> {
 
     /// Reports that the file that was read last is missing although it must exist.
     fn absent(&mut self, resource: Resource) {
-        let consequence = instead(resource);
-        self.unknown(resource, Problem::new(self.source(), ProblemKind::Absent, consequence));
+        self.unknown(resource, Problem::new(self.source(), ProblemKind::Absent, resource.assumed()));
     }
 
     /// Returns false if the path is invalid, so that nothing below it is read.
-    fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
+    pub(super) fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
         if place.path.len() <= LONGEST_PATH {
             return true;
         }
         let source = Source::file(self.member.membership.to_owned());
         let expected = "a path that can be opened";
-        self.unknown(resource, Problem::bad_value(source, &place.path, expected, instead(resource)));
+        self.unknown(resource, Problem::bad_value(source, &place.path, expected, resource.assumed()));
         false
     }
 
     /// Handles a process's own cgroup without files of a controller. Most likely the controller is disabled there; but if
     /// the directory itself is missing, limits may not be visible.
     fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
-        if let Some(problem) = self.own_directory_is_missing(place, instead(resource)) {
+        if let Some(problem) = self.own_directory_is_missing(place, resource.assumed()) {
             self.unknown(resource, problem);
         }
     }
@@ -155,43 +148,31 @@ impl LimitReader<'_> {
 
     pub(super) fn memory(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Memory;
-        if !self.can_be_opened(place, RESOURCE) {
-            return;
-        }
-        let own = place.path.len();
+        const HIGH: &str = "memory.high";
+        let files: &[&str] = if place.v1 { &["memory.limit_in_bytes"] } else { &["memory.max", HIGH] };
+        let parse = if place.v1 { cgroup::memory_v1 } else { cgroup::memory_v2 };
         let mut least = u64::MAX;
         let mut own_is_there = false;
         for level in place.levels() {
+            let is_own = level.len() == place.path.len();
             let mut is_there = false;
-            let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
-                ("memory.limit_in_bytes", cgroup::memory_v1)
-            } else {
-                ("memory.max", cgroup::memory_v2)
-            };
-            match self.value((level, file), RESOURCE, parse, "bytes, or max") {
-                Value::Missing if place.v1 => {}
-                Value::Missing => self.check_missing(level, "memory", RESOURCE),
-                Value::Is(LimitValue::At(bytes)) => {
-                    is_there = true;
-                    least = least.min(bytes);
-                    self.push(Amount::Memory(bytes), self.source());
-                    if level.len() == own {
-                        self.found.root_memory = Some(bytes);
-                    }
-                }
-                Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
-            }
-            if !place.v1 {
-                match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
+            for file in files {
+                let value = self.value((level, file), RESOURCE, parse, "bytes, or max");
+                is_there |= !matches!(value, Value::Missing);
+                match value {
+                    Value::Missing if place.v1 => {}
                     Value::Missing => self.check_missing(level, "memory", RESOURCE),
                     Value::Is(LimitValue::At(bytes)) => {
-                        is_there = true;
+                        least = least.min(bytes);
                         self.push(Amount::Memory(bytes), self.source());
+                        if is_own && *file != HIGH {
+                            self.found.root_memory = Some(bytes);
+                        }
                     }
-                    Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
+                    Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
                 }
             }
-            if level.len() == own {
+            if is_own {
                 own_is_there = is_there;
                 if !is_there {
                     self.check_own_directory(place, RESOURCE);
@@ -220,9 +201,6 @@ impl LimitReader<'_> {
 
     pub(super) fn cpu_time(&mut self, place: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
-        if !self.can_be_opened(place, RESOURCE) {
-            return;
-        }
         for level in place.levels() {
             let value = if place.v1 {
                 self.quota_v1(level)
@@ -263,8 +241,7 @@ impl LimitReader<'_> {
         match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
             Value::Is(milli) => {
                 // Operators set the quota, so that file is the source.
-                self.path.truncate(level.len());
-                self.path.push_str("/cpu.cfs_quota_us");
+                self.path = format!("{level}/cpu.cfs_quota_us");
                 Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
@@ -279,9 +256,6 @@ impl LimitReader<'_> {
     /// further out are ignored, because a cpuset partition removes its CPUs from them. An empty list means that of the
     /// parent.
     pub(super) fn cpuset(&mut self, place: &Hierarchy) {
-        if !self.can_be_opened(place, Resource::Cpu) {
-            return;
-        }
         // Kernels before 4.2 have no effective list in version 1.
         let [cpus, nodes]: [&[&str]; 2] = if place.v1 {
             [&["cpuset.effective_cpus", "cpuset.cpus"], &["cpuset.effective_mems", "cpuset.mems"]]
@@ -337,13 +311,5 @@ impl LimitReader<'_> {
             }
         }
         Value::Missing
-    }
-}
-
-/// The consequence if nothing is known about a resource.
-pub(super) fn instead(resource: Resource) -> &'static str {
-    match resource {
-        Resource::Cpu => FEWEST,
-        Resource::Memory => LEAST,
     }
 }

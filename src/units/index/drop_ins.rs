@@ -20,19 +20,18 @@ impl Index<'_> {
     ) -> Vec<String> {
         let mut places: Vec<String> = Vec::new();
         // All names of a group in each directory.
-        let mut add = |names: &[&str]| {
+        let mut add = |names: &[String]| {
             for directory in &self.listed {
-                let has = |name: &&&str| {
+                let has = |name: &&String| {
                     entries_of(&self.drop_ins, name).iter().any(|entry| entry.directory() == *directory)
                 };
                 places.extend(names.iter().filter(has).map(|name| format!("{directory}/{name}.d")));
             }
         };
         for name in [*id].into_iter().chain(aliases.iter().filter_map(|alias| Name::parse(alias))) {
-            let names = name.with_drop_ins();
-            add(&names.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+            add(&name.with_drop_ins());
         }
-        add(&[id.unit_type.word()]);
+        add(&[id.unit_type.word().to_owned()]);
 
         // The file name, and the index of its directory.
         let mut files: Vec<(String, usize)> = Vec::new();
@@ -63,13 +62,12 @@ impl Index<'_> {
         }
         files.sort_unstable();
         files.dedup_by(|later, earlier| later.0 == earlier.0);
-        let files = files.into_iter().filter_map(|(name, number)| Some((name, places.get(number)?)));
-        files
-            .filter(|(name, place)| {
-                id.unit_type != Type::Service || name != self.generated || is_stronger(place)
-            })
-            .map(|(name, place)| format!("{place}/{name}"))
-            .collect()
+        let path = |(name, number): (String, usize)| {
+            let place = places.get(number)?;
+            let applies = id.unit_type != Type::Service || name != self.generated || is_stronger(place);
+            applies.then(|| format!("{place}/{name}"))
+        };
+        files.into_iter().filter_map(path).collect()
     }
 }
 

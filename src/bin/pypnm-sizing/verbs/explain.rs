@@ -265,7 +265,7 @@ fn steps(unit: &SizedUnit) -> Vec<Step> {
     }
     let by_hand = profile.workers_step == WorkersStep::Operator;
     let reason = reasons::workers_reason(unit);
-    let sized = profile.lowest_target();
+    let sized = profile.lowest_target;
     steps.push(Step {
         name: "Workers",
         value: profile.workers,

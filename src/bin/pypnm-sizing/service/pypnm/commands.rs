@@ -1,6 +1,6 @@
 //! The commands in a unit's `ExecStart=`, as words. Pure.
 
-use pypnm_sizing::parse::words::{Words, is_whitespace};
+use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::units::{Assignment, Unit, specifier};
 
@@ -22,7 +22,7 @@ pub(super) fn commands(unit: &Unit) -> Vec<&Assignment> {
 
 /// The words of a command up to the first invalid one, without the prefixes of the program.
 fn words(command: &Assignment) -> impl Iterator<Item = String> {
-    let words = Words::new(&command.value, is_whitespace, true).map_while(Result::ok);
+    let words = words_of(&command.value);
     words.enumerate().map(|(index, word)| {
         let word = if index == 0 { word.trim_start_matches(PREFIXES) } else { &word };
         word.to_owned()

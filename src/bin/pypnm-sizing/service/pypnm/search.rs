@@ -5,7 +5,7 @@
 //! Also provides the correct setting for each. Only the unit's files are considered.
 
 use pypnm_sizing::parse::syntax::{Item, items};
-use pypnm_sizing::parse::words::{Words, is_whitespace};
+use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Assignment, Unit};
@@ -168,7 +168,7 @@ pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
         if assignment.value.is_empty() {
             value = None;
         }
-        for word in Words::new(&assignment.value, is_whitespace, true).map_while(Result::ok) {
+        for word in words_of(&assignment.value) {
             let set = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
             value = set.map(str::to_owned).or(value);
         }
@@ -186,7 +186,7 @@ pub(crate) fn setting(root: &Root, unit: &Unit, setting: &str) -> Option<String>
             match item {
                 Item::Section { name, .. } => is_service = name == "Service",
                 Item::Assignment { key, value, .. } if is_service && key == setting => {
-                    found = Some(value.into_owned());
+                    found = Some(value);
                 }
                 _ => {}
             }

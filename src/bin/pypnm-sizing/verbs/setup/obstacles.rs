@@ -9,7 +9,7 @@ use anyhow::bail;
 use pypnm_sizing::names::DROP_IN as GENERATED;
 use pypnm_sizing::parse::environment;
 use pypnm_sizing::parse::syntax::{Item, items};
-use pypnm_sizing::parse::words::{Words, is_whitespace};
+use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::fs::{FileType, StatVfsMountFlags};
@@ -329,7 +329,7 @@ fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::
             )
         }
         "Environment" => {
-            let words = Words::new(value, is_whitespace, true).map_while(Result::ok);
+            let words = words_of(value);
             for word in words {
                 variable(drop_in, source, &word)?;
             }
