@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::parse::quantity::GIB;
+use crate::policy::Profile;
 
 pub use crate::names::{
     CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS as KEYS, TOTAL_MEMORY_GIB, WORKERS,
@@ -19,12 +22,18 @@ const LINE_ENDS: [char; 10] =
     ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
 
 /// The two numbers that PyPNM starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Numbers {
     /// The number of workers.
     pub workers: i64,
     /// The number of requests after which a worker is recycled; 0: never.
     pub limit_max_requests: i64,
+}
+
+impl From<&Profile> for Numbers {
+    fn from(profile: &Profile) -> Self {
+        Self { workers: profile.workers.into(), limit_max_requests: profile.limit_max_requests.into() }
+    }
 }
 
 /// PyPNM's own sizing (`build_worker_profile()`) for a number of online CPUs and an amount of memory in bytes. Its
@@ -53,6 +62,16 @@ pub enum ProfileFile {
     Ignored(&'static str),
     /// It exits with a traceback because of the value of this key.
     Crashes(&'static str, String),
+}
+
+impl ProfileFile {
+    /// The numbers, if PyPNM uses them.
+    pub fn taken(self) -> Option<Numbers> {
+        match self {
+            Self::Taken(numbers) => Some(numbers),
+            Self::Ignored(_) | Self::Crashes(..) => None,
+        }
+    }
 }
 
 /// The keys and values of a profile file (`parse_env_file()`). If a key is repeated, the last value is used.

@@ -119,7 +119,7 @@ fn complete(directory: &Path) {
 }
 
 /// The ways to damage a file: a description of each, and the remaining content.
-fn ways(whole: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u8>>)> {
+fn ways(original_bytes: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u8>>)> {
     if !is_kernels {
         let binary: Vec<u8> = (128..=255).collect();
         let binary = ("binary".into(), Some(binary));
@@ -130,18 +130,18 @@ fn ways(whole: &[u8], name: &str, is_kernels: bool) -> Vec<(String, Option<Vec<u
     let mut all = vec![("deleted".into(), None), ("emptied".into(), Some(Vec::new()))];
     for seed in 0..SEEDS {
         let mut random = Random::of(name, seed);
-        let mut at = random.below(whole.len());
+        let mut at = random.below(original_bytes.len());
         // A file that ends after a complete line is a valid, shorter file.
-        if whole.get(..at).is_some_and(|half| half.ends_with(b"\n")) {
+        if original_bytes.get(..at).is_some_and(|half| half.ends_with(b"\n")) {
             at = at.saturating_sub(1);
         }
         // Half of a number is a number, and half of a path is a path.
         let is_whole = |last: &u8| last.is_ascii_digit() || *last == b'/';
-        if !whole.get(at.wrapping_sub(1)).is_some_and(is_whole) {
-            all.push((format!("cut off at {at}"), Some(whole[..at].to_vec())));
+        if !original_bytes.get(at.wrapping_sub(1)).is_some_and(is_whole) {
+            all.push((format!("cut off at {at}"), Some(original_bytes[..at].to_vec())));
         }
-        let mut patched = whole.to_vec();
-        let from = random.below(whole.len());
+        let mut patched = original_bytes.to_vec();
+        let from = random.below(original_bytes.len());
         let junk = b"xZ!~_%@\x01\x7f\xff\xc3?&";
         for byte in patched.iter_mut().skip(from).take(1 + random.below(6)) {
             *byte = junk[random.below(junk.len())];
@@ -176,26 +176,26 @@ fn damage_never_raises_the_workers_silently() {
         let mut original = None;
         for file in &files {
             let path = format!("/{}", file.strip_prefix(&root).unwrap().display());
-            let whole = fs::read(file).unwrap();
+            let original_bytes = fs::read(file).unwrap();
             let is_kernels =
                 (path.starts_with("/proc/") || path.starts_with("/sys/")) && !path.ends_with("cmdline");
             let name = format!("{shown}{path}");
             if TWO_MISSING.contains(&name.as_str()) {
                 continue;
             }
-            for (way, left) in ways(&whole, &name, is_kernels) {
+            for (way, left) in ways(&original_bytes, &name, is_kernels) {
                 if Random::of(&format!("{name}{way}"), 7).below(usize::try_from(one_in).unwrap()) != 0 {
                     continue;
                 }
-                let (workers, said) = original.get_or_insert_with(|| run(case, &root, &out));
+                let (workers, messages) = original.get_or_insert_with(|| run(case, &root, &out));
                 match left {
                     None => fs::remove_file(file).unwrap(),
                     Some(left) => fs::write(file, left).unwrap(),
                 }
                 let (spoilt, remarks) = run(case, &root, &out);
-                fs::write(file, &whole).unwrap();
+                fs::write(file, &original_bytes).unwrap();
                 runs += 1;
-                let new = remarks.lines().any(|line| !said.lines().any(|old| old == line));
+                let new = remarks.lines().any(|line| !messages.lines().any(|old| old == line));
                 for (unit, more) in &spoilt {
                     // A disabled switch is the operator's choice, and so is enabling it.
                     if let Some(was) = workers.get(unit)

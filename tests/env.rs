@@ -184,10 +184,10 @@ fn values_that_crash_pypnm_are_replaced_and_reported() {
         let mut expected = RESOLVED.map(|(_, value)| value);
         expected[at] = &sized[at];
         assert_eq!(stdout(&shown), four(expected), "{insane:?}");
-        let said = stderr(&shown);
-        assert_eq!(said.lines().count(), 1, "{said:?}");
-        assert!(said.contains(&format!("the environment: {}: '", KEYS[at])), "{said}");
-        assert!(said.contains(&format!("the sized {} is used", sized[at])), "{said}");
+        let messages = stderr(&shown);
+        assert_eq!(messages.lines().count(), 1, "{messages:?}");
+        assert!(messages.contains(&format!("the environment: {}: '", KEYS[at])), "{messages}");
+        assert!(messages.contains(&format!("the sized {} is used", sized[at])), "{messages}");
         assert_eq!(status(&shown), 0);
     }
     let sane = env(&[], &[("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "0"), ("PYPNM_SERVE_TOTAL_MEMORY_GIB", "8")]);
@@ -294,19 +294,19 @@ fn root_writes_safely_to_a_directory_of_another_user() {
     }
     fs::write(path("precious/p.env"), "precious").unwrap();
     for to in ["theirs/link", "theirs/link/new", "theirs/absolute", "theirs/state/../link", "link-of-roots"] {
-        let (status, said) = write(&format!("{to}/p.env"));
+        let (status, messages) = write(&format!("{to}/p.env"));
         assert!(
-            status == 2 && said.contains("user 12345") && said.contains("nothing was written"),
-            "{to}: {said}"
+            status == 2 && messages.contains("user 12345") && messages.contains("nothing was written"),
+            "{to}: {messages}"
         );
         // Nor is a file removed there when sizing is turned off.
         let root = machine("[Sizing]\nEnabled=no\n");
         let off = env(&[&root_flag(&root), "--write", path(to).join("p.env").to_str().unwrap()], &[]);
         assert!(stderr(&off).contains("user 12345") || to.ends_with("new"), "{to}: {off:?}");
     }
-    let left: Vec<_> =
+    let remaining: Vec<_> =
         fs::read_dir(path("precious")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["p.env"]);
+    assert_eq!(remaining, ["p.env"]);
     assert_eq!(fs::read_to_string(path("precious/p.env")).unwrap(), "precious");
 }
 
@@ -345,7 +345,7 @@ fn root_ignores_a_system_json_of_another_user() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    for (theirs, said) in [
+    for (theirs, reason) in [
         ("src/pypnm/settings/system.json", "user 12345"),
         ("src/pypnm/settings", "user 12345"),
         ("src", "user 12345"),
@@ -362,7 +362,7 @@ fn root_ignores_a_system_json_of_another_user() {
         fs::create_dir(here.path("precious")).unwrap();
         lchown(here.path(theirs), Some(SOMEBODY), None).unwrap();
         let done = here.env(&SEED, &[]);
-        assert!(status(&done) == 2 && stderr(&done).contains(said), "{theirs}: {done:?}");
+        assert!(status(&done) == 2 && stderr(&done).contains(reason), "{theirs}: {done:?}");
         assert_eq!(fs::read_dir(here.path("precious")).unwrap().count(), 0, "{theirs}");
     }
 }

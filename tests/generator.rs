@@ -146,13 +146,13 @@ fn obstacles_are_reported_and_nothing_is_left_behind() {
     let fails = |directory: &Path, doing: &str, what: &str| {
         let done = generator().arg(directory).output().unwrap();
         assert_eq!(done.status.code(), Some(1), "{what}");
-        let said = stderr(&done);
+        let messages = stderr(&done);
         assert!(
-            said.contains(&format!("pypnm.service: cannot {doing} "))
-                && said.contains("PyPNM falls back to its own sizing"),
-            "{what}: {said}"
+            messages.contains(&format!("pypnm.service: cannot {doing} "))
+                && messages.contains("PyPNM falls back to its own sizing"),
+            "{what}: {messages}"
         );
-        assert_eq!(said.lines().count(), 1, "{what}: {said}");
+        assert_eq!(messages.lines().count(), 1, "{what}: {messages}");
     };
     fails(&out.path().join("missing"), "create the directory", "no such directory");
     assert!(tree(out.path()).is_empty(), "its parents are not made");
@@ -196,11 +196,16 @@ fn a_full_file_system_keeps_an_older_drop_in() {
         cp "$2"/pypnm.service.d/* /dev/shm/before-$$
         dd if=/dev/zero of="$2/other" bs=4k count=1 2>/dev/null
         "$1" "$2" && echo "status 0"
-        cmp /dev/shm/before-$$ "$2"/pypnm.service.d/10-pypnm-sizing.conf && echo whole
+        cmp /dev/shm/before-$$ "$2"/pypnm.service.d/10-pypnm-sizing.conf && echo complete
         rm /dev/shm/before-$$
         ls -A "$2/pypnm.service.d""#;
     let done = in_a_namespace(script, out.path());
-    assert_eq!(String::from_utf8_lossy(&done.stdout), "whole\n10-pypnm-sizing.conf\n", "{}", stderr(&done));
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        "complete\n10-pypnm-sizing.conf\n",
+        "{}",
+        stderr(&done)
+    );
 }
 
 #[test]

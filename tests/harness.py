@@ -1,4 +1,5 @@
-"""The harness of the Python suites: what a case is, what a case says, how cases are chosen, run and counted.
+"""The harness of the Python suites: what a case is, what a case says, how cases are chosen, run and
+counted, and what cases of several suites need.
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import harness
@@ -24,6 +25,7 @@ import importlib.util
 import inspect
 import json
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -49,6 +51,19 @@ def expect(condition, what):
 def equal(found, expected, what):
     """Fails the case if the two differ."""
     expect(found == expected, f"{what}: expected {expected!r}, found {found!r}")
+
+
+def free_port(address="127.0.0.1"):
+    """A TCP port at this IPv4 or IPv6 address on which nothing listens."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+def write_certificate(directory):
+    """Writes a private key and a certificate that it signs itself, as `key` and `certificate`."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"]
+    subprocess.run([*command, "-keyout", f"{directory}/key", "-out", f"{directory}/certificate"], check=True, capture_output=True)
 
 
 def note(text):

@@ -62,12 +62,12 @@ fn golden_answers() {
         let done = run(&arguments);
         let status = done.status.code().expect("no signal");
         let status = if status == 0 { String::new() } else { format!("{status}\n") };
-        let said = [
+        let files = [
             ("stdout", String::from_utf8(done.stdout).unwrap()),
             ("stderr", String::from_utf8(done.stderr).unwrap()),
             ("status", status),
         ];
-        for (file, written) in said {
+        for (file, written) in files {
             let path = directory.join(file);
             if bless {
                 let _ = fs::remove_file(&path);
@@ -140,7 +140,7 @@ fn one_answer_in_every_form() {
             let (show, explain) = (say(&["show"]), say(&["explain"]));
             let of = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
             let (show_json, explain_json) = (of(say(&["show", "--json"])), of(say(&["explain", "--json"])));
-            for (brief, whole) in
+            for (brief, complete) in
                 show_json["units"].as_array().unwrap().iter().zip(explain_json["units"].as_array().unwrap())
             {
                 for key in [
@@ -152,7 +152,7 @@ fn one_answer_in_every_form() {
                     "in_effect",
                     "reasons",
                 ] {
-                    assert_eq!(brief[key], whole[key], "{group}/{name}: {key}");
+                    assert_eq!(brief[key], complete[key], "{group}/{name}: {key}");
                 }
                 let effect = &brief["in_effect"];
                 let head = format!(
@@ -164,7 +164,7 @@ fn one_answer_in_every_form() {
                 assert!(show.contains(&head) && explain.contains(&head), "{group}/{name}: {head}\n{show}");
                 // The tightest limit is the minimum of its kind, minus the reserve.
                 for (kind, amount) in [("cpu", &brief["cpu_milli"]), ("memory", &brief["memory_bytes"])] {
-                    let limits = whole["limits"].as_array().unwrap().iter();
+                    let limits = complete["limits"].as_array().unwrap().iter();
                     let binding: Vec<&Value> =
                         limits.filter(|limit| limit["resource"] == kind && limit["binds"] == true).collect();
                     assert!(binding.len() <= 1, "{group}/{name}");
@@ -239,15 +239,15 @@ fn systemctl_is_bounded() {
         *ExecStart*) printf '{ path=/a ; argv[]=/a x\nLoadState=masked\nMainPID=1 ; ignore_errors=no ; }\n' ;;
         *LoadState*) printf 'LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success\n' ;;
         esac"#;
-    let (_, said) = with(script, "--json");
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let (_, answer) = with(script, "--json");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
     let topics: Vec<&Value> =
-        said["units"][0]["findings"].as_array().unwrap().iter().map(|f| &f["topic"]).collect();
+        answer["units"][0]["findings"].as_array().unwrap().iter().map(|f| &f["topic"]).collect();
     assert!(
         topics.contains(&&"not-running".into()) && !topics.contains(&&"unit-masked".into()),
         "{topics:?}"
     );
-    assert_eq!(said["units"][0]["active"], "inactive");
+    assert_eq!(answer["units"][0]["active"], "inactive");
 }
 
 /// Pages use the width of the terminal, and no line is wider.
@@ -363,9 +363,12 @@ fn arguments_are_shown_without_control_characters() {
         ["\x1b[2J", "x", "x"],
     ] {
         let done = helper().args(arguments).output().unwrap();
-        let said = String::from_utf8(done.stderr).unwrap();
+        let messages = String::from_utf8(done.stderr).unwrap();
         let hidden = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
-        assert!(said.starts_with("error: ") && said.contains('?') && !said.contains(hidden), "{said:?}");
+        assert!(
+            messages.starts_with("error: ") && messages.contains('?') && !messages.contains(hidden),
+            "{messages:?}"
+        );
     }
 }
 

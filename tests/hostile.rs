@@ -312,13 +312,13 @@ const WAYS: [(&str, Spoil); 17] = [
     }),
     ("NULs", |path, _| fs::write(path, [0; 64]).unwrap()),
     ("100 MB of nothing", |path, _| File::create(path).unwrap().set_len(100 << 20).unwrap()),
-    ("100 MB behind what it should be", |path, whole| {
-        fs::write(path, whole).unwrap();
+    ("100 MB behind what it should be", |path, original| {
+        fs::write(path, original).unwrap();
         File::options().append(true).open(path).unwrap().set_len(100 << 20).unwrap();
     }),
     ("a line of 3 MB", |path, _| fs::write(path, "9".repeat(3 << 20)).unwrap()),
     ("many good lines of another file", |path, _| fs::write(path, "0::/a\n".repeat(600_000)).unwrap()),
-    ("half of it", |path, whole| fs::write(path, &whole[..whole.len() / 2]).unwrap()),
+    ("half of it", |path, original| fs::write(path, &original[..original.len() / 2]).unwrap()),
     ("a number too large", |path, _| fs::write(path, "99999999999999999999999999\n").unwrap()),
     ("a negative number", |path, _| fs::write(path, "-5\n").unwrap()),
 ];
@@ -336,9 +336,9 @@ fn spoil_everything(entries: &[Entry]) {
             let what = format!("{}: {way}", entry.path);
             let machine = Machine::new(entries, &entry.tight);
             let path = machine.path(entry.path);
-            let whole = fs::read_to_string(&path).unwrap();
+            let original = fs::read_to_string(&path).unwrap();
             fs::remove_file(&path).unwrap();
-            spoil(&path, &whole);
+            spoil(&path, &original);
             let run = machine.run(&what);
             let (got, got_limit) = run.profile.unwrap_or_else(|| panic!("{what}: no drop-in"));
 
@@ -352,7 +352,7 @@ fn spoil_everything(entries: &[Entry]) {
             if !says_nothing && !matches!(entry.kind, Kind::Operator | Kind::UnitFile) {
                 assert!(
                     got <= workers,
-                    "{what}: {got} workers, {workers} with the file whole: {}",
+                    "{what}: {got} workers, {workers} with the original file: {}",
                     run.stderr
                 );
             }
@@ -360,14 +360,14 @@ fn spoil_everything(entries: &[Entry]) {
             if (got < workers || got_limit < limit) && way != "half of it" {
                 assert!(
                     run.stderr.contains(entry.path),
-                    "{what}: more careful, and not said why: {}",
+                    "{what}: more careful, without a reason: {}",
                     run.stderr
                 );
             }
             let no_unit = entry.kind == Kind::UnitFile && NO_FILE.contains(&way);
             if matches!(entry.kind, Kind::Operator | Kind::UnitFile) && UNREADABLE.contains(&way) && !no_unit
             {
-                assert!(run.stderr.contains(entry.path), "{what}: skipped, and not said: {}", run.stderr);
+                assert!(run.stderr.contains(entry.path), "{what}: skipped without a message: {}", run.stderr);
             }
         }
     }

@@ -100,11 +100,11 @@ fn damaged_foreign_and_empty_files() {
     all.insert(50, "{\"schema\":2,\"type\":\"sample\"}".to_owned());
     all.insert(51, "{\"hello\":1}".to_owned());
     all.insert(60, String::new());
-    let whole = json_of(&lines(400, 95.0, 0.0).join("\n"));
+    let undamaged = json_of(&lines(400, 95.0, 0.0).join("\n"));
     let answer = json_of(&all.join("\n"));
     assert_eq!(
         (to_set(&answer), &answer["samples"]),
-        (to_set(&whole), &whole["samples"]),
+        (to_set(&undamaged), &undamaged["samples"]),
         "nothing else is lost"
     );
     let problems = answer["problems"].to_string();
@@ -254,9 +254,9 @@ fn compressed_and_foreign_files_are_reported_with_a_hint() {
         let file = dir.path().join("recording");
         put(&file, bytes);
         let output = report(&[&file.display().to_string()], b"");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("was not read") && said.contains(program), "{program}: {said}");
+        let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{messages}");
+        assert!(messages.contains("was not read") && messages.contains(program), "{program}: {messages}");
     }
     // Files rotated by logrotate in a unit's directory; those that can be read are used.
     put(&dir.path().join("pypnm.service/2025-11-24.jsonl.gz"), b"\x1f\x8b\x08\x00rest");
@@ -379,10 +379,10 @@ fn an_instance_has_the_settings_and_the_section_of_its_template() {
     let (a, b) =
         (all.replace("pypnm.service", "pypnm@a.service"), all.replace("pypnm.service", "pypnm@b.service"));
     let output = report(&[&root, "--write-advice", "--unit", "pypnm@b", "-"], format!("{a}\n{b}").as_bytes());
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
     // Sized for two workers, running with four: not the four of other.service.
-    assert!(said.contains("memory is enough for 2"), "{said}");
-    assert!(!said.contains("[Sizing]"), "{said}");
+    assert!(messages.contains("memory is enough for 2"), "{messages}");
+    assert!(!messages.contains("[Sizing]"), "{messages}");
     let problems = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(problems.contains("the recordings also contain pypnm@a.service"), "{problems}");
 }
@@ -424,10 +424,10 @@ fn adoption_writes_one_effective_file_and_reports_the_change() {
     put("etc/pypnm/sizing.conf.d/50-site.conf", "[Sizing]\nLimitMaxRequests=0\n");
     let root = format!("--root={}", dir.path().display());
     let adopt = report(&[&root, "--adopt", "-"], lines(720, 95.0, 0.0).join("\n").as_bytes());
-    let said = String::from_utf8_lossy(&adopt.stdout).into_owned();
+    let messages = String::from_utf8_lossy(&adopt.stdout).into_owned();
     assert!(adopt.status.success(), "{adopt:?}");
     for line in ["before  4 workers, never recycled\n", "after   8 workers, never recycled\n"] {
-        assert!(said.contains(line), "{line}: {said}");
+        assert!(messages.contains(line), "{line}: {messages}");
     }
     let file =
         fs::read_to_string(dir.path().join("etc/pypnm/sizing.conf.d/60-measured.conf")).unwrap_or_default();
@@ -440,8 +440,8 @@ fn adoption_writes_one_effective_file_and_reports_the_change() {
     put("etc/pypnm/sizing.conf.d/60-measured.conf", "");
     let of_process = lines(720, 95.0, 0.0).join("\n").replace("pypnm.service", "process 4711");
     let adopt = report(&[&root, "--adopt", "-"], of_process.as_bytes());
-    let said = String::from_utf8_lossy(&adopt.stdout).into_owned();
-    assert!(said.contains("before  4 workers") && said.contains("after   8 workers"), "{said}");
+    let messages = String::from_utf8_lossy(&adopt.stdout).into_owned();
+    assert!(messages.contains("before  4 workers") && messages.contains("after   8 workers"), "{messages}");
     let again = report(&[&root, "--adopt", "-"], lines(720, 5.0, 0.0).join("\n").as_bytes());
     assert!(String::from_utf8_lossy(&again.stdout).contains("Nothing to set"), "{again:?}");
     assert!(Path::new(&dir.path().join("etc/pypnm/sizing.conf.d/60-measured.conf")).exists());
@@ -469,17 +469,20 @@ fn names_in_recordings_are_harmless() {
         assert!(!text.contains("\nWorkers=64"), "{text:?}");
     }
     let adopt = report(&[&root, "--adopt", "-"], foreign.as_bytes());
-    let said = String::from_utf8_lossy(&adopt.stderr).into_owned();
-    assert!(adopt.status.code() == Some(2) && said.contains("is not sized here"), "{adopt:?}");
+    let messages = String::from_utf8_lossy(&adopt.stderr).into_owned();
+    assert!(adopt.status.code() == Some(2) && messages.contains("is not sized here"), "{adopt:?}");
     assert!(!dir.path().join("etc").exists(), "it would count for other units");
 }
 
 #[test]
 fn an_endless_line_is_given_up() {
     let output = report(&["/dev/zero"], b"");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && said.contains("/dev/zero contains an endless line"), "{said}");
-    assert_eq!(said.lines().count(), 2, "{said}");
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(2) && messages.contains("/dev/zero contains an endless line"),
+        "{messages}"
+    );
+    assert_eq!(messages.lines().count(), 2, "{messages}");
 }
 
 /// A FIFO ends with its first reader, so it must be opened only once.

@@ -109,12 +109,12 @@ fn files_writable_by_other_users_are_ignored() {
         machine.put(path, THREE);
         assert_eq!(machine.run(), (3, String::new()), "{way}");
         machine.mode(wrong, mode);
-        let (workers, said) = machine.run();
-        assert_eq!(workers, 4, "{way}: {said}");
+        let (workers, messages) = machine.run();
+        assert_eq!(workers, 4, "{way}: {messages}");
         let mode = format!("(mode {mode:04o})");
         assert!(
-            said.contains("not trusted") && said.contains(&mode) && said.contains(wrong),
-            "{way}: {said}"
+            messages.contains("not trusted") && messages.contains(&mode) && messages.contains(wrong),
+            "{way}: {messages}"
         );
     }
 }
@@ -129,9 +129,9 @@ fn files_owned_by_other_users_are_ignored() {
         let machine = Machine::new();
         machine.put(CONF, THREE);
         chown(machine.path(wrong), Some(SOMEBODY), None).unwrap();
-        let (workers, said) = machine.run();
-        assert_eq!(workers, 4, "{way}: {said}");
-        assert!(said.contains("user 12345"), "{way}: {said}");
+        let (workers, messages) = machine.run();
+        assert_eq!(workers, 4, "{way}: {messages}");
+        assert!(messages.contains("user 12345"), "{way}: {messages}");
     }
     // A symbolic link of another user to a file of root, and a symbolic link of root to a file of another user.
     for (theirs_is, link_owner, file_owner) in [("the link", SOMEBODY, 0), ("the file", 0, SOMEBODY)] {
@@ -142,9 +142,9 @@ fn files_owned_by_other_users_are_ignored() {
         assert_eq!(machine.run(), (3, String::new()));
         lchown(machine.path(CONF), Some(link_owner), None).unwrap();
         chown(machine.path("/srv/x.conf"), Some(file_owner), None).unwrap();
-        let (workers, said) = machine.run();
-        assert_eq!(workers, 4, "{theirs_is}: {said}");
-        assert!(said.contains("user 12345"), "{theirs_is}: {said}");
+        let (workers, messages) = machine.run();
+        assert_eq!(workers, 4, "{theirs_is}: {messages}");
+        assert!(messages.contains("user 12345"), "{theirs_is}: {messages}");
     }
 }
 
@@ -194,12 +194,12 @@ fn an_unreadable_file_means_one_worker_unless_a_later_one_sets_the_number() {
                 "[Sizing]\nWorkers=8\n[pypnm.service]\nWorkers=7\n",
             );
             make(&machine, path);
-            let (workers, said) = machine.run();
+            let (workers, messages) = machine.run();
             let expected = if path == CONF { 7 } else { 1 };
-            assert_eq!(workers, expected, "{way}, {path}: {said}");
+            assert_eq!(workers, expected, "{way}, {path}: {messages}");
             assert!(
-                said.contains(&format!("{path}: ")) && said.contains("assuming 1 worker"),
-                "{way}: {said}"
+                messages.contains(&format!("{path}: ")) && messages.contains("assuming 1 worker"),
+                "{way}: {messages}"
             );
             machine.put("/etc/pypnm/sizing.conf.d/60.conf", "[Sizing]\nMaxWorkers=8\n");
             assert_eq!(machine.run().0, expected, "{way}, {path}: another key");
@@ -211,9 +211,9 @@ fn an_unreadable_file_means_one_worker_unless_a_later_one_sets_the_number() {
     let machine = Machine::new();
     machine.put(CONF, THREE);
     symlink("/srv/site", machine.path("/etc/pypnm/sizing.conf.d")).unwrap();
-    let (workers, said) = machine.run();
-    assert_eq!(workers, 1, "the directory of drop-ins: {said}");
-    assert!(said.contains("/etc/pypnm/sizing.conf.d: "), "{said}");
+    let (workers, messages) = machine.run();
+    assert_eq!(workers, 1, "the directory of drop-ins: {messages}");
+    assert!(messages.contains("/etc/pypnm/sizing.conf.d: "), "{messages}");
 }
 
 /// Another user can neither raise nor lower the number of workers, whatever that user creates, or links to.
@@ -233,8 +233,8 @@ fn what_another_user_creates_does_not_count_as_unreadable() {
         let machine = Machine::new();
         pipe(&machine, path);
         theirs(&machine, Path::new(path).parent().unwrap().to_str().unwrap());
-        let (workers, said) = machine.run();
-        assert_eq!(workers, 4, "{path}: {said}");
+        let (workers, messages) = machine.run();
+        assert_eq!(workers, 4, "{path}: {messages}");
     }
     // A link of root's into a directory of theirs, to a FIFO and to nothing.
     let machine = Machine::new();
@@ -262,11 +262,11 @@ fn names_with_control_characters_are_skipped_and_reported() {
         machine.put(&format!("/etc/pypnm/sizing.conf.d/{name}"), "[Sizing]\nWorkers=3\nBad=1\n");
     }
     fs::remove_file(machine.path("/etc/pypnm/sizing.conf.d/caf\u{e9}.conf")).unwrap();
-    let (workers, said) = machine.run();
-    assert_eq!((workers, said.lines().count()), (4, 3), "{said}");
-    assert!(said.contains("10-a\\n[Service]\\nExecStartPre=+\\x2f"), "{said}");
-    assert!(said.contains("\\x1b]0;x\\x07.conf: its name has a control character"), "{said}");
-    assert!(said.contains("\\u202e"), "{said}");
+    let (workers, messages) = machine.run();
+    assert_eq!((workers, messages.lines().count()), (4, 3), "{messages}");
+    assert!(messages.contains("10-a\\n[Service]\\nExecStartPre=+\\x2f"), "{messages}");
+    assert!(messages.contains("\\x1b]0;x\\x07.conf: its name has a control character"), "{messages}");
+    assert!(messages.contains("\\u202e"), "{messages}");
     machine.put("/etc/pypnm/sizing.conf.d/caf\u{e9}.conf", THREE);
     assert_eq!(machine.run().0, 3);
 }
@@ -280,8 +280,8 @@ fn drop_ins_with_control_characters_in_their_names_are_harmless() {
         &format!("/etc/systemd/system/pypnm.service.d/{name}"),
         "[Service]\nMemoryMax=7G\nMemoryHigh=x\n",
     );
-    let (workers, said) = machine.run();
-    assert_eq!((workers, said.lines().count()), (2, 1), "{said}");
+    let (workers, messages) = machine.run();
+    assert_eq!((workers, messages.lines().count()), (2, 1), "{messages}");
 }
 
 /// systemd reads a drop-in whose name cannot be represented here, and it can contain any setting.
@@ -293,8 +293,12 @@ fn names_that_are_not_utf_8_are_reported() {
         let name = std::ffi::OsStr::from_bytes(b"caf\xe9.conf");
         fs::rename(machine.path(directory).join("x.conf"), machine.path(directory).join(name)).unwrap();
     }
-    let (workers, said) = machine.run();
-    assert_eq!((workers, said.matches("caf\u{fffd}.conf: its name is not UTF-8").count()), (1, 2), "{said}");
+    let (workers, messages) = machine.run();
+    assert_eq!(
+        (workers, messages.matches("caf\u{fffd}.conf: its name is not UTF-8").count()),
+        (1, 2),
+        "{messages}"
+    );
 }
 
 /// FIFOs, devices and sockets are never opened, because that alone can have side effects.
@@ -311,8 +315,8 @@ fn only_regular_files_are_opened() {
         let mode = rustix::fs::Mode::from_raw_mode(0o644);
         rustix::fs::mknodat(rustix::fs::CWD, machine.path(path), fifo, mode, 0).unwrap();
     }
-    let (_, said) = machine.run();
-    assert_eq!(said.matches("it is not a regular file").count(), 2, "{said}");
+    let (_, messages) = machine.run();
+    assert_eq!(messages.matches("it is not a regular file").count(), 2, "{messages}");
 }
 
 /// On NixOS, /etc consists of links to links into the store, which the builders' group can add to.
@@ -354,8 +358,8 @@ fn the_result_is_the_same_without_openat2() {
     symlink("../../srv/x.conf", machine.path(CONF)).unwrap();
     machine
         .put("/etc/systemd/system/pypnm.service.d/50.conf", "[Service]\nMemoryMax=infinity\nMemoryHigh=x\n");
-    let whole = machine.run();
-    assert_eq!(whole.0, 3);
+    let undisturbed = machine.run();
+    assert_eq!(undisturbed.0, 3);
     for error in ["ENOSYS", "EPERM", "EACCES", "EINVAL", "E2BIG", "EAGAIN"] {
         let out = machine.directory.path().join(error);
         fs::create_dir(&out).unwrap();
@@ -370,7 +374,7 @@ fn the_result_is_the_same_without_openat2() {
         assert!(output.status.success(), "{output:?}");
         let text = fs::read_to_string(out.join("pypnm.service.d/10-pypnm-sizing.conf")).unwrap();
         assert!(text.contains("PYPNM_SERVE_WORKERS=3\n"), "{error}: {text}");
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), whole.1, "{error}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), undisturbed.1, "{error}");
     }
 }
 
@@ -390,11 +394,13 @@ fn remote_file_systems_of_mountinfo_are_not_entered() {
         machine.put(&format!("{place}/x.conf"), THREE);
         let _ = fs::remove_file(machine.path(CONF));
         symlink(format!("{place}/x.conf"), machine.path(CONF)).unwrap();
-        let (workers, said) = machine.run();
-        assert_eq!(workers, 1, "{place}: {said}");
+        let (workers, messages) = machine.run();
+        assert_eq!(workers, 1, "{place}: {messages}");
         assert!(
-            said.contains(CONF) && said.contains("skipped: the path leads to") && said.contains(kind),
-            "{said}"
+            messages.contains(CONF)
+                && messages.contains("skipped: the path leads to")
+                && messages.contains(kind),
+            "{messages}"
         );
     }
     machine.put("/disk/x.conf", THREE);
@@ -451,9 +457,9 @@ fn hang_below_another_root(machine: &Machine) {
     symlink("../../mnt/dead", machine.path("/etc/pypnm/env")).unwrap();
     symlink("/mnt/dead/d", machine.path("/etc/pypnm/sizing.conf.d")).unwrap();
     let _daemon = dead_fuse(&machine.path("/mnt/dead"), None);
-    let (workers, said) = machine.run();
-    assert_eq!(workers, 1, "{said}");
-    assert_eq!(said.matches("skipped: the path leads to").count(), 3, "{said}");
+    let (workers, messages) = machine.run();
+    assert_eq!(workers, 1, "{messages}");
+    assert_eq!(messages.matches("skipped: the path leads to").count(), 3, "{messages}");
 }
 
 /// The machine itself, with a different /etc.
@@ -477,9 +483,9 @@ fn hang_in_etc(machine: &Machine) {
     let out = machine.directory.path().join("out2");
     fs::create_dir(&out).unwrap();
     let started = Instant::now();
-    let (workers, said) = run(None, &out);
-    assert_eq!(workers, 1, "what a drop-in of the unit may say is not known: {said}");
-    assert_eq!(said.matches("skipped: the path leads to").count(), 4, "{said}");
+    let (workers, messages) = run(None, &out);
+    assert_eq!(workers, 1, "what a drop-in of the unit may say is not known: {messages}");
+    assert_eq!(messages.matches("skipped: the path leads to").count(), 4, "{messages}");
     assert!(started.elapsed() < Duration::from_secs(5));
     rustix::mount::unmount("/etc", UnmountFlags::DETACH).unwrap();
 }
@@ -489,9 +495,9 @@ fn hang_in_proc(machine: &Machine) {
     let _daemon = dead_fuse(Path::new("/proc/meminfo"), Some("lxcfs"));
     let out = machine.directory.path().join("out3");
     fs::create_dir(&out).unwrap();
-    let (workers, said) = run(None, &out);
-    assert_eq!(workers, 1, "{said}");
-    assert!(said.contains("/proc/meminfo: ") && said.contains("timed out"), "{said}");
+    let (workers, messages) = run(None, &out);
+    assert_eq!(workers, 1, "{messages}");
+    assert!(messages.contains("/proc/meminfo: ") && messages.contains("timed out"), "{messages}");
 }
 
 /// A process in a mount namespace mounts a file system over a directory that has already been read, as in a hostile

@@ -106,7 +106,7 @@ fn is_root() -> bool {
     is_root
 }
 
-fn said(output: &Output) -> String {
+fn messages(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -114,7 +114,7 @@ fn said(output: &Output) -> String {
 #[track_caller]
 fn assert_refused(output: &Output, reason: &str) {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(said(output).contains(reason), "{output:?}");
+    assert!(messages(output).contains(reason), "{output:?}");
 }
 
 /// Starts a process whose command line is that of `pypnm serve`: a shell that waits for the end of its input.
@@ -144,7 +144,7 @@ fn exec_uses_another_file() {
         assert!(done.status.success() && output.starts_with("/run/pypnm-sizing/pypnm.env\n"), "{done:?}");
         assert!(output.contains("PYPNM_SERVE_WORKERS="), "{done:?}");
         assert!(
-            said(&done).contains("user 12345") && said(&done).contains("another file is used"),
+            messages(&done).contains("user 12345") && messages(&done).contains("another file is used"),
             "{done:?}"
         );
         machine.assert_nothing_in("precious");
@@ -196,13 +196,13 @@ fn watch_appends_only_to_its_own_files() {
         symlink(machine.path("precious/new"), unit.join(name)).unwrap();
         lchown(unit.join(name), Some(SOMEBODY), None).unwrap();
         let led = machine.run(&watch);
-        assert!(said(&led).contains(name), "{name}: {led:?}");
+        assert!(messages(&led).contains(name), "{name}: {led:?}");
         machine.assert_nothing_in("precious");
         fs::remove_file(unit.join(name)).unwrap();
 
         assert!(Command::new("mkfifo").arg(unit.join(name)).status().unwrap().success());
         let waits = machine.run(&watch);
-        assert!(said(&waits).contains(name), "{name}: {waits:?}");
+        assert!(messages(&waits).contains(name), "{name}: {waits:?}");
         assert!(fs::symlink_metadata(unit.join(name)).unwrap().file_type().is_fifo());
         fs::remove_file(unit.join(name)).unwrap();
     }

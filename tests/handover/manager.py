@@ -60,4 +60,4 @@ class FakeManager:
         """Waits until `test(messages)` is true."""
         with self._condition:
             if not self._condition.wait_for(lambda: test(self.messages), timeout):
-                raise AssertionError(f"not said in {timeout} s; said: {self.messages}")
+                raise AssertionError(f"no such message in {timeout} s: {self.messages}")

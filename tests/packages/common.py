@@ -237,6 +237,19 @@ def install(machine, package, check=True):
     return done.stdout
 
 
+def installed(machine, package):
+    """Installs a package for the first time, and checks what is true afterwards, before anything is started."""
+    with counted(machine, 1, "the installation"):
+        output = install(machine, package)
+    profile, next_step = output.strip().splitlines()[-2:]
+    equal(next_step, "Next: systemctl start pypnm.service", "the last line")
+    expect(profile.startswith("pypnm.service: 2 workers, each recycled after 1000 requests"), f"it printed: {output}")
+    equal(machine.systemctl("is-enabled", UNIT), "enabled", "after the installation it is")
+    equal(machine.systemctl("is-enabled", "pypnm-cmts.service", check=False), "disabled", "pypnm-cmts.service is")
+    equal(machine.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
+    expect(machine.exists(GENERATED), "no drop-in after the installation")
+
+
 # Written by running programs, not by a package: logs, state, caches, backups of the account files.
 VOLATILE = [
     "/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/cache", "/var/lib/dpkg", "/var/lib/rpm",

@@ -12,7 +12,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{SizedUnit, Sizing};
 use serde::Serialize;
 
-use crate::service::pypnm::{self, Installation, Program};
+use crate::service::pypnm::{Installation, Installations};
 use crate::wording::{ConfigSetting, effective, settings, turned_off};
 
 /// The version of the schema.
@@ -30,7 +30,11 @@ pub(crate) struct Answer<U> {
 
 impl<U> Answer<U> {
     pub(crate) fn new(verb: &'static str, sizing: &Sizing, units: Vec<U>) -> Self {
-        let problems = sizing.problems.iter().map(ProblemAnswer::new).collect();
+        let problem = |problem: &Problem| ProblemAnswer {
+            source: SourceAnswer::new(&problem.source),
+            message: problem.to_string(),
+        };
+        let problems = sizing.problems.iter().map(problem).collect();
         Self { schema: SCHEMA, verb, turned_off: turned_off(sizing), units, problems }
     }
 }
@@ -60,25 +64,6 @@ pub(crate) struct ProblemAnswer {
     pub(crate) message: String,
 }
 
-impl ProblemAnswer {
-    fn new(problem: &Problem) -> Self {
-        Self { source: SourceAnswer::new(&problem.source), message: problem.to_string() }
-    }
-}
-
-/// Workers and recycle limit.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct NumbersAnswer {
-    pub(crate) workers: i64,
-    pub(crate) limit_max_requests: i64,
-}
-
-impl From<Numbers> for NumbersAnswer {
-    fn from(numbers: Numbers) -> Self {
-        Self { workers: numbers.workers, limit_max_requests: numbers.limit_max_requests }
-    }
-}
-
 /// The fields of a unit that `show` and `explain` share.
 #[derive(Serialize)]
 pub(crate) struct ProfileAnswer {
@@ -88,7 +73,7 @@ pub(crate) struct ProfileAnswer {
     pub(crate) cpu_milli: u64,
     pub(crate) memory_bytes: u64,
     pub(crate) reasons: ReasonsAnswer,
-    pub(crate) in_effect: NumbersAnswer,
+    pub(crate) in_effect: Numbers,
     pub(crate) settings: Vec<SettingAnswer>,
     pub(crate) overrides: Vec<OverrideAnswer>,
 }
@@ -122,6 +107,11 @@ pub(crate) struct OverrideAnswer {
 impl ProfileAnswer {
     pub(crate) fn new(unit: &SizedUnit) -> Self {
         let profile = &unit.profile;
+        let setting = |setting: ConfigSetting| SettingAnswer {
+            key: setting.key,
+            value: setting.value,
+            source: SourceAnswer::new(&setting.source),
+        };
         Self {
             unit: unit.name.clone(),
             workers: profile.workers,
@@ -134,16 +124,10 @@ impl ProfileAnswer {
                 workers: reasons::workers_reason(unit),
                 limit_max_requests: reasons::limit_reason(unit).into_owned(),
             },
-            in_effect: effective(unit).into(),
-            settings: settings(&unit.config).iter().map(SettingAnswer::new).collect(),
+            in_effect: effective(unit),
+            settings: settings(&unit.config).into_iter().map(setting).collect(),
             overrides: unit.overrides.list.iter().map(OverrideAnswer::new).collect(),
         }
-    }
-}
-
-impl SettingAnswer {
-    fn new(setting: &ConfigSetting) -> Self {
-        Self { key: setting.key, value: setting.value.clone(), source: SourceAnswer::new(&setting.source) }
     }
 }
 
@@ -170,33 +154,9 @@ pub(crate) fn text(answer: &impl Serialize) -> String {
     text
 }
 
-/// An installation of the unit's program.
-#[derive(Serialize)]
-pub(crate) struct InstallationAnswer {
-    environment: String,
-    command: String,
-    version: Option<String>,
-    takes_profile: Option<bool>,
-    editable_source: Option<String>,
-    found: String,
-    fault: Option<String>,
-}
-
-impl InstallationAnswer {
-    pub(crate) fn all(root: &Root, unit: &SizedUnit) -> Vec<Self> {
-        let program = Program::of(&unit.name, unit.definition.as_ref());
-        let found = pypnm::find(root, program, unit.definition.as_ref());
-        let answer = |installation: Installation| Self {
-            takes_profile: installation.takes_profile(),
-            environment: installation.environment,
-            command: installation.command,
-            version: installation.version,
-            editable_source: installation.source,
-            found: installation.found.to_string(),
-            fault: installation.fault,
-        };
-        found.into_iter().map(answer).collect()
-    }
+/// The installations of the unit's program.
+pub(crate) fn installations(root: &Root, unit: &SizedUnit) -> Vec<Installation> {
+    Installations::find(root, &unit.name, unit.definition.as_ref()).found
 }
 
 #[cfg(test)]
@@ -207,16 +167,16 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::{
-        Answer, InstallationAnswer, NumbersAnswer, OverrideAnswer, ProblemAnswer, ProfileAnswer,
-        ReasonsAnswer, SettingAnswer, SourceAnswer,
+        Answer, Installation, Numbers, OverrideAnswer, ProblemAnswer, ProfileAnswer, ReasonsAnswer,
+        SettingAnswer, SourceAnswer,
     };
 
     pub(crate) fn source() -> SourceAnswer {
         SourceAnswer { file: String::new(), line: Some(1), key: Some(String::new()) }
     }
 
-    pub(crate) fn numbers() -> NumbersAnswer {
-        NumbersAnswer { workers: 1, limit_max_requests: 1 }
+    pub(crate) fn numbers() -> Numbers {
+        Numbers { workers: 1, limit_max_requests: 1 }
     }
 
     pub(crate) fn profile() -> ProfileAnswer {
@@ -243,16 +203,8 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn installations() -> Vec<InstallationAnswer> {
-        vec![InstallationAnswer {
-            environment: String::new(),
-            command: String::new(),
-            version: Some(String::new()),
-            takes_profile: Some(true),
-            editable_source: Some(String::new()),
-            found: String::new(),
-            fault: Some(String::new()),
-        }]
+    pub(crate) fn example_installations() -> Vec<Installation> {
+        vec![Installation::example()]
     }
 
     pub(crate) fn answer<U>(unit: U) -> Answer<U> {

@@ -6,11 +6,14 @@ use pypnm_sizing::command::Program;
 use pypnm_sizing::config::UnitConfig;
 use pypnm_sizing::limits::Amount;
 use pypnm_sizing::limits::host::Host;
-use pypnm_sizing::names::{ENV_FILE, LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use pypnm_sizing::names::{
+    ENV_FILE, LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS_FLAG, TOTAL_MEMORY_GIB, UVICORN_LIMIT_MAX_REQUESTS,
+    UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
+};
 use pypnm_sizing::overrides::{Effect, Override};
 use pypnm_sizing::parse::quantity::Gib;
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
-use pypnm_sizing::problem::Source;
+use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
 use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
 use pypnm_sizing::units::{self, State};
@@ -31,6 +34,11 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Res
         format!("Units= in sizing.conf(5) lists {}", names.join(" "))
     });
     Err(anyhow!("--unit={asked}: not sized: {why}"))
+}
+
+/// The requested unit, or the first one that is sized.
+pub(crate) fn requested<'a>(sizing: &'a Sizing, asked: Option<&str>) -> Option<&'a SizedUnit> {
+    sizing.units.iter().find(|unit| asked.is_none_or(|asked| unit.name == asked))
 }
 
 /// Why sizing is turned off altogether, and where that is set.
@@ -89,23 +97,27 @@ pub(crate) fn cpus(number: u64) -> String {
     if number == 1 { "1 CPU".to_owned() } else { format!("{number} CPUs") }
 }
 
+/// `1 worker`, `4 workers`.
+pub(crate) fn workers_text(number: i64) -> String {
+    if number == 1 { "1 worker".to_owned() } else { format!("{number} workers") }
+}
+
 /// `2 workers, each recycled after 2000 requests`.
-pub(crate) fn profile(workers: impl Into<i64>, limit: impl Into<i64>) -> String {
-    let (workers, limit) = (workers.into(), limit.into());
-    let (number, each) = if workers == 1 { ("worker", "") } else { ("workers", "each ") };
-    match limit {
-        0 => format!("{workers} {number}, never recycled"),
-        limit => format!("{workers} {number}, {each}recycled after {limit} requests"),
+pub(crate) fn profile(numbers: Numbers) -> String {
+    let workers = workers_text(numbers.workers);
+    let each = if numbers.workers == 1 { "" } else { "each " };
+    match numbers.limit_max_requests {
+        0 => format!("{workers}, never recycled"),
+        limit => format!("{workers}, {each}recycled after {limit} requests"),
     }
 }
 
 /// `2 workers (limit 2000)`: a short form for use within a sentence.
-pub(crate) fn brief(workers: i64, limit: Option<i64>) -> String {
-    let number = if workers == 1 { "worker" } else { "workers" };
-    match limit {
-        Some(0) => format!("{workers} {number} (no limit)"),
-        Some(limit) => format!("{workers} {number} (limit {limit})"),
-        None => format!("{workers} {number}"),
+pub(crate) fn brief(numbers: Numbers) -> String {
+    let workers = workers_text(numbers.workers);
+    match numbers.limit_max_requests {
+        0 => format!("{workers} (no limit)"),
+        limit => format!("{workers} (limit {limit})"),
     }
 }
 
@@ -142,17 +154,14 @@ pub(crate) fn effective(unit: &SizedUnit) -> Numbers {
 
 /// The unit and the profile that it starts with.
 pub(crate) fn headline(unit: &SizedUnit) -> String {
-    let sized = Numbers {
-        workers: unit.profile.workers.into(),
-        limit_max_requests: unit.profile.limit_max_requests.into(),
-    };
-    let in_brief = brief(sized.workers, Some(sized.limit_max_requests));
+    let sized = Numbers::from(&unit.profile);
     if falls_back(unit) {
-        return format!("{}: PyPNM falls back to its own sizing; sized: {in_brief}", unit.name);
+        return format!("{}: PyPNM falls back to its own sizing; sized: {}", unit.name, brief(sized));
     }
     let numbers = effective(unit);
-    let but = if numbers == sized { String::new() } else { format!(", set by hand; sized: {in_brief}") };
-    format!("{}: {}{but}", unit.name, profile(numbers.workers, numbers.limit_max_requests))
+    let but =
+        if numbers == sized { String::new() } else { format!(", set by hand; sized: {}", brief(sized)) };
+    format!("{}: {}{but}", unit.name, profile(numbers))
 }
 
 /// Adds the units that are configured but not sized to the page.
@@ -168,24 +177,22 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
 }
 
 /// Warnings about the operator's settings, which are used nevertheless.
-pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
-    let mut doubts = Vec::new();
+pub(crate) fn warnings(unit: &SizedUnit) -> Vec<String> {
+    let mut warnings = Vec::new();
     let profile = &unit.profile;
-    let allowed =
-        profile.cpu_target.min(profile.guardrail.workers).min(profile.per_worker_target.unwrap_or(u32::MAX));
-    if profile.workers_step == WorkersStep::Operator && profile.workers > allowed.max(1) {
-        doubts.push(format!(
-            "Workers={} is more than the {} that CPUs and memory allow here",
-            profile.workers,
-            allowed.max(1)
+    let allowed = profile.lowest_target.max(1);
+    if profile.workers_step == WorkersStep::Operator && profile.workers > allowed {
+        warnings.push(format!(
+            "Workers={} is more than the {allowed} that CPUs and memory allow here",
+            profile.workers
         ));
     }
     for (key, available) in [("ReserveCPUs", unit.capacity.cpu), ("ReserveMemory", unit.capacity.memory)] {
         if available.reserved > 0 && available.amount == 0 {
-            doubts.push(format!("{key}= reserves everything, so the minimum is assumed"));
+            warnings.push(format!("{key}= reserves everything, so the minimum is assumed"));
         }
     }
-    doubts
+    warnings
 }
 
 /// A short description of an override.
@@ -245,12 +252,8 @@ impl PypnmDefault {
 
     /// What it would start instead of the unit's profile, and why that differs.
     pub(crate) fn against(&self, unit: &SizedUnit) -> (String, Vec<String>) {
-        let sized = &unit.profile;
-        let own = self.numbers;
-        let itself = profile(own.workers, own.limit_max_requests);
-        let same_workers = own.workers == i64::from(sized.workers);
-        let same_limit = own.limit_max_requests == i64::from(sized.limit_max_requests);
-        if same_workers && same_limit {
+        let (own, sized) = (self.numbers, Numbers::from(&unit.profile));
+        if own == sized {
             return ("would start the same".to_owned(), Vec::new());
         }
         let mut why = Vec::new();
@@ -266,36 +269,48 @@ impl PypnmDefault {
                 Gib(memory)
             ));
         }
-        let by_hand = |same: bool, operator: bool| !same && operator;
-        if by_hand(
-            same_workers,
-            matches!(sized.workers_step, WorkersStep::Operator | WorkersStep::Incomplete),
-        ) || by_hand(same_limit, matches!(sized.limit_step, LimitStep::Operator | LimitStep::Incomplete))
-        {
+        let (workers_step, limit_step) = (unit.profile.workers_step, unit.profile.limit_step);
+        let are_workers_by_hand = matches!(workers_step, WorkersStep::Operator | WorkersStep::Incomplete);
+        let is_limit_by_hand = matches!(limit_step, LimitStep::Operator | LimitStep::Incomplete);
+        let has_other_workers = own.workers != sized.workers;
+        let has_other_limit = own.limit_max_requests != sized.limit_max_requests;
+        if has_other_workers && are_workers_by_hand || has_other_limit && is_limit_by_hand {
             why.push("It does not read sizing.conf.".to_owned());
-        } else if !same_workers && here.workers != i64::from(sized.workers) {
-            let steps = here.workers < i64::from(sized.workers) && sized.workers <= DEFAULT_MAX_WORKERS;
-            why.push(if steps {
+        } else if has_other_workers && here.workers != sized.workers {
+            let is_step = here.workers < sized.workers && sized.workers <= i64::from(DEFAULT_MAX_WORKERS);
+            why.push(if is_step {
                 "Its steps are 6, 12 and 24 GiB (2^30 bytes); those of the guide are GB (10^9).".to_owned()
             } else {
                 "It ignores MaxWorkers= and MemoryPerWorker=.".to_owned()
             });
         }
-        if !same_limit && here.limit_max_requests != i64::from(sized.limit_max_requests) {
-            why.extend(match (sized.limit_step, here.limit_max_requests) {
-                (LimitStep::Operator | LimitStep::Incomplete, _) => None,
-                (LimitStep::MemoryCreep, _) => Some("It ignores InvestigateMemoryCreep=.".to_owned()),
-                (_, 1000) => Some(
-                    "Its table has 1000 below 12 GiB; the guide has 2000 for 4 cores and 8 GB."
-                        .to_owned(),
-                ),
-                (_, 4000) => Some(
+        if has_other_limit && !is_limit_by_hand && here.limit_max_requests != sized.limit_max_requests {
+            let reason = match (limit_step, here.limit_max_requests) {
+                (LimitStep::MemoryCreep, _) => "It ignores InvestigateMemoryCreep=.",
+                (_, 1000) => "Its table has 1000 below 12 GiB; the guide has 2000 for 4 cores and 8 GB.",
+                (_, 4000) => {
                     "Its table has 4000 for 8 CPUs and 64 GiB or more; the guide has 2000-4000, of which the lower is used."
-                        .to_owned(),
-                ),
-                _ => Some("Its table has 2000 for 12 GiB or more.".to_owned()),
-            });
+                }
+                _ => "Its table has 2000 for 12 GiB or more.",
+            };
+            why.push(reason.to_owned());
         }
-        (format!("would start {itself}"), why)
+        (format!("would start {}", profile(own)), why)
+    }
+}
+
+/// A variable of the environment whose value would make the program exit.
+pub(crate) fn bad_variable(key: &'static str, value: &str, sized: &str) -> Problem {
+    let source = Source::key("the environment", 0, key);
+    Problem::bad_value(source, value, expected_value(key), format!("the sized {sized} is used"))
+}
+
+/// What a program expects as the value of a variable.
+pub(crate) fn expected_value(key: &str) -> &'static str {
+    match key {
+        TOTAL_MEMORY_GIB => "a number",
+        UVICORN_WORKERS | WEB_CONCURRENCY => "a whole number",
+        LIMIT_MAX_REQUESTS | UVICORN_LIMIT_MAX_REQUESTS => "a whole number from 0",
+        _ => "a whole number from 1",
     }
 }

@@ -33,9 +33,9 @@ def _complaints(m):
 
 
 def _complained(m, *words):
-    said = _complaints(m)
-    expect(said and all(any(word in line for line in said) for word in words), f"{words} expected in the kernel's log: {said}")
-    return said
+    messages = _complaints(m)
+    expect(messages and all(any(word in line for line in messages) for word in words), f"{words} expected in the kernel's log: {messages}")
+    return messages
 
 
 def _sane(m, workers=1, limit=1000):
@@ -44,8 +44,8 @@ def _sane(m, workers=1, limit=1000):
     if text:
         sized(m, workers, limit)
         expect(text.endswith("'systemctl edit pypnm.service'.\n"), f"the drop-in is cut off:\n{text}")
-    left = m.run("ls -A /run/systemd/generator/pypnm.service.d 2>/dev/null", check=False).stdout.split()
-    expect(not [name for name in left if name.endswith(".conf") and name != "10-pypnm-sizing.conf"], f"left behind: {left}")
+    leftovers = m.run("ls -A /run/systemd/generator/pypnm.service.d 2>/dev/null", check=False).stdout.split()
+    expect(not [name for name in leftovers if name.endswith(".conf") and name != "10-pypnm-sizing.conf"], f"left behind: {leftovers}")
     return bool(text)
 
 
@@ -111,8 +111,8 @@ def read_only_runtime_directory(e2e):
     with e2e.machine() as m:
         m.boot(before="mkdir -p /run/pypnm-sizing; mount -t tmpfs -o ro tmpfs /run/pypnm-sizing")
         serves(m, None, None, source="hardware_auto")
-        said = m.journal("-u", "pypnm.service", "-o", "cat")
-        expect("Read-only file system" in said, f"the journal:\n{said}")
+        messages = m.journal("-u", "pypnm.service", "-o", "cat")
+        expect("Read-only file system" in messages, f"the journal:\n{messages}")
 
 
 def _calls(m, prepare):
@@ -136,13 +136,13 @@ TRY_EACH = """
 good=$(md5sum < /var/tmp/good); old=$(echo '# old' | md5sum)
 while read -r name number; do
     {prepare}
-    strace -qq -o /dev/null -e inject=$name:{fault}:when=$number {generator} /var/tmp/out 2>/var/tmp/said </dev/null
+    strace -qq -o /dev/null -e inject=$name:{fault}:when=$number {generator} /var/tmp/out 2>/var/tmp/messages </dev/null
     status=$?
     file=/var/tmp/out/pypnm.service.d/10-pypnm-sizing.conf
-    if [ ! -e $file ]; then found=none; elif [ "$(md5sum < $file)" = "$good" ]; then found=whole
+    if [ ! -e $file ]; then found=none; elif [ "$(md5sum < $file)" = "$good" ]; then found=complete
     elif [ "$(md5sum < $file)" = "$old" ]; then found=old; elif tail -1 $file | grep -q "systemctl edit"; then found=other; else found=PART; fi
-    said=silent; ! grep -q {name} /var/tmp/said || said=said
-    echo $name-$number $status $found $said "$(ls -A /var/tmp/out/pypnm.service.d 2>/dev/null | grep -v '^10-' | tr '\\n' ' ')"
+    log=silent; ! grep -q {name} /var/tmp/messages || log=message
+    echo $name-$number $status $found $log "$(ls -A /var/tmp/out/pypnm.service.d 2>/dev/null | grep -v '^10-' | tr '\\n' ' ')"
 done
 """
 
@@ -153,7 +153,7 @@ def _try_each(m, fault, prepare=PREPARE):
     calls = "".join(f"{name} {number}\n" for name, number in _calls(m, prepare))
     done = m.run(TRY_EACH.format(prepare=prepare, fault=fault, generator=GENERATOR, name=NAME), timeout=300, input=calls)
     lines = [line.split() for line in done.stdout.splitlines()]
-    return [(call, int(status), found, said, left) for call, status, found, said, *left in lines]
+    return [(call, int(status), found, log, leftovers) for call, status, found, log, *leftovers in lines]
 
 
 @case(fast=(252,))
@@ -162,12 +162,12 @@ def killed_at_each_system_call(e2e):
     and no file is left that systemd would load"""
     with e2e.machine(start=IDLE) as m:
         m.boot()
-        for prepare, allowed in ((PREPARE, {"none", "whole"}), (PREPARE_OLD, {"old", "whole"})):
+        for prepare, allowed in ((PREPARE, {"none", "complete"}), (PREPARE_OLD, {"old", "complete"})):
             runs = _try_each(m, "signal=KILL", prepare)
-            for call, status, found, _, left in runs:
+            for call, status, found, _, leftovers in runs:
                 equal(status, 137, f"status, killed at {call}")
                 expect(found in allowed, f"killed at {call}: {found}")
-                expect(not [name for name in left if name.endswith(".conf")], f"killed at {call}: {left}")
+                expect(not [name for name in leftovers if name.endswith(".conf")], f"killed at {call}: {leftovers}")
             equal({found for _, _, found, *_ in runs}, allowed, "what was found")
             e2e.note(f"killed at each of {len(runs)} system calls: " + _counts(runs))
 
@@ -183,12 +183,12 @@ def denied_each_system_call(e2e):
             runs = _try_each(m, f"error={error}")
             # Until it opens its first file, only the C library and the runtime have started.
             start = next(number for number, (call, *_) in enumerate(runs) if call in ("open-1", "openat-1"))
-            for number, (call, status, found, said, left) in enumerate(runs):
-                where = f"{error} at {call}: status {status}, {found}, {said}, {left}"
-                expect(found != "PART" and not [name for name in left if name.endswith(".conf")], where)
+            for number, (call, status, found, log, leftovers) in enumerate(runs):
+                where = f"{error} at {call}: status {status}, {found}, {log}, {leftovers}"
+                expect(found != "PART" and not [name for name in leftovers if name.endswith(".conf")], where)
                 # Without a single page of memory, a Rust program can only abort.
                 if number >= start and call.partition("-")[0] not in ("mmap", "brk", "mremap"):
-                    expect(status < 128 and (found != "none" or said == "said"), where)
+                    expect(status < 128 and (found != "none" or log == "message"), where)
                     expect(status != 0 or found != "none", where)
             e2e.note(f"{error} at each of {len(runs)} system calls: " + _counts(runs))
 
@@ -213,8 +213,8 @@ def killed_at_reloads(e2e):
             m.systemctl("daemon-reload")
             found.append(_sane(m))
         expect(sum(found) < len(found) / 4, f"{sum(found)} of {len(found)} were not killed before the end")
-        said = m.journal("-b", "-o", "cat")
-        expect(re.search(rf"{NAME}'? (terminated|failed|died)[^\n]*(KILL|signal)", said), f"the journal says nothing of it:\n{said[-2000:]}")
+        messages = m.journal("-b", "-o", "cat")
+        expect(re.search(rf"{NAME}'? (terminated|failed|died)[^\n]*(KILL|signal)", messages), f"the journal says nothing of it:\n{messages[-2000:]}")
         equal(m.show("pypnm.service", "MainPID"), main, "the main process")
         m.run(f"rm /etc/systemd/system-generators/{NAME}")
         m.systemctl("daemon-reload")
@@ -230,9 +230,9 @@ def killed_at_boot(e2e):
         m.boot()
         equal(_sane(m), False, "a drop-in")
         m.wait("pypnm.service", "active")
-        said = m.run(f"dmesg | grep {NAME}", check=False).stdout
-        expect(re.search(r"signal|KILL", said), f"the kernel's log: {said}")
-        e2e.note(said.strip())
+        messages = m.run(f"dmesg | grep {NAME}", check=False).stdout
+        expect(re.search(r"signal|KILL", messages), f"the kernel's log: {messages}")
+        e2e.note(messages.strip())
         m.run(f"rm /etc/systemd/system-generators/{NAME}")
         m.systemctl("daemon-reload")
         equal(_sane(m), True, "a drop-in")
@@ -245,9 +245,9 @@ def unreadable_proc_and_sys(e2e):
     with e2e.machine(cpus=4, memory_kb=KB_16G, files={**FAULTY, "/etc/fault": UNREADABLE}, start=IDLE, kmsg=True) as m:
         m.boot()
         equal(_sane(m, 1, 1000), True, "a drop-in")
-        said = _complained(m, "/proc/meminfo", "/sys/devices/system/cpu/online", "Permission denied")
+        messages = _complained(m, "/proc/meminfo", "/sys/devices/system/cpu/online", "Permission denied")
         expect("# Warning" in generated(m), "the drop-in's comments say so, too")
-        e2e.note(said[0])
+        e2e.note(messages[0])
 
 
 @case()
@@ -286,12 +286,12 @@ def hostile_configuration(e2e):
         def tried(name, workers=1, limit=1000):
             m.systemctl("daemon-reload", timeout=20)
             equal(_sane(m, workers, limit), True, f"a drop-in with {name}")
-            left = m.run("ls /run/systemd/generator").stdout.split()
-            expect(not [one for one in left if "passwd" in one or ".service.d" in one and one != "pypnm.service.d"], f"{name}: {left}")
-            said = _complaints(m)
-            expect(said, f"the kernel's log says nothing of {name}")
-            expect(len(said) <= 12, f"{name}: {len(said)} lines in the kernel's log")
-            return said
+            entries = m.run("ls /run/systemd/generator").stdout.split()
+            expect(not [entry for entry in entries if "passwd" in entry or ".service.d" in entry and entry != "pypnm.service.d"], f"{name}: {entries}")
+            messages = _complaints(m)
+            expect(messages, f"the kernel's log says nothing of {name}")
+            expect(len(messages) <= 12, f"{name}: {len(messages)} lines in the kernel's log")
+            return messages
 
         _complaints(m)
         for name, content in HOSTILE.items():
@@ -339,7 +339,7 @@ code = [(0x20, 0, 0, 0)]  # the system call's number
 for number in denied:
     code += [(0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | 1)]  # this one: EPERM
 code += [(0x06, 0, 0, 0x7FFF0000)]
-text = b"".join(struct.pack("HBBI", *one) for one in code)
+text = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 buffer = ctypes.create_string_buffer(text)
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(buffer)))
 libc = ctypes.CDLL(None, use_errno=True)
@@ -397,15 +397,15 @@ def apparmor(e2e):
         m.run("cat /etc/one > /sys/kernel/security/apparmor/.load")
         m.systemctl("daemon-reload")
         sized(m, 1, 1000)
-        said = m.run(f"dmesg | grep '{NAME}\\['", check=False).stdout
-        expect("/proc/meminfo: Permission denied" in said and said.count("\n") == 1, f"the kernel's log: {said}")
+        messages = m.run(f"dmesg | grep '{NAME}\\['", check=False).stdout
+        expect("/proc/meminfo: Permission denied" in messages and messages.count("\n") == 1, f"the kernel's log: {messages}")
         m.run("cat /etc/two > /sys/kernel/security/apparmor/.replace")
         m.systemctl("daemon-reload")
         equal(generated(m), "", "the drop-in")
-        said = m.run(f"dmesg | grep '{NAME}\\[' | tail -n +2").stdout
-        expect(re.search(r"/run/systemd/generator\S*: Permission denied", said), f"the kernel's log: {said}")
+        messages = m.run(f"dmesg | grep '{NAME}\\[' | tail -n +2").stdout
+        expect(re.search(r"/run/systemd/generator\S*: Permission denied", messages), f"the kernel's log: {messages}")
         equal(m.show("pypnm.service", "ActiveState"), "active", "the service")
-        e2e.note(said.strip())
+        e2e.note(messages.strip())
 
 
 @case(fast=(262,))
@@ -462,6 +462,6 @@ def log_of_a_real_kernel(e2e):
     with e2e.guest(2, "4G", start=IDLE, files={"/etc/pypnm/sizing.conf": "[Sizing]\nWorker=3\n"}) as m:
         m.boot()
         sized(m, 1, 1000)
-        for said in (m.run(f"dmesg | grep '{NAME}\\['").stdout, m.journal("-k", "-t", NAME, "-o", "cat")):
-            expect(said.count("\n") == 1 and "sizing.conf:2" in said and "Worker:" in said, f"the log: {said}")
-        e2e.note(said.strip())
+        for messages in (m.run(f"dmesg | grep '{NAME}\\['").stdout, m.journal("-k", "-t", NAME, "-o", "cat")):
+            expect(messages.count("\n") == 1 and "sizing.conf:2" in messages and "Worker:" in messages, f"the log: {messages}")
+        e2e.note(messages.strip())

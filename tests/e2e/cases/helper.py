@@ -487,7 +487,7 @@ def an_instance(e2e):
 
 @case()
 def an_alias(e2e):
-    """check, apply and the last look: the unit in Units= is an alias, and systemd knows the service by another name"""
+    """check, apply and the check at the start: the unit in Units= is an alias, and systemd knows the service by another name"""
     with e2e.machine(cpus=4, memory_kb=KB_8G) as m:
         place = "/etc/systemd/system"
         m.run(f"systemctl disable --quiet pypnm.service; cd {place}; mv pypnm.service pypnm-api.service; ln -s pypnm-api.service pypnm.service")
@@ -502,8 +502,8 @@ def an_alias(e2e):
         serves(m, 1, None)
         m.hardware(memory_kb=KB_16G)
         m.run("systemctl set-property --runtime pypnm-api.service MemoryMax=infinity")
-        status, said, error = helper(m, "apply --unit pypnm-api")
-        equal((status, error, "OK - pypnm.service: 4 workers" in said), (0, "", True), said + error)
+        status, output, error = helper(m, "apply --unit pypnm-api")
+        equal((status, error, "OK - pypnm.service: 4 workers" in output), (0, "", True), output + error)
         # Both names: it is still one service.
         m.install({CONF: "[Sizing]\nUnits=pypnm pypnm-api\n"})
         m.systemctl("daemon-reload")
@@ -525,20 +525,20 @@ def apply_waits_for_a_queued_start(e2e):
         m.run("systemctl stop pypnm.service slow.service; systemctl start --no-block pypnm.service")
         equal(m.show("pypnm.service", "ActiveState"), "inactive", "the state, while the start is queued")
         m.hardware(cpus=4, memory_kb=KB_16G)
-        status, said, error = helper(m, "apply")
-        equal((status, error), (0, ""), said + error)
-        expect("is starting, waiting" in said and "OK - pypnm.service: 4 workers" in said, said)
+        status, output, error = helper(m, "apply")
+        equal((status, error), (0, ""), output + error)
+        expect("is starting, waiting" in output and "OK - pypnm.service: 4 workers" in output, output)
         m.install({OVERRIDE: dropin("ExecStop=/bin/sleep 5")})
         m.run("systemctl daemon-reload; systemctl restart --no-block pypnm.service")
         m.until(lambda: m.show("pypnm.service", "ActiveState") == "deactivating", "the restart")
         m.hardware(cpus=2, memory_kb=KB_8G)
-        status, said, error = helper(m, "apply")
-        equal((status, error), (0, ""), said + error)
-        expect("is starting, waiting" in said and "OK - pypnm.service: 2 workers" in said, said)
+        status, output, error = helper(m, "apply")
+        equal((status, error), (0, ""), output + error)
+        expect("is starting, waiting" in output and "OK - pypnm.service: 2 workers" in output, output)
         m.install({OVERRIDE: dropin("ExecStartPost=/bin/sleep 1000", "TimeoutStartSec=infinity")})
         m.run("systemctl daemon-reload; systemctl restart --no-block pypnm.service")
-        status, said, error = helper(m, "apply --timeout 8")
-        equal((status, "still starting after 8 s" in error), (1, True), said + error)
+        status, output, error = helper(m, "apply --timeout 8")
+        equal((status, "still starting after 8 s" in error), (1, True), output + error)
 
 
 @case()
@@ -552,8 +552,8 @@ def uvicorns_own_settings(e2e):
             m.until(lambda: request(m) and len(workers(m)) == count, f"{count} workers", 90)
             m.until(lambda: helper(m, "check")[0] == 0, "the workers to settle", 30)
             check(m, 0, *words)
-            status, said, _ = helper(m, "apply")
-            equal((status, "so it is not restarted" in said), (0, True), said)
+            status, output, _ = helper(m, "apply")
+            equal((status, "so it is not restarted" in output), (0, True), output)
 
         runs(4)
         m.install({OVERRIDE: dropin("Environment=WEB_CONCURRENCY=3")})

@@ -1,11 +1,11 @@
 """`ready` as used by the packaged unit, with the real PyPNM: it is up if and only if PyPNM itself responds."""
 
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import images
+from harness import write_certificate
 from suite import KB_8G, KB_16G, case, dropin, equal, expect
 
 UNIT = "pypnm.service"
@@ -34,10 +34,9 @@ def packaged(e2e, files=None, memory_kb=KB_8G, environment=""):
 def certificate():
     """A key and a certificate, as files for the machine."""
     images.need("openssl")
-    with tempfile.TemporaryDirectory() as place:
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"]
-        subprocess.run([*command, "-keyout", f"{place}/k", "-out", f"{place}/c"], check=True, capture_output=True)
-        return {f"/etc/pypnm/tls/{name}": Path(place, name).read_bytes() for name in "kc"}
+    with tempfile.TemporaryDirectory() as directory:
+        write_certificate(directory)
+        return {f"/etc/pypnm/tls/{path.name}": path.read_bytes() for path in Path(directory).iterdir()}
 
 
 def boot(m):
@@ -56,7 +55,7 @@ def started(m, *lines):
     return status, time.monotonic() - begun
 
 
-def said(m):
+def messages(m):
     """The journal of the service since its last start."""
     return m.journal("-o", "cat", "-b", f"_SYSTEMD_INVOCATION_ID={m.show(UNIT, 'InvocationID')}")
 
@@ -64,7 +63,7 @@ def said(m):
 def is_up(m, what, ask, *lines):
     """Checks that the start succeeds, and that the service responds immediately to `ask`, arguments for curl."""
     status, took = started(m, *lines)
-    equal(status, 0, f"{what}: systemctl start, after {took:.0f} s, with {said(m)[-1000:]}")
+    equal(status, 0, f"{what}: systemctl start, after {took:.0f} s, with {messages(m)[-1000:]}")
     done = m.run(f"curl -sk -m 10 -o /dev/null -w '%{{http_code}}' {ask}", check=False)
     equal(done.stdout, "200", f"{what}: its health")
     return took
@@ -102,8 +101,8 @@ def a_stranger_on_the_port(e2e):
                 equal(m.show(UNIT, "ActiveState"), "failed", f"{where}: the service")
                 # uvicorn's parent process binds before it does anything else: systemd may end ready before that can report.
                 also = "Address already in use" if workers == 2 else reason
-                expect(reason in said(m) or also in said(m), f"{where}: {said(m)}")
-                e2e.note(next((line for line in said(m).splitlines() if "belongs to" in line), f"{where}: {also}"))
+                expect(reason in messages(m) or also in messages(m), f"{where}: {messages(m)}")
+                e2e.note(next((line for line in messages(m).splitlines() if "belongs to" in line), f"{where}: {also}"))
         # The port is free again.
         m.systemctl("stop", "stranger")
         is_up(m, "after the stranger", "http://127.0.0.1:8000/health")
@@ -115,16 +114,16 @@ def wherever_it_listens(e2e):
     socket = f"[Socket]\nListenStream=127.0.0.1:8003\nService={UNIT}\n"
     with packaged(e2e, {"/etc/systemd/system/pypnm.socket": socket}, memory_kb=KB_16G) as m:
         boot(m)
-        one = "Environment=UVICORN_WORKERS=1"
+        setting = "Environment=UVICORN_WORKERS=1"
         is_up(m, "--uds, one worker", "--unix-socket /run/pypnm/s http://x/health", "RuntimeDirectory=pypnm", "ExecStart=", f"ExecStart={PYTHON} --uds /run/pypnm/s --workers 1")
         is_up(m, "--uds, two workers", "--unix-socket /run/pypnm/s http://x/health", "RuntimeDirectory=pypnm", "ExecStart=", f"ExecStart={PYTHON} --uds /run/pypnm/s --workers 2")
-        is_up(m, "UVICORN_PORT=", "http://127.0.0.1:8001/health", "Environment=UVICORN_HOST=127.0.0.1 UVICORN_PORT=8001", one, "ExecStart=", f"ExecStart={PYTHON}")
+        is_up(m, "UVICORN_PORT=", "http://127.0.0.1:8001/health", "Environment=UVICORN_HOST=127.0.0.1 UVICORN_PORT=8001", setting, "ExecStart=", f"ExecStart={PYTHON}")
         is_up(m, "--por", "http://127.0.0.1:8002/health", "Environment=PYPNM_PORT=8002", "ExecStart=", "ExecStart=/opt/pypnm/bin/pypnm serve --host 127.0.0.1 --por 8002 --work 2")
         is_up(m, "IPv6", "http://[::1]:8000/health", "Environment=PYPNM_HOST=::1 PYPNM_OPTIONS='--workers 1'")
-        is_up(m, "--fd", "http://127.0.0.1:8003/health", "Sockets=pypnm.socket", one, "ExecStart=", f"ExecStart={PYTHON} --fd 3 --workers 1")
+        is_up(m, "--fd", "http://127.0.0.1:8003/health", "Sockets=pypnm.socket", setting, "ExecStart=", f"ExecStart={PYTHON} --fd 3 --workers 1")
         m.systemctl("stop", "pypnm.socket")
         m.install(certificate())
-        tls = "--ssl-keyfile /etc/pypnm/tls/k --ssl-certfile /etc/pypnm/tls/c"
+        tls = "--ssl-keyfile /etc/pypnm/tls/key --ssl-certfile /etc/pypnm/tls/certificate"
         is_up(m, "TLS", "https://127.0.0.1:8000/health", "ExecStart=", f"ExecStart={PYTHON} --workers 2 {tls}")
 
 
@@ -136,7 +135,7 @@ def what_cannot_come_up(e2e):
         broken = "Environment=PYTHONPATH=/usr/lib/broken"
         m.install({"/usr/lib/broken/fastapi.py": "import time; time.sleep(0.5); raise SystemExit(3)\n"})
         status, took = started(m, broken, "ExecStart=", f"ExecStart={PYTHON} --workers 2", "Restart=no")
-        expect(status != 0 and took < 60, f"systemctl start: {status} after {took:.0f} s: {said(m)}")
-        expect("workers have died at startup" in said(m), said(m))
+        expect(status != 0 and took < 60, f"systemctl start: {status} after {took:.0f} s: {messages(m)}")
+        expect("workers have died at startup" in messages(m), messages(m))
         status, took = started(m, "ExecStart=", "ExecStart=/bin/sh -c 'sleep 2; exit 1'", "Restart=no")
         expect(status != 0 and took < 10, f"systemctl start: {status} after {took:.0f} s")

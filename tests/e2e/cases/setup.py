@@ -72,9 +72,9 @@ def verified(m):
     """systemd-analyze verify reports nothing, and systemd-analyze security stays within the limit."""
     done = m.run(f"cd /tmp && systemd-analyze verify {UNIT}", check=False)
     equal((done.returncode, done.stdout + done.stderr), (0, ""), "systemd-analyze verify")
-    said = m.run(f"systemd-analyze security --no-pager {UNIT}", check=False).stdout
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
-    expect(found and float(found[1]) <= 3.0, said)
+    printed = m.run(f"systemd-analyze security --no-pager {UNIT}", check=False).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", printed)
+    expect(found and float(found[1]) <= 3.0, printed)
     return f"systemd-analyze security: {found[1]}"
 
 
@@ -91,8 +91,8 @@ def upload_and_analyse(m, port=8000):
     caches."""
     m.install({"/tmp/capture.bin": rxmer()})
     url = f"http://127.0.0.1:{port}/docs/pnm/files"
-    said = m.run(f"curl -s -m 60 -F file=@/tmp/capture.bin {url}/upload").stdout
-    transaction = json.loads(said)["transaction_id"]
+    printed = m.run(f"curl -s -m 60 -F file=@/tmp/capture.bin {url}/upload").stdout
+    transaction = json.loads(printed)["transaction_id"]
     for output in ("json", "archive"):
         analysis = {"type": "basic", "output": {"type": output}, "plot": {"ui": {"theme": "dark"}}}
         m.install({"/tmp/request.json": json.dumps({"search": {"transaction_id": transaction}, "analysis": analysis})})
@@ -107,13 +107,13 @@ def whole_life(e2e):
     with machine(e2e) as m:
         m.hardware(cpus=2, memory_kb=KB_4G)
         m.boot()
-        said = m.run("pypnm-sizing show").stdout
-        expect(re.search(rf"PyPNM +1\.6\.4\.0 in {CHECKOUT}/.env", said), said)
+        printed = m.run("pypnm-sizing show").stdout
+        expect(re.search(rf"PyPNM +1\.6\.4\.0 in {CHECKOUT}/.env", printed), printed)
         _, printed, _ = setup(m, CHECKOUT)
         expect(not m.exists(PLACE), "printing wrote it")
-        _, said, _ = setup(m, CHECKOUT, "--write")
+        _, printed, _ = setup(m, CHECKOUT, "--write")
         equal(m.read(PLACE), printed, "what was written")
-        expect(f"systemctl enable --now {UNIT}" in said, said)
+        expect(f"systemctl enable --now {UNIT}" in printed, printed)
         equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
         e2e.note(verified(m))
 
@@ -132,8 +132,8 @@ def whole_life(e2e):
         expect(m.run(f"{inside} touch {CHECKOUT}/.env/x", check=False).returncode != 0, "it can write to its environment")
         equal(m.run("journalctl -u pypnm.service -p err -o cat").stdout, "", "errors in its log")
 
-        _, said, _ = setup(m, CHECKOUT, "--write")
-        expect("is up to date" in said and f"systemctl restart {UNIT}" in said, said)
+        _, printed, _ = setup(m, CHECKOUT, "--write")
+        expect("is up to date" in printed and f"systemctl restart {UNIT}" in printed, printed)
         m.hardware(cpus=2, memory_kb=KB_16G)
         m.run("pypnm-sizing apply", check=False, timeout=200)
         serves(m, 2, 2000)
@@ -141,13 +141,13 @@ def whole_life(e2e):
 
         m.run("mkdir /home/op/other")
         for other in ("/home/op/other", "/nonexistent"):
-            status, said, error = setup(m, other, "--remove", check=False)
-            expect(status == 2 and f"is for {CHECKOUT}/.env" in error and m.exists(PLACE), f"--remove for {other}: {said}{error}")
-        _, said, _ = setup(m, CHECKOUT, "--remove")
-        expect("Removed" in said and not m.exists(PLACE) and not m.exists(PLACE.rsplit("/", 1)[0]), said)
+            status, printed, error = setup(m, other, "--remove", check=False)
+            expect(status == 2 and f"is for {CHECKOUT}/.env" in error and m.exists(PLACE), f"--remove for {other}: {printed}{error}")
+        _, printed, _ = setup(m, CHECKOUT, "--remove")
+        expect("Removed" in printed and not m.exists(PLACE) and not m.exists(PLACE.rsplit("/", 1)[0]), printed)
         equal(len(workers(m)), 2, "live workers of the service that runs on")
-        _, said, _ = setup(m, "--remove")
-        expect("nothing to remove" in said, said)
+        _, printed, _ = setup(m, "--remove")
+        expect("nothing to remove" in printed, printed)
         m.systemctl("stop", UNIT)
         m.systemctl("start", UNIT)
         equal(m.show(UNIT, "ConditionResult"), "no", "the condition without the drop-in")
@@ -252,8 +252,8 @@ def refused(e2e):
         m.boot()
 
         def refuses(*arguments, why):
-            status, said, error = setup(m, *arguments, "--write", check=False)
-            equal((status, said), (2, ""), f"setup {arguments}: {error}; status and stdout")
+            status, printed, error = setup(m, *arguments, "--write", check=False)
+            equal((status, printed), (2, ""), f"setup {arguments}: {error}; status and stdout")
             expect(why in error, f"setup {arguments}: {error}")
             expect(not m.exists(PLACE.rsplit("/", 1)[0]), f"setup {arguments} wrote something")
 
@@ -361,12 +361,12 @@ def other_drop_ins(e2e):
         m.run(f"rm {later}; echo BindReadOnlyPaths=/home/op/keys >>{PLACE}")
         _, _, error = setup(m, CHECKOUT, "--port", "8001", check=False)
         expect("--write would remove these settings from it: BindReadOnlyPaths=/home/op/keys" in error, error)
-        _, said, _ = setup(m, CHECKOUT, "--write")
-        expect("no longer in it:\n  Environment=PYPNM_PORT=8001\n  BindReadOnlyPaths=/home/op/keys\n" in said, said)
+        _, printed, _ = setup(m, CHECKOUT, "--write")
+        expect("no longer in it:\n  Environment=PYPNM_PORT=8001\n  BindReadOnlyPaths=/home/op/keys\n" in printed, printed)
         e2e.note(verified(m))
         m.run(f"echo Nice=5 >>{PLACE}; echo '[Service]' >{later}")
-        _, said, _ = setup(m, "--remove")
-        expect("which setup did not write, were in it:\n  Nice=5\n" in said and not m.exists(PLACE) and m.exists(later), said)
+        _, printed, _ = setup(m, "--remove")
+        expect("which setup did not write, were in it:\n  Nice=5\n" in printed and not m.exists(PLACE) and m.exists(later), printed)
 
 
 @case(versions=(252, 254))

@@ -51,8 +51,8 @@ def the_services_user_writes_configuration(e2e):
         equal(m.run("ls /run/pwned", check=False).returncode, 2, "ls /run/pwned: the attack's file")
         equal(m.run("ls -d /run/systemd/generator/systemd-journald.service.d", check=False).returncode, 2, "ls of another unit's drop-in")
         expect("[Service]\nExecStartPre=+" not in generated(m), "directives of the attack in the drop-in")
-        said = "\n".join(_complaints(m))
-        expect("/run/pypnm" in said and "not trusted" in said, f"the log:\n{said}")
+        messages = "\n".join(_complaints(m))
+        expect("/run/pypnm" in messages and "not trusted" in messages, f"the log:\n{messages}")
 
 
 @case(fast=(252,))
@@ -76,9 +76,9 @@ def a_dead_mount_behind_a_link(e2e):
         m.run("rm -f /etc/pypnm/sizing.conf; ln -s /mnt/dead/a /etc/pypnm/sizing.conf; ln -s ../../../mnt/dead/b /etc/pypnm/sizing.conf.d/50.conf")
         m.run("ln -s /mnt/dead /etc/dead; ln -s /etc/dead/c /etc/pypnm/site.env")
         after = min(reload() for _ in range(3))
-        said = "\n".join(_complaints(m))
+        messages = "\n".join(_complaints(m))
         for path in ("/etc/pypnm/sizing.conf:", "/etc/pypnm/sizing.conf.d/50.conf:", "/etc/pypnm/site.env:"):
-            expect(f"{path} skipped: the path leads to" in said, f"{path} is to be named:\n{said}")
+            expect(f"{path} skipped: the path leads to" in messages, f"{path} is to be named:\n{messages}")
         sized(m, 1, 1000)
         expect(after < before + 1, f"a reload took {before:.2f} s, and {after:.2f} s with the mount")
         m.systemctl("kill", "hang")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::live::Live;
-use super::topic::{State, Topic};
+use super::topic::{Finding, State, Topic};
 use super::verdict::{APPLY, Judge};
 
 /// A service whose main process ends sooner than this has not reached its recycle limit.
@@ -16,129 +16,127 @@ const KILLED: i64 = 2;
 
 impl Judge<'_> {
     /// Checks whether systemd has the unit, and its state. Returns whether there is more to judge.
-    pub(super) fn service(&mut self, must_run: bool) -> bool {
+    pub(super) fn service(&mut self) -> bool {
         let facts = self.facts;
-        let (unit, loaded) = (&facts.unit, &facts.loaded);
-        match loaded.load.as_str() {
-            "loaded" => {}
+        let (unit, load) = (&facts.unit, facts.loaded.load.as_str());
+        let finding = match load {
+            "loaded" => self.activity(),
             "not-found" => {
-                let text = "systemd has no such unit".to_owned();
-                self.report(Topic::UnitMissing, State::Critical, text, None);
-                self.other_units();
-                return false;
+                Some(Finding::new(Topic::UnitMissing, State::Critical, "systemd has no such unit"))
             }
             "masked" => {
-                let state = if must_run { State::Critical } else { State::Unknown };
-                let fix = format!("systemctl unmask {unit}");
-                self.report(Topic::UnitMasked, state, "the unit is masked".to_owned(), Some(&fix));
-                self.other_units();
-                return false;
+                let state = self.critical_if_required(State::Unknown);
+                let finding = Finding::new(Topic::UnitMasked, state, "the unit is masked");
+                Some(finding.fixed_by(format!("systemctl unmask {unit}")))
             }
             other => {
                 let text = format!("systemd cannot load the unit ({other})");
-                let fix = format!("systemctl status {unit}");
-                self.report(Topic::UnitMissing, State::Critical, text, Some(&fix));
-                return false;
+                let finding = Finding::new(Topic::UnitMissing, State::Critical, text);
+                Some(finding.fixed_by(format!("systemctl status {unit}")))
             }
+        };
+        self.verdict.findings.extend(finding);
+        if matches!(load, "not-found" | "masked") || load == "loaded" && facts.live == Live::Not {
+            self.other_units();
         }
+        load == "loaded"
+    }
+
+    /// `--must-run` makes a service that is not running critical.
+    fn critical_if_required(&self, otherwise: State) -> State {
+        if self.must_run { State::Critical } else { otherwise }
+    }
+
+    /// The finding on the state of a unit that systemd has loaded. `None`: it is active.
+    fn activity(&self) -> Option<Finding> {
+        let facts = self.facts;
+        let (unit, loaded) = (&facts.unit, &facts.loaded);
         let log = format!("journalctl -u {unit}");
-        match loaded.active.as_str() {
+        Some(match loaded.active.as_str() {
             "reloading" if self.is_handed_over() => {
-                let text = "a reload is in progress; workers are being replaced".to_owned();
-                self.report(Topic::Reloading, State::Ok, text, None);
+                let text = "a reload is in progress; workers are being replaced";
+                Finding::new(Topic::Reloading, State::Ok, text)
             }
-            "active" | "activating" if facts.was_restarted_meanwhile => self.looping(&log),
+            "active" | "activating" if facts.was_restarted_meanwhile => self.looping().fixed_by(log),
             "active" if loaded.sub == "exited" => {
                 // Such a unit may have started a container, whose processes are not in the unit.
-                let is_oneshot = loaded.service_type == "oneshot" && !must_run;
+                let is_oneshot = loaded.service_type == "oneshot" && !self.must_run;
                 let state = if is_oneshot { State::Unknown } else { State::Critical };
-                let text = "the service is active, but it has no process (exited)".to_owned();
-                self.report(Topic::NotRunning, state, text, Some(&log));
+                let text = "the service is active, but it has no process (exited)";
+                Finding::new(Topic::NotRunning, state, text).fixed_by(log)
             }
-            "active" | "reloading" | "refreshing" => {}
+            "active" | "reloading" | "refreshing" => return None,
             "failed" => {
                 let text = format!("the service has failed ({})", loaded.result);
-                self.report(Topic::Failed, State::Critical, text, Some(&log));
+                Finding::new(Topic::Failed, State::Critical, text).fixed_by(log)
             }
-            "activating" if self.is_looping() => self.looping(&log),
+            "activating" if self.is_looping() => self.looping().fixed_by(log),
             "activating" => {
                 let text = format!("the service is starting ({})", loaded.sub);
-                self.report(Topic::Starting, State::Ok, text, None);
+                Finding::new(Topic::Starting, State::Ok, text)
             }
             "inactive" | "deactivating" if loaded.will_start => {
                 let text = format!("the service is about to start ({})", loaded.sub);
-                self.report(Topic::Starting, State::Ok, text, None);
+                Finding::new(Topic::Starting, State::Ok, text)
             }
-            "deactivating" => self.stopping(must_run, &log),
+            "deactivating" if loaded.result == "success" => {
+                self.not_running(format!("the service is stopping ({})", loaded.sub), log)
+            }
+            "deactivating" => {
+                let text =
+                    format!("the service has failed ({}) and is stopping ({})", loaded.result, loaded.sub);
+                Finding::new(Topic::Failed, State::Critical, text).fixed_by(log)
+            }
             "inactive" if self.has_exited_alone() => {
                 let text =
                     "the service has exited without having been stopped, and systemd does not restart it";
-                self.report(Topic::Failed, State::Critical, text.to_owned(), Some(&log));
+                Finding::new(Topic::Failed, State::Critical, text).fixed_by(log)
             }
-            "inactive" if loaded.is_due_since_boot() => self.not_started(must_run),
-            state => {
-                let (topic, text, own) = if loaded.conditions_met == Some(false) && state == "inactive" {
-                    let text =
-                        "the service was not started: a condition of its unit is not met; for the packaged \
-                                unit, PyPNM is not installed where the unit looks for it"
-                            .to_owned();
-                    (Topic::ConditionFailed, text, State::Warning)
-                } else {
-                    (Topic::NotRunning, format!("the service is not running ({state})"), State::Ok)
-                };
-                let fix = match topic {
-                    Topic::ConditionFailed => {
-                        facts.setup.clone().unwrap_or_else(|| format!("systemctl status {unit}"))
-                    }
-                    _ => format!("systemctl start {unit}"),
-                };
-                let found = if must_run { State::Critical } else { own };
-                self.report(topic, found, text, (found != State::Ok).then_some(&fix));
+            "inactive" if loaded.is_due_since_boot() => self.not_started(),
+            "inactive" if loaded.conditions_met == Some(false) => {
+                let text = "the service was not started: a condition of its unit is not met; for the packaged \
+                            unit, PyPNM is not installed where the unit looks for it";
+                let fix = facts.setup.clone().unwrap_or_else(|| format!("systemctl status {unit}"));
+                let state = self.critical_if_required(State::Warning);
+                Finding::new(Topic::ConditionFailed, state, text).fixed_by(fix)
             }
-        }
-        if facts.live == Live::Not {
-            self.other_units();
-        }
-        true
+            state => self.not_running(
+                format!("the service is not running ({state})"),
+                format!("systemctl start {unit}"),
+            ),
+        })
     }
 
-    fn stopping(&mut self, must_run: bool, log: &str) {
-        let loaded = &self.facts.loaded;
-        let (topic, own, text) = if loaded.result == "success" {
-            (Topic::NotRunning, State::Ok, format!("the service is stopping ({})", loaded.sub))
-        } else {
-            let text = format!("the service has failed ({}) and is stopping ({})", loaded.result, loaded.sub);
-            (Topic::Failed, State::Critical, text)
-        };
-        let state = if must_run { State::Critical } else { own };
-        self.report(topic, state, text, (state != State::Ok).then_some(log));
+    /// The finding on a service that an operator has stopped.
+    fn not_running(&self, text: String, fix: String) -> Finding {
+        let finding = Finding::new(Topic::NotRunning, self.critical_if_required(State::Ok), text);
+        if self.must_run { finding.fixed_by(fix) } else { finding }
     }
 
     /// The boot should have started the service. Without a reason, it may have been enabled since then.
-    fn not_started(&mut self, must_run: bool) {
+    fn not_started(&self) -> Finding {
         let facts = self.facts;
         let reason = match &facts.failed_requirement {
-            _ if facts.loaded.assertion_failed => Some("an assertion of its unit is not met".to_owned()),
-            Some(required) => Some(format!("{required}, which it requires, has failed")),
-            None => None,
+            _ if facts.loaded.assertion_failed => ": an assertion of its unit is not met".to_owned(),
+            Some(required) => format!(": {required}, which it requires, has failed"),
+            None => String::new(),
         };
-        let state = if must_run || reason.is_some() { State::Critical } else { State::Warning };
-        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        let otherwise = if reason.is_empty() { State::Warning } else { State::Critical };
         let text = format!("the service is enabled, but has not been started since the boot{reason}");
+        let finding = Finding::new(Topic::NotRunning, self.critical_if_required(otherwise), text);
         // Two of them would use the same port.
         let is_only = facts.other_units.is_empty() && facts.other_process.is_none();
-        let fix = is_only.then(|| format!("systemctl start {}", facts.unit));
-        self.report(Topic::NotRunning, state, text, fix.as_deref());
+        if is_only { finding.fixed_by(format!("systemctl start {}", facts.unit)) } else { finding }
     }
 
-    fn looping(&mut self, log: &str) {
+    fn looping(&self) -> Finding {
         let times = match self.facts.loaded.automatic_restarts {
             0 => String::new(),
             1 => ", restarted once".to_owned(),
             times => format!(", restarted {times} times"),
         };
         let text = format!("the service keeps exiting and being restarted{times}");
-        self.report(Topic::Looping, State::Critical, text, Some(log));
+        Finding::new(Topic::Looping, State::Critical, text)
     }
 
     /// Whether the main process ended on its own in a way that counts as success, such as with status 0 at its recycle limit.
@@ -162,7 +160,7 @@ impl Judge<'_> {
                 true if cannot_start => State::Critical,
                 true => State::Warning,
             };
-            self.report(Topic::ProgramPath, state, lost.text.clone(), None);
+            self.report(Finding::new(Topic::ProgramPath, state, &lost.text));
         }
     }
 
@@ -186,10 +184,10 @@ impl Judge<'_> {
     fn other_units(&mut self) {
         for unit in &self.facts.other_units {
             let text = format!("PyPNM runs as {unit}, which is not sized; in sizing.conf(5): Units={unit}");
-            self.report(Topic::OtherUnit, State::Warning, text, Some(APPLY));
+            self.report(Finding::new(Topic::OtherUnit, State::Warning, text).fixed_by(APPLY));
         }
         if let Some(text) = &self.facts.other_process {
-            self.report(Topic::OtherUnit, State::Warning, text.clone(), None);
+            self.report(Finding::new(Topic::OtherUnit, State::Warning, text));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Gathers the facts for a verdict from systemd and from files of the running machine. Nothing is changed, and no privileges
 //! are needed; what only root may read remains unknown.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pypnm_sizing::limits::host::Host;
@@ -12,14 +13,16 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
+use pypnm_sizing::units::Unit;
 use rustix::io::Errno;
 
+use super::in_use::Running;
 use super::live::{self, Live};
 use crate::service::container;
-use crate::service::generated::{self, Generated};
+use crate::service::generated;
 use crate::service::generator::Generator;
 use crate::service::process;
-use crate::service::pypnm::{self as installed, LostProgram, Program};
+use crate::service::pypnm::{Installations, LostProgram};
 use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
@@ -28,7 +31,7 @@ use crate::wording::{self, PypnmDefault};
 const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// The maximum number of words of the commands that may name a script.
-const MOST_SCRIPTS: usize = 64;
+const MAX_SCRIPTS: usize = 64;
 
 /// All facts about a unit.
 #[derive(Debug)]
@@ -39,9 +42,9 @@ pub(crate) struct Facts {
     /// What the limits in force allow, if that is less: the limits of the running service's cgroup, and those that
     /// systemd has loaded. `env` applies them at each start.
     pub(crate) in_force: Option<InForce>,
-    /// The path of the generated drop-in, and its content if it exists.
+    /// The path of the generated drop-in, and its variables if it exists.
     pub(crate) drop_in: String,
-    pub(crate) generated: Option<Generated>,
+    pub(crate) generated: Option<BTreeMap<String, String>>,
     /// Whether the generator has written a drop-in for any unit since it was installed.
     pub(crate) generator_has_run: bool,
     pub(crate) generator: Generator,
@@ -86,8 +89,7 @@ pub(crate) struct Facts {
 pub(crate) struct ProcessFacts {
     /// What fits its limits. `Err`: why it is not sized.
     pub(crate) expected: Result<Expected, String>,
-    /// Always running.
-    pub(crate) live: Live,
+    pub(crate) running: Running,
     /// The user and the group that it runs as, which the caller needs in order to read its environment.
     pub(super) user: Option<(u32, u32)>,
     /// Mistakes in sizing.conf(5), as the process sees it.
@@ -135,12 +137,9 @@ pub(crate) struct InForce {
 /// Gathers the facts about the unit `name`.
 pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, SystemctlError> {
     let loaded = systemctl::show(name)?;
-    // An instance is sized by its template's drop-in.
-    let template =
-        name.split_once('@').map_or_else(|| name.to_owned(), |(stem, _)| format!("{stem}@.service"));
-    let unit = [name, &template].iter().find_map(|name| sizing.units.iter().find(|unit| unit.name == **name));
+    let unit = generated::names_of(name).find_map(|name| sizing.units.iter().find(|unit| unit.name == name));
     let sized_name = unit.map_or(name, |unit| unit.name.as_str());
-    let generated = generated::read(root, sized_name, name).ok().flatten();
+    let generated = generated::drop_in(root, sized_name, name).map(|drop_in| drop_in.environment());
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
     let expected = match unit {
@@ -149,7 +148,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
             .or_else(|| wording::not_sized(sizing, name))
             .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
     };
-    let ours = generated.as_ref().and_then(|generated| generated.environment.get(pypnm::ENV_FILE));
+    let ours = generated.as_ref().and_then(|generated| generated.get(pypnm::ENV_FILE));
     let foreign_file = unit
         .and_then(|unit| assigned_at_start(unit, &loaded))
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
@@ -159,20 +158,15 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
     let contained = match &live {
         Live::Running(_) => live::server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
-        Live::Not | Live::Hidden(_) => None,
+        Live::Not | Live::Hidden => None,
     };
-    let (lost_program, setup) = match unit.and_then(|unit| unit.definition.as_ref()) {
-        Some(definition) if generated::unit_of_another(root, Some(definition), name).is_none() => {
-            let program = Program::of(name, Some(definition));
-            let found = installed::find(root, program, Some(definition));
-            let is_loaded = loaded.load == "loaded";
-            (
-                installed::lost_program(root, program, definition, &found, is_loaded),
-                installed::out_of_reach(root, program, definition, &found),
-            )
-        }
-        _ => (Vec::new(), None),
-    };
+    let is_of_another =
+        |definition: &Unit| generated::foreign_fragment(root, Some(definition), name).is_some();
+    let definition = unit.and_then(|unit| unit.definition.as_ref()).filter(|found| !is_of_another(found));
+    let installations = definition.map(|definition| Installations::find(root, name, Some(definition)));
+    let is_loaded = loaded.load == "loaded";
+    let lost_program = installations.iter().flat_map(|all| all.lost_program(is_loaded)).collect();
+    let setup = installations.as_ref().and_then(Installations::out_of_reach);
     Ok(Facts {
         unit: name.to_owned(),
         expected,
@@ -206,21 +200,17 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
 
 /// A file that is read when the service starts, and that has changed since its main process started.
 fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
-    let started = live::started(loaded)?;
     let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
     let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
-    let files = scripts.filter(|word| word.starts_with('/')).take(MOST_SCRIPTS).map(str::to_owned);
+    let files = scripts.filter(|word| word.starts_with('/')).take(MAX_SCRIPTS).map(str::to_owned);
     let mut files = files.chain(loaded.environment_files.iter().cloned());
-    files.find(|file| live::changed(root, file).is_some_and(|time| time > started))
+    files.find(|file| live::has_changed_since_start(root, loaded, file))
 }
 
 pub(super) fn expected(host: &Host, unit: &SizedUnit) -> Expected {
     let settings = wording::settings(&unit.config).into_iter().filter(wording::ConfigSetting::matters);
     Expected {
-        numbers: Numbers {
-            workers: unit.profile.workers.into(),
-            limit_max_requests: unit.profile.limit_max_requests.into(),
-        },
+        numbers: Numbers::from(&unit.profile),
         cpus: unit.capacity.whole_cpus(),
         gib: Gib(unit.capacity.memory.amount).to_string(),
         memory: unit.capacity.memory.amount,
@@ -264,22 +254,21 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
     })
 }
 
+/// The problems with files of sizing.conf(5).
+fn of_configuration(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
+    problems.iter().filter(|problem| problem.source.file.contains("/pypnm/sizing.conf"))
+}
+
 /// The problems that an operator can correct; not files that could not be read.
 pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
-    let is_mistake = |problem: &&Problem| {
-        !matches!(problem.kind, ProblemKind::Unreadable(_))
-            && problem.source.file.contains("/pypnm/sizing.conf")
-    };
-    problems.iter().filter(is_mistake).map(ToString::to_string).collect()
+    let is_mistake = |problem: &&Problem| !matches!(problem.kind, ProblemKind::Unreadable(_));
+    of_configuration(problems).filter(is_mistake).map(ToString::to_string).collect()
 }
 
 /// The first file or directory of the configuration that the caller is not permitted to read.
 fn hidden_configuration(problems: &[Problem]) -> Option<String> {
-    let is_denied = |problem: &&Problem| {
-        problem.kind == ProblemKind::Unreadable(ReadError::Os(Errno::ACCESS))
-            && problem.source.file.contains("/pypnm/sizing.conf")
-    };
-    problems.iter().find(is_denied).map(|problem| problem.source.place())
+    let denied = ProblemKind::Unreadable(ReadError::Os(Errno::ACCESS));
+    of_configuration(problems).find(|problem| problem.kind == denied).map(|problem| problem.source.place())
 }
 
 /// The profile file that is named where systemd reads it only at a start: on the command line, through env(1), or in a file

@@ -6,15 +6,17 @@ use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };
-use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
+use pypnm_sizing::pypnm::{self, Numbers};
+use serde::Serialize;
 
 use crate::service::launch::Launch;
+use crate::wording::{brief, workers_text};
 
 /// A running service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Running {
     /// The number of workers that are alive.
-    pub(crate) workers: usize,
+    pub(crate) workers: i64,
     /// Whether a single process serves requests, without a parent and workers.
     pub(crate) is_single: bool,
     /// The arguments of the process that serves, or whose children do.
@@ -30,15 +32,16 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// How PyPNM interprets its profile file, if the text is known.
-    pub(crate) fn profile(&self) -> Option<ProfileFile> {
-        let text = self.file.as_ref()?.1.as_ref().ok()?;
-        Some(pypnm::read_profile_file(text))
+    /// The numbers in its profile file, if PyPNM takes them.
+    pub(crate) fn profile(&self) -> Option<Numbers> {
+        let (_, text) = self.file.as_ref()?;
+        pypnm::read_profile_file(text.as_ref().ok()?).taken()
     }
 }
 
 /// Where the numbers in use come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Origin {
     /// What PyPNM reports to its workers.
     Pypnm,
@@ -66,18 +69,6 @@ impl Origin {
             Self::Unknown => "by counting its workers",
         }
     }
-
-    /// The word in JSON.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Pypnm => "pypnm",
-            Self::Flag => "flag",
-            Self::File => "file",
-            Self::Environment => "environment",
-            Self::Itself => "itself",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// The numbers in use; `None`: unknown.
@@ -86,6 +77,17 @@ pub(crate) struct InUse {
     pub(crate) workers: Option<i64>,
     pub(crate) limit_max_requests: Option<i64>,
     pub(crate) origin: Origin,
+}
+
+impl InUse {
+    /// The numbers that are known.
+    pub(crate) fn text(self) -> String {
+        match (self.workers, self.limit_max_requests) {
+            (Some(workers), Some(limit_max_requests)) => brief(Numbers { workers, limit_max_requests }),
+            (Some(workers), None) => workers_text(workers),
+            (None, _) => "unknown numbers".to_owned(),
+        }
+    }
 }
 
 /// The numbers that `running` uses. `default`: the result of PyPNM's own sizing.
@@ -99,26 +101,22 @@ pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
     if let (Some(workers), Some(limit)) = (workers, limit) {
         return InUse { workers: Some(workers), limit_max_requests: Some(limit), origin: Origin::Flag };
     }
+    let alive = running.workers;
     if running.file_has_changed && running.active.is_none() {
-        let alive = i64::try_from(running.workers).ok();
-        return InUse { workers: workers.or(alive), limit_max_requests: limit, origin: Origin::Unknown };
+        let workers = Some(workers.unwrap_or(alive));
+        return InUse { workers, limit_max_requests: limit, origin: Origin::Unknown };
     }
-    let taken = match running.profile() {
-        Some(ProfileFile::Taken(numbers)) => Some(numbers),
-        _ => None,
-    };
-    let (numbers, origin) = match (running.active, taken) {
+    let (numbers, origin) = match (running.active, running.profile()) {
         // These are in effect. Only the file shows whether PyPNM took them from it or sized itself.
-        (Some(active), taken) => (active, if taken.is_some() { Origin::Pypnm } else { Origin::Itself }),
+        (Some(active), Some(_)) => (active, Origin::Pypnm),
+        (Some(active), None) => (active, Origin::Itself),
         (None, Some(numbers)) => (numbers, Origin::File),
+        // The result of its own sizing cannot be derived here.
+        (None, None) if workers.is_none() && alive != default.workers => {
+            return InUse { workers: Some(alive), limit_max_requests: limit, origin: Origin::Itself };
+        }
         (None, None) => (default, Origin::Itself),
     };
-    let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
-    let is_own = origin == Origin::Itself && running.active.is_none();
-    if is_own && workers.is_none() && alive != numbers.workers {
-        // The result of its own sizing cannot be derived here.
-        return InUse { workers: Some(alive), limit_max_requests: limit, origin };
-    }
     InUse {
         workers: Some(workers.unwrap_or(numbers.workers)),
         limit_max_requests: Some(limit.unwrap_or(numbers.limit_max_requests)),
@@ -129,12 +127,11 @@ pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
 fn of_uvicorn(running: &Running, workers: Option<i64>, limit: Option<i64>) -> InUse {
     let environment = running.environment.as_ref();
     let variable = |key| environment.and_then(|all| all.get(key)).and_then(|value| value.parse::<i64>().ok());
-    let alive = i64::try_from(running.workers).ok();
     InUse {
         workers: workers
             .or_else(|| variable(UVICORN_WORKERS))
             .or_else(|| variable(WEB_CONCURRENCY))
-            .or(alive),
+            .or(Some(running.workers)),
         limit_max_requests: limit.or_else(|| variable(UVICORN_LIMIT_MAX_REQUESTS)).or(environment.map(|_| 0)),
         origin: match (workers, environment) {
             (Some(_), _) => Origin::Flag,

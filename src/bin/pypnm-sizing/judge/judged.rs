@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::facts::{Expected, Facts, ProcessFacts};
+use super::in_use::Running;
 use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::Verdict;
@@ -34,10 +35,19 @@ impl Judged {
         of_process.or(self.facts.as_ref().map(|facts| &facts.expected))
     }
 
-    /// Its processes.
-    pub(crate) fn live(&self) -> Option<&Live> {
-        let of_process = self.process.as_ref().map(|facts| &facts.live);
-        of_process.or(self.facts.as_ref().map(|facts| &facts.live))
+    /// Its processes, if it is running and they are visible.
+    pub(crate) fn running(&self) -> Option<&Running> {
+        match (&self.process, &self.facts) {
+            (Some(process), _) => Some(&process.running),
+            (None, Some(Facts { live: Live::Running(running), .. })) => Some(running),
+            (None, _) => None,
+        }
+    }
+
+    /// The number of workers that are alive, if that is known.
+    pub(crate) fn workers_alive(&self) -> Option<i64> {
+        let is_stopped = self.facts.as_ref().is_some_and(|facts| facts.live == Live::Not);
+        self.running().map(|running| running.workers).or(is_stopped.then_some(0))
     }
 }
 

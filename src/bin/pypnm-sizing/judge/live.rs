@@ -18,8 +18,8 @@ use crate::service::systemctl::LoadedUnit;
 pub(crate) enum Live {
     /// It is not active.
     Not,
-    /// The caller cannot see its processes, for this reason.
-    Hidden(String),
+    /// It is active, but the caller cannot see its processes.
+    Hidden,
     Running(Running),
 }
 
@@ -32,7 +32,7 @@ impl Live {
         }
         let processes = of_unit(root, loaded);
         let Some(main) = main_process(&candidates(&processes)) else {
-            return Self::Hidden("it is active, but its processes are hidden from this user".to_owned());
+            return Self::Hidden;
         };
         let mut running = running(root, &processes, main);
         let path = match &running.environment {
@@ -40,17 +40,11 @@ impl Live {
             // The caller may not read the environment, which is most probably the one that systemd has loaded.
             None => loaded.environment.get(pypnm::ENV_FILE).or(ours),
         };
-        let is_changed = |path: &String| {
-            let started = started(loaded);
-            Some(path) != ours
-                && started.is_some_and(|started| changed(root, path).is_some_and(|time| time > started))
-        };
-        let path = path.cloned();
-        running.file_has_changed = path.as_ref().is_some_and(is_changed);
-        running.file = path.map(|path| {
+        if let Some(path) = path.cloned() {
+            running.file_has_changed = Some(&path) != ours && has_changed_since_start(root, loaded, &path);
             let text = text(root, &path);
-            (path, text)
-        });
+            running.file = Some((path, text));
+        }
         Self::Running(running)
     }
 }
@@ -64,7 +58,7 @@ pub(super) fn running(root: &Root, processes: &[Process], main: u32) -> Running 
     let worker = of_role(Role::Worker).map(|(_, worker)| worker.pid).filter(|pid| *pid != main).max();
     let arguments = processes.iter().find(|process| process.pid == main).map(|main| main.arguments.clone());
     Running {
-        workers: of_role(Role::Worker).count(),
+        workers: i64::try_from(of_role(Role::Worker).count()).unwrap_or(i64::MAX),
         is_single: of_role(Role::Parent).next().is_none(),
         arguments: arguments.unwrap_or_default(),
         environment: process::environment(root, main),
@@ -104,7 +98,7 @@ pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let mut units: Vec<String> = servers
         .filter(|server| process::user_manager_of(root, server.pid).is_none())
         .filter_map(|server| process::unit_of(root, server.pid))
-        .filter(|unit| !is_sized(names, unit))
+        .filter(|unit| !generated::names_of(unit).any(|name| names.contains(&name)))
         .collect();
     units.sort();
     units.dedup();
@@ -130,12 +124,6 @@ pub(super) fn other_process(root: &Root) -> Option<String> {
     texts.next()
 }
 
-/// Whether a unit or its template is in `names`.
-fn is_sized(names: &[String], unit: &str) -> bool {
-    let template = unit.split_once('@').map(|(stem, _)| format!("{stem}@.service"));
-    names.iter().any(|name| name == unit || Some(name) == template.as_ref())
-}
-
 /// When a file was last changed, in nanoseconds since 1970. `None`: it cannot be examined.
 pub(super) fn changed(root: &Root, path: &str) -> Option<i128> {
     let stat = root.stat(path)?;
@@ -143,8 +131,13 @@ pub(super) fn changed(root: &Root, path: &str) -> Option<i128> {
     Some(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
 }
 
+/// Whether a file has changed since the main process started.
+pub(super) fn has_changed_since_start(root: &Root, loaded: &LoadedUnit, path: &str) -> bool {
+    started(loaded).zip(changed(root, path)).is_some_and(|(started, changed)| changed > started)
+}
+
 /// When the main process started, in nanoseconds since 1970. `None`: it has not been started.
-pub(super) fn started(loaded: &LoadedUnit) -> Option<i128> {
+fn started(loaded: &LoadedUnit) -> Option<i128> {
     let age = now().checked_sub(Duration::from_micros(loaded.main_started))?;
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
     let started = i128::try_from(since_1970.checked_sub(age)?.as_nanos()).ok()?;

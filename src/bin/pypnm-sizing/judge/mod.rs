@@ -29,6 +29,7 @@ use pypnm_sizing::sizing::Sizing;
 use crate::service::systemctl::SystemctlError;
 pub(crate) use facts::Facts;
 use facts::gather;
+pub(crate) use in_use::Origin;
 pub(crate) use judged::Judged;
 use judged::{PAUSE, judged_when_complete};
 pub(crate) use live::{Live, server};
@@ -75,8 +76,8 @@ impl Question<'_> {
     fn judge_once(&self, name: &str, restarts: Option<u64>) -> Judged {
         let unit = name.to_owned();
         let without_facts = |topic, text| {
-            let finding = Finding { topic, state: State::Unknown, text, fix: None };
-            Judged { unit: unit.clone(), facts: None, process: None, verdict: Verdict::only(finding) }
+            let verdict = Verdict::only(Finding::new(topic, State::Unknown, text));
+            Judged { unit: unit.clone(), facts: None, process: None, verdict }
         };
         if let Some((stem, _)) = name.split_once("@.") {
             let text = format!("it is a template; name an instance: --unit={stem}@NAME.service");

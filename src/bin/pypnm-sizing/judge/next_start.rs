@@ -8,37 +8,26 @@ use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use super::facts::Expected;
 use super::live::Live;
-use super::topic::{State, Topic};
-use super::verdict::{Judge, numbers_text};
-use crate::service::generated::Generated;
+use super::topic::{Finding, State, Topic};
+use super::verdict::Judge;
+use crate::service::generated;
 use crate::service::launch::{Keys, Launch};
-use crate::wording::override_text;
-
-/// The profile file that PyPNM gets.
-enum Given {
-    Ours,
-    /// That of the operator, with these numbers.
-    Numbers(Numbers),
-    /// None, or one that it does not accept.
-    Nothing,
-}
+use crate::wording::{brief, override_text};
 
 impl Judge<'_> {
     /// What the service gets at its next start, with and without a reload: the expected numbers, or those that override them.
     pub(super) fn next_start(&mut self, expected: &Expected) -> (Numbers, Numbers) {
         for setting in &expected.set_by_hand {
-            self.report(Topic::SetByHand, State::Ok, setting.clone(), None);
+            self.report(Finding::new(Topic::SetByHand, State::Ok, setting));
         }
         let (program, keys) = self.launched(&expected.overrides);
-        if program != Program::Uvicorn {
-            match self.profile_file(expected) {
-                Given::Ours => {}
-                Given::Numbers(numbers) => return (numbers, numbers),
-                Given::Nothing => return (expected.default, expected.default),
-            }
+        if program != Program::Uvicorn
+            && let Some(other) = self.other_profile(expected)
+        {
+            return (other, other);
         }
-        let generated =
-            self.facts.generated.as_ref().and_then(Generated::numbers).unwrap_or(expected.numbers);
+        let generated = self.facts.generated.as_ref().and_then(generated::numbers);
+        let generated = generated.unwrap_or(expected.numbers);
         let (workers, loaded_workers) = if program == Program::Uvicorn && leaves_workers_open(expected) {
             self.open_workers(expected)
         } else {
@@ -61,15 +50,15 @@ impl Judge<'_> {
     fn open_workers(&mut self, expected: &Expected) -> (i64, i64) {
         let is_not_read = |found: &&Override| matches!(found.effect, Effect::NotRead { .. });
         for found in expected.overrides.list.iter().filter(is_not_read) {
-            self.report(Topic::Override, State::Ok, override_text(found), None);
+            self.report(Finding::new(Topic::Override, State::Ok, override_text(found)));
         }
         let loaded = self.facts.loaded.environment.get(UVICORN_WORKERS);
         if let Some(loaded) = loaded.and_then(|value| value.parse::<i64>().ok()) {
             return (1, loaded);
         }
         let alive = match &self.facts.live {
-            Live::Running(running) => i64::try_from(running.workers).unwrap_or(i64::MAX).max(1),
-            Live::Not | Live::Hidden(_) => 1,
+            Live::Running(running) => running.workers.max(1),
+            Live::Not | Live::Hidden => 1,
         };
         (alive, alive)
     }
@@ -82,33 +71,31 @@ impl Judge<'_> {
         };
         let (program, keys) = self.launched(&expected.overrides);
         let set_by_hand = |keys| expected.overrides.effective_number(keys, 0, 0).set_by.is_some();
-        let allowed = in_force.numbers;
-        let lowered = Numbers {
-            workers: if set_by_hand(keys.workers) { next_start.workers } else { allowed.workers },
-            limit_max_requests: if set_by_hand(keys.limit) {
-                next_start.limit_max_requests
-            } else {
-                allowed.limit_max_requests
-            },
-        };
+        let mut lowered = in_force.numbers;
+        if set_by_hand(keys.workers) {
+            lowered.workers = next_start.workers;
+        }
+        if set_by_hand(keys.limit) {
+            lowered.limit_max_requests = next_start.limit_max_requests;
+        }
         if lowered == next_start {
             return next_start;
         }
-        let text = format!("the limits in force allow {}: {}", numbers_text(lowered), in_force.why);
+        let text = format!("the limits in force allow {}: {}", brief(lowered), in_force.why);
+        let next = brief(next_start);
         if program == Program::Uvicorn {
-            let text = format!("{text}; uvicorn is started directly and uses {}", numbers_text(next_start));
-            self.report(Topic::LimitsInForce, State::Warning, text, None);
+            let text = format!("{text}; uvicorn is started directly and uses {next}");
+            self.report(Finding::new(Topic::LimitsInForce, State::Warning, text));
             return next_start;
         }
+        let text = format!("{text}; {next} is lowered to this at each start");
         // If it is running, what it uses is compared with the lowered numbers.
-        let (state, fix) = match &self.facts.live {
-            Live::Running(_) => (State::Ok, None),
-            Live::Not | Live::Hidden(_) => {
-                (State::Warning, Some(format!("systemctl restart {}", self.facts.unit)))
-            }
-        };
-        let text = format!("{text}; {} is lowered to this at each start", numbers_text(next_start));
-        self.report(Topic::LimitsInForce, state, text, fix.as_deref());
+        self.report(if let Live::Running(_) = self.facts.live {
+            Finding::new(Topic::LimitsInForce, State::Ok, text)
+        } else {
+            let fix = format!("systemctl restart {}", self.facts.unit);
+            Finding::new(Topic::LimitsInForce, State::Warning, text).fixed_by(fix)
+        });
         lowered
     }
 
@@ -121,8 +108,9 @@ impl Judge<'_> {
         fitting: i64,
         generated: i64,
     ) -> (i64, i64) {
+        let overrides = &expected.overrides;
         let number = |value: &str| value.parse::<u32>().ok().filter(|value| *value >= least).map(i64::from);
-        for found in keys.into_iter().filter_map(|key| expected.overrides.get(key)) {
+        for found in keys.into_iter().filter_map(|key| overrides.get(key)) {
             let text = override_text(found);
             let text = match &found.effect {
                 Effect::Variable { value, .. } if number(value).is_none() => {
@@ -130,31 +118,24 @@ impl Judge<'_> {
                 }
                 _ => text,
             };
-            self.report(Topic::Override, State::Ok, text, None);
+            self.report(Finding::new(Topic::Override, State::Ok, text));
         }
-        // Variables that are removed last are still among those that systemd has loaded.
-        let is_taken_away = |found: &Override| {
-            let is_last = matches!(&*found.source.key, "ExecStart" | "UnsetEnvironment");
-            matches!(found.effect, Effect::Unset { .. }) && is_last
-        };
         let [flag, variable] = keys;
-        if expected.overrides.get(flag).is_none()
-            && expected.overrides.get(variable).is_some_and(is_taken_away)
-        {
-            let overrides = &expected.overrides;
-            let remaining = if flag == WORKERS_FLAG {
-                overrides.uvicorn_workers(1).value
-            } else {
-                overrides.uvicorn_limit_max_requests(0).value
+        let removed = overrides.get(variable).filter(|found| matches!(found.effect, Effect::Unset { .. }));
+        // Variables that are removed last are still among those that systemd has loaded.
+        let is_last = |found: &Override| matches!(&*found.source.key, "ExecStart" | "UnsetEnvironment");
+        if overrides.get(flag).is_none() && removed.is_some_and(is_last) {
+            let remaining = match flag {
+                WORKERS_FLAG => overrides.uvicorn_workers(1),
+                _ => overrides.uvicorn_limit_max_requests(0),
             };
-            return (remaining.into(), remaining.into());
+            return (remaining.value.into(), remaining.value.into());
         }
-        let effective = expected.overrides.effective_number(keys, least, u32::MAX);
-        let is_removed = |found: &Override| matches!(found.effect, Effect::Unset { .. });
+        let effective = overrides.effective_number(keys, least, u32::MAX);
         let after_reload = match (variable, effective.set_by) {
             (_, Some(_)) => i64::from(effective.value),
             // uvicorn's own default.
-            (UVICORN_WORKERS, None) if expected.overrides.get(variable).is_some_and(is_removed) => 1,
+            (UVICORN_WORKERS, None) if removed.is_some() => 1,
             (_, None) => fitting,
         };
         // Flags and environment files take effect without a reload.
@@ -178,45 +159,40 @@ impl Judge<'_> {
         (after_reload, loaded)
     }
 
-    /// Whether PyPNM reads our profile file, that of the operator, or none.
-    fn profile_file(&mut self, expected: &Expected) -> Given {
+    /// The numbers of the operator's profile file, or those of PyPNM's own sizing if it takes no file. `None`: it takes ours.
+    fn other_profile(&mut self, expected: &Expected) -> Option<Numbers> {
         let facts = self.facts;
         let at = expected.overrides.get(pypnm::ENV_FILE);
         let at = at.map_or_else(String::new, |found| format!(", {}", found.source.place()));
         let name = pypnm::ENV_FILE;
-        let is_withheld = |found: &&Override| found.effect == Effect::Withheld;
-        let withheld = expected.overrides.list.iter().find(is_withheld);
-        let why = match &facts.foreign_file {
-            _ if withheld.is_some() => {
-                let place = withheld.map(|found| found.source.place()).unwrap_or_default();
-                format!("the command does not pass {name}= on, {place}")
-            }
-            None if facts.loaded.environment.contains_key(name) => {
+        let withheld = expected.overrides.list.iter().find(|found| found.effect == Effect::Withheld);
+        let why = match (withheld, &facts.foreign_file) {
+            (Some(found), _) => format!("the command does not pass {name}= on, {}", found.source.place()),
+            (None, None) if facts.loaded.environment.contains_key(name) => {
                 if facts.loaded.exec_start_pre.iter().any(|command| command.contains("pypnm-sizing")) {
-                    return Given::Ours;
+                    return None;
                 }
                 "nothing writes the profile for PyPNM: an empty ExecStartPre= in the unit removes the command that does"
                     .to_owned()
             }
-            None => format!("an empty Environment= in the unit removes {name}="),
-            Some((path, Ok(text))) => match pypnm::read_profile_file(text) {
+            (None, None) => format!("an empty Environment= in the unit removes {name}="),
+            (None, Some((path, Ok(text)))) => match pypnm::read_profile_file(text) {
                 ProfileFile::Taken(numbers) => {
-                    self.report(Topic::Override, State::Ok, format!("{name}={path}{at}"), None);
-                    return Given::Numbers(numbers);
+                    let text = format!("{name}={path}{at}");
+                    self.report(Finding::new(Topic::Override, State::Ok, text));
+                    return Some(numbers);
                 }
                 ProfileFile::Ignored(key) => format!("{name}={path}{at}: the file has no {key}"),
                 ProfileFile::Crashes(key, value) => {
                     format!("{name}={path}{at}: PyPNM cannot start with its {key}={value}")
                 }
             },
-            Some((path, Err(why))) => format!("{name}={path}{at}: {why}"),
+            (None, Some((path, Err(why)))) => format!("{name}={path}{at}: {why}"),
         };
-        let text = format!(
-            "{why}; PyPNM falls back to its own sizing; expected: {}",
-            numbers_text(expected.numbers)
-        );
-        self.report(Topic::NotRead, State::Warning, text, None);
-        Given::Nothing
+        let expected_numbers = brief(expected.numbers);
+        let text = format!("{why}; PyPNM falls back to its own sizing; expected: {expected_numbers}");
+        self.report(Finding::new(Topic::NotRead, State::Warning, text));
+        Some(expected.default)
     }
 
     /// The program that is running or would be started, and the names that determine its numbers. The operator's
@@ -224,7 +200,7 @@ impl Judge<'_> {
     pub(super) fn launched(&self, overrides: &Overrides) -> (Program, Keys) {
         let launch = match &self.facts.live {
             Live::Running(running) => Launch::of_arguments(&running.arguments),
-            Live::Not | Live::Hidden(_) => self.command(),
+            Live::Not | Live::Hidden => self.command(),
         };
         let mut keys = launch.keys();
         let [flag, variable] = keys.workers;

@@ -6,7 +6,7 @@ use pypnm_sizing::limits::process::Process as SizedProcess;
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };
-use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, ProfileFile, WORKERS};
+use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, WORKERS};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::watch::role::main_process;
@@ -14,15 +14,15 @@ use pypnm_sizing::watch::role::main_process;
 use super::facts::{Facts, ProcessFacts, expected, mistakes};
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::judged::{Judged, judged_when_complete};
-use super::live::{self, Live, candidates};
+use super::live::{self, candidates};
 use super::topic::{Finding, State, Topic};
-use super::verdict::{Verdict, mistakes_text, numbers_text};
+use super::verdict::Verdict;
 use crate::service::container::{self, Files};
 use crate::service::exec_profile;
 use crate::service::family::{self, Presence, Service};
 use crate::service::launch::Launch;
 use crate::service::process;
-use crate::wording::{self, brief};
+use crate::wording::{self, brief, workers_text};
 
 /// Judges the process `pid`, or its parent if it is a worker; again while only a worker seems to be missing. Also returns the
 /// sizing, if there is one.
@@ -31,15 +31,13 @@ pub(crate) fn judge(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
 }
 
 fn judge_once(machine: &Root, pid: u32) -> (Judged, Option<Sizing>) {
-    let name = format!("process {pid}");
+    let unit = format!("process {pid}");
     match gather(machine, pid) {
-        Ok((facts, sizing)) => {
-            let verdict = verdict(&facts, None);
-            (Judged { unit: name, facts: None, process: Some(facts), verdict }, Some(sizing))
+        Ok((process, sizing)) => {
+            let verdict = verdict(&process, None);
+            (Judged { unit, facts: None, process: Some(process), verdict }, Some(sizing))
         }
-        Err(finding) => {
-            (Judged { unit: name, facts: None, process: None, verdict: Verdict::only(finding) }, None)
-        }
+        Err(finding) => (Judged { unit, facts: None, process: None, verdict: Verdict::only(finding) }, None),
     }
 }
 
@@ -48,7 +46,7 @@ pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Ver
     let name = unit.unit.clone();
     let (process, mut verdict) = match gather(machine, pid) {
         Ok((facts, _)) => {
-            let verdict = verdict(&facts, handed(machine, &unit));
+            let verdict = verdict(&facts, passed_on(machine, &unit));
             (Some(facts), verdict)
         }
         Err(finding) => (None, Verdict::only(finding)),
@@ -62,26 +60,18 @@ pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Ver
 }
 
 /// The profile that `env` wrote when the unit was started, which may have been passed to the container.
-fn handed(machine: &Root, unit: &Facts) -> Option<Numbers> {
-    let path = unit.generated.as_ref()?.environment.get(pypnm::ENV_FILE)?;
-    match pypnm::read_profile_file(&machine.text(path).ok()?) {
-        ProfileFile::Taken(numbers) => Some(numbers),
-        _ => None,
-    }
-}
-
-fn finding(topic: Topic, state: State, text: String) -> Finding {
-    Finding { topic, state, text, fix: None }
+fn passed_on(machine: &Root, unit: &Facts) -> Option<Numbers> {
+    let path = unit.generated.as_ref()?.get(pypnm::ENV_FILE)?;
+    pypnm::read_profile_file(&machine.text(path).ok()?).taken()
 }
 
 fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
-    let gone = || finding(Topic::NotRunning, State::Critical, "there is no such process".to_owned());
+    let gone = || Finding::new(Topic::NotRunning, State::Critical, "there is no such process");
     match family::presence(machine, pid) {
         Presence::Running => {}
         Presence::Ended => return Err(gone()),
         Presence::Hidden => {
-            let text = "/proc hides it from this user".to_owned();
-            return Err(finding(Topic::Hidden, State::Unknown, text));
+            return Err(Finding::new(Topic::Hidden, State::Unknown, "/proc hides it from this user"));
         }
     }
     let of_pid = process::of_pids(machine, &[pid]);
@@ -94,19 +84,15 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     let candidates = candidates(&processes);
     let serves = candidates.iter().any(|candidate| candidate.is_server() || candidate.is_spawned());
     let Some(main) = main_process(&candidates).filter(|_| serves) else {
-        let text = "neither it nor a process that it started is PyPNM or uvicorn".to_owned();
-        return Err(finding(Topic::NotRunning, State::Unknown, text));
+        let text = "neither it nor a process that it started is PyPNM or uvicorn";
+        return Err(Finding::new(Topic::NotRunning, State::Unknown, text));
     };
     let files = Files::of(machine, main).map_err(|error| {
-        finding(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
+        Finding::new(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
-        let text =
-            "this user is not permitted to read the files and the environment of its container".to_owned();
-        return Err(Finding {
-            fix: Some("run it as root".to_owned()),
-            ..finding(Topic::Hidden, State::Unknown, text)
-        });
+        let text = "this user is not permitted to read the files and the environment of its container";
+        return Err(Finding::hidden(text));
     };
     let sizing = size(&Request {
         kernel: Some(machine),
@@ -125,116 +111,117 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     });
     let facts = ProcessFacts {
         expected,
-        live: Live::Running(running),
+        running,
         user: process::user(machine, main).zip(process::group(machine, main)),
         mistakes: mistakes(&sizing.problems),
     };
     Ok((facts, sizing))
 }
 
-/// Judges the facts. `handed`: numbers that were not set by hand, although variables set them. Pure.
-fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
-    let mut findings = Vec::new();
-    let mut verdict = Verdict { findings: Vec::new(), next_start: None, in_use: None, needs_restart: false };
-    if let (Ok(expected), Live::Running(running)) = (&facts.expected, &facts.live) {
-        let in_use = in_use(running, expected.default);
-        for setting in &expected.set_by_hand {
-            findings.push(finding(Topic::SetByHand, State::Ok, setting.clone()));
+/// Judges the facts. `passed_on`: numbers that were not set by hand, although variables set them. Pure.
+fn verdict(facts: &ProcessFacts, passed_on: Option<Numbers>) -> Verdict {
+    let mut verdict = Verdict::default();
+    match &facts.expected {
+        Ok(expected) => {
+            let in_use = in_use(&facts.running, expected.default);
+            for setting in &expected.set_by_hand {
+                verdict.report(Finding::new(Topic::SetByHand, State::Ok, setting));
+            }
+            verdict.next_start = Some(expected.numbers);
+            if facts.running.environment.is_none() && in_use.origin != Origin::Flag {
+                verdict.report(hidden(facts, expected.numbers));
+            } else {
+                verdict.in_use = Some(in_use);
+                compare(&mut verdict, &facts.running, in_use, expected.numbers, passed_on);
+            }
         }
-        verdict.next_start = Some(expected.numbers);
-        if running.environment.is_none() && in_use.origin != Origin::Flag {
-            findings.push(hidden(facts, running, expected.numbers));
-        } else {
-            verdict.in_use = Some(in_use);
-            verdict.next_start = Some(compare(running, in_use, expected.numbers, handed, &mut findings));
+        Err(why) => {
+            verdict.report(Finding::new(Topic::TurnedOff, State::Ok, format!("it is not sized: {why}")));
         }
     }
-    if let Err(why) = &facts.expected {
-        let text = format!("it is not sized: {why}");
-        findings.push(finding(Topic::TurnedOff, State::Ok, text));
-    }
-    if let Some(text) = mistakes_text(&facts.mistakes) {
-        findings.push(finding(Topic::ConfigurationIgnored, State::Warning, text));
-    }
-    verdict.findings = findings;
+    verdict.report_mistakes(&facts.mistakes);
     verdict
 }
 
-fn hidden(facts: &ProcessFacts, running: &Running, expected: Numbers) -> Finding {
-    let alive = brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
+fn hidden(facts: &ProcessFacts, expected: Numbers) -> Finding {
     let text = format!(
         "its environment, and so its recycle limit and its profile, cannot be read (this requires its user \
-         and group, or CAP_SYS_PTRACE); {alive} alive; expected: {}",
-        numbers_text(expected)
+         and group, or CAP_SYS_PTRACE); {} alive; expected: {}",
+        workers_text(facts.running.workers),
+        brief(expected)
     );
-    let fix =
-        facts.user.map(|(user, group)| format!("run it in the container with 'exec -u {user}:{group}'"));
-    Finding { fix, ..finding(Topic::Hidden, State::Unknown, text) }
+    let finding = Finding::new(Topic::Hidden, State::Unknown, text);
+    match facts.user {
+        Some((user, group)) => {
+            finding.fixed_by(format!("run it in the container with 'exec -u {user}:{group}'"))
+        }
+        None => finding,
+    }
 }
 
-/// Compares what it uses with what fits. Returns what it gets at its next start.
+/// Compares what it uses with what fits. Determines what it gets at its next start.
 fn compare(
+    verdict: &mut Verdict,
     running: &Running,
     in_use: InUse,
     expected: Numbers,
-    handed: Option<Numbers>,
-    findings: &mut Vec<Finding>,
-) -> Numbers {
+    passed_on: Option<Numbers>,
+) {
     let mut next = expected;
     let mut differs = false;
-    for (used, due, place) in [
+    for (what, used, due, passed_on, places) in [
         (
+            "workers",
             in_use.workers,
-            expected.workers,
-            [WORKERS_FLAG, WORKERS, UVICORN_WORKERS, WEB_CONCURRENCY].as_slice(),
+            &mut next.workers,
+            passed_on.map(|numbers| numbers.workers),
+            &[WORKERS_FLAG, WORKERS, UVICORN_WORKERS, WEB_CONCURRENCY][..],
         ),
         (
+            "recycle limit",
             in_use.limit_max_requests,
-            expected.limit_max_requests,
-            [LIMIT_MAX_REQUESTS_FLAG, LIMIT_MAX_REQUESTS, UVICORN_LIMIT_MAX_REQUESTS].as_slice(),
+            &mut next.limit_max_requests,
+            passed_on.map(|numbers| numbers.limit_max_requests),
+            &[LIMIT_MAX_REQUESTS_FLAG, LIMIT_MAX_REQUESTS, UVICORN_LIMIT_MAX_REQUESTS],
         ),
     ] {
-        let Some(used) = used.filter(|used| *used != due) else {
+        let Some(used) = used.filter(|used| used != due) else {
             continue;
         };
-        let is_workers = place.contains(&WORKERS_FLAG);
-        let of_env =
-            handed.map(|numbers| if is_workers { numbers.workers } else { numbers.limit_max_requests });
-        match set_by(running, place) {
-            Some(set_by) if of_env != Some(used) || set_by.starts_with("--") => {
-                let what = if is_workers { "workers" } else { "recycle limit" };
-                *(if is_workers { &mut next.workers } else { &mut next.limit_max_requests }) = used;
-                findings.push(finding(Topic::Override, State::Ok, format!("{what} {used} by {set_by}")));
+        match set_by(running, places) {
+            Some(set_by) if passed_on != Some(used) || set_by.starts_with("--") => {
+                *due = used;
+                let text = format!("{what} {used} by {set_by}");
+                verdict.report(Finding::new(Topic::Override, State::Ok, text));
             }
             _ => differs = true,
         }
     }
-    let uses = in_use
-        .workers
-        .map_or_else(|| "unknown numbers".to_owned(), |workers| brief(workers, in_use.limit_max_requests));
+    verdict.next_start = Some(next);
+    let (uses, expected) = (in_use.text(), brief(expected));
     let is_sized = match &running.file {
         Some((_, Ok(_))) => true,
         _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),
     };
-    if differs && is_sized {
-        let text = format!("it runs {uses}; its present limits allow {}", numbers_text(expected));
-        let fix = Some("restart the container, or the process".to_owned());
-        findings.push(Finding { fix, ..finding(Topic::MachineChanged, State::Warning, text) });
+    let alive = running.workers;
+    verdict.findings.extend(if differs && is_sized {
+        let text = format!("it runs {uses}; its present limits allow {expected}");
+        let finding = Finding::new(Topic::MachineChanged, State::Warning, text);
+        Some(finding.fixed_by("restart the container, or the process"))
     } else if differs {
         let why = match &running.file {
             Some((path, Err(why))) => format!("its profile cannot be read: {path}: {why}"),
             _ => "it was started without being sized".to_owned(),
         };
-        let text = format!("{why}: it runs {uses}; expected: {}", numbers_text(expected));
-        let fix = Some("start it with 'pypnm-sizing exec'".to_owned());
-        findings.push(Finding { fix, ..finding(Topic::NotRead, State::Warning, text) });
-    }
-    let alive = i64::try_from(running.workers).unwrap_or(i64::MAX);
-    if let Some(wanted) = in_use.workers.filter(|wanted| *wanted != alive && !differs) {
-        let text = format!("{alive} of {wanted} workers are alive");
-        findings.push(finding(Topic::WorkersMissing, State::Warning, text));
-    }
-    next
+        let text = format!("{why}: it runs {uses}; expected: {expected}");
+        let finding = Finding::new(Topic::NotRead, State::Warning, text);
+        Some(finding.fixed_by("start it with 'pypnm-sizing exec'"))
+    } else {
+        in_use.workers.filter(|wanted| *wanted != alive).map(|wanted| {
+            let text = format!("{alive} of {wanted} workers are alive");
+            Finding::new(Topic::WorkersMissing, State::Warning, text)
+        })
+    });
 }
 
 /// What set a number by hand: a flag, a variable, or the operator's own file. `exec` records this in its file; without that

@@ -7,93 +7,88 @@ use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 use super::facts::Expected;
 use super::in_use::{InUse, Origin, Running, in_use};
 use super::live::Live;
-use super::topic::{State, Topic};
-use super::verdict::{Judge, numbers_text};
+use super::topic::{Finding, State, Topic};
+use super::verdict::Judge;
 use crate::service::launch::Launch;
 use crate::service::{generated, handover};
 use crate::wording::brief;
 
 impl Judge<'_> {
-    /// Compares the running processes with what they get at the next start. Also returns whether a restart fixes the difference.
-    pub(super) fn running(&mut self, expected: &Expected, next_start: Numbers) -> (Option<InUse>, bool) {
+    /// Compares the running processes with what they get at the next start.
+    pub(super) fn running(&mut self, expected: &Expected, next_start: Numbers) {
         let running = match &self.facts.live {
-            Live::Not => return (None, false),
-            Live::Hidden(why) => {
-                self.report(Topic::Hidden, State::Unknown, why.clone(), Some("run it as root"));
-                return (None, false);
+            Live::Not => return,
+            Live::Hidden => {
+                let text = "it is active, but its processes are hidden from this user";
+                return self.report(Finding::hidden(text));
             }
             Live::Running(running) => running,
         };
         let in_use = in_use(running, expected.default);
+        self.verdict.in_use = Some(in_use);
+        let differs =
+            if !self.facts.was_reloaded_since_profile && lowered_at_start(running, in_use, next_start) {
+                let text = format!(
+                    "less was available when it was started than at the last reload: it runs {}",
+                    in_use.text()
+                );
+                self.report(Finding::new(Topic::MachineChanged, State::Ok, text));
+                false
+            } else {
+                self.differs(running, in_use, next_start)
+            };
+        // If it sizes itself, equal numbers are a coincidence.
+        if (differs || in_use.origin == Origin::Itself) && !self.verdict.has(Topic::NotRead) {
+            self.other_numbers(running, in_use, next_start);
+        }
+        self.alive(running, in_use);
+    }
+
+    /// Whether it uses other numbers than at the next start, except for those that its flags will set again.
+    fn differs(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
+        let started_with = running.profile();
         let mut differs = false;
-        let is_lowered =
-            !self.facts.was_reloaded_since_profile && lowered_at_start(running, in_use, next_start);
-        for (flag, used, due, of) in [
-            (WORKERS_FLAG, in_use.workers, next_start.workers, (|n| n.workers) as fn(&Numbers) -> i64),
-            (LIMIT_MAX_REQUESTS_FLAG, in_use.limit_max_requests, next_start.limit_max_requests, |n| {
-                n.limit_max_requests
-            }),
+        for (flag, used, due, started_with) in [
+            (WORKERS_FLAG, in_use.workers, next_start.workers, started_with.map(|numbers| numbers.workers)),
+            (
+                LIMIT_MAX_REQUESTS_FLAG,
+                in_use.limit_max_requests,
+                next_start.limit_max_requests,
+                started_with.map(|numbers| numbers.limit_max_requests),
+            ),
         ] {
-            if is_lowered || used.is_none_or(|used| used == due) {
+            if used.is_none_or(|used| used == due) {
                 continue;
             }
-            match self.standing_flag(running, flag, due, of) {
+            match self.standing_flag(running, flag).filter(|_| started_with == Some(due)) {
                 Some(value) => {
                     let text = format!("{flag} {value} on its command line");
-                    self.report(Topic::Override, State::Ok, text, None);
+                    self.report(Finding::new(Topic::Override, State::Ok, text));
                 }
                 None => differs = true,
             }
         }
-        if is_lowered {
-            let uses = brief(in_use.workers.unwrap_or_default(), in_use.limit_max_requests);
-            let text =
-                format!("less was available when it was started than at the last reload: it runs {uses}");
-            self.report(Topic::MachineChanged, State::Ok, text, None);
-        }
-        // If it sizes itself, equal numbers are a coincidence.
-        let is_other = differs || in_use.origin == Origin::Itself;
-        let is_reported = self.findings.iter().any(|finding| finding.topic == Topic::NotRead);
-        let mut restart = is_other && !is_reported && self.other_numbers(running, in_use, next_start);
-        self.alive(running, in_use, &mut restart);
-        (Some(in_use), restart)
+        differs
     }
 
-    /// A flag on the command line of the running process that will be there at the next start as well. If the unit starts
+    /// A flag on the command line of the running process that may be there at the next start as well. If the unit starts
     /// PyPNM or uvicorn directly, the sizing has found every such flag, so a flag of the process alone is from before a change.
     /// A script adds its own flags: fixed ones, unless it has changed since, or some with numbers from the profile that it was
     /// started with.
-    fn standing_flag(
-        &self,
-        running: &Running,
-        flag: &str,
-        next_start: i64,
-        of: fn(&Numbers) -> i64,
-    ) -> Option<String> {
-        if self.command().program() != Program::Unknown {
-            return None;
-        }
-        let value = Launch::of_arguments(&running.arguments).flag(flag)?.to_owned();
-        let started_with = match running.profile() {
-            Some(ProfileFile::Taken(numbers)) => Some(of(&numbers)),
-            _ => None,
-        };
-        let is_fixed = started_with == Some(next_start) && self.facts.changed_since_start.is_none();
-        is_fixed.then_some(value)
+    fn standing_flag<'a>(&self, running: &'a Running, flag: &str) -> Option<&'a str> {
+        let is_script =
+            self.command().program() == Program::Unknown && self.facts.changed_since_start.is_none();
+        Launch::of_arguments(&running.arguments).flag(flag).filter(|_| is_script)
     }
 
-    /// Reports why the running service uses other numbers. Returns whether a restart fixes it.
-    fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) -> bool {
+    /// Reports why the running service uses other numbers.
+    fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) {
         let facts = self.facts;
-        let uses = in_use.workers.map_or_else(
-            || "unknown numbers".to_owned(),
-            |workers| brief(workers, in_use.limit_max_requests),
-        );
-        let fix = format!("systemctl restart {}", facts.unit);
-        if in_use.origin == Origin::Itself {
+        let (uses, due) = (in_use.text(), brief(next_start));
+        let (topic, text) = if in_use.origin == Origin::Itself {
             let has_variable =
                 running.environment.as_ref().is_none_or(|all| all.contains_key(pypnm::ENV_FILE));
-            let text = match (&running.file, has_variable) {
+            let why = match (&running.file, has_variable) {
                 (_, false) => "it was started before it was sized".to_owned(),
                 (None, true) => "PyPNM has no profile file".to_owned(),
                 (Some((path, Err(why))), true) => format!("PyPNM cannot read its profile: {path}: {why}"),
@@ -104,29 +99,21 @@ impl Judge<'_> {
                     }
                 },
             };
-            let text = format!("{text}; it sizes itself: {uses}; expected: {}", numbers_text(next_start));
-            self.report(Topic::NotRead, State::Warning, text, Some(&fix));
-            return true;
-        }
-        if !facts.hidden_files.is_empty() {
+            (Topic::NotRead, format!("{why}; it sizes itself: {uses}; expected: {due}"))
+        } else if !facts.hidden_files.is_empty() {
             let files = facts.hidden_files.join(", ");
-            let text = format!(
-                "it runs {uses}, loaded: {}; {files}, which this user may not read, may override that",
-                numbers_text(next_start)
-            );
-            self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
-            return false;
-        }
-        let text = if self.findings.iter().any(|finding| finding.state == State::Warning) {
-            format!("it runs {uses}")
+            return self.report(Finding::hidden(format!(
+                "it runs {uses}, loaded: {due}; {files}, which this user may not read, may override that"
+            )));
+        } else if self.verdict.findings.iter().any(|finding| finding.state == State::Warning) {
+            (Topic::NotRestarted, format!("it runs {uses}"))
         } else {
-            format!(
-                "it runs {uses} from before the last reload or change; loaded: {}",
-                numbers_text(next_start)
-            )
+            let text = format!("it runs {uses} from before the last reload or change; loaded: {due}");
+            (Topic::NotRestarted, text)
         };
-        self.report(Topic::NotRestarted, State::Warning, text, Some(&fix));
-        true
+        let fix = format!("systemctl restart {}", facts.unit);
+        self.report(Finding::new(topic, State::Warning, text).fixed_by(fix));
+        self.verdict.needs_restart = true;
     }
 
     /// Whether the service runs under the launcher of pypnm-sizing-handover(7).
@@ -134,33 +121,26 @@ impl Judge<'_> {
         matches!(&self.facts.live, Live::Running(running) if handover::is_launcher(&running.arguments))
     }
 
-    /// Checks the number of workers that are alive.
-    fn alive(&mut self, running: &Running, in_use: InUse, restart: &mut bool) {
-        let (Some(wanted), alive) = (in_use.workers, running.workers) else {
-            return;
-        };
-        let alive = i64::try_from(alive).unwrap_or(i64::MAX);
-        let has_warning = self.findings.iter().any(|finding| finding.state >= State::Warning);
-        if alive == wanted || has_warning {
-            return;
-        }
+    /// Checks the number of workers that are alive, unless there is a reason for a different one.
+    fn alive(&mut self, running: &Running, in_use: InUse) {
+        let alive = running.workers;
+        let Some(wanted) = in_use.workers.filter(|wanted| *wanted != alive) else { return };
         // One worker is starting, or finishing its requests, while another one serves in its place.
         let is_successor = alive == wanted.saturating_add(1) && self.is_handed_over();
-        if is_successor || self.findings.iter().any(|finding| finding.topic == Topic::Reloading) {
+        if self.verdict.state() >= State::Warning || is_successor || self.verdict.has(Topic::Reloading) {
             return;
         }
-        if running.is_single && wanted > 1 {
+        self.report(if running.is_single && wanted > 1 {
             let text = format!(
                 "PyPNM runs as a single process although its profile specifies {wanted} workers: it does not read \
                  the profile (versions before 1.6 do not)"
             );
-            self.report(Topic::NotRead, State::Warning, text, None);
+            Finding::new(Topic::NotRead, State::Warning, text)
         } else {
             let text = format!("{alive} of {wanted} workers are alive");
-            let fix = format!("journalctl -u {}", self.facts.unit);
-            self.report(Topic::WorkersMissing, State::Warning, text, Some(&fix));
-        }
-        *restart = false;
+            let finding = Finding::new(Topic::WorkersMissing, State::Warning, text);
+            finding.fixed_by(format!("journalctl -u {}", self.facts.unit))
+        });
     }
 }
 
@@ -168,13 +148,12 @@ impl Judge<'_> {
 /// has the numbers from systemd, and its profile file the lowered ones.
 fn lowered_at_start(running: &Running, in_use: InUse, next_start: Numbers) -> bool {
     let given = running.environment.as_ref().and_then(generated::numbers);
-    let Some(ProfileFile::Taken(written)) = running.profile() else {
-        return false;
-    };
-    let is_used = in_use.workers == Some(written.workers)
-        && in_use.limit_max_requests == Some(written.limit_max_requests);
-    let is_lower = written.workers <= next_start.workers
-        && written.limit_max_requests <= next_start.limit_max_requests
-        && written != next_start;
-    given == Some(next_start) && is_used && is_lower
+    running.profile().is_some_and(|written| {
+        let is_used = in_use.workers == Some(written.workers)
+            && in_use.limit_max_requests == Some(written.limit_max_requests);
+        let is_lower = written.workers <= next_start.workers
+            && written.limit_max_requests <= next_start.limit_max_requests
+            && written != next_start;
+        given == Some(next_start) && is_used && is_lower
+    })
 }

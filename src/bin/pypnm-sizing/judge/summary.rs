@@ -1,10 +1,8 @@
 //! Verdicts as a line of a monitoring plugin, for `check` and `apply`.
 
-use std::fmt::Write as _;
-
 use pypnm_sizing::pypnm::Numbers;
 
-use super::{Finding, Judged, Live, State, Topic};
+use super::{Finding, Judged, State, Topic};
 use crate::output::{Outcome, printable};
 use crate::page::{Ink, Page};
 use crate::wording;
@@ -60,40 +58,28 @@ pub(crate) fn line(judged: &[Judged]) -> String {
 /// unit may use. With several units each label begins with the unit.
 fn performance_data(judged: &[Judged]) -> String {
     let several = judged.len() > 1;
-    let mut data = String::new();
+    let mut data = Vec::new();
     for judged in judged {
-        let Some(live) = judged.live() else {
-            continue;
-        };
-        let alive = match live {
-            Live::Running(running) => Some(i64::try_from(running.workers).unwrap_or(i64::MAX)),
-            Live::Not => Some(0),
-            Live::Hidden(_) => None,
-        };
         let expected = judged.expected().and_then(|expected| expected.as_ref().ok());
         let next_start = judged.verdict.next_start.or(expected.map(|expected| expected.numbers));
         let limit = judged.verdict.in_use.and_then(|in_use| in_use.limit_max_requests);
-        let values = [
-            ("workers", alive, ""),
+        for (label, value, unit_of_measure) in [
+            ("workers", judged.workers_alive(), ""),
             ("expected", next_start.map(|numbers| numbers.workers), ""),
             ("limit_max_requests", limit, ""),
             ("cpus", expected.and_then(|expected| i64::try_from(expected.cpus).ok()), ""),
             ("memory", expected.and_then(|expected| i64::try_from(expected.memory).ok()), "B"),
-        ];
-        for (label, value, unit_of_measure) in values {
-            if let Some(value) = value {
-                let label = if several {
-                    format!("'{} {label}'", printable(&judged.unit).replace(['\'', '='], "_"))
-                } else {
-                    label.to_owned()
-                };
-                let separator = if data.is_empty() { "" } else { " " };
-                // Writing into a string can't fail.
-                let _ = write!(data, "{separator}{label}={value}{unit_of_measure};;;0");
-            }
+        ] {
+            let Some(value) = value else { continue };
+            let label = if several {
+                format!("'{} {label}'", printable(&judged.unit).replace(['\'', '='], "_"))
+            } else {
+                label.to_owned()
+            };
+            data.push(format!("{label}={value}{unit_of_measure};;;0"));
         }
     }
-    data
+    data.join(" ")
 }
 
 /// The part of the line for a unit.
@@ -105,13 +91,10 @@ pub(crate) fn summary(judged: &Judged) -> String {
         let completes = |other: &&Finding| {
             matches!(other.topic, Topic::SizesItself | Topic::OtherUnit) && *other != finding
         };
-        let mut also = String::new();
-        for other in verdict.findings.iter().filter(completes) {
-            // Writing into a string can't fail.
-            let _ = write!(also, "; {}", other.text);
-        }
-        let fix = finding.fix.as_ref().map_or_else(String::new, |fix| format!("; fix: {fix}"));
-        return format!("{name}: {}{also}{fix}", finding.text);
+        let others = verdict.findings.iter().filter(completes).map(|other| other.text.clone());
+        let fix = finding.fix.iter().map(|fix| format!("fix: {fix}"));
+        let parts: Vec<String> = [finding.text.clone()].into_iter().chain(others).chain(fix).collect();
+        return format!("{name}: {}", parts.join("; "));
     }
     let mut parts = Vec::new();
     if let (Some(next), Some(Ok(expected))) = (verdict.next_start, judged.expected()) {
@@ -121,7 +104,7 @@ pub(crate) fn summary(judged: &Judged) -> String {
         });
         parts.push(format!(
             "{}, on {}, {} GiB",
-            wording::profile(numbers.workers, numbers.limit_max_requests),
+            wording::profile(numbers),
             wording::cpus(expected.cpus),
             expected.gib
         ));

@@ -10,9 +10,9 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use super::facts::{Expected, Facts, InForce};
 use super::in_use::{Origin, Running};
 use super::live::Live;
-use super::topic::State;
+use super::topic::{State, Topic};
 use super::verdict::{self, Verdict};
-use crate::service::generated::{self, Generated};
+use crate::service::generated;
 use crate::service::generator::Generator;
 use crate::service::pypnm::LostProgram;
 use crate::service::systemctl::LoadedUnit;
@@ -63,7 +63,7 @@ fn well() -> Facts {
         }),
         in_force: None,
         drop_in: generated::path(UNIT),
-        generated: Some(Generated { environment: environment.clone() }),
+        generated: Some(environment.clone()),
         generator: Generator::Installed,
         loaded: LoadedUnit {
             load: "loaded".to_owned(),
@@ -120,8 +120,8 @@ fn running(facts: &mut Facts) -> &mut Running {
 }
 
 /// The state, the topics of the findings, and whether a restart is needed.
-fn found(verdict: &Verdict) -> (State, Vec<&'static str>, bool) {
-    let topics = verdict.findings.iter().map(|finding| finding.topic.word()).collect();
+fn found(verdict: &Verdict) -> (State, Vec<Topic>, bool) {
+    let topics = verdict.findings.iter().map(|finding| finding.topic).collect();
     (verdict.state(), topics, verdict.needs_restart)
 }
 
@@ -155,19 +155,19 @@ fn the_machine_changed() {
         (expected.numbers, expected.cpus, expected.gib) = (numbers(4, 2000), 4, "15.63".to_owned());
     };
     let verdict = with(grown);
-    assert_eq!(found(&verdict), (State::Warning, vec!["machine-changed", "not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::MachineChanged, Topic::NotRestarted], true));
     assert_eq!(verdict.leading().and_then(|finding| finding.fix.as_deref()), Some("pypnm-sizing apply"));
     // Reloaded since then, so only a restart is needed.
     let verdict = with(|facts| {
         grown(facts);
         let environment = profile_of(numbers(4, 2000), 4, "15.63");
         facts.loaded.environment.clone_from(&environment);
-        facts.generated = Some(Generated { environment });
+        facts.generated = Some(environment);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
     // More memory with the same profile, and a difference that is too small to report.
     let verdict = with(|facts| "9.1".clone_into(&mut expected(facts).gib));
-    assert_eq!(found(&verdict), (State::Ok, vec!["machine-changed"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::MachineChanged], false));
     let verdict = with(|facts| "7.9".clone_into(&mut expected(facts).gib));
     assert_eq!(found(&verdict), (State::Ok, vec![], false));
 }
@@ -184,22 +184,22 @@ fn overrides_of_the_operator() {
         running(facts).active = Some(numbers(3, 2000));
         running(facts).workers = 3;
     });
-    assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::Override], false));
     let verdict = with(in_a_drop_in);
-    let topics = vec!["override", "configuration-changed", "not-restarted"];
+    let topics = vec![Topic::Override, Topic::ConfigurationChanged, Topic::NotRestarted];
     assert_eq!(found(&verdict), (State::Warning, topics, true));
     // In an environment file, which systemd reads at the next start without a reload.
     let verdict = with(|facts| {
         expected(facts).overrides.list = vec![set(pypnm::WORKERS, "3", "/etc/x.env")];
         facts.loaded.environment_files = vec!["/etc/x.env".to_owned()];
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["override", "not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::Override, Topic::NotRestarted], true));
     // A value that would crash PyPNM is replaced and reported.
     let verdict = with(|facts| {
         expected(facts).overrides.list = vec![set(pypnm::WORKERS, "0", "/etc/o.conf")];
         facts.loaded.environment.insert(pypnm::WORKERS.to_owned(), "0".to_owned());
     });
-    assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::Override], false));
     assert!(verdict.findings.iter().any(|finding| finding.text.contains("the sized value is used")));
     // In a wrapper script, so only the command line of the process shows it.
     let verdict = with(|facts| {
@@ -209,7 +209,7 @@ fn overrides_of_the_operator() {
         running(facts).workers = 1;
         running(facts).is_single = true;
     });
-    assert_eq!(found(&verdict), (State::Ok, vec!["override"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::Override], false));
     // The wrapper has changed since, so the next start may be without it.
     let verdict = with(|facts| {
         facts.loaded.exec_start = vec!["/usr/local/bin/start.sh".to_owned()];
@@ -217,7 +217,7 @@ fn overrides_of_the_operator() {
         running(facts).arguments = words("python pypnm serve --workers 1 --limit-max-requests 2000");
         (running(facts).workers, running(facts).is_single) = (1, true);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
     // An environment file that the caller is not permitted to read.
     let verdict = with(|facts| {
         facts.hidden_files = vec!["/root/x.env".to_owned()];
@@ -233,10 +233,10 @@ fn flags_of_a_wrapper_are_of_the_profile_it_was_started_with() {
         expected(facts).numbers = numbers(4, 2000);
         let environment = profile_of(numbers(4, 2000), 4, "7.77");
         facts.loaded.environment.clone_from(&environment);
-        facts.generated = Some(Generated { environment });
+        facts.generated = Some(environment);
         running(facts).arguments = words("python pypnm serve --workers 2 --limit-max-requests 2000");
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
 }
 
 #[test]
@@ -246,37 +246,37 @@ fn drop_in_not_in_effect() {
         facts.loaded.drop_ins.clear();
     };
     for (verdict, topic) in [
-        (with(|facts| facts.rival = Some(("/etc/m.conf".to_owned(), false))), "drop-in-masked"),
-        (with(|facts| facts.rival = Some(("/etc/m.conf".to_owned(), true))), "drop-in-replaced"),
+        (with(|facts| facts.rival = Some(("/etc/m.conf".to_owned(), false))), Topic::DropInMasked),
+        (with(|facts| facts.rival = Some(("/etc/m.conf".to_owned(), true))), Topic::DropInReplaced),
         (
             with(|facts| {
                 without(facts);
                 facts.generator = Generator::Masked("/etc/g".to_owned());
             }),
-            "generator-masked",
+            Topic::GeneratorMasked,
         ),
         (
             with(|facts| {
                 without(facts);
                 facts.generator = Generator::Missing;
             }),
-            "generator-missing",
+            Topic::GeneratorMissing,
         ),
-        (with(without), "not-generated"),
+        (with(without), Topic::NotGenerated),
     ] {
-        assert_eq!(found(&verdict), (State::Warning, vec![topic, "sizes-itself"], false), "{topic}");
-        assert!(verdict.leading().is_some_and(|finding| finding.fix.is_some()), "{topic}");
+        assert_eq!(found(&verdict), (State::Warning, vec![topic, Topic::SizesItself], false), "{topic:?}");
+        assert!(verdict.leading().is_some_and(|finding| finding.fix.is_some()), "{topic:?}");
     }
     // Masked since the last reload: what is loaded is still ours.
     let verdict = with(|facts| facts.generator = Generator::Masked("/etc/g".to_owned()));
-    assert_eq!(found(&verdict), (State::Warning, vec!["generator-masked"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::GeneratorMasked], false));
     let verdict = with(|facts| facts.expected = Err("turned off".to_owned()));
     assert_eq!(found(&verdict).0, State::Warning, "turned off since the last reload");
     let verdict = with(|facts| {
         without(facts);
         facts.expected = Err("turned off".to_owned());
     });
-    assert_eq!(found(&verdict), (State::Ok, vec!["turned-off"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::TurnedOff], false));
 }
 
 #[test]
@@ -286,18 +286,18 @@ fn not_read() {
         itself(facts);
         running(facts).file = Some((FILE.to_owned(), Err("there is no such file".to_owned())));
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], true));
     let verdict = with(|facts| {
         itself(facts);
         running(facts).environment = Some(BTreeMap::new());
         running(facts).file = None;
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], true), "started before it was sized");
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], true), "started before it was sized");
     // A restart would not fix this.
     let verdict = with(|facts| facts.loaded.exec_start_pre.clear());
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], false));
     let verdict = with(|facts| drop(facts.loaded.environment.remove(pypnm::ENV_FILE)));
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], false));
     let verdict = with(|facts| {
         facts.foreign_file = Some(("/etc/x".to_owned(), Ok("PYPNM_SERVE_WORKERS=2.0\n".to_owned())));
     });
@@ -312,28 +312,28 @@ fn not_read() {
             expected.overrides.list.push(Override { source, effect: Effect::Withheld });
         }
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], false));
     assert!(verdict.leading().is_some_and(|finding| finding.text.contains("does not pass")));
     // PyPNM before 1.6: a single process, regardless of the file.
     let verdict = with(|facts| {
         running(facts).active = None;
         (running(facts).is_single, running(facts).workers) = (true, 1);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-read"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], false));
 }
 
 #[test]
 fn workers_that_are_alive() {
     let verdict = with(|facts| running(facts).workers = 1);
-    assert_eq!(found(&verdict), (State::Warning, vec!["workers-missing"], false));
-    let verdict = with(|facts| facts.live = Live::Hidden("hidden".to_owned()));
-    assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::WorkersMissing], false));
+    let verdict = with(|facts| facts.live = Live::Hidden);
+    assert_eq!(found(&verdict), (State::Unknown, vec![Topic::Hidden], false));
     // It may contain any setting, such as Workers=1.
     let verdict = with(|facts| {
         expected(facts).numbers = numbers(1, 1000);
         facts.hidden_configuration = Some("/etc/pypnm/sizing.conf".to_owned());
     });
-    assert_eq!(found(&verdict), (State::Unknown, vec!["hidden"], false));
+    assert_eq!(found(&verdict), (State::Unknown, vec![Topic::Hidden], false));
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn a_unit_that_starts_uvicorn() {
         running(facts).environment = None;
         running(facts).workers = 4;
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
 }
 
 /// The operator's `WEB_CONCURRENCY` determines the workers, because the drop-in then omits its own variable.
@@ -372,33 +372,39 @@ fn concurrency_of_uvicorn() {
         facts.loaded.environment = environment;
         expected(facts).overrides.list = vec![set("WEB_CONCURRENCY", "3", file)];
     };
-    assert_eq!(found(&with(concurrent)), (State::Ok, vec!["override"], false));
+    assert_eq!(found(&with(concurrent)), (State::Ok, vec![Topic::Override], false));
     // Added, and not reloaded yet.
     let verdict = with(|facts| {
         let before = facts.loaded.environment.clone();
         concurrent(facts);
         facts.loaded.environment = before;
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["override", "configuration-changed"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::Override, Topic::ConfigurationChanged], false));
     // Removed, and not reloaded yet.
     let verdict = with(|facts| {
         concurrent(facts);
         expected(facts).overrides.list.clear();
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-changed", "not-restarted"], true));
+    assert_eq!(
+        found(&verdict),
+        (State::Warning, vec![Topic::ConfigurationChanged, Topic::NotRestarted], true)
+    );
     // In a file that uvicorn reads itself, which systemd does not load.
     let in_a_file = |facts: &mut Facts| {
         concurrent(facts);
         facts.loaded.environment.remove("WEB_CONCURRENCY");
         expected(facts).overrides.list = vec![set("WEB_CONCURRENCY", "3", "/etc/app.env")];
     };
-    assert_eq!(found(&with(in_a_file)), (State::Ok, vec!["override"], false));
+    assert_eq!(found(&with(in_a_file)), (State::Ok, vec![Topic::Override], false));
     // Taken out of it: until a reload, nothing sets the workers.
     let verdict = with(|facts| {
         in_a_file(facts);
         expected(facts).overrides.list.clear();
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-changed", "not-restarted"], true));
+    assert_eq!(
+        found(&verdict),
+        (State::Warning, vec![Topic::ConfigurationChanged, Topic::NotRestarted], true)
+    );
 }
 
 /// Without the variable of the drop-in, uvicorn starts one worker.
@@ -437,26 +443,26 @@ fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {
 #[test]
 fn a_service_that_is_not_running() {
     let verdict = with(|facts| inactive(facts, "inactive", "dead", "success"));
-    assert_eq!(found(&verdict), (State::Ok, vec!["not-running"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::NotRunning], false));
     let mut facts = well();
     inactive(&mut facts, "inactive", "dead", "success");
     assert_eq!(verdict::verdict(&facts, true).state(), State::Critical, "--must-run");
     let verdict = with(|facts| inactive(facts, "failed", "failed", "exit-code"));
-    assert_eq!(found(&verdict), (State::Critical, vec!["failed"], false));
+    assert_eq!(found(&verdict), (State::Critical, vec![Topic::Failed], false));
     let verdict = with(|facts| {
         inactive(facts, "inactive", "dead", "success");
         facts.loaded.conditions_met = Some(false);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["condition-failed"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::ConditionFailed], false));
     let verdict = with(|facts| {
         inactive(facts, "inactive", "dead", "success");
         "not-found".clone_into(&mut facts.loaded.load);
         facts.other_units = vec!["pypnm-api.service".to_owned()];
     });
-    assert_eq!(found(&verdict), (State::Critical, vec!["unit-missing", "other-unit"], false));
+    assert_eq!(found(&verdict), (State::Critical, vec![Topic::UnitMissing, Topic::OtherUnit], false));
     assert!(verdict.findings.iter().any(|finding| finding.text.contains("Units=pypnm-api.service")));
     let verdict = with(|facts| "masked".clone_into(&mut facts.loaded.load));
-    assert_eq!(found(&verdict), (State::Unknown, vec!["unit-masked"], false));
+    assert_eq!(found(&verdict), (State::Unknown, vec![Topic::UnitMasked], false));
 }
 
 #[test]
@@ -468,8 +474,8 @@ fn stopped_or_exited() {
             (facts.loaded.active_exited, facts.loaded.main_exited) = (2000, main_exited);
         })
     };
-    let exited = (State::Critical, vec!["failed"], false);
-    let stopped = (State::Ok, vec!["not-running"], false);
+    let exited = (State::Critical, vec![Topic::Failed], false);
+    let stopped = (State::Ok, vec![Topic::NotRunning], false);
     // At its recycle limit, and by SIGHUP.
     assert_eq!(found(&ended(1, 0, 1999)), exited);
     assert_eq!(found(&ended(2, 1, 1999)), exited);
@@ -491,8 +497,8 @@ fn enabled_and_not_started() {
             change(facts);
         })
     };
-    assert_eq!(found(&never(&|_| {})), (State::Warning, vec!["not-running"], false));
-    let critical = (State::Critical, vec!["not-running"], false);
+    assert_eq!(found(&never(&|_| {})), (State::Warning, vec![Topic::NotRunning], false));
+    let critical = (State::Critical, vec![Topic::NotRunning], false);
     let required = never(&|facts| facts.failed_requirement = Some("network.target".to_owned()));
     assert_eq!(found(&required), critical);
     assert!(
@@ -501,27 +507,27 @@ fn enabled_and_not_started() {
             .is_some_and(|finding| finding.text.ends_with(": network.target, which it requires, has failed"))
     );
     assert_eq!(found(&never(&|facts| facts.loaded.assertion_failed = true)), critical);
-    let stopped = (State::Ok, vec!["not-running"], false);
+    let stopped = (State::Ok, vec![Topic::NotRunning], false);
     assert_eq!(found(&never(&|facts| "disabled".clone_into(&mut facts.loaded.file_state))), stopped);
     assert_eq!(found(&never(&|facts| facts.loaded.inactive_exited = 1)), stopped);
     assert_eq!(found(&never(&|facts| facts.loaded.has_job = true)), stopped);
-    assert_eq!(found(&never(&|facts| facts.loaded.conditions_met = Some(false))).1, ["condition-failed"]);
+    assert_eq!(found(&never(&|facts| facts.loaded.conditions_met = Some(false))).1, [Topic::ConditionFailed]);
 }
 
 #[test]
 fn stopping_and_without_a_process() {
     let verdict = with(|facts| inactive(facts, "deactivating", "stop-sigterm", "success"));
-    assert_eq!(found(&verdict), (State::Ok, vec!["not-running"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::NotRunning], false));
     let verdict = with(|facts| inactive(facts, "deactivating", "stop-post", "exit-code"));
-    assert_eq!(found(&verdict), (State::Critical, vec!["failed"], false));
+    assert_eq!(found(&verdict), (State::Critical, vec![Topic::Failed], false));
     let verdict = with(|facts| inactive(facts, "active", "exited", "success"));
-    assert_eq!(found(&verdict), (State::Critical, vec!["not-running"], false));
+    assert_eq!(found(&verdict), (State::Critical, vec![Topic::NotRunning], false));
     // Like a unit that starts containers.
     let oneshot = |facts: &mut Facts| {
         inactive(facts, "active", "exited", "success");
         "oneshot".clone_into(&mut facts.loaded.service_type);
     };
-    assert_eq!(found(&with(oneshot)), (State::Unknown, vec!["not-running"], false));
+    assert_eq!(found(&with(oneshot)), (State::Unknown, vec![Topic::NotRunning], false));
     let mut facts = well();
     oneshot(&mut facts);
     assert_eq!(verdict::verdict(&facts, true).state(), State::Critical, "--must-run");
@@ -531,7 +537,7 @@ fn stopping_and_without_a_process() {
 #[test]
 fn a_service_that_was_restarted_meanwhile() {
     let verdict = with(|facts| facts.was_restarted_meanwhile = true);
-    assert_eq!(found(&verdict), (State::Critical, vec!["looping"], false));
+    assert_eq!(found(&verdict), (State::Critical, vec![Topic::Looping], false));
     let unsettled = |restarts, seconds: u64, meanwhile| {
         let mut facts = well();
         facts.loaded.automatic_restarts = restarts;
@@ -550,7 +556,7 @@ fn a_service_that_was_restarted_meanwhile() {
     assert!(starting("start-pre").is_unsettled() && !starting("auto-restart").is_unsettled());
     let mut facts = starting("start-pre");
     facts.was_restarted_meanwhile = true;
-    assert_eq!(found(&verdict::verdict(&facts, false)), (State::Critical, vec!["looping"], false));
+    assert_eq!(found(&verdict::verdict(&facts, false)), (State::Critical, vec![Topic::Looping], false));
 }
 
 #[test]
@@ -564,14 +570,14 @@ fn a_crash_loop_is_not_recycling() {
         facts.loaded.automatic_restarts = 7;
         facts.now = Duration::from_secs(15 * 60 + 1);
     };
-    assert_eq!(found(&with(recycled)), (State::Ok, vec!["starting"], false));
+    assert_eq!(found(&with(recycled)), (State::Ok, vec![Topic::Starting], false));
     let starts_again = |facts: &mut Facts| {
         recycled(facts);
         "start-post".clone_into(&mut facts.loaded.sub);
         facts.now = Duration::from_secs(15 * 60 + 8);
     };
-    assert_eq!(found(&with(starts_again)), (State::Ok, vec!["starting"], false));
-    let looping = (State::Critical, vec!["looping"], false);
+    assert_eq!(found(&with(starts_again)), (State::Ok, vec![Topic::Starting], false));
+    let looping = (State::Critical, vec![Topic::Looping], false);
     let verdict = with(|facts| {
         recycled(facts);
         "exit-code".clone_into(&mut facts.loaded.result);
@@ -597,13 +603,13 @@ fn a_flag_of_the_running_process_is_not_a_setting() {
         running(facts).arguments = words("python pypnm serve --port 8000 --workers 3");
         running(facts).workers = 3;
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
 }
 
 #[test]
 fn mistakes_in_the_configuration_are_a_warning() {
     let verdict = with(|facts| facts.mistakes = vec!["a".to_owned(), "b".to_owned()]);
-    assert_eq!(found(&verdict), (State::Warning, vec!["configuration-ignored"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::ConfigurationIgnored], false));
     assert_eq!(verdict.leading().map(|finding| finding.text.as_str()), Some("a (and 1 more mistake)"));
 }
 
@@ -630,7 +636,7 @@ fn the_present_profile_file_is_not_what_the_process_read() {
         (running.active, running.file_has_changed) = (None, true);
         (running.workers, running.is_single) = (1, true);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["override", "not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::Override, Topic::NotRestarted], true));
     assert_eq!(verdict.in_use.map(|used| (used.workers, used.origin)), Some((Some(1), Origin::Unknown)));
 }
 
@@ -644,7 +650,7 @@ fn a_reload_during_a_start_is_no_last_look() {
         running.file = Some((FILE.to_owned(), Ok(file_of(&environment))));
         (running.active, running.workers, running.is_single) = (Some(numbers(1, 1000)), 1, true);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
 }
 
 fn in_one_worker(facts: &mut Facts) {
@@ -663,14 +669,14 @@ fn numbers_lowered_at_the_start_are_no_drift() {
         running.active = None;
         (running.workers, running.is_single) = (1, true);
     });
-    assert_eq!(found(&verdict), (State::Ok, vec!["limits-in-force"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::LimitsInForce], false));
     assert_eq!(verdict.next_start, Some(numbers(1, 1000)));
 }
 
 #[test]
 fn tighter_limits_are_never_ok() {
     let verdict = with(in_one_worker);
-    assert_eq!(found(&verdict), (State::Warning, vec!["limits-in-force", "not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::LimitsInForce, Topic::NotRestarted], true));
     let stopped = with(|facts| {
         in_one_worker(facts);
         facts.loaded.active = "inactive".to_owned();
@@ -681,7 +687,7 @@ fn tighter_limits_are_never_ok() {
         in_one_worker(facts);
         running(facts).arguments = words("python -m uvicorn pypnm.api.main:app");
     });
-    assert_eq!(found(&uvicorn), (State::Warning, vec!["limits-in-force"], false));
+    assert_eq!(found(&uvicorn), (State::Warning, vec![Topic::LimitsInForce], false));
 }
 
 #[test]
@@ -693,7 +699,7 @@ fn the_operators_number_stays_in_tighter_limits() {
             vec![set("PYPNM_SERVE_WORKERS", "2", file), set("PYPNM_SERVE_LIMIT_MAX_REQUESTS", "2000", file)];
         expected(facts).overrides.list = list;
     });
-    assert_eq!(found(&verdict), (State::Ok, vec!["override", "override"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::Override, Topic::Override], false));
 }
 
 /// `env --write` found tighter limits at the start than the generator did, such as huge pages.
@@ -706,16 +712,16 @@ fn numbers_lowered_at_the_start() {
         running(facts).is_single = true;
     };
     let verdict = with(lowered);
-    assert_eq!(found(&verdict), (State::Ok, vec!["machine-changed"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::MachineChanged], false));
     // Reloaded since then with other numbers: the running profile is from before that.
     let verdict = with(|facts| {
         lowered(facts);
         let environment = profile_of(numbers(4, 2000), 4, "7.77");
         facts.loaded.environment.clone_from(&environment);
-        facts.generated = Some(Generated { environment });
+        facts.generated = Some(environment);
         expected(facts).numbers = numbers(4, 2000);
     });
-    assert_eq!(found(&verdict), (State::Warning, vec!["not-restarted"], true));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRestarted], true));
 }
 
 /// A program that systemd does not find prevents the next start. It is the leading finding if the service has failed.
@@ -723,22 +729,22 @@ fn numbers_lowered_at_the_start() {
 fn a_program_that_is_not_found() {
     let lost = |is_harmful| vec![LostProgram { text: "ExecStart=pypnm".to_owned(), is_harmful }];
     let verdict = with(|facts| facts.lost_program = lost(true));
-    assert_eq!(found(&verdict), (State::Warning, vec!["program-path"], false));
+    assert_eq!(found(&verdict), (State::Warning, vec![Topic::ProgramPath], false));
     let verdict = with(|facts| facts.lost_program = lost(false));
-    assert_eq!(found(&verdict), (State::Ok, vec!["program-path"], false));
+    assert_eq!(found(&verdict), (State::Ok, vec![Topic::ProgramPath], false));
     let failed = with(|facts| {
         facts.lost_program = lost(true);
         facts.live = Live::Not;
         "failed".clone_into(&mut facts.loaded.active);
     });
-    assert_eq!(found(&failed), (State::Critical, vec!["program-path", "failed"], false));
-    assert_eq!(failed.leading().map(|finding| finding.topic.word()), Some("program-path"));
+    assert_eq!(found(&failed), (State::Critical, vec![Topic::ProgramPath, Topic::Failed], false));
+    assert_eq!(failed.leading().map(|finding| finding.topic), Some(Topic::ProgramPath));
     let not_loaded = with(|facts| {
         facts.lost_program = lost(true);
         facts.live = Live::Not;
         "bad-setting".clone_into(&mut facts.loaded.load);
     });
-    assert_eq!(found(&not_loaded), (State::Critical, vec!["program-path", "unit-missing"], false));
+    assert_eq!(found(&not_loaded), (State::Critical, vec![Topic::ProgramPath, Topic::UnitMissing], false));
 }
 
 /// If the unit does not find a PyPNM that is installed elsewhere, the fix is the `setup` command for it.

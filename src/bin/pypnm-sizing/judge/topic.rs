@@ -1,6 +1,9 @@
 //! The topics of findings with their meanings, and the states of monitoring plugins.
 //!
-//! These are the words of `check --json`. pypnm-sizing(1) and docs/json.md list the same words, and a test compares them.
+//! `check --json` has the names of the topics in kebab case. pypnm-sizing(1) and docs/json.md list the same words, and a test
+//! compares them.
+
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 /// The state of a finding, of a unit, or of all units, as in monitoring plugins. Later variants are worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +19,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The word in JSON.
+    /// Its name.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -36,8 +39,8 @@ impl State {
         }
     }
 
-    /// The word in the field `status` of schema 1, which has three values.
-    pub(crate) fn fit(self) -> &'static str {
+    /// The word in the field `status`, which has three values.
+    fn status(self) -> &'static str {
         match self {
             Self::Ok => "fits",
             Self::Unknown => "unknown",
@@ -46,103 +49,114 @@ impl State {
     }
 }
 
-macro_rules! topics {
-    ($($(#[doc = $meaning:literal])+ $name:ident = $word:literal,)+) => {
-        /// The topic of a finding.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Topic {
-            $($(#[doc = $meaning])+ $name,)+
-        }
-
-        impl Topic {
-            /// Every topic.
-            #[cfg(test)]
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$name),+];
-
-            /// The word in JSON.
-            pub(crate) fn word(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)+
-                }
-            }
-        }
-    };
+/// In JSON, the fields `status` and `state` of a unit or a finding.
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("State", 2)?;
+        fields.serialize_field("status", self.status())?;
+        fields.serialize_field("state", self.word())?;
+        fields.end()
+    }
 }
 
-topics! {
+/// The topic of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Topic {
     /// The service failed, or exited without having been stopped, and systemd does not start it again.
-    Failed = "failed",
+    Failed,
     /// The service exits soon after each start, and systemd keeps restarting it.
-    Looping = "looping",
+    Looping,
     /// systemd has no unit of this name, or cannot load its file.
-    UnitMissing = "unit-missing",
+    UnitMissing,
     /// The unit is masked, so it cannot be started.
-    UnitMasked = "unit-masked",
+    UnitMasked,
     /// PyPNM was not started because a condition of the unit is not met; for the packaged unit: PyPNM is not installed.
-    ConditionFailed = "condition-failed",
+    ConditionFailed,
     /// The program of `ExecStart=` is not where systemd looks for it, or an `ExecSearchPath=` has no effect.
-    ProgramPath = "program-path",
+    ProgramPath,
     /// The service is being started.
-    Starting = "starting",
+    Starting,
     /// The service is replacing its workers: a reload as in pypnm-sizing-handover(7) is in progress.
-    Reloading = "reloading",
+    Reloading,
     /// The service has no processes: it was stopped, or was never started.
-    NotRunning = "not-running",
+    NotRunning,
     /// PyPNM runs in another unit or in none, and is not sized.
-    OtherUnit = "other-unit",
+    OtherUnit,
     /// systemd cannot be queried.
-    NoSystemd = "no-systemd",
+    NoSystemd,
     /// The unit is a template; only its instances can run.
-    Template = "template",
+    Template,
     /// The caller is not permitted to read what the verdict depends on.
-    Hidden = "hidden",
+    Hidden,
     /// The unit is not sized: sizing is turned off, or the unit is not listed in `Units=`.
-    TurnedOff = "turned-off",
+    TurnedOff,
     /// sizing.conf(5) contains a mistake, and the setting is ignored.
-    ConfigurationIgnored = "configuration-ignored",
+    ConfigurationIgnored,
     /// The machine's CPUs or memory have changed since the last reload.
-    MachineChanged = "machine-changed",
+    MachineChanged,
     /// The configuration, or an override, has changed since the last reload.
-    ConfigurationChanged = "configuration-changed",
+    ConfigurationChanged,
     /// The limits in force are tighter than those that the generator could see; they are applied at each start.
-    LimitsInForce = "limits-in-force",
+    LimitsInForce,
     /// The running service still has the numbers from before the last reload.
-    NotRestarted = "not-restarted",
+    NotRestarted,
     /// The unit's own files or the command line override the generated drop-in.
-    Override = "override",
+    Override,
     /// sizing.conf(5) sets a number.
-    SetByHand = "set-by-hand",
+    SetByHand,
     /// The generated drop-in is masked.
-    DropInMasked = "drop-in-masked",
+    DropInMasked,
     /// A drop-in of the same name replaces the generated one.
-    DropInReplaced = "drop-in-replaced",
+    DropInReplaced,
     /// The generator is not installed.
-    GeneratorMissing = "generator-missing",
+    GeneratorMissing,
     /// The generator is masked, or not executable.
-    GeneratorMasked = "generator-masked",
+    GeneratorMasked,
     /// The generator has written no drop-in for this unit.
-    NotGenerated = "not-generated",
+    NotGenerated,
     /// PyPNM sizes itself, because no generated drop-in is in effect.
-    SizesItself = "sizes-itself",
+    SizesItself,
     /// PyPNM does not take its profile from the file that was written for it.
-    NotRead = "not-read",
+    NotRead,
     /// Fewer or more workers are alive than PyPNM was configured to start.
-    WorkersMissing = "workers-missing",
+    WorkersMissing,
 }
 
-/// A finding about a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A finding about a unit, as in `check --json`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Finding {
     pub(crate) topic: Topic,
+    #[serde(flatten)]
     pub(crate) state: State,
     pub(crate) text: String,
     /// The command that fixes it.
+    #[serde(rename = "mend")]
     pub(crate) fix: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(topic: Topic, state: State, text: impl Into<String>) -> Self {
+        Self { topic, state, text: text.into(), fix: None }
+    }
+
+    /// The caller is not permitted to read something.
+    pub(super) fn hidden(text: impl Into<String>) -> Self {
+        Self::new(Topic::Hidden, State::Unknown, text).fixed_by("run it as root")
+    }
+
+    /// Adds the command that fixes it.
+    pub(super) fn fixed_by(self, command: impl Into<String>) -> Self {
+        Self { fix: Some(command.into()), ..self }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use clap::ValueEnum as _;
 
     use super::Topic;
 
@@ -154,8 +168,11 @@ mod tests {
     /// The manual page and docs/json.md list the topics that there are, and no others.
     #[test]
     fn the_documents_list_every_topic() {
-        let known: BTreeSet<&str> = Topic::ALL.iter().map(|topic| topic.word()).collect();
-        assert_eq!(known.len(), Topic::ALL.len());
+        let words: Vec<String> = Topic::value_variants()
+            .iter()
+            .map(|topic| serde_json::from_value(serde_json::json!(topic)).unwrap_or_default())
+            .collect();
+        let known: BTreeSet<&str> = words.iter().map(String::as_str).collect();
         let json = document("docs/json.md");
         let section = json.split("\n## Topics\n").nth(1).unwrap_or_default();
         let section = section.split("\n## ").next().unwrap_or_default();

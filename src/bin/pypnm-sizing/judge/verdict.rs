@@ -18,8 +18,8 @@ use crate::wording::brief;
 
 pub(super) const APPLY: &str = "pypnm-sizing apply";
 
-/// The verdict on a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The verdict on a unit or a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) findings: Vec<Finding>,
     /// What the service gets at its next start, after a reload.
@@ -32,7 +32,23 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// A verdict with a single finding, if nothing else can be judged.
     pub(crate) fn only(finding: Finding) -> Self {
-        Self { findings: vec![finding], next_start: None, in_use: None, needs_restart: false }
+        Self { findings: vec![finding], ..Self::default() }
+    }
+
+    pub(super) fn report(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Reports the first mistake in sizing.conf(5), and the number of others.
+    pub(super) fn report_mistakes(&mut self, mistakes: &[String]) {
+        let Some((first, others)) = mistakes.split_first() else { return };
+        let others = match others.len() {
+            0 => String::new(),
+            1 => " (and 1 more mistake)".to_owned(),
+            number => format!(" (and {number} more mistakes)"),
+        };
+        let text = format!("{first}{others}");
+        self.report(Finding::new(Topic::ConfigurationIgnored, State::Warning, text));
     }
 
     /// The worst of the findings.
@@ -53,63 +69,54 @@ impl Verdict {
 
 /// Judges a unit. `must_run`: a service that is not active is critical, even if an operator stopped it.
 pub(crate) fn verdict(facts: &Facts, must_run: bool) -> Verdict {
-    let mut judge = Judge { facts, findings: Vec::new() };
-    let mut next_start = None;
-    let mut in_use = None;
-    let mut needs_restart = false;
+    let mut judge = Judge { facts, must_run, verdict: Verdict::default() };
     judge.lost_program();
-    let is_known = judge.service(must_run);
+    let is_known = judge.service();
     match &facts.expected {
         _ if !is_known => {}
         // The settings loaded by systemd are those of the container engine; the process itself is judged.
         _ if facts.contained.is_some() => {}
         Err(why) => judge.not_sized(why),
-        Ok(_) if facts.hidden_configuration.is_some() => judge.hidden_configuration(),
-        Ok(expected) if judge.is_in_force() => {
-            let (numbers, loaded) = judge.next_start(expected);
-            judge.generated(expected, numbers, loaded);
-            let numbers = judge.lowered_at_start(expected, numbers);
-            next_start = Some(numbers);
-            (in_use, needs_restart) = judge.running(expected, numbers);
-        }
-        Ok(expected) => judge.report_fallback(expected),
+        Ok(expected) => judge.sized(expected),
     }
-    judge.mistakes();
-    Verdict { findings: judge.findings, next_start, in_use, needs_restart }
+    judge.verdict.report_mistakes(&facts.mistakes);
+    judge.verdict
 }
 
 /// A unit being judged.
 pub(super) struct Judge<'a> {
     pub(super) facts: &'a Facts,
-    pub(super) findings: Vec<Finding>,
+    pub(super) must_run: bool,
+    pub(super) verdict: Verdict,
 }
 
 impl Judge<'_> {
-    pub(super) fn report(&mut self, topic: Topic, state: State, text: String, fix: Option<&str>) {
-        self.findings.push(Finding { topic, state, text, fix: fix.map(str::to_owned) });
-    }
-
-    fn mistakes(&mut self) {
-        if let Some(text) = mistakes_text(&self.facts.mistakes) {
-            self.report(Topic::ConfigurationIgnored, State::Warning, text, None);
-        }
+    pub(super) fn report(&mut self, finding: Finding) {
+        self.verdict.report(finding);
     }
 
     fn not_sized(&mut self, why: &str) {
-        if self.facts.generated.is_some() {
+        self.report(if self.facts.generated.is_some() {
             let text = format!("it is {why}, but systemd still has the earlier profile");
-            self.report(Topic::TurnedOff, State::Warning, text, Some(APPLY));
+            Finding::new(Topic::TurnedOff, State::Warning, text).fixed_by(APPLY)
         } else {
-            let text = format!("it is {why}; PyPNM sizes itself");
-            self.report(Topic::TurnedOff, State::Ok, text, None);
-        }
+            Finding::new(Topic::TurnedOff, State::Ok, format!("it is {why}; PyPNM sizes itself"))
+        });
     }
 
-    /// Reports that it is unknown what the service should have.
-    fn hidden_configuration(&mut self) {
+    fn sized(&mut self, expected: &Expected) {
         if let Some(file) = &self.facts.hidden_configuration {
-            let text = format!("{file} cannot be read by this user");
-            self.report(Topic::Hidden, State::Unknown, text, Some("run it as root"));
+            // It is unknown what the service should have.
+            self.report(Finding::hidden(format!("{file} cannot be read by this user")));
+        } else if self.is_in_force() {
+            let (next_start, loaded) = self.next_start(expected);
+            self.generated(expected, next_start, loaded);
+            let next_start = self.lowered_at_start(expected, next_start);
+            self.verdict.next_start = Some(next_start);
+            self.running(expected, next_start);
+        } else {
+            let text = format!("PyPNM falls back to its own sizing; expected: {}", brief(expected.numbers));
+            self.report(Finding::new(Topic::SizesItself, State::Warning, text));
         }
     }
 
@@ -117,56 +124,47 @@ impl Judge<'_> {
     fn is_in_force(&mut self) -> bool {
         let facts = self.facts;
         if let Some((path, has_content)) = &facts.rival {
-            let (topic, what) = if *has_content {
-                (Topic::DropInReplaced, "replaced by")
-            } else {
-                (Topic::DropInMasked, "masked by")
+            let (topic, what) = match has_content {
+                true => (Topic::DropInReplaced, "replaced"),
+                false => (Topic::DropInMasked, "masked"),
             };
-            let text = format!("the generated drop-in is {what} {path}");
-            self.report(topic, State::Warning, text, Some(&format!("rm {path} && {APPLY}")));
+            let text = format!("the generated drop-in is {what} by {path}");
+            self.report(Finding::new(topic, State::Warning, text).fixed_by(format!("rm {path} && {APPLY}")));
             return false;
         }
         let is_loaded = facts.loaded.drop_ins.contains(&facts.drop_in);
-        match &facts.generator {
-            Generator::Installed if is_loaded => {}
+        let (topic, text, fix) = match &facts.generator {
+            Generator::Installed if is_loaded => return true,
             Generator::Installed => {
-                let text = if facts.generator_has_run && facts.generated.is_none() {
-                    "systemd has no profile for it: it was added to Units= after the last reload, or turned on since"
+                let why = if facts.generator_has_run && facts.generated.is_none() {
+                    "it was added to Units= after the last reload, or turned on since"
                 } else {
-                    "systemd has no profile for it: the generator has not run since it was installed or turned on, or it \
-                     failed (journalctl -k -g pypnm-sizing)"
+                    "the generator has not run since it was installed or turned on, or it failed (journalctl -k -g \
+                     pypnm-sizing)"
                 };
-                self.report(Topic::NotGenerated, State::Warning, text.to_owned(), Some(APPLY));
+                let text = format!("systemd has no profile for it: {why}");
+                (Topic::NotGenerated, text, APPLY.to_owned())
             }
             Generator::Missing => {
                 let text = "the generator is not installed (no pypnm-sizing-generator in system-generators/)";
-                let fix = "reinstall the package pypnm-sizing";
-                self.report(Topic::GeneratorMissing, State::Warning, text.to_owned(), Some(fix));
+                (Topic::GeneratorMissing, text.to_owned(), "reinstall the package pypnm-sizing".to_owned())
             }
             Generator::Masked(path) => {
-                let fix = format!("rm {path} && {APPLY}");
                 let text = format!("the generator is masked by {path}");
-                self.report(Topic::GeneratorMasked, State::Warning, text, Some(&fix));
+                (Topic::GeneratorMasked, text, format!("rm {path} && {APPLY}"))
             }
             Generator::NotExecutable(path) => {
-                let fix = format!("chmod +x {path} && {APPLY}");
                 let text = format!("the generator is not executable: {path}");
-                self.report(Topic::GeneratorMasked, State::Warning, text, Some(&fix));
+                (Topic::GeneratorMasked, text, format!("chmod +x {path} && {APPLY}"))
             }
-        }
+        };
+        self.report(Finding::new(topic, State::Warning, text).fixed_by(fix));
         is_loaded
-    }
-
-    /// Reports that PyPNM falls back to its own sizing without our drop-in.
-    fn report_fallback(&mut self, expected: &Expected) {
-        let text =
-            format!("PyPNM falls back to its own sizing; expected: {}", numbers_text(expected.numbers));
-        self.report(Topic::SizesItself, State::Warning, text, None);
     }
 
     /// Compares what was generated at the last reload with what fits the machine now, if nothing overrides it.
     fn generated(&mut self, expected: &Expected, next_start: Numbers, loaded: Numbers) {
-        let environment = self.facts.generated.as_ref().map(|generated| &generated.environment);
+        let environment = self.facts.generated.as_ref();
         let then = |key| environment.and_then(|environment| environment.get(key)).map_or("?", String::as_str);
         let (cpus, gib) = (then(pypnm::CPU_COUNT), then(pypnm::TOTAL_MEMORY_GIB));
         let is_same_machine = cpus == expected.cpus.to_string() && is_near(gib, &expected.gib);
@@ -176,7 +174,8 @@ impl Judge<'_> {
         );
         if next_start == loaded {
             if !is_same_machine {
-                self.report(Topic::MachineChanged, State::Ok, format!("{change}; same profile"), None);
+                let text = format!("{change}; same profile");
+                self.report(Finding::new(Topic::MachineChanged, State::Ok, text));
             }
             return;
         }
@@ -185,8 +184,8 @@ impl Judge<'_> {
         } else {
             (Topic::MachineChanged, change)
         };
-        let text = format!("{why}; expected: {}, loaded: {}", numbers_text(next_start), numbers_text(loaded));
-        self.report(topic, State::Warning, text, Some(APPLY));
+        let text = format!("{why}; expected: {}, loaded: {}", brief(next_start), brief(loaded));
+        self.report(Finding::new(topic, State::Warning, text).fixed_by(APPLY));
     }
 
     /// The last command of `ExecStart=`.
@@ -195,25 +194,10 @@ impl Judge<'_> {
     }
 }
 
-/// The first mistake, and the number of others. `None`: there is none.
-pub(super) fn mistakes_text(mistakes: &[String]) -> Option<String> {
-    let (first, more) = mistakes.split_first()?;
-    let more = match more.len() {
-        0 => String::new(),
-        1 => " (and 1 more mistake)".to_owned(),
-        number => format!(" (and {number} more mistakes)"),
-    };
-    Some(format!("{first}{more}"))
-}
-
 /// Whether two values differ by less than 5 %: MemTotal varies slightly from boot to boot.
 fn is_near(then: &str, now: &str) -> bool {
     match (then.parse::<f64>(), now.parse::<f64>()) {
         (Ok(then), Ok(now)) => (then - now).abs() <= 0.05 * now,
         _ => false,
     }
-}
-
-pub(super) fn numbers_text(numbers: Numbers) -> String {
-    brief(numbers.workers, Some(numbers.limit_max_requests))
 }

@@ -25,7 +25,7 @@ pub(crate) struct Account {
 
 /// The intended use of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Access {
     /// A directory along the path.
     Search,
     /// A file or directory to read.
@@ -36,7 +36,7 @@ pub(crate) enum Use {
     Execute,
 }
 
-impl Use {
+impl Access {
     /// The permission bits that it requires.
     fn bits(self) -> u32 {
         match self {
@@ -89,14 +89,14 @@ impl Account {
     }
 
     /// Why the account cannot use a path in this way. `None`: it can. The path contains no symbolic links (`real_path`).
-    pub(crate) fn obstacle(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
+    pub(crate) fn obstacle(&self, root: &Root, path: &str, access: Access) -> Option<String> {
         let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
         let above =
-            ends.filter_map(|end| path.get(..end)).find_map(|step| self.denied(root, step, Use::Search));
-        above.or_else(|| self.denied(root, path, use_))
+            ends.filter_map(|end| path.get(..end)).find_map(|step| self.denied(root, step, Access::Search));
+        above.or_else(|| self.denied(root, path, access))
     }
 
-    fn denied(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
+    fn denied(&self, root: &Root, path: &str, access: Access) -> Option<String> {
         let Some(stat) = root.stat(path) else {
             return Some(format!("{path} cannot be accessed"));
         };
@@ -107,13 +107,13 @@ impl Account {
             () => 0,
         };
         let bits = stat.st_mode >> shift & 0o7;
-        if bits & use_.bits() == use_.bits() {
+        if bits & access.bits() == access.bits() {
             return None;
         }
         let owner = Self::of(root, &stat.st_uid.to_string())
             .map_or_else(|| stat.st_uid.to_string(), |owner| owner.name);
         let mode = stat.st_mode & 0o7777;
-        Some(format!("{} cannot {} {path} (owner {owner}, mode {mode:04o})", self.name, use_.verb()))
+        Some(format!("{} cannot {} {path} (owner {owner}, mode {mode:04o})", self.name, access.verb()))
     }
 }
 
@@ -146,8 +146,14 @@ fn entry(root: &Root, database: &str, key: &str) -> Option<String> {
     if found.is_some() || !root.is_machine() {
         return found;
     }
+    getent(database, key)?.lines().next().map(str::to_owned)
+}
+
+/// The output of getent(1), which uses the name service of this machine; a statically linked program has none. Empty: there is
+/// no such entry.
+pub(crate) fn getent(database: &str, key: &str) -> Option<String> {
     let mut getent = Command::new("getent");
     getent.args([database, key]).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = getent.output().ok().filter(|output| output.status.success())?;
-    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+    let output = getent.output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -7,8 +7,8 @@ use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::names;
 use pypnm_sizing::pypnm::{Numbers, integer};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::units::name::Type;
-use pypnm_sizing::units::{self, Unit, parse_assignments};
+use pypnm_sizing::units::name::Name;
+use pypnm_sizing::units::{self, Unit};
 
 /// The directory for the output of generators (systemd.unit(5), "Unit File Load Path").
 const DIRECTORY: &str = "/run/systemd/generator";
@@ -19,30 +19,20 @@ pub(crate) const DIRECTORIES: [&str; 2] = [EARLY, DIRECTORY];
 /// The directories of packages, over which generated files take precedence.
 const PACKAGED: [&str; 2] = ["/usr/", "/lib/"];
 
-/// The generated drop-in of a unit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Generated {
-    /// Its `Environment=`.
-    pub(crate) environment: BTreeMap<String, String>,
-}
-
 /// The path of the drop-in of `unit`.
 pub(crate) fn path(unit: &str) -> String {
     format!("{DIRECTORY}/{unit}.d/{}", names::DROP_IN)
 }
 
-/// The text of the drop-in of `unit`, which may be a template. `None`: there is none.
-pub(crate) fn read(root: &Root, unit: &str, instance: &str) -> Result<Option<Generated>, ReadError> {
-    Ok(drop_in(root, unit, instance)?.map(|drop_in| Generated { environment: drop_in.environment() }))
+/// The names under which a unit may be sized: its own, and that of its template.
+pub(crate) fn names_of(unit: &str) -> impl Iterator<Item = String> {
+    let template = Name::parse(unit).and_then(|name| name.template());
+    std::iter::once(unit.to_owned()).chain(template)
 }
 
-/// The drop-in as data.
-pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Result<Option<DropIn>, ReadError> {
-    match root.bytes(&path(unit)) {
-        Ok(text) => Ok(Some(DropIn::read(&text, instance))),
-        Err(ReadError::Missing) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// The drop-in of `unit`, which may be a template. `None`: there is none, or it cannot be read.
+pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Option<DropIn> {
+    root.bytes(&path(unit)).ok().map(|text| DropIn::read(&text, instance))
 }
 
 /// A file with the name of the drop-in in a directory that takes precedence over [`DIRECTORY`], and whether it has any
@@ -61,7 +51,7 @@ pub(crate) fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
 
 /// The file of a unit that another generator creates, such as that for quadlets, if systemd loads that file: it takes
 /// precedence over the `definition` if that is packaged, but not if it is the operator's.
-pub(crate) fn unit_of_another(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
+pub(crate) fn foreign_fragment(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
     let fragment = definition.and_then(|definition| definition.fragment.as_deref());
     let path = format!("{DIRECTORY}/{unit}");
     (fragment.is_none_or(is_packaged) && root.file_type(&path).is_some()).then_some(path)
@@ -71,26 +61,11 @@ fn is_packaged(path: &str) -> bool {
     PACKAGED.iter().any(|packaged| path.starts_with(packaged))
 }
 
-/// The last value of `key` in a unit's file; `None`: the file does not set it.
-pub(crate) fn last_value(root: &Root, path: &str, key: &str) -> Option<String> {
-    let mut assignments = Vec::new();
-    let text = root.bytes(path).ok()?;
-    parse_assignments(path, &text, Type::Service, &mut assignments, &mut Vec::new());
-    assignments.into_iter().rfind(|assignment| assignment.key == key).map(|assignment| assignment.value)
-}
-
 /// Whether there is a generated drop-in for any unit, which means that the generator has run.
 pub(crate) fn exists_for_any(root: &Root) -> bool {
     let directories = root.entries(DIRECTORY).unwrap_or_default();
     let mut units = directories.iter().filter_map(|entry| entry.name.strip_suffix(".d"));
     units.any(|unit| root.file_type(&path(unit)).is_some())
-}
-
-impl Generated {
-    /// Workers and recycle limit.
-    pub(crate) fn numbers(&self) -> Option<Numbers> {
-        numbers(&self.environment)
-    }
 }
 
 /// Workers and recycle limit in an environment.

@@ -16,3 +16,4 @@ pub(crate) mod process;
 pub(crate) mod pypnm;
 pub(crate) mod readiness;
 pub(crate) mod systemctl;
+pub(crate) mod unit_file;

@@ -23,14 +23,14 @@ use crate::wording;
 /// The interval between two looks at a service.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The time for the other workers to start after the first one.
-const TO_SETTLE: Duration = Duration::from_secs(30);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to do with a unit after the reload.
 enum Step {
     /// Reload it: the launcher replaces the workers.
     Reload,
-    /// Restart it, and why a reload is not sufficient, if it runs under the launcher.
-    Restart(Option<String>),
+    /// Restart it, and why a reload is not sufficient, in parentheses, if it runs under the launcher.
+    Restart(String),
     /// Leave it unchanged, and why.
     Leave(String),
 }
@@ -90,41 +90,28 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
         }
         judged = settled(question, name, timeout.saturating_sub(began.elapsed()));
     }
-    let next_start = judged.verdict.next_start;
     let step = step(question.root, &judged);
-    match &step {
-        Step::Leave(why) => progress(&format!("{name}: {why}."))?,
-        Step::Restart(_) | Step::Reload if arguments.no_restart => {
-            let numbers = next_start.map_or_else(String::new, |next| {
-                format!(
-                    ": {} from its next start on",
-                    wording::profile(next.workers, next.limit_max_requests)
-                )
-            });
-            progress(&format!("{name}: not restarted, as requested{numbers}."))?;
-            return Ok(true);
+    if let Step::Leave(why) = &step {
+        progress(&format!("{name}: {why}."))?;
+    } else if arguments.no_restart {
+        let next_start = judged.verdict.next_start;
+        let numbers = next_start
+            .map_or_else(String::new, |next| format!(": {} from its next start on", wording::profile(next)));
+        progress(&format!("{name}: not restarted, as requested{numbers}."))?;
+        return Ok(true);
+    } else {
+        let restarted = Instant::now();
+        if let Step::Restart(why) = step {
+            progress(&format!("{name}: its profile has changed, restarting{why} …"))?;
+            systemctl::restart(name, timeout)?;
+        } else {
+            progress(&format!("{name}: its profile has changed, reloading …"))?;
+            systemctl::reload_unit(name, timeout)?;
         }
-        Step::Restart(_) | Step::Reload => {
-            let restarted = Instant::now();
-            match &step {
-                Step::Reload => {
-                    progress(&format!("{name}: its profile has changed, reloading …"))?;
-                    systemctl::reload_unit(name, timeout)?;
-                }
-                Step::Restart(Some(why)) => {
-                    progress(&format!("{name}: its profile has changed, restarting ({why}) …"))?;
-                    systemctl::restart(name, timeout)?;
-                }
-                _ => {
-                    progress(&format!("{name}: its profile has changed, restarting …"))?;
-                    systemctl::restart(name, timeout)?;
-                }
-            }
-            if !answers(question.root, name, restarted, timeout)? {
-                return Ok(false);
-            }
-            judged = settled(question, name, timeout.saturating_sub(restarted.elapsed()));
+        if !answers(question.root, name, restarted, timeout)? {
+            return Ok(false);
         }
+        judged = settled(question, name, timeout.saturating_sub(restarted.elapsed()));
     }
     print_line(judged.state(), &format!(" - {}", summary(&judged)))?;
     Ok(judged.state() == State::Ok)
@@ -136,7 +123,7 @@ fn answers(root: &Root, name: &str, since: Instant, timeout: Duration) -> anyhow
         || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
     match readiness::wait(root, &mut service, timeout.saturating_sub(since.elapsed())) {
         Ok(None) => progress(&format!("{name}: answers after {} s.", since.elapsed().as_secs()))?,
-        Ok(Some(doubt)) => progress(&format!("{name}: {doubt}."))?,
+        Ok(Some(caveat)) => progress(&format!("{name}: {caveat}."))?,
         Err(NotReady::Unknown(why)) => bail!(why),
         Err(NotReady::No(why)) => {
             remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
@@ -146,7 +133,8 @@ fn answers(root: &Root, name: &str, since: Instant, timeout: Duration) -> anyhow
     Ok(true)
 }
 
-/// Judges a unit once it is no longer starting, and whether that took a while. A service that is about to be restarted automatically gets one more attempt.
+/// Judges a unit once it is no longer starting, and returns whether that took a while. A service that is about to be restarted
+/// automatically gets one more attempt.
 fn started_up(question: &Question<'_>, name: &str, timeout: Duration) -> anyhow::Result<(Judged, bool)> {
     let began = Instant::now();
     let mut judged = question.judge(name);
@@ -173,7 +161,7 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
     loop {
         let judged = question.judge(name);
         let is_passing = judged.verdict.has(Topic::WorkersMissing) || judged.verdict.has(Topic::Starting);
-        if !is_passing || began.elapsed() >= patience.min(TO_SETTLE) {
+        if !is_passing || began.elapsed() >= patience.min(SETTLE_TIMEOUT) {
             return judged;
         }
         std::thread::sleep(PAUSE);
@@ -182,24 +170,22 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
 
 /// What to do with a unit after the reload.
 fn step(root: &Root, judged: &Judged) -> Step {
-    if let Some(why) = why_not(judged) {
-        return Step::Leave(why.to_owned());
-    }
-    let state = judged.facts.as_ref().map(|facts| (&facts.live, facts.loaded.active.as_str()));
-    match state {
-        Some((Live::Running(running), _))
+    let (None, Some(facts)) = (why_not(judged), &judged.facts) else {
+        return Step::Leave(why_not(judged).unwrap_or_default().to_owned());
+    };
+    let active = &facts.loaded.active;
+    match &facts.live {
+        Live::Running(running)
             if judged.verdict.needs_restart && handover::is_launcher(&running.arguments) =>
         {
-            let loaded = judged.facts.as_ref().map(|facts| &facts.loaded);
-            let why = loaded.and_then(|loaded| {
-                handover::why_restart(root, loaded, &running.arguments, running.environment.as_ref())
-            });
-            why.map_or(Step::Reload, |why| Step::Restart(Some(why)))
+            let environment = running.environment.as_ref();
+            let why = handover::why_restart(root, &facts.loaded, &running.arguments, environment);
+            why.map_or(Step::Reload, |why| Step::Restart(format!(" ({why})")))
         }
-        _ if judged.verdict.needs_restart => Step::Restart(None),
-        Some((Live::Not, "activating")) => Step::Leave("it is still starting, not restarted".to_owned()),
-        Some((Live::Not, state)) => Step::Leave(format!("it is not running ({state}) and is not started")),
-        _ => Step::Leave(
+        _ if judged.verdict.needs_restart => Step::Restart(String::new()),
+        Live::Not if active == "activating" => Step::Leave("it is still starting, not restarted".to_owned()),
+        Live::Not => Step::Leave(format!("it is not running ({active}) and is not started")),
+        Live::Hidden | Live::Running(_) => Step::Leave(
             "the profile of the running service has not changed, so it is not restarted".to_owned(),
         ),
     }
@@ -219,8 +205,7 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
                 "would be left unchanged (--no-restart)".to_owned()
             }
             Step::Reload => "would be reloaded: its profile has changed".to_owned(),
-            Step::Restart(None) => "would be restarted: its profile has changed".to_owned(),
-            Step::Restart(Some(why)) => format!("would be restarted: its profile has changed ({why})"),
+            Step::Restart(why) => format!("would be restarted: its profile has changed{why}"),
             Step::Leave(_) if is_unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }

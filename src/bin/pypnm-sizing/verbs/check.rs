@@ -9,13 +9,13 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
 use serde::Serialize;
 
-use crate::answer::{Answer, NumbersAnswer, text};
+use crate::answer::{Answer, text};
 use crate::cli::Check;
 use crate::judge::summary::{heading, ink, line, print_line, summary, worst_first};
-use crate::judge::{Finding, Judged, Live, Question, State, names, process, worst};
+use crate::judge::{Finding, Judged, Origin, Question, State, names, process, worst};
 use crate::output::{Outcome, answer};
 use crate::page::Page;
-use crate::service::generated::Generated;
+use crate::service::generated;
 use crate::wording;
 
 /// The width of the labels of details.
@@ -38,37 +38,26 @@ struct CheckAnswer {
 #[derive(Serialize)]
 struct UnitAnswer {
     unit: String,
-    status: &'static str,
-    state: &'static str,
+    #[serde(flatten)]
+    state: State,
     summary: String,
     #[serde(rename = "mend")]
     fix: Option<String>,
-    sized: Option<NumbersAnswer>,
-    loaded: Option<NumbersAnswer>,
-    due: Option<NumbersAnswer>,
+    sized: Option<Numbers>,
+    loaded: Option<Numbers>,
+    due: Option<Numbers>,
     running: Option<RunningAnswer>,
     active: Option<String>,
-    findings: Vec<FindingAnswer>,
+    findings: Vec<Finding>,
 }
 
 /// The numbers that a running service uses.
 #[derive(Serialize)]
 struct RunningAnswer {
-    workers_alive: usize,
+    workers_alive: i64,
     workers: Option<i64>,
     limit_max_requests: Option<i64>,
-    by: Option<&'static str>,
-}
-
-/// A finding.
-#[derive(Serialize)]
-struct FindingAnswer {
-    topic: &'static str,
-    status: &'static str,
-    state: &'static str,
-    text: String,
-    #[serde(rename = "mend")]
-    fix: Option<String>,
+    by: Option<Origin>,
 }
 
 impl UnitAnswer {
@@ -78,36 +67,20 @@ impl UnitAnswer {
         let in_use = verdict.in_use;
         Self {
             unit: judged.unit.clone(),
-            status: judged.state().fit(),
-            state: judged.state().word(),
+            state: judged.state(),
             summary: summary(judged),
             fix: verdict.leading().and_then(|finding| finding.fix.clone()),
-            sized: judged.expected().and_then(|expected| Some(expected.as_ref().ok()?.numbers.into())),
-            loaded: facts.and_then(|facts| facts.generated.as_ref()?.numbers()).map(Into::into),
-            due: verdict.next_start.map(Into::into),
-            running: judged.live().and_then(|live| match live {
-                Live::Running(running) => Some(RunningAnswer {
-                    workers_alive: running.workers,
-                    workers: in_use.and_then(|in_use| in_use.workers),
-                    limit_max_requests: in_use.and_then(|in_use| in_use.limit_max_requests),
-                    by: in_use.map(|in_use| in_use.origin.word()),
-                }),
-                Live::Not | Live::Hidden(_) => None,
+            sized: judged.expected().and_then(|expected| Some(expected.as_ref().ok()?.numbers)),
+            loaded: facts.and_then(|facts| generated::numbers(facts.generated.as_ref()?)),
+            due: verdict.next_start,
+            running: judged.running().map(|running| RunningAnswer {
+                workers_alive: running.workers,
+                workers: in_use.and_then(|in_use| in_use.workers),
+                limit_max_requests: in_use.and_then(|in_use| in_use.limit_max_requests),
+                by: in_use.map(|in_use| in_use.origin),
             }),
             active: facts.map(|facts| facts.loaded.active.clone()),
-            findings: verdict.findings.iter().map(FindingAnswer::new).collect(),
-        }
-    }
-}
-
-impl FindingAnswer {
-    fn new(finding: &Finding) -> Self {
-        Self {
-            topic: finding.topic.word(),
-            status: finding.state.fit(),
-            state: finding.state.word(),
-            text: finding.text.clone(),
-            fix: finding.fix.clone(),
+            findings: verdict.findings.clone(),
         }
     }
 }
@@ -152,41 +125,36 @@ pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
 fn details(page: &mut Page, judged: &Judged) {
     let verdict = &judged.verdict;
     page.row("", 0, &format!("{}: {}", judged.unit, judged.state().word().to_uppercase()));
-    let numbers = |numbers: Option<Numbers>| {
-        numbers.map_or_else(|| "none".to_owned(), |n| wording::brief(n.workers, Some(n.limit_max_requests)))
-    };
     if let Some(expected) = judged.expected() {
-        match expected {
-            Ok(expected) => page.row(
-                "  sized",
-                LABEL,
-                &format!(
-                    "{}, for {} and {} GiB",
-                    numbers(Some(expected.numbers)),
-                    wording::cpus(expected.cpus),
-                    expected.gib
-                ),
+        let sized = match expected {
+            Ok(expected) => format!(
+                "{}, for {} and {} GiB",
+                wording::brief(expected.numbers),
+                wording::cpus(expected.cpus),
+                expected.gib
             ),
-            Err(why) => page.row("  sized", LABEL, &format!("no: {why}")),
-        }
+            Err(why) => format!("no: {why}"),
+        };
+        page.row("  sized", LABEL, &sized);
         if let Some(facts) = &judged.facts {
-            let generated = numbers(facts.generated.as_ref().and_then(Generated::numbers));
+            let numbers = facts.generated.as_ref().and_then(generated::numbers);
+            let generated = numbers.map_or_else(|| "none".to_owned(), wording::brief);
             page.row("  generated", LABEL, &format!("{generated} ({})", facts.drop_in));
         }
-        if verdict.next_start.is_some() {
-            page.row("  next start", LABEL, &numbers(verdict.next_start));
+        if let Some(next_start) = verdict.next_start {
+            page.row("  next start", LABEL, &wording::brief(next_start));
         }
-        if let Some(Live::Running(running)) = judged.live() {
-            let alive = wording::brief(i64::try_from(running.workers).unwrap_or(i64::MAX), None);
-            let asked = verdict.in_use.and_then(|in_use| {
-                let profile = wording::brief(in_use.workers?, in_use.limit_max_requests);
-                Some(format!("; {profile}, {}", in_use.origin.words()))
-            });
-            page.row("  running", LABEL, &format!("{alive} alive{}", asked.unwrap_or_default()));
-        } else {
-            let state = judged.facts.as_ref().map_or("unknown", |facts| facts.loaded.active.as_str());
-            page.row("  running", LABEL, state);
-        }
+        let state = match (judged.running(), verdict.in_use) {
+            (Some(running), Some(in_use)) if in_use.workers.is_some() => {
+                let alive = wording::workers_text(running.workers);
+                format!("{alive} alive; {}, {}", in_use.text(), in_use.origin.words())
+            }
+            (Some(running), _) => format!("{} alive", wording::workers_text(running.workers)),
+            (None, _) => {
+                judged.facts.as_ref().map_or("unknown", |facts| facts.loaded.active.as_str()).to_owned()
+            }
+        };
+        page.row("  running", LABEL, &state);
     }
     for finding in &verdict.findings {
         let fix = finding.fix.as_ref().map_or_else(String::new, |fix| format!("; fix: {fix}"));
@@ -196,16 +164,16 @@ fn details(page: &mut Page, judged: &Judged) {
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckAnswer, FindingAnswer, RunningAnswer, UnitAnswer};
+    use super::{CheckAnswer, Finding, Origin, RunningAnswer, State, UnitAnswer};
     use crate::answer::tests::{answer, assert_documented, numbers};
+    use crate::judge::Topic;
 
     #[test]
     fn the_schema_is_documented() {
         let text = String::new;
         let unit = UnitAnswer {
             unit: text(),
-            status: "",
-            state: "",
+            state: State::Ok,
             summary: text(),
             fix: Some(text()),
             sized: Some(numbers()),
@@ -215,13 +183,12 @@ mod tests {
                 workers_alive: 1,
                 workers: Some(1),
                 limit_max_requests: Some(1),
-                by: Some(""),
+                by: Some(Origin::File),
             }),
             active: Some(text()),
-            findings: vec![FindingAnswer {
-                topic: "",
-                status: "",
-                state: "",
+            findings: vec![Finding {
+                topic: Topic::NotRead,
+                state: State::Ok,
                 text: text(),
                 fix: Some(text()),
             }],

@@ -10,7 +10,6 @@
 //! The file can be read by PyPNM, by bash's `source` and by `EnvironmentFile=`: it contains only KEY=value lines.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,16 +18,15 @@ use anyhow::{Context as _, anyhow, bail};
 use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::overrides::{Effect, is_valid_value};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
-use pypnm_sizing::problem::{Problem, Source};
-use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, TOTAL_MEMORY_GIB, WORKERS};
+use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, Numbers, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
-use pypnm_sizing::units::name::Name;
 use pypnm_sizing::write::{Directory, WriteError};
 
 use crate::cli::{Env, EnvTarget};
 use crate::output::{Outcome, answer, remark};
+use crate::service::unit_file::last_value;
 use crate::service::{generated, own, pypnm};
 use crate::wording;
 
@@ -46,46 +44,35 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         ..Request::new(root)
     });
     sizing.problems.iter().for_each(|problem| remark(problem));
-    let wanted = |unit: &&SizedUnit| arguments.unit.as_ref().is_none_or(|name| unit.name == *name);
     // The environment of this process does not apply to a hypothetical machine or to one below --root.
     let resolved = root.is_machine() && hypothetical == Hypothetical::default();
-    let text = sizing.units.iter().find(wanted).map(|unit| {
-        let generated = generated::drop_in(root, &unit.name, &unit.name).ok().flatten().unwrap_or_default();
+    let text = wording::requested(&sizing, arguments.unit.as_deref()).map(|unit| {
         // A unit that Units= no longer lists is not sized after the next reload; until then it keeps its numbers.
-        let template = Name::parse(&unit.name).and_then(|name| name.template());
-        let named = sizing.config.units();
-        let is_named =
-            named.contains(&unit.name) || template.is_some_and(|template| named.contains(&template));
-        let generated = if is_named { generated } else { DropIn::default() };
-        lines(root, unit, resolved, &generated)
+        let listed = sizing.config.units();
+        let is_listed = generated::names_of(&unit.name).any(|name| listed.contains(&name));
+        let generated = generated::drop_in(root, &unit.name, &unit.name).filter(|_| is_listed);
+        lines(root, unit, resolved, &generated.unwrap_or_default())
     });
 
-    match (arguments.target(), text) {
-        (EnvTarget::File(path), None) => {
-            let removed = match Directory::of(path) {
-                Ok((directory, name)) => removed(&directory, name)?,
-                Err(error) if error.error.kind() == ErrorKind::NotFound => FALLS_BACK,
-                Err(error) => bail!("{error}; nothing was removed"),
-            };
-            remark(&format!("sizing is turned off; {removed}"));
-            Ok(ExitCode::SUCCESS)
+    let Some(text) = text else {
+        match arguments.target() {
+            EnvTarget::File(path) => remark(&format!("sizing is turned off; {}", remove_profile(path)?)),
+            EnvTarget::Stdout | EnvTarget::WherePypnmLooks => {
+                remark(&format!("sizing is turned off (Enabled=no or pypnm.sizing=no): {FALLS_BACK}"));
+            }
         }
-        (_, None) => {
-            remark(
-                &"sizing is turned off (Enabled=no or pypnm.sizing=no): PyPNM falls back to its own sizing",
-            );
-            Ok(ExitCode::SUCCESS)
-        }
-        (EnvTarget::Stdout, Some(text)) => answer(&text),
-        (EnvTarget::File(path), Some(text)) => {
+        return Ok(ExitCode::SUCCESS);
+    };
+    match arguments.target() {
+        EnvTarget::Stdout => return answer(&text),
+        EnvTarget::File(path) => {
             write_profile(path, &text)?;
             if arguments.machine.is_seed() {
                 // The same message as that of PyPNM's own script, which its callers look for.
                 return answer(&format!("Wrote PyPNM worker profile to {}\n", path.display()));
             }
-            Ok(ExitCode::SUCCESS)
         }
-        (EnvTarget::WherePypnmLooks, Some(text)) => {
+        EnvTarget::WherePypnmLooks => {
             answer(&text)?;
             if !root.is_machine() {
                 bail!("not written: PyPNM's own profile file is unknown with --root; use --write PATH");
@@ -94,78 +81,72 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             write_profile(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
-            Ok(ExitCode::SUCCESS)
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The four lines: the value in the environment if it is `resolved` and valid, otherwise the sized value. A value from the
 /// `generated` drop-in is lowered to the sized one.
 fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> String {
-    let cpus = unit.capacity.whole_cpus();
-    // The key, its sized value, and what PyPNM expects.
-    let keys = [
-        (CPU_COUNT, cpus.to_string(), "a whole number from 1"),
-        (TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string(), "a number"),
-        (WORKERS, unit.profile.workers.to_string(), "a whole number from 1"),
-        (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string(), "a whole number from 0"),
+    let sized = [
+        (CPU_COUNT, unit.capacity.whole_cpus().to_string()),
+        (TOTAL_MEMORY_GIB, Gib(unit.capacity.memory.amount).to_string()),
+        (WORKERS, unit.profile.workers.to_string()),
+        (LIMIT_MAX_REQUESTS, unit.profile.limit_max_requests.to_string()),
     ];
     let generated_environment = generated.environment();
-    let values = keys.map(|(key, sized, expected)| {
+    let mut values = sized.map(|(key, sized)| {
         let Some(set) = std::env::var_os(key).filter(|_| resolved) else {
-            return (key, sized.clone(), sized);
+            return Value { key, before: sized.clone(), now: sized };
         };
         match set.to_str() {
             Some(value) if is_valid_value(key, value) => {
                 let is_generated = generated_environment.get(key).is_some_and(|set| set == value);
                 let is_lowered = is_generated && !is_by_hand(unit, key) && is_lower(key, &sized, value);
-                (key, value.to_owned(), if is_lowered { sized } else { value.to_owned() })
+                let now = if is_lowered { sized } else { value.to_owned() };
+                Value { key, before: value.to_owned(), now }
             }
             _ => {
-                let source = Source::key("the environment", 0, key);
-                let instead = format!("the sized {sized} is used");
-                remark(&Problem::bad_value(source, &set.to_string_lossy(), expected, instead));
-                (key, sized.clone(), sized)
+                remark(&wording::bad_variable(key, &set.to_string_lossy(), &sized));
+                Value { key, before: sized.clone(), now: sized }
             }
         }
     });
-    let mut text = String::new();
-    for (key, value) in final_numbers(root, unit, values, generated) {
-        // Writing into a string can't fail.
-        let _ = writeln!(text, "{key}={value}");
-    }
-    text
+    final_numbers(root, unit, &mut values, generated);
+    values.map(|value| format!("{}={}\n", value.key, value.now)).concat()
 }
 
-/// The result of this check for `values` (a key, its value before and after lowering), with a remark if it is lower than
-/// before. If a single worker would end the service for good at its recycle limit, because the unit lacks `Restart=always`, a
-/// sized limit becomes 0; if the limit is the operator's, two workers are kept.
-fn final_numbers(
-    root: &Root,
-    unit: &SizedUnit,
-    values: [(&'static str, String, String); 4],
-    generated: &DropIn,
-) -> [(&'static str, String); 4] {
-    let [cpus, memory, (_, workers_before, mut workers), (_, limit_before, mut limit)] = values;
-    if workers == "1" && workers_before != "1" && limit != "0" && !comes_back(root, unit, generated) {
+/// A value before and after it was lowered.
+struct Value {
+    key: &'static str,
+    before: String,
+    now: String,
+}
+
+/// Completes the check of the limits, with a remark if a number is lower than before. If a single worker would end the service
+/// for good at its recycle limit, because the unit lacks `Restart=always`, a sized limit becomes 0; if the limit is the
+/// operator's, two workers are kept.
+fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [Value; 4], generated: &DropIn) {
+    let [_, _, workers, limit] = values;
+    if workers.now == "1" && workers.before != "1" && limit.now != "0" && !comes_back(root, unit, generated) {
         if is_by_hand(unit, LIMIT_MAX_REQUESTS) {
-            "2".clone_into(&mut workers);
+            "2".clone_into(&mut workers.now);
         } else {
-            "0".clone_into(&mut limit);
+            "0".clone_into(&mut limit.now);
         }
     }
-    let before: Vec<String> =
-        [(WORKERS, &workers_before, &workers), (LIMIT_MAX_REQUESTS, &limit_before, &limit)]
-            .into_iter()
-            .filter(|(_, before, after)| before != after)
-            .map(|(key, before, _)| format!("{key} {before}"))
-            .collect();
+    let changed = [&*workers, &*limit].into_iter().filter(|value| value.before != value.now);
+    let before: Vec<String> = changed.map(|value| format!("{} {}", value.key, value.before)).collect();
     if !before.is_empty() {
-        let number = |text: &str| text.parse::<i64>().unwrap_or_default();
-        let never = limit == "0" && limit_before != "0";
+        let number = |text: &str| text.parse().unwrap_or_default();
+        let never = limit.now == "0" && limit.before != "0";
         remark(&format!(
             "lowered to {}, from {} at the last reload: {} CPUs by {}, {} GiB by {}{}",
-            wording::profile(number(&workers), number(&limit)),
+            wording::profile(Numbers {
+                workers: number(&workers.now),
+                limit_max_requests: number(&limit.now)
+            }),
             before.join(" and "),
             Cpus(unit.capacity.cpu.amount),
             reasons::cpu_reason(unit),
@@ -174,19 +155,17 @@ fn final_numbers(
             if never { "; without Restart=always the service would end at its recycle limit" } else { "" },
         ));
     }
-    let [(cpus, _, cpus_value), (memory, _, memory_value)] = [cpus, memory];
-    [(cpus, cpus_value), (memory, memory_value), (WORKERS, workers), (LIMIT_MAX_REQUESTS, limit)]
 }
 
 /// Whether systemd restarts the unit when its only worker exits at the recycle limit, with status 0. If another generator
 /// creates the unit, systemd reads that file instead of a packaged one (systemd.unit(5)); all generators have run by now.
 fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
-    let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
+    let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
     let fragment = unit.definition.as_ref().and_then(|unit| unit.fragment.as_deref());
     let mut settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
-    let is_replaced = |file: &str| of_another.is_some() && fragment == Some(file);
+    let is_replaced = |file: &str| foreign_fragment.is_some() && fragment == Some(file);
     let last = settings.rfind(|restart| !is_replaced(&restart.source.file)).map(|last| last.value.clone());
-    let last = last.or_else(|| generated::last_value(root, of_another.as_ref()?, "Restart"));
+    let last = last.or_else(|| last_value(root, &foreign_fragment, "Restart"));
     let is_always = last.is_some_and(|restart| restart == "always");
     let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)
@@ -220,6 +199,15 @@ fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
         Err(stale) => {
             bail!("{error}; and {}, which is out of date, can't be removed: {}", path.display(), stale.error)
         }
+    }
+}
+
+/// Removes the file, if there is one. Returns a text that describes the consequence.
+fn remove_profile(path: &Path) -> anyhow::Result<&'static str> {
+    match Directory::of(path) {
+        Ok((directory, name)) => Ok(removed(&directory, name)?),
+        Err(error) if error.error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
+        Err(error) => bail!("{error}; nothing was removed"),
     }
 }
 

@@ -8,15 +8,15 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
 use serde::Serialize;
 
-use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, text};
+use crate::answer::{Answer, ProfileAnswer, installations, text};
 use crate::cli::Show;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
-use crate::service::pypnm::{self, Program};
+use crate::service::pypnm::{Installation, Installations};
 use crate::service::{generated, own};
 use crate::wording::{
-    ConfigSetting, chosen, doubts, headline, made_by_another_generator, out_of_reach, override_text, profile,
-    settings, state, turned_off, unsized_units,
+    ConfigSetting, chosen, headline, made_by_another_generator, out_of_reach, override_text, profile,
+    settings, state, turned_off, unsized_units, warnings,
 };
 
 /// A unit in `show --json`.
@@ -25,12 +25,13 @@ struct UnitAnswer {
     #[serde(flatten)]
     profile: ProfileAnswer,
     loaded: Option<LoadedAnswer>,
-    installations: Vec<InstallationAnswer>,
+    installations: Vec<Installation>,
 }
 
-/// What the generator wrote at the last reload; null: nothing.
-#[derive(Serialize)]
+/// The profile that the generator wrote at the last reload; without numbers: none.
+#[derive(Clone, Copy, Serialize)]
 struct LoadedAnswer {
+    /// Whether it would write the same now.
     same: bool,
     workers: Option<i64>,
     limit_max_requests: Option<i64>,
@@ -52,8 +53,8 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     if arguments.json {
         let units = units.iter().map(|unit| UnitAnswer {
             profile: ProfileAnswer::new(unit),
-            loaded: LoadedAnswer::new(&loaded(unit)),
-            installations: InstallationAnswer::all(root, unit),
+            loaded: loaded(unit),
+            installations: installations(root, unit),
         });
         return answer(&text(&Answer::new("show", &sizing, units.collect())));
     }
@@ -62,18 +63,18 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM falls back to its own sizing."));
     }
     for unit in &units {
-        let is_tried = hypothetical != Hypothetical::default();
-        show(&mut page, unit, &loaded(unit));
-        let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
-        match of_another.filter(|_| !is_tried) {
+        let is_hypothetical = hypothetical != Hypothetical::default();
+        show(&mut page, unit, loaded(unit));
+        let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
+        match foreign_fragment.filter(|_| !is_hypothetical) {
             Some(path) => page.row("  Unit", LABEL, &made_by_another_generator(&path)),
-            None if is_tried => {}
+            None if is_hypothetical => {}
             None => {
                 // A hypothetical machine is not expected to have the unit.
                 if let Some(state) = unit.definition.as_ref().and_then(state) {
                     page.row("  Unit", LABEL, state);
                 }
-                installation(&mut page, root, unit);
+                show_installation(&mut page, root, unit);
             }
         }
     }
@@ -88,7 +89,7 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
+fn show(page: &mut Page, unit: &SizedUnit, loaded: Option<LoadedAnswer>) {
     page.heading(&headline(unit));
     page.gap();
     let capacity = &unit.capacity;
@@ -113,21 +114,23 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
     for found in &unit.overrides.list {
         page.row("  By hand", LABEL, &override_text(found));
     }
-    for doubt in doubts(unit) {
-        page.row("  Note", LABEL, &doubt);
+    for warning in warnings(unit) {
+        page.row("  Note", LABEL, &warning);
     }
     match loaded {
-        LoadedProfile::NotAsked | LoadedProfile::Same(_) => {}
-        LoadedProfile::Other(numbers) => {
+        None | Some(LoadedAnswer { same: true, .. }) => {}
+        Some(LoadedAnswer {
+            workers: Some(workers), limit_max_requests: Some(limit_max_requests), ..
+        }) => {
             // The generator may be able to read what this user cannot.
             let why = match unit.config.unread {
                 Some(_) => "at the last reload",
                 None => "from before a change; 'pypnm-sizing apply' updates it",
             };
-            let loaded = profile(numbers.workers, numbers.limit_max_requests);
+            let loaded = profile(Numbers { workers, limit_max_requests });
             page.row("  Loaded", LABEL, &format!("{loaded}, {why}"));
         }
-        LoadedProfile::Nothing => page.row(
+        Some(_) => page.row(
             "  Loaded",
             LABEL,
             "nothing: systemd has no drop-in from the generator; see 'pypnm-sizing check'",
@@ -136,69 +139,40 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: &LoadedProfile) {
 }
 
 /// The PyPNM that the unit starts, or else the only one on the machine.
-fn installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
-    let program = Program::of(&unit.name, unit.definition.as_ref());
-    let found = pypnm::find(root, program, unit.definition.as_ref());
-    let text = match found.as_slice() {
-        [] => program.none_found(),
-        [first, ..] => first.text(program),
-    };
+fn show_installation(page: &mut Page, root: &Root, unit: &SizedUnit) {
+    let installations = Installations::find(root, &unit.name, unit.definition.as_ref());
+    let first = installations.found.first();
+    let text = first.map_or_else(|| installations.program.none_found(), Installation::text);
     page.row("  PyPNM", LABEL, &text);
-    let definition = unit.definition.as_ref();
-    if let Some(command) = definition.and_then(|unit| pypnm::out_of_reach(root, program, unit, &found)) {
+    if let Some(command) = installations.out_of_reach() {
         page.row("", LABEL, &out_of_reach(&unit.name, &command));
     }
 }
 
-/// The profile that the generator wrote for a unit at the last reload.
-enum LoadedProfile {
-    /// The machine is a hypothetical one, or systemd is not running.
-    NotAsked,
-    /// The same as it would write now.
-    Same(Numbers),
-    Other(Numbers),
-    Nothing,
-}
-
-impl LoadedAnswer {
-    fn new(loaded: &LoadedProfile) -> Option<Self> {
-        let (same, numbers) = match loaded {
-            LoadedProfile::NotAsked => return None,
-            LoadedProfile::Same(numbers) => (true, Some(*numbers)),
-            LoadedProfile::Other(numbers) => (false, Some(*numbers)),
-            LoadedProfile::Nothing => (false, None),
-        };
-        Some(Self {
-            same,
-            workers: numbers.map(|numbers| numbers.workers),
-            limit_max_requests: numbers.map(|numbers| numbers.limit_max_requests),
-        })
-    }
-}
-
-fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> LoadedProfile {
+/// What the generator wrote for a unit. `None`: the machine is a hypothetical one, or systemd is not running.
+fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Option<LoadedAnswer> {
     if *hypothetical != Hypothetical::default() || !own::is_booted(root) {
-        return LoadedProfile::NotAsked;
+        return None;
     }
-    let generated = generated::read(root, &unit.name, &unit.name).ok().flatten();
-    match generated.and_then(|generated| generated.numbers()) {
-        None => LoadedProfile::Nothing,
-        Some(numbers) if generated::numbers(&DropIn::new(unit).environment()) == Some(numbers) => {
-            LoadedProfile::Same(numbers)
-        }
-        Some(numbers) => LoadedProfile::Other(numbers),
-    }
+    let numbers = |drop_in: DropIn| generated::numbers(&drop_in.environment());
+    let written = generated::drop_in(root, &unit.name, &unit.name).and_then(numbers);
+    Some(LoadedAnswer {
+        same: written.is_some() && written == numbers(DropIn::new(unit)),
+        workers: written.map(|numbers| numbers.workers),
+        limit_max_requests: written.map(|numbers| numbers.limit_max_requests),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{LoadedAnswer, UnitAnswer};
-    use crate::answer::tests::{answer, assert_documented, installations, profile};
+    use crate::answer::tests::{answer, assert_documented, example_installations, profile};
 
     #[test]
     fn the_schema_is_documented() {
         let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
-        let unit = UnitAnswer { profile: profile(), loaded: Some(loaded), installations: installations() };
+        let unit =
+            UnitAnswer { profile: profile(), loaded: Some(loaded), installations: example_installations() };
         assert_documented("`show`", &answer(unit));
     }
 }

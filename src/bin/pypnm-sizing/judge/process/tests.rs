@@ -9,7 +9,7 @@ use pypnm_sizing::overrides::Overrides;
 
 const ENVIRONMENT_FILE: &str = "/run/pypnm-sizing/pypnm.env";
 
-fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, workers: usize) -> ProcessFacts {
+fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, workers: i64) -> ProcessFacts {
     let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     let numbers = Numbers { workers: 2, limit_max_requests: 1000 };
     ProcessFacts {
@@ -22,7 +22,7 @@ fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, wor
             overrides: Overrides::default(),
             default: Numbers { workers: 4, limit_max_requests: 2000 },
         }),
-        live: Live::Running(Running {
+        running: Running {
             file_has_changed: false,
             workers,
             is_single: workers < 2,
@@ -30,7 +30,7 @@ fn facts(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>, wor
             environment: Some(variables.iter().map(pair).collect::<BTreeMap<_, _>>()),
             active: None,
             file: file.map(|text| (ENVIRONMENT_FILE.to_owned(), Ok(text.to_owned()))),
-        }),
+        },
         user: Some((10001, 10001)),
         mistakes: Vec::new(),
     }
@@ -48,8 +48,8 @@ fn judged(facts: &ProcessFacts) -> (State, Option<Topic>) {
     judged_with(facts, None)
 }
 
-fn judged_with(facts: &ProcessFacts, handed: Option<Numbers>) -> (State, Option<Topic>) {
-    let verdict = verdict(facts, handed);
+fn judged_with(facts: &ProcessFacts, passed_on: Option<Numbers>) -> (State, Option<Topic>) {
+    let verdict = verdict(facts, passed_on);
     (verdict.state(), verdict.findings.first().map(|finding| finding.topic))
 }
 
@@ -88,10 +88,10 @@ fn numbers_from_env_are_not_set_by_hand() {
     let by_variable = [("PYPNM_SERVE_WORKERS", WORKERS), (LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS)];
     let of_exec = exec_profile::text(&profile(4, 2000), by_variable.into_iter());
     let facts = facts(&SERVE, &[], Some(&of_exec), 4);
-    let handed = |workers, limit_max_requests| Some(Numbers { workers, limit_max_requests });
+    let passed_on = |workers, limit_max_requests| Some(Numbers { workers, limit_max_requests });
     let stale = (State::Warning, Some(Topic::MachineChanged));
-    assert_eq!(judged_with(&facts, handed(4, 2000)), stale);
-    assert_eq!(judged_with(&facts, handed(3, 2000)), (State::Warning, Some(Topic::Override)), "4 are");
+    assert_eq!(judged_with(&facts, passed_on(4, 2000)), stale);
+    assert_eq!(judged_with(&facts, passed_on(3, 2000)), (State::Warning, Some(Topic::Override)), "4 are");
     assert_eq!(judged_with(&facts, None), (State::Ok, Some(Topic::Override)));
 }
 
@@ -105,8 +105,6 @@ fn the_image_as_it_is_does_not_fit() {
 #[test]
 fn a_hidden_environment_is_unknown() {
     let mut hidden = facts(&UVICORN, &[], None, 2);
-    if let Live::Running(running) = &mut hidden.live {
-        running.environment = None;
-    }
+    hidden.running.environment = None;
     assert_eq!(judged(&hidden), (State::Unknown, Some(Topic::Hidden)));
 }

@@ -22,8 +22,7 @@ pub(super) fn commands(unit: &Unit) -> Vec<&Assignment> {
 
 /// The words of a command up to the first invalid one, without the prefixes of the program.
 fn words(command: &Assignment) -> impl Iterator<Item = String> {
-    let words = words_of(&command.value);
-    words.enumerate().map(|(index, word)| {
+    words_of(&command.value).enumerate().map(|(index, word)| {
         let word = if index == 0 { word.trim_start_matches(PREFIXES) } else { &word };
         word.to_owned()
     })

@@ -5,9 +5,10 @@ use std::fmt;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use rustix::fs::FileType;
+use serde::{Serialize, Serializer};
 
 use super::metadata;
-use super::paths::{MOST_LINKS, base_name, names, prefix_of, real_path};
+use super::paths::{MAX_LINKS, base_name, names, prefix_of, real_path};
 use super::program::Program;
 
 /// The first version that reads a profile.
@@ -52,18 +53,30 @@ impl fmt::Display for Found {
     }
 }
 
-/// An installation of a program.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Serialize for Found {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An installation of a program, as in `show --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Installation {
+    #[serde(skip)]
+    pub(super) program: Program,
     /// The directory that contains `bin`: a virtual environment, or a prefix such as /usr/local.
     pub(crate) environment: String,
     /// The program.
     pub(crate) command: String,
     /// Its version, from pip's metadata.
     pub(crate) version: Option<String>,
+    /// Whether it reads a worker profile; `None`: its version is unknown.
+    pub(crate) takes_profile: Option<bool>,
     /// The source directory, if it is an editable installation.
+    #[serde(rename = "editable_source")]
     pub(crate) source: Option<String>,
     /// The directory that contains its package.
+    #[serde(skip)]
     pub(crate) packages: Option<String>,
     /// How it was found.
     pub(crate) found: Found,
@@ -72,149 +85,159 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Whether it reads a worker profile; `None`: its version is unknown.
-    pub(crate) fn takes_profile(&self) -> Option<bool> {
-        metadata::release(self.version.as_deref()?).map(|release| release >= FIRST_WITH_PROFILE)
+    /// An installation in which every field has a value.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self {
+            program: super::program::PYPNM,
+            environment: String::new(),
+            command: String::new(),
+            version: Some(String::new()),
+            takes_profile: Some(true),
+            source: Some(String::new()),
+            packages: Some(String::new()),
+            found: Found::Given,
+            fault: Some(String::new()),
+        }
     }
 
     /// A description such as `1.6.4.0 in /opt/pypnm`, with what is wrong or missing.
-    pub(crate) fn text(&self, program: Program) -> String {
+    pub(crate) fn text(&self) -> String {
         let version = self.version.as_deref().unwrap_or("of an unknown version");
-        let mut text = format!("{version} in {}", self.environment);
-        if let Some(fault) = &self.fault {
-            text.push_str(", which cannot start: ");
-            text.push_str(fault);
-        } else if self.takes_profile() == Some(false) {
-            let pip = format!("{}/bin/pip install --upgrade {}", self.environment, program.package);
-            text.push_str(": before 1.6 it takes --workers only and reads no profile; upgrade it with '");
-            text.push_str(&pip);
-            text.push('\'');
-        }
-        text
+        let environment = &self.environment;
+        let but = if let Some(fault) = &self.fault {
+            format!(", which cannot start: {fault}")
+        } else if self.takes_profile == Some(false) {
+            format!(
+                ": before 1.6 it takes --workers only and reads no profile; upgrade it with '{environment}/bin/pip \
+                 install --upgrade {}'",
+                self.program.package
+            )
+        } else {
+            String::new()
+        };
+        format!("{version} in {environment}{but}")
     }
 
     /// Reads the installation in `environment`. `None`: the program is not in it.
     pub(super) fn read(root: &Root, environment: &str, program: Program, found: Found) -> Option<Self> {
-        let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
+        let command = program.in_environment(environment);
         let script = root.text(&command).ok();
         if script.is_none() && root.file_type(&command).is_none() {
             return None;
         }
         let mut installation = Self {
+            program,
             environment: environment.to_owned(),
             command,
             version: None,
+            takes_profile: None,
             source: None,
             packages: None,
             found,
             fault: None,
         };
-        let directories = package_directories(root, environment);
-        let metadata = directories.iter().find_map(|directory| {
-            let mut names: Vec<String> =
-                root.entries(directory).ok()?.into_iter().map(|entry| entry.name).collect();
-            names.sort_unstable();
-            let prefix = format!("{}-", program.normalized);
-            let name =
-                names.iter().rfind(|name| name.starts_with(&prefix) && name.ends_with(".dist-info"))?;
-            Some((directory, format!("{directory}/{name}")))
-        });
-        if let Some((directory, metadata)) = metadata {
-            let text = |name: &str| root.text(&format!("{metadata}/{name}")).ok();
-            let named = metadata.rsplit('/').next().and_then(|name| {
-                let version = name.strip_prefix(program.normalized)?.strip_prefix('-')?;
-                version.strip_suffix(".dist-info").map(str::to_owned)
-            });
-            installation.version = text("METADATA").as_deref().and_then(metadata::version).or(named);
-            installation.source = text("direct_url.json").as_deref().and_then(metadata::editable_source);
-            installation.packages = Some(match &installation.source {
-                Some(source) => format!("{source}/src"),
-                None => directory.clone(),
-            });
-            let entry_points = text("entry_points.txt");
-            let has_entry = entry_points
-                .as_deref()
-                .is_some_and(|text| metadata::console_script(text, program.command).is_some());
-            if !has_entry {
-                installation.fault = Some(format!(
-                    "partially installed: {metadata} has no entry point for it; install it again"
-                ));
-            }
-        } else {
-            let has_package =
-                |directory: &&String| root.has_directory(&format!("{directory}/{}", program.import));
-            installation.packages = directories.iter().find(has_package).cloned();
-        }
-        if installation.version.is_none()
-            && installation.packages.is_none()
-            && !directories.is_empty()
-            && script.as_deref().is_some_and(is_python_script)
-        {
-            installation.fault = Some(format!(
-                "partially installed: pip has no record of {} there; install it again",
-                program.package
-            ));
-        }
-        installation.look_for_faults(root, script.as_deref(), program);
-        installation.check_program(root, script.as_deref());
+        let script = script.as_deref();
+        let partial = installation.read_metadata(root, script);
+        installation.takes_profile = installation
+            .version
+            .as_deref()
+            .and_then(metadata::release)
+            .map(|release| release >= FIRST_WITH_PROFILE);
+        let fault = installation.fault_of_program(root, script);
+        installation.fault = fault.or_else(|| installation.fault_of_python(root, script, partial));
         Some(installation)
     }
 
-    /// Checks whether the program can be started at all, regardless of its contents.
-    fn check_program(&mut self, root: &Root, script: Option<&str>) {
+    /// Reads pip's metadata. Returns what is missing in it.
+    fn read_metadata(&mut self, root: &Root, script: Option<&str>) -> Option<String> {
+        let program = self.program;
+        let directories = package_directories(root, &self.environment);
+        let named = directories.iter().find_map(|directory| {
+            let mut names: Vec<String> =
+                root.entries(directory).ok()?.into_iter().map(|entry| entry.name).collect();
+            names.sort_unstable();
+            let versions = names.iter().rev().filter_map(|name| {
+                name.strip_prefix(program.normalized)?.strip_prefix('-')?.strip_suffix(".dist-info")
+            });
+            Some((directory, versions.map(str::to_owned).next()?))
+        });
+        let Some((directory, version)) = named else {
+            let has_package =
+                |directory: &&String| root.has_directory(&format!("{directory}/{}", program.import));
+            self.packages = directories.iter().find(has_package).cloned();
+            let is_partial =
+                self.packages.is_none() && !directories.is_empty() && script.is_some_and(is_python_script);
+            return is_partial.then(|| {
+                let package = program.package;
+                format!("partially installed: pip has no record of {package} there; install it again")
+            });
+        };
+        let metadata = format!("{directory}/{}-{version}.dist-info", program.normalized);
+        let text = |name: &str| root.text(&format!("{metadata}/{name}")).ok();
+        self.version = text("METADATA").as_deref().and_then(metadata::version).or(Some(version));
+        self.source = text("direct_url.json").as_deref().and_then(metadata::editable_source);
+        self.packages = Some(match &self.source {
+            Some(source) => format!("{source}/src"),
+            None => directory.clone(),
+        });
+        let entry_points = text("entry_points.txt").unwrap_or_default();
+        metadata::console_script(&entry_points, program.command)
+            .is_none()
+            .then(|| format!("partially installed: {metadata} has no entry point for it; install it again"))
+    }
+
+    /// Why the program cannot be started at all, regardless of its contents.
+    fn fault_of_program(&self, root: &Root, script: Option<&str>) -> Option<String> {
         let command = &self.command;
-        let real = real_path(root, command);
-        let kind = real.as_deref().and_then(|path| root.file_type(path));
+        let kind = real_path(root, command).and_then(|path| root.file_type(&path));
         let fault = match kind {
             None => "is a dangling symbolic link",
             Some(FileType::RegularFile) if script.is_some_and(str::is_empty) => "is empty",
-            Some(FileType::RegularFile) => return,
+            Some(FileType::RegularFile) => return None,
             Some(_) => "is not a file",
         };
-        self.fault = Some(format!("partially installed: {command} {fault}; install it again"));
+        Some(format!("partially installed: {command} {fault}; install it again"))
     }
 
-    /// Looks for the first reason why it would not start.
-    fn look_for_faults(&mut self, root: &Root, script: Option<&str>, program: Program) {
+    /// The first reason why its Python would not start it. `partial`: what is missing in the metadata.
+    fn fault_of_python(&self, root: &Root, script: Option<&str>, partial: Option<String>) -> Option<String> {
         let Some(interpreter) =
             script.filter(|script| is_python_script(script)).and_then(metadata::interpreter)
         else {
-            return;
+            return partial;
         };
+        let pyvenv = format!("{}/pyvenv.cfg", self.environment);
         if interpreter.starts_with('/') && real_path(root, interpreter).is_none() {
-            self.fault = Some(match root.link(interpreter) {
-                Some(_) => {
-                    let home = root.text(&format!("{}/pyvenv.cfg", self.environment)).ok();
-                    let home = home.as_deref().and_then(metadata::home);
-                    let from = home.map_or_else(String::new, |home| format!(" of {home}"));
-                    format!(
-                        "its {interpreter} is a dangling symbolic link: the Python{from} that it was created from is gone; recreate the environment"
-                    )
-                }
-                None => format!(
+            if root.link(interpreter).is_none() {
+                return Some(format!(
                     "its interpreter {interpreter} does not exist: was the directory moved? recreate the environment"
-                ),
-            });
-        } else if let Err(ReadError::NotText) = root.text(&format!("{}/pyvenv.cfg", self.environment)) {
-            self.fault = Some(format!(
-                "its {}/pyvenv.cfg is not UTF-8 text, so its Python does not start; recreate the environment",
-                self.environment
+                ));
+            }
+            let home = root.text(&pyvenv).ok().as_deref().and_then(metadata::home);
+            let from = home.map_or_else(String::new, |home| format!(" of {home}"));
+            return Some(format!(
+                "its {interpreter} is a dangling symbolic link: the Python{from} that it was created from is gone; recreate the environment"
             ));
-        } else if self.fault.is_none()
-            && let Some(packages) = &self.packages
-            && !root.has_directory(&format!("{packages}/{}", program.import))
-        {
-            let source = self.source.as_deref().filter(|source| !root.has_directory(source));
-            self.fault = Some(match source {
-                Some(source) => format!(
-                    "it is an editable installation of {source}, which does not exist: was the checkout moved? install it again from its present location"
-                ),
-                None => format!(
-                    "partially installed: there is no {packages}/{}; install it again",
-                    program.import
-                ),
-            });
         }
+        if let Err(ReadError::NotText) = root.text(&pyvenv) {
+            return Some(format!(
+                "its {pyvenv} is not UTF-8 text, so its Python does not start; recreate the environment"
+            ));
+        }
+        if partial.is_some() {
+            return partial;
+        }
+        let package = format!("{}/{}", self.packages.as_deref()?, self.program.import);
+        if root.has_directory(&package) {
+            return None;
+        }
+        Some(match self.source.as_deref().filter(|source| !root.has_directory(source)) {
+            Some(source) => format!(
+                "it is an editable installation of {source}, which does not exist: was the checkout moved? install it again from its present location"
+            ),
+            None => format!("partially installed: there is no {package}; install it again"),
+        })
     }
 }
 
@@ -243,7 +266,7 @@ fn python_links(root: &Root, installation: &Installation) -> Vec<String> {
     let named = metadata::interpreter(&script).map(str::to_owned);
     let mut path = named.unwrap_or_else(|| format!("{}/bin/python3", installation.environment));
     let mut links = Vec::new();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         let Some((directory, _)) = path.rsplit_once('/') else {
             break;
         };

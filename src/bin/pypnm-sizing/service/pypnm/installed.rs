@@ -5,7 +5,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
 use super::installation::{Found, Installation, environments_of};
-use super::paths::{MOST_DIRECTORIES, names, prefix_of, real_path};
+use super::paths::{MAX_DIRECTORIES, names, prefix_of, real_path};
 use super::program::{PACKAGED, Program};
 use super::started::{of_unit, on_path};
 use crate::service::account;
@@ -19,11 +19,34 @@ const CHECKOUT_PARENTS: [&str; 3] = ["/root", "/opt", "/srv"];
 const TOOLS: [&str; 3] = [".local/share/pipx/venvs", ".local/pipx/venvs", ".local/share/uv/tools"];
 const TOOLS_OF_ALL: &str = "/opt/pipx/venvs";
 
+/// The installations of the program that a unit starts.
+pub(crate) struct Installations<'a> {
+    pub(super) root: &'a Root,
+    pub(crate) program: Program,
+    pub(super) unit: Option<&'a Unit>,
+    /// All of them. The one that the unit starts comes first.
+    pub(crate) found: Vec<Installation>,
+}
+
+impl<'a> Installations<'a> {
+    /// Finds the installations for the unit `name`. `unit`: its files, if there are any.
+    pub(crate) fn find(root: &'a Root, name: &str, unit: Option<&'a Unit>) -> Self {
+        let program = Program::of(name, unit);
+        Self { root, program, unit, found: find(root, program, unit) }
+    }
+
+    /// Those that can be started.
+    pub(super) fn usable(&self) -> impl Iterator<Item = &Installation> {
+        self.found.iter().filter(|installation| installation.fault.is_none())
+    }
+}
+
 /// All installations of the program. The one that the unit starts comes first.
-pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
+pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
     let mut places = Vec::new();
     if let Some(unit) = unit {
-        of_unit(root, program, unit, &mut places);
+        let started = of_unit(root, program, unit).into_iter();
+        places.extend(started.map(|(environment, source)| (environment, Found::Unit(source))));
     }
     let prefix_on = |path: &str| on_path(root, path, program);
     if root.is_machine() {
@@ -40,7 +63,7 @@ pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     }
     let mut homes = names(root, "/home").into_iter().map(|name| format!("/home/{name}")).collect::<Vec<_>>();
     homes.push("/root".to_owned());
-    homes.extend(account::homes(root).take(MOST_DIRECTORIES));
+    homes.extend(account::homes(root).take(MAX_DIRECTORIES));
     homes.sort_unstable();
     homes.dedup();
     for home in &homes {
@@ -55,12 +78,8 @@ pub(crate) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     let mut seen = Vec::new();
     for (environment, how) in places {
         // A command on PATH is usually a symbolic link into its environment.
-        let command = format!("{}/bin/{}", environment.trim_end_matches('/'), program.command);
-        let Some(environment) =
-            real_path(root, &command).and_then(|command| prefix_of(&command)).or(Some(environment))
-        else {
-            continue;
-        };
+        let command = real_path(root, &program.in_environment(&environment));
+        let environment = command.as_deref().and_then(prefix_of).unwrap_or(environment);
         if !seen.contains(&environment) {
             found.extend(Installation::read(root, &environment, program, how));
             seen.push(environment);

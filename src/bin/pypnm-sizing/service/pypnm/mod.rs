@@ -2,11 +2,12 @@
 //!
 //! No Python is run: pip and venv store all of this in files, which [`metadata`] parses and [`installation`] evaluates.
 //! [`installed`] finds installations, [`started`] those that a unit starts, [`search`] determines where a unit looks for its
-//! program, and [`profile_file`] where PyPNM keeps its profile.
+//! program, [`lost_program`] why it does not find it, and [`profile_file`] where PyPNM keeps its profile.
 
 mod commands;
 mod installation;
 mod installed;
+mod lost_program;
 mod metadata;
 mod paths;
 mod profile_file;
@@ -15,11 +16,10 @@ mod search;
 mod started;
 
 pub(crate) use installation::{Found, Installation, is_user_base, names_in_use, python_places};
-pub(crate) use installed::{find, in_directory, is_checkout, nearest};
+pub(crate) use installed::{Installations, in_directory, is_checkout, nearest};
+pub(crate) use lost_program::LostProgram;
 pub(crate) use paths::real_path;
 pub(crate) use profile_file::profile_file;
 pub(crate) use program::{CMTS, PYPNM, Program};
-pub(crate) use search::{
-    LAUNCHER, LostProgram, is_packaged, lost_program, out_of_reach, setting, variable_of,
-};
+pub(crate) use search::{DEFAULT_PATH, LAUNCHER, is_packaged, setting, variable_of};
 pub(crate) use started::{started_by, started_otherwise, starts};

@@ -40,6 +40,17 @@ impl Program {
         if starts(CMTS) || name.starts_with(CMTS.command) && !starts(PYPNM) { CMTS } else { PYPNM }
     }
 
+    /// The path of the program in an environment.
+    pub(super) fn in_environment(self, environment: &str) -> String {
+        format!("{}/bin/{}", environment.trim_end_matches('/'), self.command)
+    }
+
+    /// The paths that the program may have in the directories of `path`, a value of `PATH`.
+    pub(super) fn in_path(self, path: &str) -> impl Iterator<Item = String> {
+        let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+        directories.map(move |directory| format!("{}/{}", directory.trim_end_matches('/'), self.command))
+    }
+
     /// The text that none is installed, and how to install it.
     pub(crate) fn none_found(self) -> String {
         format!("none found; {}", self.how_to_install())

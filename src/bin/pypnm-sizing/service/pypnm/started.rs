@@ -6,7 +6,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
 use super::commands::start_words;
-use super::installation::{Found, Installation, environments_of};
+use super::installation::{Installation, environments_of};
 use super::metadata;
 use super::paths::{base_name, prefix_of, real_path};
 use super::program::Program;
@@ -15,17 +15,18 @@ use super::search::{LAUNCHER, path_of_start, setting};
 /// Shells, in which `-c` is followed by a script.
 const SHELLS: [&str; 4] = ["sh", "bash", "dash", "ash"];
 /// The maximum size of a wrapper script.
-const MOST_OF_SCRIPT: usize = 16 << 10;
+const MAX_SCRIPT_BYTES: usize = 16 << 10;
 
 /// Finds the environments that the unit's commands refer to: by the program itself, by a Python or uvicorn next to it,
 /// by activating an environment, or by a script of a checkout. If there is none, searches the unit's `PATH`.
-pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut Vec<(String, Found)>) {
+/// Returns each with the assignment that refers to it.
+pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit) -> Vec<(String, Source)> {
+    let mut environments = Vec::new();
     let mut path = None;
     let mut bare = None;
     let mut is_after_cd = false;
     let mut directory = working_directory(root, unit);
     for (word, source) in words_in_effect(root, unit) {
-        let how = || Found::Unit(source.clone());
         let word = absolute(directory.as_deref(), word);
         if std::mem::replace(&mut is_after_cd, word == "cd") && word.starts_with('/') {
             directory = Some(word);
@@ -34,8 +35,8 @@ pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut V
         if let Some(set) = word.strip_prefix("PATH=") {
             path = Some(set.to_owned());
         } else if word.starts_with('/') {
-            let found = of_word(root, program, &word);
-            places.extend(found.into_iter().map(|prefix| (prefix, how())));
+            let found = of_word(root, program, &word).into_iter();
+            environments.extend(found.map(|environment| (environment, source.clone())));
         } else if word == program.command {
             bare = bare.or(Some(source));
         }
@@ -44,8 +45,9 @@ pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit, places: &mut V
     if let Some(source) = bare
         && let Some(prefix) = on_path(root, &path, program)
     {
-        places.push((prefix, Found::Unit(source.clone())));
+        environments.push((prefix, source.clone()));
     }
+    environments
 }
 
 /// The unit's working directory. `None`: none is set, or the path contains a specifier.
@@ -108,7 +110,8 @@ fn words_in_effect<'u>(root: &Root, unit: &'u Unit) -> Vec<(String, &'u Source)>
 
 /// The text of a shell script without comments. `None`: it is not a shell script; pip's script for PyPNM is not one.
 fn wrapper(root: &Root, path: &str) -> Option<String> {
-    let text = root.text(path).ok().filter(|text| text.len() <= MOST_OF_SCRIPT && text.starts_with("#!"))?;
+    let text =
+        root.text(path).ok().filter(|text| text.len() <= MAX_SCRIPT_BYTES && text.starts_with("#!"))?;
     let shell = metadata::shell(&text)?;
     if !SHELLS.contains(&base_name(shell)) {
         return None;
@@ -123,48 +126,30 @@ fn script_words(script: &str) -> impl Iterator<Item = String> {
     script.split(is_end).map(|word| word.replace(['"', '\''], "")).filter(|word| !word.is_empty())
 }
 
-/// Whether the unit's commands contain this word.
-pub(crate) fn starts(unit: &Unit, word: &str) -> bool {
-    start_words(unit).iter().any(|(started, _)| started == word)
+/// Whether the unit's commands contain the name of the program.
+pub(crate) fn starts(unit: &Unit, program: Program) -> bool {
+    start_words(unit).iter().any(|(word, _)| word == program.command)
 }
 
 /// The command of the unit that starts the installation. `None`: none does.
-pub(crate) fn started_by(
-    root: &Root,
-    program: Program,
-    unit: &Unit,
-    installation: &Installation,
-) -> Option<Source> {
-    let mut places = Vec::new();
-    of_unit(root, program, unit, &mut places);
-    places.into_iter().find_map(|(environment, found)| match found {
-        Found::Unit(source) if environment == installation.environment => Some(source),
-        _ => None,
-    })
+pub(crate) fn started_by(root: &Root, unit: &Unit, installation: &Installation) -> Option<Source> {
+    let mut environments = of_unit(root, installation.program, unit).into_iter();
+    environments.find(|(environment, _)| *environment == installation.environment).map(|(_, source)| source)
 }
 
 /// An operator's `ExecStart=` that replaces the packaged one, which would start the program on the unit's `PATH`, and
 /// does not start this installation.
-pub(crate) fn started_otherwise(
-    root: &Root,
-    program: Program,
-    unit: &Unit,
-    installation: &Installation,
-) -> Option<Source> {
+pub(crate) fn started_otherwise(root: &Root, unit: &Unit, installation: &Installation) -> Option<Source> {
     let words = start_words(unit);
     let is_of_fragment = |source: &Source| unit.fragment.as_deref() == Some(&*source.file);
     let (_, source) = words.iter().find(|(_, source)| !is_of_fragment(source))?;
     // As an argument of the launcher or of env(1), without a path.
-    let is_on_path = words.iter().skip(1).any(|(word, _)| word == program.command);
-    let is_started = is_on_path || started_by(root, program, unit, installation).is_some();
+    let is_on_path = words.iter().skip(1).any(|(word, _)| word == installation.program.command);
+    let is_started = is_on_path || started_by(root, unit, installation).is_some();
     (!is_started).then(|| (*source).clone())
 }
 
 /// The prefix of the first directory in `path` that contains the program.
 pub(super) fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
-    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
-    let command = directories
-        .map(|directory| format!("{}/{}", directory.trim_end_matches('/'), program.command))
-        .find(|command| real_path(root, command).is_some())?;
-    prefix_of(&real_path(root, &command)?)
+    prefix_of(&program.in_path(path).find_map(|command| real_path(root, &command))?)
 }

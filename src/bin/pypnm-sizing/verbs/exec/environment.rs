@@ -15,6 +15,8 @@ use pypnm_sizing::pypnm::{
     read_profile_file,
 };
 
+use crate::wording::{bad_variable, expected_value};
+
 /// All variables that determine the numbers.
 pub(crate) const VARIABLES: [&str; 7] = [
     CPU_COUNT,
@@ -164,17 +166,10 @@ impl Deciding<'_> {
             self.remove(key);
             return None;
         }
-        let (is_good, expected) = is_accepted(key, value);
-        if is_good {
+        if is_accepted(key, value) {
             return Some(value.clone());
         }
-        let instead = format!("the sized {sized} is used");
-        self.problems.push(Problem::bad_value(
-            Source::key("the environment", 0, key),
-            value,
-            expected,
-            instead,
-        ));
+        self.problems.push(bad_variable(key, value, sized));
         self.changes.insert(key, Some(sized.to_owned()));
         Some(sized.to_owned())
     }
@@ -182,16 +177,15 @@ impl Deciding<'_> {
     /// The valid values of the operator's file, and whether PyPNM takes the file as it is.
     fn of_file(&mut self, file: &OperatorFile<'_>) -> (BTreeMap<String, String>, bool) {
         let read = read_profile_file(file.text);
+        let is_taken = matches!(read, ProfileFile::Taken(_));
         let mut values = BTreeMap::new();
         for (key, value) in profile_values(file.text).into_iter().filter(|(key, _)| KEYS.contains(key)) {
-            let taken = matches!(read, ProfileFile::Taken(_));
-            let (is_good, expected) = is_accepted(key, value);
-            if taken || is_good {
+            if is_taken || is_accepted(key, value) {
                 values.insert(key.to_owned(), value.to_owned());
             } else if !value.is_empty() {
                 let source = Source::key(file.path.to_owned(), 0, key.to_owned());
                 let instead = "the sized one is used, from another file";
-                self.problems.push(Problem::bad_value(source, value, expected, instead));
+                self.problems.push(Problem::bad_value(source, value, expected_value(key), instead));
             }
         }
         if let ProfileFile::Ignored(missing) = read {
@@ -201,20 +195,16 @@ impl Deciding<'_> {
                 "PyPNM would ignore the file; a complete copy is written elsewhere",
             ));
         }
-        (values, matches!(read, ProfileFile::Taken(_)))
+        (values, is_taken)
     }
 }
 
-/// Whether a value is valid, and what is expected. uvicorn accepts whatever Python's `int()` does.
-fn is_accepted(key: &str, value: &str) -> (bool, &'static str) {
+/// Whether a value is valid. uvicorn accepts whatever Python's `int()` does.
+fn is_accepted(key: &str, value: &str) -> bool {
     match key {
-        UVICORN_WORKERS | WEB_CONCURRENCY => (integer(value.trim()).is_some(), "a whole number"),
-        UVICORN_LIMIT_MAX_REQUESTS => {
-            (integer(value.trim()).is_some_and(|limit| limit >= 0), "a whole number from 0")
-        }
-        LIMIT_MAX_REQUESTS => (is_valid_value(key, value), "a whole number from 0"),
-        TOTAL_MEMORY_GIB => (is_valid_value(key, value), "a number"),
-        _ => (is_valid_value(key, value), "a whole number from 1"),
+        UVICORN_WORKERS | WEB_CONCURRENCY => integer(value.trim()).is_some(),
+        UVICORN_LIMIT_MAX_REQUESTS => integer(value.trim()).is_some_and(|limit| limit >= 0),
+        _ => is_valid_value(key, value),
     }
 }
 

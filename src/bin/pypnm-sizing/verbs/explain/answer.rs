@@ -2,11 +2,13 @@
 
 use pypnm_sizing::capacity::Available;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
+use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::SizedUnit;
 use serde::Serialize;
 
-use crate::answer::{Answer, InstallationAnswer, ProfileAnswer, SourceAnswer};
+use crate::answer::{Answer, ProfileAnswer, SourceAnswer, installations};
+use crate::service::pypnm::Installation;
 use crate::wording::PypnmDefault;
 
 /// The answer of `explain --json`.
@@ -27,7 +29,7 @@ pub(super) struct UnitAnswer {
     targets: TargetsAnswer,
     pypnm_by_itself: PypnmDefaultAnswer,
     unit_files: Vec<String>,
-    installations: Vec<InstallationAnswer>,
+    installations: Vec<Installation>,
 }
 
 /// A limit that was found.
@@ -69,8 +71,8 @@ struct TargetsAnswer {
 /// The result of PyPNM's own sizing.
 #[derive(Serialize)]
 struct PypnmDefaultAnswer {
-    workers: i64,
-    limit_max_requests: i64,
+    #[serde(flatten)]
+    numbers: Numbers,
     differs_because: Vec<String>,
 }
 
@@ -95,12 +97,11 @@ impl UnitAnswer {
                 memory_per_worker: unit.profile.per_worker_target,
             },
             pypnm_by_itself: PypnmDefaultAnswer {
-                workers: default.numbers.workers,
-                limit_max_requests: default.numbers.limit_max_requests,
+                numbers: default.numbers,
                 differs_because: default.against(unit).1,
             },
             unit_files: files.cloned().collect(),
-            installations: InstallationAnswer::all(root, unit),
+            installations: installations(root, unit),
         }
     }
 }
@@ -156,7 +157,7 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, installations, profile, source};
+    use crate::answer::tests::{answer, assert_documented, example_installations, numbers, profile, source};
 
     #[test]
     fn the_schema_is_documented() {
@@ -174,13 +175,9 @@ mod tests {
             }],
             capacity: CapacityAnswer { cpu: available(), memory: available() },
             targets: TargetsAnswer { cpu: 1, memory: 1, memory_per_worker: Some(1) },
-            pypnm_by_itself: PypnmDefaultAnswer {
-                workers: 1,
-                limit_max_requests: 1,
-                differs_because: vec![String::new()],
-            },
+            pypnm_by_itself: PypnmDefaultAnswer { numbers: numbers(), differs_because: vec![String::new()] },
             unit_files: vec![String::new()],
-            installations: installations(),
+            installations: example_installations(),
         };
         let example = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
         assert_documented("`explain`", &example);

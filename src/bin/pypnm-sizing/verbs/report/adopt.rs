@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::bail;
+use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
 use pypnm_sizing::watch::advice::{Finding, drop_in};
@@ -43,7 +44,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     let name_of_unit = of_process.map_or_else(|| gathered.unit.clone(), |unit| unit.name.clone());
     let profile = |sizing: &Sizing| {
         let unit = sizing.units.iter().find(|unit| unit.name == name_of_unit);
-        unit.map(|unit| (unit.profile.workers, unit.profile.limit_max_requests))
+        unit.map(|unit| Numbers::from(&unit.profile))
     };
     let before = profile(&sizing);
     let kept = kept(&adopted(root, &path)?, &gathered.findings, &gathered.section);
@@ -55,8 +56,8 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
         page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
         page.row("      ", 6, &with_time(finding));
     }
-    let text = |profile: Option<(u32, u32)>| match profile {
-        Some((workers, limit)) => wording::profile(workers, limit),
+    let text = |profile: Option<Numbers>| match profile {
+        Some(numbers) => wording::profile(numbers),
         None => format!("{name_of_unit} is not sized"),
     };
     page.row("  before  ", 10, &text(before));

@@ -1,6 +1,6 @@
 //! The text of the drop-in that adapts the packaged unit to a PyPNM in another directory. Pure.
 
-use std::fmt::Write as _;
+use crate::service::pypnm::DEFAULT_PATH;
 
 /// The operator's unit files (systemd.unit(5)).
 pub(super) const OPERATORS: &str = "/etc/systemd/system";
@@ -8,8 +8,6 @@ pub(super) const OPERATORS: &str = "/etc/systemd/system";
 pub(super) const DROP_IN: &str = "50-place.conf";
 /// The beginning of the file, by which `setup` recognizes its own files.
 pub(super) const MARK: &str = "# Written by 'pypnm-sizing setup'";
-/// The rest of `PATH` after the environment's directory (systemd.exec(5), `DEFAULT_PATH`).
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 /// The settings that the drop-in may contain.
 pub(super) const SETTINGS: [&str; 15] = [
@@ -64,91 +62,82 @@ pub(super) struct Home {
 impl DropIn {
     /// The drop-in.
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |line: &str| {
-            // Writing into a string can't fail.
-            let _ = writeln!(text, "{line}");
-        };
-        line(&format!(
-            "{MARK} for {}; 'pypnm-sizing setup --remove --unit {}' undoes it.",
-            self.environment, self.unit
-        ));
-        line(&format!(
-            "# Running it again replaces this file, so keep your own settings in another one ('systemctl edit {}').",
-            self.unit
-        ));
-        line("");
-        line("[Unit]");
-        line(
-            "# The program is not in a directory known to the packaged unit. If it is missing, the start is skipped and does not fail.",
+        let Self { unit, environment, command, .. } = self;
+        let escaped = |value: &str| value.replace('%', "%%");
+        let mounts: Vec<&str> = self.checkout.iter().chain([environment]).map(String::as_str).collect();
+        let mut text = format!(
+            "{MARK} for {environment}; 'pypnm-sizing setup --remove --unit {unit}' undoes it.\n\
+             # Running it again replaces this file, so keep your own settings in another one ('systemctl edit {unit}').\n\
+             \n\
+             [Unit]\n\
+             # The program is not in a directory known to the packaged unit. If it is missing, the start is skipped and does not fail.\n\
+             ConditionFileIsExecutable=\n\
+             ConditionFileIsExecutable={command}\n\
+             # Mount its file system first, if it is on a separate one.\n\
+             RequiresMountsFor={}\n\
+             \n\
+             [Service]\n",
+            mounts.join(" ")
         );
-        line("ConditionFileIsExecutable=");
-        line(&format!("ConditionFileIsExecutable={}", self.command));
-        line("# Mount its file system first, if it is on a separate one.");
-        let mounts: Vec<&str> =
-            self.checkout.iter().map(String::as_str).chain([self.environment.as_str()]).collect();
-        line(&format!("RequiresMountsFor={}", mounts.join(" ")));
-        line("");
-        line("[Service]");
+        let mut add = |lines: String| text.push_str(&lines);
         if let Some((user, group)) = &self.account {
-            line("# The user that can read it, and write to its data.");
-            line(&format!("User={}", user.replace('%', "%%")));
-            line(&format!("Group={}", group.replace('%', "%%")));
+            let (user, group) = (escaped(user), escaped(group));
+            add(format!(
+                "# The user that can read it, and write to its data.\n\
+                 User={user}\n\
+                 Group={group}\n"
+            ));
         }
-        line("# The launcher finds the program in its environment.");
-        line(&format!("Environment=PATH={}/bin:{SYSTEM_PATH}", self.environment));
+        add(format!(
+            "# The launcher finds the program in its environment.\n\
+             Environment=PATH={environment}/bin:{DEFAULT_PATH}\n"
+        ));
         if self.is_user_base {
-            line(
-                "# Where 'pip install --user' put it; otherwise Python looks in the home directory of the service.",
-            );
-            line(&format!("Environment=PYTHONUSERBASE={}", self.environment));
+            add(format!(
+                "# Where 'pip install --user' put it; otherwise Python looks in the home directory of the service.\n\
+                 Environment=PYTHONUSERBASE={environment}\n"
+            ));
         }
         if !self.address.is_empty() {
-            line("# The address to listen on; EnvironmentFile= takes precedence.");
             // The interface of a link-local address follows a %, which begins a specifier.
-            let words: Vec<String> = self
-                .address
-                .iter()
-                .map(|(key, value)| format!("{key}={}", value.replace('%', "%%")))
-                .collect();
-            line(&format!("Environment={}", words.join(" ")));
+            let words = self.address.iter().map(|(key, value)| format!("{key}={}", escaped(value)));
+            let words = words.collect::<Vec<_>>().join(" ");
+            add(format!(
+                "# The address to listen on; EnvironmentFile= takes precedence.\n\
+                 Environment={words}\n"
+            ));
         }
         if let Some(checkout) = &self.checkout {
-            line("# PyPNM writes .data and logs below its working directory, and imports src from there.");
-            line(&format!("WorkingDirectory={checkout}"));
-            line(&format!("ReadWritePaths={checkout}"));
-            line("# The service cannot change the programs that it runs.");
-            line(&format!("ReadOnlyPaths={}", self.environment));
-            line("# Its data is in the checkout, not in /var/lib and /var/cache.");
-            line("StateDirectory=");
-            line("CacheDirectory=");
-            line("# Caches that libraries keep in a home directory, and matplotlib's list of fonts.");
-            line(&format!("Environment=HOME={checkout}/.data MPLCONFIGDIR={checkout}/.data/matplotlib"));
+            add(format!(
+                "# PyPNM writes .data and logs below its working directory, and imports src from there.\n\
+                 WorkingDirectory={checkout}\n\
+                 ReadWritePaths={checkout}\n\
+                 # The service cannot change the programs that it runs.\n\
+                 ReadOnlyPaths={environment}\n\
+                 # Its data is in the checkout, not in /var/lib and /var/cache.\n\
+                 StateDirectory=\n\
+                 CacheDirectory=\n\
+                 # Caches that libraries keep in a home directory, and matplotlib's list of fonts.\n\
+                 Environment=HOME={checkout}/.data MPLCONFIGDIR={checkout}/.data/matplotlib\n"
+            ));
         }
         if let Some(home) = &self.home {
-            line("# Home directories remain hidden from the service, except for what it needs in them.");
-            line("ProtectHome=tmpfs");
-            if let Some(directory) = &home.elsewhere {
-                line(&format!("TemporaryFileSystem={directory}:ro"));
-            }
-            line(
-                "# systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.",
-            );
-            line("UMask=0026");
-            for path in &home.writable {
-                line(&format!("BindPaths={path}"));
-            }
-            for path in &home.readable {
-                line(&format!("BindReadOnlyPaths={path}"));
-            }
+            let hidden = home.elsewhere.iter().map(|home| format!("TemporaryFileSystem={home}:ro\n"));
+            let hidden: Vec<String> = hidden.collect();
+            add(format!(
+                "# Home directories remain hidden from the service, except for what it needs in them.\n\
+                 ProtectHome=tmpfs\n\
+                 {}\
+                 # systemd 247 creates the parent directories with this mask; 0027 would make them inaccessible.\n\
+                 UMask=0026\n",
+                hidden.concat()
+            ));
+            home.writable.iter().for_each(|path| add(format!("BindPaths={path}\n")));
+            home.readable.iter().for_each(|path| add(format!("BindReadOnlyPaths={path}\n")));
             if !home.aliases.is_empty() {
-                line(
-                    "# Its programs and packages have these names, which lead there through symbolic links.",
-                );
+                add("# Its programs and packages have these names, which lead there through symbolic links.\n".to_owned());
             }
-            for (path, name) in &home.aliases {
-                line(&format!("BindReadOnlyPaths={path}:{name}"));
-            }
+            home.aliases.iter().for_each(|(path, name)| add(format!("BindReadOnlyPaths={path}:{name}\n")));
         }
         text
     }

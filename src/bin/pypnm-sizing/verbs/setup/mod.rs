@@ -9,7 +9,7 @@ mod obstacles;
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use pypnm_sizing::names::DROP_IN as GENERATED;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
@@ -17,16 +17,28 @@ use rustix::io::Errno;
 
 use self::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
 use self::file::{check_not_foreign, lost_settings, remove, write};
-use self::obstacles::{address, check_mount, check_other_units, check_path, check_permissions, overridden};
+use self::obstacles::{check_mount, check_path};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Found, Installation, LAUNCHER, Program, real_path};
+use crate::service::pypnm::{self, Found, Installation, Installations, LAUNCHER, Program, real_path};
 
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// What is set up.
+struct Plan<'a> {
+    root: &'a Root,
+    arguments: &'a Setup,
+    /// The packaged unit.
+    unit: Unit,
+    program: Program,
+    installation: Installation,
+    /// The checkout to use as working directory.
+    checkout: Option<String>,
+}
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
@@ -38,63 +50,30 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let program = Program::of(&arguments.unit, Some(&unit));
     let installation = match &arguments.dir {
         Some(dir) => installation_in(root, dir, program)?,
-        None => only_installation(root, &unit, program)?,
+        None => only_installation(root, &unit)?,
     };
+    let mut plan = Plan { root, arguments, unit, program, installation, checkout: None };
     // If the packaged unit finds it, a drop-in is only needed for a user or an address.
-    let is_packaged = installation.source.is_none()
-        && !is_home(root, &installation.environment)
+    let is_packaged = plan.installation.source.is_none()
+        && !is_home(root, &plan.installation.environment)
         && arguments.user.is_none()
-        && on_packaged_path(&installation);
+        && plan.is_on_packaged_path();
     if is_packaged {
-        check_packaged_account(root, &unit, &installation)?;
+        plan.check_packaged_account()?;
     }
     if is_packaged && arguments.host.is_none() && arguments.port.is_none() {
-        report_old_version(&installation, program);
+        report_old_version(&plan.installation, program);
         let mut page = Page::new();
-        let text = format!("{} already starts {}: nothing to set up.", arguments.unit, installation.command);
-        page.row("", 0, &text);
+        let command = &plan.installation.command;
+        page.row("", 0, &format!("{} already starts {command}: nothing to set up.", arguments.unit));
         return page.print();
     }
-    let checkout = checkout(root, arguments, &installation, program)?;
-    let account = account(root, arguments, checkout.as_deref(), &installation)?;
-    for path in checkout.iter().chain([&installation.environment]) {
-        check_path(path)?;
-        check_mount(root, path)?;
-    }
-    let home = home(root, account.as_ref(), checkout.as_deref(), &installation);
-    for (_, name) in home.iter().flat_map(|home| &home.aliases) {
-        check_path(name)?;
-    }
-    match &account {
-        Some(account) => check_permissions(root, account, checkout.as_deref(), &installation, home.as_ref())?,
-        // systemd creates the directories above what it shows of a home directory.
-        None if home.is_some() => {}
-        None => check_packaged_account(root, &unit, &installation)?,
-    }
-    check_other_units(root, &arguments.unit, &installation, program)?;
-    if let Some(source) = pypnm::started_otherwise(root, program, &unit, &installation) {
-        bail!(
-            "{}:{}: this ExecStart= does not start {}: remove it, or write 'ExecStart={LAUNCHER} {} …' there",
-            source.file,
-            source.line,
-            installation.command,
-            program.command
-        );
-    }
-    let drop_in = DropIn {
-        unit: arguments.unit.clone(),
-        command: installation.command.clone(),
-        environment: installation.environment.clone(),
-        is_user_base: !on_packaged_path(&installation) && pypnm::is_user_base(root, &installation),
-        checkout,
-        account: account.map(|account| (account.name, account.group)),
-        home,
-        address: address(root, arguments, &unit, program)?,
-    };
-    for line in overridden(root, &unit, &drop_in)? {
+    plan.checkout = plan.find_checkout()?;
+    let drop_in = plan.drop_in()?;
+    for line in plan.overridden(&drop_in)? {
         remark(&line);
     }
-    report_old_version(&installation, program);
+    report_old_version(&plan.installation, program);
     let text = drop_in.text();
     if arguments.write {
         return write(root, &directory, &arguments.unit, &text);
@@ -113,17 +92,153 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
 
 /// Reports what is missing for a version that reads no profile.
 fn report_old_version(installation: &Installation, program: Program) {
-    if installation.takes_profile() == Some(false) {
-        remark(&format!("{} {}", program.command, installation.text(program)));
+    if installation.takes_profile == Some(false) {
+        remark(&format!("{} {}", program.command, installation.text()));
     }
 }
 
-/// Fails if the packaged unit's own account cannot start the installation.
-fn check_packaged_account(root: &Root, unit: &Unit, installation: &Installation) -> anyhow::Result<()> {
-    let name = pypnm::setting(root, unit, "User");
-    match name.and_then(|name| Account::of(root, &name)) {
-        Some(account) => check_permissions(root, &account, None, installation, None),
-        None => Ok(()),
+impl Plan<'_> {
+    /// The drop-in. Fails if the service would not work with it.
+    fn drop_in(&self) -> anyhow::Result<DropIn> {
+        let Self { root, arguments, unit, program, installation, checkout } = self;
+        let account = self.account()?;
+        for path in checkout.iter().chain([&installation.environment]) {
+            check_path(path)?;
+            check_mount(root, path)?;
+        }
+        let home = self.home(account.as_ref());
+        for (_, name) in home.iter().flat_map(|home| &home.aliases) {
+            check_path(name)?;
+        }
+        match &account {
+            Some(account) => self.check_permissions(account, home.as_ref())?,
+            // systemd creates the directories above what it shows of a home directory.
+            None if home.is_some() => {}
+            None => self.check_packaged_account()?,
+        }
+        self.check_other_units()?;
+        if let Some(source) = pypnm::started_otherwise(root, unit, installation) {
+            bail!(
+                "{}:{}: this ExecStart= does not start {}: remove it, or write 'ExecStart={LAUNCHER} {} …' there",
+                source.file,
+                source.line,
+                installation.command,
+                program.command
+            );
+        }
+        Ok(DropIn {
+            unit: arguments.unit.clone(),
+            command: installation.command.clone(),
+            environment: installation.environment.clone(),
+            is_user_base: !self.is_on_packaged_path() && pypnm::is_user_base(root, installation),
+            checkout: checkout.clone(),
+            account: account.map(|account| (account.name, account.group)),
+            home,
+            address: self.address()?,
+        })
+    }
+
+    /// Fails if the packaged unit's own account cannot start the installation.
+    fn check_packaged_account(&self) -> anyhow::Result<()> {
+        let name = pypnm::setting(self.root, &self.unit, "User");
+        match name.and_then(|name| Account::of(self.root, &name)) {
+            Some(account) => self.check_permissions(&account, None),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the packaged unit finds it through its `PATH`.
+    fn is_on_packaged_path(&self) -> bool {
+        matches!(self.installation.environment.as_str(), "/opt/pypnm" | "/usr/local" | "/usr")
+    }
+
+    /// The checkout to use as working directory: the source of an editable installation, or the parent of the environment.
+    fn find_checkout(&self) -> anyhow::Result<Option<String>> {
+        let Self { root, program, installation, .. } = self;
+        let is_checkout = |directory: &String| pypnm::is_checkout(root, directory, *program);
+        let of_environment = match &installation.found {
+            Found::Checkout(directory) => Some(directory.clone()),
+            _ => installation.environment.rsplit_once('/').map(|(parent, _)| parent.to_owned()),
+        };
+        let Some(checkout) = installation.source.clone().or(of_environment).filter(is_checkout) else {
+            return Ok(None);
+        };
+        let Some(checkout) = real_path(root, &checkout) else {
+            bail!("{checkout}, the source of {}, does not exist", installation.environment);
+        };
+        // PyPNM imports `src` from its working directory, so the environment must belong to the same checkout.
+        let dir = self.arguments.dir.as_deref().and_then(Path::to_str);
+        let other = dir.and_then(|dir| real_path(root, dir)).filter(is_checkout);
+        if let Some(other) = other.filter(|other| *other != checkout) {
+            bail!(
+                "the environment in {other} is an editable installation of {checkout}: install it again in {other}, or set up {checkout}"
+            );
+        }
+        Ok(Some(checkout))
+    }
+
+    /// The user to run as: `--user`, or the owner. `None`: the packaged account.
+    fn account(&self) -> anyhow::Result<Option<Account>> {
+        let root = self.root;
+        if let Some(name) = &self.arguments.user {
+            return match Account::of(root, name) {
+                Some(account) if account.uid == 0 => {
+                    bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
+                }
+                Some(account) => Ok(Some(account)),
+                None => bail!("--user={name}: there is no such user"),
+            };
+        }
+        let place = self.checkout.as_ref().unwrap_or(&self.installation.environment);
+        let owner = root.stat(place).map_or(0, |stat| stat.st_uid);
+        if owner == 0 {
+            if self.checkout.is_some() {
+                bail!(
+                    "{place} belongs to root, and PyPNM should not run as root: change the owner (chown -R), or specify a user with --user"
+                );
+            }
+            return Ok(None);
+        }
+        match Account::of(root, &owner.to_string()) {
+            Some(account) => Ok(Some(account)),
+            None => {
+                bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user")
+            }
+        }
+    }
+
+    /// What the service needs in home directories. `None`: nothing.
+    fn home(&self, account: Option<&Account>) -> Option<Home> {
+        let Self { root, installation, .. } = self;
+        let places: Vec<&str> =
+            self.checkout.iter().chain([&installation.environment]).map(String::as_str).collect();
+        let elsewhere = account.and_then(|account| other_home(root, account, &places));
+        let is_hidden =
+            |path: &str| is_home(root, path) || elsewhere.as_deref().is_some_and(|home| is_in(path, home));
+        let writable: Vec<String> = self.checkout.iter().filter(|path| is_hidden(path)).cloned().collect();
+        let mut readable: Vec<String> = Vec::new();
+        // The environment, the directories of the symbolic links that lead to its Python, and the prefix of that Python.
+        let needed = [installation.environment.clone()].into_iter();
+        for path in needed.chain(pypnm::python_places(root, installation)) {
+            if is_hidden(&path) && !writable.iter().chain(&readable).any(|there| is_in(&path, there)) {
+                readable.push(path);
+            }
+        }
+        // Names that lead there through symbolic links which are hidden as well.
+        let mut aliases: Vec<(String, String)> = Vec::new();
+        let mut names = pypnm::names_in_use(root, installation);
+        names.retain(|name| is_hidden(name));
+        names.sort_unstable();
+        for name in names {
+            let real = real_path(root, &name).filter(|real| *real != visible_name(root, &name));
+            if let Some(real) = real
+                && !aliases.iter().any(|(_, there)| is_in(&name, there))
+            {
+                aliases.push((real, name));
+            }
+        }
+        let is_needed = !(writable.is_empty() && readable.is_empty() && aliases.is_empty());
+        is_needed.then_some(Home { elsewhere, writable, readable, aliases })
     }
 }
 
@@ -176,7 +291,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
 fn starts_program(unit: &Unit) -> bool {
     let mut own = unit.clone();
     own.assignments.retain(|assignment| unit.fragment.as_deref() == Some(&*assignment.source.file));
-    [pypnm::PYPNM, pypnm::CMTS].iter().any(|program| pypnm::starts(&own, program.command))
+    pypnm::starts(&own, pypnm::PYPNM) || pypnm::starts(&own, pypnm::CMTS)
 }
 
 /// The only installation in the given directory.
@@ -201,126 +316,53 @@ fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<
         Err(error) => bail!("{shown}: {error}"),
     }
     let directory = real_path(root, directory).unwrap_or_else(|| directory.to_owned());
-    let found = pypnm::in_directory(root, &directory, program);
-    let (usable, broken): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|installation| installation.fault.is_none());
-    match (usable.as_slice(), broken.as_slice()) {
-        ([only], _) => Ok(only.clone()),
-        ([], [broken, ..]) => bail!("{}: {}", broken.environment, broken.fault.clone().unwrap_or_default()),
-        ([], []) if pypnm::is_checkout(root, &directory, program) => bail!(
+    if let Some(installation) = only(pypnm::in_directory(root, &directory, program), &directory)? {
+        return Ok(installation);
+    }
+    if pypnm::is_checkout(root, &directory, program) {
+        bail!(
             "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish; \
              if its virtual environment is elsewhere, name that instead",
             program.command
-        ),
-        ([], []) => {
-            let nearest = pypnm::nearest(root, &directory, program);
-            let hint = nearest.map_or_else(String::new, |path| format!("; did you mean {path}?"));
-            bail!(
-                "there is no {} in {directory}: looked for bin/{} there and in each virtual environment directly below it{hint}",
-                program.command,
-                program.command
-            )
-        }
-        (several, _) => bail!("{}", choose(several, &directory)),
+        );
     }
+    let nearest = pypnm::nearest(root, &directory, program);
+    let hint = nearest.map_or_else(String::new, |path| format!("; did you mean {path}?"));
+    bail!(
+        "there is no {0} in {directory}: looked for bin/{0} there and in each virtual environment directly below it{hint}",
+        program.command
+    )
 }
 
 /// The only installation on this machine.
-fn only_installation(root: &Root, unit: &Unit, program: Program) -> anyhow::Result<Installation> {
-    let found = pypnm::find(root, program, Some(unit));
-    let (usable, broken): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|installation| installation.fault.is_none());
-    match (usable.as_slice(), broken.as_slice()) {
-        ([only], _) => Ok(only.clone()),
-        ([], [broken, ..]) => bail!("{}: {}", broken.environment, broken.fault.clone().unwrap_or_default()),
-        ([], []) => bail!(
+fn only_installation(root: &Root, unit: &Unit) -> anyhow::Result<Installation> {
+    let Installations { program, found, .. } = Installations::find(root, &unit.name, Some(unit));
+    only(found, "this machine")?.with_context(|| {
+        format!(
             "there is no {} on this machine that this user can see; {}. Looked on PATH, in VIRTUAL_ENV, /opt/pypnm, \
              /usr/local, /usr, this directory, and for PyPNM, pipx and uv in home directories, /opt and /srv",
             program.command,
             program.how_to_install()
-        ),
-        (several, _) => bail!("{}", choose(several, "this machine")),
+        )
+    })
+}
+
+/// The only usable one of the installations that were found in a place. `None`: none was found.
+fn only(found: Vec<Installation>, place: &str) -> anyhow::Result<Option<Installation>> {
+    let (mut usable, broken): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|installation| installation.fault.is_none());
+    if let ([], Some(Installation { environment, fault: Some(fault), .. })) = (&*usable, broken.first()) {
+        bail!("{environment}: {fault}");
     }
-}
-
-fn choose(several: &[Installation], place: &str) -> String {
-    let list: Vec<String> = several
-        .iter()
-        .map(|installation| {
-            format!(
-                "pypnm-sizing setup {} ({})",
-                installation.environment,
-                installation.version.as_deref().unwrap_or("version unknown")
-            )
-        })
-        .collect();
-    format!("{place} has {} installations; choose one: {}", several.len(), list.join(", or "))
-}
-
-/// Whether the packaged unit finds it through its `PATH`.
-fn on_packaged_path(installation: &Installation) -> bool {
-    matches!(installation.environment.as_str(), "/opt/pypnm" | "/usr/local" | "/usr")
-}
-
-/// The checkout to use as working directory: the source of an editable installation, or the parent of the environment.
-fn checkout(
-    root: &Root,
-    arguments: &Setup,
-    installation: &Installation,
-    program: Program,
-) -> anyhow::Result<Option<String>> {
-    let of_environment = match &installation.found {
-        Found::Checkout(directory) => Some(directory.clone()),
-        _ => installation.environment.rsplit_once('/').map(|(parent, _)| parent.to_owned()),
-    };
-    let named = installation.source.clone().or(of_environment);
-    let Some(checkout) = named.filter(|directory| pypnm::is_checkout(root, directory, program)) else {
-        return Ok(None);
-    };
-    let Some(checkout) = real_path(root, &checkout) else {
-        bail!("{checkout}, the source of {}, does not exist", installation.environment);
-    };
-    // PyPNM imports `src` from its working directory, so the environment must belong to the same checkout.
-    let other = arguments.dir.as_deref().and_then(Path::to_str).and_then(|dir| real_path(root, dir));
-    if let Some(other) = other.filter(|other| *other != checkout && pypnm::is_checkout(root, other, program))
-    {
-        bail!(
-            "the environment in {other} is an editable installation of {checkout}: install it again in {other}, or set up {checkout}"
-        );
-    }
-    Ok(Some(checkout))
-}
-
-/// The user to run as: `--user`, or the owner. `None`: the packaged account.
-fn account(
-    root: &Root,
-    arguments: &Setup,
-    checkout: Option<&str>,
-    installation: &Installation,
-) -> anyhow::Result<Option<Account>> {
-    if let Some(name) = &arguments.user {
-        return match Account::of(root, name) {
-            Some(account) if account.uid == 0 => {
-                bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
-            }
-            Some(account) => Ok(Some(account)),
-            None => bail!("--user={name}: there is no such user"),
+    if usable.len() > 1 {
+        let command = |installation: &Installation| {
+            let version = installation.version.as_deref().unwrap_or("version unknown");
+            format!("pypnm-sizing setup {} ({version})", installation.environment)
         };
+        let commands: Vec<String> = usable.iter().map(command).collect();
+        bail!("{place} has {} installations; choose one: {}", usable.len(), commands.join(", or "));
     }
-    let place = checkout.unwrap_or(&installation.environment);
-    let owner = root.stat(place).map_or(0, |stat| stat.st_uid);
-    if owner == 0 {
-        if checkout.is_some() {
-            bail!(
-                "{place} belongs to root, and PyPNM should not run as root: change the owner (chown -R), or specify a user with --user"
-            );
-        }
-        return Ok(None);
-    }
-    match Account::of(root, &owner.to_string()) {
-        Some(account) => Ok(Some(account)),
-        None => bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user"),
-    }
+    Ok(usable.pop())
 }
 
 fn is_home(root: &Root, path: &str) -> bool {
@@ -338,45 +380,6 @@ fn other_home(root: &Root, account: &Account, places: &[&str]) -> Option<String>
     let is_around = |place: &&str| *place != home && is_in(place, &home);
     let is_own = root.stat(&home)?.st_uid == account.uid;
     (is_own && places.iter().any(is_around) && !places.contains(&home.as_str())).then_some(home)
-}
-
-/// What the service needs in home directories. `None`: nothing.
-fn home(
-    root: &Root,
-    account: Option<&Account>,
-    checkout: Option<&str>,
-    installation: &Installation,
-) -> Option<Home> {
-    let places: Vec<&str> = checkout.into_iter().chain([installation.environment.as_str()]).collect();
-    let elsewhere = account.and_then(|account| other_home(root, account, &places));
-    let is_hidden =
-        |path: &str| is_home(root, path) || elsewhere.as_deref().is_some_and(|home| is_in(path, home));
-    let mut writable = Vec::new();
-    writable.extend(checkout.filter(|path| is_hidden(path)).map(str::to_owned));
-    let mut readable: Vec<String> = Vec::new();
-    // The environment, the directories of the symbolic links that lead to its Python, and the prefix of that Python.
-    let needed =
-        std::iter::once(installation.environment.clone()).chain(pypnm::python_places(root, installation));
-    for path in needed {
-        if is_hidden(&path) && !writable.iter().chain(&readable).any(|there| is_in(&path, there)) {
-            readable.push(path);
-        }
-    }
-    // Names that lead there through symbolic links which are hidden as well.
-    let mut aliases: Vec<(String, String)> = Vec::new();
-    let mut names: Vec<String> =
-        pypnm::names_in_use(root, installation).into_iter().filter(|name| is_hidden(name)).collect();
-    names.sort_unstable();
-    for name in names {
-        let Some(real) = real_path(root, &name).filter(|real| *real != visible_name(root, &name)) else {
-            continue;
-        };
-        if !aliases.iter().any(|(_, there)| is_in(&name, there)) {
-            aliases.push((real, name));
-        }
-    }
-    let is_needed = !(writable.is_empty() && readable.is_empty() && aliases.is_empty());
-    is_needed.then_some(Home { elsewhere, writable, readable, aliases })
 }
 
 /// The path with those symbolic links resolved that remain visible to the service: of /home itself, for example.
