@@ -16,7 +16,8 @@ const COUNT: &str = "a whole number from 1 to 1024";
 macro_rules! keys {
     ($($(#[$doc:meta])* $field:ident $key:literal = $default:literal: $type:ty,
         $read:expr, $expected:expr, $write:expr;)+) => {
-        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set, as most of them are.
+        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set. The
+        /// values are boxed, because most are not set, and a file may have thousands of sections.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct UnitConfig {
             $($(#[$doc])* pub $field: Option<Box<Sourced<$type>>>,)+

@@ -16,7 +16,7 @@ mod hierarchy;
 mod reader;
 
 pub use hierarchy::Hierarchy;
-use hierarchy::{OWN_OF_PID_1, STANDARD_PLACE};
+use hierarchy::{OWN_OF_PID_1, STANDARD_MOUNT_POINT};
 use reader::{ALL_LEAST, LimitReader};
 
 use crate::limits::{Limit, Resource, Scope};
@@ -75,10 +75,10 @@ pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) 
     read_member(root, &member, problems).limits
 }
 
-/// Whether only version 2 is mounted, at the usual place. Limits of the host in version 1 are then invisible by design.
+/// Whether only version 2 is mounted, at the usual mount point. Limits of the host in version 1 are then invisible by design.
 fn has_only_v2(mounts: &[CgroupMount<'_>]) -> bool {
     let is_v2 = |mount: &CgroupMount<'_>| mount.v1_options.is_none();
-    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_PLACE)
+    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_MOUNT_POINT)
 }
 
 fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
@@ -154,21 +154,22 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             reader.unknown(resource, Problem::new(source, ProblemKind::Absent, resource.assumed()));
         }
     }
-    let places = CONTROLLERS.map(|(name, _)| Hierarchy::find(name, &memberships, &mounts, member.moved_to));
+    let hierarchies =
+        CONTROLLERS.map(|(name, _)| Hierarchy::find(name, &memberships, &mounts, member.moved_to));
     if !has_only_v2(&mounts) {
-        for place in places.iter().flatten() {
-            reader.check_place(place);
+        for hierarchy in hierarchies.iter().flatten() {
+            reader.check_directory(hierarchy);
         }
     }
-    for ((controller, resource), place) in CONTROLLERS.into_iter().zip(&places) {
-        let Some(place) = place else {
+    for ((controller, resource), hierarchy) in CONTROLLERS.into_iter().zip(&hierarchies) {
+        let Some(hierarchy) = hierarchy else {
             continue;
         };
-        if reader.can_be_opened(place, resource) {
+        if reader.can_be_opened(hierarchy, resource) {
             match controller {
-                "memory" => reader.memory(place),
-                "cpu" => reader.cpu_time(place),
-                _ => reader.cpuset(place),
+                "memory" => reader.memory(hierarchy),
+                "cpu" => reader.cpu_time(hierarchy),
+                _ => reader.cpuset(hierarchy),
             }
         }
     }

@@ -52,13 +52,9 @@ impl<'a> Command<'a> {
 /// The commands of `ExecStart=` in effect.
 pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            commands.clear();
-            continue;
-        }
-        let prefix = assignment.value.bytes().take_while(|byte| b"@-:+!|".contains(byte));
-        let expands = !prefix.into_iter().any(|byte| byte == b':');
+    for assignment in unit.list_of("ExecStart") {
+        let mut prefix = assignment.value.chars().take_while(|c| "@-:+!|".contains(*c));
+        let expands = prefix.all(|c| c != ':');
         commands.push(Command { assignment, name: unit.name_at(assignment), expands });
     }
     commands

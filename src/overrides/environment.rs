@@ -89,10 +89,7 @@ impl<'a> Environment<'a> {
             slot.inherited = manager.for_all(name).cloned();
         }
         let mut passed: BTreeMap<&str, &Source> = BTreeMap::new();
-        for assignment in unit.assignments_of("PassEnvironment") {
-            if assignment.value.is_empty() {
-                passed.clear();
-            }
+        for assignment in unit.list_of("PassEnvironment") {
             let names = assignment.value.split_ascii_whitespace();
             passed.extend(names.map(|name| (name, &assignment.source)));
         }
@@ -190,10 +187,7 @@ impl<'a> Environment<'a> {
     /// Applies `UnsetEnvironment=`: names, or assignments that remove only that value.
     pub(super) fn unset(&mut self, unit: &Unit) {
         let mut removed: Vec<(Cow<'_, str>, &Source)> = Vec::new();
-        for assignment in unit.assignments_of("UnsetEnvironment") {
-            if assignment.value.is_empty() {
-                removed.clear();
-            }
+        for assignment in unit.list_of("UnsetEnvironment") {
             removed.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
         }
         for (word, source) in removed {

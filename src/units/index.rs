@@ -5,6 +5,7 @@ mod drop_ins;
 
 use rustix::fs::FileType;
 
+use crate::parse::is_at_or_below;
 use crate::problem::{Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::SKIPPED_FILE;
@@ -254,10 +255,7 @@ impl<'a> Index<'a> {
             return None;
         }
         let (parent, base) = absolute.rsplit_once('/')?;
-        let is_inside = |directory: &&str| {
-            let below = parent.strip_prefix(*directory);
-            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        };
+        let is_inside = |directory: &&str| is_at_or_below(parent.as_bytes(), directory.as_bytes());
         let inside = DIRECTORIES.iter().chain(&GENERATORS).any(is_inside) || {
             // A unit directory may itself be a symbolic link.
             let parent = self.root.identity(parent);

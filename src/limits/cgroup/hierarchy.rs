@@ -2,14 +2,11 @@
 //! Pure; [`super::reader`] opens the directories.
 
 use crate::parse::cgroup::Membership;
+use crate::parse::is_at_or_below;
 use crate::parse::mountinfo::CgroupMount;
 
 /// The usual mount point.
-pub(super) const STANDARD_PLACE: &str = "/sys/fs/cgroup";
-/// Whether a path is the usual mount point, or below it.
-pub(super) fn is_standard(path: &str) -> bool {
-    path.strip_prefix(STANDARD_PLACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
+pub(super) const STANDARD_MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// The cgroups to which systemd moves PID 1, below the one that it was started in (`cg_get_root_path()`).
 pub(super) const OWN_OF_PID_1: [&str; 3] = ["/init.scope", "/system.slice", "/system"];
@@ -67,7 +64,9 @@ impl Hierarchy {
             let clean = below.is_empty() || below.starts_with('/');
             (clean && !goes_up(path) && !goes_up(&mount.root)).then_some(below)
         };
-        let rank = |mount: &CgroupMount<'_>| (below(mount).is_some(), is_standard(&mount.point));
+        let rank = |mount: &CgroupMount<'_>| {
+            (below(mount).is_some(), is_at_or_below(mount.point.as_bytes(), STANDARD_MOUNT_POINT.as_bytes()))
+        };
         let of_ours = |mount: &&CgroupMount<'_>| {
             if v1 { mount.has_v1(controller) } else { mount.v1_options.is_none() }
         };
@@ -88,8 +87,8 @@ impl Hierarchy {
         // The mounts are unknown: assume the usual mount point.
         let member = member?;
         let point = match member.v1_controllers {
-            Some(controllers) => format!("{STANDARD_PLACE}/{controllers}"),
-            None => STANDARD_PLACE.to_owned(),
+            Some(controllers) => format!("{STANDARD_MOUNT_POINT}/{controllers}"),
+            None => STANDARD_MOUNT_POINT.to_owned(),
         };
         let path = if goes_up(path) { "" } else { path };
         Some(Self {
