@@ -240,7 +240,17 @@ pub fn kibibytes(value: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpus, GIB, Gb, Gib, Size, decimal, integer, memory_size, milli_cpus, permyriad, size};
+    use super::{
+        Cpus, GIB, Gb, Gib, Size, decimal, integer, kibibytes, memory_size, milli_cpus, permyriad, size,
+    };
+
+    #[test]
+    fn sizes_in_files_of_the_kernel() {
+        assert_eq!(kibibytes("178493 kB"), Some(178_493 << 10));
+        for wrong in ["", "1", "x kB", "99999999999999999999 kB", "18446744073709551615 kB"] {
+            assert_eq!(kibibytes(wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn numbers_have_digits_only() {

@@ -30,7 +30,11 @@ pub(crate) struct Answer<U> {
 
 impl<U> Answer<U> {
     pub(crate) fn new(verb: &'static str, sizing: &Sizing, units: Vec<U>) -> Self {
-        let problems = sizing.problems.iter().map(ProblemAnswer::new).collect();
+        let problem = |problem: &Problem| ProblemAnswer {
+            source: SourceAnswer::new(&problem.source),
+            message: problem.to_string(),
+        };
+        let problems = sizing.problems.iter().map(problem).collect();
         Self { schema: SCHEMA, verb, turned_off: turned_off(sizing), units, problems }
     }
 }
@@ -58,12 +62,6 @@ impl SourceAnswer {
 pub(crate) struct ProblemAnswer {
     pub(crate) source: SourceAnswer,
     pub(crate) message: String,
-}
-
-impl ProblemAnswer {
-    fn new(problem: &Problem) -> Self {
-        Self { source: SourceAnswer::new(&problem.source), message: problem.to_string() }
-    }
 }
 
 /// The fields of a unit that `show` and `explain` share.
@@ -109,6 +107,11 @@ pub(crate) struct OverrideAnswer {
 impl ProfileAnswer {
     pub(crate) fn new(unit: &SizedUnit) -> Self {
         let profile = &unit.profile;
+        let setting = |setting: ConfigSetting| SettingAnswer {
+            key: setting.key,
+            value: setting.value,
+            source: SourceAnswer::new(&setting.source),
+        };
         Self {
             unit: unit.name.clone(),
             workers: profile.workers,
@@ -122,15 +125,9 @@ impl ProfileAnswer {
                 limit_max_requests: reasons::limit_reason(unit).into_owned(),
             },
             in_effect: effective(unit),
-            settings: settings(&unit.config).iter().map(SettingAnswer::new).collect(),
+            settings: settings(&unit.config).into_iter().map(setting).collect(),
             overrides: unit.overrides.list.iter().map(OverrideAnswer::new).collect(),
         }
-    }
-}
-
-impl SettingAnswer {
-    fn new(setting: &ConfigSetting) -> Self {
-        Self { key: setting.key, value: setting.value.clone(), source: SourceAnswer::new(&setting.source) }
     }
 }
 

@@ -20,20 +20,22 @@ mod verbs;
 mod watch;
 mod wording;
 
-use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::{Command, Options};
+use output::Outcome;
 use pypnm_sizing::config;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Index;
 use verbs::{apply, check, env, exec, explain, preview, ready, report, setup, show};
 
 fn main() -> ExitCode {
-    let command = Options::command().term_width(page::columns_of_stdout());
-    let parsed = command.try_get_matches().and_then(|matches| Options::from_arg_matches(&matches)).and_then(
+    let parser = Options::command().term_width(page::columns());
+    let parsed = parser.try_get_matches().and_then(|matches| Options::from_arg_matches(&matches)).and_then(
         |options| {
             if options.command.is_some() && options.show.is_given() {
                 let message = "put options after the command: pypnm-sizing COMMAND --cpus N";
@@ -42,77 +44,70 @@ fn main() -> ExitCode {
             Ok(options)
         },
     );
-    let mut options = match parsed {
+    let Options { common, show, command } = match parsed {
         Ok(options) => options,
-        Err(error) => return stopped(&error),
+        Err(stop) => return stopped(&stop),
     };
-    let root = match Root::at(options.common.root.as_deref().map(AsRef::as_ref)) {
-        Ok(root) => root,
-        Err(error) => {
-            let message = format!("--root={}: {error}", options.common.root.unwrap_or_default().display());
-            return failed(options.command.as_ref(), &message);
-        }
-    };
-    if let Some(unit) = options.unit() {
+    let outcome = run(common.root.as_deref(), command.unwrap_or(Command::Show(show)));
+    outcome.unwrap_or_else(|error| {
+        output::remark(&format!("{error:#}"));
+        failure_status()
+    })
+}
+
+fn run(top: Option<&Path>, mut command: Command) -> Outcome {
+    let root = Root::at(top.map(AsRef::as_ref))
+        .map_err(|error| anyhow!("--root={}: {error}", top.unwrap_or(Path::new("")).display()))?;
+    if let Some(unit) = command.unit() {
         // systemd has a unit under all its names; here it is the one in Units=.
         let listed = config::read(&root, &mut Vec::new()).units();
         *unit = Index::listed_name(&root, &listed, unit).unwrap_or_else(|| std::mem::take(unit));
     }
-    let outcome = match &options.command {
-        None => show::run(&root, &options.show),
-        Some(Command::Show(arguments)) => show::run(&root, arguments),
-        Some(Command::Explain(arguments)) => explain::run(&root, arguments),
-        Some(Command::Preview(arguments)) => preview::run(&root, arguments),
-        Some(Command::Env(arguments)) => env::run(&root, arguments),
-        Some(Command::Exec(arguments)) => Ok(exec::run(&root, arguments)),
-        Some(Command::Check(arguments)) => check::run(&root, arguments),
-        Some(Command::Apply(arguments)) => apply::run(&root, arguments),
-        Some(Command::Setup(arguments)) => setup::run(&root, arguments),
-        Some(Command::Ready(arguments)) => ready::run(&root, arguments),
-        Some(Command::Watch(arguments)) => watch::run(&root, arguments),
-        Some(Command::Report(arguments)) => report::run(&root, options.common.root.as_deref(), arguments),
-    };
-    outcome.unwrap_or_else(|error| failed(options.command.as_ref(), &format!("{error:#}")))
+    match &command {
+        Command::Show(arguments) => show::run(&root, arguments),
+        Command::Explain(arguments) => explain::run(&root, arguments),
+        Command::Preview(arguments) => preview::run(&root, arguments),
+        Command::Env(arguments) => env::run(&root, arguments),
+        Command::Exec(arguments) => Ok(exec::run(&root, arguments)),
+        Command::Check(arguments) => check::run(&root, arguments),
+        Command::Apply(arguments) => apply::run(&root, arguments),
+        Command::Setup(arguments) => setup::run(&root, arguments),
+        Command::Ready(arguments) => ready::run(&root, arguments),
+        Command::Watch(arguments) => watch::run(&root, arguments),
+        Command::Report(arguments) => report::run(&root, top, arguments),
+    }
 }
 
 /// Prints the help or the version, or what is wrong with the command line, which may contain any characters.
 fn stopped(stop: &clap::Error) -> ExitCode {
-    let status = ExitCode::from(usage_status(std::env::args_os().skip(1)));
     let text = stop.render().to_string();
     if stop.use_stderr() {
         output::message(&text);
-        return status;
+        return failure_status();
     }
     output::answer(&text).unwrap_or_else(|error| {
         output::remark(&format!("{error:#}"));
-        status
+        failure_status()
     })
 }
 
-/// The exit status on incorrect usage, which depends on the first verb on the command line, even if an earlier argument is
-/// the mistake.
-fn usage_status(mut arguments: impl Iterator<Item = OsString>) -> u8 {
-    let command = Options::command();
-    while let Some(word) = arguments.next() {
-        if word == "--root" {
-            arguments.next();
-        } else if let Some(verb) = word.to_str().filter(|word| command.find_subcommand(word).is_some()) {
-            return match verb {
-                "exec" => exec::OWN_FAILURE,
-                "check" => check::WRONG_USAGE,
-                _ => 2,
-            };
+/// The exit status on errors and on incorrect usage. It depends on the first verb on the command line, even if an earlier
+/// argument is the mistake: for monitoring systems, 2 is CRITICAL.
+fn failure_status() -> ExitCode {
+    let parser = Options::command();
+    let takes_value = |word: &str| {
+        let mut options = parser.get_arguments().filter(|option| option.get_action().takes_values());
+        word.strip_prefix("--").is_some_and(|name| options.any(|option| option.get_long() == Some(name)))
+    };
+    let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "exec" => return ExitCode::from(exec::OWN_FAILURE),
+            "check" => return ExitCode::from(check::WRONG_USAGE),
+            verb if parser.find_subcommand(verb).is_some() => break,
+            option if takes_value(option) => drop(words.next()),
+            _ => {}
         }
     }
-    2
-}
-
-/// Prints an error, and returns the verb's exit status for it: for monitoring systems, 2 is CRITICAL.
-fn failed(command: Option<&Command>, message: &str) -> ExitCode {
-    output::remark(&message);
-    ExitCode::from(match command {
-        Some(Command::Exec(_)) => exec::OWN_FAILURE,
-        Some(Command::Check(_)) => check::WRONG_USAGE,
-        _ => 2,
-    })
+    ExitCode::from(2)
 }

@@ -2,7 +2,6 @@
 //! colors on a terminal only. Owns the layout and the colors of every verb, including `watch`, but none of the texts.
 
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
 
 use pypnm_sizing::watch::text;
 
@@ -10,8 +9,8 @@ use crate::output::{self, Outcome, printable};
 
 /// The default number of columns, and the minimum and maximum that are used of a terminal.
 const COLUMNS: usize = 80;
-const FEWEST_COLUMNS: usize = 60;
-const MOST_COLUMNS: usize = 200;
+const MIN_COLUMNS: usize = 60;
+const MAX_COLUMNS: usize = 200;
 
 /// The indentation of a text whose words do not fit next to its label.
 const INDENT: usize = 8;
@@ -41,7 +40,7 @@ impl Page {
         let stdout = std::io::stdout();
         Self {
             text: String::new(),
-            columns: columns(&stdout),
+            columns: columns(),
             colors: has_colors(&stdout),
             terminal: stdout.is_terminal(),
         }
@@ -52,7 +51,7 @@ impl Page {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.add("", 0, text, Some(Ink::Bold));
+        self.add("", None, 0, text, Some(Ink::Bold));
     }
 
     /// Adds an empty line.
@@ -62,7 +61,7 @@ impl Page {
 
     /// Adds a text after a label of at least `width` columns. Further lines of the text are aligned with the first.
     pub(crate) fn row(&mut self, label: &str, width: usize, text: &str) {
-        self.add(label, width, text, None);
+        self.add(label, None, width, text, None);
     }
 
     /// Adds rows whose texts begin in the same column. If a text contains a word that does not fit, such as a long path, all
@@ -71,20 +70,12 @@ impl Page {
         let width = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0);
         let longest = rows.iter().map(|row| longest_word(&row.text)).max().unwrap_or(0);
         let fits = width + longest < self.columns;
-        for row in rows {
-            let before = self.text.len();
-            let label = printable(&row.label);
+        for TableRow { label, text, ink } in rows {
             if fits {
-                self.add(&label, width, &row.text, None);
+                self.add(label, *ink, width, text, None);
             } else {
-                self.text.push_str(label.trim_end());
-                self.text.push('\n');
-                self.add("", INDENT, &row.text, None);
-            }
-            if let Some(ink) = row.ink {
-                let label = if fits { &label } else { label.trim_end() };
-                let painted = self.painted(label, ink);
-                self.text.replace_range(before..before + label.len(), &painted);
+                self.add(label.trim_end(), *ink, 0, "", None);
+                self.add("", None, INDENT, text, None);
             }
         }
     }
@@ -93,17 +84,17 @@ impl Page {
     pub(crate) fn one_line(&mut self, word: &str, ink: Ink, text: &str) {
         let line = format!("{word}{}", printable(text));
         let columns = if self.terminal { self.columns - 3 } else { usize::MAX };
-        let lines = self.wrapped(&line, columns).join("\n  ");
-        self.text.push_str(&self.painted(word, ink));
+        let lines = wrapped(&line, columns, self.terminal).join("\n  ");
+        self.push(word, Some(ink));
         self.text.push_str(lines.get(word.len()..).unwrap_or_default());
         self.text.push('\n');
     }
 
-    fn add(&mut self, label: &str, width: usize, text: &str, ink: Option<Ink>) {
+    fn add(&mut self, label: &str, label_ink: Option<Ink>, width: usize, text: &str, ink: Option<Ink>) {
         let (label, text) = (printable(label), printable(text));
         let written = label.chars().count();
         let mut indent = written.max(width);
-        self.text.push_str(&label);
+        self.push(&label, label_ink);
         if indent + longest_word(&text) < self.columns || indent <= INDENT {
             self.text.extend(std::iter::repeat_n(' ', indent - written));
         } else {
@@ -115,26 +106,22 @@ impl Page {
             indent = INDENT;
             self.text.extend(std::iter::repeat_n(' ', indent));
         }
-        for (number, line) in self.wrapped(&text, self.columns - 1 - indent).iter().enumerate() {
+        for (number, line) in wrapped(&text, self.columns - 1 - indent, self.terminal).iter().enumerate() {
             if number > 0 {
                 self.text.extend(std::iter::repeat_n(' ', indent));
             }
-            match ink {
-                Some(ink) => self.text.push_str(&self.painted(line, ink)),
-                None => self.text.push_str(line),
-            }
+            self.push(line, ink);
             // A label without a text may end in spaces.
             self.text.truncate(self.text.trim_end_matches(' ').len());
             self.text.push('\n');
         }
     }
 
-    fn wrapped(&self, text: &str, columns: usize) -> Vec<String> {
-        wrapped(text, columns, self.terminal)
-    }
-
-    fn painted(&self, text: &str, ink: Ink) -> String {
-        painted(text, ink, self.colors)
+    fn push(&mut self, text: &str, ink: Option<Ink>) {
+        match ink {
+            Some(ink) => self.text.push_str(&painted(text, ink, self.colors)),
+            None => self.text.push_str(text),
+        }
     }
 
     /// Writes the page to stdout.
@@ -173,19 +160,15 @@ pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
     is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The number of columns to use on standard output.
-pub(crate) fn columns_of_stdout() -> usize {
-    columns(&std::io::stdout())
-}
-
-/// The number of columns to use on `stream`: `$COLUMNS`, the width of the terminal, or 80.
-fn columns(stream: &(impl AsFd + IsTerminal)) -> usize {
+/// The number of columns to use on standard output: `$COLUMNS`, the width of the terminal, or 80.
+pub(crate) fn columns() -> usize {
+    let stdout = std::io::stdout();
     let stated = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| *columns > 0);
     let measured = || {
-        let size = stream.is_terminal().then(|| rustix::termios::tcgetwinsize(stream).ok()).flatten()?;
+        let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
         Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
     };
-    stated().or_else(measured).unwrap_or(COLUMNS).clamp(FEWEST_COLUMNS, MOST_COLUMNS)
+    stated().or_else(measured).unwrap_or(COLUMNS).clamp(MIN_COLUMNS, MAX_COLUMNS)
 }
 
 fn longest_word(text: &str) -> usize {

@@ -177,22 +177,22 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
 }
 
 /// Warnings about the operator's settings, which are used nevertheless.
-pub(crate) fn doubts(unit: &SizedUnit) -> Vec<String> {
-    let mut doubts = Vec::new();
+pub(crate) fn warnings(unit: &SizedUnit) -> Vec<String> {
+    let mut warnings = Vec::new();
     let profile = &unit.profile;
     let allowed = profile.lowest_target().max(1);
     if profile.workers_step == WorkersStep::Operator && profile.workers > allowed {
-        doubts.push(format!(
+        warnings.push(format!(
             "Workers={} is more than the {allowed} that CPUs and memory allow here",
             profile.workers
         ));
     }
     for (key, available) in [("ReserveCPUs", unit.capacity.cpu), ("ReserveMemory", unit.capacity.memory)] {
         if available.reserved > 0 && available.amount == 0 {
-            doubts.push(format!("{key}= reserves everything, so the minimum is assumed"));
+            warnings.push(format!("{key}= reserves everything, so the minimum is assumed"));
         }
     }
-    doubts
+    warnings
 }
 
 /// A short description of an override.

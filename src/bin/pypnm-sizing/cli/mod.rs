@@ -31,23 +31,6 @@ pub(crate) struct Options {
     pub(crate) command: Option<Command>,
 }
 
-impl Options {
-    /// The unit that is named on the command line, for a verb that sizes or judges units.
-    pub(crate) fn unit(&mut self) -> Option<&mut String> {
-        match &mut self.command {
-            None => self.show.unit.as_mut(),
-            Some(Command::Show(of) | Command::Explain(of)) => of.unit.as_mut(),
-            Some(Command::Preview(of)) => of.unit.as_mut(),
-            Some(Command::Env(of)) => of.unit.as_mut(),
-            Some(Command::Exec(of)) => of.unit.as_mut(),
-            Some(Command::Check(of)) => of.unit.as_mut(),
-            Some(Command::Apply(of)) => of.unit.as_mut(),
-            Some(Command::Watch(of)) => of.unit.as_mut(),
-            Some(Command::Setup(_) | Command::Ready(_) | Command::Report(_)) => None,
-        }
-    }
-}
-
 /// Options of every verb.
 #[derive(Args)]
 pub(crate) struct Common {
@@ -92,6 +75,22 @@ pub(crate) enum Command {
     Report(Report),
 }
 
+impl Command {
+    /// The unit that is named on the command line, for a verb that sizes or judges units.
+    pub(crate) fn unit(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Show(of) | Self::Explain(of) => of.unit.as_mut(),
+            Self::Preview(of) => of.unit.as_mut(),
+            Self::Env(of) => of.unit.as_mut(),
+            Self::Exec(of) => of.unit.as_mut(),
+            Self::Check(of) => of.unit.as_mut(),
+            Self::Apply(of) => of.unit.as_mut(),
+            Self::Watch(of) => of.unit.as_mut(),
+            Self::Setup(_) | Self::Ready(_) | Self::Report(_) => None,
+        }
+    }
+}
+
 /// Options for sizing another machine.
 #[derive(Args)]
 pub(crate) struct Machine {
@@ -111,16 +110,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn hypothetical(&self) -> Hypothetical {
-        Hypothetical {
-            cpu: self
-                .cpus
-                .map(|milli| (milli, "--cpus"))
-                .or(self.cpu_count.map(|milli| (milli, "--cpu-count"))),
-            memory: self
-                .memory
-                .map(|bytes| (bytes, "--memory"))
-                .or(self.memory_gib.map(|bytes| (bytes, "--memory-gib"))),
-        }
+        let cpus = self.cpus.map(|milli| (milli, "--cpus"));
+        let cpu_count = self.cpu_count.map(|milli| (milli, "--cpu-count"));
+        let memory = self.memory.map(|bytes| (bytes, "--memory"));
+        let memory_gib = self.memory_gib.map(|bytes| (bytes, "--memory-gib"));
+        Hypothetical { cpu: cpus.or(cpu_count), memory: memory.or(memory_gib) }
     }
 
     /// Whether an option of PyPNM's own seeding script was used.

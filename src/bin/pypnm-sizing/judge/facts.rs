@@ -31,7 +31,7 @@ use crate::wording::{self, PypnmDefault};
 const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
 
 /// The maximum number of words of the commands that may name a script.
-const MOST_SCRIPTS: usize = 64;
+const MAX_SCRIPTS: usize = 64;
 
 /// All facts about a unit.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         Live::Not | Live::Hidden => None,
     };
     let is_of_another =
-        |definition: &Unit| generated::unit_of_another(root, Some(definition), name).is_some();
+        |definition: &Unit| generated::foreign_fragment(root, Some(definition), name).is_some();
     let definition = unit.and_then(|unit| unit.definition.as_ref()).filter(|found| !is_of_another(found));
     let installations = definition.map(|definition| Installations::find(root, name, Some(definition)));
     let is_loaded = loaded.load == "loaded";
@@ -202,7 +202,7 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
 fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
     let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
     let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
-    let files = scripts.filter(|word| word.starts_with('/')).take(MOST_SCRIPTS).map(str::to_owned);
+    let files = scripts.filter(|word| word.starts_with('/')).take(MAX_SCRIPTS).map(str::to_owned);
     let mut files = files.chain(loaded.environment_files.iter().cloned());
     files.find(|file| live::has_changed_since_start(root, loaded, file))
 }

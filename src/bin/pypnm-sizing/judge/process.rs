@@ -46,7 +46,7 @@ pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Ver
     let name = unit.unit.clone();
     let (process, mut verdict) = match gather(machine, pid) {
         Ok((facts, _)) => {
-            let verdict = verdict(&facts, handed(machine, &unit));
+            let verdict = verdict(&facts, passed_on(machine, &unit));
             (Some(facts), verdict)
         }
         Err(finding) => (None, Verdict::only(finding)),
@@ -60,7 +60,7 @@ pub(super) fn judge_contained(machine: &Root, pid: u32, unit: Facts, judged: Ver
 }
 
 /// The profile that `env` wrote when the unit was started, which may have been passed to the container.
-fn handed(machine: &Root, unit: &Facts) -> Option<Numbers> {
+fn passed_on(machine: &Root, unit: &Facts) -> Option<Numbers> {
     let path = unit.generated.as_ref()?.get(pypnm::ENV_FILE)?;
     pypnm::read_profile_file(&machine.text(path).ok()?).taken()
 }
@@ -118,8 +118,8 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     Ok((facts, sizing))
 }
 
-/// Judges the facts. `handed`: numbers that were not set by hand, although variables set them. Pure.
-fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
+/// Judges the facts. `passed_on`: numbers that were not set by hand, although variables set them. Pure.
+fn verdict(facts: &ProcessFacts, passed_on: Option<Numbers>) -> Verdict {
     let mut verdict = Verdict::default();
     match &facts.expected {
         Ok(expected) => {
@@ -132,7 +132,7 @@ fn verdict(facts: &ProcessFacts, handed: Option<Numbers>) -> Verdict {
                 verdict.report(hidden(facts, expected.numbers));
             } else {
                 verdict.in_use = Some(in_use);
-                compare(&mut verdict, &facts.running, in_use, expected.numbers, handed);
+                compare(&mut verdict, &facts.running, in_use, expected.numbers, passed_on);
             }
         }
         Err(why) => {
@@ -165,23 +165,23 @@ fn compare(
     running: &Running,
     in_use: InUse,
     expected: Numbers,
-    handed: Option<Numbers>,
+    passed_on: Option<Numbers>,
 ) {
     let mut next = expected;
     let mut differs = false;
-    for (what, used, due, handed, places) in [
+    for (what, used, due, passed_on, places) in [
         (
             "workers",
             in_use.workers,
             &mut next.workers,
-            handed.map(|numbers| numbers.workers),
+            passed_on.map(|numbers| numbers.workers),
             &[WORKERS_FLAG, WORKERS, UVICORN_WORKERS, WEB_CONCURRENCY][..],
         ),
         (
             "recycle limit",
             in_use.limit_max_requests,
             &mut next.limit_max_requests,
-            handed.map(|numbers| numbers.limit_max_requests),
+            passed_on.map(|numbers| numbers.limit_max_requests),
             &[LIMIT_MAX_REQUESTS_FLAG, LIMIT_MAX_REQUESTS, UVICORN_LIMIT_MAX_REQUESTS],
         ),
     ] {
@@ -189,7 +189,7 @@ fn compare(
             continue;
         };
         match set_by(running, places) {
-            Some(set_by) if handed != Some(used) || set_by.starts_with("--") => {
+            Some(set_by) if passed_on != Some(used) || set_by.starts_with("--") => {
                 *due = used;
                 let text = format!("{what} {used} by {set_by}");
                 verdict.report(Finding::new(Topic::Override, State::Ok, text));

@@ -3,7 +3,7 @@
 //! `check --json` has the names of the topics in kebab case. pypnm-sizing(1) and docs/json.md list the same words, and a test
 //! compares them.
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 /// The state of a finding, of a unit, or of all units, as in monitoring plugins. Later variants are worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The word in JSON.
+    /// Its name.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -39,8 +39,8 @@ impl State {
         }
     }
 
-    /// The word in the field `status` of schema 1, which has three values.
-    pub(crate) fn fit(self) -> &'static str {
+    /// The word in the field `status`, which has three values.
+    fn status(self) -> &'static str {
         match self {
             Self::Ok => "fits",
             Self::Unknown => "unknown",
@@ -49,8 +49,18 @@ impl State {
     }
 }
 
+/// In JSON, the fields `status` and `state` of a unit or a finding.
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("State", 2)?;
+        fields.serialize_field("status", self.status())?;
+        fields.serialize_field("state", self.word())?;
+        fields.end()
+    }
+}
+
 /// The topic of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Topic {
@@ -114,13 +124,15 @@ pub(crate) enum Topic {
     WorkersMissing,
 }
 
-/// A finding about a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A finding about a unit, as in `check --json`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Finding {
     pub(crate) topic: Topic,
+    #[serde(flatten)]
     pub(crate) state: State,
     pub(crate) text: String,
     /// The command that fixes it.
+    #[serde(rename = "mend")]
     pub(crate) fix: Option<String>,
 }
 

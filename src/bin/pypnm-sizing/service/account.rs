@@ -25,7 +25,7 @@ pub(crate) struct Account {
 
 /// The intended use of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Access {
     /// A directory along the path.
     Search,
     /// A file or directory to read.
@@ -36,7 +36,7 @@ pub(crate) enum Use {
     Execute,
 }
 
-impl Use {
+impl Access {
     /// The permission bits that it requires.
     fn bits(self) -> u32 {
         match self {
@@ -89,14 +89,14 @@ impl Account {
     }
 
     /// Why the account cannot use a path in this way. `None`: it can. The path contains no symbolic links (`real_path`).
-    pub(crate) fn obstacle(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
+    pub(crate) fn obstacle(&self, root: &Root, path: &str, access: Access) -> Option<String> {
         let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
         let above =
-            ends.filter_map(|end| path.get(..end)).find_map(|step| self.denied(root, step, Use::Search));
-        above.or_else(|| self.denied(root, path, use_))
+            ends.filter_map(|end| path.get(..end)).find_map(|step| self.denied(root, step, Access::Search));
+        above.or_else(|| self.denied(root, path, access))
     }
 
-    fn denied(&self, root: &Root, path: &str, use_: Use) -> Option<String> {
+    fn denied(&self, root: &Root, path: &str, access: Access) -> Option<String> {
         let Some(stat) = root.stat(path) else {
             return Some(format!("{path} cannot be accessed"));
         };
@@ -107,13 +107,13 @@ impl Account {
             () => 0,
         };
         let bits = stat.st_mode >> shift & 0o7;
-        if bits & use_.bits() == use_.bits() {
+        if bits & access.bits() == access.bits() {
             return None;
         }
         let owner = Self::of(root, &stat.st_uid.to_string())
             .map_or_else(|| stat.st_uid.to_string(), |owner| owner.name);
         let mode = stat.st_mode & 0o7777;
-        Some(format!("{} cannot {} {path} (owner {owner}, mode {mode:04o})", self.name, use_.verb()))
+        Some(format!("{} cannot {} {path} (owner {owner}, mode {mode:04o})", self.name, access.verb()))
     }
 }
 

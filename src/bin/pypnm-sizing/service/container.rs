@@ -4,6 +4,8 @@
 //! of the process, symbolic links cannot lead out of it, and only regular files on file systems that do not block are opened
 //! ([`Root::of_process`]).
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 
 use pypnm_sizing::root::{MAX_FILE_BYTES, ReadError, Root};
@@ -103,8 +105,7 @@ fn text_in_memory(pid: u32, descriptor: u32) -> Result<String, ReadError> {
     let file = rustix::fs::open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
-    let read =
-        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::from(file), limit), &mut bytes);
+    let read = File::from(file).take(limit).read_to_end(&mut bytes);
     read.map_err(|error| ReadError::Os(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
     String::from_utf8(bytes).map_err(|_| ReadError::NotText)
 }

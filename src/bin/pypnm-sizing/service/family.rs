@@ -8,10 +8,7 @@ use pypnm_sizing::root::Root;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::process::{self, Stat};
-
-/// The maximum number of processes of a service.
-const MOST: usize = 4096;
+use super::process::{self, MAX_PROCESSES, Stat};
 
 /// A service, identified by its main process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +57,7 @@ pub(crate) fn processes(machine: &Root, service: Service) -> BTreeMap<u32, Stat>
     }
     let own = std::process::id();
     while let Some(pid) = waiting.pop() {
-        if family.len() >= MOST {
+        if family.len() >= MAX_PROCESSES {
             break;
         }
         if pid != own
@@ -80,7 +77,7 @@ pub(crate) fn ancestors(machine: &Root, pid: u32) -> Vec<u32> {
     let mut next = Stat::of(machine, pid);
     while let Some(Stat { parent, .. }) = next
         && parent != 0
-        && ancestors.len() < MOST
+        && ancestors.len() < MAX_PROCESSES
     {
         ancestors.push(parent);
         next = Stat::of(machine, parent);

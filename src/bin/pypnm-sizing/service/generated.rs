@@ -51,7 +51,7 @@ pub(crate) fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
 
 /// The file of a unit that another generator creates, such as that for quadlets, if systemd loads that file: it takes
 /// precedence over the `definition` if that is packaged, but not if it is the operator's.
-pub(crate) fn unit_of_another(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
+pub(crate) fn foreign_fragment(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
     let fragment = definition.and_then(|definition| definition.fragment.as_deref());
     let path = format!("{DIRECTORY}/{unit}");
     (fragment.is_none_or(is_packaged) && root.file_type(&path).is_some()).then_some(path)

@@ -16,7 +16,7 @@ pub(crate) enum Obstacle {
         pid: Option<u32>,
     },
     /// No interface of this machine has the address.
-    NotOurs,
+    NotLocal,
     /// The kernel does not permit any process to listen there.
     Impossible(std::io::Error),
 }
@@ -26,7 +26,7 @@ pub(crate) fn obstacle(machine: &Root, address: SocketAddr) -> Option<Obstacle> 
     let error = TcpListener::bind(address).err()?;
     match error.kind() {
         ErrorKind::AddrInUse => Some(Obstacle::Taken { pid: listener(machine, address.port()) }),
-        ErrorKind::AddrNotAvailable => Some(Obstacle::NotOurs),
+        ErrorKind::AddrNotAvailable => Some(Obstacle::NotLocal),
         ErrorKind::PermissionDenied => None,
         _ => Some(Obstacle::Impossible(error)),
     }

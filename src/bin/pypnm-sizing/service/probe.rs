@@ -4,6 +4,7 @@
 //! queued, closed or reset proves nothing about the process that holds the socket. Certificates are not verified: the peer is
 //! identified by its sockets, not by its name.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
@@ -20,7 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::process::sockets::{self, Address};
 
 /// Timeout for a connection: the kernel accepts it without the service unless its queue is full.
-const TO_CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of bytes read of a response.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The request, up to the value of `Host:`. Without `Connection: close`, the service keeps the connection open, so that the
@@ -106,34 +107,42 @@ fn ask(address: &Address, holder: u32, deadline: Instant) -> io::Result<(Answer,
 }
 
 fn ask_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(Answer, Connection)> {
-    let (remote, mut stream) = connect_tcp(listens, holder, deadline)?;
-    let answer = match http(&mut stream, &remote.to_string(), deadline) {
-        Ok(answer) => answer,
-        Err(error) => {
-            // It may use TLS. The answer is on this other connection.
-            let remaining = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
-            stream = TcpStream::connect_timeout(&remote, remaining.max(Duration::from_millis(1)))?;
-            set_patience(&stream, deadline)?;
-            tls(&mut stream, error)?
-        }
-    };
+    let (answer, stream, remote) = ask_on(|| connect_tcp(listens, holder, deadline), deadline)?;
     let local = canonical(stream.local_addr()?);
     Ok((answer, Connection::Tcp { _open: stream, local, remote: canonical(remote) }))
+}
+
+/// Asks in HTTP, then with a TLS hello on another connection. Returns the connection on which the answer was received.
+/// `connect` returns a connection and the address for `Host:`.
+fn ask_on<S: Read + Write, A: Display>(
+    connect: impl Fn() -> io::Result<(S, A)>,
+    deadline: Instant,
+) -> io::Result<(Answer, S, A)> {
+    let (mut stream, address) = connect()?;
+    match http(&mut stream, &address.to_string(), deadline) {
+        Ok(answer) => Ok((answer, stream, address)),
+        Err(error) => {
+            drop(stream);
+            let (mut stream, address) = connect()?;
+            let answer = tls(&mut stream, error)?;
+            Ok((answer, stream, address))
+        }
+    }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Connects to a listening socket. Returns the address that accepted the connection.
-fn connect_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(SocketAddr, TcpStream)> {
+/// Connects to a listening socket. Also returns the address that accepted the connection.
+fn connect_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
     let mut failed = ErrorKind::AddrNotAvailable.into();
     for address in targets(listens, holder) {
-        let remaining = deadline.saturating_duration_since(Instant::now()).min(TO_CONNECT);
-        match TcpStream::connect_timeout(&address, remaining.max(Duration::from_millis(1))) {
+        match TcpStream::connect_timeout(&address, remaining(deadline).min(CONNECT_TIMEOUT)) {
             Ok(stream) => {
-                set_patience(&stream, deadline)?;
-                return Ok((address, stream));
+                stream.set_read_timeout(Some(remaining(deadline)))?;
+                stream.set_write_timeout(Some(remaining(deadline)))?;
+                return Ok((stream, address));
             }
             Err(error) => failed = error,
         }
@@ -158,31 +167,22 @@ fn targets(listens: SocketAddr, holder: u32) -> Vec<SocketAddr> {
     }
 }
 
-fn set_patience(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
-    let remaining = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    stream.set_read_timeout(Some(remaining))?;
-    stream.set_write_timeout(Some(remaining))
+/// The time until the deadline; not zero, which would mean no timeout.
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
 fn ask_unix(
     connect: impl Fn() -> io::Result<UnixStream>,
     deadline: Instant,
 ) -> io::Result<(Answer, Connection)> {
-    let open = || {
+    let connect = || {
         let stream = connect()?;
-        let remaining = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(remaining))?;
-        stream.set_write_timeout(Some(remaining))?;
-        io::Result::Ok(stream)
+        stream.set_read_timeout(Some(remaining(deadline)))?;
+        stream.set_write_timeout(Some(remaining(deadline)))?;
+        Ok((stream, "localhost"))
     };
-    let mut stream = open()?;
-    let answer = match http(&mut stream, "localhost", deadline) {
-        Ok(answer) => answer,
-        Err(error) => {
-            stream = open()?;
-            tls(&mut stream, error)?
-        }
-    };
+    let (answer, stream, _) = ask_on(connect, deadline)?;
     let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
     Ok((answer, Connection::Unix { peer: peer.pid().try_into().unwrap_or(0) }))
 }

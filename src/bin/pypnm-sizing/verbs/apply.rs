@@ -23,7 +23,7 @@ use crate::wording;
 /// The interval between two looks at a service.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The time for the other workers to start after the first one.
-const TO_SETTLE: Duration = Duration::from_secs(30);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to do with a unit after the reload.
 enum Step {
@@ -123,7 +123,7 @@ fn answers(root: &Root, name: &str, since: Instant, timeout: Duration) -> anyhow
         || systemctl::show(name).ok().and_then(|loaded| server(root, &loaded)).map(Service::Unit);
     match readiness::wait(root, &mut service, timeout.saturating_sub(since.elapsed())) {
         Ok(None) => progress(&format!("{name}: answers after {} s.", since.elapsed().as_secs()))?,
-        Ok(Some(doubt)) => progress(&format!("{name}: {doubt}."))?,
+        Ok(Some(caveat)) => progress(&format!("{name}: {caveat}."))?,
         Err(NotReady::Unknown(why)) => bail!(why),
         Err(NotReady::No(why)) => {
             remark(&format!("{name}: {why}; see 'journalctl -u {name}'"));
@@ -161,7 +161,7 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
     loop {
         let judged = question.judge(name);
         let is_passing = judged.verdict.has(Topic::WorkersMissing) || judged.verdict.has(Topic::Starting);
-        if !is_passing || began.elapsed() >= patience.min(TO_SETTLE) {
+        if !is_passing || began.elapsed() >= patience.min(SETTLE_TIMEOUT) {
             return judged;
         }
         std::thread::sleep(PAUSE);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::answer::{Answer, text};
 use crate::cli::Check;
 use crate::judge::summary::{heading, ink, line, print_line, summary, worst_first};
-use crate::judge::{Finding, Judged, Origin, Question, State, Topic, names, process, worst};
+use crate::judge::{Finding, Judged, Origin, Question, State, names, process, worst};
 use crate::output::{Outcome, answer};
 use crate::page::Page;
 use crate::service::generated;
@@ -38,8 +38,8 @@ struct CheckAnswer {
 #[derive(Serialize)]
 struct UnitAnswer {
     unit: String,
-    status: &'static str,
-    state: &'static str,
+    #[serde(flatten)]
+    state: State,
     summary: String,
     #[serde(rename = "mend")]
     fix: Option<String>,
@@ -48,7 +48,7 @@ struct UnitAnswer {
     due: Option<Numbers>,
     running: Option<RunningAnswer>,
     active: Option<String>,
-    findings: Vec<FindingAnswer>,
+    findings: Vec<Finding>,
 }
 
 /// The numbers that a running service uses.
@@ -60,17 +60,6 @@ struct RunningAnswer {
     by: Option<Origin>,
 }
 
-/// A finding.
-#[derive(Serialize)]
-struct FindingAnswer {
-    topic: Topic,
-    status: &'static str,
-    state: &'static str,
-    text: String,
-    #[serde(rename = "mend")]
-    fix: Option<String>,
-}
-
 impl UnitAnswer {
     fn new(judged: &Judged) -> Self {
         let facts = judged.facts.as_ref();
@@ -78,8 +67,7 @@ impl UnitAnswer {
         let in_use = verdict.in_use;
         Self {
             unit: judged.unit.clone(),
-            status: judged.state().fit(),
-            state: judged.state().word(),
+            state: judged.state(),
             summary: summary(judged),
             fix: verdict.leading().and_then(|finding| finding.fix.clone()),
             sized: judged.expected().and_then(|expected| Some(expected.as_ref().ok()?.numbers)),
@@ -92,19 +80,7 @@ impl UnitAnswer {
                 by: in_use.map(|in_use| in_use.origin),
             }),
             active: facts.map(|facts| facts.loaded.active.clone()),
-            findings: verdict.findings.iter().map(FindingAnswer::new).collect(),
-        }
-    }
-}
-
-impl FindingAnswer {
-    fn new(finding: &Finding) -> Self {
-        Self {
-            topic: finding.topic,
-            status: finding.state.fit(),
-            state: finding.state.word(),
-            text: finding.text.clone(),
-            fix: finding.fix.clone(),
+            findings: verdict.findings.clone(),
         }
     }
 }
@@ -188,16 +164,16 @@ fn details(page: &mut Page, judged: &Judged) {
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckAnswer, FindingAnswer, Origin, RunningAnswer, Topic, UnitAnswer};
+    use super::{CheckAnswer, Finding, Origin, RunningAnswer, State, UnitAnswer};
     use crate::answer::tests::{answer, assert_documented, numbers};
+    use crate::judge::Topic;
 
     #[test]
     fn the_schema_is_documented() {
         let text = String::new;
         let unit = UnitAnswer {
             unit: text(),
-            status: "",
-            state: "",
+            state: State::Ok,
             summary: text(),
             fix: Some(text()),
             sized: Some(numbers()),
@@ -210,10 +186,9 @@ mod tests {
                 by: Some(Origin::File),
             }),
             active: Some(text()),
-            findings: vec![FindingAnswer {
+            findings: vec![Finding {
                 topic: Topic::NotRead,
-                status: "",
-                state: "",
+                state: State::Ok,
                 text: text(),
                 fix: Some(text()),
             }],

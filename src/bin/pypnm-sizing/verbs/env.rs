@@ -54,32 +54,25 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
         lines(root, unit, resolved, &generated.unwrap_or_default())
     });
 
-    match (arguments.target(), text) {
-        (EnvTarget::File(path), None) => {
-            let removed = match Directory::of(path) {
-                Ok((directory, name)) => removed(&directory, name)?,
-                Err(error) if error.error.kind() == ErrorKind::NotFound => FALLS_BACK,
-                Err(error) => bail!("{error}; nothing was removed"),
-            };
-            remark(&format!("sizing is turned off; {removed}"));
-            Ok(ExitCode::SUCCESS)
+    let Some(text) = text else {
+        match arguments.target() {
+            EnvTarget::File(path) => remark(&format!("sizing is turned off; {}", remove_profile(path)?)),
+            EnvTarget::Stdout | EnvTarget::WherePypnmLooks => {
+                remark(&format!("sizing is turned off (Enabled=no or pypnm.sizing=no): {FALLS_BACK}"));
+            }
         }
-        (_, None) => {
-            remark(
-                &"sizing is turned off (Enabled=no or pypnm.sizing=no): PyPNM falls back to its own sizing",
-            );
-            Ok(ExitCode::SUCCESS)
-        }
-        (EnvTarget::Stdout, Some(text)) => answer(&text),
-        (EnvTarget::File(path), Some(text)) => {
+        return Ok(ExitCode::SUCCESS);
+    };
+    match arguments.target() {
+        EnvTarget::Stdout => return answer(&text),
+        EnvTarget::File(path) => {
             write_profile(path, &text)?;
             if arguments.machine.is_seed() {
                 // The same message as that of PyPNM's own script, which its callers look for.
                 return answer(&format!("Wrote PyPNM worker profile to {}\n", path.display()));
             }
-            Ok(ExitCode::SUCCESS)
         }
-        (EnvTarget::WherePypnmLooks, Some(text)) => {
+        EnvTarget::WherePypnmLooks => {
             answer(&text)?;
             if !root.is_machine() {
                 bail!("not written: PyPNM's own profile file is unknown with --root; use --write PATH");
@@ -88,9 +81,9 @@ pub(crate) fn run(root: &Root, arguments: &Env) -> Outcome {
             write_profile(&path, &text)?;
             let path = std::path::absolute(&path).unwrap_or(path);
             remark(&format!("wrote {}", path.display()));
-            Ok(ExitCode::SUCCESS)
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The four lines: the value in the environment if it is `resolved` and valid, otherwise the sized value. A value from the
@@ -167,12 +160,12 @@ fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [Value; 4], generat
 /// Whether systemd restarts the unit when its only worker exits at the recycle limit, with status 0. If another generator
 /// creates the unit, systemd reads that file instead of a packaged one (systemd.unit(5)); all generators have run by now.
 fn comes_back(root: &Root, unit: &SizedUnit, generated: &DropIn) -> bool {
-    let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
+    let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
     let fragment = unit.definition.as_ref().and_then(|unit| unit.fragment.as_deref());
     let mut settings = unit.definition.iter().flat_map(|unit| unit.assignments_of("Restart"));
-    let is_replaced = |file: &str| of_another.is_some() && fragment == Some(file);
+    let is_replaced = |file: &str| foreign_fragment.is_some() && fragment == Some(file);
     let last = settings.rfind(|restart| !is_replaced(&restart.source.file)).map(|last| last.value.clone());
-    let last = last.or_else(|| last_value(root, &of_another, "Restart"));
+    let last = last.or_else(|| last_value(root, &foreign_fragment, "Restart"));
     let is_always = last.is_some_and(|restart| restart == "always");
     let is_overridden = unit.overrides.list.iter().any(|o| matches!(o.effect, Effect::Restart { .. }));
     !unit.overrides.refuses_restart() && !is_overridden && (generated.restart.is_some() || is_always)
@@ -206,6 +199,15 @@ fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
         Err(stale) => {
             bail!("{error}; and {}, which is out of date, can't be removed: {}", path.display(), stale.error)
         }
+    }
+}
+
+/// Removes the file, if there is one. Returns a text that describes the consequence.
+fn remove_profile(path: &Path) -> anyhow::Result<&'static str> {
+    match Directory::of(path) {
+        Ok((directory, name)) => Ok(removed(&directory, name)?),
+        Err(error) if error.error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
+        Err(error) => bail!("{error}; nothing was removed"),
     }
 }
 

@@ -8,8 +8,9 @@ mod environment;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -88,12 +89,17 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
         limit_max_requests: unit.profile.limit_max_requests,
     };
     let configured = std::env::var_os(ENV_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let there = configured.as_deref().map_or(Existing::None, existing);
     let name = configured.as_deref().unwrap_or(Path::new("")).to_string_lossy();
-    let file = match &there {
-        Existing::Operators(text) => Some(OperatorFile { path: &name, text }),
-        Existing::None | Existing::Ours | Existing::Unusable => None,
+    let (text, writable) = match configured.as_deref().map(operators_file) {
+        Some(Ok(Some(text))) => (Some(text), None),
+        Some(Ok(None)) => (None, configured.as_deref()),
+        Some(Err(why)) => {
+            not_used(Path::new(&*name), &why);
+            (None, None)
+        }
+        None => (None, None),
     };
+    let file = text.as_deref().map(|text| OperatorFile { path: &name, text });
     let decision = decide(&set, file.as_ref(), &sized);
     decision.problems.iter().for_each(|problem| remark(problem));
 
@@ -106,7 +112,6 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
     let place = match &decision.profile {
         None => format!("profile in {name}"),
         Some(profile) => {
-            let writable = configured.as_deref().filter(|_| matches!(there, Existing::None | Existing::Ours));
             let numbers = [WORKERS, LIMIT_MAX_REQUESTS].into_iter().zip(&decision.serve);
             let by_hand = numbers.filter_map(|(key, number)| Some((key, number.set_by.as_deref()?)));
             match written(writable, &exec_profile::text(profile, by_hand)) {
@@ -124,38 +129,18 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
     remark(&line(unit, &decision, words, &place));
 }
 
-/// The file at the path in `PYPNM_SERVE_ENV_FILE`.
-enum Existing {
-    /// There is none, so it can be created.
-    None,
-    /// A file of an earlier start.
-    Ours,
-    /// A file that was not written by `exec`.
-    Operators(String),
-    /// Not a regular file, or a file that cannot be read. It is left unchanged.
-    Unusable,
-}
-
-/// Inspects the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
-fn existing(path: &Path) -> Existing {
+/// The text of the operator's file at the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
+/// `None`: there is no file, or it is from an earlier start, so that it can be written. `Err`: why it is left unchanged.
+fn operators_file(path: &Path) -> Result<Option<String>, String> {
     // Only a regular file is opened: opening a device or a FIFO may have side effects.
     if path.metadata().is_ok_and(|there| !there.is_file()) {
-        return unusable(path, "it is not a regular file");
+        return Err("it is not a regular file".to_owned());
     }
-    let Some(text) = path.to_str().map(|path| Root::machine().text(path)) else {
-        return unusable(path, "its name is not UTF-8");
-    };
-    match text {
-        Ok(text) if exec_profile::is_ours(&text) => Existing::Ours,
-        Ok(text) => Existing::Operators(text),
-        Err(ReadError::Missing) => Existing::None,
-        Err(error) => unusable(path, &error.to_string()),
+    match Root::machine().text(path.to_str().ok_or("its name is not UTF-8")?) {
+        Ok(text) => Ok(Some(text).filter(|text| !exec_profile::is_ours(text))),
+        Err(ReadError::Missing) => Ok(None),
+        Err(error) => Err(error.to_string()),
     }
-}
-
-fn unusable(path: &Path, why: &str) -> Existing {
-    not_used(path, why);
-    Existing::Unusable
 }
 
 fn not_used(path: &Path, why: &str) {
@@ -172,7 +157,7 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
             Err(_) => {}
         }
     }
-    let file = in_memory(text).map_err(|errno| format!("memfd_create: {errno}"))?;
+    let file = in_memory(text).map_err(|error| format!("memfd_create: {error}"))?;
     // The descriptor stays open in the command. The process ID remains the same, so that workers can read the file by the same
     // path; /proc/self would be a different process in each of them.
     let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
@@ -184,19 +169,15 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
 }
 
 /// A sealed file in memory, which anybody can read and nobody can change.
-fn in_memory(text: &str) -> Result<OwnedFd, Errno> {
-    let name = "pypnm.env";
+fn in_memory(text: &str) -> std::io::Result<File> {
     // No close-on-exec. With vm.memfd_noexec, the file must not be executable; kernels before 6.3 do not support that flag.
     let plain = MemfdFlags::ALLOW_SEALING;
-    let file = match rustix::fs::memfd_create(name, plain | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => rustix::fs::memfd_create(name, plain),
+    let file = match rustix::fs::memfd_create(PROFILE, plain | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(PROFILE, plain),
         other => other,
-    }?;
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
-        rest = rest.get(count..).unwrap_or_default();
-    }
+    };
+    let mut file = File::from(file?);
+    file.write_all(text.as_bytes())?;
     // The service may run as another user, who opens the file by its path in /proc.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;

@@ -52,9 +52,9 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}."));
     }
     for unit in &units {
-        let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
-        explain(&mut page, unit, &default, of_another.as_deref());
-        if of_another.is_none() {
+        let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
+        explain(&mut page, unit, &default, foreign_fragment.as_deref());
+        if foreign_fragment.is_none() {
             installations(&mut page, root, unit);
         }
     }
@@ -65,21 +65,15 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     page.print()
 }
 
-/// `of_another`: the unit's file, if another generator creates it.
-fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another: Option<&str>) {
+/// `foreign_fragment`: the unit's file, if another generator creates it.
+fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, foreign_fragment: Option<&str>) {
     page.heading(&headline(unit));
-    if let Some(path) = of_another {
+    if let Some(path) = foreign_fragment {
         page.row("  ", 2, &made_by_another_generator(path));
     }
     resource(page, unit, Resource::Cpu);
     resource(page, unit, Resource::Memory);
-    page.heading("The steps of the guide \"PyPNM Worker Sizing\"");
-    for Step { name, value, why, guide } in steps(unit) {
-        page.row(&format!("  {name:<8}{value:>5}  "), 17, &why);
-        if let Some(guide) = guide {
-            page.row("", 17, &format!("\"{guide}\""));
-        }
-    }
+    steps(page, unit);
     page.heading("Set by hand");
     let settings = settings(&unit.config);
     if settings.is_empty() && unit.overrides.list.is_empty() {
@@ -101,11 +95,11 @@ fn explain(page: &mut Page, unit: &SizedUnit, default: &PypnmDefault, of_another
     match &unit.definition {
         Some(definition) => {
             if let Some(fragment) = &definition.fragment {
-                let instead = if of_another.is_some() { ", which systemd does not load" } else { "" };
+                let instead = if foreign_fragment.is_some() { ", which systemd does not load" } else { "" };
                 page.row("  ", 2, &format!("{fragment}{instead}"));
             }
             definition.drop_ins.iter().for_each(|file| page.row("  ", 2, file));
-            let state = state(definition).filter(|_| of_another.is_none());
+            let state = state(definition).filter(|_| foreign_fragment.is_none());
             if let Some(state) = state {
                 page.row("  ", 2, state);
             }
@@ -225,62 +219,48 @@ fn source(limit: &Limit) -> String {
     }
 }
 
-/// A step: its name, its result, the reason, and the wording of the guide.
-struct Step {
-    name: &'static str,
-    value: u32,
-    why: String,
-    guide: Option<&'static str>,
-}
-
 /// The steps of the policy, in order.
-fn steps(unit: &SizedUnit) -> Vec<Step> {
-    let profile = &unit.profile;
-    let memory = Gb(unit.capacity.memory.amount);
-    let (cap, raised) = match &unit.config.max_workers {
-        Some(set) => {
-            (format!("MaxWorkers={} ({})", set.value, set.source.place()), set.value > DEFAULT_MAX_WORKERS)
+fn steps(page: &mut Page, unit: &SizedUnit) {
+    page.heading("The steps of the guide \"PyPNM Worker Sizing\"");
+    // A step: its name, its result, the reason, and the wording of the guide.
+    let mut step = |name: &str, value: u32, why: &str, guide: Option<&str>| {
+        page.row(&format!("  {name:<8}{value:>5}  "), 17, why);
+        if let Some(guide) = guide {
+            page.row("", 17, &format!("\"{guide}\""));
         }
-        None => (format!("MaxWorkers= ({DEFAULT_MAX_WORKERS} by default)"), false),
     };
-    let mut steps = vec![
-        Step {
-            name: "CPUs",
-            value: profile.cpu_target,
-            why: format!("the lower of {cap} and the whole CPUs ({})", unit.capacity.whole_cpus()),
-            guide: Some(if raised { CAP_RULE } else { CPU_RULE }),
-        },
-        Step {
-            name: "Memory",
-            value: profile.guardrail.workers,
-            why: format!("the maximum for {memory}"),
-            guide: Some(profile.guardrail.guide),
-        },
-    ];
+    let profile = &unit.profile;
+    let (cap, rule) = match &unit.config.max_workers {
+        Some(set) => {
+            let rule = if set.value > DEFAULT_MAX_WORKERS { CAP_RULE } else { CPU_RULE };
+            (format!("MaxWorkers={} ({})", set.value, set.source.place()), rule)
+        }
+        None => (format!("MaxWorkers= ({DEFAULT_MAX_WORKERS} by default)"), CPU_RULE),
+    };
+    let why = format!("the lower of {cap} and the whole CPUs ({})", unit.capacity.whole_cpus());
+    step("CPUs", profile.cpu_target, &why, Some(rule));
+    let memory = Gb(unit.capacity.memory.amount);
+    let guardrail = profile.guardrail;
+    step("Memory", guardrail.workers, &format!("the maximum for {memory}"), Some(guardrail.guide));
     if let (Some(value), Some(set)) = (profile.per_worker_target, &unit.config.memory_per_worker) {
         let why = format!("{memory} / MemoryPerWorker={} GiB ({})", Gib(set.value), set.source.place());
-        steps.push(Step { name: "Each", value, why, guide: None });
+        step("Each", value, &why, None);
     }
-    let by_hand = profile.workers_step == WorkersStep::Operator;
     let reason = reasons::workers_reason(unit);
-    let sized = profile.lowest_target();
-    steps.push(Step {
-        name: "Workers",
-        value: profile.workers,
-        why: if by_hand { format!("{reason}; the steps above give {sized}") } else { reason },
-        guide: (!by_hand && profile.workers_step != WorkersStep::Incomplete).then_some(LOWER_OF),
-    });
-    steps.push(Step {
-        name: "Recycle",
-        value: profile.limit_max_requests,
-        why: reasons::limit_reason(unit).into_owned(),
-        guide: match profile.limit_step {
-            LimitStep::Operator | LimitStep::Incomplete => None,
-            LimitStep::MemoryCreep | LimitStep::SmallSystem => Some(RECYCLE_SMALL_RULE),
-            LimitStep::Default => Some(RECYCLE_RULE),
-        },
-    });
-    steps
+    let (why, rule) = match profile.workers_step {
+        WorkersStep::Operator => {
+            (format!("{reason}; the steps above give {}", profile.lowest_target()), None)
+        }
+        WorkersStep::Incomplete => (reason, None),
+        _ => (reason, Some(LOWER_OF)),
+    };
+    step("Workers", profile.workers, &why, rule);
+    let rule = match profile.limit_step {
+        LimitStep::Operator | LimitStep::Incomplete => None,
+        LimitStep::MemoryCreep | LimitStep::SmallSystem => Some(RECYCLE_SMALL_RULE),
+        LimitStep::Default => Some(RECYCLE_RULE),
+    };
+    step("Recycle", profile.limit_max_requests, &reasons::limit_reason(unit), rule);
 }
 
 /// The configuration files that were read, and the problems.

@@ -25,9 +25,9 @@ pub(crate) fn run(root: &Root, arguments: &Ready) -> Outcome {
         .or_else(from_systemd)
         .context("no process given: use --pid=PID (in ExecStartPost=, systemd sets $MAINPID)")?;
     match wait(root, &mut || Some(service), Duration::from_secs(arguments.timeout)) {
-        Ok(doubt) => {
-            if let Some(doubt) = doubt {
-                remark(&doubt);
+        Ok(caveat) => {
+            if let Some(caveat) = caveat {
+                remark(&caveat);
             }
             Ok(ExitCode::SUCCESS)
         }

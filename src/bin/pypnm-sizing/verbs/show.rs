@@ -15,8 +15,8 @@ use crate::page::Page;
 use crate::service::pypnm::{Installation, Installations};
 use crate::service::{generated, own};
 use crate::wording::{
-    ConfigSetting, chosen, doubts, headline, made_by_another_generator, out_of_reach, override_text, profile,
-    settings, state, turned_off, unsized_units,
+    ConfigSetting, chosen, headline, made_by_another_generator, out_of_reach, override_text, profile,
+    settings, state, turned_off, unsized_units, warnings,
 };
 
 /// A unit in `show --json`.
@@ -63,12 +63,12 @@ pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
         page.row("", 0, &format!("Nothing is sized: {why}. PyPNM falls back to its own sizing."));
     }
     for unit in &units {
-        let is_tried = hypothetical != Hypothetical::default();
+        let is_hypothetical = hypothetical != Hypothetical::default();
         show(&mut page, unit, loaded(unit));
-        let of_another = generated::unit_of_another(root, unit.definition.as_ref(), &unit.name);
-        match of_another.filter(|_| !is_tried) {
+        let foreign_fragment = generated::foreign_fragment(root, unit.definition.as_ref(), &unit.name);
+        match foreign_fragment.filter(|_| !is_hypothetical) {
             Some(path) => page.row("  Unit", LABEL, &made_by_another_generator(&path)),
-            None if is_tried => {}
+            None if is_hypothetical => {}
             None => {
                 // A hypothetical machine is not expected to have the unit.
                 if let Some(state) = unit.definition.as_ref().and_then(state) {
@@ -114,8 +114,8 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: Option<LoadedAnswer>) {
     for found in &unit.overrides.list {
         page.row("  By hand", LABEL, &override_text(found));
     }
-    for doubt in doubts(unit) {
-        page.row("  Note", LABEL, &doubt);
+    for warning in warnings(unit) {
+        page.row("  Note", LABEL, &warning);
     }
     match loaded {
         None | Some(LoadedAnswer { same: true, .. }) => {}

@@ -48,8 +48,8 @@ fn judged(facts: &ProcessFacts) -> (State, Option<Topic>) {
     judged_with(facts, None)
 }
 
-fn judged_with(facts: &ProcessFacts, handed: Option<Numbers>) -> (State, Option<Topic>) {
-    let verdict = verdict(facts, handed);
+fn judged_with(facts: &ProcessFacts, passed_on: Option<Numbers>) -> (State, Option<Topic>) {
+    let verdict = verdict(facts, passed_on);
     (verdict.state(), verdict.findings.first().map(|finding| finding.topic))
 }
 
@@ -88,10 +88,10 @@ fn numbers_from_env_are_not_set_by_hand() {
     let by_variable = [("PYPNM_SERVE_WORKERS", WORKERS), (LIMIT_MAX_REQUESTS, LIMIT_MAX_REQUESTS)];
     let of_exec = exec_profile::text(&profile(4, 2000), by_variable.into_iter());
     let facts = facts(&SERVE, &[], Some(&of_exec), 4);
-    let handed = |workers, limit_max_requests| Some(Numbers { workers, limit_max_requests });
+    let passed_on = |workers, limit_max_requests| Some(Numbers { workers, limit_max_requests });
     let stale = (State::Warning, Some(Topic::MachineChanged));
-    assert_eq!(judged_with(&facts, handed(4, 2000)), stale);
-    assert_eq!(judged_with(&facts, handed(3, 2000)), (State::Warning, Some(Topic::Override)), "4 are");
+    assert_eq!(judged_with(&facts, passed_on(4, 2000)), stale);
+    assert_eq!(judged_with(&facts, passed_on(3, 2000)), (State::Warning, Some(Topic::Override)), "4 are");
     assert_eq!(judged_with(&facts, None), (State::Ok, Some(Topic::Override)));
 }
 

@@ -20,10 +20,10 @@ use rustix::process::Signal;
 /// Where systemd mounts its cgroups: version 2, hybrid, version 1.
 const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 /// The maximum number of processes of a service.
-const MOST_PROCESSES: usize = 4096;
+pub(super) const MAX_PROCESSES: usize = 4096;
 /// The maximum number of cgroups below a service's own that are read: a service without `Delegate=` has none, a container
 /// engine creates some.
-const MOST_LEVELS: u32 = 4;
+const MAX_LEVELS: u32 = 4;
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,11 +123,11 @@ pub(crate) fn pids_of_cgroup(machine: &Root, cgroup: &str) -> Vec<u32> {
 
 fn pids_below(machine: &Root, directory: &str, level: u32, pids: &mut Vec<u32>) {
     if let Ok(text) = machine.text(&format!("{directory}/cgroup.procs")) {
-        let room = MOST_PROCESSES.saturating_sub(pids.len());
+        let room = MAX_PROCESSES.saturating_sub(pids.len());
         pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(room));
     }
-    if level < MOST_LEVELS
-        && pids.len() < MOST_PROCESSES
+    if level < MAX_LEVELS
+        && pids.len() < MAX_PROCESSES
         && let Ok(entries) = machine.entries(directory)
     {
         for entry in entries.iter().filter(|entry| !entry.name.contains('.') && !entry.link) {

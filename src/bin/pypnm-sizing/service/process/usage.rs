@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
+use pypnm_sizing::parse::quantity::kibibytes;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::meter::Shares;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
@@ -64,32 +65,17 @@ impl Meter {
 /// The proportional and the unique share of memory of a process, in bytes (`smaps_rollup` in proc_pid_smaps(5)).
 pub(crate) fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
     let text = machine.text(&format!("/proc/{pid}/smaps_rollup"))?;
-    let of = |key| {
+    let field = |key| {
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
-        fields.find(|(name, _)| *name == key).and_then(|(_, value)| bytes(value)).ok_or(ReadError::Missing)
+        fields
+            .find(|(name, _)| *name == key)
+            .and_then(|(_, value)| kibibytes(value.trim()))
+            .ok_or(ReadError::Missing)
     };
-    Ok(Shares { pss: of("Pss")?, uss: of("Private_Clean")?.saturating_add(of("Private_Dirty")?) })
+    Ok(Shares { pss: field("Pss")?, uss: field("Private_Clean")?.saturating_add(field("Private_Dirty")?) })
 }
 
 /// The peak resident memory of a process, in bytes. `None`: unknown.
 pub(crate) fn peak(machine: &Root, pid: u32) -> Option<u64> {
-    bytes(&status(machine, pid, "VmHWM")?)
-}
-
-/// A value such as `178493 kB` in a file of proc(5), in bytes.
-fn bytes(value: &str) -> Option<u64> {
-    value.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn figures_of_recorded_files() {
-        assert_eq!(bytes("    178493 kB"), Some(178_493 << 10));
-        for wrong in ["", " x kB", "\t99999999999999999999 kB", " 18446744073709551615 kB"] {
-            assert_eq!(bytes(wrong), None, "{wrong:?}");
-        }
-    }
+    kibibytes(&status(machine, pid, "VmHWM")?)
 }

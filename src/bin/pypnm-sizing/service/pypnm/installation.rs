@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use serde::{Serialize, Serializer};
 
 use super::metadata;
-use super::paths::{MOST_LINKS, base_name, names, prefix_of, real_path};
+use super::paths::{MAX_LINKS, base_name, names, prefix_of, real_path};
 use super::program::Program;
 
 /// The first version that reads a profile.
@@ -266,7 +266,7 @@ fn python_links(root: &Root, installation: &Installation) -> Vec<String> {
     let named = metadata::interpreter(&script).map(str::to_owned);
     let mut path = named.unwrap_or_else(|| format!("{}/bin/python3", installation.environment));
     let mut links = Vec::new();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         let Some((directory, _)) = path.rsplit_once('/') else {
             break;
         };

@@ -5,7 +5,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
 use super::installation::{Found, Installation, environments_of};
-use super::paths::{MOST_DIRECTORIES, names, prefix_of, real_path};
+use super::paths::{MAX_DIRECTORIES, names, prefix_of, real_path};
 use super::program::{PACKAGED, Program};
 use super::started::{of_unit, on_path};
 use crate::service::account;
@@ -63,7 +63,7 @@ pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     }
     let mut homes = names(root, "/home").into_iter().map(|name| format!("/home/{name}")).collect::<Vec<_>>();
     homes.push("/root".to_owned());
-    homes.extend(account::homes(root).take(MOST_DIRECTORIES));
+    homes.extend(account::homes(root).take(MAX_DIRECTORIES));
     homes.sort_unstable();
     homes.dedup();
     for home in &homes {

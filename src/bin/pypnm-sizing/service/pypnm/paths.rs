@@ -4,9 +4,9 @@ use pypnm_sizing::root::Root;
 use rustix::fs::FileType;
 
 /// The maximum number of home directories, and of directories in a checkout, that are searched.
-pub(super) const MOST_DIRECTORIES: usize = 256;
+pub(super) const MAX_DIRECTORIES: usize = 256;
 /// As in the kernel, see path_resolution(7).
-pub(super) const MOST_LINKS: usize = 40;
+pub(super) const MAX_LINKS: usize = 40;
 
 /// `/opt/pypnm` of `/opt/pypnm/bin/pypnm`.
 pub(super) fn prefix_of(command: &str) -> Option<String> {
@@ -19,10 +19,10 @@ pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The names in a directory, at most [`MOST_DIRECTORIES`]; none if it can't be read.
+/// The names in a directory, at most [`MAX_DIRECTORIES`]; none if it can't be read.
 pub(super) fn names(root: &Root, directory: &str) -> Vec<String> {
     let entries = root.entries(directory).unwrap_or_default();
-    entries.into_iter().map(|entry| entry.name).take(MOST_DIRECTORIES).collect()
+    entries.into_iter().map(|entry| entry.name).take(MAX_DIRECTORIES).collect()
 }
 
 /// `path` with all symbolic links resolved within the root. `None`: it does not exist, or cannot be reached.
@@ -43,7 +43,7 @@ pub(crate) fn real_path(root: &Root, path: &str) -> Option<String> {
         match root.file_type(&next)? {
             FileType::Symlink => {
                 links += 1;
-                let target = root.link(&next).filter(|_| links <= MOST_LINKS)?;
+                let target = root.link(&next).filter(|_| links <= MAX_LINKS)?;
                 if target.starts_with('/') {
                     resolved.clear();
                 }

@@ -15,7 +15,7 @@ use super::search::{LAUNCHER, path_of_start, setting};
 /// Shells, in which `-c` is followed by a script.
 const SHELLS: [&str; 4] = ["sh", "bash", "dash", "ash"];
 /// The maximum size of a wrapper script.
-const MOST_OF_SCRIPT: usize = 16 << 10;
+const MAX_SCRIPT_BYTES: usize = 16 << 10;
 
 /// Finds the environments that the unit's commands refer to: by the program itself, by a Python or uvicorn next to it,
 /// by activating an environment, or by a script of a checkout. If there is none, searches the unit's `PATH`.
@@ -110,7 +110,8 @@ fn words_in_effect<'u>(root: &Root, unit: &'u Unit) -> Vec<(String, &'u Source)>
 
 /// The text of a shell script without comments. `None`: it is not a shell script; pip's script for PyPNM is not one.
 fn wrapper(root: &Root, path: &str) -> Option<String> {
-    let text = root.text(path).ok().filter(|text| text.len() <= MOST_OF_SCRIPT && text.starts_with("#!"))?;
+    let text =
+        root.text(path).ok().filter(|text| text.len() <= MAX_SCRIPT_BYTES && text.starts_with("#!"))?;
     let shell = metadata::shell(&text)?;
     if !SHELLS.contains(&base_name(shell)) {
         return None;

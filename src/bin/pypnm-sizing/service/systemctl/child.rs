@@ -1,4 +1,4 @@
-//! Runs `systemctl` as a child that is killed after a timeout, keeps at most [`MOST_BYTES`] of its output, and interprets its
+//! Runs `systemctl` as a child that is killed after a timeout, keeps at most [`MAX_BYTES`] of its output, and interprets its
 //! errors. [`super`] determines the queries, and parses the output.
 
 use std::fmt;
@@ -11,11 +11,11 @@ use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
 /// The timeout of a query, which may take several processes.
-pub(super) const TO_ANSWER: Duration = Duration::from_secs(10);
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which a child is polled.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The maximum size of the output, which is normally a few KiB.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// When the processes of a query or an operation must have ended.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ pub(crate) enum SystemctlError {
     NotRunning(String),
     /// There was no answer before the timeout.
     Late(&'static str, Duration),
-    /// The answer is longer than [`MOST_BYTES`].
+    /// The answer is longer than [`MAX_BYTES`].
     TooLong(&'static str),
     /// The caller is not permitted to do this.
     Denied(&'static str),
@@ -60,7 +60,7 @@ impl fmt::Display for SystemctlError {
                 write!(f, "systemctl {what} did not finish within {} s and was killed", time.as_secs())
             }
             Self::TooLong(what) => {
-                write!(f, "systemctl {what} printed more than {} KiB and was killed", MOST_BYTES >> 10)
+                write!(f, "systemctl {what} printed more than {} KiB and was killed", MAX_BYTES >> 10)
             }
             Self::Denied(what) => {
                 write!(
@@ -101,9 +101,9 @@ pub(super) fn run(
         let _ = child.wait();
         return Err(SystemctlError::Late(verb, deadline.time));
     };
-    let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(TO_ANSWER).unwrap_or_default();
+    let bytes = |from: &Receiver<Vec<u8>>| from.recv_timeout(QUERY_TIMEOUT).unwrap_or_default();
     let (output, message) = (bytes(&stdout), bytes(&stderr));
-    if u64::try_from(output.len()).unwrap_or(u64::MAX) > MOST_BYTES {
+    if u64::try_from(output.len()).unwrap_or(u64::MAX) > MAX_BYTES {
         return Err(SystemctlError::TooLong(verb));
     }
     if status.success() {
@@ -129,14 +129,14 @@ fn error_of(verb: &'static str, message: &str) -> SystemctlError {
 }
 
 /// Reads a pipe in a separate thread, so that a child with much output never blocks, up to one byte more than
-/// [`MOST_BYTES`]. Then the pipe is closed, and a child that writes more is killed by SIGPIPE.
+/// [`MAX_BYTES`]. Then the pipe is closed, and a child that writes more is killed by SIGPIPE.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
             // After an error, use what was read before.
-            let _ = pipe.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+            let _ = pipe.take(MAX_BYTES + 1).read_to_end(&mut bytes);
         }
         // The receiver may have given up.
         let _ = sender.send(bytes);

@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(crate) use child::SystemctlError;
-use child::{Deadline, TO_ANSWER, run};
+use child::{Deadline, QUERY_TIMEOUT, run};
 
 /// The timeout of a reload: systemd gives its generators 90 s.
-const TO_RELOAD: Duration = Duration::from_mins(2);
+const RELOAD_TIMEOUT: Duration = Duration::from_mins(2);
 /// The maximum number of required units whose state is queried.
-const MOST_REQUIRED: usize = 64;
+const MAX_REQUIRED: usize = 64;
 
 /// A unit as loaded by systemd, and its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ const STATE: [&str; 22] = [
 
 /// The unit as systemd has loaded it. The load state of an unknown unit is `not-found`.
 pub(crate) fn show(unit: &str) -> Result<LoadedUnit, SystemctlError> {
-    let deadline = Deadline::after(TO_ANSWER);
+    let deadline = Deadline::after(QUERY_TIMEOUT);
     let mut loaded = state(&properties_until(unit, &[&STATE[..], &["ControlGroup"]].concat(), deadline)?);
     loaded.will_start = loaded.has_job && starts(unit, deadline);
     if loaded.load == "loaded" {
@@ -147,11 +147,11 @@ fn is_start(line: &str) -> bool {
 
 /// The first unit that `unit` requires and that has failed. `None`: there is none, or it is unknown.
 pub(crate) fn failed_requirement(unit: &str) -> Option<String> {
-    let deadline = Deadline::after(TO_ANSWER);
-    let of = |property| value(unit, property, deadline).unwrap_or_default();
-    let required = [of("Requires"), of("BindsTo"), of("Requisite")].concat();
+    let deadline = Deadline::after(QUERY_TIMEOUT);
+    let units = |property| value(unit, property, deadline).unwrap_or_default();
+    let required = ["Requires", "BindsTo", "Requisite"].map(units).concat();
     // A unit's name contains neither spaces nor line feeds.
-    required.split_ascii_whitespace().take(MOST_REQUIRED).map(str::to_owned).find(|name| {
+    required.split_ascii_whitespace().take(MAX_REQUIRED).map(str::to_owned).find(|name| {
         let state = properties_until(name, &["ActiveState"], deadline);
         state.is_ok_and(|state| state.get("ActiveState").is_some_and(|state| state == "failed"))
     })
@@ -159,7 +159,7 @@ pub(crate) fn failed_requirement(unit: &str) -> Option<String> {
 
 /// Properties of a unit, each of which is a word, a number or the path of a cgroup; see the module's documentation.
 pub(crate) fn properties(unit: &str, names: &[&str]) -> Result<BTreeMap<String, String>, SystemctlError> {
-    properties_until(unit, names, Deadline::after(TO_ANSWER))
+    properties_until(unit, names, Deadline::after(QUERY_TIMEOUT))
 }
 
 fn properties_until(
@@ -202,7 +202,7 @@ fn values<const N: usize>(
 
 /// Reloads systemd, which runs the generators and reads all units again.
 pub(crate) fn reload() -> Result<(), SystemctlError> {
-    run("daemon-reload", &[], Deadline::after(TO_RELOAD)).map(drop)
+    run("daemon-reload", &[], Deadline::after(RELOAD_TIMEOUT)).map(drop)
 }
 
 /// Restarts a unit that is active, and waits until systemd considers it started.
@@ -218,8 +218,8 @@ pub(crate) fn reload_unit(unit: &str, time: Duration) -> Result<(), SystemctlErr
 
 fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
     let word = |name: &str| properties.get(name).cloned().unwrap_or_default();
-    let number = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
-    let signed = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let number = |name: &str| word(name).parse::<u64>().unwrap_or(0);
+    let status = |name: &str| word(name).parse::<i64>().unwrap_or(0);
     LoadedUnit {
         load: word("LoadState"),
         active: word("ActiveState"),
@@ -234,12 +234,12 @@ fn state(properties: &BTreeMap<String, String>) -> LoadedUnit {
         state_changed: number("StateChangeTimestampMonotonic"),
         main_started: number("ExecMainStartTimestampMonotonic"),
         main_exited: number("ExecMainExitTimestampMonotonic"),
-        main_ended: (signed("ExecMainCode"), signed("ExecMainStatus")),
+        main_ended: (status("ExecMainCode"), status("ExecMainStatus")),
         file_state: word("UnitFileState"),
         service_type: word("Type"),
         has_job: number("Job") > 0,
-        memory_max: properties.get("MemoryMax").and_then(|value| value.parse().ok()),
-        memory_high: properties.get("MemoryHigh").and_then(|value| value.parse().ok()),
+        memory_max: word("MemoryMax").parse().ok(),
+        memory_high: word("MemoryHigh").parse().ok(),
         cgroup: word("ControlGroup"),
         ..LoadedUnit::default()
     }

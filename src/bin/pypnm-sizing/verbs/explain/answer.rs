@@ -2,6 +2,7 @@
 
 use pypnm_sizing::capacity::Available;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
+use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::SizedUnit;
 use serde::Serialize;
@@ -70,8 +71,8 @@ struct TargetsAnswer {
 /// The result of PyPNM's own sizing.
 #[derive(Serialize)]
 struct PypnmDefaultAnswer {
-    workers: i64,
-    limit_max_requests: i64,
+    #[serde(flatten)]
+    numbers: Numbers,
     differs_because: Vec<String>,
 }
 
@@ -96,8 +97,7 @@ impl UnitAnswer {
                 memory_per_worker: unit.profile.per_worker_target,
             },
             pypnm_by_itself: PypnmDefaultAnswer {
-                workers: default.numbers.workers,
-                limit_max_requests: default.numbers.limit_max_requests,
+                numbers: default.numbers,
                 differs_because: default.against(unit).1,
             },
             unit_files: files.cloned().collect(),
@@ -157,7 +157,7 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, example_installations, profile, source};
+    use crate::answer::tests::{answer, assert_documented, example_installations, numbers, profile, source};
 
     #[test]
     fn the_schema_is_documented() {
@@ -175,11 +175,7 @@ mod tests {
             }],
             capacity: CapacityAnswer { cpu: available(), memory: available() },
             targets: TargetsAnswer { cpu: 1, memory: 1, memory_per_worker: Some(1) },
-            pypnm_by_itself: PypnmDefaultAnswer {
-                workers: 1,
-                limit_max_requests: 1,
-                differs_because: vec![String::new()],
-            },
+            pypnm_by_itself: PypnmDefaultAnswer { numbers: numbers(), differs_because: vec![String::new()] },
             unit_files: vec![String::new()],
             installations: example_installations(),
         };

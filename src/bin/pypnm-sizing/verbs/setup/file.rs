@@ -71,14 +71,10 @@ pub(super) fn remove(root: &Root, directory: &str, unit: &str, dir: Option<&Path
             );
         }
     }
-    Directory::open(Path::new(directory))
-        .and_then(|directory| directory.remove(DROP_IN))
-        .map_err(|error| write_error(error, unit, "setup --remove"))?;
-    // Fails if the directory contains other files, which belong to the operator.
-    let _ = std::fs::remove_dir(directory);
+    delete(directory).map_err(|error| write_error(error, unit, "setup --remove"))?;
     if let Err(error) = systemctl::reload() {
         undo(directory, Some(&earlier))?;
-        bail!("{error}; {path} is as it was");
+        bail!("{error}; {path} is unchanged");
     }
     let added = added_settings(&earlier);
     let what = if added.is_empty() {
@@ -98,14 +94,16 @@ fn replace(directory: &str, text: &str) -> Result<(), WriteError> {
     Directory::create(Path::new(directory))?.replace(DROP_IN, text)
 }
 
-/// Restores the previous file, or removes the new one if there was none.
-fn undo(directory: &str, earlier: Option<&str>) -> Result<(), WriteError> {
-    if let Some(text) = earlier {
-        return replace(directory, text);
-    }
+fn delete(directory: &str) -> Result<(), WriteError> {
     Directory::open(Path::new(directory))?.remove(DROP_IN)?;
+    // Fails if the directory contains other files, which belong to the operator.
     let _ = std::fs::remove_dir(directory);
     Ok(())
+}
+
+/// Restores the previous file, or removes the new one if there was none.
+fn undo(directory: &str, earlier: Option<&str>) -> Result<(), WriteError> {
+    earlier.map_or_else(|| delete(directory), |text| replace(directory, text))
 }
 
 /// The error for a failed write, with the cause.

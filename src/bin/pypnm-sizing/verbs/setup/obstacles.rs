@@ -15,7 +15,7 @@ use rustix::fs::{FileType, StatVfsMountFlags};
 use super::Plan;
 use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
 use crate::output::remark;
-use crate::service::account::{Account, Use, getent};
+use crate::service::account::{Access, Account, getent};
 use crate::service::listener::{self, Obstacle};
 use crate::service::process;
 use crate::service::pypnm::{self, real_path};
@@ -28,7 +28,7 @@ const OTHERS: [&str; 3] = [OPERATORS, "/run/systemd/system", "/usr/local/lib/sys
 const DATA: [&str; 3] = [".data", "logs", "logs/pypnm.log"];
 
 /// The maximum number of PyPNM's files whose owners are compared.
-const MOST_FILES: usize = 4096;
+const MAX_FILES: usize = 4096;
 
 /// Fails if a path has a special meaning in any setting of a unit.
 pub(super) fn check_path(path: &str) -> anyhow::Result<()> {
@@ -76,22 +76,22 @@ impl Plan<'_> {
     pub(super) fn check_permissions(&self, account: &Account, home: Option<&Home>) -> anyhow::Result<()> {
         let Self { root, installation, checkout, .. } = self;
         let mut wanted = vec![
-            (installation.environment.clone(), Use::Read),
-            (installation.command.clone(), Use::Read),
-            (installation.command.clone(), Use::Execute),
+            (installation.environment.clone(), Access::Read),
+            (installation.command.clone(), Access::Read),
+            (installation.command.clone(), Access::Execute),
         ];
-        wanted.extend(installation.packages.clone().map(|packages| (packages, Use::Read)));
+        wanted.extend(installation.packages.clone().map(|packages| (packages, Access::Read)));
         let python = pypnm::python_places(root, installation).into_iter();
-        wanted.extend(python.map(|directory| (directory, Use::Search)));
-        wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Use::Read)));
+        wanted.extend(python.map(|directory| (directory, Access::Search)));
+        wanted.extend(home.iter().flat_map(|home| &home.readable).map(|path| (path.clone(), Access::Read)));
         if let Some(checkout) = checkout {
-            wanted.push((checkout.clone(), Use::Read));
-            wanted.push((checkout.clone(), Use::Write));
+            wanted.push((checkout.clone(), Access::Read));
+            wanted.push((checkout.clone(), Access::Write));
             let data = DATA.iter().map(|name| format!("{checkout}/{name}"));
-            wanted.extend(data.filter(|path| root.stat(path).is_some()).map(|path| (path, Use::Write)));
+            wanted.extend(data.filter(|path| root.stat(path).is_some()).map(|path| (path, Access::Write)));
         }
         let obstacle =
-            wanted.iter().find_map(|(path, use_)| account.obstacle(root, &real_path(root, path)?, *use_));
+            wanted.iter().find_map(|(path, access)| account.obstacle(root, &real_path(root, path)?, *access));
         if let Some(obstacle) = obstacle {
             bail!("{obstacle}: change that, or specify another user with --user");
         }
@@ -165,13 +165,13 @@ impl Plan<'_> {
             words.push((key.clone(), value));
         }
         if root.is_machine() {
-            let of = |key: &String, default: &str| {
+            let effective = |key: &String, default: &str| {
                 let given = words.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
                 let set = in_file(key).map(|variable| variable.value.clone());
                 given.or(set).or_else(|| pypnm::variable_of(unit, key)).unwrap_or_else(|| default.to_owned())
             };
             let default_port = if *program == pypnm::CMTS { "8080" } else { "8000" };
-            let (host, port) = (of(&host_key, "127.0.0.1"), of(&port_key, default_port));
+            let (host, port) = (effective(&host_key, "127.0.0.1"), effective(&port_key, default_port));
             if let Ok(port) = port.parse() {
                 self.check_free(&host, port, &port_key)?;
             }
@@ -187,8 +187,8 @@ impl Plan<'_> {
             match listener::obstacle(self.root, address) {
                 None => {}
                 // If a name has several addresses, the launcher ignores those that this machine does not have.
-                Some(Obstacle::NotOurs) if !is_only => {}
-                Some(Obstacle::NotOurs) => {
+                Some(Obstacle::NotLocal) if !is_only => {}
+                Some(Obstacle::NotLocal) => {
                     bail!("{host} is not an address of this machine: choose another with --host")
                 }
                 Some(Obstacle::Impossible(error)) => {
@@ -242,13 +242,13 @@ impl Plan<'_> {
 /// Why the user cannot write to some of PyPNM's files, which happens after it was started as root once.
 fn obstacle_below(root: &Root, account: &Account, checkout: &str) -> Option<String> {
     let mut paths: Vec<String> = DATA.iter().map(|name| format!("{checkout}/{name}")).collect();
-    let mut remaining = MOST_FILES;
+    let mut remaining = MAX_FILES;
     while let Some(path) = paths.pop() {
         let stat = root.stat(&path).filter(|_| remaining > 0);
         let Some(stat) = stat else { continue };
         remaining -= 1;
         if stat.st_uid != account.uid
-            && let Some(obstacle) = account.obstacle(root, &path, Use::Write)
+            && let Some(obstacle) = account.obstacle(root, &path, Access::Write)
         {
             return Some(obstacle);
         }
