@@ -10,7 +10,7 @@ use crate::root::{ReadError, Root};
 /// The parents of configuration directories, in order of precedence.
 const PARENTS: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
 /// The maximum number of invalid names reported for a directory.
-const MOST_BAD_NAMES: usize = 50;
+const MAX_BAD_NAMES: usize = 50;
 
 /// Called with the path of a file, and with its contents or the reason why it could not be read.
 type Visit<'v> = dyn FnMut(&str, Result<&[u8], ReadError>, &mut Vec<Problem>) + 'v;
@@ -33,7 +33,7 @@ pub fn each(root: &Root, name: &str, problems: &mut Vec<Problem>, visit: &mut Vi
             }
             match usable_name(name) {
                 Ok(name) => found.push((name.to_owned(), precedence, format!("{directory}/{name}"))),
-                Err(reason) if bad_names < MOST_BAD_NAMES => {
+                Err(reason) if bad_names < MAX_BAD_NAMES => {
                     bad_names += 1;
                     let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
                     let consequence = "the file is skipped";

@@ -15,7 +15,7 @@ use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_
 use crate::sizing::{SizedUnit, Sizing};
 
 /// More warnings than this would obscure the rest of the file.
-const MOST_WARNINGS: usize = 20;
+const MAX_WARNINGS: usize = 20;
 
 /// The generated drop-in of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,10 +189,10 @@ fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     for found in unit.overrides.list.iter().filter(is_obstacle) {
         writeln!(out, "# Override {}", one_line(found.to_string()))?;
     }
-    for problem in sizing.problems.iter().take(MOST_WARNINGS) {
+    for problem in sizing.problems.iter().take(MAX_WARNINGS) {
         writeln!(out, "# Warning  {}", one_line(problem.to_string()))?;
     }
-    match sizing.problems.len().saturating_sub(MOST_WARNINGS) {
+    match sizing.problems.len().saturating_sub(MAX_WARNINGS) {
         0 => Ok(()),
         more => writeln!(out, "# Warning  and {more} more"),
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::parse::boolean::boolean;
+use crate::parse::boolean::{BOOLEAN, boolean};
 use crate::parse::name_and_value;
 use crate::problem::{Problem, Source, Sourced};
 use crate::root::{ReadError, Root};
@@ -65,7 +65,7 @@ fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Pr
                 None => problems.push(Problem::bad_value(
                     Source::key(file, 0, KEY),
                     value,
-                    "a boolean (yes or no)",
+                    BOOLEAN,
                     "the option is ignored",
                 )),
             },

@@ -10,6 +10,9 @@ use crate::parse::quantity::Gib;
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
+/// The consequence if limits of both resources are unknown.
+pub const ASSUMING_MINIMUM: &str = "assuming minimal CPUs and memory";
+
 /// The name of a file, shared by all settings in it.
 pub type FileName = Rc<str>;
 
@@ -169,7 +172,7 @@ impl Problem {
         Self::new(source, ProblemKind::Syntax(fault), format!("systemd skips {what}"))
     }
 
-    /// A key in a file of several, or the whole file if it could not be read.
+    /// A problem with a key in a file, or with the file itself if it could not be read.
     pub fn with_key(
         file: impl Into<FileName>,
         key: &'static str,

@@ -314,7 +314,7 @@ struct ServiceReader<'a> {
 }
 
 impl ServiceReader<'_> {
-    /// Has only its configuration if `name` is not that of a service.
+    /// Returns only the configuration if `name` is not the name of a service.
     fn read(&mut self, name: String, config: UnitConfig, problems: &mut Vec<Problem>) -> Service {
         let Some(unit) = self.index.load(&name, problems) else {
             return Service { name, config, ..Service::default() };

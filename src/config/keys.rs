@@ -1,15 +1,13 @@
 //! The table of the keys in sizing.conf(5) that may be set for all units or for a single one, with the parser and the
 //! formatter of each value.
 
-use crate::config::MOST_WORKERS;
-use crate::parse::boolean::boolean;
+use crate::config::{MAX_WORKERS, SKIPPED};
+use crate::parse::boolean::{BOOLEAN, boolean};
 use crate::parse::quantity::{Cpus, Size, decimal, in_gib, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
-const SKIPPED: &str = "the setting is ignored";
-const BOOLEAN: &str = "a boolean (yes or no)";
 /// The minimum of a size, if it is not 0.
-const LEAST_BYTES: u64 = 1_000_000;
+const MIN_BYTES: u64 = 1_000_000;
 const COUNT: &str = "a whole number from 1 to 1024";
 
 /// Each row: field, key, default, type, parser, what is expected, formatter.
@@ -105,7 +103,7 @@ fn assign<T>(
 }
 
 fn count(text: &str) -> Option<u32> {
-    decimal(text).filter(|n| (1..=MOST_WORKERS).contains(n))
+    decimal(text).filter(|n| (1..=MAX_WORKERS).contains(n))
 }
 
 // The outer `Option` is `None` if the value is invalid.
@@ -116,12 +114,12 @@ fn auto_or(text: &str, read: fn(&str) -> Option<u32>) -> Option<Option<u32>> {
 
 /// A number without a unit is in bytes. Nobody means less than a megabyte, but the unit is easily forgotten.
 fn reserve(text: &str) -> Option<Size> {
-    memory_size(text).filter(|size| !matches!(size, Size::Bytes(1..LEAST_BYTES)))
+    memory_size(text).filter(|size| !matches!(size, Size::Bytes(1..MIN_BYTES)))
 }
 
 fn bytes(text: &str) -> Option<u64> {
     match memory_size(text) {
-        Some(Size::Bytes(bytes)) if bytes >= LEAST_BYTES => Some(bytes),
+        Some(Size::Bytes(bytes)) if bytes >= MIN_BYTES => Some(bytes),
         _ => None,
     }
 }
@@ -147,17 +145,17 @@ fn size_text(size: &Size) -> String {
 /// The known key that is most similar, if it was probably meant.
 fn nearest(key: &str) -> Option<&'static str> {
     /// A key with more wrong letters than this is probably not a typing error.
-    const MOST_WRONG: usize = 3;
+    const MAX_WRONG: usize = 3;
     /// Longer keys are not compared, because the time grows with the length.
-    const LONGEST: usize = 64;
-    if key.len() > LONGEST {
+    const MAX_LENGTH: usize = 64;
+    if key.len() > MAX_LENGTH {
         return None;
     }
     let key = key.to_ascii_lowercase();
     let known = KEYS.iter().map(|(key, _)| *key).chain(["Units"]);
     let distances =
         known.map(|known| (strsim::damerau_levenshtein(&known.to_ascii_lowercase(), &key), known));
-    distances.min().filter(|(wrong, _)| *wrong <= MOST_WRONG).map(|(_, known)| known)
+    distances.min().filter(|(wrong, _)| *wrong <= MAX_WRONG).map(|(_, known)| known)
 }
 
 #[cfg(test)]

@@ -24,11 +24,11 @@ const GENERAL: &str = "Sizing";
 /// The unit that is sized by default.
 pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// The maximum number of units; more on one host are a mistake.
-const MOST_UNITS: usize = 64;
+const MAX_UNITS: usize = 64;
 /// The maximum number of workers; more are a mistake.
-pub const MOST_WORKERS: u32 = 1024;
+pub const MAX_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
-const MOST_FAULTS: usize = 50;
+const MAX_FAULTS: usize = 50;
 const SKIPPED: &str = "the setting is ignored";
 /// The consequence of a file that exists and cannot be read.
 const UNREAD: &str = "assuming 1 worker unless a later file sets Workers=";
@@ -138,7 +138,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     }
     let units = config.units();
     let without_effect = config.by_unit.iter().filter(|(name, _)| !units.contains(name));
-    for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
+    for (name, (source, _)) in without_effect.take(MAX_FAULTS) {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
     }
@@ -160,18 +160,19 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
     let before = problems.len();
     for item in items(text) {
         let at = |line, key: &str| Source::key(file.clone(), line, key.to_owned());
-        if problems.len() - before >= MOST_FAULTS {
+        if problems.len() - before >= MAX_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;
-            let instead = "the rest of the file is skipped";
-            problems.push(Problem::new(at(line, ""), ProblemKind::TooManyFaults, instead));
+            let consequence = "the rest of the file is skipped";
+            problems.push(Problem::new(at(line, ""), ProblemKind::TooManyFaults, consequence));
             return;
         }
         match item {
             Item::Fault { fault, line } => {
                 let rest = fault == Fault::BrokenSection;
-                let instead = if rest { "the rest of the file is skipped" } else { "the line is skipped" };
-                problems.push(Problem::new(at(line, ""), ProblemKind::Syntax(fault), instead));
+                let consequence =
+                    if rest { "the rest of the file is skipped" } else { "the line is skipped" };
+                problems.push(Problem::new(at(line, ""), ProblemKind::Syntax(fault), consequence));
             }
             Item::Section { name, line } => {
                 section = if name == GENERAL {
@@ -216,12 +217,12 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
     let mut units: Vec<String> = Vec::new();
     let before = problems.len();
     for name in value.split_ascii_whitespace() {
-        if problems.len() - before >= MOST_FAULTS {
+        if problems.len() - before >= MAX_FAULTS {
             break;
         }
         // A dot belongs to the suffix of a service or of another file; only instances may contain others.
         let is_other_file = !name.ends_with(".service") && !name.contains('@') && name.contains('.');
-        match service_name(name).filter(|_| !is_other_file && units.len() < MOST_UNITS) {
+        match service_name(name).filter(|_| !is_other_file && units.len() < MAX_UNITS) {
             None => {
                 let expected = "the name of a service, at most 64 of them";
                 problems.push(Problem::bad_value(source.clone(), name, expected, "the name is ignored"));
@@ -244,7 +245,7 @@ fn unit_of_section(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, DEFAULT_UNIT, MOST_FAULTS, MOST_UNITS, parse_into};
+    use super::{Config, DEFAULT_UNIT, MAX_FAULTS, MAX_UNITS, parse_into};
 
     fn parse(text: &str) -> (Config, Vec<String>) {
         let (mut config, mut problems) = (Config::default(), Vec::new());
@@ -275,17 +276,17 @@ mod tests {
     #[test]
     fn bounds_on_units_and_on_faults() {
         let names = |count: usize| (0..count).map(|n| format!("a{n}")).collect::<Vec<_>>().join(" ");
-        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MOST_UNITS)));
-        assert_eq!((config.units().len(), problems.len()), (MOST_UNITS, 0));
-        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MOST_UNITS + 1)));
-        assert_eq!((config.units().len(), problems.len()), (MOST_UNITS, 1));
+        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MAX_UNITS)));
+        assert_eq!((config.units().len(), problems.len()), (MAX_UNITS, 0));
+        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MAX_UNITS + 1)));
+        assert_eq!((config.units().len(), problems.len()), (MAX_UNITS, 1));
         let (_, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(10_000)));
-        assert_eq!(problems.len(), MOST_FAULTS);
-        let (_, problems) = parse(&format!("[Sizing]\n{}", "Workers=x\n".repeat(MOST_FAULTS)));
-        assert_eq!(problems.len(), MOST_FAULTS, "all of them");
+        assert_eq!(problems.len(), MAX_FAULTS);
+        let (_, problems) = parse(&format!("[Sizing]\n{}", "Workers=x\n".repeat(MAX_FAULTS)));
+        assert_eq!(problems.len(), MAX_FAULTS, "all of them");
         let (config, problems) =
-            parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MOST_FAULTS)));
-        assert_eq!(problems.len(), MOST_FAULTS + 1);
+            parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MAX_FAULTS)));
+        assert_eq!(problems.len(), MAX_FAULTS + 1);
         assert!(
             problems.last().is_some_and(|last| last.starts_with("/x:52: too many errors")),
             "{problems:?}"
@@ -308,15 +309,15 @@ mod tests {
 
     #[test]
     fn each_file_has_its_own_share_of_faults() {
-        let text = format!("[Sizing]\n{}Workers=3\n", "MaxWorkers=x\n".repeat(MOST_FAULTS - 1));
+        let text = format!("[Sizing]\n{}Workers=3\n", "MaxWorkers=x\n".repeat(MAX_FAULTS - 1));
         let (mut config, mut problems) = (Config::default(), Vec::new());
         for _ in 0..2 {
             super::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
         }
-        assert_eq!(problems.len(), 2 * (MOST_FAULTS - 1), "none is skipped");
-        let bad = format!("[Sizing]\nUnits={}\n", "/ ".repeat(MOST_FAULTS - 1));
+        assert_eq!(problems.len(), 2 * (MAX_FAULTS - 1), "none is skipped");
+        let bad = format!("[Sizing]\nUnits={}\n", "/ ".repeat(MAX_FAULTS - 1));
         super::parse_into("/y", bad.as_bytes(), &mut config, &mut problems);
-        assert_eq!(problems.len(), 3 * (MOST_FAULTS - 1), "nor a name");
+        assert_eq!(problems.len(), 3 * (MAX_FAULTS - 1), "nor a name");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod reader;
 
 pub use hierarchy::Hierarchy;
 use hierarchy::{OWN_OF_PID_1, STANDARD_MOUNT_POINT};
-use reader::{ALL_LEAST, LimitReader};
+use reader::LimitReader;
 
 use crate::limits::{Limit, Resource, Scope};
 use crate::parse::cgroup;
@@ -96,7 +96,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         // There are no cgroups, or an unprivileged caller cannot see PID 1: use the roots.
         Err(ReadError::Missing) => None,
         Err(error) => {
-            reader.all_unknown(Problem::unreadable(membership, error, ALL_LEAST));
+            reader.all_unknown(Source::file(membership), error.into());
             return reader.found;
         }
     };
@@ -104,12 +104,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         Ok(memberships) => memberships,
         Err((line, bad)) => {
             let expected = "HIERARCHY:CONTROLLERS:/PATH";
-            reader.all_unknown(Problem::bad_value(
-                Source::key(membership, line, ""),
-                bad,
-                expected,
-                ALL_LEAST,
-            ));
+            reader.all_unknown(Source::key(membership, line, ""), ProblemKind::bad_value(bad, expected));
             return reader.found;
         }
     };
@@ -122,36 +117,34 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
     {
         // A mount that was not read may lead to any limit.
         if error == ReadError::TooManyMounts {
-            reader.all_unknown(Problem::unreadable(path, error, ALL_LEAST));
+            reader.all_unknown(Source::file(path), error.into());
             return reader.found;
         }
-        let instead = if mounts.is_empty() {
+        let consequence = if mounts.is_empty() {
             "assuming that cgroups are mounted at /sys/fs/cgroup"
         } else {
             "cgroup mounts in the missing part are not considered"
         };
-        reader.problems.push(Problem::unreadable(path, error, instead));
+        reader.problems.push(Problem::unreadable(path, error, consequence));
     }
     if may_be_mounted && memberships.is_empty() {
         // The kernel writes a line for each mounted hierarchy.
+        let source = Source::file(membership);
         let directory = membership.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let is_hidden = text.is_none() && !root.has_directory(directory);
-        if !is_hidden {
-            let source = Source::file(membership);
-            if text.is_some() {
-                let expected = "a line for each hierarchy that is mounted";
-                reader.all_unknown(Problem::bad_value(source, "", expected, ALL_LEAST));
-            } else {
-                let consequence = "only the outermost visible cgroups are considered";
-                reader.problems.push(Problem::new(source, ProblemKind::Absent, consequence));
-            }
+        if text.is_some() {
+            reader
+                .all_unknown(source, ProblemKind::bad_value("", "a line for each hierarchy that is mounted"));
+        } else if root.has_directory(directory) {
+            // Otherwise the process is hidden from the caller.
+            let consequence = "only the outermost visible cgroups are considered";
+            reader.problems.push(Problem::new(source, ProblemKind::Absent, consequence));
         }
     }
     for (controller, resource) in CONTROLLERS {
         let has_mount = mounts.iter().any(|mount| mount.has_v1(controller));
         if has_mount && !memberships.is_empty() && !memberships.iter().any(|entry| entry.has_v1(controller)) {
             let source = Source::key(membership, 0, controller);
-            reader.unknown(resource, Problem::new(source, ProblemKind::Absent, resource.assumed()));
+            reader.unknown(resource, source, ProblemKind::Absent);
         }
     }
     let hierarchies =

@@ -62,7 +62,7 @@ pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
 fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) {
     const MEMORY: &str = "/sys/devices/system/memory";
     // With more blocks, looking at each of them would take too long.
-    const MOST_BLOCKS: usize = 8192;
+    const MAX_BLOCKS: usize = 8192;
     const SAMPLE: usize = 8;
     let Some(total) = total.filter(|total| *total < ENOUGH_MEMORY) else {
         return;
@@ -80,7 +80,7 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     let mut numbers = Vec::new();
     let listed = root.each_entry(MEMORY, |name, _| {
         let number = name.strip_prefix(b"memory").and_then(|number| std::str::from_utf8(number).ok());
-        if numbers.len() < MOST_BLOCKS {
+        if numbers.len() < MAX_BLOCKS {
             numbers.extend(number.and_then(decimal::<u64>));
         }
     });

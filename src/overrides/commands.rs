@@ -13,10 +13,10 @@ use crate::units::{Assignment, Unit, specifier};
 
 /// The maximum size of a command line and its environment with the default stack size (execve(2), "Limits on size of
 /// arguments and environment"). A longer command cannot be started.
-const MOST_BYTES: usize = 2 << 20;
+const MAX_BYTES: usize = 2 << 20;
 
 /// The maximum number of confinements that are read; nobody nests that many.
-const MOST_CONFINEMENTS: usize = 32;
+const MAX_CONFINEMENTS: usize = 32;
 
 /// A command of `ExecStart=`.
 pub(super) struct Command<'a> {
@@ -78,7 +78,7 @@ pub(super) fn flags(
     let (mut workers, mut limit) = (None, None);
     let mut unknown = Vec::new();
     let mut all_known = true;
-    let mut budget = MOST_BYTES;
+    let mut budget = MAX_BYTES;
     for command in commands {
         let mut reader = CommandReader::default();
         let fits = each_word(command, environment, &mut budget, &mut |word, source| {
@@ -114,7 +114,7 @@ pub(super) fn changes(
     environment: &Environment<'_>,
 ) -> Vec<(Option<String>, Option<String>, Source)> {
     let mut changes = Vec::new();
-    let mut budget = MOST_BYTES;
+    let mut budget = MAX_BYTES;
     for command in commands {
         let mut reader = CommandReader::default();
         each_word(command, environment, &mut budget, &mut |word, _| {
@@ -138,7 +138,7 @@ pub(super) fn changes(
 /// The file that uvicorn reads itself, and what names it: an option, or else a variable.
 pub(super) fn dotenv(commands: &[Command<'_>], environment: &Environment<'_>) -> Option<(String, Source)> {
     let mut found = None;
-    let mut budget = MOST_BYTES;
+    let mut budget = MAX_BYTES;
     for command in commands {
         let mut reader = CommandReader::for_flags(&[ENV_FILE_FLAG]);
         each_word(command, environment, &mut budget, &mut |word, source| {
@@ -161,7 +161,7 @@ pub(super) fn confinements(commands: &[Command<'_>]) -> Vec<(Confinement, Source
         let mut reader = CommandReader::default();
         for word in command.words() {
             if let Some(confinement) = reader.confinement(&word) {
-                if found.len() == MOST_CONFINEMENTS {
+                if found.len() == MAX_CONFINEMENTS {
                     found.push((Confinement::Cpus(Err(word.into_owned())), command.source().clone()));
                     return found;
                 }

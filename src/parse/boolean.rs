@@ -1,5 +1,8 @@
 //! Booleans as systemd reads them (`parse_boolean()`, systemd.syntax(7)).
 
+/// What is expected, for messages.
+pub const BOOLEAN: &str = "a boolean (yes or no)";
+
 /// `1 yes y true t on` and `0 no n false f off`, in any case.
 pub fn boolean(word: &str) -> Option<bool> {
     match word.to_ascii_lowercase().as_str() {

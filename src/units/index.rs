@@ -6,9 +6,8 @@ mod drop_ins;
 use rustix::fs::FileType;
 
 use crate::parse::is_at_or_below;
-use crate::problem::{Problem, Source};
+use crate::problem::{ASSUMING_MINIMUM, Problem, Source};
 use crate::root::{ReadError, Root};
-use crate::units::SKIPPED_FILE;
 use crate::units::name::{Name, NameKind, Type};
 
 /// The unit directories in order of precedence (`lookup_paths_init()`), without those of generators.
@@ -29,10 +28,10 @@ const SPLIT_USR: &str = "/lib/systemd/system";
 /// A symbolic link into one of these is an alias, regardless of whether the generator has written the target yet.
 const GENERATORS: [&str; 3] =
     ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
-/// The number of other units with drop-ins up to which symbolic links are compared with each of them first.
-const FEW: usize = 64;
+/// If more other units than this have drop-ins, symbolic links are not compared with each of them first.
+const MAX_COMPARED: usize = 64;
 /// The maximum length of a chain of aliases (systemd's `FOLLOW_MAX`).
-const MOST_ALIASES: usize = 8;
+const MAX_ALIASES: usize = 8;
 
 /// The index of all unit directories.
 #[derive(Debug)]
@@ -111,7 +110,7 @@ impl<'a> Index<'a> {
                 Ok(()) => index.listed.push(directory),
                 Err(ReadError::Missing) => {}
                 Err(error) => {
-                    problems.push(Problem::unreadable(directory, error, SKIPPED_FILE));
+                    problems.push(Problem::unreadable(directory, error, ASSUMING_MINIMUM));
                     index.unread.push(Source::file(directory));
                 }
             }
@@ -195,7 +194,7 @@ impl<'a> Index<'a> {
     /// The file that a name leads to. `None`: there is none, or the aliases form a loop.
     pub(super) fn follow(&self, name: &str) -> Option<String> {
         let mut name = name.to_owned();
-        for hop in 0..MOST_ALIASES {
+        for hop in 0..MAX_ALIASES {
             // An alias of an instance leads to the template if the instance has no file.
             let template = || Name::parse(&name).and_then(|name| name.template());
             let found = match self.target(&name) {
@@ -279,8 +278,9 @@ impl<'a> Index<'a> {
         let links = self.units.iter().filter(|entry| entry.is_link);
         for link in links.filter_map(|entry| Name::parse(&entry.name)) {
             // Drop-in directories are named after the unit or a prefix of it. There are hundreds of symbolic links.
-            let may_have_drop_ins =
-                || others.len() > FEW || others.iter().any(|other| link.text.starts_with(other.prefix));
+            let may_have_drop_ins = || {
+                others.len() > MAX_COMPARED || others.iter().any(|other| link.text.starts_with(other.prefix))
+            };
             if link.unit_type != id.unit_type || others.is_empty() || !may_have_drop_ins() {
                 continue;
             }

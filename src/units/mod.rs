@@ -43,8 +43,6 @@ pub const KEYS: [&str; 22] = [
     "Restart",
     "Type",
 ];
-/// The consequence if a file or directory cannot be read.
-const SKIPPED_FILE: &str = "assuming minimal CPUs and memory";
 
 /// The state of a unit after loading (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -178,14 +178,14 @@ pub fn service_name(text: &str) -> Option<String> {
         ".scope",
     ];
     /// The length of the longest file name (`NAME_MAX`), minus that of `.env`.
-    const LONGEST: usize = 255 - ".env".len();
+    const MAX_LENGTH: usize = 255 - ".env".len();
     if OTHER_TYPES.iter().any(|other| text.ends_with(other)) {
         return None;
     }
     let name = if text.ends_with(".service") { text.to_owned() } else { format!("{text}.service") };
     let is_service = Name::parse(&name).is_some_and(|name| name.unit_type == Type::Service);
     // systemd ignores drop-in directories whose names begin with a dot.
-    (is_service && !name.starts_with('.') && name.len() <= LONGEST).then_some(name)
+    (is_service && !name.starts_with('.') && name.len() <= MAX_LENGTH).then_some(name)
 }
 
 /// Escapes text for use in a unit name (`unit_name_escape()`).

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::units::name::{Name, NameKind, unescape};
 
 /// systemd's limit for the length of a line and of its expansion (`LONG_LINE_MAX`).
-const LONGEST: usize = 1 << 20;
+const MAX_LENGTH: usize = 1 << 20;
 
 /// Why `text` cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ fn expand_among<'t>(
             Some(letter) if !allowed(letter) => return Err(Unexpanded::NoSuch),
             Some(letter) => out.push_str(&value(letter, name)?),
         }
-        if out.len() > LONGEST {
+        if out.len() > MAX_LENGTH {
             return Err(Unexpanded::NoSuch);
         }
     }

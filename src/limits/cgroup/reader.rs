@@ -7,13 +7,11 @@ use crate::limits::{Amount, Limit, Resource, nodes, read_value};
 use crate::parse::cgroup::{self, LimitValue};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::is_at_or_below;
-use crate::problem::{Problem, ProblemKind, Source};
+use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 /// The longest path that the kernel opens (PATH_MAX).
-const LONGEST_PATH: usize = 4095;
-
-pub(super) const ALL_LEAST: &str = "assuming minimal CPUs and memory";
+const MAX_PATH: usize = 4095;
 
 /// The value of a file.
 enum Value<T> {
@@ -39,16 +37,18 @@ impl LimitReader<'_> {
         self.found.limits.push(Limit::new(self.member.scope, amount, source));
     }
 
-    /// Reports a problem because of which the amount of a resource is unknown.
-    pub(super) fn unknown(&mut self, resource: Resource, problem: Problem) {
-        self.push(Amount::Unknown(resource), problem.source.clone());
-        self.problems.push(problem);
+    /// Reports why the amount of a resource is unknown.
+    pub(super) fn unknown(&mut self, resource: Resource, source: Source, kind: ProblemKind) {
+        self.push(Amount::Unknown(resource), source.clone());
+        self.problems.push(Problem::new(source, kind, resource.assumed()));
     }
 
-    /// The same for all resources.
-    pub(super) fn all_unknown(&mut self, problem: Problem) {
-        self.push(Amount::Unknown(Resource::Cpu), problem.source.clone());
-        self.unknown(Resource::Memory, problem);
+    /// Reports why the amounts of all resources are unknown.
+    pub(super) fn all_unknown(&mut self, source: Source, kind: ProblemKind) {
+        for resource in [Resource::Cpu, Resource::Memory] {
+            self.push(Amount::Unknown(resource), source.clone());
+        }
+        self.problems.push(Problem::new(source, kind, ASSUMING_MINIMUM));
     }
 
     /// The source of the last value.
@@ -69,7 +69,7 @@ impl LimitReader<'_> {
             Ok(value) => Value::Is(value),
             Err(ProblemKind::Unreadable(ReadError::Missing)) => Value::Missing,
             Err(kind) => {
-                self.unknown(resource, Problem::new(self.source(), kind, resource.assumed()));
+                self.unknown(resource, self.source(), kind);
                 Value::Unknown
             }
         }
@@ -114,17 +114,16 @@ impl LimitReader<'_> {
 
     /// Reports that the file that was read last is missing although it must exist.
     fn absent(&mut self, resource: Resource) {
-        self.unknown(resource, Problem::new(self.source(), ProblemKind::Absent, resource.assumed()));
+        self.unknown(resource, self.source(), ProblemKind::Absent);
     }
 
     /// Returns false if the path is invalid, so that nothing below it is read.
     pub(super) fn can_be_opened(&mut self, hierarchy: &Hierarchy, resource: Resource) -> bool {
-        if hierarchy.path.len() <= LONGEST_PATH {
+        if hierarchy.path.len() <= MAX_PATH {
             return true;
         }
         let source = Source::file(self.member.membership.to_owned());
-        let expected = "a path that can be opened";
-        self.unknown(resource, Problem::bad_value(source, &hierarchy.path, expected, resource.assumed()));
+        self.unknown(resource, source, ProblemKind::bad_value(&hierarchy.path, "a path that can be opened"));
         false
     }
 
@@ -132,11 +131,12 @@ impl LimitReader<'_> {
     /// the directory itself is missing, limits may not be visible.
     fn check_own_directory(&mut self, hierarchy: &Hierarchy, resource: Resource) {
         if let Some(problem) = self.own_directory_is_missing(hierarchy, resource.assumed()) {
-            self.unknown(resource, problem);
+            self.push(Amount::Unknown(resource), problem.source.clone());
+            self.problems.push(problem);
         }
     }
 
-    fn own_directory_is_missing(&self, hierarchy: &Hierarchy, instead: &str) -> Option<Problem> {
+    fn own_directory_is_missing(&self, hierarchy: &Hierarchy, consequence: &str) -> Option<Problem> {
         // The usual mount point is not checked for a process at the root.
         let may_lack = hierarchy.is_nested()
             || !is_at_or_below(hierarchy.path.as_bytes(), STANDARD_MOUNT_POINT.as_bytes());
@@ -144,7 +144,7 @@ impl LimitReader<'_> {
             return None;
         }
         let Member { membership, who, .. } = self.member;
-        let consequence = format!("{membership} says that {who} runs in it, so {instead}");
+        let consequence = format!("{membership} says that {who} runs in it, so {consequence}");
         Some(Problem::new(Source::file(hierarchy.path.clone()), ProblemKind::Absent, consequence))
     }
 
@@ -307,8 +307,8 @@ impl LimitReader<'_> {
                     self.check_own_directory(hierarchy, resource);
                 } else {
                     // The affinity of PID 1 shows its CPUs as well.
-                    let instead = "the CPUs of its cpuset are not considered";
-                    self.problems.extend(self.own_directory_is_missing(hierarchy, instead));
+                    let consequence = "the CPUs of its cpuset are not considered";
+                    self.problems.extend(self.own_directory_is_missing(hierarchy, consequence));
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::units::{Assignment, Unit};
 
 const SKIPPED: &str = "systemd skips the line";
 /// The maximum number of invalid values reported for a unit; systemd itself reports all of them.
-const MOST_FAULTS: usize = 50;
+const MAX_FAULTS: usize = 50;
 /// The smallest page size of any machine. Percentages are rounded down to whole pages.
 const PAGE: u64 = 4096;
 
@@ -31,21 +31,21 @@ impl SettingReader<'_> {
         self.unit.name_at(assignment).unwrap_or(self.name)
     }
 
-    fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
-        self.bad_but(assignment, expected, SKIPPED);
+    fn report_skipped(&mut self, assignment: &Assignment, expected: &'static str) {
+        self.report(assignment, expected, SKIPPED);
     }
 
-    fn bad_but(&mut self, assignment: &Assignment, expected: &'static str, instead: &'static str) {
+    fn report(&mut self, assignment: &Assignment, expected: &'static str, consequence: &'static str) {
         self.reported += 1;
-        if self.reported <= MOST_FAULTS {
+        if self.reported <= MAX_FAULTS {
             let source = assignment.source.clone();
-            self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+            self.problems.push(Problem::bad_value(source, &assignment.value, expected, consequence));
         }
     }
 
     /// Records a value that systemd can determine, but that is unknown here.
     fn has_unknown_specifier(&mut self, assignment: &Assignment, resources: &[Resource]) {
-        self.bad_but(assignment, "a value whose specifiers are known here", "assuming the minimum");
+        self.report(assignment, "a value whose specifiers are known here", "assuming the minimum");
         let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
         self.unknown.extend(unknown);
     }
@@ -79,8 +79,10 @@ impl SettingReader<'_> {
                 (Some(value), _) if value > 0 && value < u64::MAX => {
                     setting = Some(Sourced { value, source });
                 }
-                _ => self
-                    .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
+                _ => self.report_skipped(
+                    assignment,
+                    "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity",
+                ),
             }
         }
         setting
@@ -93,7 +95,7 @@ impl SettingReader<'_> {
             match permyriad(&assignment.value).filter(|share| *share > 0) {
                 _ if assignment.value.is_empty() => setting = None,
                 Some(value) => setting = Some(Sourced { value, source: assignment.source.clone() }),
-                None => self.bad(assignment, "a percentage above 0"),
+                None => self.report_skipped(assignment, "a percentage above 0"),
             }
         }
         setting
@@ -123,18 +125,18 @@ impl SettingReader<'_> {
                 return false;
             }
             Err(Unexpanded::NoSuch) => {
-                self.bad(assignment, "a list of CPUs with known specifiers");
+                self.report_skipped(assignment, "a list of CPUs with known specifiers");
                 return false;
             }
         };
         let Some(list) = CpuSet::parse_setting(&value) else {
-            self.bad(assignment, list_of(assignment));
+            self.report_skipped(assignment, list_of(assignment));
             return false;
         };
         let valid = list.valid;
         if !valid {
-            let instead = "systemd skips the line, or since version 258 only the invalid part";
-            self.bad_but(assignment, list_of(assignment), instead);
+            let consequence = "systemd skips the line, or since version 258 only the invalid part";
+            self.report(assignment, list_of(assignment), consequence);
         }
         let mut cpus = setting.take().map(|setting| setting.value).unwrap_or_default();
         if valid && list.words == 0 {
@@ -175,7 +177,8 @@ impl SettingReader<'_> {
             match assignment.value.as_str() {
                 "" => policy = None,
                 known if POLICIES.contains(&known) => policy = Some(assignment),
-                _ => self.bad(assignment, "a policy (bind, preferred, interleave, local or default)"),
+                _ => self
+                    .report_skipped(assignment, "a policy (bind, preferred, interleave, local or default)"),
             }
         }
         let policy = policy.filter(|policy| policy.value == "bind")?;
@@ -215,7 +218,7 @@ impl SettingReader<'_> {
                     self.has_unknown_specifier(assignment, &[Resource::Cpu, Resource::Memory]);
                     slice = None;
                 }
-                Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),
+                Ok(_) | Err(Unexpanded::NoSuch) => self.report_skipped(assignment, "the name of a slice"),
             }
         }
         slice

@@ -2,9 +2,8 @@
 //! which systemd applies them. [`crate::units::load`] reads them.
 
 use super::{Index, entries_of};
-use crate::problem::{Problem, ProblemKind, Source};
+use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::ReadError;
-use crate::units::SKIPPED_FILE;
 use crate::units::name::{Name, Type};
 
 impl Index<'_> {
@@ -50,13 +49,13 @@ impl Index<'_> {
                 let source = Source::file(format!("{directory}/{name}"));
                 unread.push(source.clone());
                 let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
-                problems.push(Problem::new(source, kind, SKIPPED_FILE));
+                problems.push(Problem::new(source, kind, ASSUMING_MINIMUM));
             }
             match listed {
                 Ok(()) | Err(ReadError::Missing) => {}
                 Err(error) => {
                     unread.push(Source::file(directory.clone()));
-                    problems.push(Problem::unreadable(directory.clone(), error, SKIPPED_FILE));
+                    problems.push(Problem::unreadable(directory.clone(), error, ASSUMING_MINIMUM));
                 }
             }
         }
