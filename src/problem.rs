@@ -141,6 +141,12 @@ impl ProblemKind {
     }
 }
 
+impl From<ReadError> for ProblemKind {
+    fn from(error: ReadError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
 impl Problem {
     /// A problem of any kind.
     pub fn new(source: Source, kind: ProblemKind, consequence: impl Into<Cow<'static, str>>) -> Self {
@@ -161,6 +167,17 @@ impl Problem {
     pub fn skipped_by_systemd(source: Source, fault: Fault) -> Self {
         let what = if fault.ends_the_file() { "the rest of the file" } else { "the line" };
         Self::new(source, ProblemKind::Syntax(fault), format!("systemd skips {what}"))
+    }
+
+    /// A key in a file of several, or the whole file if it could not be read.
+    pub fn with_key(
+        file: impl Into<FileName>,
+        key: &'static str,
+        kind: ProblemKind,
+        consequence: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let key = if matches!(kind, ProblemKind::Unreadable(_)) { "" } else { key };
+        Self::new(Source::key(file, 0, key), kind, consequence)
     }
 
     /// A file that could not be read.

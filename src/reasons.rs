@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::capacity::Available;
-use crate::parse::quantity::{Cpus, GB, Gib};
+use crate::parse::quantity::{Cpus, GB, in_gib};
 use crate::policy::{Guardrail, LimitStep, WorkersStep};
 use crate::problem::Source;
 use crate::sizing::SizedUnit;
@@ -16,7 +16,7 @@ pub fn cpu_reason(unit: &SizedUnit) -> String {
 
 /// The tightest limit of memory, and what was subtracted from it.
 pub fn memory_reason(unit: &SizedUnit) -> String {
-    available_reason(unit, unit.capacity.memory, &|bytes| format!("{} GiB", Gib(bytes)))
+    available_reason(unit, unit.capacity.memory, &in_gib)
 }
 
 fn available_reason(unit: &SizedUnit, available: Available, written: &dyn Fn(u64) -> String) -> String {

@@ -3,7 +3,7 @@
 
 use crate::config::MOST_WORKERS;
 use crate::parse::boolean::boolean;
-use crate::parse::quantity::{Cpus, Gib, Size, decimal, memory_size, milli_cpus};
+use crate::parse::quantity::{Cpus, Size, decimal, in_gib, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
 const SKIPPED: &str = "the setting is ignored";
@@ -16,7 +16,8 @@ const COUNT: &str = "a whole number from 1 to 1024";
 macro_rules! keys {
     ($($(#[$doc:meta])* $field:ident $key:literal = $default:literal: $type:ty,
         $read:expr, $expected:expr, $write:expr;)+) => {
-        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set, as most of them are.
+        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set. The
+        /// values are boxed, because most are not set, and a file may have thousands of sections.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct UnitConfig {
             $($(#[$doc])* pub $field: Option<Box<Sourced<$type>>>,)+
@@ -80,7 +81,7 @@ keys! {
     reserve_cpus "ReserveCPUs" = "0": u64, milli_cpus, "a number of CPUs with at most three decimals", |milli| Cpus(*milli).to_string();
     /// The memory that a worker needs, in bytes.
     memory_per_worker "MemoryPerWorker" = "": u64, bytes,
-        "a size of 1 MB or more (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| gib(*bytes);
+        "a size of 1 MB or more (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| in_gib(*bytes);
     /// Whether memory creep is being investigated.
     investigate_memory_creep "InvestigateMemoryCreep" = "no": bool, boolean, BOOLEAN, yes_no;
 }
@@ -138,13 +139,9 @@ fn auto_or_number(value: &Option<u32>) -> String {
 
 fn size_text(size: &Size) -> String {
     match size {
-        Size::Bytes(bytes) => gib(*bytes),
+        Size::Bytes(bytes) => in_gib(*bytes),
         Size::Permyriad(share) => format!("{}%", f64::from(*share) / 100.0),
     }
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{} GiB", Gib(bytes))
 }
 
 /// The known key that is most similar, if it was probably meant.
@@ -228,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_that_was_meant() {
+    fn the_nearest_key() {
         for (typed, meant) in [
             ("Worker", Some("Workers")),
             ("unit", Some("Units")),

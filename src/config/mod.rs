@@ -12,25 +12,13 @@ use crate::names;
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::PolicySettings;
 use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
-use crate::root::{ReadError, Root};
+use crate::root::Root;
 use crate::units::name::service_name;
 
 pub use keys::{KEYS, UnitConfig};
 
-/// The main files, in order of precedence.
-const MAIN_FILES: [&str; 4] = [
-    "/etc/pypnm/sizing.conf",
-    "/run/pypnm/sizing.conf",
-    "/usr/local/lib/pypnm/sizing.conf",
-    "/usr/lib/pypnm/sizing.conf",
-];
-/// The directories of drop-ins, in order of precedence.
-const DIRECTORIES: [&str; 4] = [
-    "/etc/pypnm/sizing.conf.d",
-    "/run/pypnm/sizing.conf.d",
-    "/usr/local/lib/pypnm/sizing.conf.d",
-    "/usr/lib/pypnm/sizing.conf.d",
-];
+/// The main file, relative to a configuration directory; drop-ins are in the directory of the same name with `.d`.
+const FILE: &str = "pypnm/sizing.conf";
 /// The section for all units.
 const GENERAL: &str = "Sizing";
 /// The unit that is sized by default.
@@ -63,7 +51,7 @@ impl UnitConfig {
     }
 
     /// The variables of the drop-in that these settings determine, with their sources.
-    pub fn decided_variables(&self) -> Vec<(&'static str, Source)> {
+    pub fn decided_variables(&self) -> BTreeMap<&'static str, Source> {
         let workers = self.workers.as_ref().filter(|set| set.value.is_some());
         let limit = self.limit_max_requests.as_ref().filter(|set| set.value.is_some());
         let decided = [
@@ -102,22 +90,9 @@ impl Config {
         }
     }
 
-    /// Where `Units=` is set.
+    /// Where `Units=` is set. `None`: it is not.
     pub fn units_source(&self) -> Option<&Source> {
         self.units.as_ref().map(|set| &set.source)
-    }
-
-    /// Whether `Units=` is set.
-    pub fn names_units(&self) -> bool {
-        self.units.is_some()
-    }
-
-    /// Whether `unit` is one of them.
-    fn is_sized(&self, unit: &str) -> bool {
-        match &self.units {
-            Some(set) => set.value.iter().any(|name| name == unit),
-            None => unit == DEFAULT_UNIT,
-        }
     }
 
     /// Whether anything is sized at all.
@@ -143,54 +118,31 @@ impl Config {
 /// Reads the configuration below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
-    for main in MAIN_FILES {
-        if take_file(root, main, &mut config, problems) {
-            break;
+    let unread = conf_files::each(root, FILE, problems, &mut |path, read, problems| match read {
+        Ok(text) => {
+            parse_into(path, text, &mut config, problems);
+            // An empty file only masks others.
+            if !text.is_empty() {
+                config.files.push(path.to_owned());
+            }
         }
-    }
-    let unread = conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
-        take_file(root, path, &mut config, problems)
+        Err(error) if conf_files::hides(&error) => {
+            config.forget(&Source::file(path));
+            problems.push(Problem::unreadable(path, error, UNREAD));
+        }
+        Err(error) => problems.push(Problem::unreadable(path, error, "the file is skipped")),
     });
     if let Some(directory) = unread {
         // Its files may have any names, so they may come last.
         config.forget(&Source::file(directory));
     }
-    let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
+    let units = config.units();
+    let without_effect = config.by_unit.iter().filter(|(name, _)| !units.contains(name));
     for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
     }
     config
-}
-
-/// Reads a file into `config`. Returns whether the file exists and is trusted.
-fn take_file(root: &Root, path: &str, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    // An empty file only masks others.
-    let taken = root.with_trusted_bytes(path, |text| {
-        parse_into(path, text, config, problems);
-        !text.is_empty()
-    });
-    match taken {
-        Ok(has_text) => {
-            if has_text {
-                config.files.push(path.to_string());
-            }
-            true
-        }
-        Err(ReadError::Missing) => false,
-        Err(error) => {
-            let is_roots = conf_files::hides(&error);
-            if is_roots {
-                config.forget(&Source::file(path));
-            }
-            problems.push(Problem::unreadable(
-                path,
-                error,
-                if is_roots { UNREAD } else { "the file is skipped" },
-            ));
-            is_roots
-        }
-    }
 }
 
 /// The section of a line.
@@ -304,13 +256,13 @@ mod tests {
     fn which_units_are_sized() {
         let (config, _) = parse("");
         assert_eq!(config.units(), [DEFAULT_UNIT]);
-        assert!(config.is_sized(DEFAULT_UNIT) && !config.is_sized("a.service") && !config.names_units());
+        assert_eq!((config.units(), config.units_source()), (vec![DEFAULT_UNIT.to_owned()], None));
         let (config, problems) = parse("[Sizing]\nUnits=a.service b  a.service\n");
         assert_eq!(
             (config.units(), problems.len()),
             (vec!["a.service".to_owned(), "b.service".to_owned()], 0)
         );
-        assert!(config.is_sized("b.service") && !config.is_sized(DEFAULT_UNIT) && config.names_units());
+        assert!(config.units_source().is_some());
         assert_eq!(parse("[Sizing]\nUnits=a\nUnits=\n").0.units(), [DEFAULT_UNIT]);
         let (config, problems) = parse("[Sizing]\nUnits=a\nUnits=/ a.socket\n");
         assert_eq!(
@@ -342,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn enabled_for_all_and_for_one() {
+    fn enabled_for_all_units_and_for_a_single_one() {
         let text = "[Sizing]\nEnabled=no\n[b.service]\nEnabled=yes\nMaxWorkers=2\n[Sizing]\nMaxWorkers=3\n";
         let (config, problems) = parse(text);
         assert!(problems.is_empty() && !config.is_enabled());

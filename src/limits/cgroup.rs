@@ -16,11 +16,11 @@ mod hierarchy;
 mod reader;
 
 pub use hierarchy::Hierarchy;
-use hierarchy::STANDARD_PLACE;
-use reader::{ALL_LEAST, LimitReader, instead};
+use hierarchy::{OWN_OF_PID_1, STANDARD_MOUNT_POINT};
+use reader::{ALL_LEAST, LimitReader};
 
 use crate::limits::{Limit, Resource, Scope};
-use crate::parse::cgroup::{self, Membership};
+use crate::parse::cgroup;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
@@ -35,8 +35,8 @@ struct Member<'a> {
     mountinfo: &'static [&'static str],
     /// The scope of its limits.
     scope: Scope,
-    /// Finds the hierarchy of a controller.
-    place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Hierarchy>,
+    /// The cgroups to which systemd may have moved it, below the one that it was started in.
+    moved_to: &'static [&'static str],
 }
 
 const PID_1: Member<'_> = Member {
@@ -45,8 +45,12 @@ const PID_1: Member<'_> = Member {
     // The caller's own if that of PID 1 is hidden from it.
     mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
     scope: Scope::Container,
-    place: Hierarchy::of,
+    moved_to: &OWN_OF_PID_1,
 };
+
+/// The controllers, each with the resource that is unknown without it.
+const CONTROLLERS: [(&str, Resource); 3] =
+    [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)];
 
 /// The limits of the container.
 #[derive(Debug, Default)]
@@ -67,24 +71,22 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
     // The kernel shows the cgroup of another process relative to the reader's namespace, so the reader's mounts apply.
     let mountinfo = &["/proc/self/mountinfo"];
-    let place = Hierarchy::of_process;
-    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
+    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, moved_to: &[] };
     read_member(root, &member, problems).limits
 }
 
-/// Whether only version 2 is mounted, at the usual place. Limits of the host in version 1 are then invisible by design.
+/// Whether only version 2 is mounted, at the usual mount point. Limits of the host in version 1 are then invisible by design.
 fn has_only_v2(mounts: &[CgroupMount<'_>]) -> bool {
     let is_v2 = |mount: &CgroupMount<'_>| mount.v1_options.is_none();
-    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_PLACE)
+    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_MOUNT_POINT)
 }
 
 fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
-    let path = String::with_capacity(128);
     let mut reader = LimitReader {
         root,
         member,
         problems,
-        path,
+        path: String::new(),
         controllers: Default::default(),
         found: Container::default(),
     };
@@ -145,39 +147,31 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
             }
         }
     }
-    for (controller, resource) in
-        [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)]
-    {
+    for (controller, resource) in CONTROLLERS {
         let has_mount = mounts.iter().any(|mount| mount.has_v1(controller));
         if has_mount && !memberships.is_empty() && !memberships.iter().any(|entry| entry.has_v1(controller)) {
             let source = Source::key(membership, 0, controller);
-            let consequence = instead(resource);
-            reader.unknown(resource, Problem::new(source, ProblemKind::Absent, consequence));
+            reader.unknown(resource, Problem::new(source, ProblemKind::Absent, resource.assumed()));
         }
     }
-    let [memory, cpu, cpuset] = {
-        let of = |controller| (member.place)(controller, &memberships, &mounts);
-        let unified = memberships.iter().all(|entry| entry.v1_controllers.is_none())
-            && mounts.iter().all(|mount| mount.v1_options.is_none());
-        let memory = of("memory");
-        // In version 2, all controllers are in the same hierarchy.
-        let (cpu, cpuset) =
-            if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
-        [memory, cpu, cpuset]
-    };
+    let hierarchies =
+        CONTROLLERS.map(|(name, _)| Hierarchy::find(name, &memberships, &mounts, member.moved_to));
     if !has_only_v2(&mounts) {
-        for place in [&memory, &cpu, &cpuset].into_iter().flatten() {
-            reader.check_place(place);
+        for hierarchy in hierarchies.iter().flatten() {
+            reader.check_directory(hierarchy);
         }
     }
-    if let Some(place) = memory {
-        reader.memory(&place);
-    }
-    if let Some(place) = cpu {
-        reader.cpu_time(&place);
-    }
-    if let Some(place) = cpuset {
-        reader.cpuset(&place);
+    for ((controller, resource), hierarchy) in CONTROLLERS.into_iter().zip(&hierarchies) {
+        let Some(hierarchy) = hierarchy else {
+            continue;
+        };
+        if reader.can_be_opened(hierarchy, resource) {
+            match controller {
+                "memory" => reader.memory(hierarchy),
+                "cpu" => reader.cpu_time(hierarchy),
+                _ => reader.cpuset(hierarchy),
+            }
+        }
     }
     reader.found
 }

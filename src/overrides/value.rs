@@ -36,7 +36,7 @@ mod tests {
     };
 
     #[test]
-    fn values_that_can_be_handed_over() {
+    fn valid_values() {
         for (key, valid, invalid) in [
             (WORKERS, &["1", "1024"][..], &["0", "-1", "1025", "2.0", "", " 1"][..]),
             (UVICORN_WORKERS, &["1"], &["0", "x"]),

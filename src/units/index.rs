@@ -5,6 +5,7 @@ mod drop_ins;
 
 use rustix::fs::FileType;
 
+use crate::parse::is_at_or_below;
 use crate::problem::{Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::SKIPPED_FILE;
@@ -120,6 +121,13 @@ impl<'a> Index<'a> {
         index
     }
 
+    /// The name of the file of a unit, which is the same for all its aliases. `None`: it has no file. Problems are ignored:
+    /// they are reported when the unit is sized.
+    pub fn id(&self, name: &str) -> Option<String> {
+        let unit = self.load(name, &mut Vec::new())?;
+        unit.fragment.and(Some(unit.name))
+    }
+
     /// The name under which `listed` has the unit `asked`, if that is another one: an alias, or the name of its file. `None`:
     /// it has the same name there, or is not listed.
     pub fn listed_name(root: &Root, listed: &[String], asked: &str) -> Option<String> {
@@ -130,16 +138,11 @@ impl<'a> Index<'a> {
         }
         let names = [listed, &[asked.to_owned()]].concat();
         // The caller reads the same directories again, and reports their problems.
-        let mut ignored = Vec::new();
-        let index = Index::read(root, &names, "", &mut ignored);
-        let mut id_of = |name: &str| {
-            let unit = index.load(name, &mut ignored).filter(|unit| unit.fragment.is_some())?;
-            Some(unit.name)
-        };
-        let id = id_of(asked)?;
+        let index = Index::read(root, &names, "", &mut Vec::new());
+        let id = index.id(asked)?;
         let template = Name::parse(&id)?.template();
         let found = listed.iter().find_map(|name| {
-            let listed_id = id_of(name)?;
+            let listed_id = index.id(name)?;
             if listed_id == id {
                 return Some(name.clone());
             }
@@ -252,10 +255,7 @@ impl<'a> Index<'a> {
             return None;
         }
         let (parent, base) = absolute.rsplit_once('/')?;
-        let is_inside = |directory: &&str| {
-            let below = parent.strip_prefix(*directory);
-            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        };
+        let is_inside = |directory: &&str| is_at_or_below(parent.as_bytes(), directory.as_bytes());
         let inside = DIRECTORIES.iter().chain(&GENERATORS).any(is_inside) || {
             // A unit directory may itself be a symbolic link.
             let parent = self.root.identity(parent);
@@ -270,7 +270,7 @@ impl<'a> Index<'a> {
         if asked.text != id.text {
             aliases.push(asked.text.to_owned());
         }
-        let own: Vec<String> = id.with_drop_ins().iter().map(ToString::to_string).collect();
+        let own = id.with_drop_ins();
         let is_own = |name: &str| own.iter().any(|own| own == name);
         let others: Vec<Name<'_>> = (self.drop_ins.chunk_by(|one, next| one.name == next.name))
             .filter_map(|of_name| Name::parse(&of_name.first()?.name))

@@ -112,7 +112,7 @@ pub fn parse_assignments(
             Item::Assignment { key, value, line } if inside => {
                 if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
                     let source = Source::key(file.clone(), line, key);
-                    assignments.push(Assignment { key, value: value.into_owned(), source });
+                    assignments.push(Assignment { key, value, source });
                 }
             }
             Item::Assignment { .. } => {}

@@ -97,6 +97,13 @@ impl Unit {
         self.assignments.iter().filter(move |assignment| assignment.key == key)
     }
 
+    /// The assignments to a key whose values form a list, in order: those after the last empty one, which resets the list.
+    pub fn list_of<'a>(&'a self, key: &'a str) -> Vec<&'a Assignment> {
+        let mut list: Vec<_> = self.assignments_of(key).rev().take_while(|a| !a.value.is_empty()).collect();
+        list.reverse();
+        list
+    }
+
     /// The name with which systemd expands the specifiers of an assignment.
     pub fn name_at(&self, assignment: &Assignment) -> Option<Name<'_>> {
         let of_own_file = self.fragment.as_deref() == Some(&*assignment.source.file);

@@ -32,7 +32,7 @@ fn expand_among<'t>(
     name: &Name<'_>,
     allowed: &dyn Fn(char) -> bool,
 ) -> Result<Cow<'t, str>, Unexpanded> {
-    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+    if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
     }
     let mut out = String::with_capacity(text.len());
@@ -101,7 +101,7 @@ mod tests {
     use crate::units::name::Name;
 
     #[test]
-    fn of_names() {
+    fn specifiers_of_names() {
         let of =
             |text: &str, name: &str| Name::parse(name).map(|name| expand(text, &name).map(Cow::into_owned));
         for (text, expected) in [

@@ -1,10 +1,10 @@
 //! Parses the settings of a unit as systemd does (src/core/load-fragment.c). [`super`] derives the limits from them. Pure.
 
-use super::{Cpus, Nodes, ResourceSettings};
+use super::{Cpus, Nodes};
 use crate::limits::Resource;
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Size, permyriad, size};
-use crate::problem::{Problem, Sourced};
+use crate::problem::{Problem, Source, Sourced};
 use crate::units::name::{Name, NameKind, Type};
 use crate::units::specifier::{self, Unexpanded};
 use crate::units::{Assignment, Unit};
@@ -19,7 +19,8 @@ pub(super) struct SettingReader<'a> {
     pub(super) unit: &'a Unit,
     pub(super) name: Name<'a>,
     pub(super) physical_memory: Option<u64>,
-    pub(super) settings: &'a mut ResourceSettings,
+    /// Settings whose value is unknown here, and files that cannot be read.
+    pub(super) unknown: Vec<(Resource, Source)>,
     pub(super) problems: &'a mut Vec<Problem>,
     /// The number of invalid values.
     pub(super) reported: usize,
@@ -43,44 +44,40 @@ impl SettingReader<'_> {
     }
 
     /// Records a value that systemd can determine, but that is unknown here.
-    fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
+    fn has_unknown_specifier(&mut self, assignment: &Assignment, resources: &[Resource]) {
         self.bad_but(assignment, "a value whose specifiers are known here", "assuming the minimum");
         let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
-        self.settings.unknown.extend(unknown);
+        self.unknown.extend(unknown);
     }
 
     /// `config_parse_memory_limit()`
     pub(super) fn memory(&mut self, key: &'static str) -> Option<Sourced<u64>> {
         let mut setting = None;
         for assignment in self.unit.assignments_of(key) {
-            let source = || assignment.source.clone();
-            let value = match (assignment.value.as_str(), self.physical_memory) {
-                ("" | "infinity", _) => {
+            if ["", "infinity"].contains(&assignment.value.as_str()) {
+                setting = None;
+                continue;
+            }
+            let source = assignment.source.clone();
+            let bytes = match (size(&assignment.value), self.physical_memory) {
+                (Some(Size::Permyriad(_)), None) => {
+                    self.unknown.push((Resource::Memory, source));
                     setting = None;
                     continue;
                 }
-                (text, Some(memory)) => size(text).map(|size| match size {
-                    Size::Permyriad(10_000) => Some(memory),
-                    share @ Size::Permyriad(_) => Some(share.in_bytes(memory / PAGE) * PAGE),
-                    Size::Bytes(bytes) => Some(bytes),
-                }),
-                (text, None) => size(text).map(|size| match size {
-                    Size::Permyriad(_) => None,
-                    Size::Bytes(bytes) => Some(bytes),
-                }),
+                (Some(Size::Permyriad(10_000)), Some(memory)) => Some(memory),
+                (Some(share @ Size::Permyriad(_)), Some(memory)) => {
+                    Some(share.in_bytes(memory / PAGE) * PAGE)
+                }
+                (Some(Size::Bytes(bytes)), _) => Some(bytes),
+                (None, _) => None,
             };
-            // A limit cannot be 0, except for settings where that turns something off.
-            let zero = ["MemoryMin", "MemoryLow", "MemorySwapMax"].contains(&key);
-            match value {
-                Some(None) => {
-                    self.settings.unknown.push((Resource::Memory, source()));
-                    setting = None;
-                }
-                Some(Some(0)) if zero => {
-                    setting = (key == "MemorySwapMax").then(|| Sourced { value: 0, source: source() });
-                }
-                Some(Some(bytes)) if bytes > 0 && bytes < u64::MAX => {
-                    setting = Some(Sourced { value: bytes, source: source() });
+            match (bytes, key) {
+                // A limit cannot be 0, except for settings where that turns something off.
+                (Some(0), "MemoryMin" | "MemoryLow") => setting = None,
+                (Some(0), "MemorySwapMax") => setting = Some(Sourced { value: 0, source }),
+                (Some(value), _) if value > 0 && value < u64::MAX => {
+                    setting = Some(Sourced { value, source });
                 }
                 _ => self
                     .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
@@ -122,7 +119,7 @@ impl SettingReader<'_> {
                     "NUMAMask" => &[Resource::Cpu, Resource::Memory],
                     _ => &[Resource::Cpu],
                 };
-                self.unknown(assignment, resources);
+                self.has_unknown_specifier(assignment, resources);
                 return false;
             }
             Err(Unexpanded::NoSuch) => {
@@ -215,7 +212,7 @@ impl SettingReader<'_> {
             match specifier::expand_name(&assignment.value, &self.name_at(assignment)) {
                 Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
-                    self.unknown(assignment, &[Resource::Cpu, Resource::Memory]);
+                    self.has_unknown_specifier(assignment, &[Resource::Cpu, Resource::Memory]);
                     slice = None;
                 }
                 Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),
