@@ -10,10 +10,12 @@ mod workers;
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
 use crate::policy::{PolicySettings, Profile, profile};
 
 use super::evidence::{Epoch, Evidence};
-use super::text::{duration, wrapped};
+use super::text::{counted, duration, wrapped};
 use growth::growth_finding;
 use memory::{memory_per_worker, memory_remark};
 use workers::{demand, under_pressure};
@@ -69,7 +71,8 @@ impl Setup {
 }
 
 /// The topic of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Topic {
     /// Whether there is evidence at all.
     Evidence,
@@ -81,19 +84,6 @@ pub enum Topic {
     Workers,
     /// Workers that die young.
     Crashes,
-}
-
-impl Topic {
-    /// A word for JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Evidence => "evidence",
-            Self::Growth => "growth",
-            Self::MemoryPerWorker => "memory-per-worker",
-            Self::Workers => "workers",
-            Self::Crashes => "crashes",
-        }
-    }
 }
 
 /// A conclusion from the evidence; `findings` in the JSON output.
@@ -133,20 +123,20 @@ pub fn findings(
     let mut found = Vec::new();
     if evidence.short_lives >= 3 {
         let reason = format!(
-            "{} workers died within 10 s of their start: a crash, not a recycle limit; see the service's log",
+            "{} workers died within 10 s of starting: a crash, not the recycle limit; see the service's log",
             evidence.short_lives
         );
         found.push(Finding::remark(Topic::Crashes, reason));
     }
     let Some(setup) = setup else {
-        let reason = "sizing is turned off, so there is nothing to advise".to_owned();
+        let reason = "sizing is turned off, so there is no advice".to_owned();
         found.push(Finding::remark(Topic::Evidence, reason));
         return found;
     };
     let epoch = evidence.epoch();
     let all = (epoch.from, epoch.until);
     if let Some(missing) = missing(evidence, &epoch) {
-        let reason = format!("too little evidence yet: {missing}");
+        let reason = format!("not enough evidence yet: {missing}");
         found.push(Finding::remark(Topic::Evidence, reason));
         return found;
     }
@@ -156,7 +146,7 @@ pub fn findings(
     let time = growth.as_ref().map_or(all, |growth| (growth.from, growth.until));
     found.push(of_growth.at(time));
     if grows {
-        let reason = "no advice on memory or the number of workers while workers grow: stop the growth first"
+        let reason = "no advice on memory or the number of workers while workers keep growing: contain the growth first"
             .to_owned();
         found.push(Finding::remark(Topic::Workers, reason).at(all));
         return found;
@@ -180,18 +170,28 @@ pub fn findings(
 fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
     let needed = evidence.block_length();
     // The first sample covers no time, so a watch of ten minutes has slightly less.
-    if epoch.seconds < needed * 0.95 {
-        Some(format!("{} of {}", duration(epoch.seconds), duration(needed)))
-    } else if epoch.samples < FEWEST_SAMPLES {
-        Some(format!("{} of {FEWEST_SAMPLES} samples", epoch.samples))
+    if epoch.totals.seconds < needed * 0.95 {
+        Some(format!("{} of {}", duration(epoch.totals.seconds), duration(needed)))
+    } else if epoch.totals.samples < FEWEST_SAMPLES {
+        Some(format!("{} of {FEWEST_SAMPLES} samples", epoch.totals.samples))
     } else {
         None
     }
 }
 
+/// The advised settings: the line of each, and its finding.
+pub fn settings(findings: &[Finding]) -> impl Iterator<Item = (&str, &Finding)> {
+    findings.iter().filter_map(|finding| Some((finding.line.as_deref()?, finding)))
+}
+
+/// The findings that advise no setting.
+pub fn remarks(findings: &[Finding]) -> impl Iterator<Item = &str> {
+    findings.iter().filter(|finding| finding.line.is_none()).map(|finding| finding.reason.as_str())
+}
+
 /// `1 worker`, `4 workers`.
-pub fn workers(count: u32) -> String {
-    if count == 1 { "1 worker".into() } else { format!("{count} workers") }
+pub fn workers(count: impl Into<u64>) -> String {
+    counted(count.into(), "worker", "workers")
 }
 
 /// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason, and the other findings as
@@ -199,18 +199,16 @@ pub fn workers(count: u32) -> String {
 pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
     let mut text = String::new();
     head.lines().for_each(|line| comment(&mut text, line));
-    for finding in findings.iter().filter(|finding| finding.line.is_none()) {
-        comment(&mut text, &finding.reason);
-    }
-    let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    if set.peek().is_none() {
-        text.push_str("# Nothing to set.\n");
+    remarks(findings).for_each(|remark| comment(&mut text, remark));
+    let mut settings = settings(findings).peekable();
+    if settings.peek().is_none() {
+        text.push_str("# No changes recommended.\n");
         return text;
     }
     let _ = writeln!(text, "[{section}]");
-    for finding in set {
+    for (line, finding) in settings {
         comment(&mut text, &finding.reason);
-        let _ = writeln!(text, "{}", finding.line.as_deref().unwrap_or_default());
+        let _ = writeln!(text, "{line}");
     }
     text
 }

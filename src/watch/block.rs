@@ -3,13 +3,13 @@
 
 use super::history::Tally;
 use super::line::Line;
-use super::{MIB, number, to_u64};
+use super::{MIB, least, number, to_u64};
 
 /// A worker that uses at least this percentage of a CPU is busy. A Python process has a global lock, so a worker cannot use
 /// much more than one CPU.
 pub const BUSY_PERCENT: f64 = 70.0;
-/// A block shows demand if requests would have had to wait in this fraction of it. Four workers reach it at 45 % of their
-/// capacity (M/M/4: 9 % of the requests wait at 40 %, 17 % at 50 %).
+/// A block shows demand if requests would have had to wait in this fraction of it. Four workers reach it at 45% of their
+/// capacity (M/M/4: 9% of the requests wait at 40%, 17% at 50%).
 pub const WAITING: f64 = 0.13;
 /// Waiting is not derived from a mean use of the workers below this, which may be work other than requests.
 pub const COMPUTED_FROM: f64 = 0.25;
@@ -18,33 +18,23 @@ pub const PRESSED: f64 = 0.2;
 /// The resolution of measured memory, in bytes.
 const STEP: u64 = 4 * MIB;
 
-/// The evidence of a period of time.
+/// Figures of a block, or of several.
 #[derive(Clone, Debug, Default)]
-pub struct Block {
-    /// Its beginning.
-    pub from: f64,
-    /// Its end.
-    pub until: f64,
+pub struct Totals {
     /// Seconds for which the CPU use of workers is known.
     pub seconds: f64,
     /// The number of samples in these seconds.
     pub samples: u64,
-    /// The maximum number of workers at once.
-    pub workers: u64,
     /// Seconds in which every worker was busy.
     pub all_busy: f64,
     /// Seconds in which connections waited to be accepted.
     pub queued: f64,
     /// The maximum number of connections that waited.
     pub queue_peak: u64,
-    /// Seconds in which every worker was busy or connections waited.
-    waiting: f64,
     /// CPU seconds of the workers.
     pub worker_cpu: f64,
     /// The total running time of the workers, in seconds.
     pub worker_seconds: f64,
-    /// Milli-CPU seconds that were free for the service.
-    free: f64,
     /// Seconds in which no CPU was available: the service used all CPUs that it may use, or at least half of them while other
     /// programs used the rest, or it was throttled by its quota.
     pub cpu_full: f64,
@@ -54,8 +44,6 @@ pub struct Block {
     pub memory_tight: f64,
     /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
-    /// The memory of individual workers, in units of [`STEP`].
-    memory_of_workers: Tally,
     /// The peak memory of a worker, in bytes.
     pub worker_peak: u64,
     /// The peak memory of all processes, in bytes.
@@ -64,6 +52,51 @@ pub struct Block {
     pub others_peak: u64,
     /// The minimum of the memory that the service could have used, in bytes: its own plus that available on the host.
     pub within_reach: Option<u64>,
+}
+
+impl Totals {
+    /// Adds the figures of another block.
+    pub fn add(&mut self, other: &Self) {
+        self.seconds += other.seconds;
+        self.samples += other.samples;
+        self.all_busy += other.all_busy;
+        self.queued += other.queued;
+        self.queue_peak = self.queue_peak.max(other.queue_peak);
+        self.worker_cpu += other.worker_cpu;
+        self.worker_seconds += other.worker_seconds;
+        self.cpu_full += other.cpu_full;
+        self.memory_stalled += other.memory_stalled;
+        self.memory_tight += other.memory_tight;
+        self.oom_kills += other.oom_kills;
+        self.worker_peak = self.worker_peak.max(other.worker_peak);
+        self.total_peak = self.total_peak.max(other.total_peak);
+        self.others_peak = self.others_peak.max(other.others_peak);
+        self.within_reach = least(self.within_reach, other.within_reach);
+    }
+
+    /// The mean use of the workers, as a fraction of a CPU each.
+    pub fn used(&self) -> f64 {
+        self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// The evidence of a period of time.
+#[derive(Clone, Debug, Default)]
+pub struct Block {
+    /// Its beginning.
+    pub from: f64,
+    /// Its end.
+    pub until: f64,
+    /// The maximum number of workers at once.
+    pub workers: u64,
+    /// What it has in common with the evidence of several blocks.
+    pub totals: Totals,
+    /// Seconds in which every worker was busy or connections waited.
+    waiting: f64,
+    /// Milli-CPU seconds that were free for the service.
+    free: f64,
+    /// The memory of individual workers, in units of [`STEP`].
+    memory_of_workers: Tally,
     /// The CPU limit in force, in milli-CPUs.
     pub cpu_limit: u64,
     /// The memory limit in force, in bytes.
@@ -80,7 +113,7 @@ impl Block {
     /// and `oom_kills` the number of processes killed since the previous sample.
     pub fn take(&mut self, line: &Line, at: f64, elapsed: f64, busy: &[Option<f64>], oom_kills: u64) {
         self.until = at;
-        self.oom_kills += oom_kills;
+        self.totals.oom_kills += oom_kills;
         self.workers = self.workers.max(busy.len() as u64);
         if line.memory_limit > 0 {
             self.memory_limit = line.memory_limit;
@@ -93,17 +126,17 @@ impl Block {
         if known.is_empty() || elapsed <= 0.0 {
             return;
         }
-        self.samples += 1;
-        self.seconds += elapsed;
+        self.totals.samples += 1;
+        self.totals.seconds += elapsed;
         let when = |is: bool| if is { elapsed } else { 0.0 };
         let all_busy = known.len() == busy.len() && known.iter().all(|busy| *busy >= BUSY_PERCENT);
         let queue = line.accept_queue.unwrap_or(0);
-        self.all_busy += when(all_busy);
-        self.queued += when(queue > 0);
-        self.queue_peak = self.queue_peak.max(queue);
+        self.totals.all_busy += when(all_busy);
+        self.totals.queued += when(queue > 0);
+        self.totals.queue_peak = self.totals.queue_peak.max(queue);
         self.waiting += when(all_busy || queue > 0);
-        self.worker_cpu += known.iter().sum::<f64>() / 100.0 * elapsed;
-        self.worker_seconds += number(known.len() as u64) * elapsed;
+        self.totals.worker_cpu += known.iter().sum::<f64>() / 100.0 * elapsed;
+        self.totals.worker_seconds += number(known.len() as u64) * elapsed;
         let limit = line.cpu_milli_limit;
         let free = limit.saturating_sub(line.cpu_milli);
         self.free += number(line.idle_milli.map_or(free, |idle| free.min(idle))) * elapsed;
@@ -112,9 +145,10 @@ impl Block {
             line.idle_milli.is_some_and(|idle| idle.saturating_mul(100) <= limit.saturating_mul(5));
         let full = used_up || (nothing_left && line.cpu_milli.saturating_mul(2) >= limit);
         let held_back = line.throttled_percent.is_some_and(|percent| percent >= 10.0);
-        self.cpu_full += when((limit > 0 && full) || held_back);
-        self.memory_stalled += when(line.pressure_memory_percent.is_some_and(|percent| percent >= 10.0));
-        self.memory_tight += when(line.memory_limit > 0 && line.memory / 9 * 10 >= line.memory_limit);
+        self.totals.cpu_full += when((limit > 0 && full) || held_back);
+        self.totals.memory_stalled +=
+            when(line.pressure_memory_percent.is_some_and(|percent| percent >= 10.0));
+        self.totals.memory_tight += when(line.memory_limit > 0 && line.memory / 9 * 10 >= line.memory_limit);
     }
 
     fn memory(&mut self, line: &Line) {
@@ -127,36 +161,29 @@ impl Block {
             // now.
             let shared = worker.rss.saturating_sub(bytes);
             let mark = worker.peak_rss.map_or(0, |peak| peak.saturating_sub(shared));
-            self.worker_peak = self.worker_peak.max(bytes).max(mark);
+            self.totals.worker_peak = self.totals.worker_peak.max(bytes).max(mark);
         }
         let total = if line.memory > 0 { line.memory } else { of_workers };
-        self.total_peak = self.total_peak.max(total);
-        self.others_peak = self.others_peak.max(total.saturating_sub(of_workers));
-        if let Some(available) = line.memory_available {
-            let reach = total.saturating_add(available);
-            self.within_reach = Some(self.within_reach.map_or(reach, |before| before.min(reach)));
-        }
+        self.totals.total_peak = self.totals.total_peak.max(total);
+        self.totals.others_peak = self.totals.others_peak.max(total.saturating_sub(of_workers));
+        let reach = line.memory_available.map(|available| total.saturating_add(available));
+        self.totals.within_reach = least(self.totals.within_reach, reach);
     }
 
     /// Whether enough of its time is known for fractions of it to be meaningful.
     pub fn is_long_enough(&self, length: f64) -> bool {
-        self.seconds * 2.0 >= length
+        self.totals.seconds * 2.0 >= length
     }
 
     /// The fraction of the time in which connections waited in the accept queue, or all workers were busy.
     pub fn observed(&self) -> f64 {
-        self.waiting / self.seconds.max(f64::MIN_POSITIVE)
-    }
-
-    /// The mean use of the workers, as a fraction of a CPU each.
-    pub fn used(&self) -> f64 {
-        self.worker_cpu / self.worker_seconds.max(f64::MIN_POSITIVE)
+        self.waiting / self.totals.seconds.max(f64::MIN_POSITIVE)
     }
 
     /// The fraction of the time in which a request would have had to wait: as observed, or as implied by the mean use
     /// (Erlang's formula for a queue), which does not depend on the interval between samples.
     pub fn waiting(&self) -> f64 {
-        let used = self.used();
+        let used = self.totals.used();
         if used >= COMPUTED_FROM {
             self.observed().max(erlang_c(self.workers, used))
         } else {
@@ -167,12 +194,12 @@ impl Block {
     /// The number of CPUs that were free for another worker, on average. A CPU that is free for three quarters of the time is
     /// sufficient.
     pub fn free_cpus(&self) -> u64 {
-        (to_u64(self.free / self.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
+        (to_u64(self.free / self.totals.seconds.max(f64::MIN_POSITIVE)) + 250) / 1000
     }
 
     /// The 95th percentile of the memory of a worker, in bytes, rounded up to [`STEP`] but not above the peak.
     pub fn worker_memory(&self) -> Option<u64> {
-        self.memory_of_workers.percentile(95).map(|steps| (steps * STEP).min(self.worker_peak))
+        self.memory_of_workers.percentile(95).map(|steps| (steps * STEP).min(self.totals.worker_peak))
     }
 
     /// The number of samples of the memory of individual workers.
@@ -198,7 +225,7 @@ mod tests {
 
     #[test]
     fn erlang_by_its_tables() {
-        // Four workers at 50 %: 0.1739; one at 30 %: 0.3; two at 80 %: 0.7111.
+        // Four workers at 50%: 0.1739; one at 30%: 0.3; two at 80%: 0.7111.
         for (workers, used, waits) in [(4, 0.5, 0.1739), (1, 0.3, 0.3), (2, 0.8, 0.7111), (4, 1.2, 1.0)] {
             assert!((erlang_c(workers, used) - waits).abs() < 1e-3, "{workers} {used}");
         }

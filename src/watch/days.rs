@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::line::{Line, Process};
-use super::{MIB, number};
+use super::{MIB, least, number};
 use crate::watch::block::BUSY_PERCENT;
 
 /// The number of hours to keep: a year.
@@ -44,6 +44,16 @@ pub struct Hour {
 }
 
 impl Hour {
+    /// The CPUs used on average.
+    pub fn cpus(&self) -> f64 {
+        self.cpu / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// The fraction of the time in which requests waited.
+    pub fn waiting_part(&self) -> f64 {
+        self.waiting / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
     /// Adds the figures of another hour.
     pub fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
@@ -79,6 +89,20 @@ pub struct Column {
     pub queue: Option<u64>,
     /// The maximum percentage of the time in which tasks waited for memory.
     pub pressure: f64,
+}
+
+impl Column {
+    /// Adds the figures of a later column, or of a sample.
+    fn add(&mut self, other: &Self) {
+        self.seconds += other.seconds;
+        self.cpu += other.cpu;
+        self.memory = self.memory.max(other.memory);
+        self.memory_limit = other.memory_limit;
+        self.cpu_limit = other.cpu_limit;
+        self.available = least(self.available, other.available);
+        self.queue = self.queue.max(other.queue);
+        self.pressure = self.pressure.max(other.pressure);
+    }
 }
 
 /// A worker's memory by column, in MiB.
@@ -126,35 +150,35 @@ impl Days {
         let waits = busy || line.accept_queue.is_some_and(|queue| queue > 0);
         let stalled = line.pressure_memory_percent.unwrap_or(0.0);
         let cpu = number(line.cpu_milli) / 1000.0 * elapsed;
-        hour.seconds += elapsed;
-        hour.waiting += if waits { elapsed } else { 0.0 };
-        hour.stalled += elapsed * stalled / 100.0;
-        hour.cpu += cpu;
-        hour.memory_peak = hour.memory_peak.max(line.memory);
-        hour.worker_peak = hour.worker_peak.max(line.workers().map(Process::memory).max().unwrap_or(0));
-        hour.workers = hour.workers.max(line.workers);
-        hour.queue_peak = hour.queue_peak.max(line.accept_queue.unwrap_or(0));
-        hour.recycles += counts.0.saturating_sub(self.counts.0);
-        hour.restarts += counts.1.saturating_sub(self.counts.1);
-        hour.oom_kills += counts.2.saturating_sub(self.counts.2);
+        hour.add(&Hour {
+            seconds: elapsed,
+            waiting: if waits { elapsed } else { 0.0 },
+            cpu,
+            memory_peak: line.memory,
+            worker_peak: line.workers().map(Process::memory).max().unwrap_or(0),
+            workers: line.workers,
+            queue_peak: line.accept_queue.unwrap_or(0),
+            stalled: elapsed * stalled / 100.0,
+            recycles: counts.0.saturating_sub(self.counts.0),
+            restarts: counts.1.saturating_sub(self.counts.1),
+            oom_kills: counts.2.saturating_sub(self.counts.2),
+        });
         self.counts = counts;
         if self.hours.len() > HOURS {
             self.hours.pop_first();
         }
 
         let place = index(at / self.width);
-        let column = self.columns.entry(place).or_default();
-        column.seconds += elapsed;
-        column.cpu += cpu;
-        column.memory = column.memory.max(line.memory);
-        column.memory_limit = line.memory_limit;
-        column.cpu_limit = line.cpu_milli_limit;
-        column.available = match (column.available, line.memory_available) {
-            (Some(before), Some(now)) => Some(before.min(now)),
-            (before, now) => before.or(now),
-        };
-        column.queue = column.queue.max(line.accept_queue);
-        column.pressure = column.pressure.max(stalled);
+        self.columns.entry(place).or_default().add(&Column {
+            seconds: elapsed,
+            cpu,
+            memory: line.memory,
+            memory_limit: line.memory_limit,
+            cpu_limit: line.cpu_milli_limit,
+            available: line.memory_available,
+            queue: line.accept_queue,
+            pressure: stalled,
+        });
         for worker in line.workers() {
             let latest = self.lives.range((worker.pid, 0)..=(worker.pid, u64::MAX)).next_back();
             let same = latest.filter(|(_, life)| worker.age_seconds >= life.age - 1.0).map(|(key, _)| *key);
@@ -178,18 +202,7 @@ impl Days {
     fn join(&mut self) {
         self.width *= 2.0;
         for (place, column) in std::mem::take(&mut self.columns) {
-            let into = self.columns.entry(place.div_euclid(2)).or_default();
-            into.seconds += column.seconds;
-            into.cpu += column.cpu;
-            into.memory = into.memory.max(column.memory);
-            into.memory_limit = column.memory_limit;
-            into.cpu_limit = column.cpu_limit;
-            into.available = match (into.available, column.available) {
-                (Some(before), Some(now)) => Some(before.min(now)),
-                (before, now) => before.or(now),
-            };
-            into.queue = into.queue.max(column.queue);
-            into.pressure = into.pressure.max(column.pressure);
+            self.columns.entry(place.div_euclid(2)).or_default().add(&column);
         }
         for life in self.lives.values_mut() {
             for (place, value) in std::mem::take(&mut life.columns) {
@@ -202,15 +215,12 @@ impl Days {
     /// The hour with the most waiting, or else with the most CPU time, out of those that were watched for at least half
     /// of it.
     pub fn busiest(&self) -> Option<(i64, &Hour)> {
-        let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
         self.hours
             .iter()
             .filter(|(_, hour)| hour.seconds >= 1800.0)
             .map(|(place, hour)| (*place, hour))
             .max_by(|(_, a), (_, b)| {
-                part(a.waiting, a)
-                    .total_cmp(&part(b.waiting, b))
-                    .then(part(a.cpu, a).total_cmp(&part(b.cpu, b)))
+                a.waiting_part().total_cmp(&b.waiting_part()).then(a.cpus().total_cmp(&b.cpus()))
             })
     }
 }

@@ -9,9 +9,9 @@ mod growth;
 use std::collections::BTreeMap;
 
 use super::block::Block;
-use super::history::{Latest, Series};
+use super::history::{Latest, POINTS, Point, Series};
 use super::line::{Line, Process};
-use super::lives::{EndedLives, Life};
+use super::lives::{Ended, LIVES, Life};
 use super::role::Role;
 use super::trend::median;
 use super::{MIB, number};
@@ -37,13 +37,13 @@ struct Run {
     main: Option<(u64, f64)>,
     from: Option<f64>,
     until: f64,
-    ended: EndedLives,
+    ended: Series<Ended, LIVES>,
     /// Ages at recycling, in seconds.
     ages: Vec<f64>,
 }
 
 /// All evidence so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Evidence {
     block_length: f64,
     first_at: Option<f64>,
@@ -66,7 +66,7 @@ pub struct Evidence {
     epochs: BTreeMap<(u64, u64, u64), Epoch>,
     current: Option<(u64, u64, u64)>,
     /// The memory of the service over time, in bytes.
-    pub memory: Series,
+    pub memory: Series<Point, POINTS>,
     /// The maximum of that memory.
     pub memory_peak: u64,
     /// The number of workers that were replaced under the same parent or, with one worker, by an automatic restart.
@@ -78,41 +78,17 @@ pub struct Evidence {
     /// The number of processes killed by the OOM killer.
     pub oom_kills: u64,
     /// The ages of workers that have ended and have not been replaced yet.
-    gone: Latest<f64>,
+    gone: Latest<f64, AGES>,
     /// When workers were added while none was missing: successors (pypnm-sizing-handover(7)) of workers that end later.
-    successors: Latest<f64>,
+    successors: Latest<f64, AGES>,
     /// When workers were replaced most recently.
-    replaced_at: Latest<f64>,
+    replaced_at: Latest<f64, AGES>,
 }
 
 impl Evidence {
     /// No evidence yet. The length of a block is `block_length` seconds.
     pub fn new(block_length: f64) -> Self {
-        Self {
-            block_length,
-            first_at: None,
-            last_at: 0.0,
-            watched: 0.0,
-            last: Line::default(),
-            limits: (0, 0, None),
-            workers: Vec::new(),
-            run: Run::default(),
-            growth_before: None,
-            single_age: None,
-            automatic_restarts: None,
-            block: None,
-            epochs: BTreeMap::new(),
-            current: None,
-            memory: Series::default(),
-            memory_peak: 0,
-            recycles: 0,
-            restarts: 0,
-            short_lives: 0,
-            oom_kills: 0,
-            gone: Latest::new(AGES),
-            successors: Latest::new(AGES),
-            replaced_at: Latest::new(AGES),
-        }
+        Self { block_length, ..Self::default() }
     }
 
     /// The length of a block in seconds.
@@ -217,7 +193,7 @@ impl Evidence {
         self.weigh(&line, at, elapsed, killed);
         if !self.workers.is_empty() {
             self.memory_peak = self.memory_peak.max(line.memory);
-            self.memory.push(at, number(line.memory));
+            self.memory.push(Point { at, value: number(line.memory) });
         }
         self.watched += elapsed;
         self.last_at = at;
@@ -307,8 +283,8 @@ impl Evidence {
                     self.close_block();
                 }
             }
-            self.gone = Latest::new(AGES);
-            self.successors = Latest::new(AGES);
+            self.gone = Latest::default();
+            self.successors = Latest::default();
         }
         self.run.from.get_or_insert(at);
         self.seen_again(line, main, at);
@@ -360,7 +336,7 @@ impl Evidence {
             self.recycles = self.recycles.saturating_sub(1);
             self.short_lives = self.short_lives.saturating_sub(u64::from(was_short));
         }
-        self.replaced_at = Latest::new(AGES);
+        self.replaced_at = Latest::default();
     }
 
     /// Computes the growth of each worker. Not called for every sample, because it takes up to a millisecond per worker.

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// The maximum number of points in a series. When it is full, every second point is dropped, and only every second one
-/// is added from then on. With a sample every two seconds, the series of a day has a point every 384 or 768 s, spread
-/// evenly over the day.
+/// The maximum number of points that a sparkline is drawn from. With a sample every two seconds, the series of a day has a
+/// point every 384 or 768 s.
 pub const POINTS: usize = 240;
 
 /// A value at a point in time.
@@ -16,49 +15,46 @@ pub struct Point {
     pub value: f64,
 }
 
-/// A series of points, evenly thinned.
+/// A series of fewer than `MOST` items. When it is full, every second item is dropped, and only every second one is added from
+/// then on, so that the remaining ones are spread evenly.
 #[derive(Clone, Debug)]
-pub struct Series {
-    points: Vec<Point>,
-    /// One in this number of points is added.
+pub struct Series<T, const MOST: usize> {
+    items: Vec<T>,
+    /// One in this number of items is added.
     stride: u32,
-    /// The number of points to skip before the next one is added.
+    /// The number of items to skip before the next one is added.
     pass: u32,
 }
 
-impl Default for Series {
+impl<T, const MOST: usize> Default for Series<T, MOST> {
     fn default() -> Self {
-        Self { points: Vec::new(), stride: 1, pass: 0 }
+        Self { items: Vec::new(), stride: 1, pass: 0 }
     }
 }
 
-impl Series {
-    /// Adds a point, or skips it.
-    pub fn push(&mut self, at: f64, value: f64) {
+impl<T, const MOST: usize> Series<T, MOST> {
+    /// Adds an item, or skips it.
+    pub fn push(&mut self, item: T) {
         if self.pass > 0 {
             self.pass -= 1;
             return;
         }
-        self.points.push(Point { at, value });
+        self.items.push(item);
         self.pass = self.stride - 1;
-        if self.points.len() >= POINTS {
-            self.thin();
-            // The last point was dropped, so the next one is due after the old interval.
+        if self.items.len() >= MOST {
+            let mut keep = false;
+            self.items.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            // The last item was dropped, so the next one is due after the old interval.
             self.stride = self.stride.saturating_mul(2);
         }
     }
 
-    fn thin(&mut self) {
-        let mut keep = false;
-        self.points.retain(|_| {
-            keep = !keep;
-            keep
-        });
-    }
-
-    /// The points in the series.
-    pub fn points(&self) -> &[Point] {
-        &self.points
+    /// The items in the series.
+    pub fn items(&self) -> &[T] {
+        &self.items
     }
 }
 
@@ -92,22 +88,22 @@ impl Tally {
     }
 }
 
-/// The latest `most` items.
+/// The latest `MOST` items.
 #[derive(Clone, Debug)]
-pub struct Latest<T> {
+pub struct Latest<T, const MOST: usize> {
     items: VecDeque<T>,
-    most: usize,
 }
 
-impl<T> Latest<T> {
-    /// Keeps `most` items.
-    pub fn new(most: usize) -> Self {
-        Self { items: VecDeque::new(), most }
+impl<T, const MOST: usize> Default for Latest<T, MOST> {
+    fn default() -> Self {
+        Self { items: VecDeque::new() }
     }
+}
 
+impl<T, const MOST: usize> Latest<T, MOST> {
     /// Adds an item, and drops the oldest one if necessary.
     pub fn push(&mut self, item: T) {
-        if self.items.len() >= self.most {
+        if self.items.len() >= MOST {
             self.items.pop_front();
         }
         self.items.push_back(item);
@@ -169,12 +165,12 @@ mod tests {
 
     #[test]
     fn a_series_stays_small_and_even() {
-        let mut series = Series::default();
+        let mut series = Series::<Point, POINTS>::default();
         for n in 0..1_000_000u64 {
-            series.push(number(n), 0.0);
-            assert!(series.points().len() <= POINTS);
+            series.push(Point { at: number(n), value: 0.0 });
+            assert!(series.items().len() <= POINTS);
         }
-        let kept = series.points();
+        let kept = series.items();
         assert!(kept.len() >= POINTS / 2 - 1, "{}", kept.len());
         let gaps: Vec<f64> =
             kept.iter().zip(kept.iter().skip(1)).map(|(earlier, later)| later.at - earlier.at).collect();
@@ -196,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_latest_few() {
-        let mut latest = Latest::new(2);
+        let mut latest = Latest::<u32, 2>::default();
         (0..5).for_each(|n| latest.push(n));
         assert_eq!((latest.pop(), latest.pop(), latest.pop()), (Some(3), Some(4), None));
         (5..8).for_each(|n| latest.push(n));

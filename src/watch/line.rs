@@ -151,13 +151,13 @@ pub struct Process {
     #[serde(deserialize_with = "amount_or_null")]
     pub cpu_ms: Option<u64>,
     /// Growth of a worker.
-    pub growth_per_hour: Option<PerHour>,
+    pub growth_per_hour: Option<ByteInterval>,
 }
 
-/// Bytes per hour, with the bounds of the 95 % confidence interval; null: unknown.
+/// Bytes, per hour or in a life, with the bounds of the 95% confidence interval; null: unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct PerHour {
+pub struct ByteInterval {
     /// The estimate.
     pub bytes: Option<f64>,
     /// The lower bound.

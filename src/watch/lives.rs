@@ -6,8 +6,8 @@ use super::trend::{Point, Slope, median, median_slope, slope};
 
 /// The maximum number of points in an envelope.
 const POINTS: usize = 120;
-/// The maximum number of ended lives; when it is exceeded, every second one is dropped.
-const LIVES: usize = 512;
+/// The maximum number of ended lives.
+pub const LIVES: usize = 512;
 /// A worker that is younger than this in its first sample, in seconds, started while watched; its first quarter is the
 /// warm-up.
 const NEWBORN: f64 = 60.0;
@@ -137,11 +137,11 @@ impl Life {
     pub fn ended(&self, at: f64) -> Option<Ended> {
         // A worker grows because of work, and requests take CPU time. Only if it did nothing is time used instead.
         let by_cpu = self.cpu_known && self.cpu >= 1.0;
-        let to_u64 = if by_cpu { self.cpu } else { self.age };
+        let lifetime = if by_cpu { self.cpu } else { self.age };
         let all = self.envelope.points();
         let began = all.first()?.at - (self.age - (at - all.first()?.at)).max(0.0);
         let progress = |point: &Point| if by_cpu { point.cpu } else { point.at - began };
-        let skip = if self.born { to_u64 / 4.0 } else { 0.0 };
+        let skip = if self.born { lifetime / 4.0 } else { 0.0 };
         let points: Vec<Point> = all.iter().filter(|point| progress(point) >= skip).copied().collect();
         if points.len() < 8 {
             return None;
@@ -158,7 +158,7 @@ impl Life {
         let middle = around(points.get(start..start + part))?;
         let last = around(points.get(points.len() - part..))?;
         let rate = |from: (f64, f64), to: (f64, f64)| {
-            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * to_u64)
+            (to.0 > from.0).then(|| (to.1 - from.1) / (to.0 - from.0) * lifetime)
         };
         Some(Ended {
             growth: rate(first, last)?,
@@ -184,45 +184,6 @@ pub struct Ended {
     pub per_second: f64,
     /// Its memory after the warm-up.
     pub baseline: f64,
-}
-
-/// Ended lives, in the order in which they ended, thinned evenly.
-#[derive(Clone, Debug)]
-pub struct EndedLives {
-    lives: Vec<Ended>,
-    stride: u32,
-    pass: u32,
-}
-
-impl Default for EndedLives {
-    fn default() -> Self {
-        Self { lives: Vec::new(), stride: 1, pass: 0 }
-    }
-}
-
-impl EndedLives {
-    /// Adds a life, or skips it.
-    pub fn push(&mut self, life: Ended) {
-        if self.pass > 0 {
-            self.pass -= 1;
-            return;
-        }
-        self.lives.push(life);
-        self.pass = self.stride - 1;
-        if self.lives.len() >= LIVES {
-            let mut keep = false;
-            self.lives.retain(|_| {
-                keep = !keep;
-                keep
-            });
-            self.stride = self.stride.saturating_mul(2);
-        }
-    }
-
-    /// The lives in the collection.
-    pub fn all(&self) -> &[Ended] {
-        &self.lives
-    }
 }
 
 #[cfg(test)]

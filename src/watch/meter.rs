@@ -1,6 +1,6 @@
 //! Turns a sample into a line: counters become rates since the previous sample. Pure.
 
-use super::line::{Line, LineKind, PerHour, Process, SCHEMA, rounded};
+use super::line::{ByteInterval, Line, LineKind, Process, SCHEMA, rounded};
 use super::role::Role;
 use super::{number, to_u64};
 
@@ -182,9 +182,9 @@ impl Meter {
 }
 
 /// Growth in the format of a line.
-pub fn per_hour(slope: &super::trend::Slope) -> PerHour {
+pub fn per_hour(slope: &super::trend::Slope) -> ByteInterval {
     let bytes = |per_second: f64| Some(rounded(per_second * 3600.0, 0)).filter(|bytes| bytes.is_finite());
-    PerHour { bytes: bytes(slope.per_second), low: bytes(slope.low), high: bytes(slope.high) }
+    ByteInterval { bytes: bytes(slope.per_second), low: bytes(slope.low), high: bytes(slope.high) }
 }
 
 #[cfg(test)]
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((second.cpu_milli, second.idle_milli), (500, Some(1000)));
         assert_eq!((second.pressure_memory_percent, second.oom_kills), (Some(25.0), 1));
         assert_eq!((second.listen_drops, second.accept_queue, second.seconds), (Some(3), Some(3), Some(2.0)));
-        assert_eq!(meter.line(sample(12.0, 0, 0, 0, 0), bounds), None, "time that stands still");
+        assert_eq!(meter.line(sample(12.0, 0, 0, 0, 0), bounds), None, "time that does not advance");
         let (fallen, _) = meter.line(sample(13.0, 0, 0, 0, 0), bounds).unwrap_or_default();
         assert_eq!((fallen.oom_kills, fallen.cpu_milli), (1, 0), "a counter that began again is no rise");
     }

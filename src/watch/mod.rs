@@ -38,6 +38,11 @@ pub fn number(amount: u64) -> f64 {
     amount as f64
 }
 
+/// The smaller of two amounts, or the one that is known.
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
+}
+
 /// The inverse, rounded; negative numbers and NaN become 0.
 #[expect(
     clippy::cast_possible_truncation,

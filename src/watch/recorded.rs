@@ -99,7 +99,7 @@ fn four_saturated_workers_on_a_full_machine() {
     let (lines, why) =
         advice_on(&seen, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
     assert_eq!(lines, ["Workers=2"], "{why}");
-    assert!(why.contains("4 workers on 2 CPUs only wait for each other"), "{why}");
+    assert!(why.contains("4 workers only compete for 2 CPUs"), "{why}");
 }
 
 /// Four copies of the recorded worker, on a machine with these CPUs, some milli-CPUs of which are idle.

@@ -3,18 +3,23 @@
 use super::trend::Slope;
 use super::{MIB, number, to_u64};
 
-/// Bytes in MiB.
-pub fn mib(bytes: u64) -> String {
-    if bytes > 0 && bytes < 10 * MIB {
-        format!("{:.1} MiB", number(bytes) / number(MIB))
-    } else {
-        format!("{} MiB", bytes.div_ceil(MIB))
+/// The size of a process or of a service: `3.5 MiB`, `235 MiB`, or, from 10 GiB on, `12.1 GiB`.
+pub fn size(bytes: u64) -> String {
+    match bytes / MIB {
+        0..10 if bytes > 0 => format!("{:.1} MiB", number(bytes) / number(MIB)),
+        0..10_240 => format!("{} MiB", bytes.div_ceil(MIB)),
+        _ => gib(bytes),
     }
 }
 
-/// Bytes in GiB.
+/// The memory of a machine, or a limit, in GiB.
 pub fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", number(bytes) / number(1 << 30))
+}
+
+/// `1 worker`, `4 workers`.
+pub fn counted(count: u64, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
 }
 
 /// Bytes per second as MiB per hour: `+1.2 MiB/h`.
@@ -50,14 +55,14 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// `80 % of 13 min`.
+/// `80% of 13 min`.
 pub fn part(seconds: f64, of: f64) -> String {
-    let percent = seconds * 100.0 / of.max(f64::MIN_POSITIVE);
-    if percent > 0.0 && percent < 0.5 {
-        format!("less than 1 % of {}", duration(of))
-    } else {
-        format!("{percent:.0} % of {}", duration(of))
-    }
+    format!("{} of {}", percent(seconds * 100.0 / of.max(f64::MIN_POSITIVE)), duration(of))
+}
+
+/// `80%`, or `less than 1%`.
+pub fn percent(percent: f64) -> String {
+    if percent > 0.0 && percent < 0.5 { "less than 1%".to_owned() } else { format!("{percent:.0}%") }
 }
 
 /// A period of time, in which a common beginning is written only once.
@@ -86,7 +91,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{clock_range, duration, mib, part, wrapped};
+    use super::{clock_range, duration, part, size, wrapped};
 
     #[test]
     fn durations() {
@@ -111,11 +116,11 @@ mod tests {
     #[test]
     fn amounts() {
         assert_eq!(
-            (mib(0).as_str(), mib(1 << 20).as_str(), mib(235 << 20).as_str()),
-            ("0 MiB", "1.0 MiB", "235 MiB")
+            [size(0), size(1 << 20), size(235 << 20), size(12_358 << 20)],
+            ["0 MiB", "1.0 MiB", "235 MiB", "12.1 GiB"]
         );
-        assert_eq!(part(1.0, 3600.0), "less than 1 % of 1 h");
-        assert_eq!(part(0.0, 3600.0), "0 % of 1 h");
+        assert_eq!(part(1.0, 3600.0), "less than 1% of 1 h");
+        assert_eq!(part(0.0, 3600.0), "0% of 1 h");
         let clock = |at: f64| format!("Mon {at}:00");
         assert_eq!(clock_range(&clock, 9.0, 10.0), "Mon 9:00 to 10:00");
         assert_eq!(wrapped("a bb ccc", 4), ["a bb", "ccc"]);

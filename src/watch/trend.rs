@@ -1,7 +1,7 @@
 //! Growth as a slope with its uncertainty. Pure.
 //!
 //! - The slope of a worker is that of Theil and Sen: the median of the slopes of all pairs of points, which is not affected by
-//!   up to 29 % of outliers. The common slope of several workers is the median of their slopes.
+//!   up to 29% of outliers. The common slope of several workers is the median of their slopes.
 //! - The uncertainty is computed from the residuals of all workers, summed for each period of time: noise that all workers
 //!   share (a burst of requests, the host reclaiming memory) counts once, not once per worker (Driscoll and Kraay, "Consistent
 //!   covariance matrix estimation with spatially dependent panel data", 1998).
@@ -27,14 +27,14 @@ pub struct Point {
 pub struct Slope {
     /// The estimate.
     pub per_second: f64,
-    /// The lower bound of the 95 % confidence interval.
+    /// The lower bound of the 95% confidence interval.
     pub low: f64,
     /// Its upper bound.
     pub high: f64,
-    /// Growth is significant (99.9 %) and continues: the second half grows like the first, which is true of a leak but not of a
+    /// Growth is significant (99.9%) and continues: the second half grows like the first, which is true of a leak but not of a
     /// cache that fills or of a single step.
     pub lasting: bool,
-    /// It is also certain (95 %) that the second half grows like the first.
+    /// It is also certain (95%) that the second half grows like the first.
     pub steady: bool,
 }
 
@@ -236,7 +236,7 @@ pub fn quantile(z: f64, freedom: f64) -> f64 {
         + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * freedom.powi(3))
 }
 
-/// An estimate with its 95 % interval.
+/// An estimate with its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// The estimate.

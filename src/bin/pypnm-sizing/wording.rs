@@ -182,7 +182,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
 pub(crate) fn warnings(unit: &SizedUnit) -> Vec<String> {
     let mut warnings = Vec::new();
     let profile = &unit.profile;
-    let allowed = profile.lowest_target().max(1);
+    let allowed = profile.lowest_target.max(1);
     if profile.workers_step == WorkersStep::Operator && profile.workers > allowed {
         warnings.push(format!(
             "Workers={} is more than the {allowed} that CPUs and memory allow here",

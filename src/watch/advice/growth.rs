@@ -1,9 +1,11 @@
 //! Advises a lower recycle limit if that contains the growth of workers. Pure.
 
+use std::fmt::Write as _;
+
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{ALLOWED, BLOCK, Evidence, Growth, LEAK_BLOCKS, UNEVEN_LEAK_BLOCKS};
-use crate::watch::text::{duration, interval, mib, per_hour};
+use crate::watch::text::{duration, interval, per_hour, size};
 use crate::watch::{number, to_u64};
 
 /// The growth that must have been observed, as a fraction of the initial memory: anything less may be the end of the
@@ -27,23 +29,17 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
             "growth: unknown until the workers have been watched for {needed} without a restart"
         ));
     };
-    let (slope, who) = match &growth.single {
-        Some(single) => {
-            let others = per_hour(single.others);
-            (
-                single.slope,
-                format!(
-                    "worker {} alone grows by {} (the others by {others})",
-                    single.pid,
-                    interval(&single.slope)
-                ),
-            )
-        }
-        None => (growth.all, format!("a worker grows by {}", interval(&growth.all))),
+    let (slope, worker) = match &growth.single {
+        Some(single) => (single.slope, format!("worker {} alone", single.pid)),
+        None => (growth.all, "a worker".to_owned()),
     };
+    let mut who = format!("{worker} grows by {}", interval(&slope).trim_start_matches('+'));
+    if let Some(single) = &growth.single {
+        let _ = write!(who, " (the others: {})", per_hour(single.others));
+    }
     let limit = setup.limit_max_requests.unwrap_or_else(|| setup.profile().limit_max_requests);
     let allowed = number(growth.baseline) * ALLOWED;
-    let room = mib(to_u64(allowed));
+    let room = size(to_u64(allowed));
     let by_a_life = |shown: String, a_life: f64| {
         let fits = u32::try_from(to_u64((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
         // The guide's number, if that is low enough.
@@ -58,8 +54,8 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let are_alike = growth.all.lasting && growth.a_life.is_some_and(|a_life| a_life.value > allowed);
     if let (Some((leaks, lives, a_life)), false, 1..) = (growth.some_lives, are_alike, limit) {
         let shown = format!(
-            "in {leaks} of {lives} lives of {limit} requests a worker grew by about {} and kept growing",
-            mib(to_u64(a_life))
+            "in {leaks} of {lives} lifetimes of {limit} requests, a worker grew by about {} and kept growing",
+            size(to_u64(a_life))
         );
         return by_a_life(shown, a_life);
     }
@@ -71,11 +67,11 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
         let age = evidence.recycle_age().unwrap_or(0.0);
         let shown = format!(
             "a worker grows by {} ({} to {}) in a lifetime of {limit} requests, which took {} ({} per 1000 requests)",
-            mib(to_u64(a_life.value)),
-            mib(to_u64(a_life.low)),
-            mib(to_u64(a_life.high)),
+            size(to_u64(a_life.value)),
+            size(to_u64(a_life.low)),
+            size(to_u64(a_life.high)),
             duration(age),
-            mib(to_u64(a_life.value / f64::from(limit) * 1000.0))
+            size(to_u64(a_life.value / f64::from(limit) * 1000.0))
         );
         if a_life.value <= allowed {
             return remark(format!("{shown}; recycling contains it"));
@@ -108,10 +104,14 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     if limit != 0 && lower >= limit {
         return remark(format!("{shown}; a limit below {limit} would not help"));
     }
-    let now = if limit == 0 { "workers are never recycled".into() } else { format!("the limit is {limit}") };
-    let reason = format!(
-        "{shown}; {now} and too few workers reached it during the watch to determine the growth per request"
-    );
+    let reason = if limit == 0 {
+        format!("{shown}; workers are never recycled")
+    } else {
+        format!(
+            "{shown}; too few workers reached the limit of {limit} requests during the watch to determine the growth per \
+             request"
+        )
+    };
     recycle_at(setup, lower, &reason)
 }
 

@@ -115,7 +115,7 @@ fn too_little_evidence_says_so_and_advises_nothing() {
     let feed = Feed { cpu: 99.0, ..Feed::new(4, 8, 32) }.run(0.1);
     let found = feed.found();
     assert!(lines(&found).is_empty());
-    assert_eq!(reason(&found, Topic::Evidence), "too little evidence yet: 6 min of 10 min");
+    assert_eq!(reason(&found, Topic::Evidence), "not enough evidence yet: 6 min of 10 min");
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn what_was_observed_is_distinguished_from_what_follows_from_the_use_of_the_cpu(
     let reason_of = |found: &[Finding]| reason(found, Topic::Workers);
     assert!(
         reason_of(&found)
-            .starts_with("according to the workers' use of the CPU, requests wait for one in 4 %"),
+            .starts_with("judging by the workers' CPU use, requests waited for a worker during 4%"),
         "{found:?}"
     );
     let found = busy(4, 16, 64, 12_000).found();
-    assert!(reason_of(&found).starts_with("requests waited for a worker in 100 %"), "{found:?}");
+    assert!(reason_of(&found).starts_with("requests waited for a worker during 100%"), "{found:?}");
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn crashes_are_named_and_switched_off_there_is_nothing_to_advise() {
 #[test]
 fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
     let found = busy(4, 16, 64, 12_000).found();
-    let text = drop_in(&found, "Sizing", "From `pypnm-sizing watch`: pypnm.service, 1 h.\nRead it.");
+    let text = drop_in(&found, "Sizing", "From `pypnm-sizing watch`: pypnm.service, 1 h.\nReview it.");
     let mut problems = Vec::new();
     let mut config = crate::config::Config::default();
     crate::config::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
@@ -262,5 +262,7 @@ fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
     assert_eq!(config.for_unit("pypnm.service").policy_settings().max_workers, 8, "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");
     let nothing = drop_in(&[], "Sizing", "pypnm.service, 13 min");
-    assert!(nothing.lines().all(|line| line.starts_with('#')) && nothing.ends_with("# Nothing to set.\n"));
+    assert!(
+        nothing.lines().all(|line| line.starts_with('#')) && nothing.ends_with("# No changes recommended.\n")
+    );
 }

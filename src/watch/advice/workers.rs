@@ -2,29 +2,35 @@
 
 use super::memory::{needed, room};
 use super::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
-use crate::policy::MOST_WORKERS;
+use crate::policy::MAX_WORKERS;
 use crate::watch::evidence::Epoch;
-use crate::watch::text::{clock_range, duration, gib, mib, part};
+use crate::watch::text::{clock_range, counted, duration, gib, part, size};
 
 /// Advises fewer workers, because memory or CPUs run out.
 pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
     let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
-    let of_time = |seconds| part(seconds, epoch.seconds);
+    let of_time = |seconds| part(seconds, epoch.totals.seconds);
     let less = live.saturating_sub(1);
     let (reason, time) = if let Some(killed) = epoch.killed {
-        let count = epoch.oom_kills;
-        let processes = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        let processes = counted(epoch.totals.oom_kills, "process", "processes");
         (format!("the kernel killed {processes} of the service because memory ran out"), killed)
     } else if let Some(time) = epoch.stalled.proven {
-        (format!("tasks waited for memory in {}", of_time(epoch.memory_stalled)), time)
+        (format!("tasks waited for memory during {}", of_time(epoch.totals.memory_stalled)), time)
     } else if let Some(time) = epoch.tight.proven {
-        (format!("it used over 90 % of its {} in {}", gib(setup.memory), of_time(epoch.memory_tight)), time)
+        (
+            format!(
+                "the service used over 90% of its {} during {}",
+                gib(setup.memory),
+                of_time(epoch.totals.memory_tight)
+            ),
+            time,
+        )
     } else if let Some(time) = epoch.full.proven.filter(|_| u64::from(live) > setup.cpus) {
         let cpus = u32::try_from(setup.cpus).unwrap_or(u32::MAX);
         let reason = format!(
-            "no CPU was idle in {}: {live} workers on {} only wait for each other",
-            of_time(epoch.cpu_full),
-            if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") }
+            "no CPU was idle during {}: {live} workers only compete for {}",
+            of_time(epoch.totals.cpu_full),
+            counted(cpus.into(), "CPU", "CPUs")
         );
         return Some(setup.fewer(cpus, live, &reason, Topic::Workers).at(time));
     } else {
@@ -49,32 +55,32 @@ pub(super) fn demand(
     let busiest = epoch.busiest.map_or_else(String::new, |(waiting, from, until)| {
         let when = clock.map_or_else(String::new, |clock| format!(" ({})", clock_range(clock, from, until)));
         let how = if epoch.busiest_is_computed {
-            "according to the workers' use of the CPU, requests wait for one"
+            "judging by the workers' CPU use, requests waited for a worker"
         } else {
             "requests waited for a worker"
         };
-        format!("{how} in {:.0} % of the busiest {length}{when}", waiting * 100.0)
+        format!("{how} during {:.0}% of the busiest {length}{when}", waiting * 100.0)
     });
     let all = (epoch.from, epoch.until);
     let remark = |reason| Finding::remark(Topic::Workers, reason);
     let Some(time) = epoch.demand.proven else {
         let why = if busiest.is_empty() {
-            format!("no {length} were watched without a gap, so demand is unknown")
+            format!("no period of {length} was watched without a gap, so demand is unknown")
         } else if epoch.full.proven.is_some() {
-            format!("{busiest}; the CPUs are busy, so more workers would only wait")
+            format!("{busiest}; the CPUs are busy, so more workers would only compete for them")
         } else {
             format!("{busiest}; this shows no need for more workers{}", unseen(epoch))
         };
         return remark(why).at(all);
     };
-    let blocks = format!("{busiest}, and in {} such blocks in total", epoch.demand.count);
+    let blocks = format!("{busiest}; {} blocks in total show demand", epoch.demand.count);
     if epoch.demand_under_pressure > 0 {
         return remark(format!("{blocks}; but memory was short at that time: no room for another worker"))
             .at(time);
     }
     let free = epoch.free_cpus.percentile(50).unwrap_or(0);
     let memory = room(epoch, setup.memory);
-    let shown = format!("{blocks}; {free} CPUs were idle at that time");
+    let shown = format!("{blocks}; {} idle at that time", counted(free, "CPU was", "CPUs were"));
     if free == 0 {
         return remark(format!("{shown}: no room for another worker")).at(time);
     }
@@ -83,7 +89,7 @@ pub(super) fn demand(
         return remark(format!("{shown}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized)))
             .at(time);
     }
-    let most = MOST_WORKERS;
+    let most = MAX_WORKERS;
     let free = u32::try_from(free).unwrap_or(u32::MAX);
     // At most twice as many: the next watch can advise more.
     let wanted = live.saturating_add(free.min(live)).min(most);
@@ -95,7 +101,7 @@ pub(super) fn demand(
         let reason = format!(
             "{shown}, but {} would need up to {} of the {} that are safe to use: no room for another worker",
             workers(live + 1),
-            mib(needed(epoch, live + 1)),
+            size(needed(epoch, live + 1)),
             gib(memory)
         );
         return remark(reason).at(time);
@@ -103,7 +109,7 @@ pub(super) fn demand(
     let shown = format!(
         "{shown}, and {} would need up to {} of {}",
         workers(fits),
-        mib(needed(epoch, fits)),
+        size(needed(epoch, fits)),
         gib(memory)
     );
     let then = setup.with(|settings| settings.max_workers = fits).workers;
@@ -130,9 +136,9 @@ pub(super) fn demand(
 
 /// The limits of the measurements.
 fn unseen(epoch: &Epoch) -> &'static str {
-    if epoch.queued > 0.0 || epoch.queue_peak > 0 {
+    if epoch.totals.queued > 0.0 || epoch.totals.queue_peak > 0 {
         ""
     } else {
-        "; requests that wait for a modem inside a worker, or on a connection that is kept open, are not in any queue"
+        "; requests that wait for a modem inside a worker, or on a keep-alive connection, are in no queue"
     }
 }

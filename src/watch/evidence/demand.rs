@@ -13,7 +13,7 @@ use crate::watch::block::{Block, COMPUTED_FROM, erlang_c};
 
 /// The fraction of the time in which requests may wait: at this, more workers are not needed.
 const FEW: f64 = 0.10;
-/// At this, more workers are needed. Four workers reach it at 49 % of their capacity.
+/// At this, more workers are needed. Four workers reach it at 49% of their capacity.
 const MANY: f64 = 0.16;
 /// The same for the mean use of one or two workers, of whose requests many wait at any use.
 const MANY_USED: f64 = 0.33;
@@ -42,7 +42,7 @@ impl Test {
         // Of the requests to a single worker, more wait at the same use.
         let waits = (FEW.max(erlang_c(block.workers, few)), MANY.max(erlang_c(block.workers, many)));
         let observed = self.observed.add(block.from, block.observed(), waits, LEAST_OBSERVED);
-        let used = self.used.add(block.from, block.used(), (few, many), 0.0);
+        let used = self.used.add(block.from, block.totals.used(), (few, many), 0.0);
         match (observed, used) {
             (Some(observed), Some(used)) => Some(observed.min(used)),
             (observed, used) => observed.or(used),
@@ -113,7 +113,7 @@ mod tests {
         let varying = proven(alternating(0.1)).map(|(block, _)| block);
         assert!(steady.is_some_and(|block| block < 12), "{steady:?}");
         assert!(varying > Some(60) && varying < Some(160), "{varying:?}");
-        assert_eq!(proven((0..1000).map(|n| if n % 2 == 0 { 0.0 } else { 0.24 })), None, "12 % on average");
+        assert_eq!(proven((0..1000).map(|n| if n % 2 == 0 { 0.0 } else { 0.24 })), None, "12% on average");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The evidence of all blocks with the same number of workers and the same limits. Pure, and of bounded size.
 
 use super::demand;
-use crate::watch::block::{Block, PRESSED, WAITING};
+use crate::watch::block::{Block, PRESSED, Totals, WAITING};
 use crate::watch::history::Tally;
 
 /// The number of blocks within a day that prove pressure, and the minimum number of blocks with demand that prove it.
@@ -50,22 +50,8 @@ pub struct Epoch {
     pub from: f64,
     /// The end of its last block.
     pub until: f64,
-    /// The number of samples in which the CPU use of a worker is known.
-    pub samples: u64,
-    /// The seconds that these samples cover.
-    pub seconds: f64,
-    /// Seconds in which every worker was busy.
-    pub all_busy: f64,
-    /// Seconds in which connections waited to be accepted.
-    pub queued: f64,
-    /// The maximum number of connections that waited.
-    pub queue_peak: u64,
-    /// Seconds in which no CPU was available.
-    pub cpu_full: f64,
-    /// Seconds in which the service used at least nine tenths of its memory limit.
-    pub memory_tight: f64,
-    /// Seconds in which tasks waited for memory at least a tenth of the time.
-    pub memory_stalled: f64,
+    /// The figures of all blocks.
+    pub totals: Totals,
     /// Blocks in which requests had to wait. A sequential test proves demand, in periods with at least [`PROOF`] of them.
     pub demand: Blocks,
     demand_test: demand::Test,
@@ -83,26 +69,12 @@ pub struct Epoch {
     pub busiest: Option<(f64, f64, f64)>,
     /// Whether its waiting follows from the use of the workers, and less of it was observed.
     pub busiest_is_computed: bool,
-    /// The number of processes killed by the OOM killer.
-    pub oom_kills: u64,
     /// The beginning of the first and the end of the last block in which processes were killed.
     pub killed: Option<(f64, f64)>,
     /// The maximum over all blocks of the 95th percentile of the memory of a worker, in bytes.
     pub worker_memory: u64,
     /// The number of samples that this is based on.
     pub memory_samples: u64,
-    /// The peak memory of a worker, in bytes.
-    pub worker_peak: u64,
-    /// The peak memory of all processes, in bytes.
-    pub total_peak: u64,
-    /// The peak memory of all processes other than workers, in bytes.
-    pub others_peak: u64,
-    /// The minimum of the memory that the service could have used, in bytes: its own plus that available on the host.
-    pub within_reach: Option<u64>,
-    /// CPU seconds of the workers.
-    pub worker_cpu: f64,
-    /// The total running time of the workers, in seconds.
-    pub worker_seconds: f64,
 }
 
 impl Epoch {
@@ -112,25 +84,8 @@ impl Epoch {
         }
         self.workers = block.workers;
         self.until = block.until;
-        self.samples += block.samples;
-        self.seconds += block.seconds;
-        self.all_busy += block.all_busy;
-        self.queued += block.queued;
-        self.queue_peak = self.queue_peak.max(block.queue_peak);
-        self.cpu_full += block.cpu_full;
-        self.memory_tight += block.memory_tight;
-        self.memory_stalled += block.memory_stalled;
-        self.worker_cpu += block.worker_cpu;
-        self.worker_seconds += block.worker_seconds;
-        self.worker_peak = self.worker_peak.max(block.worker_peak);
-        self.total_peak = self.total_peak.max(block.total_peak);
-        self.others_peak = self.others_peak.max(block.others_peak);
-        self.within_reach = match (self.within_reach, block.within_reach) {
-            (Some(before), Some(now)) => Some(before.min(now)),
-            (before, now) => before.or(now),
-        };
-        if block.oom_kills > 0 {
-            self.oom_kills += block.oom_kills;
+        self.totals.add(&block.totals);
+        if block.totals.oom_kills > 0 {
             self.killed = Some((self.killed.map_or(block.from, |(from, _)| from), block.until));
         }
         if !block.is_long_enough(length) {
@@ -138,13 +93,13 @@ impl Epoch {
         }
         self.memory_samples += block.memory_samples();
         self.worker_memory = self.worker_memory.max(block.worker_memory().unwrap_or(0));
-        let pressed = |seconds: f64| seconds >= PRESSED * block.seconds;
+        let pressed = |seconds: f64| seconds >= PRESSED * block.totals.seconds;
         let waiting = block.waiting();
         if waiting >= WAITING {
             self.demand.add(block);
             self.free_cpus.add(block.free_cpus());
             self.demand_under_pressure +=
-                u64::from(pressed(block.memory_stalled) || pressed(block.memory_tight));
+                u64::from(pressed(block.totals.memory_stalled) || pressed(block.totals.memory_tight));
         }
         if let Some((from, third)) = self.demand_test.take(block).zip(self.demand.first_of_three())
             && third >= from
@@ -156,9 +111,9 @@ impl Epoch {
             self.busiest_is_computed = waiting > block.observed();
         }
         for (blocks, seconds) in [
-            (&mut self.stalled, block.memory_stalled),
-            (&mut self.tight, block.memory_tight),
-            (&mut self.full, block.cpu_full),
+            (&mut self.stalled, block.totals.memory_stalled),
+            (&mut self.tight, block.totals.memory_tight),
+            (&mut self.full, block.totals.cpu_full),
         ] {
             if pressed(seconds) {
                 blocks.add(block);
@@ -171,6 +126,6 @@ impl Epoch {
 
     /// The mean CPU use of a worker, in percent of a CPU.
     pub fn mean_worker_cpu(&self) -> f64 {
-        if self.worker_seconds <= 0.0 { 0.0 } else { self.worker_cpu * 100.0 / self.worker_seconds }
+        self.totals.used() * 100.0
     }
 }

@@ -65,7 +65,7 @@ impl Evidence {
             return self.growth_before.clone();
         }
         let settled: Vec<&[Point]> = self.workers.iter().map(Life::settled).collect();
-        let ended = self.run.ended.all();
+        let ended = self.run.ended.items();
         let together = self.workers.len().max(1);
         let of = |value: fn(&Ended) -> f64| ended.iter().map(value).collect::<Vec<f64>>();
         let by_lives = mean(&of(|life| life.per_second), together);

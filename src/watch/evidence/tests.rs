@@ -129,7 +129,7 @@ fn a_week_of_recycling_workers_stays_small() {
         seen.take(line(at, Some((1, -50.0)), &workers).0, at, 10.0);
     }
     assert!(seen.recycles > 5000, "{}", seen.recycles);
-    assert!(seen.run.ended.all().len() <= 512 && seen.run.ages.len() <= super::AGES);
+    assert!(seen.run.ended.items().len() <= 512 && seen.run.ages.len() <= super::AGES);
     assert!(seen.epochs.len() <= super::CONDITIONS);
 }
 

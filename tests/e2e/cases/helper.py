@@ -93,7 +93,7 @@ def changed_hardware(e2e):
 
         # MemTotal varies slightly between boots.
         m.hardware(memory_kb=KB_16G - 300000)
-        equal(everybody(m, 0)["findings"], [], "findings after a jitter of 2 %")
+        equal(everybody(m, 0)["findings"], [], "findings after a jitter of 2%")
         m.hardware(memory_kb=KB_16G + 2000000)
         everybody(m, 0, topic="machine-changed")
 

@@ -194,7 +194,7 @@ impl Judge<'_> {
     }
 }
 
-/// Whether two values differ by less than 5 %: MemTotal varies slightly from boot to boot.
+/// Whether two values differ by less than 5%: MemTotal varies slightly from boot to boot.
 fn is_near(then: &str, now: &str) -> bool {
     match (then.parse::<f64>(), now.parse::<f64>()) {
         (Ok(then), Ok(now)) => (then - now).abs() <= 0.05 * now,

@@ -16,8 +16,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
+use pypnm_sizing::watch::advice::{Finding, remarks, settings};
 use pypnm_sizing::watch::days::Hour;
-use pypnm_sizing::watch::text::{duration, gib};
+use pypnm_sizing::watch::text::{counted, duration, gib};
 use pypnm_sizing::write::Directory;
 
 use crate::cli::Report;
@@ -57,26 +58,23 @@ fn print(gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
     let (evidence, days) = (&gathered.evidence, &gathered.days);
     let (from, until) = evidence.range().unwrap_or_default();
-    page.heading(&format!("{}: {} watched", gathered.unit, duration(evidence.watched())));
+    page.heading(&format!("{}: watched for {}", gathered.unit, duration(evidence.watched())));
     page.row("", 0, &covered(evidence, from, until));
     gathered.problems.iter().for_each(|problem| page.row("", 0, &format!("Note: {problem}.")));
 
-    page.heading("What to set");
-    let mut to_set = gathered.findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    if to_set.peek().is_none() {
-        page.row("  ", 2, if is_too_little(&gathered.findings) { "no advice yet" } else { "nothing" });
+    page.heading("Recommended settings");
+    let is_advised = settings(&gathered.findings).next().is_some();
+    if !is_advised {
+        page.row(
+            "  ",
+            2,
+            if is_too_little(&gathered.findings) { "no advice yet" } else { "no changes recommended" },
+        );
     }
-    for finding in to_set {
-        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
-        page.row("      ", 6, &with_time(finding));
-    }
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_none()) {
-        page.row("  - ", 4, &finding.reason);
-    }
-    if let Some(before) = &gathered.before {
-        page.row("  - ", 4, before);
-    }
-    if gathered.findings.iter().any(|finding| finding.line.is_some()) {
+    recommended(&mut page, &gathered.findings);
+    let before = gathered.before.as_deref();
+    remarks(&gathered.findings).chain(before).for_each(|remark| page.row("  - ", 4, remark));
+    if is_advised {
         page.gap();
         page.row("", 0, "To adopt it: pypnm-sizing report --adopt, then pypnm-sizing apply");
     }
@@ -100,33 +98,41 @@ fn print(gathered: &Gathered) -> Outcome {
     page.heading("Measured");
     page.row("  memory  ", 10, &memory(evidence, &epoch));
     page.row("  growth  ", 10, &growth(evidence));
-    page.row("  CPU     ", 10, &format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu()));
+    page.row("  CPU     ", 10, &format!("{:.1}% of a CPU per worker on average", epoch.mean_worker_cpu()));
     page.row("  queue   ", 10, &queue(evidence, &epoch));
     page.gap();
     page.row("", 0, UNSEEN);
     page.print()
 }
 
+/// The advised settings, each with its reason.
+fn recommended(page: &mut Page, findings: &[Finding]) {
+    for (line, finding) in settings(findings) {
+        page.one_line(&format!("  {line}"), Ink::Green, "");
+        page.row("      ", 6, &with_time(finding));
+    }
+}
+
 /// The figures of a day, and the events.
 fn day_line(at: f64, day: &Hour) -> (String, String) {
-    let seconds = day.seconds.max(f64::MIN_POSITIVE);
-    let mut happened: Vec<String> = Vec::new();
-    let mut add = |count: u64, singular: &str, plural: &str| {
-        if count > 0 {
-            happened.push(format!("{count} {}", if count == 1 { singular } else { plural }));
-        }
-    };
-    add(day.recycles, "recycle", "recycles");
-    add(day.restarts, "restart", "restarts");
-    add(day.oom_kills, "killed because memory ran out", "killed because memory ran out");
+    let killed = "killed because memory ran out";
+    let happened: Vec<String> = [
+        (day.recycles, "recycle", "recycles"),
+        (day.restarts, "restart", "restarts"),
+        (day.oom_kills, killed, killed),
+    ]
+    .into_iter()
+    .filter(|(count, _, _)| *count > 0)
+    .map(|(count, singular, plural)| counted(count, singular, plural))
+    .collect();
     let figures = format!(
-        "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>7.1} %  ",
+        "  {:<10}{:>8}{:>8}{:>12}{:>6.2}{:>8.1}%  ",
         shown(at, "%a %d %b"),
         duration(day.seconds).replace(" min", "m").replace(" h", "h"),
         day.workers,
         gib(day.memory_peak),
-        day.cpu / seconds,
-        day.waiting / seconds * 100.0
+        day.cpus(),
+        day.waiting_part() * 100.0
     );
     (figures, happened.join(", "))
 }

@@ -122,7 +122,7 @@ impl WatchTarget {
     fn of_process(machine: &Root, pid: u32) -> Result<(Self, Option<String>), String> {
         let found = process::of_pids(machine, &[pid]);
         let Some(process) = found.first() else {
-            return Err(format!("--pid={pid}: there is no such process, or /proc hides it"));
+            return Err(format!("--pid={pid}: no such process, or /proc hides it"));
         };
         let parent = process.parent;
         if process.candidate().is_spawned() && parent > 1 {

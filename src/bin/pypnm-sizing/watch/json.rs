@@ -1,16 +1,16 @@
 //! The last line of `watch --json`, which follows the lines of its samples ([`pypnm_sizing::watch::line`]).
 //! docs/json.md describes both.
 
-use pypnm_sizing::watch::advice::Finding;
+use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
-use pypnm_sizing::watch::line::{LineKind, PerHour, SCHEMA, rounded};
+use pypnm_sizing::watch::line::{ByteInterval, LineKind, SCHEMA, rounded};
 use pypnm_sizing::watch::{MIB, meter};
 use serde::Serialize;
 
 /// A finding.
 #[derive(Serialize)]
 pub(crate) struct FindingAnswer {
-    topic: &'static str,
+    topic: Topic,
     line: Option<String>,
     reason: String,
     from: Option<f64>,
@@ -22,7 +22,7 @@ impl FindingAnswer {
     pub(crate) fn of(finding: &Finding, epoch: f64) -> Self {
         let moment = |at: f64| rounded(epoch + at, 0);
         Self {
-            topic: finding.topic.word(),
+            topic: finding.topic,
             line: finding.line.clone(),
             reason: finding.reason.clone(),
             from: finding.time.map(|(from, _)| moment(from)),
@@ -42,9 +42,9 @@ pub(crate) struct Figures {
     peaks: u64,
     peak_95_mib: u64,
     worker_memory_peak: u64,
-    growth_per_hour: Option<PerHour>,
+    growth_per_hour: Option<ByteInterval>,
     growth_goes_on: Option<bool>,
-    growth_per_life: Option<PerLife>,
+    growth_per_life: Option<ByteInterval>,
     evidence_seconds: f64,
     enough_seconds: f64,
     all_busy_seconds: f64,
@@ -63,43 +63,35 @@ pub(crate) struct Figures {
     limit_max_requests: Option<u64>,
 }
 
-/// The growth of a worker during its whole life, in bytes.
-#[derive(Serialize)]
-struct PerLife {
-    bytes: f64,
-    low: f64,
-    high: f64,
-}
-
 impl Figures {
     pub(crate) fn of(evidence: &Evidence) -> Self {
         let (epoch, growth, last) = (evidence.epoch(), evidence.growth(), evidence.last());
-        let to_u64 = |bytes: f64| rounded(bytes, 0);
+        let bytes = |bytes: f64| Some(rounded(bytes, 0));
         Self {
-            samples: epoch.samples,
+            samples: epoch.totals.samples,
             workers: last.workers,
             memory_peak: evidence.memory_peak,
             memory_limit: last.memory_limit,
             memory_limit_source: last.memory_limit_source.clone(),
             peaks: epoch.memory_samples,
             peak_95_mib: epoch.worker_memory / MIB,
-            worker_memory_peak: epoch.worker_peak,
+            worker_memory_peak: epoch.totals.worker_peak,
             growth_per_hour: growth.as_ref().map(|growth| meter::per_hour(&growth.all)),
             growth_goes_on: growth.as_ref().map(|growth| growth.all.lasting),
-            growth_per_life: growth.and_then(|growth| growth.a_life).map(|life| PerLife {
-                bytes: to_u64(life.value),
-                low: to_u64(life.low),
-                high: to_u64(life.high),
+            growth_per_life: growth.and_then(|growth| growth.a_life).map(|life| ByteInterval {
+                bytes: bytes(life.value),
+                low: bytes(life.low),
+                high: bytes(life.high),
             }),
-            evidence_seconds: rounded(epoch.seconds, 1),
+            evidence_seconds: rounded(epoch.totals.seconds, 1),
             enough_seconds: rounded(evidence.block_length(), 1),
-            all_busy_seconds: rounded(epoch.all_busy, 1),
-            queued_seconds: rounded(epoch.queued, 1),
-            accept_queue_peak: epoch.queue_peak,
+            all_busy_seconds: rounded(epoch.totals.all_busy, 1),
+            queued_seconds: rounded(epoch.totals.queued, 1),
+            accept_queue_peak: epoch.totals.queue_peak,
             waiting_percent_busiest: epoch.busiest.map(|(part, _, _)| rounded(part * 100.0, 1)),
-            cpu_full_seconds: rounded(epoch.cpu_full, 1),
-            memory_tight_seconds: rounded(epoch.memory_tight, 1),
-            memory_stalled_seconds: rounded(epoch.memory_stalled, 1),
+            cpu_full_seconds: rounded(epoch.totals.cpu_full, 1),
+            memory_tight_seconds: rounded(epoch.totals.memory_tight, 1),
+            memory_stalled_seconds: rounded(epoch.totals.memory_stalled, 1),
             mean_worker_cpu_percent: rounded(epoch.mean_worker_cpu(), 1),
             oom_kills: evidence.oom_kills,
             recycles: evidence.recycles,

@@ -10,31 +10,16 @@ use pypnm_sizing::watch::line::{Line, Process, rounded};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::write::{Directory, WriteError};
 
-/// The file with the metrics.
-pub(super) struct Metrics<'a> {
-    path: &'a Path,
+/// Replaces the file with the metrics of the last sample. `profile`: the profile that fits now.
+pub(super) fn write(path: &Path, evidence: &Evidence, profile: Option<Profile>) -> Result<(), WriteError> {
+    let (directory, name) = Directory::of(path)?;
+    directory.replace(name, &text(evidence.last(), evidence, profile))
 }
 
-impl<'a> Metrics<'a> {
-    pub(super) fn new(path: &'a Path) -> Self {
-        Self { path }
-    }
-
-    /// Replaces the file. `profile`: the profile that fits now.
-    pub(super) fn write(
-        &self,
-        line: &Line,
-        evidence: &Evidence,
-        profile: Option<Profile>,
-    ) -> Result<(), WriteError> {
-        let (directory, name) = Directory::of(self.path)?;
-        directory.replace(name, &text(line, evidence, profile))
-    }
-
-    /// Removes the file.
-    pub(super) fn remove(&self) {
-        let _ = Directory::of(self.path).and_then(|(directory, name)| directory.remove(name));
-    }
+/// Removes the file.
+pub(super) fn remove(path: &Path) {
+    // If this fails, the age of the sample still shows that it is not current.
+    let _ = Directory::of(path).and_then(|(directory, name)| directory.remove(name));
 }
 
 /// The metrics: name, type, help, value.

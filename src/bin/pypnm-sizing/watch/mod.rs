@@ -29,11 +29,10 @@ use pypnm_sizing::watch::meter::{Bounds, Meter, per_hour};
 use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
-use crate::output::{Outcome, remark};
-use crate::page::{has_colors, is_capable};
+use crate::output::{self, Outcome, remark};
+use crate::page::{columns, has_colors, is_capable};
 use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
-use metrics::Metrics;
 use read::SampleReader;
 pub(crate) use record::EXTENSION;
 use record::Recorder;
@@ -79,18 +78,18 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let unit = choose_unit(&sizing, arguments)?;
-    let kept = arguments.record.is_some() || arguments.metrics.is_some();
+    let is_kept = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
     let (target, note) =
-        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, kept).map_err(Error::msg)?;
+        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, is_kept).map_err(Error::msg)?;
     if let Some(note) = note {
         remark(&note);
     }
-    let style = match (arguments.write_advice, arguments.json) {
+    let view = match (arguments.write_advice, arguments.json) {
         (true, _) => View::Advice,
         (_, true) => View::Json,
         _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => View::Screen,
-        _ if kept => View::Quiet,
+        _ if is_kept => View::Quiet,
         _ => View::Lines,
     };
     let name = target.name();
@@ -104,10 +103,10 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         arguments,
         unit,
         sizing,
-        interval: arguments.interval.unwrap_or(if kept { RECORDED } else { LOOKED_AT }),
+        interval: arguments.interval.unwrap_or(if is_kept { RECORDED } else { LOOKED_AT }),
         name,
         target,
-        style,
+        view,
         counts_live: root.is_machine(),
         boot_id: Root::machine().text("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned()),
         reader: SampleReader::new()?,
@@ -117,7 +116,6 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         compute_at: 0.0,
         size_at: Instant::now() + SIZED_AGAIN,
         recorder,
-        metrics: arguments.metrics.as_deref().map(Metrics::new),
         began: Instant::now(),
         began_unix: unix_seconds(),
         cost_since: None,
@@ -136,7 +134,7 @@ struct Watching<'a> {
     interval: Duration,
     name: String,
     target: WatchTarget,
-    style: View,
+    view: View,
     /// Whether the limits of the live process apply; below another root, a machine is given instead.
     counts_live: bool,
     boot_id: Option<String>,
@@ -149,7 +147,6 @@ struct Watching<'a> {
     /// When the machine is read again.
     size_at: Instant,
     recorder: Option<Recorder>,
-    metrics: Option<Metrics<'a>>,
     began: Instant,
     began_unix: f64,
     /// When the measurement of the cost began, in seconds, and the CPU time used by then.
@@ -159,7 +156,7 @@ struct Watching<'a> {
 impl Watching<'_> {
     fn until_the_end(&mut self) -> anyhow::Result<End> {
         let events = Events::new().context("cannot handle signals")?;
-        let mut screen = (self.style == View::Screen).then(Screen::new);
+        let mut screen = (self.view == View::Screen).then(Screen::new);
         let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
         let mut next = self.began;
         loop {
@@ -193,7 +190,7 @@ impl Watching<'_> {
             loop {
                 match events.wait(next, screen.as_mut()).map_err(Error::msg)? {
                     Woken::End => return Ok(End::Done),
-                    Woken::Redraw if self.style == View::Screen => {
+                    Woken::Redraw if self.view == View::Screen => {
                         self.show()?;
                     }
                     Woken::Time if Instant::now() >= next => break,
@@ -228,7 +225,7 @@ impl Watching<'_> {
 
     /// Computes growth and findings, as often as their cost permits.
     fn compute(&mut self, at: f64) {
-        let is_shown = self.metrics.is_some() || !matches!(self.style, View::Quiet | View::Advice);
+        let is_shown = self.arguments.metrics.is_some() || !matches!(self.view, View::Quiet | View::Advice);
         if at < self.compute_at || !is_shown {
             return;
         }
@@ -261,9 +258,8 @@ impl Watching<'_> {
         if let Some(recorder) = &mut self.recorder {
             recorder.append(line)?;
         }
-        if let Some(metrics) = &mut self.metrics {
-            let unit = self.unit.and_then(|unit| self.sizing.units.get(unit));
-            metrics.write(line, &self.evidence, unit.map(|unit| unit.profile))?;
+        if let Some(path) = &self.arguments.metrics {
+            metrics::write(path, &self.evidence, self.sized().map(|unit| unit.profile))?;
         }
         Ok(())
     }
@@ -300,27 +296,29 @@ impl Watching<'_> {
         })
     }
 
-    fn with_context<T>(&self, colors: bool, use_it: impl FnOnce(&Context<'_>) -> T) -> T {
-        use_it(&Context {
+    fn context(&self, colors: bool) -> Context<'_> {
+        Context {
             interval: self.interval.as_secs_f64(),
             findings: &self.findings,
             no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: self.cost(self.began.elapsed().as_secs_f64()),
             letters: !speaks_utf8(),
             colors,
-        })
+        }
+    }
+
+    fn summary(&self, colors: bool) -> String {
+        show::summary(&self.evidence, &self.context(colors), columns())
     }
 
     /// Prints the sample, and returns whether the output is still being read.
     fn show(&self) -> anyhow::Result<bool> {
-        match self.style {
+        match self.view {
             View::Advice | View::Quiet => Ok(true),
             View::Screen => {
                 let (columns, rows) = Screen::size();
-                let lines = self.with_context(has_colors(&io::stdout()), |context| {
-                    show::screen(&self.evidence, context, columns, rows)
-                });
-                is_read(Screen::draw(&lines))
+                let context = self.context(has_colors(&io::stdout()));
+                is_read(Screen::draw(&show::screen(&self.evidence, &context, columns, rows)))
             }
             View::Lines => print_line(&show::line(&self.evidence)),
             View::Json => print_line(&self.evidence.last().to_json()),
@@ -334,36 +332,28 @@ impl Watching<'_> {
         if matches!(end, End::Gone) {
             remark(&format!("{} has ended", self.name));
         }
-        if let Some(metrics) = &self.metrics {
-            metrics.remove();
+        if let Some(path) = &self.arguments.metrics {
+            metrics::remove(path);
         }
         self.findings = findings(&self.evidence, self.setup().as_ref(), None);
-        match self.style {
+        match self.view {
             View::Json => {
                 let cost = self.cost(self.began.elapsed().as_secs_f64());
                 print_line(&json::summary(&self.evidence, &self.findings, self.began_unix, cost))?;
             }
             View::Advice => {
-                let colors = has_colors(&io::stderr());
-                let columns = Screen::size().0;
-                let text =
-                    self.with_context(colors, |context| show::summary(&self.evidence, context, columns));
                 // On stdout, the drop-in is the answer; this only accompanies it.
-                let _ = io::stderr().write_all(text.as_bytes());
+                let _ = io::stderr().write_all(self.summary(has_colors(&io::stderr())).as_bytes());
                 let section = section(&self.sizing, self.sized());
                 let head = format!(
-                    "From `pypnm-sizing watch`: {}, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+                    "From `pypnm-sizing watch`: {}, {}.\nReview it, keep what you agree with, then run: pypnm-sizing apply",
                     self.name,
                     duration(self.evidence.watched())
                 );
-                return crate::output::answer(&drop_in(&self.findings, &section, &head));
+                return output::answer(&drop_in(&self.findings, &section, &head));
             }
             View::Screen | View::Lines => {
-                let colors = has_colors(&io::stdout());
-                let columns = Screen::size().0;
-                let text =
-                    self.with_context(colors, |context| show::summary(&self.evidence, context, columns));
-                return crate::output::answer_painted(&text);
+                return output::answer_painted(&self.summary(has_colors(&io::stdout())));
             }
             View::Quiet => {}
         }

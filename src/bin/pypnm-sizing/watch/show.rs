@@ -4,11 +4,12 @@ mod table;
 
 use std::fmt::Write as _;
 
-use pypnm_sizing::watch::advice::{Finding, Topic};
+use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings, workers};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
+use pypnm_sizing::watch::line::Line;
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{duration, gib, interval, mib, wrapped};
+use pypnm_sizing::watch::text::{counted, duration, gib, interval, size, wrapped};
 
 use crate::page::{self, Ink};
 
@@ -28,68 +29,75 @@ pub(super) struct Context<'a> {
     pub(super) colors: bool,
 }
 
-/// How a line is highlighted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LineStyle {
-    Plain,
-    Bold,
-    Advice,
-    Warning,
-}
+/// The columns of a label.
+const LABEL: usize = 10;
+/// The minimum and the maximum width of the history of the memory.
+const FEWEST_MARKS: usize = 8;
+const MOST_MARKS: usize = 120;
 
+#[derive(Default)]
 struct Lines {
-    lines: Vec<(LineStyle, String)>,
+    /// How each line is highlighted, and its text.
+    lines: Vec<(Option<Ink>, String)>,
 }
 
 impl Lines {
-    fn add(&mut self, style: LineStyle, line: String) {
-        self.lines.push((style, line));
+    fn add(&mut self, ink: Option<Ink>, line: String) {
+        self.lines.push((ink, line));
+    }
+
+    /// Adds a text beside its label, on as many lines as it needs.
+    fn row(&mut self, label: &str, text: &str, columns: usize) {
+        for (number, line) in wrapped(text, columns.saturating_sub(LABEL)).iter().enumerate() {
+            let label = if number == 0 { label } else { "" };
+            self.add(None, format!("{label:<LABEL$}{line}"));
+        }
     }
 }
 
 /// A screen of `columns` × `rows`.
 pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize, rows: usize) -> Vec<String> {
-    let mut out = Lines { lines: Vec::new() };
+    let mut out = Lines::default();
     let last = evidence.last();
     let count = last.workers;
     let state = match count {
-        0 => "DOWN, waiting for it".to_owned(),
-        1 => "1 worker".to_owned(),
-        _ => format!("{count} workers"),
+        0 => "down, waiting for it to start".to_owned(),
+        _ => workers(count),
     };
-    let style = if count == 0 { LineStyle::Warning } else { LineStyle::Bold };
-    out.add(
-        style,
-        format!(
-            "{}: {state}   watched {} every {} s",
-            last.service,
-            duration(evidence.watched()),
-            context.interval
-        ),
-    );
+    let ink = if count == 0 { Some(Ink::Red) } else { Some(Ink::Bold) };
+    let mut title = format!("{}: {state}, watched for {}", last.service, duration(evidence.watched()));
+    let sampled = format!(", sampled every {} s", context.interval);
+    if title.chars().count() + sampled.chars().count() <= columns {
+        title.push_str(&sampled);
+    }
+    out.add(ink, title);
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
     no_shares(&mut out, context, columns);
-    let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2} % of a CPU; "));
-    let cost = format!("{cost}q or Ctrl-C to stop");
-    out.add(LineStyle::Plain, cost);
+    let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2}% of a CPU; "));
+    let cost = format!("{cost}press q or Ctrl-C to stop");
+    out.add(None, cost);
     let mut below = out.lines.split_off(above);
-    let mut table = Lines { lines: Vec::new() };
-    if rows > 15 {
-        table.add(LineStyle::Plain, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
-    }
-    table.add(LineStyle::Bold, table::heading(columns));
 
     // If not everything fits, remarks are left out first, then processes, but never the settings to make.
     let room = rows.saturating_sub(out.lines.len() + below.len());
-    let processes = table::processes(evidence, columns);
     let (to_set, remarks) = advice(context.findings, columns);
+    let mut table = Lines::default();
+    let mut processes = Vec::new();
+    // The heading, a process, and the numbers of the other processes and of the remarks.
+    if room >= to_set.lines.len() + 4 {
+        if rows > 15 {
+            table.add(None, "processes (memory in MiB, CPU in % of one CPU)".to_owned());
+        }
+        table.add(Some(Ink::Bold), table::heading(columns));
+        processes = table::processes(evidence, columns);
+    }
     let wanted = room.saturating_sub(table.lines.len() + processes.len() + 1);
     let found = with_remarks(to_set, remarks, wanted);
     let space = room.saturating_sub(table.lines.len() + found.lines.len());
     table.lines.extend(fitting(processes, space));
     if table.lines.len() + found.lines.len() < room {
-        table.add(LineStyle::Plain, String::new());
+        table.add(None, String::new());
     }
     out.lines.append(&mut table.lines);
     out.lines.truncate(rows.saturating_sub(below.len() + found.lines.len()));
@@ -99,7 +107,10 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.lines.truncate(rows.max(1));
     out.lines
         .into_iter()
-        .map(|(style, line)| painted(style, &cut(&spelled(line, context.letters), columns), context.colors))
+        .map(|(ink, line)| {
+            let line = spelled(line, context.letters).chars().take(columns).collect();
+            painted(line, ink, context.colors)
+        })
         .collect()
 }
 
@@ -109,20 +120,22 @@ fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lin
     for (index, remark) in remarks.into_iter().enumerate() {
         let is_last = index + 1 == count;
         if found.lines.len() + remark.len() + usize::from(!is_last) > most {
-            found.add(LineStyle::Plain, format!("  - {} in the summary", remarks_left(count - index)));
+            found.add(
+                None,
+                format!(
+                    "  ({} in the final summary)",
+                    counted((count - index) as u64, "more remark", "more remarks")
+                ),
+            );
             break;
         }
-        found.lines.extend(remark.into_iter().map(|line| (LineStyle::Plain, line)));
+        found.lines.extend(remark.into_iter().map(|line| (None, line)));
     }
     found
 }
 
-fn remarks_left(count: usize) -> String {
-    if count == 1 { "1 remark".to_owned() } else { format!("{count} remarks") }
-}
-
 /// The processes that fit, workers first, and the number of the others.
-fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> {
+fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Option<Ink>, String)> {
     if processes.len() > room {
         let more = processes.len() - room.saturating_sub(1);
         processes.truncate(room.saturating_sub(1));
@@ -130,116 +143,105 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(LineStyle, String)> 
             processes.push(format!("    and {more} more"));
         }
     }
-    processes.into_iter().map(|line| (LineStyle::Plain, line)).collect()
+    processes.into_iter().map(|line| (None, line)).collect()
 }
 
 /// Memory, CPU, pressure, recycles.
 fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool) {
     let last = evidence.last();
-    let mut line = format!("memory    {}", mib(last.memory));
+    let mut memory = size(last.memory);
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, " of {} ({share:.0} %)", gib(last.memory_limit));
+        let _ = write!(memory, " of {} ({share:.0}%)", gib(last.memory_limit));
     }
-    let _ = write!(line, ", peak {}", mib(evidence.memory_peak));
+    let _ = write!(memory, ", peak {}", size(evidence.memory_peak));
     if let Some(available) = last.memory_available {
-        let available = format!("{} available on the host", gib(available));
-        if line.chars().count() + 2 + available.chars().count() <= columns {
-            let _ = write!(line, ", {available}");
-        } else {
-            out.add(LineStyle::Plain, std::mem::replace(&mut line, format!("          {available}")));
-        }
+        let _ = write!(memory, ", {} available on the host", gib(available));
     }
-    let limit = format!("limit: {}", last.memory_limit_source);
-    let points = evidence.memory.points();
-    let fits = line.chars().count() + 2 + limit.chars().count() <= columns;
-    let all = columns.saturating_sub(10).min(120);
-    // Next to the history, which is then a little shorter, or above it.
-    let beside = columns.saturating_sub(12 + limit.chars().count());
-    if last.memory_limit > 0 && fits {
-        let _ = write!(line, "  {limit}");
+    out.row("memory", &memory, columns);
+    let mut limit = String::new();
+    if last.memory_limit > 0 {
+        limit = format!("  limit: {}", last.memory_limit_source);
     }
-    out.add(LineStyle::Plain, line);
-    let history = |width| sparkline(points, width, letters);
-    if last.memory_limit == 0 || fits {
-        out.add(LineStyle::Plain, format!("          {}", history(all)));
-    } else if beside >= 8 {
-        out.add(LineStyle::Plain, format!("          {}  {limit}", history(all.min(beside))));
-    } else {
-        out.add(LineStyle::Plain, format!("          {limit}"));
-        out.add(LineStyle::Plain, format!("          {}", history(all)));
+    // Next to the history, or above it.
+    let mut width = columns.saturating_sub(LABEL + limit.chars().count());
+    if width < FEWEST_MARKS {
+        out.row("", &std::mem::take(&mut limit), columns);
+        width = columns.saturating_sub(LABEL);
     }
-    out.add(LineStyle::Plain, cpu_line(evidence));
-    out.add(LineStyle::Plain, queue_line(evidence));
-    let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0} %"));
-    let mut line = format!(
-        "pressure  memory {}  CPU {}",
+    let history = sparkline(evidence.memory.items(), width.min(MOST_MARKS), letters);
+    out.add(None, format!("{:LABEL$}{history}{limit}", ""));
+    out.row("CPU", &cpu(last), columns);
+    out.row("queue", &queue(evidence), columns);
+    let percent = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}%"));
+    let mut pressure = format!(
+        "memory {}, CPU {}",
         percent(last.pressure_memory_percent),
         percent(last.pressure_cpu_percent)
     );
     if let Some(throttled) = last.throttled_percent.filter(|throttled| *throttled > 0.0) {
-        let _ = write!(line, "  throttled by the quota {throttled:.0} %");
+        let _ = write!(pressure, ", throttled by the CPU quota {throttled:.0}%");
     }
     if evidence.oom_kills > 0 {
-        let _ = write!(line, "  OOM kills: {}", evidence.oom_kills);
+        let _ = write!(pressure, ", OOM kills: {}", evidence.oom_kills);
     }
-    out.add(LineStyle::Plain, line);
-    out.add(LineStyle::Plain, recycle_line(evidence));
+    out.row("pressure", &pressure, columns);
+    out.row("recycles", &recycles(evidence), columns);
 }
 
-fn cpu_line(evidence: &Evidence) -> String {
+fn cpu(last: &Line) -> String {
     let cpus = |milli: u64| number(milli) / 1000.0;
-    let last = evidence.last();
-    let mut line = format!("CPU       {:.2}", cpus(last.cpu_milli));
+    let mut text = format!("{:.2}", cpus(last.cpu_milli));
     if last.cpu_milli_limit > 0 {
         let noun = if last.cpu_milli_limit == 1000 { "CPU" } else { "CPUs" };
-        let _ = write!(line, " of {} {noun}", cpus(last.cpu_milli_limit));
+        let _ = write!(text, " of {} {noun}", cpus(last.cpu_milli_limit));
     }
     if let Some(idle) = last.idle_milli {
-        let _ = write!(line, ", {:.2} idle", cpus(idle));
+        let _ = write!(text, ", {:.2} idle", cpus(idle));
     }
-    line
+    text
 }
 
 /// The number of connections waiting to be accepted.
-fn queue_line(evidence: &Evidence) -> String {
+fn queue(evidence: &Evidence) -> String {
     let (last, epoch) = (evidence.last(), evidence.epoch());
     let Some(waiting) = last.accept_queue else {
-        return "queue     unknown: the service has no TCP socket that can be seen".to_owned();
+        return "unknown: no listening TCP socket of the service is visible".to_owned();
     };
-    let connections = if waiting == 1 { "connection" } else { "connections" };
-    let mut line = format!("queue     {waiting} {connections} waiting, peak {}", epoch.queue_peak);
+    let connections = counted(waiting, "connection", "connections");
+    let mut text = format!("{connections} waiting, peak {}", epoch.totals.queue_peak);
     if let Some(dropped) = last.listen_drops.filter(|dropped| *dropped > 0) {
-        let _ = write!(line, ", {dropped} dropped");
+        let _ = write!(text, ", {dropped} dropped");
     }
-    line
+    text
 }
 
-fn recycle_line(evidence: &Evidence) -> String {
-    let mut line = format!("recycles  {}", evidence.recycles);
+fn recycles(evidence: &Evidence) -> String {
+    let mut text = evidence.recycles.to_string();
     if let Some(age) = evidence.recycle_age() {
-        let _ = write!(line, ", at an age of {}", duration(age));
+        let _ = write!(text, " at a median age of {}", duration(age));
     }
     match evidence.last().limit_max_requests {
-        Some(0) => line.push_str("  limit: none"),
+        Some(0) => text.push_str(", no limit"),
         Some(limit) => {
-            let _ = write!(line, "  limit: {limit} requests");
+            let _ = write!(text, ", limit {limit} requests");
         }
         None => {}
     }
     if evidence.restarts > 0 {
-        let _ = write!(line, "  restarts of the service: {}", evidence.restarts);
+        let _ = write!(text, ", service restarts: {}", evidence.restarts);
     }
-    line
+    text
 }
 
 /// Why PSS is missing, if it is.
 fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
     if let Some(why) = &context.no_shares {
-        let text =
-            format!("PSS not readable ({why}): memory is RSS, which counts shared pages more than once");
+        let text = format!(
+            "PSS cannot be read ({why}): memory is shown as RSS, which counts shared pages more than once"
+        );
         for line in wrapped(&text, columns) {
-            out.add(LineStyle::Warning, line);
+            out.add(Some(Ink::Red), line);
         }
     }
 }
@@ -247,29 +249,25 @@ fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
 /// The settings below their heading, and the lines of each remark.
 fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
-    let mut out = Lines { lines: Vec::new() };
-    let mut set = findings.iter().filter(|finding| finding.line.is_some()).peekable();
-    let heading = if set.peek().is_some() {
-        "to set in sizing.conf"
+    let mut out = Lines::default();
+    let mut settings = settings(findings).peekable();
+    let heading = if settings.peek().is_some() {
+        "recommended settings for sizing.conf"
     } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
         "no advice yet"
     } else {
-        "nothing to set"
+        "no changes recommended"
     };
-    out.add(LineStyle::Bold, heading.to_owned());
-    for finding in set {
-        out.add(LineStyle::Advice, format!("  {}", finding.line.as_deref().unwrap_or_default()));
+    out.add(Some(Ink::Bold), heading.to_owned());
+    for (line, finding) in settings {
+        out.add(Some(Ink::Green), format!("  {line}"));
         for line in wrapped(&finding.reason, width) {
-            out.add(LineStyle::Plain, format!("    {line}"));
+            out.add(None, format!("    {line}"));
         }
     }
-    let remarks = findings.iter().filter(|finding| finding.line.is_none()).map(|finding| {
+    let remarks = remarks(findings).map(|remark| {
         let marks = std::iter::once("- ").chain(std::iter::repeat("  "));
-        wrapped(&finding.reason, width)
-            .iter()
-            .zip(marks)
-            .map(|(line, mark)| format!("  {mark}{line}"))
-            .collect()
+        wrapped(remark, width).iter().zip(marks).map(|(line, mark)| format!("  {mark}{line}")).collect()
     });
     (out, remarks.collect())
 }
@@ -277,11 +275,11 @@ fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
 /// A line for a sample, if no screen can be drawn.
 pub(super) fn line(evidence: &Evidence) -> String {
     let last = evidence.last();
-    let workers = if last.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", last.workers) };
-    let mut line = format!("{:>8}  {workers}  {}", duration(evidence.watched()), mib(last.memory));
+    let watched = duration(evidence.watched());
+    let mut line = format!("{watched:>8}  {}  {}", workers(last.workers), size(last.memory));
     if last.memory_limit > 0 {
         let share = number(last.memory) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, " ({share:.0} %)");
+        let _ = write!(line, " ({share:.0}%)");
     }
     let cpu = number(last.cpu_milli) / 1000.0;
     let _ = write!(line, "  CPU {cpu:.2}");
@@ -297,43 +295,42 @@ pub(super) fn line(evidence: &Evidence) -> String {
 
 /// The summary at the end.
 pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize) -> String {
-    let mut out = Lines { lines: Vec::new() };
+    let mut out = Lines::default();
     let (last, epoch) = (evidence.last(), evidence.epoch());
-    let samples =
-        if epoch.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", epoch.samples) };
+    let samples = counted(epoch.totals.samples, "sample", "samples");
     out.add(
-        LineStyle::Bold,
-        format!("{}: watched {}, {samples}", last.service, duration(evidence.watched())),
+        Some(Ink::Bold),
+        format!("{}: watched for {}, {samples}", last.service, duration(evidence.watched())),
     );
-    let mut line = format!("memory    peak {}", mib(evidence.memory_peak));
+    let mut memory = format!("peak {}", size(evidence.memory_peak));
     if last.memory_limit > 0 {
         let share = number(evidence.memory_peak) * 100.0 / number(last.memory_limit);
-        let _ = write!(line, ", {share:.0} % of {} ({})", gib(last.memory_limit), last.memory_limit_source);
+        let source = &last.memory_limit_source;
+        let _ = write!(memory, ", {share:.0}% of {} (limit from {source})", gib(last.memory_limit));
     }
-    out.add(LineStyle::Plain, line);
+    out.row("memory", &memory, columns);
     if epoch.memory_samples > 0 {
-        let (usual, peak) = (mib(epoch.worker_memory), mib(epoch.worker_peak));
-        out.add(
-            LineStyle::Plain,
-            format!("worker    {usual} in 95 % of the busiest block, {peak} at its peak"),
-        );
+        let (usual, peak) = (size(epoch.worker_memory), size(epoch.totals.worker_peak));
+        let block = duration(evidence.block_length());
+        let worker = format!("95th percentile {usual} in the busiest {block}, peak {peak}");
+        out.row("worker", &worker, columns);
     }
     if let Some(growth) = evidence.growth() {
-        out.add(LineStyle::Plain, format!("growth    {} per worker", interval(&growth.all)));
+        out.row("growth", &format!("{} per worker", interval(&growth.all)), columns);
     }
-    let cpu = format!("CPU       {:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
-    out.add(LineStyle::Plain, cpu);
-    out.add(LineStyle::Plain, queue_line(evidence));
-    out.add(LineStyle::Plain, recycle_line(evidence));
+    let cpu = format!("{:.1}% of a CPU per worker on average", epoch.mean_worker_cpu());
+    out.row("CPU", &cpu, columns);
+    out.row("queue", &queue(evidence), columns);
+    out.row("recycles", &recycles(evidence), columns);
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
     no_shares(&mut out, context, columns);
     if let Some(cost) = context.cost {
-        out.add(LineStyle::Plain, format!("watch used {cost:.2} % of a CPU"));
+        out.add(None, format!("watch used {cost:.2}% of a CPU"));
     }
     let mut text = String::new();
-    for (style, line) in out.lines {
-        text.push_str(&painted(style, &spelled(line, context.letters), context.colors));
+    for (ink, line) in out.lines {
+        text.push_str(&painted(spelled(line, context.letters), ink, context.colors));
         text.push('\n');
     }
     text
@@ -357,19 +354,11 @@ fn spelled(line: String, letters: bool) -> String {
     text
 }
 
-/// At most `columns` characters.
-fn cut(line: &str, columns: usize) -> String {
-    line.chars().take(columns).collect()
-}
-
-fn painted(style: LineStyle, line: &str, colors: bool) -> String {
-    let ink = match style {
-        LineStyle::Bold => Ink::Bold,
-        LineStyle::Advice => Ink::Green,
-        LineStyle::Warning => Ink::Red,
-        LineStyle::Plain => return line.to_owned(),
-    };
-    page::painted(line, ink, colors)
+fn painted(line: String, ink: Option<Ink>, colors: bool) -> String {
+    match ink {
+        Some(ink) => page::painted(&line, ink, colors),
+        None => line,
+    }
 }
 
 #[cfg(test)]

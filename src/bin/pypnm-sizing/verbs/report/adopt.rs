@@ -8,14 +8,15 @@ use anyhow::bail;
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Request, Sizing, size};
-use pypnm_sizing::watch::advice::{Finding, drop_in};
+use pypnm_sizing::watch::advice::{Finding, drop_in, remarks, settings};
 use pypnm_sizing::watch::text::{clock_range, duration};
 use pypnm_sizing::write::Directory;
 
 use super::gathered::Gathered;
-use super::text::{clock, with_time};
+use super::recommended;
+use super::text::clock;
 use crate::output::{Outcome, printable, remark};
-use crate::page::{Ink, Page};
+use crate::page::Page;
 use crate::wording;
 
 /// The file that `--adopt` writes, below the root. Operators can override it with a higher number.
@@ -25,11 +26,9 @@ const ADOPTED: (&str, &str) = ("etc/pypnm/sizing.conf.d", "60-measured.conf");
 pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     let mut page = Page::new();
     gathered.problems.iter().for_each(|problem| remark(problem));
-    if !gathered.findings.iter().any(|finding| finding.line.is_some()) {
-        page.row("", 0, "Nothing to set, so nothing was written.");
-        for finding in &gathered.findings {
-            page.row("  - ", 4, &finding.reason);
-        }
+    if settings(&gathered.findings).next().is_none() {
+        page.row("", 0, "No changes are recommended, so nothing was written.");
+        remarks(&gathered.findings).for_each(|remark| page.row("  - ", 4, remark));
         return page.print();
     }
     let (directory, name) = ADOPTED;
@@ -38,7 +37,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     // A recording of a process counts for all units; one of another unit does not count for these.
     let is_unit = gathered.unit.ends_with(".service");
     if is_unit && !sizing.units.iter().any(|unit| unit.name == gathered.unit) {
-        bail!("{} is not sized here, so nothing is written; --unit names another", gathered.unit);
+        bail!("{} is not sized here, so nothing was written; --unit= selects another unit", gathered.unit);
     }
     let of_process = sizing.units.first().filter(|_| !is_unit);
     let name_of_unit = of_process.map_or_else(|| gathered.unit.clone(), |unit| unit.name.clone());
@@ -52,10 +51,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     Directory::create_below(root, &Path::new("/").join(directory))?.replace(name, &text)?;
     let after = profile(&size(&Request::new(root)));
     page.heading(&format!("Wrote {}", top.join(directory).join(name).display()));
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
-        page.one_line(&format!("  {}", finding.line.as_deref().unwrap_or_default()), Ink::Green, "");
-        page.row("      ", 6, &with_time(finding));
-    }
+    recommended(&mut page, &gathered.findings);
     let text = |profile: Option<Numbers>| match profile {
         Some(numbers) => wording::profile(numbers),
         None => format!("{name_of_unit} is not sized"),
@@ -63,7 +59,7 @@ pub(super) fn adopt(root: &Root, top: &Path, gathered: &Gathered) -> Outcome {
     page.row("  before  ", 10, &text(before));
     page.row("  after   ", 10, &text(after));
     let next = if before == after {
-        format!("Something else determines the profile: pypnm-sizing explain. To undo it: rm {path}")
+        format!("Another setting takes precedence; see pypnm-sizing explain. To undo it: rm {path}")
     } else {
         format!(
             "To put it into effect: pypnm-sizing apply (it reloads or restarts {name_of_unit}). To undo it: rm {path}"
@@ -86,8 +82,7 @@ fn adopted(root: &Root, path: &str) -> anyhow::Result<String> {
 /// The settings in the file that the advice does not replace, which are kept.
 fn kept(text: &str, findings: &[Finding], section: &str) -> String {
     let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
-    let replaced: Vec<String> =
-        findings.iter().filter_map(|finding| finding.line.as_deref()).filter_map(key).collect();
+    let replaced: Vec<String> = settings(findings).filter_map(|(line, _)| key(line)).collect();
     let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut current = String::new();
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
@@ -110,7 +105,7 @@ fn kept(text: &str, findings: &[Finding], section: &str) -> String {
 pub(super) fn advice_file(gathered: &Gathered) -> String {
     let (from, until) = gathered.evidence.range().unwrap_or_default();
     let head = format!(
-        "From `pypnm-sizing report`: {}, {} watched, {}.\nRead it, keep what you agree with, then: pypnm-sizing apply",
+        "From `pypnm-sizing report`: {}, {} watched, {}.\nReview it, keep what you agree with, then run: pypnm-sizing apply",
         // The text is from a recording and may contain anything.
         printable(&gathered.unit),
         duration(gathered.evidence.watched()),

@@ -49,7 +49,7 @@ impl DayAnswer {
             workers: day.workers,
             memory_peak: day.memory_peak,
             worker_memory_peak: day.worker_peak,
-            cpu_milli: rounded(day.cpu * 1000.0 / day.seconds.max(f64::MIN_POSITIVE), 0),
+            cpu_milli: rounded(day.cpus() * 1000.0, 0),
             waiting_seconds: rounded(day.waiting, 1),
             accept_queue_peak: day.queue_peak,
             memory_stalled_seconds: rounded(day.stalled, 1),

@@ -47,7 +47,7 @@ pub(super) fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gath
         if arguments.recordings.is_empty() { &default } else { &arguments.recordings };
     if arguments.recordings.is_empty() && !Path::new(RECORDINGS).is_dir() {
         bail!(
-            "nothing is recorded in {RECORDINGS}; to record: systemctl enable --now pypnm-sizing-watch.service"
+            "no recordings in {RECORDINGS}; to start recording: systemctl enable --now pypnm-sizing-watch.service"
         );
     }
     reader.read(recordings)?;
@@ -90,7 +90,7 @@ fn named(recordings: &[PathBuf]) -> String {
 /// Compares what was observed with the previous number of workers and with the present one.
 fn compared(evidence: &Evidence) -> Option<String> {
     let now = evidence.epoch();
-    let long = |epoch: &Epoch| epoch.seconds >= COMPARABLE * evidence.block_length();
+    let long = |epoch: &Epoch| epoch.totals.seconds >= COMPARABLE * evidence.block_length();
     let before = evidence
         .earlier()
         .filter(|epoch| long(epoch) && epoch.workers != now.workers && epoch.until <= now.until)
@@ -100,16 +100,16 @@ fn compared(evidence: &Evidence) -> Option<String> {
     }
     let of = |epoch: &Epoch| {
         let waiting = epoch.busiest.map_or(0.0, |(part, _, _)| part * 100.0);
-        let killed = if epoch.oom_kills > 0 {
-            format!(", {} killed because memory ran out", epoch.oom_kills)
+        let killed = if epoch.totals.oom_kills > 0 {
+            format!(", {} killed because memory ran out", epoch.totals.oom_kills)
         } else {
             String::new()
         };
         format!(
-            "with {} requests waited in {waiting:.0} % of the busiest {}, memory peak {}{killed}",
-            workers(u32::try_from(epoch.workers).unwrap_or(u32::MAX)),
+            "with {}, requests waited during {waiting:.0}% of the busiest {}, memory peak {}{killed}",
+            workers(epoch.workers),
             duration(evidence.block_length()),
-            gib(epoch.total_peak)
+            gib(epoch.totals.total_peak)
         )
     };
     Some(format!("{}; until {}, {}", of(&now), clock(before.until), of(before)))

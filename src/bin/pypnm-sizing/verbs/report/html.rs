@@ -4,11 +4,13 @@
 
 mod plot;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use pypnm_sizing::watch::days::{Days, Hour};
+use pypnm_sizing::watch::advice::{remarks, settings};
+use pypnm_sizing::watch::days::{Column, Days, Hour};
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{clock_range, duration, gib, mib};
+use pypnm_sizing::watch::text::{clock_range, duration, gib, size};
 
 use super::gathered::Gathered;
 use super::text::{
@@ -66,7 +68,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>{unit}: evidence</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1>{unit}: {} watched</h1>\n<p class=\"dim\">{}</p>\n",
+         <h1>{unit}: watched for {}</h1>\n<p class=\"dim\">{}</p>\n",
         duration(evidence.watched()),
         escaped(&covered(evidence, from, until))
     );
@@ -79,7 +81,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
     table(&mut out, days);
     let epoch = evidence.epoch();
     let _ = writeln!(out, "<h2>Measured</h2>\n<dl>");
-    let cpu = format!("{:.1} % of a CPU per worker on average", epoch.mean_worker_cpu());
+    let cpu = format!("{:.1}% of a CPU per worker on average", epoch.mean_worker_cpu());
     for (what, text) in [
         ("Memory", memory(evidence, &epoch)),
         ("Growth", growth(evidence)),
@@ -93,16 +95,12 @@ pub(super) fn page(gathered: &Gathered) -> String {
 }
 
 fn advice(out: &mut String, gathered: &Gathered) {
-    let _ = writeln!(out, "<h2>What to set</h2>");
+    let _ = writeln!(out, "<h2>Recommended settings</h2>");
     let mut any = false;
-    for finding in gathered.findings.iter().filter(|finding| finding.line.is_some()) {
+    for (line, finding) in settings(&gathered.findings) {
         any = true;
-        let line = escaped(finding.line.as_deref().unwrap_or_default());
-        let _ = writeln!(
-            out,
-            "<div class=\"card\"><code>{line}</code><p>{}</p></div>",
-            escaped(&with_time(finding))
-        );
+        let (line, reason) = (escaped(line), escaped(&with_time(finding)));
+        let _ = writeln!(out, "<div class=\"card\"><code>{line}</code><p>{reason}</p></div>");
     }
     if any {
         let _ = writeln!(
@@ -110,13 +108,12 @@ fn advice(out: &mut String, gathered: &Gathered) {
             "<p>To adopt it: <code>pypnm-sizing report --adopt</code>, then <code>pypnm-sizing apply</code></p>"
         );
     } else {
-        let nothing = if is_too_little(&gathered.findings) { "No advice yet." } else { "Nothing." };
+        let nothing =
+            if is_too_little(&gathered.findings) { "No advice yet." } else { "No changes recommended." };
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
-    let remarks =
-        gathered.findings.iter().filter(|finding| finding.line.is_none()).map(|finding| &finding.reason);
     let _ = writeln!(out, "<ul>");
-    for remark in remarks.chain(&gathered.before) {
+    for remark in remarks(&gathered.findings).chain(gathered.before.as_deref()) {
         let _ = writeln!(out, "<li>{}</li>", escaped(remark));
     }
     let _ = writeln!(out, "</ul>");
@@ -125,17 +122,12 @@ fn advice(out: &mut String, gathered: &Gathered) {
 fn plots(out: &mut String, gathered: &Gathered) {
     let (days, width) = (&gathered.days, gathered.days.width);
     let (from, until) = gathered.evidence.range().unwrap_or_default();
-    let columns: Vec<(f64, &pypnm_sizing::watch::days::Column)> =
+    let columns: Vec<(f64, &Column)> =
         days.columns.iter().map(|(place, column)| (at(*place, width), column)).collect();
-    let highest = |of: &dyn Fn(&pypnm_sizing::watch::days::Column) -> f64| {
-        columns.iter().map(|(_, column)| of(column)).fold(0.0, f64::max)
-    };
-    let marks: Vec<(f64, f64)> = gathered
-        .findings
-        .iter()
-        .filter(|finding| finding.line.is_some())
-        .filter_map(|finding| finding.time)
-        .collect();
+    let highest =
+        |of: &dyn Fn(&Column) -> f64| columns.iter().map(|(_, column)| of(column)).fold(0.0, f64::max);
+    let marks: Vec<(f64, f64)> =
+        settings(&gathered.findings).filter_map(|(_, finding)| finding.time).collect();
     let plot = |highest: f64| {
         let mut plot = Plot::new(from, until, highest);
         for (from, until) in &marks {
@@ -189,8 +181,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     };
     memory.figure(out, "Memory of the service", &more, &|value| format!("{value} GiB"));
 
-    let used =
-        |column: &pypnm_sizing::watch::days::Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
+    let used = |column: &Column| column.cpu / column.seconds.max(f64::MIN_POSITIVE);
     let (limit, most) = (highest(&|column| number(column.cpu_limit) / 1000.0), highest(&used));
     let mut cpu = plot(limit.max(most));
     cpu.bars(columns.iter().map(|(at, column)| (*at, used(column))), width, "var(--accent)");
@@ -199,17 +190,17 @@ fn plots(out: &mut String, gathered: &Gathered) {
     }
     cpu.figure(out, "CPUs used", "dashed: the limit", &|value| value.to_string());
 
-    let queued = |column: &pypnm_sizing::watch::days::Column| number(column.queue.unwrap_or(0));
+    let queued = |column: &Column| number(column.queue.unwrap_or(0));
     if columns.iter().any(|(_, column)| column.queue.is_some()) {
         let mut queue = plot(highest(&queued).max(2.0));
         queue.bars(columns.iter().map(|(at, column)| (*at, queued(column))), width, "#c2570c");
-        queue.figure(out, "Accept queue", "connections that waited for a worker", &|value| value.to_string());
+        queue.figure(out, "Accept queue", "connections waiting to be accepted", &|value| value.to_string());
     } else {
         let _ = writeln!(out, "<p class=\"dim\">The accept queue was not recorded.</p>");
     }
     let pressed = highest(&|column| column.pressure);
     if pressed <= 0.0 {
-        let _ = writeln!(out, "<p class=\"dim\">No task was seen to wait for memory.</p>");
+        let _ = writeln!(out, "<p class=\"dim\">No task waited for memory.</p>");
         return;
     }
     let mut pressure = plot(pressed);
@@ -218,7 +209,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
         out,
         "Memory pressure",
         "fraction of the time in which some task waited for memory",
-        &|value| format!("{value} %"),
+        &|value| format!("{value}%"),
     );
 }
 
@@ -233,20 +224,18 @@ type Cell = (f64, String);
 
 /// The hours of the days: how much of each hour requests waited, or how busy the CPUs were.
 fn heat(out: &mut String, days: &Days) {
-    let part = |amount: f64, hour: &Hour| amount / hour.seconds.max(f64::MIN_POSITIVE);
-    let most_waiting = days.hours.values().map(|hour| part(hour.waiting, hour)).fold(0.0, f64::max);
-    let most_cpu = days.hours.values().map(|hour| part(hour.cpu, hour)).fold(f64::MIN_POSITIVE, f64::max);
+    let most_waiting = days.hours.values().map(Hour::waiting_part).fold(0.0, f64::max);
+    let most_cpu = days.hours.values().map(Hour::cpus).fold(f64::MIN_POSITIVE, f64::max);
     let by_waiting = most_waiting >= 0.01;
-    let mut rows: std::collections::BTreeMap<String, (f64, [Option<Cell>; 24])> =
-        std::collections::BTreeMap::new();
+    let mut rows: BTreeMap<String, (f64, [Option<Cell>; 24])> = BTreeMap::new();
     for (hour, figures) in &days.hours {
         let at = begin(*hour);
         let row = rows.entry(shown(at, "%Y-%m-%d")).or_insert_with(|| (at, std::array::from_fn(|_| None)));
         let place = shown(at, "%H").parse::<usize>().unwrap_or(0);
-        let (waiting, cpu) = (part(figures.waiting, figures), part(figures.cpu, figures));
+        let (waiting, cpu) = (figures.waiting_part(), figures.cpus());
         let level = if by_waiting { waiting / most_waiting } else { cpu / most_cpu };
         let title = format!(
-            "{}: requests waited in {:.0} %, {cpu:.2} CPUs",
+            "{}: requests waited during {:.0}%, {cpu:.2} CPUs",
             clock_range(&clock, at, at + 3600.0),
             waiting * 100.0
         );
@@ -255,7 +244,7 @@ fn heat(out: &mut String, days: &Days) {
         }
     }
     let what = if by_waiting {
-        format!("fraction of the hour in which requests waited; darkest: {:.0} %", most_waiting * 100.0)
+        format!("fraction of the hour in which requests waited; darkest: {:.0}%", most_waiting * 100.0)
     } else {
         format!("requests hardly ever waited, so CPU use is shown; darkest: {most_cpu:.2} CPUs")
     };
@@ -296,17 +285,16 @@ fn table(out: &mut String, days: &Days) {
          <th>Largest worker</th><th>CPUs</th><th>Waiting</th><th>Recycles</th><th>Restarts</th><th>Killed</th></tr>"
     );
     for (at, day) in by_day(days).into_values() {
-        let seconds = day.seconds.max(f64::MIN_POSITIVE);
         let _ = writeln!(
             out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.1} %</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.1}%</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escaped(&shown(at, "%a %d %b")),
             duration(day.seconds),
             day.workers,
             gib(day.memory_peak),
-            mib(day.worker_peak),
-            day.cpu / seconds,
-            day.waiting / seconds * 100.0,
+            size(day.worker_peak),
+            day.cpus(),
+            day.waiting_part() * 100.0,
             day.recycles,
             day.restarts,
             day.oom_kills

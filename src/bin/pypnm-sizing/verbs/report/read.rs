@@ -39,6 +39,7 @@ const FEW_LINES: u64 = 16;
 const UNSEEN_FOR: u64 = 100;
 
 /// The requested part of the recordings.
+#[derive(Default)]
 pub(super) struct Wanted<'a> {
     pub(super) unit: Option<&'a str>,
     /// Units that are always read, regardless of how many others there are: those that are sized.
@@ -65,6 +66,7 @@ pub(super) struct Recording {
 }
 
 /// Reads recordings into evidence.
+#[derive(Default)]
 pub(super) struct RecordingReader<'a> {
     wanted: Wanted<'a>,
     units: BTreeMap<String, Recording>,
@@ -188,14 +190,7 @@ impl Recording {
 
 impl<'a> RecordingReader<'a> {
     pub(super) fn new(wanted: Wanted<'a>) -> Self {
-        Self {
-            wanted,
-            units: BTreeMap::new(),
-            skipped: Skipped::default(),
-            files: Vec::new(),
-            lines: 0,
-            sequence: 0,
-        }
+        Self { wanted, ..Self::default() }
     }
 
     /// Reads all given directories and files; `-` is standard input.
@@ -207,7 +202,7 @@ impl<'a> RecordingReader<'a> {
             } else if path.is_dir() {
                 listing.directory(path)?;
             } else {
-                listing.add(path.clone());
+                listing.files.push(path.clone());
             }
         }
         self.files.append(&mut listing.problems);
@@ -366,7 +361,7 @@ impl<'a> RecordingReader<'a> {
     /// else the one with the most samples. The others are mentioned.
     pub(super) fn choose(&mut self) -> Option<(String, Recording)> {
         self.units.retain(|_, recording| recording.evidence.range().is_some());
-        let samples = |recording: &Recording| recording.evidence.epoch().samples;
+        let samples = |recording: &Recording| recording.evidence.epoch().totals.samples;
         let mut by_name = self.wanted.unit.into_iter().chain(self.wanted.preferred.iter().copied());
         let named = by_name.find(|unit| self.units.contains_key(*unit)).map(str::to_owned);
         let name = named.or_else(|| {

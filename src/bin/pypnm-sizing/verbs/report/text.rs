@@ -8,11 +8,11 @@ use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
 use pypnm_sizing::watch::number;
-use pypnm_sizing::watch::text::{clock_range, duration, gib, interval, mib};
+use pypnm_sizing::watch::text::{clock_range, counted, duration, gib, interval, percent, size};
 
 /// The limits of the report.
-pub(super) const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a connection \
-                      that is kept open. They appear in no queue and take no CPU time; PyPNM's own log has their durations.";
+pub(super) const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a \
+                      keep-alive connection. They are in no queue and use no CPU time; PyPNM's own log has their durations.";
 
 /// A time of day.
 pub(super) fn clock(at: f64) -> String {
@@ -61,18 +61,17 @@ pub(super) fn with_time(finding: &Finding) -> String {
 
 pub(super) fn covered(evidence: &Evidence, from: f64, until: f64) -> String {
     let of = (until - from).max(f64::MIN_POSITIVE);
-    let part = (evidence.watched() / of * 100.0).min(100.0);
+    let part = percent((evidence.watched() / of * 100.0).min(100.0));
     let zone = shown(until, "%Z");
-    format!("{} ({zone}), {part:.0} % of it watched", clock_range(&clock, from, until))
+    format!("{} ({zone}), {part} of that time watched", clock_range(&clock, from, until))
 }
 
 pub(super) fn busiest(at: f64, hour: &Hour) -> String {
-    let seconds = hour.seconds.max(f64::MIN_POSITIVE);
     format!(
-        "The busiest hour: {}, {:.2} CPUs, requests waited in {:.0} % of it (up to {} in the queue), memory up to {}",
+        "Busiest hour: {}; {:.2} CPUs used, requests waited during {:.0}% of it (up to {} in the queue), memory up to {}",
         clock_range(&clock, at, at + 3600.0),
-        hour.cpu / seconds,
-        hour.waiting / seconds * 100.0,
+        hour.cpus(),
+        hour.waiting_part() * 100.0,
         hour.queue_peak,
         gib(hour.memory_peak)
     )
@@ -80,24 +79,28 @@ pub(super) fn busiest(at: f64, hour: &Hour) -> String {
 
 pub(super) fn memory(evidence: &Evidence, epoch: &Epoch) -> String {
     let (_, limit, _) = evidence.limits();
-    let mut text = format!("up to {}", mib(evidence.memory_peak));
+    let mut text = format!("up to {}", size(evidence.memory_peak));
     if limit > 0 {
         text = format!(
-            "{text} of {} ({:.0} %)",
+            "{text} of {} ({:.0}%)",
             gib(limit),
             number(evidence.memory_peak) * 100.0 / number(limit)
         );
     }
+    if epoch.memory_samples == 0 {
+        return text;
+    }
     format!(
-        "{text}; a worker: {} in 95 % of the busiest block, {} at its peak",
-        mib(epoch.worker_memory),
-        mib(epoch.worker_peak)
+        "{text}; a worker: 95th percentile {} in the busiest {}, peak {}",
+        size(epoch.worker_memory),
+        duration(evidence.block_length()),
+        size(epoch.totals.worker_peak)
     )
 }
 
 pub(super) fn growth(evidence: &Evidence) -> String {
     match evidence.growth() {
-        None => "unknown: no worker was watched for a full hour".to_owned(),
+        None => "unknown: no worker has been watched for a full hour".to_owned(),
         Some(growth) => {
             let lasting =
                 if growth.all.lasting { "" } else { ", which does not last or may be due to chance" };
@@ -107,18 +110,16 @@ pub(super) fn growth(evidence: &Evidence) -> String {
 }
 
 pub(super) fn queue(evidence: &Evidence, epoch: &Epoch) -> String {
-    if evidence.last().accept_queue.is_none() && epoch.queue_peak == 0 {
+    if evidence.last().accept_queue.is_none() && epoch.totals.queue_peak == 0 {
         return "not recorded: the service's sockets could not be read".to_owned();
     }
-    let connections = match epoch.queue_peak {
-        0 => return "empty in all samples".to_owned(),
-        1 => "connection",
-        _ => "connections",
-    };
+    if epoch.totals.queue_peak == 0 {
+        return "empty in all samples".to_owned();
+    }
     format!(
-        "up to {} {connections}; not empty for {} of {}",
-        epoch.queue_peak,
-        duration(epoch.queued),
-        duration(epoch.seconds)
+        "up to {}; not empty for {} of {}",
+        counted(epoch.totals.queue_peak, "connection", "connections"),
+        duration(epoch.totals.queued),
+        duration(epoch.totals.seconds)
     )
 }

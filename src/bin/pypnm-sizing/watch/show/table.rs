@@ -8,7 +8,7 @@ use pypnm_sizing::watch::{MIB, number};
 /// A column: its heading, its width, and whether it is omitted early on a narrow terminal.
 const COLUMNS: [(&str, usize, u8); 9] = [
     ("PID", 7, 0),
-    ("ROLE", 8, 4),
+    (ROLE, 9, 4),
     ("RSS", 7, 0),
     ("PSS", 7, 2),
     ("USS", 7, 7),
@@ -18,21 +18,24 @@ const COLUMNS: [(&str, usize, u8); 9] = [
     ("AGE", 10, 5),
 ];
 
-/// The indexes of the columns to show. If not all fit, the least important are omitted first.
-fn shown(columns: usize) -> Vec<(usize, usize)> {
-    let mut shown: Vec<(usize, usize, u8)> =
-        COLUMNS.iter().enumerate().map(|(index, (_, width, rank))| (index, *width, *rank)).collect();
-    while shown.iter().map(|(_, width, _)| width).sum::<usize>() > columns {
-        let Some(least) = shown.iter().map(|(_, _, rank)| *rank).max().filter(|rank| *rank > 0) else {
-            break;
-        };
-        shown.retain(|(_, _, rank)| *rank != least);
-    }
-    shown.into_iter().map(|(index, width, _)| (index, width)).collect()
+/// The only column of text: it is aligned to the left.
+const ROLE: &str = "ROLE";
+
+/// The columns to show, with their indexes. If not all fit, the least important are omitted first.
+fn shown(columns: usize) -> Vec<(usize, &'static str, usize)> {
+    let mut ranks: Vec<u8> = COLUMNS.iter().map(|(_, _, rank)| *rank).collect();
+    ranks.sort_unstable();
+    let up_to = |most: u8| COLUMNS.iter().enumerate().filter(move |(_, (_, _, rank))| *rank <= most);
+    let fits = |most: &u8| up_to(*most).map(|(_, (_, width, _))| width).sum::<usize>() <= columns;
+    let most = ranks.into_iter().rev().find(fits).unwrap_or(0);
+    up_to(most).map(|(index, (heading, width, _))| (index, *heading, *width)).collect()
 }
 
 fn row(columns: usize, cells: &[String; 9]) -> String {
-    let cell = |(index, width)| cells.get(index).map(|cell| format!("{cell:>width$}"));
+    let cell = |(index, heading, width)| {
+        let cell = cells.get(index)?;
+        Some(if heading == ROLE { format!("  {cell:<0$}", width - 2) } else { format!("{cell:>width$}") })
+    };
     shown(columns).into_iter().filter_map(cell).collect()
 }
 

@@ -67,10 +67,6 @@ impl<'a> Listing<'a> {
         Self { unit, files: Vec::new(), problems: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, file: PathBuf) {
-        self.files.push(file);
-    }
-
     /// The days in a directory, or in those of units below it.
     pub(super) fn directory(&mut self, path: &Path) -> anyhow::Result<()> {
         let mut below = self.days(path).with_context(|| format!("cannot read {}", path.display()))?;

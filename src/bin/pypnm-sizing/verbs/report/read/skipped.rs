@@ -9,6 +9,14 @@ pub(super) const UNITS: usize = 16;
 /// The maximum number of schemas that are listed.
 pub(super) const SCHEMAS: usize = 8;
 
+/// The singular and the plural of a verb.
+type Verb = (&'static str, &'static str);
+const IS: Verb = ("is", "are");
+const HAS: Verb = ("has", "have");
+const COVERS: Verb = ("covers", "cover");
+const COMES: Verb = ("comes", "come");
+const BELONGS: Verb = ("belongs", "belong");
+
 /// The ignored lines, and why.
 #[derive(Default)]
 pub(in super::super) struct Skipped {
@@ -23,6 +31,7 @@ pub(in super::super) struct Skipped {
     pub(in super::super) twice: u64,
     pub(in super::super) timeless: u64,
     pub(in super::super) too_many_units: u64,
+    /// Jumps of the system clock. No line is ignored because of them.
     pub(in super::super) jumps: u64,
     pub(in super::super) other_units: BTreeSet<String>,
 }
@@ -30,104 +39,45 @@ pub(in super::super) struct Skipped {
 impl Skipped {
     /// A sentence for each reason.
     pub(in super::super) fn sentences(&self, chosen: Option<&str>) -> Vec<String> {
-        let lines = |count: u64| if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
-        let is = |count: u64| if count == 1 { "is" } else { "are" };
-        let was = |count: u64| if count == 1 { "was" } else { "were" };
-        let mut sentences = Vec::new();
-        let mut add = |count: u64, sentence: String| {
-            if count > 0 {
-                sentences.push(sentence);
-            }
-        };
-        add(
-            self.torn,
-            format!("{} {} torn or not JSON and {} ignored", lines(self.torn), is(self.torn), was(self.torn)),
-        );
-        add(
-            self.foreign,
-            format!(
-                "{} {} not a recorded sample and {} ignored",
-                lines(self.foreign),
-                is(self.foreign),
-                was(self.foreign)
-            ),
-        );
-        add(
-            self.impossible,
-            format!(
-                "{} {} negative amounts or larger ones than any machine has and {} ignored",
-                lines(self.impossible),
-                if self.impossible == 1 { "has" } else { "have" },
-                was(self.impossible)
-            ),
-        );
         let schemas: Vec<String> = self.schemas.iter().map(u64::to_string).collect();
-        add(
-            self.schema,
-            format!(
-                "{} {} of a schema that this version does not know ({}) and {} ignored",
-                lines(self.schema),
-                is(self.schema),
-                schemas.join(", "),
-                was(self.schema)
-            ),
-        );
-        add(
-            self.long,
-            format!(
-                "{} {} longer than {LONGEST} bytes and {} ignored",
-                lines(self.long),
-                is(self.long),
-                was(self.long)
-            ),
-        );
-        add(
-            self.timeless,
-            format!(
-                "{} {} no time and {} ignored",
-                lines(self.timeless),
-                if self.timeless == 1 { "has" } else { "have" },
-                was(self.timeless)
-            ),
-        );
-        add(
-            self.late,
-            format!("{} came too late to be sorted and {} ignored", lines(self.late), was(self.late)),
-        );
-        add(
-            self.twice,
-            format!(
-                "{} {} of a time that another line covers, and {} counted once",
-                lines(self.twice),
-                is(self.twice),
-                was(self.twice)
-            ),
-        );
-        add(
-            self.jumps,
-            format!(
-                "the system clock jumped {}; the monotonic clock was used",
-                if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) }
-            ),
-        );
-        add(
-            self.too_many_units,
-            format!(
-                "{} {} of more than {UNITS} units and {} ignored",
-                lines(self.too_many_units),
-                is(self.too_many_units),
-                was(self.too_many_units)
-            ),
-        );
-        let others: Vec<&str> = self.other_units.iter().map(String::as_str).collect();
-        if !others.is_empty() {
-            let here = chosen.map_or_else(String::new, |chosen| format!("this report is on {chosen}; "));
-            let example = others.first().copied().unwrap_or_default();
+        let unknown = format!("of a schema that this version does not know ({})", schemas.join(", "));
+        let long = format!("longer than {LONGEST} bytes");
+        let beyond = format!("to units beyond the first {UNITS}");
+        let mut sentences: Vec<String> = [
+            ignored(self.torn, IS, "incomplete or not JSON"),
+            ignored(self.foreign, IS, "not in the format of a sample"),
+            ignored(self.impossible, HAS, "negative amounts, or larger ones than any machine has,"),
+            ignored(self.schema, IS, &unknown),
+            ignored(self.long, IS, &long),
+            ignored(self.timeless, HAS, "no time"),
+            ignored(self.late, COMES, "too late to be sorted"),
+            ignored(self.twice, COVERS, "a time that another line already covers"),
+            ignored(self.too_many_units, BELONGS, &beyond),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if self.jumps > 0 {
+            let times = if self.jumps == 1 { "once".to_owned() } else { format!("{} times", self.jumps) };
+            sentences.push(format!("the system clock jumped {times}; the monotonic clock was used"));
+        }
+        if let Some(example) = self.other_units.first() {
+            let here = chosen.map_or_else(String::new, |chosen| format!("this report is about {chosen}; "));
+            let others: Vec<&str> = self.other_units.iter().map(String::as_str).collect();
             sentences.push(format!(
                 "{here}the recordings also contain {}: --unit=\"{example}\"",
                 others.join(", ")
             ));
         }
         sentences
+    }
+}
+
+/// A sentence about the lines ignored for one reason, if there are any.
+fn ignored(count: u64, (singular, plural): Verb, why: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 line {singular} {why} and was ignored")),
+        _ => Some(format!("{count} lines {plural} {why} and were ignored")),
     }
 }
