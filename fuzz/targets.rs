@@ -1,5 +1,6 @@
 //! What the fuzzers call, and what must hold for any input; tests/corpus.rs replays their corpora through the same.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -135,7 +136,7 @@ pub(crate) fn unit_syntax(data: &[u8]) {
             Item::Fault { fault, .. } => ended = fault == Fault::BrokenSection,
             Item::Section { name, .. } => {
                 writeln!(written, "[{name}]").unwrap();
-                expected.push((name.into_owned(), None));
+                expected.push((name, None));
             }
             Item::Assignment { key, value, .. } => {
                 assert!(!key.is_empty() || !value.is_empty() || data.contains(&b'='));
@@ -146,14 +147,14 @@ pub(crate) fn unit_syntax(data: &[u8]) {
                     return;
                 }
                 writeln!(written, "{key}={value}").unwrap();
-                expected.push((key.into_owned(), Some(value.into_owned())));
+                expected.push((key, Some(value)));
             }
         }
     }
     let read_back: Vec<_> = items(written.as_bytes())
         .map(|item| match item {
-            Item::Section { name, .. } => (name.into_owned(), None),
-            Item::Assignment { key, value, .. } => (key.into_owned(), Some(value.into_owned())),
+            Item::Section { name, .. } => (name, None),
+            Item::Assignment { key, value, .. } => (key, Some(value)),
             Item::Fault { fault, line } => panic!("{line}: {fault} in {written:?}"),
         })
         .collect();
@@ -185,8 +186,8 @@ pub(crate) fn cpu_list(data: &[u8]) {
     let Some(other) = CpuSet::parse(other) else {
         return;
     };
-    let (mut common, mut all) = (one.clone(), one.clone());
-    common.intersect(&other);
+    let common = one.intersection(&other);
+    let mut all = one.clone();
     all.extend(&other);
     assert!(common.count() <= one.count().min(other.count()));
     assert_eq!(common.count() + all.count(), one.count() + other.count());
@@ -319,7 +320,7 @@ pub(crate) fn unit(data: &[u8]) {
             }
         }
     }
-    let overrides = overrides::read(&root, &unit, &Manager::default(), &[], &mut problems);
+    let overrides = overrides::read(&root, &unit, &Manager::default(), &BTreeMap::new(), &mut problems);
     // Each of them once, save the files that were not looked at.
     let looked_at = overrides
         .list

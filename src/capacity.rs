@@ -55,26 +55,14 @@ pub fn capacity(limits: &[Limit], reserve: Reserve) -> Capacity {
             Amount::Memory(bytes) => memory.lower_to(index, share(*bytes)),
             Amount::CpuTime(milli) => cpu.lower_to(index, share(*milli)),
             Amount::Cpus(set) => {
-                let common = match cpus.take() {
-                    None => set.clone(),
-                    Some(mut so_far) => {
-                        so_far.intersect(set);
-                        so_far
-                    }
-                };
+                let common = cpus.map_or_else(|| set.clone(), |so_far| so_far.intersection(set));
                 cpu.lower_to(index, share(u64::from(common.count()) * 1000));
                 cpus = Some(common);
             }
             Amount::MemoryNodes(set) => {
-                let common = match nodes.take() {
-                    None => set.clone(),
-                    Some(mut so_far) => {
-                        so_far.intersect(set);
-                        so_far
-                    }
-                };
+                let common = nodes.get_or_insert_with(|| set.clone());
+                common.intersect(set);
                 memory.lower_to(index, share(common.bytes()));
-                nodes = Some(common);
             }
             Amount::Unknown(Resource::Cpu) => cpu.lower_to(index, 0),
             Amount::Unknown(Resource::Memory) => memory.lower_to(index, 0),
@@ -145,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn units_share_what_they_live_on() {
+    fn units_share_limits() {
         let limits = [limit(Amount::Memory(16), 2), limit(Amount::Memory(9), 1), limit(cpus("0-3"), 2)];
         let found = capacity(&limits, Reserve::default());
         assert_eq!((found.memory.amount, found.memory.binding), (8, Some(0)));

@@ -16,6 +16,7 @@ pub use env::Change;
 use wrapper::{After, Wrapper};
 
 use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use crate::parse::name_and_value;
 
 /// The program that a command starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,10 +204,7 @@ impl CommandReader {
             self.ended = true;
             return None;
         }
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (word, None),
-        };
+        let (name, value) = name_and_value(word);
         self.reload |= name == "--reload";
         let flag = self.flags.iter().copied().find(|flag| is_flag(program, name, flag));
         match (flag?, value) {
@@ -220,7 +218,7 @@ impl CommandReader {
 }
 
 /// The program that a command starts.
-pub fn program<S: AsRef<str>>(words: &[S]) -> Program {
+pub fn program(words: impl IntoIterator<Item = impl AsRef<str>>) -> Program {
     let mut reader = CommandReader::default();
     for word in words {
         reader.word(word.as_ref());

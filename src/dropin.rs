@@ -15,7 +15,7 @@ use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_
 use crate::sizing::{SizedUnit, Sizing};
 
 /// More warnings than this would obscure the rest of the file.
-const MOST_WARNINGS: usize = 20;
+const MAX_WARNINGS: usize = 20;
 
 /// The generated drop-in of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,18 +54,13 @@ impl DropIn {
             (names::UVICORN_LIMIT_MAX_REQUESTS, limit),
             (names::ENV_FILE, env_file.clone()),
         ];
-        let variable = |(name, sized): (&'static str, String)| {
-            let repeated = unit.overrides.repeated(name);
-            // With a limit of 0, uvicorn exits before the first request.
-            if repeated.is_none() && name == names::UVICORN_LIMIT_MAX_REQUESTS && sized == "0" {
-                return None;
+        let variable = |(name, sized): (&'static str, String)| match unit.overrides.repeated(name) {
+            Some(set) => {
+                Some(Variable { name, value: set.value.clone(), repeated: Some(set.source.clone()) })
             }
-            Some(match repeated {
-                None => Variable { name, value: sized, repeated: None },
-                Some((value, source)) => {
-                    Variable { name, value: value.to_owned(), repeated: Some(source.clone()) }
-                }
-            })
+            // With a limit of 0, uvicorn exits before the first request.
+            None if name == names::UVICORN_LIMIT_MAX_REQUESTS && sized == "0" => None,
+            None => Some(Variable { name, value: sized, repeated: None }),
         };
         let variables = sized.into_iter().filter(|(name, _)| !unit.overrides.is_left_out(name));
         Self {
@@ -82,7 +77,7 @@ impl DropIn {
             let Item::Assignment { key, value, .. } = item else {
                 continue;
             };
-            match key.as_ref() {
+            match key.as_str() {
                 "Environment" => {
                     let known = value.split_once('=').and_then(|(key, value)| {
                         let name = names::VARIABLES.into_iter().find(|name| *name == key)?;
@@ -174,11 +169,6 @@ impl DropIn {
     }
 }
 
-/// The drop-in's text for `unit`.
-pub fn text(sizing: &Sizing, unit: &SizedUnit) -> String {
-    DropIn::new(unit).write(sizing, unit)
-}
-
 /// The comments at the top.
 fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     let (profile, cpu, memory) = (&unit.profile, unit.capacity.cpu.amount, unit.capacity.memory.amount);
@@ -199,10 +189,10 @@ fn summary(out: &mut String, sizing: &Sizing, unit: &SizedUnit) -> fmt::Result {
     for found in unit.overrides.list.iter().filter(is_obstacle) {
         writeln!(out, "# Override {}", one_line(found.to_string()))?;
     }
-    for problem in sizing.problems.iter().take(MOST_WARNINGS) {
+    for problem in sizing.problems.iter().take(MAX_WARNINGS) {
         writeln!(out, "# Warning  {}", one_line(problem.to_string()))?;
     }
-    match sizing.problems.len().saturating_sub(MOST_WARNINGS) {
+    match sizing.problems.len().saturating_sub(MAX_WARNINGS) {
         0 => Ok(()),
         more => writeln!(out, "# Warning  and {more} more"),
     }
@@ -225,7 +215,7 @@ mod tests {
     use crate::sizing::{Hypothetical, Request, size};
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_drop_ins_are_read_back() {
         let root = Root::below(std::path::Path::new("/proc/self/fdinfo")).ok();
         let root = root.unwrap_or_else(Root::machine);
         let hypothetical = Hypothetical { cpu: Some((4000, "--cpus")), memory: Some((16 << 30, "--memory")) };
@@ -234,7 +224,7 @@ mod tests {
                 Request { hypothetical: hypothetical.clone(), extra_unit: Some(name), ..Request::new(&root) };
             let sizing = size(&request);
             let unit = sizing.units.iter().find(|unit| unit.name == name);
-            let written = unit.map(|unit| (DropIn::new(unit), super::text(&sizing, unit)));
+            let written = unit.map(|unit| (DropIn::new(unit), DropIn::new(unit).write(&sizing, unit)));
             let (drop_in, text) = written.unwrap_or_default();
             let read = DropIn::read(text.as_bytes(), name);
             assert_eq!(drop_in.variables.len(), 7, "{name}");
@@ -250,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_workers_restart_is_read_back_and_its_environment_is_by_name() {
+    fn restart_and_environment_are_read_back() {
         let text = "[Service]\nEnvironment=UVICORN_WORKERS=1\nEnvironment=OTHER=2\nRestart=always\n";
         let read = DropIn::read(text.as_bytes(), "a.service");
         assert!(read.restart.is_some() && DropIn::read(b"[Service]\n", "a.service").restart.is_none());

@@ -5,10 +5,11 @@
 //! boolean, which is true if omitted, and the last valid option takes precedence. In a container, the arguments of PID 1
 //! are used instead.
 
-use memchr::memchr_iter;
+use std::collections::BTreeMap;
 
-use crate::parse::boolean::boolean;
-use crate::problem::{Problem, Source};
+use crate::parse::boolean::{BOOLEAN, boolean};
+use crate::parse::name_and_value;
+use crate::problem::{Problem, Source, Sourced};
 use crate::root::{ReadError, Root};
 
 const KEY: &str = "pypnm.sizing";
@@ -23,19 +24,8 @@ const CONTAINER: &str = "/run/systemd/container";
 pub struct KernelCommandLine {
     /// The value of `pypnm.sizing=`, and the file that contains it.
     pub switch: Option<(bool, &'static str)>,
-    /// `systemd.setenv=`, in order.
-    pub setenv: Vec<Setenv>,
-}
-
-/// A `systemd.setenv=NAME=VALUE` option (systemd(1)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setenv {
-    /// The variable.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-    /// The file that contains it.
-    pub file: &'static str,
+    /// The variables set by `systemd.setenv=NAME=VALUE` (systemd(1)).
+    pub setenv: BTreeMap<String, Sourced<String>>,
 }
 
 /// Reads the kernel command line, or that of PID 1 in a container.
@@ -64,36 +54,26 @@ fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Pr
             "options that are not UTF-8 are ignored",
         ));
     }
-    // Most command lines contain none of these options.
-    let is_prefix = |before: &[u8]| before.ends_with(b"pypnm") || before.ends_with(b"systemd");
-    if !memchr_iter(b'.', text).any(|at| text.get(..at).is_some_and(is_prefix)) {
-        return found;
-    }
     for word in words_of(text, container) {
         let Ok(word) = std::str::from_utf8(&word) else {
             continue;
         };
-        let (key, value) = match word.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (word, None),
-        };
-        match (key, value) {
+        match name_and_value(word) {
             (KEY, None) => found.switch = Some((true, file)),
             (KEY, Some(value)) => match boolean(value) {
                 Some(value) => found.switch = Some((value, file)),
                 None => problems.push(Problem::bad_value(
                     Source::key(file, 0, KEY),
                     value,
-                    "a boolean (yes or no)",
+                    BOOLEAN,
                     "the option is ignored",
                 )),
             },
             (SETENV, Some(assignment)) => {
-                found.setenv.extend(assignment.split_once('=').map(|(name, value)| Setenv {
-                    name: name.to_owned(),
-                    value: value.to_owned(),
-                    file,
-                }));
+                if let Some((name, value)) = assignment.split_once('=') {
+                    let source = Source::key(file, 0, SETENV);
+                    found.setenv.insert(name.to_owned(), Sourced { value: value.to_owned(), source });
+                }
             }
             _ => {}
         }
@@ -127,7 +107,7 @@ mod tests {
     use super::words_of;
 
     #[test]
-    fn words_of_both_kinds() {
+    fn words_of_the_kernel_and_of_pid_1() {
         let words = |text: &[u8], arguments| -> Vec<String> {
             let words = words_of(text, arguments).into_iter().filter(|w| !w.is_empty());
             words.map(|w| String::from_utf8_lossy(&w).into_owned()).collect()

@@ -6,7 +6,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -20,9 +19,11 @@ pub enum Priority {
 }
 
 /// The kernel accepts a burst of ten records (`printk_devkmsg=ratelimit`). The last one states how many are omitted.
-const MOST_LINES: usize = 10;
+const MAX_LINES: usize = 10;
 /// The kernel rejects records longer than 1 KiB, including their header.
-const MOST_BYTES: usize = 900;
+const MAX_BYTES: usize = 900;
+/// The exit status of a program with an internal error (sysexits(3)).
+const EX_SOFTWARE: i32 = 70;
 
 /// The destination of messages.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Log {
         let Ok(kmsg) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
             return;
         };
-        let shown = if lines.len() > MOST_LINES { MOST_LINES - 1 } else { lines.len() };
+        let shown = if lines.len() > MAX_LINES { MAX_LINES - 1 } else { lines.len() };
         for (priority, line) in lines.iter().take(shown) {
             self.record(&kmsg, *priority, line);
         }
@@ -75,9 +76,7 @@ impl Log {
         let mut record = String::with_capacity(256);
         // Writing to a string cannot fail.
         let _ = write!(record, "<{}>{}[{}]: {line}", priority as u8, self.name, std::process::id());
-        let end =
-            (0..=MOST_BYTES.min(record.len())).rev().find(|at| record.is_char_boundary(*at)).unwrap_or(0);
-        record.truncate(end);
+        record.truncate(record.floor_char_boundary(MAX_BYTES));
         let mut record = record.replace('\n', " ");
         // Without a newline, the kernel waits for a continuation and does not show the record before the next one, which may
         // be much later.
@@ -100,11 +99,6 @@ fn stderr_is_null() -> bool {
 pub fn no_signal_on_panic(name: &'static str) {
     std::panic::set_hook(Box::new(move |info| {
         Log::of_generator(name).write(&[(Priority::Error, format!("internal error: {info}"))]);
-        std::process::exit(70);
+        std::process::exit(EX_SOFTWARE);
     }));
-}
-
-/// sysexits(3) EX_USAGE.
-pub fn usage_error() -> ExitCode {
-    ExitCode::from(2)
 }

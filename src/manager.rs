@@ -8,25 +8,13 @@
 use std::collections::BTreeMap;
 
 use crate::conf_files;
-use crate::kernel_cmdline::Setenv;
 use crate::parse::syntax::{Item, items};
-use crate::parse::words::{Words, is_whitespace};
+use crate::parse::words::words_of;
 use crate::problem::{FileName, Problem, Source, Sourced};
 use crate::root::{ReadError, Root};
 
-/// The main files of systemd-system.conf(5) in order of precedence; the directories of its drop-ins follow.
-const MAIN_FILES: [&str; 4] = [
-    "/etc/systemd/system.conf",
-    "/run/systemd/system.conf",
-    "/usr/local/lib/systemd/system.conf",
-    "/usr/lib/systemd/system.conf",
-];
-const DIRECTORIES: [&str; 4] = [
-    "/etc/systemd/system.conf.d",
-    "/run/systemd/system.conf.d",
-    "/usr/local/lib/systemd/system.conf.d",
-    "/usr/lib/systemd/system.conf.d",
-];
+/// The main file of systemd-system.conf(5), relative to a configuration directory.
+const FILE: &str = "systemd/system.conf";
 /// The initial environment of PID 1 (proc_pid_environ(5)).
 const PID_1_ENVIRONMENT: &str = "/proc/1/environ";
 
@@ -41,20 +29,16 @@ pub struct Manager {
 
 impl Manager {
     /// Reads the manager's configuration below `root`. `setenv`, from the kernel command line, takes precedence.
-    pub fn read(root: &Root, setenv: Vec<Setenv>, problems: &mut Vec<Problem>) -> Self {
+    pub fn read(root: &Root, setenv: BTreeMap<String, Sourced<String>>, problems: &mut Vec<Problem>) -> Self {
         let mut manager = Self::default();
-        for path in MAIN_FILES {
-            if manager.read_file(root, path, problems) {
-                break;
+        conf_files::each(root, FILE, problems, &mut |path, read, problems| match read {
+            Ok(text) => manager.parse(path, text, problems),
+            Err(error) => {
+                let consequence = "what it sets for all services is unknown";
+                problems.push(Problem::unreadable(path, error, consequence));
             }
-        }
-        conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
-            manager.read_file(root, path, problems)
         });
-        for Setenv { name, value, file } in setenv {
-            let source = Source::key(file, 0, "systemd.setenv");
-            manager.for_all.insert(name, Sourced { value, source });
-        }
+        manager.for_all.extend(setenv);
         manager
     }
 
@@ -83,27 +67,13 @@ impl Manager {
         Some(own)
     }
 
-    /// Reads a file. Returns whether it exists.
-    fn read_file(&mut self, root: &Root, path: &str, problems: &mut Vec<Problem>) -> bool {
-        match root.with_trusted_bytes(path, |text| self.parse(path, text, problems)) {
-            Ok(()) => true,
-            Err(ReadError::Missing) => false,
-            Err(error) => {
-                let hides = conf_files::hides(&error);
-                let consequence = "what it sets for all services is unknown";
-                problems.push(Problem::unreadable(path.to_owned(), error, consequence));
-                hides
-            }
-        }
-    }
-
     /// Other errors than those that make systemd skip the rest of the file are left to systemd to report.
     fn parse(&mut self, path: &str, text: &[u8], problems: &mut Vec<Problem>) {
         let mut inside = false;
         for item in items(text) {
             match item {
                 Item::Section { name, .. } => inside = name == "Manager",
-                Item::Assignment { key, value, line } if inside => match key.as_ref() {
+                Item::Assignment { key, value, line } if inside => match key.as_str() {
                     "DefaultEnvironment" => {
                         assign(&mut self.for_all, path, line, "DefaultEnvironment", &value);
                     }
@@ -133,7 +103,7 @@ fn assign(
         return;
     }
     let file = FileName::from(path);
-    for word in Words::new(value, is_whitespace, true).map_while(Result::ok) {
+    for word in words_of(value) {
         if let Some((name, value)) = word.split_once('=') {
             let value = Sourced { value: value.to_owned(), source: Source::key(file.clone(), line, key) };
             variables.insert(name.to_owned(), value);

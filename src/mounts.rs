@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::parse::is_at_or_below;
 use crate::parse::mountinfo::Mount;
 
 /// These use a block device, but depend on a daemon or on other machines.
@@ -96,17 +97,9 @@ pub(crate) fn kind_of(mountinfo: &[u8], id: u64) -> Option<(String, bool)> {
     Some((String::from_utf8_lossy(mount.kind).into_owned(), is_local(&mount)))
 }
 
-/// Whether `path` is `point` or below it.
-fn is_at_or_below(path: &[u8], point: &[u8]) -> bool {
-    path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-}
-
 /// `point` relative to `below`, which does not end in a slash. `None`: it is not below that directory.
 fn below_of<'p>(point: &'p [u8], below: &[u8]) -> Option<&'p [u8]> {
-    match point.strip_prefix(below)? {
-        rest if rest.starts_with(b"/") => Some(rest),
-        _ => None,
-    }
+    point.strip_prefix(below).filter(|rest| rest.starts_with(b"/"))
 }
 
 fn is_local(mount: &Mount<'_>) -> bool {

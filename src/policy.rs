@@ -49,7 +49,7 @@ pub const GUARDRAILS: [Guardrail; 4] = [
     },
 ];
 /// The maximum number of workers for any amount of memory.
-pub const MOST_WORKERS: u32 = 8;
+pub const MAX_WORKERS: u32 = 8;
 /// `workers = min(4, cpu_count)`.
 pub const DEFAULT_MAX_WORKERS: u32 = 4;
 /// The guide: "as the default recycle safety valve".
@@ -149,13 +149,8 @@ pub struct Profile {
     pub guardrail: Guardrail,
     /// Memory divided by `MemoryPerWorker=`, at least 1, if that is set.
     pub per_worker_target: Option<u32>,
-}
-
-impl Profile {
     /// The number of workers from CPUs and memory: the lowest of all targets, regardless of the operator's `Workers=`.
-    pub fn lowest_target(&self) -> u32 {
-        self.cpu_target.min(self.guardrail.workers).min(self.per_worker_target.unwrap_or(u32::MAX))
-    }
+    pub lowest_target: u32,
 }
 
 /// The guardrail for this amount of memory, in bytes.
@@ -174,16 +169,14 @@ pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
         .memory_per_worker
         .map(|bytes| u32::try_from(memory / bytes.max(1)).unwrap_or(u32::MAX).max(1));
 
-    let sized = cpu_target.min(guardrail.workers).min(per_worker_target.unwrap_or(u32::MAX));
+    let lowest_target = cpu_target.min(guardrail.workers).min(per_worker_target.unwrap_or(u32::MAX));
     let (workers, workers_step) = match settings.workers {
         Some(workers) => (workers.max(1), WorkersStep::Operator),
         None if settings.is_incomplete => (1, WorkersStep::Incomplete),
-        None if sized == guardrail.workers && sized < cpu_target => (sized, WorkersStep::Memory),
-        None if Some(sized) == per_worker_target && sized < cpu_target => {
-            (sized, WorkersStep::MemoryPerWorker)
-        }
-        None if cpus > cpu_target => (sized, WorkersStep::MaxWorkers),
-        None => (sized, WorkersStep::Cpus),
+        None if lowest_target == cpu_target && cpus > cpu_target => (lowest_target, WorkersStep::MaxWorkers),
+        None if lowest_target == cpu_target => (lowest_target, WorkersStep::Cpus),
+        None if lowest_target == guardrail.workers => (lowest_target, WorkersStep::Memory),
+        None => (lowest_target, WorkersStep::MemoryPerWorker),
     };
 
     let small = memory < SMALL || (memory < MEDIUM && cpus <= 2);
@@ -203,6 +196,7 @@ pub fn profile(cpus: u64, memory: u64, settings: &PolicySettings) -> Profile {
         cpu_target,
         guardrail,
         per_worker_target,
+        lowest_target,
     }
 }
 
@@ -271,7 +265,7 @@ mod tests {
         for (lower, upper) in [(first, second), (second, third), (third, last)] {
             assert_eq!(lower.below, Some(upper.from));
         }
-        assert_eq!((first.from, last.below, last.workers), (0, None, super::MOST_WORKERS));
+        assert_eq!((first.from, last.below, last.workers), (0, None, super::MAX_WORKERS));
     }
 
     // Both sides of each of the guide's four guardrails; CPUs and MaxWorkers are no limit.
@@ -331,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_word() {
+    fn settings_of_the_operator() {
         let own =
             PolicySettings { workers: Some(6), limit_max_requests: Some(0), ..PolicySettings::default() };
         let got = profile(1, GB, &own);
@@ -377,12 +371,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_where_several_targets_are_the_lowest() {
+    fn the_step_if_several_targets_are_the_lowest() {
         let with = |cpus, memory, per_worker| {
             let settings =
                 PolicySettings { memory_per_worker: Some(per_worker), ..PolicySettings::default() };
             let profile = profile(cpus, memory, &settings);
-            (profile.lowest_target(), profile.workers_step)
+            (profile.lowest_target, profile.workers_step)
         };
         assert_eq!(
             with(2, 32 * GB, 16 * GB),
@@ -393,6 +387,6 @@ mod tests {
         assert_eq!(with(4, 8 * GB, 4 * GB), (2, WorkersStep::Memory), "as many as by the guardrail");
         assert_eq!(with(2, 8 * GB, GB), (2, WorkersStep::Cpus), "as many by the guardrail as by the CPUs");
         let by_hand = PolicySettings { workers: Some(7), ..PolicySettings::default() };
-        assert_eq!(profile(3, 32 * GB, &by_hand).lowest_target(), 3, "whatever the operator sets");
+        assert_eq!(profile(3, 32 * GB, &by_hand).lowest_target, 3, "whatever the operator sets");
     }
 }

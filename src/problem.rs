@@ -10,6 +10,9 @@ use crate::parse::quantity::Gib;
 use crate::parse::syntax::Fault;
 use crate::root::ReadError;
 
+/// The consequence if limits of both resources are unknown.
+pub const ASSUMING_MINIMUM: &str = "assuming minimal CPUs and memory";
+
 /// The name of a file, shared by all settings in it.
 pub type FileName = Rc<str>;
 
@@ -141,6 +144,12 @@ impl ProblemKind {
     }
 }
 
+impl From<ReadError> for ProblemKind {
+    fn from(error: ReadError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
 impl Problem {
     /// A problem of any kind.
     pub fn new(source: Source, kind: ProblemKind, consequence: impl Into<Cow<'static, str>>) -> Self {
@@ -161,6 +170,17 @@ impl Problem {
     pub fn skipped_by_systemd(source: Source, fault: Fault) -> Self {
         let what = if fault.ends_the_file() { "the rest of the file" } else { "the line" };
         Self::new(source, ProblemKind::Syntax(fault), format!("systemd skips {what}"))
+    }
+
+    /// A problem with a key in a file, or with the file itself if it could not be read.
+    pub fn with_key(
+        file: impl Into<FileName>,
+        key: &'static str,
+        kind: ProblemKind,
+        consequence: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let key = if matches!(kind, ProblemKind::Unreadable(_)) { "" } else { key };
+        Self::new(Source::key(file, 0, key), kind, consequence)
     }
 
     /// A file that could not be read.

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn its_table() {
+    fn default_numbers_as_in_its_table() {
         for (cpus, gib, numbers) in [
             (2, 4, (1, 1000)),
             (2, 8, (2, 1000)),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn its_file() {
+    fn profile_files() {
         let taken = |workers, limit_max_requests| ProfileFile::Taken(Numbers { workers, limit_max_requests });
         assert_eq!(read_profile_file(&file("4", "7.77", "2", "2000")), taken(2, 2000));
         assert_eq!(read_profile_file(&format!("# a\n{}", file("4", "8", " 2 ", "0"))), taken(2, 0));

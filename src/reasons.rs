@@ -1,10 +1,8 @@
 //! The reasons for a profile as short texts, for the comments in the drop-in and the output of the helper. They describe
 //! what the other modules have determined.
 
-use std::borrow::Cow;
-
 use crate::capacity::Available;
-use crate::parse::quantity::{Cpus, GB, Gib};
+use crate::parse::quantity::{Cpus, GB, in_gib};
 use crate::policy::{Guardrail, LimitStep, WorkersStep};
 use crate::problem::Source;
 use crate::sizing::SizedUnit;
@@ -16,7 +14,7 @@ pub fn cpu_reason(unit: &SizedUnit) -> String {
 
 /// The tightest limit of memory, and what was subtracted from it.
 pub fn memory_reason(unit: &SizedUnit) -> String {
-    available_reason(unit, unit.capacity.memory, &|bytes| format!("{} GiB", Gib(bytes)))
+    available_reason(unit, unit.capacity.memory, &in_gib)
 }
 
 fn available_reason(unit: &SizedUnit, available: Available, written: &dyn Fn(u64) -> String) -> String {
@@ -66,13 +64,13 @@ pub fn workers_reason(unit: &SizedUnit) -> String {
 }
 
 /// Why this recycle limit.
-pub fn limit_reason(unit: &SizedUnit) -> Cow<'static, str> {
+pub fn limit_reason(unit: &SizedUnit) -> String {
     match unit.profile.limit_step {
-        LimitStep::Operator => set_in(unit.config.limit_max_requests.as_ref().map(|set| &set.source)).into(),
-        LimitStep::Incomplete => unread(unit).into(),
-        LimitStep::MemoryCreep => "memory creep is being investigated".into(),
-        LimitStep::SmallSystem => "a small system".into(),
-        LimitStep::Default => "the default".into(),
+        LimitStep::Operator => set_in(unit.config.limit_max_requests.as_ref().map(|set| &set.source)),
+        LimitStep::Incomplete => unread(unit),
+        LimitStep::MemoryCreep => "memory creep is being investigated".to_owned(),
+        LimitStep::SmallSystem => "a small system".to_owned(),
+        LimitStep::Default => "the default".to_owned(),
     }
 }
 

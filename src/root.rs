@@ -146,9 +146,8 @@ impl Root {
 
     /// The running machine if `dir` is absent, empty or `/`; otherwise as [`Root::below`].
     pub fn at(dir: Option<&OsStr>) -> Result<Self, ReadError> {
-        match dir {
+        match dir.filter(|dir| !dir.is_empty() && *dir != "/") {
             None => Ok(Self::machine()),
-            Some(dir) if dir.is_empty() || dir == "/" => Ok(Self::machine()),
             Some(dir) => Self::below(Path::new(dir)),
         }
     }

@@ -7,12 +7,12 @@ use crate::config::{self, Config, UnitConfig};
 use crate::kernel_cmdline::{self, KernelCommandLine};
 use crate::limits::host::{self, Host};
 use crate::limits::process::{self, Process};
-use crate::limits::{Amount, Limit, Scope, cgroup, service};
+use crate::limits::{Amount, Limit, Resource, Scope, cgroup, service};
 use crate::manager::Manager;
 use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::quantity::{Cpus, Gib};
+use crate::parse::quantity::{Cpus, in_gib};
 use crate::policy::{IDLE_WORKER, Profile, profile};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
@@ -146,7 +146,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
 
     let mut names = sizing.config.units();
     // A process that is the service does not share the machine with the default unit if that is not configured.
-    if request.process.is_some() && request.extra_unit.is_some() && !sizing.config.names_units() {
+    if request.process.is_some() && request.extra_unit.is_some() && sizing.config.units_source().is_none() {
         names.clear();
     }
     if let Some(extra) = request.extra_unit
@@ -158,17 +158,18 @@ pub fn size(request: &Request<'_>) -> Sizing {
     let index = Index::read(root, &names, names::DROP_IN, problems);
     let names = different(names, &index, &sizing.config, problems);
     sizing.names.retain(|name| names.contains(name));
-    let configs: Vec<UnitConfig> = names.iter().map(|name| sizing.config.for_unit(name)).collect();
     let mut reader = ServiceReader { root, index, manager, physical_memory, slices: Slices::default() };
-    let mut services = Vec::with_capacity(names.len());
-    for (name, config) in names.iter().zip(&configs) {
+    // All are read before any is sized, because they share the machine and their slices.
+    let mut services = Vec::new();
+    for name in names {
+        let config = sizing.config.for_unit(&name);
         services.push(reader.read(name, config, problems));
     }
-    let sharing = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
-    for ((name, config), service) in names.iter().zip(configs).zip(services) {
-        if config.is_enabled() {
+    let sharing = u32::try_from(services.len()).unwrap_or(u32::MAX).max(1);
+    for service in services {
+        if service.config.is_enabled() {
             let limits = limits_of(&machine, sharing, &service, &reader.slices);
-            let unit = sized(name, config, service, limits, physical_memory, sharing);
+            let unit = sized(service, limits, physical_memory, sharing);
             warn_of_excess(&unit, physical_memory, sharing, problems);
             sizing.units.push(unit);
         }
@@ -187,15 +188,13 @@ fn different(
     if names.len() < 2 {
         return names;
     }
-    // The units are loaded again later.
-    let mut ignored = Vec::new();
     let mut first_names: BTreeMap<String, String> = BTreeMap::new();
     let mut is_new = |name: &String| {
-        let Some(unit) = index.load(name, &mut ignored).filter(|unit| unit.fragment.is_some()) else {
+        let Some(id) = index.id(name) else {
             return true;
         };
-        let Some(first) = first_names.get(&unit.name) else {
-            first_names.insert(unit.name, name.clone());
+        let Some(first) = first_names.get(&id) else {
+            first_names.insert(id, name.clone());
             return true;
         };
         let kind = ProblemKind::Repeated { name: name.clone(), first: first.clone() };
@@ -240,14 +239,8 @@ fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices
 }
 
 /// The last steps: capacity, then profile.
-fn sized(
-    name: &str,
-    config: UnitConfig,
-    service: Service,
-    limits: Vec<Limit>,
-    physical_memory: Option<u64>,
-    sharing: u32,
-) -> SizedUnit {
+fn sized(service: Service, limits: Vec<Limit>, physical_memory: Option<u64>, sharing: u32) -> SizedUnit {
+    let Service { name, config, definition, overrides, slices, .. } = service;
     let reserved = config.reserve_memory.as_ref();
     let reserved = reserved.map_or(0, |set| set.value.in_bytes(physical_memory.unwrap_or(0)));
     let reserve = Reserve {
@@ -256,16 +249,7 @@ fn sized(
     };
     let capacity = capacity(&limits, reserve);
     let profile = profile(capacity.whole_cpus(), capacity.memory.amount, &config.policy_settings());
-    SizedUnit {
-        name: name.to_owned(),
-        config,
-        definition: service.definition,
-        slices: service.slices,
-        overrides: service.overrides,
-        limits,
-        capacity,
-        profile,
-    }
+    SizedUnit { name, config, definition, slices, overrides, limits, capacity, profile }
 }
 
 /// Reports settings of the operator that the machine cannot satisfy. They are applied nevertheless.
@@ -284,12 +268,12 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
         && let Some(all) = exceeds(set.value, cpu)
     {
         let value = format!("{} CPUs", Cpus(set.value));
-        report(&set.source, value, format!("{} CPUs", Cpus(all)), "assuming 1 CPU");
+        report(&set.source, value, format!("{} CPUs", Cpus(all)), Resource::Cpu.assumed());
     }
     if let Some(set) = &unit.config.reserve_memory {
         let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));
         if let Some(all) = exceeds(reserve, memory) {
-            report(&set.source, gib(reserve), gib(all), "assuming minimal memory");
+            report(&set.source, in_gib(reserve), in_gib(all), Resource::Memory.assumed());
         }
     }
     if let Some(set) = &unit.config.workers
@@ -297,19 +281,17 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
     {
         let needed = u64::from(workers).saturating_mul(IDLE_WORKER);
         if memory.amount > 0 && needed > memory.amount {
-            let value = format!("{workers} workers take {} when idle", gib(needed));
-            report(&set.source, value, gib(memory.amount), "they are started anyway");
+            let value = format!("{workers} workers take {} when idle", in_gib(needed));
+            report(&set.source, value, in_gib(memory.amount), "they are started anyway");
         }
     }
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{} GiB", Gib(bytes))
 }
 
 /// A service as its unit files define it.
 #[derive(Default)]
 struct Service {
+    name: String,
+    config: UnitConfig,
     definition: Option<units::Unit>,
     overrides: Overrides,
     /// From the outermost to the one that contains the service.
@@ -332,24 +314,22 @@ struct ServiceReader<'a> {
 }
 
 impl ServiceReader<'_> {
-    /// Empty if `name` is not that of a service.
-    fn read(&mut self, name: &str, config: &UnitConfig, problems: &mut Vec<Problem>) -> Service {
-        let Some(unit) = self.index.load(name, problems) else {
-            return Service::default();
+    /// Returns only the configuration if `name` is not the name of a service.
+    fn read(&mut self, name: String, config: UnitConfig, problems: &mut Vec<Problem>) -> Service {
+        let Some(unit) = self.index.load(&name, problems) else {
+            return Service { name, config, ..Service::default() };
         };
         let settings = service::settings(&unit, self.physical_memory, problems);
         let slices = self.slices_around(settings.slice.as_deref(), problems);
         let mut limits = service::limits(self.root, &settings, Scope::Service, problems);
         let confinements = overrides::confinements(&unit);
         limits.append(&mut service::confinement_limits(self.root, confinements, problems));
+        let decided = config.decided_variables();
+        let overrides = overrides::read(self.root, &unit, &self.manager, &decided, problems);
         Service {
-            overrides: overrides::read(
-                self.root,
-                &unit,
-                &self.manager,
-                &config.decided_variables(),
-                problems,
-            ),
+            name,
+            config,
+            overrides,
             slices,
             limits,
             replaces_affinity: settings.cpu_affinity.is_some() || settings.numa_affinity.is_some(),
@@ -380,20 +360,19 @@ impl ServiceReader<'_> {
 
 /// The machine's limits, with those of the hypothetical machine in their place.
 fn replaced(mut limits: Vec<Limit>, hypothetical: &Hypothetical) -> Vec<Limit> {
-    let mut put = |amount: Amount, flag: &'static str| {
-        let limit =
-            Limit { scope: Scope::Host, amount, source: Source::key("command line", 0, flag), shared_by: 1 };
+    let mut replace = |amount: Amount, flag: &'static str| {
+        let limit = Limit::new(Scope::Host, amount, Source::key("command line", 0, flag));
         limits.retain(|old| old.resource() != limit.resource());
         limits.push(limit);
     };
     if let Some((milli, flag)) = hypothetical.cpu {
         match milli % 1000 {
-            0 => put(Amount::Cpus(CpuSet::first(u32::try_from(milli / 1000).unwrap_or(u32::MAX))), flag),
-            _ => put(Amount::CpuTime(milli), flag),
+            0 => replace(Amount::Cpus(CpuSet::first(u32::try_from(milli / 1000).unwrap_or(u32::MAX))), flag),
+            _ => replace(Amount::CpuTime(milli), flag),
         }
     }
     if let Some((bytes, flag)) = hypothetical.memory {
-        put(Amount::Memory(bytes), flag);
+        replace(Amount::Memory(bytes), flag);
     }
     limits
 }

@@ -79,7 +79,7 @@ mod tests {
     use super::Step;
 
     #[test]
-    fn what_only_its_owner_can_write() {
+    fn files_that_only_their_owner_can_write() {
         let (file, directory, link) = (0o100_000, 0o040_000, 0o120_000);
         for (path, mode, owner, user, trusted) in [
             ("/etc/a", file | 0o644, 0, 0, true),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn sticky_directories_where_they_will_do() {
+    fn sticky_directories_are_accepted_on_request() {
         for (mode, trusted) in [(0o041_777, true), (0o040_777, false), (0o101_666, false), (0o100_644, true)]
         {
             assert_eq!((Step { path: b"/tmp", mode, owner: 0 }).check(0, true).is_ok(), trusted, "{mode:o}");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said() {
+    fn messages() {
         let reason = |mode, owner| match (Step { path: b"/run/x", mode, owner }).check(0, false) {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),

@@ -429,7 +429,10 @@ fn a_stale_file_that_cannot_be_removed_is_reported() {
         .output()
         .unwrap();
     assert_eq!((stdout(&tried), status(&tried)), ("old\n", 2), "{tried:?}");
-    assert!(stderr(&tried).contains("p.env, which is out of date, can't be removed: Read-only"), "{tried:?}");
+    assert!(
+        stderr(&tried).contains("p.env, which is out of date, cannot be removed: Read-only"),
+        "{tried:?}"
+    );
 }
 
 #[test]

@@ -372,7 +372,7 @@ fn arguments_are_shown_without_control_characters() {
     }
 }
 
-/// Bold and colors on terminals only, but not with NO_COLOR or TERM=dumb.
+/// Bold and colors on terminals only, but not with NO_COLOR or TERM=dumb, or without TERM.
 #[test]
 fn colors_on_terminals_only() {
     let on_a_terminal = |environment: &[(&str, &str)]| {
@@ -385,7 +385,9 @@ fn colors_on_terminals_only() {
     assert!(on_a_terminal(&[]).contains("\x1b[1m"));
     assert!(on_a_terminal(&[("NO_COLOR", "")]).contains("\x1b[1m"), "empty counts as not set");
     assert!(!on_a_terminal(&[("NO_COLOR", "1")]).contains('\x1b'));
-    assert!(!on_a_terminal(&[("TERM", "dumb")]).contains('\x1b'));
+    for terminal in ["dumb", ""] {
+        assert!(!on_a_terminal(&[("TERM", terminal)]).contains('\x1b'), "TERM={terminal}");
+    }
     let piped = helper().arg("show").env("TERM", "xterm").output().unwrap();
     assert!(!piped.stdout.contains(&0x1b));
 }

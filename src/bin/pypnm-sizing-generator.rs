@@ -1,6 +1,5 @@
 //! The generator's `main`: systemd's calling convention (systemd.generator(7)) around [`pypnm_sizing::sizing`].
 
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,6 +14,8 @@ use pypnm_sizing::{names, write};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 const NAME: &str = "pypnm-sizing-generator";
+/// The exit status for invalid or excess arguments (systemd.exec(5)).
+const EXIT_INVALIDARGUMENT: u8 = 2;
 
 fn main() -> ExitCode {
     log::no_signal_on_panic(NAME);
@@ -27,14 +28,12 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let ([normal] | [normal, _, _]) = arguments.as_slice() else {
         fail("expected NORMAL_DIR [EARLY_DIR LATE_DIR], see pypnm-sizing-generator(8)".to_owned());
-        return log::usage_error();
+        return ExitCode::from(EXIT_INVALIDARGUMENT);
     };
-    let root = std::env::var_os("PYPNM_SIZING_ROOT");
-    let root = match Root::at(root.as_deref()) {
+    let root_directory = std::env::var_os("PYPNM_SIZING_ROOT").unwrap_or_default();
+    let root = match Root::at(Some(&root_directory)) {
         Ok(root) => root.for_a_generator(),
-        Err(error) => {
-            return fail(format!("PYPNM_SIZING_ROOT={}: {error}", display(root.as_deref())));
-        }
+        Err(error) => return fail(format!("PYPNM_SIZING_ROOT={}: {error}", root_directory.display())),
     };
     // The initrd is not the machine that will run the service.
     if in_initrd(&root) {
@@ -67,8 +66,4 @@ fn in_initrd(root: &Root) -> bool {
         Ok(value) => value == "1",
         Err(_) => root.bytes("/etc/initrd-release").is_ok(),
     }
-}
-
-fn display(value: Option<&OsStr>) -> std::path::Display<'_> {
-    Path::new(value.unwrap_or_default()).display()
 }

@@ -1,6 +1,7 @@
 //! The CPUs and memory nodes to which taskset(1) and numactl(8) confine the command that they execute. Pure.
 
 use crate::parse::cpu_list::CpuSet;
+use crate::parse::name_and_value;
 
 /// What a wrapper restricts. `Err`: the value, which is not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Key {
 /// An option of numactl(8), `word`, and its value if that is attached.
 pub(super) fn numactl(word: &str) -> (Key, Option<&str>) {
     if let Some(long) = word.strip_prefix("--") {
-        let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+        let (name, value) = name_and_value(long);
         let key = match name {
             "physcpubind" => Key::CpuList,
             "cpunodebind" => Key::NodesOfCpus,

@@ -1,5 +1,7 @@
 //! The options and assignments of env(1), GNU's and busybox's. Pure.
 
+use crate::parse::name_and_value;
+
 /// A change that env(1) makes to the environment before it executes its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'w> {
@@ -81,7 +83,7 @@ fn option<'w>(word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
 }
 
 fn long_option<'w>(option: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
-    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+    let (name, value) = name_and_value(option);
     // getopt_long(3) accepts any unambiguous prefix; `shortest` is the shortest one.
     let is = |option: &str, shortest: &str| option.starts_with(name) && name.starts_with(shortest);
     match value {

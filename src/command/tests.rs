@@ -185,7 +185,7 @@ fn reloading_its_code() {
 }
 
 #[test]
-fn what_taskset_and_numactl_leave() {
+fn confinement_by_taskset_and_numactl() {
     let of = |command: &str| {
         let (mut reader, mut found) = (CommandReader::default(), Vec::new());
         for word in command.split(' ') {

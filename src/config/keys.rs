@@ -1,22 +1,21 @@
 //! The table of the keys in sizing.conf(5) that may be set for all units or for a single one, with the parser and the
 //! formatter of each value.
 
-use crate::config::MOST_WORKERS;
-use crate::parse::boolean::boolean;
-use crate::parse::quantity::{Cpus, Gib, Size, decimal, memory_size, milli_cpus};
+use crate::config::{MAX_WORKERS, SKIPPED};
+use crate::parse::boolean::{BOOLEAN, boolean};
+use crate::parse::quantity::{Cpus, Size, decimal, in_gib, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
-const SKIPPED: &str = "the setting is ignored";
-const BOOLEAN: &str = "a boolean (yes or no)";
 /// The minimum of a size, if it is not 0.
-const LEAST_BYTES: u64 = 1_000_000;
+const MIN_BYTES: u64 = 1_000_000;
 const COUNT: &str = "a whole number from 1 to 1024";
 
 /// Each row: field, key, default, type, parser, what is expected, formatter.
 macro_rules! keys {
     ($($(#[$doc:meta])* $field:ident $key:literal = $default:literal: $type:ty,
         $read:expr, $expected:expr, $write:expr;)+) => {
-        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set, as most of them are.
+        /// The settings of a unit, or of `[Sizing]` for all units. `None`: not set. The
+        /// values are boxed, because most are not set, and a file may have thousands of sections.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct UnitConfig {
             $($(#[$doc])* pub $field: Option<Box<Sourced<$type>>>,)+
@@ -80,7 +79,7 @@ keys! {
     reserve_cpus "ReserveCPUs" = "0": u64, milli_cpus, "a number of CPUs with at most three decimals", |milli| Cpus(*milli).to_string();
     /// The memory that a worker needs, in bytes.
     memory_per_worker "MemoryPerWorker" = "": u64, bytes,
-        "a size of 1 MB or more (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| gib(*bytes);
+        "a size of 1 MB or more (K, M, G, T: base 1024; KB, MB, GB, TB: base 1000)", |bytes| in_gib(*bytes);
     /// Whether memory creep is being investigated.
     investigate_memory_creep "InvestigateMemoryCreep" = "no": bool, boolean, BOOLEAN, yes_no;
 }
@@ -104,7 +103,7 @@ fn assign<T>(
 }
 
 fn count(text: &str) -> Option<u32> {
-    decimal(text).filter(|n| (1..=MOST_WORKERS).contains(n))
+    decimal(text).filter(|n| (1..=MAX_WORKERS).contains(n))
 }
 
 // The outer `Option` is `None` if the value is invalid.
@@ -115,12 +114,12 @@ fn auto_or(text: &str, read: fn(&str) -> Option<u32>) -> Option<Option<u32>> {
 
 /// A number without a unit is in bytes. Nobody means less than a megabyte, but the unit is easily forgotten.
 fn reserve(text: &str) -> Option<Size> {
-    memory_size(text).filter(|size| !matches!(size, Size::Bytes(1..LEAST_BYTES)))
+    memory_size(text).filter(|size| !matches!(size, Size::Bytes(1..MIN_BYTES)))
 }
 
 fn bytes(text: &str) -> Option<u64> {
     match memory_size(text) {
-        Some(Size::Bytes(bytes)) if bytes >= LEAST_BYTES => Some(bytes),
+        Some(Size::Bytes(bytes)) if bytes >= MIN_BYTES => Some(bytes),
         _ => None,
     }
 }
@@ -138,29 +137,25 @@ fn auto_or_number(value: &Option<u32>) -> String {
 
 fn size_text(size: &Size) -> String {
     match size {
-        Size::Bytes(bytes) => gib(*bytes),
+        Size::Bytes(bytes) => in_gib(*bytes),
         Size::Permyriad(share) => format!("{}%", f64::from(*share) / 100.0),
     }
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{} GiB", Gib(bytes))
 }
 
 /// The known key that is most similar, if it was probably meant.
 fn nearest(key: &str) -> Option<&'static str> {
     /// A key with more wrong letters than this is probably not a typing error.
-    const MOST_WRONG: usize = 3;
+    const MAX_WRONG: usize = 3;
     /// Longer keys are not compared, because the time grows with the length.
-    const LONGEST: usize = 64;
-    if key.len() > LONGEST {
+    const MAX_LENGTH: usize = 64;
+    if key.len() > MAX_LENGTH {
         return None;
     }
     let key = key.to_ascii_lowercase();
     let known = KEYS.iter().map(|(key, _)| *key).chain(["Units"]);
     let distances =
         known.map(|known| (strsim::damerau_levenshtein(&known.to_ascii_lowercase(), &key), known));
-    distances.min().filter(|(wrong, _)| *wrong <= MOST_WRONG).map(|(_, known)| known)
+    distances.min().filter(|(wrong, _)| *wrong <= MAX_WRONG).map(|(_, known)| known)
 }
 
 #[cfg(test)]
@@ -228,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_that_was_meant() {
+    fn the_nearest_key() {
         for (typed, meant) in [
             ("Worker", Some("Workers")),
             ("unit", Some("Units")),

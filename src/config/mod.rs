@@ -12,35 +12,23 @@ use crate::names;
 use crate::parse::syntax::{Fault, Item, items};
 use crate::policy::PolicySettings;
 use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
-use crate::root::{ReadError, Root};
+use crate::root::Root;
 use crate::units::name::service_name;
 
 pub use keys::{KEYS, UnitConfig};
 
-/// The main files, in order of precedence.
-const MAIN_FILES: [&str; 4] = [
-    "/etc/pypnm/sizing.conf",
-    "/run/pypnm/sizing.conf",
-    "/usr/local/lib/pypnm/sizing.conf",
-    "/usr/lib/pypnm/sizing.conf",
-];
-/// The directories of drop-ins, in order of precedence.
-const DIRECTORIES: [&str; 4] = [
-    "/etc/pypnm/sizing.conf.d",
-    "/run/pypnm/sizing.conf.d",
-    "/usr/local/lib/pypnm/sizing.conf.d",
-    "/usr/lib/pypnm/sizing.conf.d",
-];
+/// The main file, relative to a configuration directory; drop-ins are in the directory of the same name with `.d`.
+const FILE: &str = "pypnm/sizing.conf";
 /// The section for all units.
 const GENERAL: &str = "Sizing";
 /// The unit that is sized by default.
 pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// The maximum number of units; more on one host are a mistake.
-const MOST_UNITS: usize = 64;
+const MAX_UNITS: usize = 64;
 /// The maximum number of workers; more are a mistake.
-pub const MOST_WORKERS: u32 = 1024;
+pub const MAX_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
-const MOST_FAULTS: usize = 50;
+const MAX_FAULTS: usize = 50;
 const SKIPPED: &str = "the setting is ignored";
 /// The consequence of a file that exists and cannot be read.
 const UNREAD: &str = "assuming 1 worker unless a later file sets Workers=";
@@ -63,7 +51,7 @@ impl UnitConfig {
     }
 
     /// The variables of the drop-in that these settings determine, with their sources.
-    pub fn decided_variables(&self) -> Vec<(&'static str, Source)> {
+    pub fn decided_variables(&self) -> BTreeMap<&'static str, Source> {
         let workers = self.workers.as_ref().filter(|set| set.value.is_some());
         let limit = self.limit_max_requests.as_ref().filter(|set| set.value.is_some());
         let decided = [
@@ -102,22 +90,9 @@ impl Config {
         }
     }
 
-    /// Where `Units=` is set.
+    /// Where `Units=` is set. `None`: it is not.
     pub fn units_source(&self) -> Option<&Source> {
         self.units.as_ref().map(|set| &set.source)
-    }
-
-    /// Whether `Units=` is set.
-    pub fn names_units(&self) -> bool {
-        self.units.is_some()
-    }
-
-    /// Whether `unit` is one of them.
-    fn is_sized(&self, unit: &str) -> bool {
-        match &self.units {
-            Some(set) => set.value.iter().any(|name| name == unit),
-            None => unit == DEFAULT_UNIT,
-        }
     }
 
     /// Whether anything is sized at all.
@@ -143,54 +118,31 @@ impl Config {
 /// Reads the configuration below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
-    for main in MAIN_FILES {
-        if take_file(root, main, &mut config, problems) {
-            break;
+    let unread = conf_files::each(root, FILE, problems, &mut |path, read, problems| match read {
+        Ok(text) => {
+            parse_into(path, text, &mut config, problems);
+            // An empty file only masks others.
+            if !text.is_empty() {
+                config.files.push(path.to_owned());
+            }
         }
-    }
-    let unread = conf_files::each_drop_in(root, &DIRECTORIES, problems, &mut |path, problems| {
-        take_file(root, path, &mut config, problems)
+        Err(error) if conf_files::hides(&error) => {
+            config.forget(&Source::file(path));
+            problems.push(Problem::unreadable(path, error, UNREAD));
+        }
+        Err(error) => problems.push(Problem::unreadable(path, error, "the file is skipped")),
     });
     if let Some(directory) = unread {
         // Its files may have any names, so they may come last.
         config.forget(&Source::file(directory));
     }
-    let without_effect = config.by_unit.iter().filter(|(name, _)| !config.is_sized(name));
-    for (name, (source, _)) in without_effect.take(MOST_FAULTS) {
+    let units = config.units();
+    let without_effect = config.by_unit.iter().filter(|(name, _)| !units.contains(name));
+    for (name, (source, _)) in without_effect.take(MAX_FAULTS) {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
     }
     config
-}
-
-/// Reads a file into `config`. Returns whether the file exists and is trusted.
-fn take_file(root: &Root, path: &str, config: &mut Config, problems: &mut Vec<Problem>) -> bool {
-    // An empty file only masks others.
-    let taken = root.with_trusted_bytes(path, |text| {
-        parse_into(path, text, config, problems);
-        !text.is_empty()
-    });
-    match taken {
-        Ok(has_text) => {
-            if has_text {
-                config.files.push(path.to_string());
-            }
-            true
-        }
-        Err(ReadError::Missing) => false,
-        Err(error) => {
-            let is_roots = conf_files::hides(&error);
-            if is_roots {
-                config.forget(&Source::file(path));
-            }
-            problems.push(Problem::unreadable(
-                path,
-                error,
-                if is_roots { UNREAD } else { "the file is skipped" },
-            ));
-            is_roots
-        }
-    }
 }
 
 /// The section of a line.
@@ -208,18 +160,19 @@ pub fn parse_into(path: &str, text: &[u8], config: &mut Config, problems: &mut V
     let before = problems.len();
     for item in items(text) {
         let at = |line, key: &str| Source::key(file.clone(), line, key.to_owned());
-        if problems.len() - before >= MOST_FAULTS {
+        if problems.len() - before >= MAX_FAULTS {
             let (Item::Section { line, .. } | Item::Assignment { line, .. } | Item::Fault { line, .. }) =
                 item;
-            let instead = "the rest of the file is skipped";
-            problems.push(Problem::new(at(line, ""), ProblemKind::TooManyFaults, instead));
+            let consequence = "the rest of the file is skipped";
+            problems.push(Problem::new(at(line, ""), ProblemKind::TooManyFaults, consequence));
             return;
         }
         match item {
             Item::Fault { fault, line } => {
                 let rest = fault == Fault::BrokenSection;
-                let instead = if rest { "the rest of the file is skipped" } else { "the line is skipped" };
-                problems.push(Problem::new(at(line, ""), ProblemKind::Syntax(fault), instead));
+                let consequence =
+                    if rest { "the rest of the file is skipped" } else { "the line is skipped" };
+                problems.push(Problem::new(at(line, ""), ProblemKind::Syntax(fault), consequence));
             }
             Item::Section { name, line } => {
                 section = if name == GENERAL {
@@ -264,12 +217,12 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
     let mut units: Vec<String> = Vec::new();
     let before = problems.len();
     for name in value.split_ascii_whitespace() {
-        if problems.len() - before >= MOST_FAULTS {
+        if problems.len() - before >= MAX_FAULTS {
             break;
         }
         // A dot belongs to the suffix of a service or of another file; only instances may contain others.
         let is_other_file = !name.ends_with(".service") && !name.contains('@') && name.contains('.');
-        match service_name(name).filter(|_| !is_other_file && units.len() < MOST_UNITS) {
+        match service_name(name).filter(|_| !is_other_file && units.len() < MAX_UNITS) {
             None => {
                 let expected = "the name of a service, at most 64 of them";
                 problems.push(Problem::bad_value(source.clone(), name, expected, "the name is ignored"));
@@ -292,7 +245,7 @@ fn unit_of_section(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, DEFAULT_UNIT, MOST_FAULTS, MOST_UNITS, parse_into};
+    use super::{Config, DEFAULT_UNIT, MAX_FAULTS, MAX_UNITS, parse_into};
 
     fn parse(text: &str) -> (Config, Vec<String>) {
         let (mut config, mut problems) = (Config::default(), Vec::new());
@@ -304,13 +257,13 @@ mod tests {
     fn which_units_are_sized() {
         let (config, _) = parse("");
         assert_eq!(config.units(), [DEFAULT_UNIT]);
-        assert!(config.is_sized(DEFAULT_UNIT) && !config.is_sized("a.service") && !config.names_units());
+        assert_eq!((config.units(), config.units_source()), (vec![DEFAULT_UNIT.to_owned()], None));
         let (config, problems) = parse("[Sizing]\nUnits=a.service b  a.service\n");
         assert_eq!(
             (config.units(), problems.len()),
             (vec!["a.service".to_owned(), "b.service".to_owned()], 0)
         );
-        assert!(config.is_sized("b.service") && !config.is_sized(DEFAULT_UNIT) && config.names_units());
+        assert!(config.units_source().is_some());
         assert_eq!(parse("[Sizing]\nUnits=a\nUnits=\n").0.units(), [DEFAULT_UNIT]);
         let (config, problems) = parse("[Sizing]\nUnits=a\nUnits=/ a.socket\n");
         assert_eq!(
@@ -323,17 +276,17 @@ mod tests {
     #[test]
     fn bounds_on_units_and_on_faults() {
         let names = |count: usize| (0..count).map(|n| format!("a{n}")).collect::<Vec<_>>().join(" ");
-        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MOST_UNITS)));
-        assert_eq!((config.units().len(), problems.len()), (MOST_UNITS, 0));
-        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MOST_UNITS + 1)));
-        assert_eq!((config.units().len(), problems.len()), (MOST_UNITS, 1));
+        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MAX_UNITS)));
+        assert_eq!((config.units().len(), problems.len()), (MAX_UNITS, 0));
+        let (config, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(MAX_UNITS + 1)));
+        assert_eq!((config.units().len(), problems.len()), (MAX_UNITS, 1));
         let (_, problems) = parse(&format!("[Sizing]\nUnits={}\n", names(10_000)));
-        assert_eq!(problems.len(), MOST_FAULTS);
-        let (_, problems) = parse(&format!("[Sizing]\n{}", "Workers=x\n".repeat(MOST_FAULTS)));
-        assert_eq!(problems.len(), MOST_FAULTS, "all of them");
+        assert_eq!(problems.len(), MAX_FAULTS);
+        let (_, problems) = parse(&format!("[Sizing]\n{}", "Workers=x\n".repeat(MAX_FAULTS)));
+        assert_eq!(problems.len(), MAX_FAULTS, "all of them");
         let (config, problems) =
-            parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MOST_FAULTS)));
-        assert_eq!(problems.len(), MOST_FAULTS + 1);
+            parse(&format!("[Sizing]\n{}MaxWorkers=7\n", "Workers=x\n".repeat(MAX_FAULTS)));
+        assert_eq!(problems.len(), MAX_FAULTS + 1);
         assert!(
             problems.last().is_some_and(|last| last.starts_with("/x:52: too many errors")),
             "{problems:?}"
@@ -342,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn enabled_for_all_and_for_one() {
+    fn enabled_for_all_units_and_for_a_single_one() {
         let text = "[Sizing]\nEnabled=no\n[b.service]\nEnabled=yes\nMaxWorkers=2\n[Sizing]\nMaxWorkers=3\n";
         let (config, problems) = parse(text);
         assert!(problems.is_empty() && !config.is_enabled());
@@ -356,15 +309,15 @@ mod tests {
 
     #[test]
     fn each_file_has_its_own_share_of_faults() {
-        let text = format!("[Sizing]\n{}Workers=3\n", "MaxWorkers=x\n".repeat(MOST_FAULTS - 1));
+        let text = format!("[Sizing]\n{}Workers=3\n", "MaxWorkers=x\n".repeat(MAX_FAULTS - 1));
         let (mut config, mut problems) = (Config::default(), Vec::new());
         for _ in 0..2 {
             super::parse_into("/x", text.as_bytes(), &mut config, &mut problems);
         }
-        assert_eq!(problems.len(), 2 * (MOST_FAULTS - 1), "none is skipped");
-        let bad = format!("[Sizing]\nUnits={}\n", "/ ".repeat(MOST_FAULTS - 1));
+        assert_eq!(problems.len(), 2 * (MAX_FAULTS - 1), "none is skipped");
+        let bad = format!("[Sizing]\nUnits={}\n", "/ ".repeat(MAX_FAULTS - 1));
         super::parse_into("/y", bad.as_bytes(), &mut config, &mut problems);
-        assert_eq!(problems.len(), 3 * (MOST_FAULTS - 1), "nor a name");
+        assert_eq!(problems.len(), 3 * (MAX_FAULTS - 1), "nor a name");
     }
 
     #[test]

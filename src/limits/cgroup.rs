@@ -16,11 +16,11 @@ mod hierarchy;
 mod reader;
 
 pub use hierarchy::Hierarchy;
-use hierarchy::STANDARD_PLACE;
-use reader::{ALL_LEAST, LimitReader, instead};
+use hierarchy::{OWN_OF_PID_1, STANDARD_MOUNT_POINT};
+use reader::LimitReader;
 
 use crate::limits::{Limit, Resource, Scope};
-use crate::parse::cgroup::{self, Membership};
+use crate::parse::cgroup;
 use crate::parse::mountinfo::{CgroupMount, cgroup_mounts};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
@@ -35,8 +35,8 @@ struct Member<'a> {
     mountinfo: &'static [&'static str],
     /// The scope of its limits.
     scope: Scope,
-    /// Finds the hierarchy of a controller.
-    place: fn(&str, &[Membership<'_>], &[CgroupMount<'_>]) -> Option<Hierarchy>,
+    /// The cgroups to which systemd may have moved it, below the one that it was started in.
+    moved_to: &'static [&'static str],
 }
 
 const PID_1: Member<'_> = Member {
@@ -45,8 +45,12 @@ const PID_1: Member<'_> = Member {
     // The caller's own if that of PID 1 is hidden from it.
     mountinfo: &["/proc/1/mountinfo", "/proc/self/mountinfo"],
     scope: Scope::Container,
-    place: Hierarchy::of,
+    moved_to: &OWN_OF_PID_1,
 };
+
+/// The controllers, each with the resource that is unknown without it.
+const CONTROLLERS: [(&str, Resource); 3] =
+    [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)];
 
 /// The limits of the container.
 #[derive(Debug, Default)]
@@ -67,24 +71,22 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
     // The kernel shows the cgroup of another process relative to the reader's namespace, so the reader's mounts apply.
     let mountinfo = &["/proc/self/mountinfo"];
-    let place = Hierarchy::of_process;
-    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, place };
+    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, moved_to: &[] };
     read_member(root, &member, problems).limits
 }
 
-/// Whether only version 2 is mounted, at the usual place. Limits of the host in version 1 are then invisible by design.
+/// Whether only version 2 is mounted, at the usual mount point. Limits of the host in version 1 are then invisible by design.
 fn has_only_v2(mounts: &[CgroupMount<'_>]) -> bool {
     let is_v2 = |mount: &CgroupMount<'_>| mount.v1_options.is_none();
-    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_PLACE)
+    mounts.iter().all(is_v2) && mounts.iter().any(|mount| mount.point == STANDARD_MOUNT_POINT)
 }
 
 fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) -> Container {
-    let path = String::with_capacity(128);
     let mut reader = LimitReader {
         root,
         member,
         problems,
-        path,
+        path: String::new(),
         controllers: Default::default(),
         found: Container::default(),
     };
@@ -94,7 +96,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         // There are no cgroups, or an unprivileged caller cannot see PID 1: use the roots.
         Err(ReadError::Missing) => None,
         Err(error) => {
-            reader.all_unknown(Problem::unreadable(membership, error, ALL_LEAST));
+            reader.all_unknown(Source::file(membership), error.into());
             return reader.found;
         }
     };
@@ -102,12 +104,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         Ok(memberships) => memberships,
         Err((line, bad)) => {
             let expected = "HIERARCHY:CONTROLLERS:/PATH";
-            reader.all_unknown(Problem::bad_value(
-                Source::key(membership, line, ""),
-                bad,
-                expected,
-                ALL_LEAST,
-            ));
+            reader.all_unknown(Source::key(membership, line, ""), ProblemKind::bad_value(bad, expected));
             return reader.found;
         }
     };
@@ -120,64 +117,54 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
     {
         // A mount that was not read may lead to any limit.
         if error == ReadError::TooManyMounts {
-            reader.all_unknown(Problem::unreadable(path, error, ALL_LEAST));
+            reader.all_unknown(Source::file(path), error.into());
             return reader.found;
         }
-        let instead = if mounts.is_empty() {
+        let consequence = if mounts.is_empty() {
             "assuming that cgroups are mounted at /sys/fs/cgroup"
         } else {
             "cgroup mounts in the missing part are not considered"
         };
-        reader.problems.push(Problem::unreadable(path, error, instead));
+        reader.problems.push(Problem::unreadable(path, error, consequence));
     }
     if may_be_mounted && memberships.is_empty() {
         // The kernel writes a line for each mounted hierarchy.
+        let source = Source::file(membership);
         let directory = membership.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let is_hidden = text.is_none() && !root.has_directory(directory);
-        if !is_hidden {
-            let source = Source::file(membership);
-            if text.is_some() {
-                let expected = "a line for each hierarchy that is mounted";
-                reader.all_unknown(Problem::bad_value(source, "", expected, ALL_LEAST));
-            } else {
-                let consequence = "only the outermost visible cgroups are considered";
-                reader.problems.push(Problem::new(source, ProblemKind::Absent, consequence));
-            }
+        if text.is_some() {
+            reader
+                .all_unknown(source, ProblemKind::bad_value("", "a line for each hierarchy that is mounted"));
+        } else if root.has_directory(directory) {
+            // Otherwise the process is hidden from the caller.
+            let consequence = "only the outermost visible cgroups are considered";
+            reader.problems.push(Problem::new(source, ProblemKind::Absent, consequence));
         }
     }
-    for (controller, resource) in
-        [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)]
-    {
+    for (controller, resource) in CONTROLLERS {
         let has_mount = mounts.iter().any(|mount| mount.has_v1(controller));
         if has_mount && !memberships.is_empty() && !memberships.iter().any(|entry| entry.has_v1(controller)) {
             let source = Source::key(membership, 0, controller);
-            let consequence = instead(resource);
-            reader.unknown(resource, Problem::new(source, ProblemKind::Absent, consequence));
+            reader.unknown(resource, source, ProblemKind::Absent);
         }
     }
-    let [memory, cpu, cpuset] = {
-        let of = |controller| (member.place)(controller, &memberships, &mounts);
-        let unified = memberships.iter().all(|entry| entry.v1_controllers.is_none())
-            && mounts.iter().all(|mount| mount.v1_options.is_none());
-        let memory = of("memory");
-        // In version 2, all controllers are in the same hierarchy.
-        let (cpu, cpuset) =
-            if unified { (memory.clone(), memory.clone()) } else { (of("cpu"), of("cpuset")) };
-        [memory, cpu, cpuset]
-    };
+    let hierarchies =
+        CONTROLLERS.map(|(name, _)| Hierarchy::find(name, &memberships, &mounts, member.moved_to));
     if !has_only_v2(&mounts) {
-        for place in [&memory, &cpu, &cpuset].into_iter().flatten() {
-            reader.check_place(place);
+        for hierarchy in hierarchies.iter().flatten() {
+            reader.check_directory(hierarchy);
         }
     }
-    if let Some(place) = memory {
-        reader.memory(&place);
-    }
-    if let Some(place) = cpu {
-        reader.cpu_time(&place);
-    }
-    if let Some(place) = cpuset {
-        reader.cpuset(&place);
+    for ((controller, resource), hierarchy) in CONTROLLERS.into_iter().zip(&hierarchies) {
+        let Some(hierarchy) = hierarchy else {
+            continue;
+        };
+        if reader.can_be_opened(hierarchy, resource) {
+            match controller {
+                "memory" => reader.memory(hierarchy),
+                "cpu" => reader.cpu_time(hierarchy),
+                _ => reader.cpuset(hierarchy),
+            }
+        }
     }
     reader.found
 }

@@ -1,6 +1,6 @@
 //! The limits of the machine: the CPUs online, the affinity inherited from PID 1, and the memory available to processes.
 
-use crate::limits::{Amount, Limit, Resource, Scope, nodes};
+use crate::limits::{Amount, Limit, Resource, Scope, nodes, read_value};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{decimal, kibibytes};
 use crate::parse::rest_of_line;
@@ -46,11 +46,7 @@ pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
         return;
     };
     let is_disjoint = |limit: &Limit| match &limit.amount {
-        Amount::Cpus(set) => {
-            let mut common = set.clone();
-            common.intersect(online);
-            common.is_empty()
-        }
+        Amount::Cpus(set) => set.intersection(online).is_empty(),
         _ => false,
     };
     if root.mounts().mounts.is_lxcfs(ONLINE) || limits.iter().any(is_disjoint) {
@@ -66,7 +62,7 @@ pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
 fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) {
     const MEMORY: &str = "/sys/devices/system/memory";
     // With more blocks, looking at each of them would take too long.
-    const MOST_BLOCKS: usize = 8192;
+    const MAX_BLOCKS: usize = 8192;
     const SAMPLE: usize = 8;
     let Some(total) = total.filter(|total| *total < ENOUGH_MEMORY) else {
         return;
@@ -84,7 +80,7 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     let mut numbers = Vec::new();
     let listed = root.each_entry(MEMORY, |name, _| {
         let number = name.strip_prefix(b"memory").and_then(|number| std::str::from_utf8(number).ok());
-        if numbers.len() < MOST_BLOCKS {
+        if numbers.len() < MAX_BLOCKS {
             numbers.extend(number.and_then(decimal::<u64>));
         }
     });
@@ -108,26 +104,22 @@ fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) 
     ));
 }
 
-fn limit(amount: Amount, source: Source) -> Limit {
-    Limit { scope: Scope::Host, amount, source, shared_by: 1 }
-}
-
 /// The CPUs online. If they cannot be read, one CPU is assumed.
 fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
-    const INSTEAD: &str = "assuming 1 CPU";
     let source = Source::file(ONLINE);
-    let amount = root.with_text(ONLINE, |text| match CpuSet::parse(text) {
-        Some(cpus) if !cpus.is_empty() => Amount::Cpus(cpus),
-        _ => {
-            problems.push(Problem::bad_value(source.clone(), text.trim(), "a list of CPUs", INSTEAD));
+    let amount = match read_value(root, ONLINE, some_cpus, "a list of CPUs") {
+        Ok(cpus) => Amount::Cpus(cpus),
+        Err(kind) => {
+            problems.push(Problem::new(source.clone(), kind, Resource::Cpu.assumed()));
             Amount::Unknown(Resource::Cpu)
         }
-    });
-    let amount = amount.unwrap_or_else(|error| {
-        problems.push(Problem::unreadable(ONLINE, error, INSTEAD));
-        Amount::Unknown(Resource::Cpu)
-    });
-    limit(amount, source)
+    };
+    Limit::new(Scope::Host, amount, source)
+}
+
+/// A list of at least one CPU.
+fn some_cpus(text: &str) -> Option<CpuSet> {
+    CpuSet::parse(text).filter(|cpus| !cpus.is_empty())
 }
 
 /// The affinity in `status`, the /proc/PID/status of a process; that of PID 1 for a machine. If not even the directory that
@@ -135,58 +127,47 @@ fn online(root: &Root, problems: &mut Vec<Problem>) -> Limit {
 /// unprivileged users.
 pub fn affinity(root: &Root, status: &str, scope: Scope, problems: &mut Vec<Problem>) -> Option<Limit> {
     const KEY: &str = "Cpus_allowed_list";
-    const INSTEAD: &str = "assuming 1 CPU";
-    let source = || Source::key(status.to_owned(), 0, KEY);
-    let amount = root.with_text(status, |text| {
-        // The kernel always writes this line.
-        let value = field(text, "Cpus_allowed_list:").ok_or(ProblemKind::Absent)?;
-        match CpuSet::parse(value) {
-            Some(cpus) if !cpus.is_empty() => Ok(cpus),
-            _ => Err(ProblemKind::bad_value(value, "a list of CPUs")),
-        }
-    });
-    let amount = match amount {
-        Ok(Ok(cpus)) => Amount::Cpus(cpus),
-        Ok(Err(kind)) => {
-            problems.push(Problem::new(source(), kind, INSTEAD));
-            Amount::Unknown(Resource::Cpu)
-        }
-        Err(ReadError::Missing) => {
+    let amount = match allowed_cpus(root, status) {
+        Ok(cpus) => Amount::Cpus(cpus),
+        Err(ProblemKind::Unreadable(ReadError::Missing)) => {
             let directory = status.rsplit_once('/').map_or("", |(directory, _)| directory);
             if root.has_directory(directory) {
                 let consequence = "assuming that all online CPUs may be used";
-                problems.push(Problem::unreadable(status.to_owned(), ReadError::Missing, consequence));
+                problems.push(Problem::unreadable(status, ReadError::Missing, consequence));
             }
             return None;
         }
-        Err(error) => {
-            problems.push(Problem::unreadable(status.to_owned(), error, INSTEAD));
+        Err(kind) => {
+            problems.push(Problem::with_key(status, KEY, kind, Resource::Cpu.assumed()));
             Amount::Unknown(Resource::Cpu)
         }
     };
-    Some(Limit { scope, amount, source: source(), shared_by: 1 })
+    Some(Limit::new(scope, amount, Source::key(status, 0, KEY)))
+}
+
+fn allowed_cpus(root: &Root, status: &str) -> Result<CpuSet, ProblemKind> {
+    root.with_text(status, |text| {
+        // The kernel always writes this line.
+        let value = field(text, "Cpus_allowed_list:").ok_or(ProblemKind::Absent)?;
+        some_cpus(value).ok_or_else(|| ProblemKind::bad_value(value, "a list of CPUs"))
+    })?
 }
 
 /// MemTotal minus the memory reserved for huge pages, and MemTotal itself. What cannot be read is assumed to be minimal.
 fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
-    const INSTEAD: &str = "assuming minimal memory";
-    let source = |key| Source::key(MEMINFO, 0, key);
-    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
+    let limit = |amount, key| Limit::new(Scope::Host, amount, Source::key(MEMINFO, 0, key));
+    let mut unknown = |key, kind| {
+        problems.push(Problem::with_key(MEMINFO, key, kind, Resource::Memory.assumed()));
+        limit(Amount::Unknown(Resource::Memory), key)
+    };
+    let read = root.with_text(MEMINFO, memory_of).unwrap_or_else(|error| Err(error.into()));
     let (total, held) = match read {
         Ok(read) => read,
-        Err(kind) => {
-            let unreadable = matches!(kind, ProblemKind::Unreadable(_));
-            let place = if unreadable { Source::file(MEMINFO) } else { source("MemTotal") };
-            problems.push(Problem::new(place, kind, INSTEAD));
-            return (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), None);
-        }
+        Err(kind) => return (unknown("MemTotal", kind), None),
     };
     let held = match held {
         Ok(held) => held,
-        Err((key, kind)) => {
-            problems.push(Problem::new(source(key), kind, INSTEAD));
-            return (limit(Amount::Unknown(Resource::Memory), source(key)), Some(total));
-        }
+        Err((key, kind)) => return (unknown(key, kind), Some(total)),
     };
     let usable = if root.mounts().mounts.is_lxcfs(MEMINFO) {
         // lxcfs shows the memory of the container, but the huge pages of the whole machine, which are not part of it.
@@ -195,14 +176,14 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
             Ok(None) => total,
             Err(problem) => {
                 problems.push(*problem);
-                return (limit(Amount::Unknown(Resource::Memory), source("MemTotal")), Some(total));
+                return (limit(Amount::Unknown(Resource::Memory), "MemTotal"), Some(total));
             }
         }
     } else {
         total.saturating_sub(held)
     };
     let key = if usable < total { "MemTotal minus Hugetlb" } else { "MemTotal" };
-    (limit(Amount::Memory(usable), source(key)), Some(total))
+    (limit(Amount::Memory(usable), key), Some(total))
 }
 
 /// The memory reserved for huge pages, in bytes, or the line that is invalid.
@@ -275,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offline_is_counted() {
+    fn offline_memory_is_counted() {
         assert_eq!(offline_bytes(100), Some(100 << 27));
         assert_eq!(offline_bytes(8), None, "the kernel keeps some for itself");
     }

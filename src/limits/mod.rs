@@ -12,7 +12,8 @@ pub mod service;
 
 use crate::limits::nodes::NodeMemory;
 use crate::parse::cpu_list::CpuSet;
-use crate::problem::Source;
+use crate::problem::{ProblemKind, Source};
+use crate::root::Root;
 
 /// The resource that is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,16 @@ pub enum Resource {
     Cpu,
     /// Memory.
     Memory,
+}
+
+impl Resource {
+    /// The consequence if nothing is known about the resource.
+    pub fn assumed(self) -> &'static str {
+        match self {
+            Self::Cpu => "assuming 1 CPU",
+            Self::Memory => "assuming minimal memory",
+        }
+    }
 }
 
 /// The amount that a limit grants.
@@ -69,13 +80,27 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// A limit that is not shared.
+    pub fn new(scope: Scope, amount: Amount, source: Source) -> Self {
+        Self { scope, amount, source, shared_by: 1 }
+    }
+
     /// The resource that it limits.
     pub fn resource(&self) -> Resource {
         match self.amount {
-            Amount::Memory(_) | Amount::MemoryNodes(_) | Amount::Unknown(Resource::Memory) => {
-                Resource::Memory
-            }
-            Amount::CpuTime(_) | Amount::Cpus(_) | Amount::Unknown(Resource::Cpu) => Resource::Cpu,
+            Amount::Memory(_) | Amount::MemoryNodes(_) => Resource::Memory,
+            Amount::CpuTime(_) | Amount::Cpus(_) => Resource::Cpu,
+            Amount::Unknown(resource) => resource,
         }
     }
+}
+
+/// Reads and parses a file that is a single value.
+fn read_value<T>(
+    root: &Root,
+    path: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+    expected: &'static str,
+) -> Result<T, ProblemKind> {
+    root.with_text(path, |text| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected)))?
 }

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::{Amount, Resource};
+use crate::limits::{Amount, Resource, read_value};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{decimal, kibibytes};
-use crate::problem::{Problem, ProblemKind, Source};
+use crate::problem::{FileName, Problem, ProblemKind};
 use crate::root::{ReadError, Root};
 
 /// Documentation/ABI/stable/sysfs-devices-node
-const NODES: &str = "/sys/devices/system/node";
-const CONSEQUENCE: &str = "assuming minimal memory";
+pub(super) const NODES: &str = "/sys/devices/system/node";
 
 /// Memory nodes, and the bytes of each that are available to processes. Like sets of CPUs, they can be intersected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,15 +40,11 @@ impl std::fmt::Display for NodeMemory {
 
 /// The limit set by the nodes `allowed`. `None`: these are all nodes, or the machine has no memory nodes.
 pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Option<Amount> {
-    let online = root.with_text(&format!("{NODES}/online"), CpuSet::parse);
-    if let Ok(Some(mut online)) = online
+    if let Ok(Some(online)) = online(root)
         && !online.is_empty()
+        && online.intersection(allowed) == online
     {
-        let all = online.count();
-        online.intersect(allowed);
-        if online.count() == all {
-            return None;
-        }
+        return None;
     }
     let mut granted = NodeMemory::default();
     for node in allowed.iter() {
@@ -69,9 +64,14 @@ pub fn granted(root: &Root, allowed: &CpuSet, problems: &mut Vec<Problem>) -> Op
     Some(Amount::MemoryNodes(granted))
 }
 
+/// The nodes of the machine. `None`: the list is invalid.
+pub(super) fn online(root: &Root) -> Result<Option<CpuSet>, ReadError> {
+    root.with_text(&format!("{NODES}/online"), CpuSet::parse)
+}
+
 /// Whether the machine has, or may have, several memory nodes, so that it matters which of them are permitted.
 pub fn may_be_several(root: &Root) -> bool {
-    match root.with_text(&format!("{NODES}/online"), CpuSet::parse) {
+    match online(root) {
         Ok(online) => online.is_none_or(|online| online.count() != 1),
         Err(ReadError::Missing) => root.has_directory(NODES),
         Err(_) => true,
@@ -80,17 +80,19 @@ pub fn may_be_several(root: &Root) -> bool {
 
 /// The memory of all nodes of the machine, in bytes. `None`: the kernel shows no nodes.
 pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
-    let file = format!("{NODES}/online");
-    let problem = |kind| Box::new(Problem::new(Source::file(file.clone()), kind, CONSEQUENCE));
-    let online = match root.with_text(&file, CpuSet::parse) {
+    let list = format!("{NODES}/online");
+    let online = match online(root) {
         Ok(Some(online)) if !online.is_empty() => online,
-        Ok(_) => return Err(problem(ProblemKind::Absent)),
+        Ok(_) => return unknown(list, "", ProblemKind::Absent),
         Err(ReadError::Missing) if !root.has_directory(NODES) => return Ok(None),
-        Err(error) => return Err(problem(ProblemKind::Unreadable(error))),
+        Err(error) => return unknown(list, "", error.into()),
     };
     let mut sum = 0_u64;
     for node in online.iter() {
-        sum = sum.saturating_add(bytes(root, node)?.ok_or_else(|| problem(ProblemKind::Absent))?);
+        let Some(bytes) = bytes(root, node)? else {
+            return unknown(list, "", ProblemKind::Absent);
+        };
+        sum = sum.saturating_add(bytes);
     }
     Ok(Some(sum))
 }
@@ -99,22 +101,28 @@ pub fn total(root: &Root) -> Result<Option<u64>, Box<Problem>> {
 fn bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
     let directory = format!("{NODES}/node{node}");
     let file = format!("{directory}/meminfo");
-    let value = |text: &str| {
-        let value = field(text, "MemTotal:").ok_or(ProblemKind::Absent)?;
+    let kind = match meminfo(root, &file, "MemTotal:") {
+        Ok(bytes) => return Ok(Some(bytes)),
+        Err(ProblemKind::Unreadable(ReadError::Missing)) if root.has_directory(&directory) => {
+            ProblemKind::Absent
+        }
+        Err(ProblemKind::Unreadable(ReadError::Missing)) => return Ok(None),
+        Err(kind) => kind,
+    };
+    unknown(file, "MemTotal", kind)
+}
+
+/// The memory of a node is unknown because of a file or a key in it.
+fn unknown<T>(file: impl Into<FileName>, key: &'static str, kind: ProblemKind) -> Result<T, Box<Problem>> {
+    Err(Box::new(Problem::with_key(file, key, kind, Resource::Memory.assumed())))
+}
+
+/// A number of kB in the meminfo of the machine or of a node, in bytes.
+fn meminfo(root: &Root, file: &str, name: &str) -> Result<u64, ProblemKind> {
+    root.with_text(file, |text| {
+        let value = field(text, name).ok_or(ProblemKind::Absent)?;
         kibibytes(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of kB"))
-    };
-    let kind = match root.with_text(&file, value) {
-        Ok(Ok(bytes)) => return Ok(Some(bytes)),
-        Ok(Err(kind)) => kind,
-        Err(ReadError::Missing) if root.has_directory(&directory) => ProblemKind::Absent,
-        Err(ReadError::Missing) => return Ok(None),
-        Err(error) => ProblemKind::Unreadable(error),
-    };
-    let source = match kind {
-        ProblemKind::Unreadable(_) => Source::file(file),
-        _ => Source::key(file, 0, "MemTotal"),
-    };
-    Err(Box::new(Problem::new(source, kind, CONSEQUENCE)))
+    })?
 }
 
 /// The value of the line `Node 0 name:   value` of a node's meminfo; `name` with its colon.
@@ -136,11 +144,10 @@ fn usable_bytes(root: &Root, node: u32) -> Result<Option<u64>, Box<Problem>> {
 /// (Documentation/admin-guide/mm/hugetlbpage.rst). A kernel without huge pages has no such directory.
 fn pages_of_all_sizes(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
     let directory = format!("{NODES}/node{node}/hugepages");
-    let unreadable = |file: String, error| Box::new(Problem::unreadable(file, error, CONSEQUENCE));
     let entries = match root.entries(&directory) {
         Ok(entries) => entries,
         Err(ReadError::Missing) => return Ok(0),
-        Err(error) => return Err(unreadable(directory, error)),
+        Err(error) => return unknown(directory, "", error.into()),
     };
     let mut held = 0_u64;
     for entry in entries {
@@ -150,11 +157,8 @@ fn pages_of_all_sizes(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
             continue;
         };
         let file = format!("{directory}/{}/nr_hugepages", entry.name);
-        let text = root.text(&file).map_err(|error| unreadable(file.clone(), error))?;
-        let pages = decimal::<u64>(text.trim()).ok_or_else(|| {
-            let source = Source::file(file);
-            Box::new(Problem::bad_value(source, text.trim(), "a number of pages", CONSEQUENCE))
-        })?;
+        let pages = read_value(root, &file, |text| decimal::<u64>(text.trim()), "a number of pages")
+            .or_else(|kind| unknown(file, "", kind))?;
         held = held.saturating_add(pages.saturating_mul(size).saturating_mul(1024));
     }
     Ok(held)
@@ -175,20 +179,12 @@ fn pages_of_default_size(root: &Root, node: u32) -> Result<u64, Box<Problem>> {
         };
         decimal::<u64>(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of pages"))
     };
-    let bad = |file: &str, key: &str, kind| {
-        let source = Source::key(file.to_owned(), 0, key.to_owned());
-        Box::new(Problem::new(source, kind, CONSEQUENCE))
-    };
-    let pages = root.with_text(&file, pages).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
-    let pages = pages.map_err(|kind| bad(&file, "HugePages_Total", kind))?;
+    let pages = root.with_text(&file, pages).unwrap_or_else(|error| Err(error.into()));
+    let pages = pages.or_else(|kind| unknown(file, "HugePages_Total", kind))?;
     if pages == 0 {
         return Ok(0);
     }
-    let size = |text: &str| {
-        let value = field(text, "Hugepagesize:").ok_or(ProblemKind::Absent)?;
-        kibibytes(value).ok_or_else(|| ProblemKind::bad_value(value, "a number of kB"))
-    };
-    let size = root.with_text(MEMINFO, size).unwrap_or_else(|error| Err(ProblemKind::Unreadable(error)));
-    let size = size.map_err(|kind| bad(MEMINFO, "Hugepagesize", kind))?;
+    let size =
+        meminfo(root, MEMINFO, "Hugepagesize:").or_else(|kind| unknown(MEMINFO, "Hugepagesize", kind))?;
     Ok(pages.saturating_mul(size))
 }

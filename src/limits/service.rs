@@ -19,15 +19,13 @@ mod reader;
 use reader::SettingReader;
 
 use crate::command::Confinement;
-use crate::limits::{Amount, Limit, Resource, Scope, nodes};
+use crate::limits::nodes::NODES;
+use crate::limits::{Amount, Limit, Resource, Scope, nodes, read_value};
 use crate::parse::cpu_list::CpuSet;
 use crate::problem::{Problem, Source, Sourced};
 use crate::root::Root;
 use crate::units::Unit;
 use crate::units::name::{Name, Type};
-
-/// The CPUs of NUMA nodes (Documentation/ABI/stable/sysfs-devices-node).
-const NODES: &str = "/sys/devices/system/node";
 
 /// A list of CPUs in both interpretations, at least one of which is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,13 +39,11 @@ pub struct Cpus {
 impl Cpus {
     /// The CPUs that both interpretations grant.
     pub fn granted(&self) -> CpuSet {
-        let mut common = self.until_257.clone();
         match (self.until_257.is_empty(), self.from_258.is_empty()) {
-            (true, _) => return self.from_258.clone(),
-            (_, true) => {}
-            (false, false) => common.intersect(&self.from_258),
+            (true, _) => self.from_258.clone(),
+            (_, true) => self.until_257.clone(),
+            (false, false) => self.until_257.intersection(&self.from_258),
         }
-        common
     }
 }
 
@@ -91,42 +87,33 @@ pub struct ResourceSettings {
 
 /// The settings of `unit`. Percentages refer to `physical_memory`. Pure.
 pub fn settings(unit: &Unit, physical_memory: Option<u64>, problems: &mut Vec<Problem>) -> ResourceSettings {
-    let mut settings = ResourceSettings::default();
-    for source in &unit.unread {
-        settings.unknown.push((Resource::Cpu, source.clone()));
-        settings.unknown.push((Resource::Memory, source.clone()));
-    }
+    let both = [Resource::Cpu, Resource::Memory];
+    let unread = unit.unread.iter().flat_map(|source| both.map(|resource| (resource, source.clone())));
+    let unknown = unread.collect();
     let Some(name) = Name::parse(&unit.name) else {
-        return settings;
+        return ResourceSettings { unknown, ..ResourceSettings::default() };
     };
-    let mut reader =
-        SettingReader { unit, name, physical_memory, settings: &mut settings, problems, reported: 0 };
-    let memory_max = reader.memory("MemoryMax");
-    let memory_high = reader.memory("MemoryHigh");
-    let memory_limit = reader.memory("MemoryLimit");
-    let others = ["MemoryMin", "MemoryLow", "MemorySwapMax"].map(|key| reader.memory(key).is_some());
-    let cpu_quota = reader.cpu_quota();
-    let allowed_cpus = reader.allowed("AllowedCPUs");
-    let allowed_memory_nodes = reader.allowed("AllowedMemoryNodes");
-    let ((cpu_affinity, numa_affinity), bound_nodes, slice) = match name.unit_type {
-        Type::Service => {
-            let mask = reader.numa_mask();
-            (reader.affinity(&mask), reader.bound_nodes(&mask), reader.slice())
-        }
-        Type::Slice => ((None, None), None, None),
+    let mut reader = SettingReader { unit, name, physical_memory, unknown, problems, reported: 0 };
+    let mut settings = ResourceSettings {
+        memory_max: reader.memory("MemoryMax"),
+        memory_high: reader.memory("MemoryHigh"),
+        memory_limit: reader.memory("MemoryLimit"),
+        memory_limit_ignored: ["MemoryMin", "MemoryLow", "MemorySwapMax"]
+            .map(|key| reader.memory(key).is_some())
+            .contains(&true),
+        cpu_quota: reader.cpu_quota(),
+        allowed_cpus: reader.allowed("AllowedCPUs"),
+        allowed_memory_nodes: reader.allowed("AllowedMemoryNodes"),
+        ..ResourceSettings::default()
     };
-    settings.memory_limit_ignored =
-        memory_max.is_some() || memory_high.is_some() || others.into_iter().any(|is_set| is_set);
-    settings.memory_max = memory_max;
-    settings.memory_high = memory_high;
-    settings.memory_limit = memory_limit;
-    settings.cpu_quota = cpu_quota;
-    settings.allowed_cpus = allowed_cpus;
-    settings.allowed_memory_nodes = allowed_memory_nodes;
-    settings.bound_nodes = bound_nodes;
-    settings.cpu_affinity = cpu_affinity;
-    settings.numa_affinity = numa_affinity;
-    settings.slice = slice;
+    settings.memory_limit_ignored |= settings.memory_max.is_some() || settings.memory_high.is_some();
+    if name.unit_type == Type::Service {
+        let mask = reader.numa_mask();
+        (settings.cpu_affinity, settings.numa_affinity) = reader.affinity(&mask);
+        settings.bound_nodes = reader.bound_nodes(&mask);
+        settings.slice = reader.slice();
+    }
+    settings.unknown = reader.unknown;
     settings
 }
 
@@ -139,7 +126,7 @@ pub fn limits(
 ) -> Vec<Limit> {
     let mut limits = Vec::new();
     let mut push = |amount: Amount, source: &Source| {
-        limits.push(Limit { scope, amount, source: source.clone(), shared_by: 1 });
+        limits.push(Limit::new(scope, amount, source.clone()));
     };
     for (resource, source) in &settings.unknown {
         push(Amount::Unknown(*resource), source);
@@ -183,6 +170,10 @@ pub fn confinement_limits(
     const EXPECTED: &str = "a list or mask whose CPUs or nodes are known here";
     let mut limits = Vec::new();
     for (confinement, source) in confinements {
+        let unknown = |resource: Resource, value: &str, problems: &mut Vec<Problem>| {
+            problems.push(Problem::bad_value(source.clone(), value, EXPECTED, resource.assumed()));
+            Some(Amount::Unknown(resource))
+        };
         let amount = match confinement {
             Confinement::Cpus(Ok(set)) => Some(Amount::Cpus(set)),
             Confinement::CpusOfNodes(Ok(nodes)) => {
@@ -191,46 +182,34 @@ pub fn confinement_limits(
             }
             Confinement::MemoryOfNodes(Ok(nodes)) => nodes::granted(root, &nodes, problems),
             Confinement::Cpus(Err(value)) | Confinement::CpusOfNodes(Err(value)) => {
-                problems.push(Problem::bad_value(source.clone(), &value, EXPECTED, "assuming 1 CPU"));
-                Some(Amount::Unknown(Resource::Cpu))
+                unknown(Resource::Cpu, &value, problems)
             }
             Confinement::MemoryOfNodes(Err(_)) if !nodes::may_be_several(root) => None,
-            Confinement::MemoryOfNodes(Err(value)) => {
-                let consequence = "assuming minimal memory";
-                problems.push(Problem::bad_value(source.clone(), &value, EXPECTED, consequence));
-                Some(Amount::Unknown(Resource::Memory))
-            }
+            Confinement::MemoryOfNodes(Err(value)) => unknown(Resource::Memory, &value, problems),
         };
-        limits.extend(amount.map(|amount| Limit { scope: Scope::Service, amount, source, shared_by: 1 }));
+        limits.extend(amount.map(|amount| Limit::new(Scope::Service, amount, source)));
     }
     limits
 }
 
 /// The CPUs of NUMA nodes. `None`: unknown.
 pub fn numa_cpus(root: &Root, nodes: &Nodes, problems: &mut Vec<Problem>) -> Option<CpuSet> {
-    const INSTEAD: &str = "assuming 1 CPU";
-    let mut cpus = CpuSet::default();
     let nodes = match nodes {
         Nodes::Some(nodes) => nodes.clone(),
-        Nodes::All => {
-            let path = format!("{NODES}/online");
-            root.with_text(&path, CpuSet::parse).ok()??
-        }
+        Nodes::All => nodes::online(root).ok()??,
     };
+    // A node may have no CPUs, but the kernel writes a line feed even then.
+    let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
+    let mut cpus = CpuSet::default();
     for node in nodes.iter() {
         let path = format!("{NODES}/node{node}/cpulist");
-        let text = match root.text(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                problems.push(Problem::unreadable(path, error, INSTEAD));
+        match read_value(root, &path, parse, "a list of CPUs") {
+            Ok(of_node) => cpus.extend(&of_node),
+            Err(kind) => {
+                problems.push(Problem::new(Source::file(path), kind, Resource::Cpu.assumed()));
                 return None;
             }
-        };
-        let Some(of_node) = CpuSet::parse(&text).filter(|_| !text.is_empty()) else {
-            problems.push(Problem::bad_value(Source::file(path), text.trim(), "a list of CPUs", INSTEAD));
-            return None;
-        };
-        cpus.extend(&of_node);
+        }
     }
     Some(cpus)
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::command::{Change, CommandReader, Confinement, Program};
+use crate::command::{self, Change, CommandReader, Confinement, Program};
 use crate::names::{ENV_FILE_FLAG, LIMIT_MAX_REQUESTS_FLAG, UVICORN_ENV_FILE, WORKERS_FLAG};
 use crate::overrides::effect::{Effect, Override};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
@@ -13,10 +13,10 @@ use crate::units::{Assignment, Unit, specifier};
 
 /// The maximum size of a command line and its environment with the default stack size (execve(2), "Limits on size of
 /// arguments and environment"). A longer command cannot be started.
-const MOST_BYTES: usize = 2 << 20;
+const MAX_BYTES: usize = 2 << 20;
 
 /// The maximum number of confinements that are read; nobody nests that many.
-const MOST_CONFINEMENTS: usize = 32;
+const MAX_CONFINEMENTS: usize = 32;
 
 /// A command of `ExecStart=`.
 pub(super) struct Command<'a> {
@@ -52,13 +52,9 @@ impl<'a> Command<'a> {
 /// The commands of `ExecStart=` in effect.
 pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
-    for assignment in unit.assignments_of("ExecStart") {
-        if assignment.value.is_empty() {
-            commands.clear();
-            continue;
-        }
-        let prefix = assignment.value.bytes().take_while(|byte| b"@-:+!|".contains(byte));
-        let expands = !prefix.into_iter().any(|byte| byte == b':');
+    for assignment in unit.list_of("ExecStart") {
+        let mut prefix = assignment.value.chars().take_while(|c| "@-:+!|".contains(*c));
+        let expands = prefix.all(|c| c != ':');
         commands.push(Command { assignment, name: unit.name_at(assignment), expands });
     }
     commands
@@ -66,18 +62,9 @@ pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
 
 /// The program that the commands start; unknown if they start different ones.
 pub(super) fn program(commands: &[Command<'_>]) -> Program {
-    let mut found = None;
-    for command in commands {
-        let mut reader = CommandReader::default();
-        for word in command.words() {
-            reader.word(&word);
-        }
-        if found.is_some_and(|found| found != reader.program()) {
-            return Program::Unknown;
-        }
-        found = Some(reader.program());
-    }
-    found.unwrap_or(Program::Unknown)
+    let mut programs = commands.iter().map(|command| command::program(command.words()));
+    let first = programs.next().unwrap_or(Program::Unknown);
+    if programs.all(|other| other == first) { first } else { Program::Unknown }
 }
 
 /// Adds the last of each flag on the commands, and the commands that are unknown, to `list`. Returns whether all commands
@@ -91,7 +78,7 @@ pub(super) fn flags(
     let (mut workers, mut limit) = (None, None);
     let mut unknown = Vec::new();
     let mut all_known = true;
-    let mut budget = MOST_BYTES;
+    let mut budget = MAX_BYTES;
     for command in commands {
         let mut reader = CommandReader::default();
         let fits = each_word(command, environment, &mut budget, &mut |word, source| {
@@ -127,7 +114,7 @@ pub(super) fn changes(
     environment: &Environment<'_>,
 ) -> Vec<(Option<String>, Option<String>, Source)> {
     let mut changes = Vec::new();
-    let mut budget = MOST_BYTES;
+    let mut budget = MAX_BYTES;
     for command in commands {
         let mut reader = CommandReader::default();
         each_word(command, environment, &mut budget, &mut |word, _| {
@@ -151,7 +138,7 @@ pub(super) fn changes(
 /// The file that uvicorn reads itself, and what names it: an option, or else a variable.
 pub(super) fn dotenv(commands: &[Command<'_>], environment: &Environment<'_>) -> Option<(String, Source)> {
     let mut found = None;
-    let mut budget = MOST_BYTES;
+    let mut budget = MAX_BYTES;
     for command in commands {
         let mut reader = CommandReader::for_flags(&[ENV_FILE_FLAG]);
         each_word(command, environment, &mut budget, &mut |word, source| {
@@ -174,7 +161,7 @@ pub(super) fn confinements(commands: &[Command<'_>]) -> Vec<(Confinement, Source
         let mut reader = CommandReader::default();
         for word in command.words() {
             if let Some(confinement) = reader.confinement(&word) {
-                if found.len() == MOST_CONFINEMENTS {
+                if found.len() == MAX_CONFINEMENTS {
                     found.push((Confinement::Cpus(Err(word.into_owned())), command.source().clone()));
                     return found;
                 }
@@ -206,7 +193,7 @@ fn each_word(
         if !spend(word.len()) {
             return false;
         }
-        if !command.expands || memchr::memchr(b'$', word.as_bytes()).is_none() {
+        if !command.expands || !word.contains('$') {
             visit(&word, command.source());
             continue;
         }
@@ -231,12 +218,9 @@ fn each_word(
                 }
                 text.push_str(value);
                 rest = behind;
-            } else if let Some(after) = after.strip_prefix('$') {
-                text.push('$');
-                rest = after;
             } else {
                 text.push('$');
-                rest = after;
+                rest = after.strip_prefix('$').unwrap_or(after);
             }
         }
         text.push_str(rest);

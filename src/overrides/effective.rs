@@ -1,18 +1,20 @@
 //! All overrides of a unit, and what they amount to: the numbers in effect for `pypnm serve` and for uvicorn, and whether
 //! a single worker may run. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::names;
 use crate::overrides::effect::{Effect, Override};
 use crate::parse::quantity::decimal;
-use crate::problem::Source;
+use crate::problem::Sourced;
 
 /// All overrides of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// In this order: the drop-in as a whole, variables, flags, commands, others.
     pub list: Vec<Override>,
-    /// Settings of the operator that the drop-in repeats instead of overriding them: variable, value, source.
-    pub(super) repeated: Vec<(&'static str, String, Source)>,
+    /// Variables that the operator sets, and that the drop-in repeats instead of overriding them.
+    pub(super) repeated: BTreeMap<&'static str, Sourced<String>>,
     /// Variables that the drop-in omits, so that another variable set by the operator takes effect.
     pub(super) left_out: Vec<&'static str>,
     /// A single worker cannot be ruled out, regardless of the numbers, because of an unknown command or an environment file
@@ -47,18 +49,20 @@ impl Overrides {
         self.list.iter().find(|o| o.effect.key() == Some(key) && is_effective(&o.effect))
     }
 
+    /// The override that removes a variable.
+    fn removed(&self, key: &str) -> Option<&Override> {
+        self.get(key).filter(|found| matches!(found.effect, Effect::Unset { .. }))
+    }
+
     /// Whether PyPNM finds the profile that is written for it, as far as the unit decides that.
     pub fn is_handed_over(&self) -> bool {
         let is_obstacle = |effect: &Effect| matches!(effect, Effect::NoHandOver | Effect::Withheld);
         self.get(names::ENV_FILE).is_none() && !self.list.iter().any(|o| is_obstacle(&o.effect))
     }
 
-    /// The operator's value of a variable that the drop-in repeats, and its source.
-    pub fn repeated(&self, key: &str) -> Option<(&str, &Source)> {
-        self.repeated
-            .iter()
-            .find(|(name, ..)| *name == key)
-            .map(|(_, value, source)| (value.as_str(), source))
+    /// The operator's value of a variable that the drop-in repeats.
+    pub fn repeated(&self, key: &str) -> Option<&Sourced<String>> {
+        self.repeated.get(key)
     }
 
     /// Whether the drop-in omits a variable, because it would take precedence over another one that the operator sets.
@@ -79,7 +83,7 @@ impl Overrides {
 
     /// The number of workers that `uvicorn` will start; 1 by default.
     pub fn uvicorn_workers(&self, sized: u32) -> Effective<'_> {
-        let removed = self.get(names::UVICORN_WORKERS).filter(|o| matches!(o.effect, Effect::Unset { .. }));
+        let removed = self.removed(names::UVICORN_WORKERS);
         if !self.is_left_out(names::UVICORN_WORKERS) && removed.is_none() {
             return self.effective_number([names::WORKERS_FLAG, names::UVICORN_WORKERS], 1, sized);
         }
@@ -93,8 +97,7 @@ impl Overrides {
 
     /// The recycle limit that `uvicorn` will use; 0: never.
     pub fn uvicorn_limit_max_requests(&self, sized: u32) -> Effective<'_> {
-        let removed = self.get(names::UVICORN_LIMIT_MAX_REQUESTS);
-        let removed = removed.filter(|o| matches!(o.effect, Effect::Unset { .. }));
+        let removed = self.removed(names::UVICORN_LIMIT_MAX_REQUESTS);
         let sized = if removed.is_some() { 0 } else { sized };
         let keys = [names::LIMIT_MAX_REQUESTS_FLAG, names::UVICORN_LIMIT_MAX_REQUESTS];
         let set = self.effective_number(keys, 0, sized);

@@ -16,6 +16,7 @@ use crate::overrides::effect::{Effect, Override};
 use crate::overrides::effective::Overrides;
 use crate::overrides::position::{Position, belongs_to_operator, position};
 use crate::overrides::value::is_valid_value;
+use crate::parse::name_and_value;
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source, Sourced};
 use crate::root::Root;
@@ -29,7 +30,7 @@ pub(super) struct Environment<'a> {
     /// Where an empty `Environment=` after the drop-in resets all variables.
     reset: Option<Source>,
     /// The variables that the drop-in must repeat.
-    pub(super) repeated: Vec<(&'static str, String, Source)>,
+    pub(super) repeated: BTreeMap<&'static str, Sourced<String>>,
     /// The variables that it must omit.
     pub(super) left_out: Vec<&'static str>,
     /// Settings of the operator that have no effect.
@@ -63,7 +64,7 @@ impl<'a> Environment<'a> {
         Self {
             slots,
             reset: None,
-            repeated: Vec::new(),
+            repeated: BTreeMap::new(),
             left_out: Vec::new(),
             ineffective: Vec::new(),
             not_read: Vec::new(),
@@ -88,10 +89,7 @@ impl<'a> Environment<'a> {
             slot.inherited = manager.for_all(name).cloned();
         }
         let mut passed: BTreeMap<&str, &Source> = BTreeMap::new();
-        for assignment in unit.assignments_of("PassEnvironment") {
-            if assignment.value.is_empty() {
-                passed.clear();
-            }
+        for assignment in unit.list_of("PassEnvironment") {
             let names = assignment.value.split_ascii_whitespace();
             passed.extend(names.map(|name| (name, &assignment.source)));
         }
@@ -114,13 +112,6 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// Whether an assignment with unexpanded specifiers may set one of the variables.
-    fn may_set(&self, assignment: &str) -> bool {
-        let end = assignment.find(['=', '%']).unwrap_or(assignment.len());
-        let (key, rest) = assignment.split_at_checked(end).unwrap_or((assignment, ""));
-        rest.starts_with('%') || self.slots.contains_key(key)
-    }
-
     fn set(&mut self, key: &str, value: &str, source: impl FnOnce() -> Source) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.assigned = Some(Assigned::Unit(Sourced { value: value.to_owned(), source: source() }));
@@ -132,14 +123,16 @@ impl<'a> Environment<'a> {
         &mut self,
         unit: &Unit,
         in_force: bool,
-        decided: &[(&'static str, Source)],
+        decided: &BTreeMap<&'static str, Source>,
         problems: &mut Vec<Problem>,
     ) {
         let mut is_applied = false;
         for assignment in unit.assignments_of("Environment") {
             if !is_applied && position(unit, &assignment.source.file) != Position::Before {
                 is_applied = true;
-                self.apply_drop_in(in_force, decided, problems);
+                if in_force {
+                    self.apply_drop_in(decided, problems);
+                }
             }
             if assignment.value.is_empty() {
                 self.slots.values_mut().for_each(|slot| slot.assigned = None);
@@ -150,55 +143,43 @@ impl<'a> Environment<'a> {
                 continue;
             };
             for word in words_of(&assignment.value) {
-                if !self.may_set(&word) {
-                    continue;
-                }
-                let Ok(word) = specifier::expand(&word, &name) else {
-                    continue;
-                };
-                if let Some((key, value)) = word.split_once('=') {
+                if let Ok(word) = specifier::expand(&word, &name)
+                    && let Some((key, value)) = word.split_once('=')
+                {
                     self.set(key, value, || assignment.source.clone());
                 }
             }
         }
-        if !is_applied {
-            self.apply_drop_in(in_force, decided, problems);
+        if in_force && !is_applied {
+            self.apply_drop_in(decided, problems);
         }
     }
 
     /// Applies the drop-in: values set by the operator so far are kept, all others are replaced.
-    fn apply_drop_in(
-        &mut self,
-        in_force: bool,
-        decided: &[(&'static str, Source)],
-        problems: &mut Vec<Problem>,
-    ) {
-        for key in VARIABLES.into_iter().filter(|_| in_force) {
+    fn apply_drop_in(&mut self, decided: &BTreeMap<&'static str, Source>, problems: &mut Vec<Problem>) {
+        let is_operators =
+            |set: &Sourced<String>| !set.value.is_empty() && belongs_to_operator(&set.source.file);
+        for key in VARIABLES {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
-            let is_operators =
-                |set: &&Sourced<String>| !set.value.is_empty() && belongs_to_operator(&set.source.file);
-            let assigned = match &slot.assigned {
+            let in_unit = match slot.assigned.replace(Assigned::DropIn) {
                 Some(Assigned::Unit(set)) => Some(set),
                 _ => None,
             };
-            let in_unit = assigned.filter(is_operators);
-            let Some(set) = in_unit.or(slot.inherited.as_ref().filter(is_operators)).cloned() else {
-                slot.assigned = Some(Assigned::DropIn);
+            let inherited = || slot.inherited.clone().filter(is_operators);
+            let Some(set) = in_unit.filter(is_operators).or_else(inherited) else {
                 continue;
             };
-            if let Some((_, by)) = decided.iter().find(|(name, _)| *name == key) {
+            if let Some(by) = decided.get(key) {
                 let effect =
                     Effect::Ineffective { key, value: set.value, because: format!("{by} takes precedence") };
                 self.ineffective.push(Override::new(set.source, effect));
-                slot.assigned = Some(Assigned::DropIn);
-            } else if !is_valid_value(key, &set.value) {
-                problems.push(not_valid(key, &set));
-                slot.assigned = Some(Assigned::DropIn);
+            } else if is_valid_value(key, &set.value) {
+                slot.assigned = Some(Assigned::Unit(set.clone()));
+                self.repeated.insert(key, set);
             } else {
-                self.repeated.push((key, set.value.clone(), set.source.clone()));
-                slot.assigned = Some(Assigned::Unit(set));
+                problems.push(not_valid(key, &set));
             }
         }
     }
@@ -206,17 +187,11 @@ impl<'a> Environment<'a> {
     /// Applies `UnsetEnvironment=`: names, or assignments that remove only that value.
     pub(super) fn unset(&mut self, unit: &Unit) {
         let mut removed: Vec<(Cow<'_, str>, &Source)> = Vec::new();
-        for assignment in unit.assignments_of("UnsetEnvironment") {
-            if assignment.value.is_empty() {
-                removed.clear();
-            }
+        for assignment in unit.list_of("UnsetEnvironment") {
             removed.extend(words_of(&assignment.value).map(|word| (word, &assignment.source)));
         }
         for (word, source) in removed {
-            let (key, value) = match word.split_once('=') {
-                Some((key, value)) => (key, Some(value)),
-                None => (word.as_ref(), None),
-            };
+            let (key, value) = name_and_value(&word);
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
@@ -278,7 +253,7 @@ impl<'a> Environment<'a> {
     pub(super) fn resolve_concurrency(
         &mut self,
         program: Program,
-        decided: &[(&'static str, Source)],
+        decided: &BTreeMap<&'static str, Source>,
         problems: &mut Vec<Problem>,
     ) {
         const KEY: &str = names::WEB_CONCURRENCY;
@@ -297,7 +272,7 @@ impl<'a> Environment<'a> {
             return;
         } else if !belongs_to_operator(&set.source.file) {
             "a package's setting is replaced".to_owned()
-        } else if let Some((_, by)) = decided.iter().find(|(name, _)| *name == names::UVICORN_WORKERS) {
+        } else if let Some(by) = decided.get(names::UVICORN_WORKERS) {
             format!("{by} takes precedence")
         } else if !is_valid_value(KEY, &set.value) {
             problems.push(not_valid(KEY, &set));
@@ -315,26 +290,22 @@ impl<'a> Environment<'a> {
     pub(super) fn report(&mut self, overrides: &mut Overrides) {
         let concurrency_counts =
             !self.ineffective.iter().any(|o| o.effect.key() == Some(names::WEB_CONCURRENCY));
-        for key in
-            VARIABLES.into_iter().chain([names::WEB_CONCURRENCY].into_iter().filter(|_| concurrency_counts))
-        {
+        for key in VARIABLES.into_iter().chain(concurrency_counts.then_some(names::WEB_CONCURRENCY)) {
             let Some(slot) = self.slots.get(key).filter(|slot| !slot.is_from_drop_in()) else {
                 continue;
             };
             let is_profile = key == names::ENV_FILE;
-            let found = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
-                (None, Some(source), ..) if is_profile && self.is_withheld => {
-                    (source.clone(), Effect::Withheld)
-                }
-                (Some(set), ..) => (set.source.clone(), Effect::Variable { key, value: set.value.clone() }),
-                (None, Some(source), ..) => (source.clone(), Effect::Unset { key }),
-                (None, None, Some(source), _) => (source.clone(), Effect::Passed { key }),
+            let (source, effect) = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
+                (Some(set), ..) => (&set.source, Effect::Variable { key, value: set.value.clone() }),
+                (None, Some(source), ..) if is_profile && self.is_withheld => (source, Effect::Withheld),
+                (None, Some(source), ..) => (source, Effect::Unset { key }),
+                (None, None, Some(source), _) => (source, Effect::Passed { key }),
                 (None, None, None, Some(source)) if key != names::WEB_CONCURRENCY => {
-                    (source.clone(), Effect::Unset { key })
+                    (source, Effect::Unset { key })
                 }
                 (None, None, None, _) => continue,
             };
-            overrides.list.push(Override::new(found.0, found.1));
+            overrides.list.push(Override::new(source.clone(), effect));
         }
         overrides.list.append(&mut self.ineffective);
     }

@@ -18,6 +18,8 @@ mod environment;
 mod position;
 mod value;
 
+use std::collections::BTreeMap;
+
 use crate::command::{Confinement, Program};
 use crate::manager::Manager;
 use crate::names;
@@ -37,7 +39,7 @@ pub fn read(
     root: &Root,
     unit: &Unit,
     manager: &Manager,
-    decided: &[(&'static str, Source)],
+    decided: &BTreeMap<&'static str, Source>,
     problems: &mut Vec<Problem>,
 ) -> Overrides {
     let mut overrides = Overrides::default();
@@ -55,7 +57,7 @@ pub fn read(
     let program = commands::program(&commands);
     environment.change_by_commands(commands::changes(&commands, &environment), program, &env_file);
     if program == Program::Uvicorn {
-        let is_decided = decided.iter().any(|(name, _)| *name == names::UVICORN_WORKERS);
+        let is_decided = decided.contains_key(names::UVICORN_WORKERS);
         if let Some((path, named_at)) = commands::dotenv(&commands, &environment) {
             environment.read_dotenv(root, &path, &named_at, is_decided, problems);
         }

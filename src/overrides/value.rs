@@ -1,6 +1,6 @@
 //! The values that PyPNM and uvicorn accept. Pure.
 
-use crate::config::MOST_WORKERS;
+use crate::config::MAX_WORKERS;
 use crate::names;
 use crate::parse::cpu_list::MAX_CPUS;
 use crate::parse::quantity::decimal;
@@ -23,7 +23,7 @@ pub fn is_valid_value(key: &str, value: &str) -> bool {
         names::UVICORN_LIMIT_MAX_REQUESTS => count(u32::MAX),
         names::CPU_COUNT => count(MAX_CPUS),
         // As in sizing.conf.
-        _ => count(MOST_WORKERS),
+        _ => count(MAX_WORKERS),
     }
 }
 
@@ -36,7 +36,7 @@ mod tests {
     };
 
     #[test]
-    fn values_that_can_be_handed_over() {
+    fn valid_values() {
         for (key, valid, invalid) in [
             (WORKERS, &["1", "1024"][..], &["0", "-1", "1025", "2.0", "", " 1"][..]),
             (UVICORN_WORKERS, &["1"], &["0", "x"]),

@@ -1,16 +1,14 @@
 //! Booleans as systemd reads them (`parse_boolean()`, systemd.syntax(7)).
 
+/// What is expected, for messages.
+pub const BOOLEAN: &str = "a boolean (yes or no)";
+
 /// `1 yes y true t on` and `0 no n false f off`, in any case.
 pub fn boolean(word: &str) -> Option<bool> {
-    const TRUE: [&str; 6] = ["1", "yes", "y", "true", "t", "on"];
-    const FALSE: [&str; 6] = ["0", "no", "n", "false", "f", "off"];
-    let is = |words: [&str; 6]| words.iter().any(|w| w.eq_ignore_ascii_case(word));
-    if is(TRUE) {
-        Some(true)
-    } else if is(FALSE) {
-        Some(false)
-    } else {
-        None
+    match word.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
     }
 }
 

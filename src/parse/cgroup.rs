@@ -1,8 +1,6 @@
 //! Parses cgroup files: `/proc/PID/cgroup` (cgroups(7)) and the values of limits (kernel,
 //! Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst, Documentation/scheduler/sched-bwc.rst).
 
-use memchr::memchr;
-
 use crate::parse::mountinfo::lists;
 use crate::parse::quantity::decimal;
 use crate::parse::rest_of_line;
@@ -25,19 +23,12 @@ impl Membership<'_> {
 
 /// Parses `/proc/PID/cgroup`. `Err`: the number of an invalid line (from 1), and the line.
 pub fn memberships(text: &str) -> Result<Vec<Membership<'_>>, (u32, &str)> {
-    let mut all = Vec::with_capacity(4);
-    for (line, number) in text.lines().zip(1..) {
-        all.push(membership(line).ok_or((number, line))?);
-    }
-    Ok(all)
+    text.lines().zip(1..).map(|(line, number)| membership(line).ok_or((number, line))).collect()
 }
 
 fn membership(line: &str) -> Option<Membership<'_>> {
-    let split = |text: &'_ str| memchr(b':', text.as_bytes());
-    let (hierarchy, rest) = line.split_at_checked(split(line)?)?;
-    let rest = rest.get(1..)?;
-    let (controllers, path) = rest.split_at_checked(split(rest)?)?;
-    let path = path.get(1..)?;
+    let (hierarchy, rest) = line.split_once(':')?;
+    let (controllers, path) = rest.split_once(':')?;
     let hierarchy: u32 = decimal(hierarchy)?;
     if !path.starts_with('/') {
         return None;
@@ -133,7 +124,7 @@ mod tests {
     };
 
     #[test]
-    fn where_a_process_is() {
+    fn memberships_of_a_process() {
         let text = "12:cpu,cpuacct:/a:b\n3:name=systemd:/init.scope\n0::/../x y\n";
         let all = memberships(text).unwrap_or_default();
         let shown: Vec<_> =
@@ -150,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line() {
+    fn invalid_lines() {
         for line in ["x", "0:", "0::", "0::relative", ":cpu:/", "1::/", "0:cpu:/", "-1:cpu:/", "1:cpu"] {
             assert_eq!(memberships(&format!("0::/\n{line}\n")), Err((2, line)), "{line:?}");
         }
@@ -182,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_all_levels_above() {
+    fn the_minimum_of_all_levels_above() {
         let text = "cache 1\nhierarchical_memory_limit 2147483648\nhierarchical_memsw_limit 1\n";
         assert_eq!(hierarchical_memory_limit(text), Some(At(2 << 30)));
         assert_eq!(

@@ -1,8 +1,8 @@
 //! Sets of CPUs, and their two formats: the kernel's list format (`0-3,8`, cpuset(7), "List format") and that of systemd
 //! (`AllowedCPUs=`, `CPUAffinity=`), which also permits spaces.
 
-use crate::parse::quantity::integer;
-use crate::parse::words::{Words, is_whitespace};
+use crate::parse::quantity::{decimal, integer};
+use crate::parse::words::Words;
 
 /// The kernel's own limit (`CONFIG_NR_CPUS` is at most 8192 on x86): an index at or above it is an error.
 pub const MAX_CPUS: u32 = 8192;
@@ -21,7 +21,8 @@ pub struct CpuListSetting {
 /// A set of CPU indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuSet {
-    words: Vec<u64>,
+    /// Whether the CPU with this index is in the set, up to the highest one that is.
+    contains: Vec<bool>,
 }
 
 impl CpuSet {
@@ -36,68 +37,61 @@ impl CpuSet {
 
     /// The number of CPUs in the set.
     pub fn count(&self) -> u32 {
-        self.words.iter().map(|w| w.count_ones()).sum()
+        self.contains.iter().map(|contains| u32::from(*contains)).sum()
     }
 
     /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|w| *w == 0)
+        self.contains.is_empty()
     }
 
     /// The CPUs in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        let bits = |(at, word): (usize, &u64)| {
-            let (base, word) = (u32::try_from(at).unwrap_or(u32::MAX).saturating_mul(64), *word);
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| base.saturating_add(bit))
-        };
-        self.words.iter().enumerate().flat_map(bits)
+        (0..).zip(&self.contains).filter(|(_, contains)| **contains).map(|(cpu, _)| cpu)
     }
 
     /// Whether the set contains a CPU.
     pub fn contains(&self, cpu: u32) -> bool {
-        self.words.get((cpu / 64) as usize).is_some_and(|word| word >> (cpu % 64) & 1 == 1)
+        self.contains.get(cpu as usize) == Some(&true)
     }
 
-    /// Keeps only the CPUs that are also in `other`.
-    pub fn intersect(&mut self, other: &Self) {
-        self.words.truncate(other.words.len());
-        for (word, mask) in self.words.iter_mut().zip(&other.words) {
-            *word &= mask;
+    /// The CPUs that are in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut common = Self::default();
+        for cpu in self.iter().filter(|cpu| other.contains(*cpu)) {
+            common.insert_range(cpu, cpu);
         }
+        common
     }
 
     /// Adds the CPUs of `other`.
     pub fn extend(&mut self, other: &Self) {
-        if self.words.len() < other.words.len() {
-            self.words.resize(other.words.len(), 0);
-        }
-        for (word, more) in self.words.iter_mut().zip(&other.words) {
-            *word |= more;
+        self.grow(other.contains.len());
+        for (own, other) in self.contains.iter_mut().zip(&other.contains) {
+            *own |= other;
         }
     }
 
     /// Adds `from..=to`; both below [`MAX_CPUS`].
     fn insert_range(&mut self, from: u32, to: u32) {
-        let last = (to / 64) as usize;
-        if self.words.len() <= last {
-            self.words.resize(last + 1, 0);
+        self.grow(to as usize + 1);
+        if let Some(range) = self.contains.get_mut(from as usize..=to as usize) {
+            range.fill(true);
         }
-        for (index, word) in self.words.iter_mut().enumerate().skip((from / 64) as usize) {
-            let base = u32::try_from(index).unwrap_or(u32::MAX).saturating_mul(64);
-            if base > to {
-                break;
-            }
-            let low = from.saturating_sub(base).min(63);
-            let high = (to - base).min(63);
-            *word |= (u64::MAX >> (63 - high)) & (u64::MAX << low);
+    }
+
+    fn grow(&mut self, length: usize) {
+        if self.contains.len() < length {
+            self.contains.resize(length, false);
         }
     }
 
     /// Parses a list as systemd does: words may be quoted and are separated by commas or spaces, numbers are as in C. `None`:
     /// the quotes are invalid, and the whole list is ignored.
     pub fn parse_setting(text: &str) -> Option<CpuListSetting> {
-        let separates = |byte| is_whitespace(byte) || byte == b',';
-        let words: Vec<_> = Words::new(text, separates, false).collect::<Result<_, _>>().ok()?;
+        const SEPARATORS: [char; 5] = [' ', '\t', '\n', '\r', ','];
+        let words: Vec<_> = Words::new(text, &SEPARATORS, false).collect::<Result<_, _>>().ok()?;
         let mut setting = CpuListSetting { set: Self::default(), words: words.len(), valid: true };
         for item in &words {
             let (from, to) = item.split_once('-').unwrap_or((item, item));
@@ -128,32 +122,21 @@ impl CpuSet {
 
 /// A CPU index: digits only, below [`MAX_CPUS`].
 fn index(text: &str) -> Option<u32> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|n| *n < MAX_CPUS)
+    decimal(text).filter(|n| *n < MAX_CPUS)
 }
 
 /// In the list format, such as `0-3,8`.
 impl std::fmt::Display for CpuSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let has =
-            |cpu: u32| self.words.get((cpu / 64) as usize).is_some_and(|word| word >> (cpu % 64) & 1 == 1);
+        let cpus: Vec<u32> = self.iter().collect();
         let mut separator = "";
-        let mut cpu = 0;
-        while cpu < MAX_CPUS {
-            if has(cpu) {
-                let first = cpu;
-                while cpu + 1 < MAX_CPUS && has(cpu + 1) {
-                    cpu += 1;
-                }
-                write!(f, "{separator}{first}")?;
-                if cpu > first {
-                    write!(f, "-{cpu}")?;
-                }
-                separator = ",";
+        for range in cpus.chunk_by(|cpu, next| cpu + 1 == *next) {
+            match range {
+                [first, .., last] => write!(f, "{separator}{first}-{last}")?,
+                [cpu] => write!(f, "{separator}{cpu}")?,
+                [] => {}
             }
-            cpu += 1;
+            separator = ",";
         }
         Ok(())
     }
@@ -198,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_set() {
+    fn members_of_a_set() {
         let some = set("1,63-64,8191");
         let inside = [1, 63, 64, 8191].iter().all(|cpu| some.contains(*cpu));
         let outside = [0, 2, 62, 65, 8190, 8192, u32::MAX].iter().any(|cpu| some.contains(*cpu));
@@ -206,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list() {
+    fn invalid_lists() {
         for text in [
             "x",
             "-1",
@@ -255,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_read_back() {
+    fn printed_lists_are_read_back() {
         for text in ["", "0", "0-3,8", "62-65,127-128,8191"] {
             assert_eq!(set(text).to_string(), text);
         }
@@ -265,12 +248,10 @@ mod tests {
 
     #[test]
     fn intersection_and_union() {
-        let mut a = set("0-3,100");
-        a.intersect(&set("2-5"));
+        let mut a = set("0-3,100").intersection(&set("2-5"));
         assert_eq!(a.to_string(), "2-3");
         a.extend(&set("200"));
         assert_eq!(a.to_string(), "2-3,200");
-        a.intersect(&set("64"));
-        assert!(a.is_empty());
+        assert!(a.intersection(&set("64")).is_empty());
     }
 }

@@ -31,7 +31,7 @@ pub fn value(text: &[u8], key: &str) -> Option<(String, u32)> {
 /// The line feeds in `text` before its end `rest`.
 fn lines_between(text: &str, rest: &str) -> u32 {
     let before = text.get(..text.len() - rest.len()).unwrap_or_default();
-    u32::try_from(memchr::memchr_iter(b'\n', before.as_bytes()).count()).unwrap_or(u32::MAX)
+    u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX)
 }
 
 /// The name, the value (`None`: there is no equals sign), and what follows the line. `Err`: where it is invalid.

@@ -2,7 +2,7 @@
 //!
 //! Before systemd 254, a comment that ends in a backslash continues on the next line; since then, it does not. Both are read.
 
-use memchr::{memchr, memchr3};
+use memchr::memchr3;
 
 use crate::parse::syntax::Fault;
 
@@ -43,7 +43,7 @@ pub fn variables_before_254(text: &[u8]) -> Option<Vec<Variable>> {
     if !has(b"\\\n") && !has(b"\\\r") {
         return None;
     }
-    let before = parse(text, Comments::GoOn).ok()?;
+    let before = parse(text, Comments::Continue).ok()?;
     (parse(text, Comments::End).ok()? != before).then_some(before)
 }
 
@@ -51,11 +51,11 @@ pub fn variables_before_254(text: &[u8]) -> Option<Vec<Variable>> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comments {
     End,
-    GoOn,
+    Continue,
 }
 
 fn parse(text: &[u8], comments: Comments) -> Result<Vec<Variable>, (u32, Fault)> {
-    if memchr(0, text).is_some() {
+    if text.contains(&0) {
         return Err((0, Fault::Nul));
     }
     let mut reader =
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_that_go_on_before_254() {
+    fn comments_that_continue_before_254() {
         let before = |text: &str| {
             let variables = variables_before_254(text.as_bytes())?;
             Some(

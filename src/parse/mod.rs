@@ -11,12 +11,17 @@ pub mod quantity;
 pub mod syntax;
 pub mod words;
 
-use memchr::{memchr, memchr_iter};
-
 /// The rest of the first line that begins with `start`.
 pub(crate) fn rest_of_line<'t>(text: &'t str, start: &str) -> Option<&'t str> {
-    let after_newlines = memchr_iter(b'\n', text.as_bytes()).map(|newline| newline + 1);
-    let mut starts = std::iter::once(0).chain(after_newlines);
-    let rest = starts.find_map(|at| text.get(at..)?.strip_prefix(start))?;
-    rest.get(..memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len()))
+    text.lines().find_map(|line| line.strip_prefix(start))
+}
+
+/// Whether a path is that of a directory, or of something below it.
+pub(crate) fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// The name, and the value if there is one, in `name=value`.
+pub(crate) fn name_and_value(text: &str) -> (&str, Option<&str>) {
+    text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)))
 }

@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
-
 /// A line.
 #[derive(Clone, Copy, Debug)]
 pub struct Mount<'l> {
@@ -29,13 +27,8 @@ pub struct Mount<'l> {
 impl<'l> Mount<'l> {
     /// Parses a line. `None`: it is not valid, or truncated before the type of the file system.
     pub fn parse(line: &'l [u8]) -> Option<Self> {
-        let mut rest = Some(line);
-        let mut field = || {
-            let line = rest?;
-            let end = memchr(b' ', line);
-            rest = end.and_then(|end| line.get(end + 1..));
-            line.get(..end.unwrap_or(line.len()))
-        };
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mut field = || fields.next();
         let (id, parent, device, root, point) = (field()?, field()?, field()?, field()?, field()?);
         // Options, then any number of optional fields, then the separator.
         while field()? != b"-" {}
@@ -87,8 +80,7 @@ impl<'l> CgroupMount<'l> {
 
 /// Whether a comma-separated list contains an item.
 pub(crate) fn lists(list: &str, item: &str) -> bool {
-    list.len() >= item.len()
-        && list.as_bytes().split(|byte| *byte == b',').any(|entry| entry == item.as_bytes())
+    list.split(',').any(|entry| entry == item)
 }
 
 /// The mounted hierarchies, in the order of the file.
@@ -109,7 +101,7 @@ fn path(field: &[u8]) -> Option<Cow<'_, str>> {
 
 /// Undoes the kernel's `\040` (space), `\011`, `\012`, `\134`.
 fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
-    if memchr(b'\\', field).is_none() {
+    if !field.contains(&b'\\') {
         return Cow::Borrowed(field);
     }
     let mut bytes = Vec::with_capacity(field.len());
@@ -169,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_left_out() {
+    fn invalid_lines_are_skipped() {
         for text in [
             "",
             "\n",

@@ -41,7 +41,7 @@ mod tests {
     use super::Printable;
 
     #[test]
-    fn what_acts_is_shown_and_what_is_shown_stays() {
+    fn control_characters_are_escaped() {
         for (text, shown) in [
             ("/etc/pypnm/sizing.conf", "/etc/pypnm/sizing.conf"),
             ("caf\u{e9} \u{4e2d}", "caf\u{e9} \u{4e2d}"),

@@ -48,16 +48,13 @@ pub fn memory_size(text: &str) -> Option<Size> {
     }
 }
 
-/// Parses a decimal number of `unit`s, rounded down. Decimals beyond the fifteenth are less than a byte.
+/// Parses a decimal number of `unit`s, rounded down.
 pub fn scaled(text: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let fraction = match fraction.get(..15) {
-        Some(enough) if fraction.bytes().all(|b| b.is_ascii_digit()) => enough,
-        _ => fraction,
-    };
-    let digits = u32::try_from(fraction.len()).ok()?;
-    let part = u128::from(decimal::<u64>(fraction)?) * u128::from(unit) / 10u128.checked_pow(digits)?;
-    decimal::<u64>(whole)?.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
+    if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    decimal::<u64>(whole)?.checked_mul(unit)?.checked_add(fraction_of(fraction, unit))
 }
 
 /// `50%`, `12.5%`, `12.55%`, `125‰`, `12.5‰`, `1250‱`, in hundredths of a percent, without an upper bound
@@ -70,10 +67,8 @@ pub fn permyriad(text: &str) -> Option<u32> {
     } else {
         (text.strip_suffix('‱')?, 1)
     };
-    let (whole, fraction) = match number.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (number, None),
-    };
+    let (whole, fraction) =
+        number.split_once('.').map_or((number, None), |(whole, fraction)| (whole, Some(fraction)));
     let fraction = match (fraction, scale) {
         (None, _) => 0,
         (Some(digit), 100) if digit.len() == 1 => decimal::<u32>(digit)? * 10,
@@ -132,22 +127,14 @@ fn bytes(text: &str) -> Option<u64> {
     }
     while !rest.is_empty() {
         rest = rest.strip_prefix('+').unwrap_or(rest);
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (whole, after) = rest.split_at(digits);
+        let (whole, after) = split_digits(rest);
         let whole: u64 = decimal(whole)?;
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => {
-                let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-                let (fraction, after) = after.split_at(digits);
-                (fraction, after)
-            }
-            None => ("", after),
-        };
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), split_digits);
         let after = after.trim_start();
         // Parts are in descending order of their units: "1G 512M" is a size, "512M 1G" is not.
         let (at, (suffix, shift)) =
             UNITS.iter().enumerate().skip(first_unit).find(|(_, (suffix, _))| after.starts_with(suffix))?;
-        let fraction = fraction_of(fraction, *shift);
+        let fraction = fraction_of(fraction, 1 << *shift);
         // As in systemd, a value with a fraction must leave room for the next whole one.
         whole.checked_add(u64::from(fraction > 0)).filter(|most| *most <= u64::MAX >> *shift)?;
         total = total.checked_add(whole << *shift)?.checked_add(fraction)?;
@@ -157,25 +144,26 @@ fn bytes(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// `0.fraction × 2^shift`, rounded down. Digits beyond the eighteenth are less than a byte.
-fn fraction_of(fraction: &str, shift: u32) -> u64 {
+/// The digits at the beginning, and what follows them.
+fn split_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// `0.fraction × unit`, rounded down. Digits beyond the eighteenth are less than a byte.
+fn fraction_of(fraction: &str, unit: u64) -> u64 {
     let mut numerator: u128 = 0;
     let mut denominator: u128 = 1;
     for digit in fraction.bytes().take(18) {
         numerator = numerator * 10 + u128::from(digit - b'0');
         denominator *= 10;
     }
-    u64::try_from((numerator << shift) / denominator).unwrap_or(0)
+    u64::try_from(numerator * u128::from(unit) / denominator).unwrap_or(0)
 }
 
 /// Parses a number of CPUs with at most three decimal places (`2`, `1.5`), in milli-CPUs.
 pub fn milli_cpus(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    if fraction.len() > 3 {
-        return None;
-    }
-    let padding = 10u64.pow(3 - u32::try_from(fraction.len()).ok()?);
-    decimal::<u64>(whole)?.checked_mul(1000)?.checked_add(decimal::<u64>(fraction)? * padding)
+    let decimals = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    scaled(text, 1000).filter(|_| decimals <= 3)
 }
 
 /// Parses ASCII digits, without sign, spaces or separators. `None` on overflow.
@@ -207,6 +195,11 @@ impl std::fmt::Display for Gib {
             write!(f, "{whole}.{hundredths:02}")
         }
     }
+}
+
+/// Bytes with the unit: `8.0 GiB`.
+pub fn in_gib(bytes: u64) -> String {
+    format!("{} GiB", Gib(bytes))
 }
 
 /// Milli-CPUs in the format `4`, `1.5`.
@@ -369,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn as_pypnm_and_people_write_them() {
+    fn formats() {
         assert_eq!(Gib(8 * GIB).to_string(), "8.0");
         assert_eq!(Gib(16_389_412 * 1024).to_string(), "15.63");
         assert_eq!(Gib(GIB / 2).to_string(), "0.5");

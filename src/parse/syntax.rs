@@ -6,24 +6,24 @@
 
 use std::borrow::Cow;
 
-use crate::parse::words::is_whitespace;
+use crate::parse::words::WHITESPACE;
 
 /// An item of such a file. Lines are numbered from 1; a continued line has the number of its last part.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Item<'a> {
+pub enum Item {
     /// `[name]`
     Section {
         /// The text between the brackets.
-        name: Cow<'a, str>,
+        name: String,
         /// Where.
         line: u32,
     },
     /// `key=value`, both stripped; the section is the last one seen.
     Assignment {
         /// The text before the first `=`.
-        key: Cow<'a, str>,
+        key: String,
         /// The text after it; may be empty, which resets lists.
-        value: Cow<'a, str>,
+        value: String,
         /// Where.
         line: u32,
     },
@@ -114,16 +114,15 @@ impl<'a> Items<'a> {
     }
 }
 
-impl<'a> Iterator for Items<'a> {
-    type Item = Item<'a>;
+impl Iterator for Items<'_> {
+    type Item = Item;
 
-    fn next(&mut self) -> Option<Item<'a>> {
-        // Only continued lines are copied.
+    fn next(&mut self) -> Option<Item> {
         let mut continued: Option<Vec<u8>> = None;
         while !self.ended {
             let Some(line) = self.next_line() else {
                 // The last line ends in a backslash.
-                return continued.and_then(|so_far| self.item(Cow::Owned(so_far)));
+                return continued.and_then(|so_far| self.item(&so_far));
             };
             match line {
                 // A comment, possibly after spaces: a continued line continues after it.
@@ -148,7 +147,7 @@ impl<'a> Iterator for Items<'a> {
                 continued = Some(text.into_owned());
                 continue;
             }
-            if let Some(item) = self.item(text) {
+            if let Some(item) = self.item(&text) {
                 return Some(item);
             }
         }
@@ -156,21 +155,14 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-impl<'a> Items<'a> {
+impl Items<'_> {
     /// The item in a complete line. `None`: the line is empty.
-    fn item(&mut self, text: Cow<'a, [u8]>) -> Option<Item<'a>> {
-        match text {
-            Cow::Borrowed(text) => self.item_of(text),
-            Cow::Owned(text) => self.item_of(&text).map(Item::into_owned),
-        }
-    }
-
-    fn item_of<'t>(&mut self, text: &'t [u8]) -> Option<Item<'t>> {
+    fn item(&mut self, text: &[u8]) -> Option<Item> {
         let line = self.line;
         let Ok(text) = std::str::from_utf8(text) else {
             return Some(Item::Fault { fault: Fault::NotUtf8, line });
         };
-        let stripped = strip(text);
+        let stripped = text.trim_matches(WHITESPACE);
         if stripped.is_empty() {
             return None;
         }
@@ -179,46 +171,23 @@ impl<'a> Items<'a> {
                 self.ended = true;
                 return Some(Item::Fault { fault: Fault::BrokenSection, line });
             };
-            return Some(Item::Section { name: name.into(), line });
+            return Some(Item::Section { name: name.to_owned(), line });
         }
-        // Keys are short, so a loop over the bytes is faster than a call.
-        let equals = stripped.bytes().position(|byte| byte == b'=');
-        Some(match equals.and_then(|at| stripped.split_at_checked(at)) {
+        Some(match stripped.split_once('=') {
             None => Item::Fault { fault: Fault::MissingEquals, line },
             Some(("", _)) => Item::Fault { fault: Fault::MissingKey, line },
-            Some((key, value)) => {
-                let value = strip(value.get(1..).unwrap_or_default());
-                Item::Assignment { key: strip(key).into(), value: value.into(), line }
-            }
+            Some((key, value)) => Item::Assignment {
+                key: key.trim_matches(WHITESPACE).to_owned(),
+                value: value.trim_matches(WHITESPACE).to_owned(),
+                line,
+            },
         })
-    }
-}
-
-impl Item<'_> {
-    /// The same with an owned text.
-    fn into_owned(self) -> Item<'static> {
-        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        match self {
-            Item::Section { name, line } => Item::Section { name: owned(name), line },
-            Item::Assignment { key, value, line } => {
-                Item::Assignment { key: owned(key), value: owned(value), line }
-            }
-            Item::Fault { fault, line } => Item::Fault { fault, line },
-        }
     }
 }
 
 fn is_indented_comment(line: &[u8]) -> bool {
     let first = line.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
     matches!(first, Some(b'#' | b';'))
-}
-
-/// Removes surrounding white space.
-fn strip(text: &str) -> &str {
-    let bytes = text.as_bytes();
-    let start = bytes.iter().position(|byte| !is_whitespace(*byte)).unwrap_or(bytes.len());
-    let end = bytes.iter().rposition(|byte| !is_whitespace(*byte)).map_or(start, |last| last + 1);
-    text.get(start..end).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -251,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_cost_their_line_and_a_broken_header_the_rest() {
+    fn a_fault_skips_its_line_and_a_broken_header_the_rest() {
         let text = b"junk\n=x\n\xff=1\nok=1\n[Serv\nlost=1";
         let expected = [
             "1 ! missing '=' in the line",

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 ///
 /// With `escapes`, a backslash begins a C escape sequence (systemd.syntax(7), "Quoting"); otherwise it quotes the next
 /// character.
-pub struct Words<'t, S> {
+pub struct Words<'t> {
     rest: &'t str,
-    /// Whether an ASCII character separates words; repeated separators are treated as one.
-    separates: S,
+    /// The ASCII characters that separate words; repeated ones are treated as one.
+    separators: &'static [char],
     escapes: bool,
 }
 
@@ -19,11 +19,9 @@ pub struct Words<'t, S> {
 pub struct Broken;
 
 /// systemd's `WHITESPACE`; Unicode spaces are text.
-pub fn is_whitespace(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
+pub const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-impl<'t, S: Fn(u8) -> bool> Iterator for Words<'t, S> {
+impl<'t> Iterator for Words<'t> {
     type Item = Result<Cow<'t, str>, Broken>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -35,58 +33,53 @@ impl<'t, S: Fn(u8) -> bool> Iterator for Words<'t, S> {
     }
 }
 
-impl<'t, S: Fn(u8) -> bool> Words<'t, S> {
+impl<'t> Words<'t> {
     /// The words of `text`.
-    pub fn new(text: &'t str, separates: S, escapes: bool) -> Self {
-        Self { rest: text, separates, escapes }
+    pub fn new(text: &'t str, separators: &'static [char], escapes: bool) -> Self {
+        Self { rest: text, separators, escapes }
     }
 
     /// The next word; `None`: there are no more.
     fn next_word(&mut self) -> Result<Option<Cow<'t, str>>, Broken> {
-        let begins = self.rest.bytes().position(|byte| !(self.separates)(byte));
-        self.rest = begins.and_then(|at| self.rest.get(at..)).unwrap_or_default();
-        if self.rest.is_empty() {
+        let text = self.rest.trim_start_matches(self.separators);
+        if text.is_empty() {
             return Ok(None);
         }
+        let is_special = |c| matches!(c, '"' | '\'' | '\\');
+        let stops = |c| is_special(c) || self.separators.contains(&c);
         // The part before any quotes and backslashes, nearly always the whole word, is taken as it is.
-        let is_special = |byte| matches!(byte, b'"' | b'\'' | b'\\');
-        let stops = |byte: u8| is_special(byte) || (self.separates)(byte);
-        let end = self.rest.bytes().position(stops).unwrap_or(self.rest.len());
-        let (plain, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
-        if !rest.bytes().next().is_some_and(is_special) {
+        let (plain, mut rest) = text.split_at(text.find(stops).unwrap_or(text.len()));
+        if !rest.starts_with(is_special) {
             self.rest = rest;
             return Ok(Some(Cow::Borrowed(plain)));
         }
-        // Only that capacity is reserved: the remaining text may contain many words.
         let mut word = plain.as_bytes().to_vec();
         let mut quote = None;
-        let mut at = end;
-        let mut ended = false;
-        while !ended {
-            let rest = self.rest.get(at..).unwrap_or_default();
+        loop {
             let end = match quote {
-                Some(mark) => rest.bytes().position(|byte| byte == mark || byte == b'\\'),
-                None => rest.bytes().position(stops),
+                Some(mark) => rest.find([mark, '\\']),
+                None => rest.find(stops),
             };
-            let end = end.unwrap_or(rest.len());
-            word.extend_from_slice(rest.get(..end).unwrap_or_default().as_bytes());
-            at += end;
-            match rest.as_bytes().get(end) {
-                Some(b'\\') => {
-                    let after = rest.get(end + 1..).unwrap_or_default();
-                    let taken =
-                        if self.escapes { unescape(after, &mut word) } else { literal(after, &mut word) };
-                    at += 1 + taken.ok_or(Broken)?;
+            let (plain, special) = rest.split_at(end.unwrap_or(rest.len()));
+            word.extend_from_slice(plain.as_bytes());
+            let mut characters = special.chars();
+            match characters.next() {
+                Some('\\') => {
+                    let decode = if self.escapes { unescape } else { literal };
+                    let taken = decode(characters.as_str(), &mut word).ok_or(Broken)?;
+                    rest = characters.as_str().get(taken..).unwrap_or_default();
                 }
-                Some(mark @ (b'"' | b'\'')) => {
-                    quote = if quote.is_some() { None } else { Some(*mark) };
-                    at += 1;
+                Some(mark @ ('"' | '\'')) => {
+                    quote = if quote.is_some() { None } else { Some(mark) };
+                    rest = characters.as_str();
                 }
                 // The end, or a separator.
-                _ => ended = true,
+                _ => {
+                    self.rest = special;
+                    break;
+                }
             }
         }
-        self.rest = self.rest.get(at..).unwrap_or_default();
         if quote.is_some() {
             return Err(Broken);
         }
@@ -137,17 +130,17 @@ fn unescape(after: &str, word: &mut Vec<u8>) -> Option<usize> {
 
 /// The unquoted words of a setting's value, up to the first invalid one.
 pub fn words_of(value: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    Words::new(value, is_whitespace, true).map_while(Result::ok)
+    Words::new(value, &WHITESPACE, true).map_while(Result::ok)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Broken, Words, is_whitespace};
+    use super::{Broken, WHITESPACE, Words};
 
     #[test]
     fn as_systemd_splits_them() {
         let list = |text, escapes| -> Option<Vec<String>> {
-            let words = Words::new(text, is_whitespace, escapes);
+            let words = Words::new(text, &WHITESPACE, escapes);
             words.map(|word| word.ok().map(String::from)).collect()
         };
         let some = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
@@ -163,7 +156,7 @@ mod tests {
         for broken in ["\"a", "'", "a\\", "\\q", "\\x4", "\\x00", "\\000", "\\u0000", "\\xff"] {
             assert_eq!(list(broken, true), None, "{broken}");
         }
-        let up_to_fault: Vec<_> = Words::new("a b \"c", is_whitespace, true).collect();
+        let up_to_fault: Vec<_> = Words::new("a b \"c", &WHITESPACE, true).collect();
         assert_eq!(up_to_fault, [Ok("a".into()), Ok("b".into()), Err(Broken)]);
     }
 }

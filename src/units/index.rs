@@ -5,9 +5,9 @@ mod drop_ins;
 
 use rustix::fs::FileType;
 
-use crate::problem::{Problem, Source};
+use crate::parse::is_at_or_below;
+use crate::problem::{ASSUMING_MINIMUM, Problem, Source};
 use crate::root::{ReadError, Root};
-use crate::units::SKIPPED_FILE;
 use crate::units::name::{Name, NameKind, Type};
 
 /// The unit directories in order of precedence (`lookup_paths_init()`), without those of generators.
@@ -28,10 +28,10 @@ const SPLIT_USR: &str = "/lib/systemd/system";
 /// A symbolic link into one of these is an alias, regardless of whether the generator has written the target yet.
 const GENERATORS: [&str; 3] =
     ["/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"];
-/// The number of other units with drop-ins up to which symbolic links are compared with each of them first.
-const FEW: usize = 64;
+/// If more other units than this have drop-ins, symbolic links are not compared with each of them first.
+const MAX_COMPARED: usize = 64;
 /// The maximum length of a chain of aliases (systemd's `FOLLOW_MAX`).
-const MOST_ALIASES: usize = 8;
+const MAX_ALIASES: usize = 8;
 
 /// The index of all unit directories.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl<'a> Index<'a> {
                 Ok(()) => index.listed.push(directory),
                 Err(ReadError::Missing) => {}
                 Err(error) => {
-                    problems.push(Problem::unreadable(directory, error, SKIPPED_FILE));
+                    problems.push(Problem::unreadable(directory, error, ASSUMING_MINIMUM));
                     index.unread.push(Source::file(directory));
                 }
             }
@@ -118,6 +118,13 @@ impl<'a> Index<'a> {
         index.units.sort_unstable();
         index.drop_ins.sort_unstable();
         index
+    }
+
+    /// The name of the file of a unit, which is the same for all its aliases. `None`: it has no file. Problems are ignored:
+    /// they are reported when the unit is sized.
+    pub fn id(&self, name: &str) -> Option<String> {
+        let unit = self.load(name, &mut Vec::new())?;
+        unit.fragment.and(Some(unit.name))
     }
 
     /// The name under which `listed` has the unit `asked`, if that is another one: an alias, or the name of its file. `None`:
@@ -130,16 +137,11 @@ impl<'a> Index<'a> {
         }
         let names = [listed, &[asked.to_owned()]].concat();
         // The caller reads the same directories again, and reports their problems.
-        let mut ignored = Vec::new();
-        let index = Index::read(root, &names, "", &mut ignored);
-        let mut id_of = |name: &str| {
-            let unit = index.load(name, &mut ignored).filter(|unit| unit.fragment.is_some())?;
-            Some(unit.name)
-        };
-        let id = id_of(asked)?;
+        let index = Index::read(root, &names, "", &mut Vec::new());
+        let id = index.id(asked)?;
         let template = Name::parse(&id)?.template();
         let found = listed.iter().find_map(|name| {
-            let listed_id = id_of(name)?;
+            let listed_id = index.id(name)?;
             if listed_id == id {
                 return Some(name.clone());
             }
@@ -192,7 +194,7 @@ impl<'a> Index<'a> {
     /// The file that a name leads to. `None`: there is none, or the aliases form a loop.
     pub(super) fn follow(&self, name: &str) -> Option<String> {
         let mut name = name.to_owned();
-        for hop in 0..MOST_ALIASES {
+        for hop in 0..MAX_ALIASES {
             // An alias of an instance leads to the template if the instance has no file.
             let template = || Name::parse(&name).and_then(|name| name.template());
             let found = match self.target(&name) {
@@ -252,10 +254,7 @@ impl<'a> Index<'a> {
             return None;
         }
         let (parent, base) = absolute.rsplit_once('/')?;
-        let is_inside = |directory: &&str| {
-            let below = parent.strip_prefix(*directory);
-            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        };
+        let is_inside = |directory: &&str| is_at_or_below(parent.as_bytes(), directory.as_bytes());
         let inside = DIRECTORIES.iter().chain(&GENERATORS).any(is_inside) || {
             // A unit directory may itself be a symbolic link.
             let parent = self.root.identity(parent);
@@ -270,7 +269,7 @@ impl<'a> Index<'a> {
         if asked.text != id.text {
             aliases.push(asked.text.to_owned());
         }
-        let own: Vec<String> = id.with_drop_ins().iter().map(ToString::to_string).collect();
+        let own = id.with_drop_ins();
         let is_own = |name: &str| own.iter().any(|own| own == name);
         let others: Vec<Name<'_>> = (self.drop_ins.chunk_by(|one, next| one.name == next.name))
             .filter_map(|of_name| Name::parse(&of_name.first()?.name))
@@ -279,8 +278,9 @@ impl<'a> Index<'a> {
         let links = self.units.iter().filter(|entry| entry.is_link);
         for link in links.filter_map(|entry| Name::parse(&entry.name)) {
             // Drop-in directories are named after the unit or a prefix of it. There are hundreds of symbolic links.
-            let may_have_drop_ins =
-                || others.len() > FEW || others.iter().any(|other| link.text.starts_with(other.prefix));
+            let may_have_drop_ins = || {
+                others.len() > MAX_COMPARED || others.iter().any(|other| link.text.starts_with(other.prefix))
+            };
             if link.unit_type != id.unit_type || others.is_empty() || !may_have_drop_ins() {
                 continue;
             }

@@ -1,11 +1,11 @@
 //! Loads a unit: reads its unit file and its drop-ins.
 
 use crate::parse::syntax::{Item, items};
-use crate::problem::{FileName, Problem, Source};
+use crate::problem::{ASSUMING_MINIMUM, FileName, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::index::base_of;
 use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
-use crate::units::{Assignment, Index, KEYS, SKIPPED_FILE, State, Unit};
+use crate::units::{Assignment, Index, KEYS, State, Unit};
 
 impl Index<'_> {
     /// Loads the unit with this name or alias. `None`: it is not the name of a service or slice. For a template, loads what
@@ -88,7 +88,7 @@ fn read_file(
         Err(ReadError::Missing) => State::NotFound,
         Err(error) => {
             unit.unread.push(Source::file(path));
-            problems.push(Problem::unreadable(path, error, SKIPPED_FILE));
+            problems.push(Problem::unreadable(path, error, ASSUMING_MINIMUM));
             State::Bad
         }
     }
@@ -112,7 +112,7 @@ pub fn parse_assignments(
             Item::Assignment { key, value, line } if inside => {
                 if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
                     let source = Source::key(file.clone(), line, key);
-                    assignments.push(Assignment { key, value: value.into_owned(), source });
+                    assignments.push(Assignment { key, value, source });
                 }
             }
             Item::Assignment { .. } => {}

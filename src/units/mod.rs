@@ -43,8 +43,6 @@ pub const KEYS: [&str; 22] = [
     "Restart",
     "Type",
 ];
-/// The consequence if a file or directory cannot be read.
-const SKIPPED_FILE: &str = "assuming minimal CPUs and memory";
 
 /// The state of a unit after loading (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +93,13 @@ impl Unit {
     /// The assignments to a key, in order.
     pub fn assignments_of<'a>(&'a self, key: &'a str) -> impl DoubleEndedIterator<Item = &'a Assignment> {
         self.assignments.iter().filter(move |assignment| assignment.key == key)
+    }
+
+    /// The assignments to a key whose values form a list, in order: those after the last empty one, which resets the list.
+    pub fn list_of<'a>(&'a self, key: &'a str) -> Vec<&'a Assignment> {
+        let mut list: Vec<_> = self.assignments_of(key).rev().take_while(|a| !a.value.is_empty()).collect();
+        list.reverse();
+        list
     }
 
     /// The name with which systemd expands the specifiers of an assignment.

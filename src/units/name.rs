@@ -1,7 +1,7 @@
 //! Unit names, as in systemd.unit(5) and systemd's src/basic/unit-name.c: which names are valid, which drop-in directories
 //! apply to a unit, and which slice it is in by default. Pure.
 
-use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// The types of units that are read. Both may have drop-ins for all units of the type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,40 +99,33 @@ impl<'a> Name<'a> {
 
     /// The names whose `.d` directories apply to the unit, the most specific first: its own, that of its template, and
     /// those of its prefixes that end in a dash (`unit_file_find_dirs()`). The directory for the type follows all these.
-    pub fn with_drop_ins(&self) -> Vec<Cow<'a, str>> {
-        let mut names = Vec::with_capacity(4);
-        names.push(Cow::Borrowed(self.text));
-        self.add_shorter(&mut names);
+    pub fn with_drop_ins(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.add_with_drop_ins(&mut names);
         names
     }
 
-    fn add_with_drop_ins(&self, names: &mut Vec<Cow<'_, str>>) {
+    fn add_with_drop_ins(&self, names: &mut Vec<String>) {
         if names.iter().any(|known| known == self.text) {
             return;
         }
-        names.push(Cow::Owned(self.text.to_owned()));
-        self.add_shorter(names);
+        names.push(self.text.to_owned());
+        for name in self.template().into_iter().chain(self.shorter()) {
+            if let Some(name) = Name::parse(&name) {
+                name.add_with_drop_ins(names);
+            }
+        }
     }
 
-    fn add_shorter(&self, names: &mut Vec<Cow<'_, str>>) {
-        if let Some(template) = self.template()
-            && let Some(template) = Name::parse(&template)
-        {
-            template.add_with_drop_ins(names);
-        }
-        // A single trailing dash does not form another prefix.
+    /// The name with the next shorter prefix that ends in a dash. A single trailing dash does not form another prefix.
+    fn shorter(&self) -> Option<String> {
         let prefix = self.prefix.strip_suffix('-').unwrap_or(self.prefix);
-        let Some(dash) = prefix.rfind('-').filter(|dash| *dash > 0) else {
-            return;
-        };
-        let prefix = self.prefix.get(..=dash).unwrap_or_default();
-        let shorter = match self.instance.filter(|instance| !instance.is_empty()) {
+        let dash = prefix.rfind('-').filter(|dash| *dash > 0)?;
+        let prefix = self.prefix.get(..=dash)?;
+        Some(match self.instance.filter(|instance| !instance.is_empty()) {
             Some(instance) => format!("{prefix}@{instance}.{}", self.unit_type.word()),
             None => format!("{prefix}.{}", self.unit_type.word()),
-        };
-        if let Some(shorter) = Name::parse(&shorter) {
-            shorter.add_with_drop_ins(names);
-        }
+        })
     }
 
     /// The slice of a service without `Slice=` (`unit_set_default_slice()`). The instances of a template share a slice.
@@ -185,14 +178,14 @@ pub fn service_name(text: &str) -> Option<String> {
         ".scope",
     ];
     /// The length of the longest file name (`NAME_MAX`), minus that of `.env`.
-    const LONGEST: usize = 255 - ".env".len();
+    const MAX_LENGTH: usize = 255 - ".env".len();
     if OTHER_TYPES.iter().any(|other| text.ends_with(other)) {
         return None;
     }
     let name = if text.ends_with(".service") { text.to_owned() } else { format!("{text}.service") };
     let is_service = Name::parse(&name).is_some_and(|name| name.unit_type == Type::Service);
     // systemd ignores drop-in directories whose names begin with a dot.
-    (is_service && !name.starts_with('.') && name.len() <= LONGEST).then_some(name)
+    (is_service && !name.starts_with('.') && name.len() <= MAX_LENGTH).then_some(name)
 }
 
 /// Escapes text for use in a unit name (`unit_name_escape()`).
@@ -205,10 +198,8 @@ pub fn escape(text: &str) -> String {
             b':' | b'_' | b'.' => out.push(char::from(byte)),
             _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
             _ => {
-                out.push_str("\\x");
-                for digit in [byte >> 4, byte & 15] {
-                    out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
-                }
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\x{byte:02x}");
             }
         }
     }
@@ -238,13 +229,10 @@ pub fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::{Name, NameKind, escape, is_slice, parent_slice, service_name, unescape};
 
     fn drop_ins(name: &str) -> Vec<String> {
-        let names = Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default();
-        names.into_iter().map(Cow::into_owned).collect()
+        Name::parse(name).map(|name| name.with_drop_ins()).unwrap_or_default()
     }
 
     #[test]
@@ -319,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_escaped_is_read_back() {
+    fn escaped_names_are_read_back() {
         for text in ["a-b/c", ".x.y", "a b\u{e4}", "", "\\x"] {
             assert_eq!(unescape(&escape(text)).as_deref(), Some(text));
         }

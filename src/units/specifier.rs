@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::units::name::{Name, NameKind, unescape};
 
 /// systemd's limit for the length of a line and of its expansion (`LONG_LINE_MAX`).
-const LONGEST: usize = 1 << 20;
+const MAX_LENGTH: usize = 1 << 20;
 
 /// Why `text` cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ fn expand_among<'t>(
     name: &Name<'_>,
     allowed: &dyn Fn(char) -> bool,
 ) -> Result<Cow<'t, str>, Unexpanded> {
-    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+    if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
     }
     let mut out = String::with_capacity(text.len());
@@ -52,7 +52,7 @@ fn expand_among<'t>(
             Some(letter) if !allowed(letter) => return Err(Unexpanded::NoSuch),
             Some(letter) => out.push_str(&value(letter, name)?),
         }
-        if out.len() > LONGEST {
+        if out.len() > MAX_LENGTH {
             return Err(Unexpanded::NoSuch);
         }
     }
@@ -101,7 +101,7 @@ mod tests {
     use crate::units::name::Name;
 
     #[test]
-    fn of_names() {
+    fn specifiers_of_names() {
         let of =
             |text: &str, name: &str| Name::parse(name).map(|name| expand(text, &name).map(Cow::into_owned));
         for (text, expected) in [

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_place_of_a_directory_is_not_opened() {
+    fn anything_but_a_directory_is_not_opened() {
         let out = tempfile::tempdir().unwrap();
         let path = out.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());

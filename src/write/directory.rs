@@ -139,11 +139,11 @@ impl Directory {
             | OFlags::NONBLOCK
             | OFlags::NOCTTY
             | OFlags::CLOEXEC;
-        let stat = |descriptor: &OwnedFd| rustix::fs::fstat(descriptor);
+        let cannot_open = |errno| failed("open", &path, errno);
         let file = rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(FILE_MODE))
-            .map_err(|errno| failed("open", &path, errno))?;
-        let directory = stat(&self.descriptor).map_err(|errno| failed("open", &path, errno))?;
-        let found = stat(&file).map_err(|errno| failed("open", &path, errno))?;
+            .map_err(cannot_open)?;
+        let directory = rustix::fs::fstat(&self.descriptor).map_err(cannot_open)?;
+        let found = rustix::fs::fstat(&file).map_err(cannot_open)?;
         let check = |path: &Path, mode, owner| {
             Step { path: path.as_os_str().as_bytes(), mode, owner }.check(self.user, false)
         };

@@ -122,7 +122,7 @@ impl ProfileAnswer {
                 cpu: reasons::cpu_reason(unit),
                 memory: reasons::memory_reason(unit),
                 workers: reasons::workers_reason(unit),
-                limit_max_requests: reasons::limit_reason(unit).into_owned(),
+                limit_max_requests: reasons::limit_reason(unit),
             },
             in_effect: effective(unit),
             settings: settings(&unit.config).into_iter().map(setting).collect(),

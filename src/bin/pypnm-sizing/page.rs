@@ -149,9 +149,10 @@ pub(crate) fn painted(text: &str, ink: Ink, colors: bool) -> String {
     if colors { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Whether `stream` is a terminal that supports control sequences: with `TERM=dumb` it does not.
+/// Whether `stream` is a terminal that supports control sequences. As in systemd, one whose type is unknown or `dumb` does
+/// not.
 pub(crate) fn is_capable(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    stream.is_terminal() && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 /// Whether colors may be used on `stream` (no-color.org).

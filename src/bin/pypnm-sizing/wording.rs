@@ -29,7 +29,7 @@ pub(crate) fn chosen<'a>(sizing: &'a Sizing, asked: Option<&str>) -> anyhow::Res
     if let Some(unit) = sizing.units.iter().find(|unit| unit.name == asked) {
         return Ok(vec![unit]);
     }
-    let why = turned_off(sizing).or_else(|| not_sized(sizing, asked)).unwrap_or_else(|| {
+    let why = not_sized(sizing, asked).unwrap_or_else(|| {
         let names: Vec<&str> = sizing.units.iter().map(|unit| unit.name.as_str()).collect();
         format!("Units= in sizing.conf(5) lists {}", names.join(" "))
     });
@@ -50,11 +50,13 @@ pub(crate) fn turned_off(sizing: &Sizing) -> Option<String> {
     }
 }
 
-/// Why a unit in the configuration is not sized.
+/// Why a unit is not sized, if sizing is turned off, altogether or for this unit of the configuration.
 pub(crate) fn not_sized(sizing: &Sizing, unit: &str) -> Option<String> {
-    let named = sizing.config.units().iter().any(|name| name == unit);
+    let is_listed = sizing.config.units().iter().any(|name| name == unit);
     let config = sizing.config.for_unit(unit);
-    (named && !config.is_enabled()).then(|| format!("turned off by {}", enabled(&config)))
+    let of_unit =
+        || (is_listed && !config.is_enabled()).then(|| format!("turned off by {}", enabled(&config)));
+    turned_off(sizing).or_else(of_unit)
 }
 
 fn enabled(config: &UnitConfig) -> String {
@@ -180,7 +182,7 @@ pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
 pub(crate) fn warnings(unit: &SizedUnit) -> Vec<String> {
     let mut warnings = Vec::new();
     let profile = &unit.profile;
-    let allowed = profile.lowest_target().max(1);
+    let allowed = profile.lowest_target.max(1);
     if profile.workers_step == WorkersStep::Operator && profile.workers > allowed {
         warnings.push(format!(
             "Workers={} is more than the {allowed} that CPUs and memory allow here",

@@ -2,17 +2,14 @@
 //! Pure; [`super::reader`] opens the directories.
 
 use crate::parse::cgroup::Membership;
+use crate::parse::is_at_or_below;
 use crate::parse::mountinfo::CgroupMount;
 
 /// The usual mount point.
-pub(super) const STANDARD_PLACE: &str = "/sys/fs/cgroup";
-/// Whether a path is the usual mount point, or below it.
-pub(super) fn is_standard(path: &str) -> bool {
-    path.strip_prefix(STANDARD_PLACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
+pub(super) const STANDARD_MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// The cgroups to which systemd moves PID 1, below the one that it was started in (`cg_get_root_path()`).
-const OWN_OF_PID_1: [&str; 3] = ["/init.scope", "/system.slice", "/system"];
+pub(super) const OWN_OF_PID_1: [&str; 3] = ["/init.scope", "/system.slice", "/system"];
 
 /// The position of a process in the hierarchy of a controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +41,12 @@ impl Hierarchy {
         Self::find(controller, memberships, mounts, &OWN_OF_PID_1)
     }
 
-    /// The cgroup of another process.
-    pub fn of_process(
+    /// As [`Hierarchy::of`], for a process that systemd may have moved to one of the cgroups `moved_to` below its own.
+    pub(super) fn find(
         controller: &str,
         memberships: &[Membership<'_>],
         mounts: &[CgroupMount<'_>],
-    ) -> Option<Self> {
-        Self::find(controller, memberships, mounts, &[])
-    }
-
-    fn find(
-        controller: &str,
-        memberships: &[Membership<'_>],
-        mounts: &[CgroupMount<'_>],
-        stripped: &[&str],
+        moved_to: &[&str],
     ) -> Option<Self> {
         let of_v1 = memberships.iter().find(|entry| entry.has_v1(controller));
         let member = of_v1.or_else(|| memberships.iter().find(|entry| entry.v1_controllers.is_none()));
@@ -66,17 +55,18 @@ impl Hierarchy {
             None => mounts.iter().any(|mount| mount.has_v1(controller)),
         };
         let path = member.map_or("/", |member| member.path);
-        let path = stripped.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
+        let path = moved_to.iter().find_map(|own| path.strip_suffix(own)).unwrap_or(path);
         let path = path.trim_end_matches('/');
-        let own = path;
 
         // The cgroup relative to the mount. `None`: it is elsewhere, moved or above the namespace.
         let below = |mount: &CgroupMount<'_>| {
             let below = path.strip_prefix(mount.root.trim_end_matches('/'))?;
             let clean = below.is_empty() || below.starts_with('/');
-            (clean && !goes_up(path) && !goes_up(&mount.root)).then(|| below.to_owned())
+            (clean && !goes_up(path) && !goes_up(&mount.root)).then_some(below)
         };
-        let rank = |mount: &CgroupMount<'_>| (below(mount).is_some(), is_standard(&mount.point));
+        let rank = |mount: &CgroupMount<'_>| {
+            (below(mount).is_some(), is_at_or_below(mount.point.as_bytes(), STANDARD_MOUNT_POINT.as_bytes()))
+        };
         let of_ours = |mount: &&CgroupMount<'_>| {
             if v1 { mount.has_v1(controller) } else { mount.v1_options.is_none() }
         };
@@ -88,17 +78,17 @@ impl Hierarchy {
         if let Some(mount) = best {
             let point = mount.point.trim_end_matches('/');
             let below = below(mount);
-            let path = format!("{point}{}", below.as_deref().unwrap_or(""));
             let certain = below.is_some();
-            let is_explained = certain || goes_up(own) || goes_up(&mount.root);
-            let doubt = if is_explained { None } else { Some(Doubt::Outside) };
+            let is_explained = certain || goes_up(path) || goes_up(&mount.root);
+            let doubt = (!is_explained).then_some(Doubt::Outside);
+            let path = format!("{point}{}", below.unwrap_or_default());
             return Some(Self { path, outermost: point.len(), v1, certain, doubt });
         }
         // The mounts are unknown: assume the usual mount point.
         let member = member?;
         let point = match member.v1_controllers {
-            Some(controllers) => format!("{STANDARD_PLACE}/{controllers}"),
-            None => STANDARD_PLACE.to_owned(),
+            Some(controllers) => format!("{STANDARD_MOUNT_POINT}/{controllers}"),
+            None => STANDARD_MOUNT_POINT.to_owned(),
         };
         let path = if goes_up(path) { "" } else { path };
         Some(Self {

@@ -1,20 +1,17 @@
 //! Reads the limits of a hierarchy (version 1 or 2) level by level, and determines what a missing, unreadable or invalid
 //! file means. [`super::hierarchy`] determines the directories.
 
-use super::hierarchy::{Doubt, Hierarchy, is_standard};
+use super::hierarchy::{Doubt, Hierarchy, STANDARD_MOUNT_POINT};
 use super::{Container, Member};
-use crate::limits::{Amount, Limit, Resource, nodes};
+use crate::limits::{Amount, Limit, Resource, nodes, read_value};
 use crate::parse::cgroup::{self, LimitValue};
 use crate::parse::cpu_list::CpuSet;
-use crate::problem::{FileName, Problem, ProblemKind, Source};
+use crate::parse::is_at_or_below;
+use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
 /// The longest path that the kernel opens (PATH_MAX).
-const LONGEST_PATH: usize = 4095;
-
-const FEWEST: &str = "assuming 1 CPU";
-const LEAST: &str = "assuming minimal memory";
-pub(super) const ALL_LEAST: &str = "assuming minimal CPUs and memory";
+const MAX_PATH: usize = 4095;
 
 /// The value of a file.
 enum Value<T> {
@@ -37,24 +34,26 @@ pub(super) struct LimitReader<'a> {
 
 impl LimitReader<'_> {
     fn push(&mut self, amount: Amount, source: Source) {
-        self.found.limits.push(Limit { scope: self.member.scope, amount, source, shared_by: 1 });
+        self.found.limits.push(Limit::new(self.member.scope, amount, source));
     }
 
-    /// Reports a problem because of which the amount of a resource is unknown.
-    pub(super) fn unknown(&mut self, resource: Resource, problem: Problem) {
-        self.push(Amount::Unknown(resource), problem.source.clone());
-        self.problems.push(problem);
+    /// Reports why the amount of a resource is unknown.
+    pub(super) fn unknown(&mut self, resource: Resource, source: Source, kind: ProblemKind) {
+        self.push(Amount::Unknown(resource), source.clone());
+        self.problems.push(Problem::new(source, kind, resource.assumed()));
     }
 
-    /// The same for all resources.
-    pub(super) fn all_unknown(&mut self, problem: Problem) {
-        self.push(Amount::Unknown(Resource::Cpu), problem.source.clone());
-        self.unknown(Resource::Memory, problem);
+    /// Reports why the amounts of all resources are unknown.
+    pub(super) fn all_unknown(&mut self, source: Source, kind: ProblemKind) {
+        for resource in [Resource::Cpu, Resource::Memory] {
+            self.push(Amount::Unknown(resource), source.clone());
+        }
+        self.problems.push(Problem::new(source, kind, ASSUMING_MINIMUM));
     }
 
     /// The source of the last value.
     fn source(&self) -> Source {
-        Source::file(FileName::from(self.path.as_str()))
+        Source::file(self.path.as_str())
     }
 
     /// Reads `level/file`. If it cannot be read or parsed, adds a problem and an unknown amount of `resource`.
@@ -65,29 +64,25 @@ impl LimitReader<'_> {
         parse: impl FnOnce(&str) -> Option<T>,
         expected: &'static str,
     ) -> Value<T> {
-        self.path.clear();
-        self.path.push_str(level);
-        self.path.push('/');
-        self.path.push_str(file);
-        let parse = |text: &str| parse(text).ok_or_else(|| ProblemKind::bad_value(text.trim(), expected));
-        let problem = match self.root.with_text(&self.path, parse) {
-            Ok(Ok(value)) => return Value::Is(value),
-            Ok(Err(kind)) => Problem::new(self.source(), kind, instead(resource)),
-            Err(ReadError::Missing) => return Value::Missing,
-            Err(error) => Problem::unreadable(self.path.clone(), error, instead(resource)),
-        };
-        self.unknown(resource, problem);
-        Value::Unknown
+        self.path = format!("{level}/{file}");
+        match read_value(self.root, &self.path, parse, expected) {
+            Ok(value) => Value::Is(value),
+            Err(ProblemKind::Unreadable(ReadError::Missing)) => Value::Missing,
+            Err(kind) => {
+                self.unknown(resource, self.source(), kind);
+                Value::Unknown
+            }
+        }
     }
 
     /// Reports that limits may not be visible, if the mounts do not contain the process's cgroup.
-    pub(super) fn check_place(&mut self, place: &Hierarchy) {
-        let is_wrong = match place.doubt {
+    pub(super) fn check_directory(&mut self, hierarchy: &Hierarchy) {
+        let is_wrong = match hierarchy.doubt {
             None => false,
-            Some(Doubt::NoMount) => !self.root.has_directory(&place.path),
+            Some(Doubt::NoMount) => !self.root.has_directory(&hierarchy.path),
             Some(Doubt::Outside) => true,
         };
-        let source = Source::file(place.path.clone());
+        let source = Source::file(hierarchy.path.clone());
         if is_wrong && !self.problems.iter().any(|problem| problem.source == source) {
             let Member { membership, who, .. } = self.member;
             let consequence =
@@ -119,90 +114,78 @@ impl LimitReader<'_> {
 
     /// Reports that the file that was read last is missing although it must exist.
     fn absent(&mut self, resource: Resource) {
-        let consequence = instead(resource);
-        self.unknown(resource, Problem::new(self.source(), ProblemKind::Absent, consequence));
+        self.unknown(resource, self.source(), ProblemKind::Absent);
     }
 
     /// Returns false if the path is invalid, so that nothing below it is read.
-    fn can_be_opened(&mut self, place: &Hierarchy, resource: Resource) -> bool {
-        if place.path.len() <= LONGEST_PATH {
+    pub(super) fn can_be_opened(&mut self, hierarchy: &Hierarchy, resource: Resource) -> bool {
+        if hierarchy.path.len() <= MAX_PATH {
             return true;
         }
         let source = Source::file(self.member.membership.to_owned());
-        let expected = "a path that can be opened";
-        self.unknown(resource, Problem::bad_value(source, &place.path, expected, instead(resource)));
+        self.unknown(resource, source, ProblemKind::bad_value(&hierarchy.path, "a path that can be opened"));
         false
     }
 
     /// Handles a process's own cgroup without files of a controller. Most likely the controller is disabled there; but if
     /// the directory itself is missing, limits may not be visible.
-    fn check_own_directory(&mut self, place: &Hierarchy, resource: Resource) {
-        if let Some(problem) = self.own_directory_is_missing(place, instead(resource)) {
-            self.unknown(resource, problem);
+    fn check_own_directory(&mut self, hierarchy: &Hierarchy, resource: Resource) {
+        if let Some(problem) = self.own_directory_is_missing(hierarchy, resource.assumed()) {
+            self.push(Amount::Unknown(resource), problem.source.clone());
+            self.problems.push(problem);
         }
     }
 
-    fn own_directory_is_missing(&self, place: &Hierarchy, instead: &str) -> Option<Problem> {
+    fn own_directory_is_missing(&self, hierarchy: &Hierarchy, consequence: &str) -> Option<Problem> {
         // The usual mount point is not checked for a process at the root.
-        let may_lack = place.is_nested() || !is_standard(&place.path);
-        if !place.certain || !may_lack || self.root.has_directory(&place.path) {
+        let may_lack = hierarchy.is_nested()
+            || !is_at_or_below(hierarchy.path.as_bytes(), STANDARD_MOUNT_POINT.as_bytes());
+        if !hierarchy.certain || !may_lack || self.root.has_directory(&hierarchy.path) {
             return None;
         }
         let Member { membership, who, .. } = self.member;
-        let consequence = format!("{membership} says that {who} runs in it, so {instead}");
-        Some(Problem::new(Source::file(place.path.clone()), ProblemKind::Absent, consequence))
+        let consequence = format!("{membership} says that {who} runs in it, so {consequence}");
+        Some(Problem::new(Source::file(hierarchy.path.clone()), ProblemKind::Absent, consequence))
     }
 
-    pub(super) fn memory(&mut self, place: &Hierarchy) {
+    pub(super) fn memory(&mut self, hierarchy: &Hierarchy) {
         const RESOURCE: Resource = Resource::Memory;
-        if !self.can_be_opened(place, RESOURCE) {
-            return;
-        }
-        let own = place.path.len();
+        const HIGH: &str = "memory.high";
+        let files: &[&str] = if hierarchy.v1 { &["memory.limit_in_bytes"] } else { &["memory.max", HIGH] };
+        let parse = if hierarchy.v1 { cgroup::memory_v1 } else { cgroup::memory_v2 };
         let mut least = u64::MAX;
         let mut own_is_there = false;
-        for level in place.levels() {
+        for level in hierarchy.levels() {
+            let is_own = level.len() == hierarchy.path.len();
             let mut is_there = false;
-            let (file, parse): (_, fn(&str) -> Option<LimitValue>) = if place.v1 {
-                ("memory.limit_in_bytes", cgroup::memory_v1)
-            } else {
-                ("memory.max", cgroup::memory_v2)
-            };
-            match self.value((level, file), RESOURCE, parse, "bytes, or max") {
-                Value::Missing if place.v1 => {}
-                Value::Missing => self.check_missing(level, "memory", RESOURCE),
-                Value::Is(LimitValue::At(bytes)) => {
-                    is_there = true;
-                    least = least.min(bytes);
-                    self.push(Amount::Memory(bytes), self.source());
-                    if level.len() == own {
-                        self.found.root_memory = Some(bytes);
-                    }
-                }
-                Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
-            }
-            if !place.v1 {
-                match self.value((level, "memory.high"), RESOURCE, cgroup::memory_v2, "bytes, or max") {
+            for file in files {
+                let value = self.value((level, file), RESOURCE, parse, "bytes, or max");
+                is_there |= !matches!(value, Value::Missing);
+                match value {
+                    Value::Missing if hierarchy.v1 => {}
                     Value::Missing => self.check_missing(level, "memory", RESOURCE),
                     Value::Is(LimitValue::At(bytes)) => {
-                        is_there = true;
+                        least = least.min(bytes);
                         self.push(Amount::Memory(bytes), self.source());
+                        if is_own && *file != HIGH {
+                            self.found.root_memory = Some(bytes);
+                        }
                     }
-                    Value::Is(LimitValue::Unlimited) | Value::Unknown => is_there = true,
+                    Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
                 }
             }
-            if level.len() == own {
+            if is_own {
                 own_is_there = is_there;
                 if !is_there {
-                    self.check_own_directory(place, RESOURCE);
+                    self.check_own_directory(hierarchy, RESOURCE);
                 }
             }
         }
-        if place.v1 {
+        if hierarchy.v1 {
             // This includes levels that are not visible.
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
-            match self.value((&place.path, "memory.stat"), RESOURCE, parse, expected) {
+            match self.value((&hierarchy.path, "memory.stat"), RESOURCE, parse, expected) {
                 Value::Is(LimitValue::At(bytes)) if bytes < least => {
                     let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
                     self.push(Amount::Memory(bytes), source);
@@ -218,13 +201,10 @@ impl LimitReader<'_> {
         }
     }
 
-    pub(super) fn cpu_time(&mut self, place: &Hierarchy) {
+    pub(super) fn cpu_time(&mut self, hierarchy: &Hierarchy) {
         const RESOURCE: Resource = Resource::Cpu;
-        if !self.can_be_opened(place, RESOURCE) {
-            return;
-        }
-        for level in place.levels() {
-            let value = if place.v1 {
+        for level in hierarchy.levels() {
+            let value = if hierarchy.v1 {
                 self.quota_v1(level)
             } else {
                 let expected = "QUOTA PERIOD in microseconds, or max";
@@ -233,11 +213,11 @@ impl LimitReader<'_> {
             match value {
                 Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
                 Value::Missing => {
-                    if !place.v1 {
+                    if !hierarchy.v1 {
                         self.check_missing(level, "cpu", RESOURCE);
                     }
-                    if level.len() == place.path.len() {
-                        self.check_own_directory(place, RESOURCE);
+                    if level.len() == hierarchy.path.len() {
+                        self.check_own_directory(hierarchy, RESOURCE);
                     }
                 }
                 Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
@@ -263,8 +243,7 @@ impl LimitReader<'_> {
         match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
             Value::Is(milli) => {
                 // Operators set the quota, so that file is the source.
-                self.path.truncate(level.len());
-                self.path.push_str("/cpu.cfs_quota_us");
+                self.path = format!("{level}/cpu.cfs_quota_us");
                 Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
@@ -278,20 +257,17 @@ impl LimitReader<'_> {
     /// The CPUs and memory nodes of the innermost cgroup that has any, which the kernel has derived from all levels. Levels
     /// further out are ignored, because a cpuset partition removes its CPUs from them. An empty list means that of the
     /// parent.
-    pub(super) fn cpuset(&mut self, place: &Hierarchy) {
-        if !self.can_be_opened(place, Resource::Cpu) {
-            return;
-        }
+    pub(super) fn cpuset(&mut self, hierarchy: &Hierarchy) {
         // Kernels before 4.2 have no effective list in version 1.
-        let [cpus, nodes]: [&[&str]; 2] = if place.v1 {
+        let [cpus, nodes]: [&[&str]; 2] = if hierarchy.v1 {
             [&["cpuset.effective_cpus", "cpuset.cpus"], &["cpuset.effective_mems", "cpuset.mems"]]
         } else {
             [&["cpuset.cpus.effective"], &["cpuset.mems.effective"]]
         };
-        if let Value::Is(cpus) = self.innermost_set(place, cpus, Resource::Cpu) {
+        if let Value::Is(cpus) = self.innermost_set(hierarchy, cpus, Resource::Cpu) {
             self.push(Amount::Cpus(cpus), self.source());
         }
-        if let Value::Is(allowed) = self.innermost_set(place, nodes, Resource::Memory) {
+        if let Value::Is(allowed) = self.innermost_set(hierarchy, nodes, Resource::Memory) {
             let source = self.source();
             if let Some(amount) = nodes::granted(self.root, &allowed, self.problems) {
                 self.push(amount, source);
@@ -300,14 +276,14 @@ impl LimitReader<'_> {
     }
 
     /// The first of `files` that exists and is not empty, from the process's own cgroup outwards.
-    fn innermost_set(&mut self, place: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
+    fn innermost_set(&mut self, hierarchy: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
         // The kernel writes a line feed even if the list is empty.
         let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
         let expected = match resource {
             Resource::Cpu => "a list of CPUs",
             Resource::Memory => "a list of memory nodes",
         };
-        for level in place.levels().rev() {
+        for level in hierarchy.levels().rev() {
             let mut is_there = false;
             for file in files {
                 match self.value((level, file), resource, parse, expected) {
@@ -321,29 +297,21 @@ impl LimitReader<'_> {
             if is_there || resource == Resource::Memory && !nodes::may_be_several(self.root) {
                 continue;
             }
-            if !place.v1 {
+            if !hierarchy.v1 {
                 self.check_missing(level, "cpuset", resource);
-            } else if place.certain && level.len() == place.path.len() {
+            } else if hierarchy.certain && level.len() == hierarchy.path.len() {
                 if self.root.has_directory(level) {
                     // In version 1 every cgroup has them.
                     self.absent(resource);
                 } else if resource == Resource::Memory {
-                    self.check_own_directory(place, resource);
+                    self.check_own_directory(hierarchy, resource);
                 } else {
                     // The affinity of PID 1 shows its CPUs as well.
-                    let instead = "the CPUs of its cpuset are not considered";
-                    self.problems.extend(self.own_directory_is_missing(place, instead));
+                    let consequence = "the CPUs of its cpuset are not considered";
+                    self.problems.extend(self.own_directory_is_missing(hierarchy, consequence));
                 }
             }
         }
         Value::Missing
-    }
-}
-
-/// The consequence if nothing is known about a resource.
-pub(super) fn instead(resource: Resource) -> &'static str {
-    match resource {
-        Resource::Cpu => FEWEST,
-        Resource::Memory => LEAST,
     }
 }

@@ -1,17 +1,17 @@
 //! Parses the settings of a unit as systemd does (src/core/load-fragment.c). [`super`] derives the limits from them. Pure.
 
-use super::{Cpus, Nodes, ResourceSettings};
+use super::{Cpus, Nodes};
 use crate::limits::Resource;
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Size, permyriad, size};
-use crate::problem::{Problem, Sourced};
+use crate::problem::{Problem, Source, Sourced};
 use crate::units::name::{Name, NameKind, Type};
 use crate::units::specifier::{self, Unexpanded};
 use crate::units::{Assignment, Unit};
 
 const SKIPPED: &str = "systemd skips the line";
 /// The maximum number of invalid values reported for a unit; systemd itself reports all of them.
-const MOST_FAULTS: usize = 50;
+const MAX_FAULTS: usize = 50;
 /// The smallest page size of any machine. Percentages are rounded down to whole pages.
 const PAGE: u64 = 4096;
 
@@ -19,7 +19,8 @@ pub(super) struct SettingReader<'a> {
     pub(super) unit: &'a Unit,
     pub(super) name: Name<'a>,
     pub(super) physical_memory: Option<u64>,
-    pub(super) settings: &'a mut ResourceSettings,
+    /// Settings whose value is unknown here, and files that cannot be read.
+    pub(super) unknown: Vec<(Resource, Source)>,
     pub(super) problems: &'a mut Vec<Problem>,
     /// The number of invalid values.
     pub(super) reported: usize,
@@ -30,60 +31,58 @@ impl SettingReader<'_> {
         self.unit.name_at(assignment).unwrap_or(self.name)
     }
 
-    fn bad(&mut self, assignment: &Assignment, expected: &'static str) {
-        self.bad_but(assignment, expected, SKIPPED);
+    fn report_skipped(&mut self, assignment: &Assignment, expected: &'static str) {
+        self.report(assignment, expected, SKIPPED);
     }
 
-    fn bad_but(&mut self, assignment: &Assignment, expected: &'static str, instead: &'static str) {
+    fn report(&mut self, assignment: &Assignment, expected: &'static str, consequence: &'static str) {
         self.reported += 1;
-        if self.reported <= MOST_FAULTS {
+        if self.reported <= MAX_FAULTS {
             let source = assignment.source.clone();
-            self.problems.push(Problem::bad_value(source, &assignment.value, expected, instead));
+            self.problems.push(Problem::bad_value(source, &assignment.value, expected, consequence));
         }
     }
 
     /// Records a value that systemd can determine, but that is unknown here.
-    fn unknown(&mut self, assignment: &Assignment, resources: &[Resource]) {
-        self.bad_but(assignment, "a value whose specifiers are known here", "assuming the minimum");
+    fn has_unknown_specifier(&mut self, assignment: &Assignment, resources: &[Resource]) {
+        self.report(assignment, "a value whose specifiers are known here", "assuming the minimum");
         let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
-        self.settings.unknown.extend(unknown);
+        self.unknown.extend(unknown);
     }
 
     /// `config_parse_memory_limit()`
     pub(super) fn memory(&mut self, key: &'static str) -> Option<Sourced<u64>> {
         let mut setting = None;
         for assignment in self.unit.assignments_of(key) {
-            let source = || assignment.source.clone();
-            let value = match (assignment.value.as_str(), self.physical_memory) {
-                ("" | "infinity", _) => {
+            if ["", "infinity"].contains(&assignment.value.as_str()) {
+                setting = None;
+                continue;
+            }
+            let source = assignment.source.clone();
+            let bytes = match (size(&assignment.value), self.physical_memory) {
+                (Some(Size::Permyriad(_)), None) => {
+                    self.unknown.push((Resource::Memory, source));
                     setting = None;
                     continue;
                 }
-                (text, Some(memory)) => size(text).map(|size| match size {
-                    Size::Permyriad(10_000) => Some(memory),
-                    share @ Size::Permyriad(_) => Some(share.in_bytes(memory / PAGE) * PAGE),
-                    Size::Bytes(bytes) => Some(bytes),
-                }),
-                (text, None) => size(text).map(|size| match size {
-                    Size::Permyriad(_) => None,
-                    Size::Bytes(bytes) => Some(bytes),
-                }),
+                (Some(Size::Permyriad(10_000)), Some(memory)) => Some(memory),
+                (Some(share @ Size::Permyriad(_)), Some(memory)) => {
+                    Some(share.in_bytes(memory / PAGE) * PAGE)
+                }
+                (Some(Size::Bytes(bytes)), _) => Some(bytes),
+                (None, _) => None,
             };
-            // A limit cannot be 0, except for settings where that turns something off.
-            let zero = ["MemoryMin", "MemoryLow", "MemorySwapMax"].contains(&key);
-            match value {
-                Some(None) => {
-                    self.settings.unknown.push((Resource::Memory, source()));
-                    setting = None;
+            match (bytes, key) {
+                // A limit cannot be 0, except for settings where that turns something off.
+                (Some(0), "MemoryMin" | "MemoryLow") => setting = None,
+                (Some(0), "MemorySwapMax") => setting = Some(Sourced { value: 0, source }),
+                (Some(value), _) if value > 0 && value < u64::MAX => {
+                    setting = Some(Sourced { value, source });
                 }
-                Some(Some(0)) if zero => {
-                    setting = (key == "MemorySwapMax").then(|| Sourced { value: 0, source: source() });
-                }
-                Some(Some(bytes)) if bytes > 0 && bytes < u64::MAX => {
-                    setting = Some(Sourced { value: bytes, source: source() });
-                }
-                _ => self
-                    .bad(assignment, "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity"),
+                _ => self.report_skipped(
+                    assignment,
+                    "bytes above 0 (with K, M, G, T), a percentage up to 100%, or infinity",
+                ),
             }
         }
         setting
@@ -96,7 +95,7 @@ impl SettingReader<'_> {
             match permyriad(&assignment.value).filter(|share| *share > 0) {
                 _ if assignment.value.is_empty() => setting = None,
                 Some(value) => setting = Some(Sourced { value, source: assignment.source.clone() }),
-                None => self.bad(assignment, "a percentage above 0"),
+                None => self.report_skipped(assignment, "a percentage above 0"),
             }
         }
         setting
@@ -122,22 +121,22 @@ impl SettingReader<'_> {
                     "NUMAMask" => &[Resource::Cpu, Resource::Memory],
                     _ => &[Resource::Cpu],
                 };
-                self.unknown(assignment, resources);
+                self.has_unknown_specifier(assignment, resources);
                 return false;
             }
             Err(Unexpanded::NoSuch) => {
-                self.bad(assignment, "a list of CPUs with known specifiers");
+                self.report_skipped(assignment, "a list of CPUs with known specifiers");
                 return false;
             }
         };
         let Some(list) = CpuSet::parse_setting(&value) else {
-            self.bad(assignment, list_of(assignment));
+            self.report_skipped(assignment, list_of(assignment));
             return false;
         };
         let valid = list.valid;
         if !valid {
-            let instead = "systemd skips the line, or since version 258 only the invalid part";
-            self.bad_but(assignment, list_of(assignment), instead);
+            let consequence = "systemd skips the line, or since version 258 only the invalid part";
+            self.report(assignment, list_of(assignment), consequence);
         }
         let mut cpus = setting.take().map(|setting| setting.value).unwrap_or_default();
         if valid && list.words == 0 {
@@ -178,7 +177,8 @@ impl SettingReader<'_> {
             match assignment.value.as_str() {
                 "" => policy = None,
                 known if POLICIES.contains(&known) => policy = Some(assignment),
-                _ => self.bad(assignment, "a policy (bind, preferred, interleave, local or default)"),
+                _ => self
+                    .report_skipped(assignment, "a policy (bind, preferred, interleave, local or default)"),
             }
         }
         let policy = policy.filter(|policy| policy.value == "bind")?;
@@ -215,10 +215,10 @@ impl SettingReader<'_> {
             match specifier::expand_name(&assignment.value, &self.name_at(assignment)) {
                 Ok(name) if is_loadable_slice(&name) => slice = Some(name.into_owned()),
                 Err(Unexpanded::Unknown) => {
-                    self.unknown(assignment, &[Resource::Cpu, Resource::Memory]);
+                    self.has_unknown_specifier(assignment, &[Resource::Cpu, Resource::Memory]);
                     slice = None;
                 }
-                Ok(_) | Err(Unexpanded::NoSuch) => self.bad(assignment, "the name of a slice"),
+                Ok(_) | Err(Unexpanded::NoSuch) => self.report_skipped(assignment, "the name of a slice"),
             }
         }
         slice

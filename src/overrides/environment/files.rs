@@ -25,11 +25,7 @@ impl Environment<'_> {
     pub(in crate::overrides) fn read_files(&mut self, root: &Root, unit: &Unit, problems: &mut Vec<Problem>) {
         // There is no path if its specifiers are unknown here.
         let mut files: Vec<(Option<String>, &Assignment)> = Vec::new();
-        for assignment in unit.assignments_of("EnvironmentFile") {
-            if assignment.value.is_empty() {
-                files.clear();
-                continue;
-            }
+        for assignment in unit.list_of("EnvironmentFile") {
             let Some(name) = unit.name_at(assignment) else {
                 continue;
             };

@@ -2,9 +2,8 @@
 //! which systemd applies them. [`crate::units::load`] reads them.
 
 use super::{Index, entries_of};
-use crate::problem::{Problem, ProblemKind, Source};
+use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::ReadError;
-use crate::units::SKIPPED_FILE;
 use crate::units::name::{Name, Type};
 
 impl Index<'_> {
@@ -18,27 +17,26 @@ impl Index<'_> {
         problems: &mut Vec<Problem>,
         unread: &mut Vec<Source>,
     ) -> Vec<String> {
-        let mut places: Vec<String> = Vec::new();
+        let mut directories: Vec<String> = Vec::new();
         // All names of a group in each directory.
-        let mut add = |names: &[&str]| {
+        let mut add = |names: &[String]| {
             for directory in &self.listed {
-                let has = |name: &&&str| {
+                let has = |name: &&String| {
                     entries_of(&self.drop_ins, name).iter().any(|entry| entry.directory() == *directory)
                 };
-                places.extend(names.iter().filter(has).map(|name| format!("{directory}/{name}.d")));
+                directories.extend(names.iter().filter(has).map(|name| format!("{directory}/{name}.d")));
             }
         };
         for name in [*id].into_iter().chain(aliases.iter().filter_map(|alias| Name::parse(alias))) {
-            let names = name.with_drop_ins();
-            add(&names.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+            add(&name.with_drop_ins());
         }
-        add(&[id.unit_type.word()]);
+        add(&[id.unit_type.word().to_owned()]);
 
         // The file name, and the index of its directory.
         let mut files: Vec<(String, usize)> = Vec::new();
-        for (number, place) in places.iter().enumerate() {
+        for (number, directory) in directories.iter().enumerate() {
             let mut other_names = Vec::new();
-            let listed = self.root.each_entry(place, |name, _| {
+            let listed = self.root.each_entry(directory, |name, _| {
                 if name.ends_with(b".conf") && !name.starts_with(b".") {
                     match std::str::from_utf8(name) {
                         Ok(name) => files.push((name.to_owned(), number)),
@@ -48,33 +46,33 @@ impl Index<'_> {
             });
             // systemd reads these too.
             for name in other_names {
-                let source = Source::file(format!("{place}/{name}"));
+                let source = Source::file(format!("{directory}/{name}"));
                 unread.push(source.clone());
                 let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
-                problems.push(Problem::new(source, kind, SKIPPED_FILE));
+                problems.push(Problem::new(source, kind, ASSUMING_MINIMUM));
             }
             match listed {
                 Ok(()) | Err(ReadError::Missing) => {}
                 Err(error) => {
-                    unread.push(Source::file(place.clone()));
-                    problems.push(Problem::unreadable(place.clone(), error, SKIPPED_FILE));
+                    unread.push(Source::file(directory.clone()));
+                    problems.push(Problem::unreadable(directory.clone(), error, ASSUMING_MINIMUM));
                 }
             }
         }
         files.sort_unstable();
         files.dedup_by(|later, earlier| later.0 == earlier.0);
-        let files = files.into_iter().filter_map(|(name, number)| Some((name, places.get(number)?)));
-        files
-            .filter(|(name, place)| {
-                id.unit_type != Type::Service || name != self.generated || is_stronger(place)
-            })
-            .map(|(name, place)| format!("{place}/{name}"))
-            .collect()
+        let path = |(name, number): (String, usize)| {
+            let directory = directories.get(number)?;
+            let applies = id.unit_type != Type::Service || name != self.generated || is_stronger(directory);
+            applies.then(|| format!("{directory}/{name}"))
+        };
+        files.into_iter().filter_map(path).collect()
     }
 }
 
 /// Whether a drop-in directory takes precedence over those of generators: it is below /etc or /run, and not for all units
 /// of a type.
-fn is_stronger(place: &str) -> bool {
-    !place.ends_with("/service.d") && !["/usr/", "/lib/"].iter().any(|weaker| place.starts_with(weaker))
+fn is_stronger(directory: &str) -> bool {
+    !directory.ends_with("/service.d")
+        && !["/usr/", "/lib/"].iter().any(|weaker| directory.starts_with(weaker))
 }

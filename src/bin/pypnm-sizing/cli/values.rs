@@ -116,17 +116,14 @@ pub(super) fn output_file() -> impl TypedValueParser<Value = PathBuf> {
 pub(crate) const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
-    time(text)
-        .ok()
-        .filter(|time| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time))
-        .ok_or_else(|| "expected a time from 50ms to 1h, such as 2s".to_owned())
+    let is_valid = |time: &Duration| (Duration::from_millis(50)..=Duration::from_hours(1)).contains(time);
+    let expected = || "expected a time from 50ms to 1h, such as 2s".to_owned();
+    time(text).ok().filter(is_valid).ok_or_else(expected)
 }
 
 pub(super) fn evidence(text: &str) -> Result<Duration, String> {
-    time(text)
-        .ok()
-        .filter(|time| *time >= Duration::from_secs(3))
-        .ok_or_else(|| "expected a time of 3s or more, such as 10min".to_owned())
+    let expected = || "expected a time of 3s or more, such as 10min".to_owned();
+    time(text).ok().filter(|time| *time >= Duration::from_secs(3)).ok_or_else(expected)
 }
 
 pub(super) fn time(text: &str) -> Result<Duration, String> {

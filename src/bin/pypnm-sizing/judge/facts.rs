@@ -13,7 +13,6 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
-use pypnm_sizing::units::Unit;
 use rustix::io::Errno;
 
 use super::in_use::Running;
@@ -134,20 +133,25 @@ pub(crate) struct InForce {
     pub(crate) why: String,
 }
 
-/// Gathers the facts about the unit `name`.
-pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, SystemctlError> {
+/// Gathers the facts about the unit `name`. `restarts`: the number of automatic restarts when it was first judged.
+pub(crate) fn gather(
+    root: &Root,
+    sizing: &Sizing,
+    name: &str,
+    restarts: Option<u64>,
+) -> Result<Facts, SystemctlError> {
     let loaded = systemctl::show(name)?;
     let unit = generated::names_of(name).find_map(|name| sizing.units.iter().find(|unit| unit.name == name));
     let sized_name = unit.map_or(name, |unit| unit.name.as_str());
     let generated = generated::drop_in(root, sized_name, name).map(|drop_in| drop_in.environment());
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
-    let expected = match unit {
-        Some(unit) => Ok(expected(&sizing.host, unit)),
-        None => Err(wording::turned_off(sizing)
-            .or_else(|| wording::not_sized(sizing, name))
-            .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
-    };
+    let expected =
+        match unit {
+            Some(unit) => Ok(expected(&sizing.host, unit)),
+            None => Err(wording::not_sized(sizing, name)
+                .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
+        };
     let ours = generated.as_ref().and_then(|generated| generated.get(pypnm::ENV_FILE));
     let foreign_file = unit
         .and_then(|unit| assigned_at_start(unit, &loaded))
@@ -160,9 +164,16 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         Live::Running(_) => live::server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
         Live::Not | Live::Hidden => None,
     };
-    let is_of_another =
-        |definition: &Unit| generated::foreign_fragment(root, Some(definition), name).is_some();
-    let definition = unit.and_then(|unit| unit.definition.as_ref()).filter(|found| !is_of_another(found));
+    let (other_units, other_process) = match &live {
+        Live::Not => {
+            let mut sized = sizing.config.units();
+            sized.push(name.to_owned());
+            (live::other_units(root, &sized), live::other_process(root))
+        }
+        Live::Running(_) | Live::Hidden => (Vec::new(), None),
+    };
+    let definition = unit.and_then(|unit| unit.definition.as_ref());
+    let definition = definition.filter(|_| generated::foreign_fragment(root, definition, name).is_none());
     let installations = definition.map(|definition| Installations::find(root, name, Some(definition)));
     let is_loaded = loaded.load == "loaded";
     let lost_program = installations.iter().flat_map(|all| all.lost_program(is_loaded)).collect();
@@ -180,12 +191,12 @@ pub(crate) fn gather(root: &Root, sizing: &Sizing, name: &str) -> Result<Facts, 
         live,
         contained,
         now: live::now(),
-        was_restarted_meanwhile: false,
+        was_restarted_meanwhile: restarts.is_some_and(|before| loaded.automatic_restarts > before),
         failed_requirement: loaded.is_due_since_boot().then(|| systemctl::failed_requirement(name)).flatten(),
         mistakes: mistakes(&sizing.problems),
         hidden_configuration: hidden_configuration(&sizing.problems),
-        other_units: Vec::new(),
-        other_process: None,
+        other_units,
+        other_process,
         was_reloaded_since_profile: ours.is_some_and(|profile| {
             let written = live::changed(root, profile);
             written.is_some() && written < live::changed(root, &generated::path(sized_name))

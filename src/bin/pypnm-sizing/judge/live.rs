@@ -92,7 +92,7 @@ pub(super) fn text(root: &Root, path: &str) -> Result<String, String> {
 }
 
 /// The services that run PyPNM, other than `names`.
-pub(crate) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
+pub(super) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);
     let servers = processes.iter().filter(|process| process.is_pypnm());
     let mut units: Vec<String> = servers

@@ -33,7 +33,6 @@ pub(crate) use in_use::Origin;
 pub(crate) use judged::Judged;
 use judged::{PAUSE, judged_when_complete};
 pub(crate) use live::{Live, server};
-use live::{other_process, other_units};
 pub(crate) use topic::{Finding, State, Topic};
 pub(crate) use verdict::Verdict;
 
@@ -83,7 +82,7 @@ impl Question<'_> {
             let text = format!("it is a template; name an instance: --unit={stem}@NAME.service");
             return without_facts(Topic::Template, text);
         }
-        let mut facts = match gather(self.root, self.sizing, name) {
+        let facts = match gather(self.root, self.sizing, name, restarts) {
             Ok(facts) => facts,
             Err(error) => {
                 let hint = match error {
@@ -95,14 +94,6 @@ impl Question<'_> {
                 return without_facts(Topic::NoSystemd, format!("{error}{hint}"));
             }
         };
-        facts.was_restarted_meanwhile =
-            restarts.is_some_and(|before| facts.loaded.automatic_restarts > before);
-        if facts.live == Live::Not {
-            let mut sized = self.sizing.config.units();
-            sized.push(unit.clone());
-            facts.other_units = other_units(self.root, &sized);
-            facts.other_process = other_process(self.root);
-        }
         let verdict = verdict::verdict(&facts, self.must_run);
         match facts.contained {
             // The unit's environment is the engine's, not PyPNM's.

@@ -19,7 +19,7 @@ pub(crate) fn service_settings(root: &Root, file: &str) -> Vec<Setting> {
         match item {
             Item::Section { name, .. } => is_service = name == "Service",
             Item::Assignment { key, value, line } if is_service => {
-                settings.push(Setting { key: key.into_owned(), value: value.into_owned(), line });
+                settings.push(Setting { key, value, line });
             }
             _ => {}
         }

@@ -197,7 +197,7 @@ fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
     match removed(&directory, name) {
         Ok(what) => bail!("{error}; {what}"),
         Err(stale) => {
-            bail!("{error}; and {}, which is out of date, can't be removed: {}", path.display(), stale.error)
+            bail!("{error}; and {}, which is out of date, cannot be removed: {}", path.display(), stale.error)
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::output::remark;
 use crate::service::exec_profile;
 use crate::service::launch::Launch;
 use crate::wording;
-use environment::{Decision, Number, OperatorFile, SizedValues, VARIABLES, decide};
+use environment::{Decision, Number, OperatorFile, SizedValues, decide, variables};
 
 /// Exit statuses as those of env(1), nohup(1) and timeout(1): failure of the program itself, a command that cannot be
 /// executed, a command that was not found.
@@ -71,15 +71,12 @@ pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
 /// Why the unit is not sized.
 fn not_sized(sizing: &Sizing, arguments: &Exec) -> String {
     let unit = arguments.unit.clone().or_else(|| sizing.config.units().into_iter().next());
-    wording::turned_off(sizing)
-        .or_else(|| wording::not_sized(sizing, unit.as_deref().unwrap_or_default()))
-        .unwrap_or_else(|| "nothing to size".to_owned())
+    wording::not_sized(sizing, &unit.unwrap_or_default()).unwrap_or_else(|| "nothing to size".to_owned())
 }
 
 /// Sets the environment of the command, provides its profile file, and reports both.
 fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
-    let set: BTreeMap<&'static str, String> = VARIABLES
-        .into_iter()
+    let set: BTreeMap<&'static str, String> = variables()
         .filter_map(|key| Some((key, std::env::var_os(key)?.to_string_lossy().into_owned())))
         .collect();
     let sized = SizedValues {

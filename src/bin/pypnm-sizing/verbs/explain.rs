@@ -248,9 +248,7 @@ fn steps(page: &mut Page, unit: &SizedUnit) {
     }
     let reason = reasons::workers_reason(unit);
     let (why, rule) = match profile.workers_step {
-        WorkersStep::Operator => {
-            (format!("{reason}; the steps above give {}", profile.lowest_target()), None)
-        }
+        WorkersStep::Operator => (format!("{reason}; the steps above give {}", profile.lowest_target), None),
         WorkersStep::Incomplete => (reason, None),
         _ => (reason, Some(LOWER_OF)),
     };

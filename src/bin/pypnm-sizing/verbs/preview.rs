@@ -1,6 +1,6 @@
 //! `preview`: the drop-in that the generator would write, on stdout.
 
-use pypnm_sizing::dropin;
+use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::names;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
@@ -19,7 +19,7 @@ pub(crate) fn run(root: &Root, arguments: &Preview) -> Outcome {
     let texts: Vec<String> = units
         .iter()
         .map(|unit| {
-            let text = dropin::text(&sizing, unit);
+            let text = DropIn::new(unit).write(&sizing, unit);
             // A single drop-in is printed as it would be written; several ones are printed with their names.
             if units.len() > 1 { format!("# {}.d/{}\n{text}", unit.name, names::DROP_IN) } else { text }
         })

@@ -2,12 +2,10 @@
 //! errors. [`super`] determines the queries, and parses the output.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
 
 const PROGRAM: &str = "systemctl";
 /// The timeout of a query, which may take several processes.
@@ -79,6 +77,7 @@ pub(super) fn run(
     arguments: &[&str],
     deadline: Deadline,
 ) -> Result<String, SystemctlError> {
+    let failed = |error: io::Error| SystemctlError::Failed(verb, error.to_string());
     let mut child = Command::new(PROGRAM)
         .args(["--no-pager", verb])
         .args(arguments)
@@ -89,13 +88,11 @@ pub(super) fn run(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => SystemctlError::NoSystemctl,
-            _ => SystemctlError::Failed(verb, error.to_string()),
+            io::ErrorKind::NotFound => SystemctlError::NoSystemctl,
+            _ => failed(error),
         })?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
-    let ended =
-        wait(&mut child, deadline.until).map_err(|error| SystemctlError::Failed(verb, error.to_string()))?;
-    let Some(status) = ended else {
+    let Some(status) = wait(&mut child, deadline.until).map_err(failed)? else {
         // Its password agent ends with it, or with the terminal.
         let _ = child.kill();
         let _ = child.wait();
@@ -144,15 +141,14 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The exit status of a child that ends before the timeout.
-fn wait(child: &mut Child, until: Instant) -> Result<Option<ExitStatus>, Errno> {
+/// The exit status of a child. `None`: it has not ended before the timeout.
+fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(Some(status)),
-            Ok(None) if Instant::now() >= until => return Ok(None),
-            Ok(None) => std::thread::sleep(PAUSE),
-            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::CHILD)),
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() >= until {
+            return Ok(ended);
         }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -167,11 +163,11 @@ mod tests {
     fn children_are_killed_after_the_timeout() -> std::io::Result<()> {
         let mut child = Command::new("sleep").arg("60").spawn()?;
         let started = Instant::now();
-        assert_eq!(wait(&mut child, started + Duration::from_millis(50)), Ok(None));
+        assert_eq!(wait(&mut child, started + Duration::from_millis(50))?, None);
         assert!(started.elapsed() < Duration::from_secs(30));
         child.kill()?;
-        let ended = wait(&mut child, Instant::now() + Duration::from_secs(30));
-        assert!(ended.is_ok_and(|status| status.is_some_and(|status| !status.success())));
+        let ended = wait(&mut child, Instant::now() + Duration::from_secs(30))?;
+        assert!(ended.is_some_and(|status| !status.success()));
         Ok(())
     }
 

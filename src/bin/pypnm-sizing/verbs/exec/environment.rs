@@ -18,15 +18,9 @@ use pypnm_sizing::pypnm::{
 use crate::wording::{bad_variable, expected_value};
 
 /// All variables that determine the numbers.
-pub(crate) const VARIABLES: [&str; 7] = [
-    CPU_COUNT,
-    TOTAL_MEMORY_GIB,
-    WORKERS,
-    LIMIT_MAX_REQUESTS,
-    UVICORN_WORKERS,
-    UVICORN_LIMIT_MAX_REQUESTS,
-    WEB_CONCURRENCY,
-];
+pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
+    KEYS.into_iter().chain([UVICORN_WORKERS, UVICORN_LIMIT_MAX_REQUESTS, WEB_CONCURRENCY])
+}
 
 /// The numbers that the machine gets, as texts for [`KEYS`].
 pub(crate) struct SizedValues {
@@ -66,7 +60,7 @@ pub(crate) struct Decision {
     pub(crate) problems: Vec<Problem>,
 }
 
-/// The changes for the variables `set` (those of [`VARIABLES`] that are in the environment) and the operator's file, if any.
+/// The changes for the variables `set` (those of [`variables`] that are in the environment) and the operator's file, if any.
 pub(crate) fn decide(
     set: &BTreeMap<&'static str, String>,
     file: Option<&OperatorFile<'_>>,
@@ -80,10 +74,8 @@ pub(crate) fn decide(
         _ => sized.workers.to_string(),
     };
     // Each variable, if it is not empty and would not make the program exit.
-    let own: BTreeMap<&str, String> = VARIABLES
-        .into_iter()
-        .filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?)))
-        .collect();
+    let own: BTreeMap<&str, String> =
+        variables().filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?))).collect();
     // A sized value that replaces one that would crash the program is not set by hand.
     let replaced: Vec<_> = decision.problems.iter().map(|problem| problem.source.key.clone()).collect();
     let variable = |key: &str, least: i64| {
@@ -212,11 +204,10 @@ fn is_accepted(key: &str, value: &str) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Decision, OperatorFile, SizedValues, VARIABLES, decide};
+    use super::{Decision, OperatorFile, SizedValues, decide, variables};
 
     fn decided(environment: &[(&str, &str)], file: Option<&str>) -> Decision {
-        let set = VARIABLES
-            .into_iter()
+        let set = variables()
             .filter_map(|key| {
                 let (_, value) = environment.iter().find(|(name, _)| *name == key)?;
                 Some((key, (*value).to_owned()))
@@ -303,14 +294,14 @@ mod tests {
 
     #[test]
     fn empty_is_unset() {
-        for key in VARIABLES {
+        for key in variables() {
             assert_eq!(short(&[(key, "")]), "2 1000 2 1000 - 0", "{key}");
         }
     }
 
     #[test]
     fn a_value_that_would_crash_is_replaced_and_reported() {
-        for key in VARIABLES {
+        for key in variables() {
             let (after, _, problems) = outcome(&[(key, "two")], None);
             assert_eq!(problems, 1, "{key}");
             assert!(!after.values().any(|value| value == "two"), "{key}: {after:?}");

@@ -265,7 +265,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
             bail!("{name} is masked by {file}, which is empty: remove that file first")
         }
         (State::Masked, Some(file)) if file.starts_with("/run/") => {
-            bail!("{name} is masked: 'systemctl unmask --runtime {name}' first")
+            bail!("{name} is masked: run 'systemctl unmask --runtime {name}' first")
         }
         (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
         (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
