@@ -4,115 +4,22 @@
 //! One cause at a time: while workers grow, there is no advice on memory or the number of workers, because what they show is due
 //! to the growth, and a setting made for it would outlast it.
 
+mod finding;
 mod growth;
 mod memory;
 mod workers;
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
-use crate::policy::{PolicySettings, Profile, profile};
-
 use super::evidence::{Epoch, Evidence};
-use super::text::{counted, duration, wrapped};
+use super::text::{duration, wrapped};
+pub use finding::{Finding, Setup, Topic, remarks, settings, workers};
 use growth::growth_finding;
 use memory::{memory_per_worker, memory_remark};
 use workers::{demand, under_pressure};
 
 /// The number of samples without which there is no advice, regardless of how long they took.
 const FEWEST_SAMPLES: u64 = 20;
-/// Appended to a number that the profile already has, but the running service does not.
-const NOT_IN_EFFECT: &str =
-    ": it takes effect at a restart, unless something overrides it (pypnm-sizing explain)";
-
-/// How the service is sized at present.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// Whole CPUs that it may use.
-    pub cpus: u64,
-    /// Bytes that it may use.
-    pub memory: u64,
-    /// The operator's settings.
-    pub settings: PolicySettings,
-    /// The recycle limit of the running service, if it is known; 0: never.
-    pub limit_max_requests: Option<u32>,
-}
-
-impl Setup {
-    /// The profile with the current settings.
-    pub fn profile(&self) -> Profile {
-        self.with(|_| ())
-    }
-
-    /// The profile with a setting changed.
-    fn with(&self, change: impl FnOnce(&mut PolicySettings)) -> Profile {
-        let mut settings = self.settings;
-        change(&mut settings);
-        profile(self.cpus, self.memory, &settings)
-    }
-
-    /// Advises at most `cap` workers, with `MaxWorkers=`, or with `Workers=` if the operator has set that. `live`: their
-    /// present number.
-    fn fewer(&self, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
-        let sized = self.profile().workers;
-        if sized <= cap {
-            let reason = format!("{reason}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized));
-            return Finding::remark(topic, reason);
-        }
-        let capped = self.with(|settings| settings.max_workers = cap).workers;
-        let (setting, then) = if capped < live && self.settings.workers.is_none() {
-            (format!("MaxWorkers={cap}"), capped)
-        } else {
-            (format!("Workers={cap}"), cap)
-        };
-        Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
-    }
-}
-
-/// The topic of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Topic {
-    /// Whether there is evidence at all.
-    Evidence,
-    /// Memory growth and the recycle limit.
-    Growth,
-    /// The measured memory of a worker.
-    MemoryPerWorker,
-    /// More workers, or fewer.
-    Workers,
-    /// Workers that die young.
-    Crashes,
-}
-
-/// A conclusion from the evidence; `findings` in the JSON output.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    /// What it is about.
-    pub topic: Topic,
-    /// The line for sizing.conf, if a setting is advised.
-    pub line: Option<String>,
-    /// The reason, with numbers.
-    pub reason: String,
-    /// The period that it is based on, on the evidence's clock.
-    pub time: Option<(f64, f64)>,
-}
-
-impl Finding {
-    fn set(topic: Topic, line: String, reason: String) -> Self {
-        Self { topic, line: Some(line), reason, time: None }
-    }
-
-    fn remark(topic: Topic, reason: String) -> Self {
-        Self { topic, line: None, reason, time: None }
-    }
-
-    fn at(self, time: (f64, f64)) -> Self {
-        Self { time: Some(time), ..self }
-    }
-}
-
 /// All findings. Without a setup, nothing can be advised. `clock` formats a time on the evidence's clock; without it (a
 /// watch of a few minutes) no times are mentioned.
 pub fn findings(
@@ -177,21 +84,6 @@ fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
     } else {
         None
     }
-}
-
-/// The advised settings: the line of each, and its finding.
-pub fn settings(findings: &[Finding]) -> impl Iterator<Item = (&str, &Finding)> {
-    findings.iter().filter_map(|finding| Some((finding.line.as_deref()?, finding)))
-}
-
-/// The findings that advise no setting.
-pub fn remarks(findings: &[Finding]) -> impl Iterator<Item = &str> {
-    findings.iter().filter(|finding| finding.line.is_none()).map(|finding| finding.reason.as_str())
-}
-
-/// `1 worker`, `4 workers`.
-pub fn workers(count: impl Into<u64>) -> String {
-    counted(count.into(), "worker", "workers")
 }
 
 /// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason, and the other findings as

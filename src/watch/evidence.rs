@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use super::block::Block;
 use super::history::{Latest, POINTS, Point, Series};
 use super::line::{Line, Process};
-use super::lives::{Ended, LIVES, Life};
+use super::lives::Life;
 use super::role::Role;
 use super::trend::median;
 use super::{MIB, number};
 pub use epoch::{Blocks, Epoch};
+use growth::Run;
 pub use growth::{ALLOWED, Growth, LEAK_BLOCKS, Single, UNEVEN_LEAK_BLOCKS};
 
 /// The default length of a block, in seconds: ten minutes.
@@ -30,17 +31,6 @@ const HANDOVER: f64 = 330.0;
 const STOPPING: f64 = 10.0;
 /// The maximum number of ages at recycling.
 const AGES: usize = 512;
-
-/// The evidence of the service between two of its starts.
-#[derive(Clone, Debug, Default)]
-struct Run {
-    main: Option<(u64, f64)>,
-    from: Option<f64>,
-    until: f64,
-    ended: Series<Ended, LIVES>,
-    /// Ages at recycling, in seconds.
-    ages: Vec<f64>,
-}
 
 /// All evidence so far.
 #[derive(Clone, Debug, Default)]
@@ -139,6 +129,12 @@ impl Evidence {
     pub fn earlier(&self) -> impl Iterator<Item = &Epoch> {
         let current = self.current;
         self.epochs.iter().filter(move |(key, _)| Some(**key) != current).map(|(_, epoch)| epoch)
+    }
+
+    /// The common growth of the workers since the last restart, or before it until this run has been watched for long enough.
+    /// `None`: not watched for long enough.
+    pub fn growth(&self) -> Option<Growth> {
+        self.run.growth(&self.workers, self.block_length, self.growth_before.as_ref())
     }
 
     /// The median age at recycling, in seconds.

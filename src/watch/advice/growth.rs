@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Finding, NOT_IN_EFFECT, Setup, Topic};
+use super::finding::{Finding, NOT_IN_EFFECT, Setup, Topic};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{ALLOWED, BLOCK, Evidence, Growth, LEAK_BLOCKS, UNEVEN_LEAK_BLOCKS};
 use crate::watch::text::{duration, interval, per_hour, size};

@@ -1,6 +1,6 @@
 //! The measured memory of workers, and the number of workers that fit into memory. Pure.
 
-use super::{Finding, Setup, Topic, workers};
+use super::finding::{Finding, Setup, Topic, workers};
 use crate::watch::MIB;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{counted, gib, size};

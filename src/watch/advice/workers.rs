@@ -1,7 +1,7 @@
 //! Advises fewer workers if memory or CPUs run out, and more if demand is proven and there is room. Pure.
 
+use super::finding::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
 use super::memory::{needed, room};
-use super::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
 use crate::policy::MAX_WORKERS;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{clock_range, counted, duration, gib, part, size};

@@ -1,8 +1,8 @@
-//! The common growth of live and ended workers. Pure.
+//! The evidence between two starts of the service, and the common growth of its live and ended workers. Pure.
 
-use super::Evidence;
 use super::epoch::PROOF;
-use crate::watch::lives::{Ended, Life};
+use crate::watch::history::Series;
+use crate::watch::lives::{Ended, LIVES, Life};
 use crate::watch::to_u64;
 use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work, without_steps};
 
@@ -52,25 +52,41 @@ pub struct Single {
     pub others: f64,
 }
 
-impl Evidence {
-    /// The common growth of the workers since the last restart, or before it until this run has been watched for long enough.
-    /// `None`: not watched for long enough.
-    pub fn growth(&self) -> Option<Growth> {
-        let enough = self.block_length * BLOCKS_OF_GROWTH;
-        let from = self.run.from?;
-        let watched = self.run.until - from;
+/// The evidence of the service between two of its starts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Run {
+    pub(super) main: Option<(u64, f64)>,
+    pub(super) from: Option<f64>,
+    pub(super) until: f64,
+    pub(super) ended: Series<Ended, LIVES>,
+    /// Ages at recycling, in seconds.
+    pub(super) ages: Vec<f64>,
+}
+
+impl Run {
+    /// The common growth of these workers since the run began. `before`: the growth in the previous run, which is used until
+    /// this one has been watched for long enough. `None`: not watched for long enough.
+    pub(super) fn growth(
+        &self,
+        workers: &[Life],
+        block_length: f64,
+        before: Option<&Growth>,
+    ) -> Option<Growth> {
+        let enough = block_length * BLOCKS_OF_GROWTH;
+        let from = self.from?;
+        let watched = self.until - from;
         // A run that was watched for longer says more, until this one is long enough to distinguish a leak from a cache.
-        let before = self.growth_before.as_ref().filter(|before| before.seen > watched);
-        if watched < enough * 0.98 || before.is_some() && watched < self.block_length * LEAK_BLOCKS {
-            return self.growth_before.clone();
+        let is_shorter = before.is_some_and(|before| before.seen > watched);
+        if watched < enough * 0.98 || is_shorter && watched < block_length * LEAK_BLOCKS {
+            return before.cloned();
         }
-        let settled: Vec<&[Point]> = self.workers.iter().map(Life::settled).collect();
-        let ended = self.run.ended.items();
-        let together = self.workers.len().max(1);
+        let settled: Vec<&[Point]> = workers.iter().map(Life::settled).collect();
+        let ended = self.ended.items();
+        let together = workers.len().max(1);
         let of = |value: fn(&Ended) -> f64| ended.iter().map(value).collect::<Vec<f64>>();
         let by_lives = mean(&of(|life| life.per_second), together);
         // Complete lives are the best evidence; without any, the live workers are used.
-        let is_recycled = by_lives.is_some() && self.run.ages.len() >= PROOF;
+        let is_recycled = by_lives.is_some() && self.ages.len() >= PROOF;
         let lasts = |lives: &Estimate| {
             let early = median(&mut of(|life| life.early)).unwrap_or(0.0);
             let late = median(&mut of(|life| life.late)).unwrap_or(0.0);
@@ -102,32 +118,32 @@ impl Evidence {
             baseline: to_u64(baseline),
             a_life,
             some_lives,
-            single: if is_recycled { None } else { self.single(&settled) },
-            seen: self.workers.iter().map(Life::watched).fold(0.0, f64::max),
+            single: if is_recycled { None } else { single(workers, &settled) },
+            seen: workers.iter().map(Life::watched).fold(0.0, f64::max),
             from,
-            until: self.run.until,
+            until: self.until,
         })
     }
+}
 
-    /// A worker that certainly grows, and independently of the others.
-    fn single(&self, settled: &[&[Point]]) -> Option<Single> {
-        let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope_of_workers(&[points])).collect();
-        let (index, steepest) = slopes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slope)| Some((index, (*slope)?)))
-            .max_by(|a, b| a.1.per_second.total_cmp(&b.1.per_second))?;
-        let mut others: Vec<f64> = slopes
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != index)
-            .filter_map(|(_, s)| Some((*s)?.per_second))
-            .collect();
-        let others = median(&mut others)?;
-        let is_apart = steepest.lasting && others < steepest.low / 3.0;
-        let pid = self.workers.get(index)?.pid;
-        is_apart.then_some(Single { pid, slope: steepest, others })
-    }
+/// A worker that certainly grows, and independently of the others.
+fn single(workers: &[Life], settled: &[&[Point]]) -> Option<Single> {
+    let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope_of_workers(&[points])).collect();
+    let (index, steepest) = slopes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, slope)| Some((index, (*slope)?)))
+        .max_by(|a, b| a.1.per_second.total_cmp(&b.1.per_second))?;
+    let mut others: Vec<f64> = slopes
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| *i != index)
+        .filter_map(|(_, s)| Some((*s)?.per_second))
+        .collect();
+    let others = median(&mut others)?;
+    let is_apart = steepest.lasting && others < steepest.low / 3.0;
+    let pid = workers.get(index)?.pid;
+    is_apart.then_some(Single { pid, slope: steepest, others })
 }
 
 /// The growth over time; or, if growth continues only relative to them, over the work done or between steps.

@@ -16,18 +16,20 @@ use std::path::Path;
 use anyhow::Context as _;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
-use pypnm_sizing::watch::advice::{Finding, remarks, settings};
+use pypnm_sizing::watch::advice::{remarks, settings};
 use pypnm_sizing::watch::days::Hour;
 use pypnm_sizing::watch::text::{counted, duration, gib};
 use pypnm_sizing::write::Directory;
 
 use crate::cli::Report;
 use crate::output::{self, Outcome, remark};
-use crate::page::{Ink, Page};
+use crate::page::Page;
 use adopt::{adopt, advice_file};
 use answer::Answer;
 use gathered::{Gathered, gather};
-use text::{UNSEEN, begin, busiest, by_day, covered, growth, is_too_little, memory, queue, shown, with_time};
+use text::{
+    UNSEEN, begin, busiest, by_day, covered, growth, is_too_little, memory, queue, recommended, shown,
+};
 
 /// `directory` is the path of `root`.
 pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> Outcome {
@@ -103,14 +105,6 @@ fn print(gathered: &Gathered) -> Outcome {
     page.gap();
     page.row("", 0, UNSEEN);
     page.print()
-}
-
-/// The advised settings, each with its reason.
-fn recommended(page: &mut Page, findings: &[Finding]) {
-    for (line, finding) in settings(findings) {
-        page.one_line(&format!("  {line}"), Ink::Green, "");
-        page.row("      ", 6, &with_time(finding));
-    }
 }
 
 /// The figures of a day, and the events.

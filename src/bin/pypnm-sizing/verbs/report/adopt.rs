@@ -13,8 +13,7 @@ use pypnm_sizing::watch::text::{clock_range, duration};
 use pypnm_sizing::write::Directory;
 
 use super::gathered::Gathered;
-use super::recommended;
-use super::text::clock;
+use super::text::{clock, recommended};
 use crate::output::{Outcome, printable, remark};
 use crate::page::Page;
 use crate::wording;

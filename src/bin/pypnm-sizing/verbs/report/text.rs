@@ -1,14 +1,16 @@
-//! The texts, and the times of day, that the page of text and the HTML page share.
+//! The texts, and the times of day, that the pages of text and the HTML page share.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use pypnm_sizing::watch::advice::{Finding, Topic};
+use pypnm_sizing::watch::advice::{Finding, Topic, settings};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{clock_range, counted, duration, gib, interval, percent, size};
+
+use crate::page::{Ink, Page};
 
 /// The limits of the report.
 pub(super) const UNSEEN: &str = "What this cannot show: requests that wait for a modem inside a worker, or for their turn on a \
@@ -56,6 +58,14 @@ pub(super) fn with_time(finding: &Finding) -> String {
     match finding.time {
         Some((from, until)) => format!("{} [{}]", finding.reason, clock_range(&clock, from, until)),
         None => finding.reason.clone(),
+    }
+}
+
+/// The advised settings, each with its reason.
+pub(super) fn recommended(page: &mut Page, findings: &[Finding]) {
+    for (line, finding) in settings(findings) {
+        page.one_line(&format!("  {line}"), Ink::Green, "");
+        page.row("      ", 6, &with_time(finding));
     }
 }
 
