@@ -109,10 +109,10 @@ def whole_life(e2e):
         m.boot()
         printed = m.run("pypnm-sizing show").stdout
         expect(re.search(rf"PyPNM +1\.6\.4\.0 in {CHECKOUT}/.env", printed), printed)
-        _, printed, _ = setup(m, CHECKOUT)
+        _, drop_in, _ = setup(m, CHECKOUT)
         expect(not m.exists(PLACE), "printing wrote it")
         _, printed, _ = setup(m, CHECKOUT, "--write")
-        equal(m.read(PLACE), printed, "what was written")
+        equal(m.read(PLACE), drop_in, "what was written")
         expect(f"systemctl enable --now {UNIT}" in printed, printed)
         equal(m.show(UNIT, "ActiveState"), "inactive", "the service that nobody started is")
         e2e.note(verified(m))
