@@ -642,7 +642,7 @@ fn the_current_profile_file_is_not_what_the_process_read() {
 
 /// A reload during the start: the profile file is from before it, the environment from after it.
 #[test]
-fn a_reload_during_a_start_is_no_check_at_the_start() {
+fn a_profile_file_from_before_a_reload_during_the_start() {
     let verdict = with(|facts| {
         facts.was_reloaded_since_profile = true;
         let environment = profile_of(numbers(1, 1000), 2, "3.5");
