@@ -24,7 +24,7 @@ const SMALL: u64 = 6 * GB;
 /// A system with less memory and one or two CPUs is small.
 const MEDIUM: u64 = 12 * GB;
 /// With at least this much memory, the guide allows more than 4 workers once concurrency is proven.
-const LARGE: u64 = 24 * GB;
+pub const LARGE: u64 = 24 * GB;
 
 /// The guide's memory guardrails, in ascending order.
 pub const GUARDRAILS: [Guardrail; 4] = [

@@ -12,8 +12,8 @@ use crate::manager::Manager;
 use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::quantity::{Cpus, in_gib};
-use crate::policy::{IDLE_WORKER, Profile, profile};
+use crate::parse::quantity::{in_cpus, in_gib};
+use crate::policy::{IDLE_WORKER, LARGE, Profile, profile};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
 use crate::units::{self, Index, name::parent_slice};
@@ -126,7 +126,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
         return sizing;
     }
     let problems = &mut sizing.problems;
-    let host = host::read(kernel, problems);
+    let host = host::read(kernel, LARGE, problems);
     let container = cgroup::read(kernel, problems);
     // Percentages refer to this amount, as in systemd (`physical_memory()`).
     let physical_memory = match (request.hypothetical.memory, host.memory_total, container.root_memory) {
@@ -267,8 +267,7 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
     if let Some(set) = &unit.config.reserve_cpus
         && let Some(all) = exceeds(set.value, cpu)
     {
-        let value = format!("{} CPUs", Cpus(set.value));
-        report(&set.source, value, format!("{} CPUs", Cpus(all)), Resource::Cpu.assumed());
+        report(&set.source, in_cpus(set.value), in_cpus(all), Resource::Cpu.assumed());
     }
     if let Some(set) = &unit.config.reserve_memory {
         let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));

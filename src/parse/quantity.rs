@@ -217,6 +217,12 @@ impl std::fmt::Display for Cpus {
     }
 }
 
+/// Milli-CPUs with the unit: `1 CPU`, `1.5 CPUs`.
+pub fn in_cpus(milli: u64) -> String {
+    let unit = if milli == 1000 { "CPU" } else { "CPUs" };
+    format!("{} {unit}", Cpus(milli))
+}
+
 /// Bytes in the guide's GB with one decimal place, rounded down so that a boundary is never shown before it is reached.
 pub struct Gb(pub u64);
 
