@@ -13,9 +13,10 @@ use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{in_cpus, in_gib};
-use crate::policy::{IDLE_WORKER, LARGE, Profile, profile};
+use crate::policy::{IDLE_WORKER, LARGE, profile};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
+pub use crate::sized::{SizedUnit, Sizing};
 use crate::units::{self, Index, name::parent_slice};
 
 /// What to size, and for which machine.
@@ -59,51 +60,6 @@ pub struct Hypothetical {
     pub cpu: Option<(u64, &'static str)>,
     /// Bytes, and the flag that gave them.
     pub memory: Option<(u64, &'static str)>,
-}
-
-/// The result: all inputs and what was derived from them, in that order.
-#[derive(Debug)]
-pub struct Sizing {
-    /// The value of `pypnm.sizing=` on the kernel command line, and the file that contains it.
-    pub kernel_switch: Option<(bool, &'static str)>,
-    /// The operator's configuration.
-    pub config: Config,
-    /// The units of the configuration, each once.
-    pub names: Vec<String>,
-    /// The machine itself, without the limits of containers and units. Empty if sizing is turned off.
-    pub host: Host,
-    /// The units, each with its profile.
-    pub units: Vec<SizedUnit>,
-    /// Problems with the inputs.
-    pub problems: Vec<Problem>,
-}
-
-/// A unit, its profile, and everything that the profile was derived from.
-#[derive(Debug)]
-pub struct SizedUnit {
-    /// Its name.
-    pub name: String,
-    /// The configuration that applies to it.
-    pub config: UnitConfig,
-    /// Its unit files. `None`: its name is not that of a service.
-    pub definition: Option<units::Unit>,
-    /// The slices that it is in, from the outermost.
-    pub slices: Vec<String>,
-    /// The settings that override the drop-in.
-    pub overrides: Overrides,
-    /// All limits, from the outermost.
-    pub limits: Vec<Limit>,
-    /// The minimum of these limits.
-    pub capacity: Capacity,
-    /// The profile that the guide derives from the capacity.
-    pub profile: Profile,
-}
-
-impl Sizing {
-    /// Whether sizing is enabled, at this boot and in the configuration.
-    pub fn is_enabled(&self) -> bool {
-        self.kernel_switch.is_none_or(|(on, _)| on) && self.config.is_enabled()
-    }
 }
 
 /// Reads everything below the root of `request` and sizes the units.
