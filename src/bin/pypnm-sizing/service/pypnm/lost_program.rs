@@ -4,6 +4,7 @@
 
 use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::config::DEFAULT_UNIT;
+use pypnm_sizing::names::LAUNCHER;
 use pypnm_sizing::root::ReadError;
 use pypnm_sizing::units::{Assignment, Unit};
 
@@ -12,7 +13,7 @@ use super::installation::Found;
 use super::installed::Installations;
 use super::paths::real_path;
 use super::program::PACKAGED;
-use super::search::{DEFAULT_PATH, LAUNCHER, is_packaged, path_of, search_path, variable_of};
+use super::search::{DEFAULT_PATH, is_packaged, path_of, search_path, variable_of};
 
 /// A setting that fails to select the program.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,6 @@ use super::commands::{commands, first_word};
 use super::program::Program;
 use crate::service::unit_file::last_value;
 
-/// The launcher in the packaged units, see pypnm-sizing-handover(7).
-pub(crate) const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
 /// The directories that systemd searches if the unit sets no path (systemd.exec(5), `$PATH`).
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
