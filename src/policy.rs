@@ -49,7 +49,7 @@ pub const GUARDRAILS: [Guardrail; 4] = [
     },
 ];
 /// The maximum number of workers for any amount of memory.
-pub const MAX_WORKERS: u32 = 8;
+pub const GUIDE_MAX_WORKERS: u32 = 8;
 /// `workers = min(4, cpu_count)`.
 pub const DEFAULT_MAX_WORKERS: u32 = 4;
 /// The guide: "as the default recycle safety valve".
@@ -265,7 +265,7 @@ mod tests {
         for (lower, upper) in [(first, second), (second, third), (third, last)] {
             assert_eq!(lower.below, Some(upper.from));
         }
-        assert_eq!((first.from, last.below, last.workers), (0, None, super::MAX_WORKERS));
+        assert_eq!((first.from, last.below, last.workers), (0, None, super::GUIDE_MAX_WORKERS));
     }
 
     // Both sides of each of the guide's four guardrails; CPUs and MaxWorkers are no limit.
