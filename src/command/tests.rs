@@ -223,6 +223,6 @@ fn confinement_by_taskset_and_numactl() {
         ("@/usr/bin/taskset 7 3 pypnm serve", "CPUs 0-1"),
         ("pypnm serve -N 0 taskset -c 0", ""),
     ] {
-        assert_eq!(confined(command), left, "{command}");
+        assert_eq!(confined(command), expected, "{command}");
     }
 }

@@ -240,8 +240,14 @@ pub fn kibibytes(value: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Cpus, GIB, Gb, Gib, Size, decimal, integer, kibibytes, memory_size, milli_cpus, permyriad, size,
+        Cpus, GIB, Gb, Gib, Size, decimal, in_cpus, integer, kibibytes, memory_size, milli_cpus, permyriad,
+        size,
     };
+
+    #[test]
+    fn one_cpu_is_singular() {
+        assert_eq!([1000, 1500, 0, 2000].map(in_cpus), ["1 CPU", "1.5 CPUs", "0 CPUs", "2 CPUs"]);
+    }
 
     #[test]
     fn sizes_in_files_of_the_kernel() {
