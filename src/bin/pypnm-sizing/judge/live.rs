@@ -117,7 +117,7 @@ pub(super) fn other_process(root: &Root) -> Option<String> {
                 "PyPNM runs as {unit} of {manager}, which is not sized: only system services are"
             )),
             (Some(_), _) | (None, None) => {
-                Some(format!("PyPNM runs as process {pid}, in no service of systemd, and is not sized"))
+                Some(format!("PyPNM runs as process {pid}, outside any systemd service, and is not sized"))
             }
             (None, Some(_)) => None,
         }

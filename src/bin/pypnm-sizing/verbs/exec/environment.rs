@@ -118,7 +118,7 @@ pub(crate) fn decide(
             _ => values.get(key).cloned(),
         };
         let value = number.or_else(|| own.get(key).cloned()).unwrap_or_else(|| sized_text(key));
-        // Writing into a string cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(profile, "{key}={value}");
         // PyPNM's start script and its wrapper read the variables.
         if !own.contains_key(key) {
