@@ -237,11 +237,17 @@ pub fn kibibytes(value: &str) -> Option<u64> {
     decimal::<u64>(value.strip_suffix("kB")?.trim_end())?.checked_mul(1024)
 }
 
+/// The value of a line such as `MemTotal: 4016576 kB` in such a file, in bytes. `None`: missing or invalid.
+pub fn kibibytes_of(text: &str, key: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(name, _)| *name == key).and_then(|(_, value)| kibibytes(value.trim()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
-        Cpus, GIB, Gb, Gib, Size, decimal, in_cpus, integer, kibibytes, memory_size, milli_cpus, permyriad,
-        size,
+        Cpus, GIB, Gb, Gib, Size, decimal, in_cpus, integer, kibibytes, kibibytes_of, memory_size,
+        milli_cpus, permyriad, size,
     };
 
     #[test]
@@ -255,6 +261,9 @@ mod tests {
         for wrong in ["", "1", "x kB", "99999999999999999999 kB", "18446744073709551615 kB"] {
             assert_eq!(kibibytes(wrong), None, "{wrong:?}");
         }
+        let smaps = "55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:    9 kB\nPss:   12 kB\nPss_Anon: x\n";
+        let found = ["Pss", "Rss", "Pss_Anon", "Swap"].map(|key| kibibytes_of(smaps, key));
+        assert_eq!(found, [Some(12 << 10), Some(9 << 10), None, None]);
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn stalled(pressure: &str) -> Option<u64> {
 }
 
 /// The number that follows `key` at the beginning of a line.
-pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
+fn value_of(text: &str, key: &str) -> Option<u64> {
     let mut words = text.lines().filter_map(|line| line.split_once([' ', ':', '\t']));
     words.find(|(name, _)| *name == key)?.1.split_ascii_whitespace().next()?.parse().ok()
 }
