@@ -12,7 +12,7 @@
 //!
 //! The generator and every verb of the helper call [`sizing::size`] and differ only in the last step. [`parse`], [`command`],
 //! [`capacity`], [`policy`], [`sized`], [`reasons`] and [`dropin`] open no files; for sizing, only [`root`] reads files, and
-//! only [`write`] writes them. Files that influence what root does are used only if nobody else could have written them
+//! only [`mod@write`] writes them. Files that influence what root does are used only if nobody else could have written them
 //! ([`trust`]), and nothing is read that could block PID 1 ([`mounts`]). Names that others rely on are in [`names`]. An
 //! invalid input is a [`problem`], which never ends a run.
 //!

@@ -1,4 +1,6 @@
 //! The fixed names that packagers, operators, PyPNM and uvicorn rely on. Each is defined only here.
+//!
+//! Paths that only one module reads, and the settings of systemd, are defined where they are used.
 
 /// The name of the drop-in in `<unit>.d`. Because of its low number, an operator's `override.conf` takes precedence.
 pub const DROP_IN: &str = "10-pypnm-sizing.conf";

@@ -1,5 +1,5 @@
 //! The reasons for a profile as short texts, for the comments in the drop-in and the output of the helper. They describe
-//! what the other modules have determined.
+//! what the other modules have determined, and decide nothing.
 
 use crate::capacity::Available;
 use crate::parse::quantity::{Cpus, GB, in_gib};

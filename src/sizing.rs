@@ -1,4 +1,7 @@
 //! Connects the steps from the files to the profile, for the generator and for every verb of the helper.
+//!
+//! Determines which limits apply to which unit, and how many units share them. The limits of each source are read in
+//! [`crate::limits`], the minimum is determined in [`crate::capacity`], and the workers in [`crate::policy`].
 
 use std::collections::BTreeMap;
 

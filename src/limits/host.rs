@@ -1,4 +1,6 @@
 //! The limits of the machine: the CPUs online, the affinity inherited from PID 1, and the memory available to processes.
+//!
+//! Limits of the container in which PID 1 runs are in [`super::cgroup`], those of a memory node in [`super::nodes`].
 
 use crate::limits::{Amount, Limit, Resource, Scope, nodes, read_value};
 use crate::parse::cpu_list::CpuSet;

@@ -1,4 +1,6 @@
 //! The commands of `ExecStart=`: what they start, and their flags after variables are expanded.
+//!
+//! [`crate::command`] parses the words; the values of variables are those of [`super::environment`].
 
 use std::borrow::Cow;
 
