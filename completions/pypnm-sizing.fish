@@ -39,7 +39,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "preview" 
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "env" -d 'Print or write the four lines of PyPNM\'s profile'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "exec" -d 'Size PyPNM to the limits of this process, and execute a command (for containers)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "check" -d 'Check whether what systemd has loaded, and what is running, still fits the machine'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "apply" -d 'Reload systemd, and restart the service if its profile has changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "apply" -d 'Reload systemd, then reload or restart the service if its profile has changed'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "setup" -d 'Turn a PyPNM in a checkout or another directory into a sized, hardened service'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_needs_command" -f -a "watch" -d 'Watch the running workers, and advise what to set'
@@ -75,7 +75,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l memory
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l write -d 'Write the lines to PATH, or where PyPNM looks: $PYPNM_SERVE_ENV_FILE, or the runtime_dir in its system.json' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l unit -d 'The unit whose profile is used [default: the first in Units=]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l root -d 'Read all files below DIR instead of those of the running machine' -r -F
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l print-only -d 'Only print the lines, regardless of other options'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -l print-only -d 'Print the lines, and write nothing'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand env" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -l unit -d 'The unit whose profile is used [default: the first in Units=]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand exec" -l root -d 'Read all files below DIR instead of those of the running machine' -r -F
@@ -112,7 +112,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l memo
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l unit -d 'The unit to watch [default: the first in Units=]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l pid -d 'Watch this process and its children instead: PyPNM started by hand or in a container' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l interval -d 'Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]' -r
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l evidence -d 'Length of a block of evidence; advice takes at least one block, on demand three, on growth six to 48' -r
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l evidence -d 'Length of a block of evidence; advice requires one block, on demand three, on growth six to 48' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l duration -d 'Stop after this time [default: at Ctrl-C]' -r
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l record -d 'Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand watch" -l keep -d 'Disk space for the recordings of a unit; the oldest days are deleted first' -r
@@ -136,7 +136,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not 
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "env" -d 'Print or write the four lines of PyPNM\'s profile'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "exec" -d 'Size PyPNM to the limits of this process, and execute a command (for containers)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "check" -d 'Check whether what systemd has loaded, and what is running, still fits the machine'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "apply" -d 'Reload systemd, and restart the service if its profile has changed'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "apply" -d 'Reload systemd, then reload or restart the service if its profile has changed'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "setup" -d 'Turn a PyPNM in a checkout or another directory into a sized, hardened service'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "ready" -d 'Wait until the service answers (for ExecStartPost=)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "watch" -d 'Watch the running workers, and advise what to set'

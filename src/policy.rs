@@ -24,7 +24,7 @@ const SMALL: u64 = 6 * GB;
 /// A system with less memory and one or two CPUs is small.
 const MEDIUM: u64 = 12 * GB;
 /// With at least this much memory, the guide allows more than 4 workers once concurrency is proven.
-const LARGE: u64 = 24 * GB;
+pub const LARGE: u64 = 24 * GB;
 
 /// The guide's memory guardrails, in ascending order.
 pub const GUARDRAILS: [Guardrail; 4] = [
@@ -49,7 +49,7 @@ pub const GUARDRAILS: [Guardrail; 4] = [
     },
 ];
 /// The maximum number of workers for any amount of memory.
-pub const MAX_WORKERS: u32 = 8;
+pub const GUIDE_MAX_WORKERS: u32 = 8;
 /// `workers = min(4, cpu_count)`.
 pub const DEFAULT_MAX_WORKERS: u32 = 4;
 /// The guide: "as the default recycle safety valve".
@@ -265,7 +265,7 @@ mod tests {
         for (lower, upper) in [(first, second), (second, third), (third, last)] {
             assert_eq!(lower.below, Some(upper.from));
         }
-        assert_eq!((first.from, last.below, last.workers), (0, None, super::MAX_WORKERS));
+        assert_eq!((first.from, last.below, last.workers), (0, None, super::GUIDE_MAX_WORKERS));
     }
 
     // Both sides of each of the guide's four guardrails; CPUs and MaxWorkers are no limit.

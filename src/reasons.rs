@@ -5,7 +5,7 @@ use crate::capacity::Available;
 use crate::parse::quantity::{Cpus, GB, in_gib};
 use crate::policy::{Guardrail, LimitStep, WorkersStep};
 use crate::problem::Source;
-use crate::sizing::SizedUnit;
+use crate::sized::SizedUnit;
 
 /// The tightest limit of CPUs, and what was subtracted from it.
 pub fn cpu_reason(unit: &SizedUnit) -> String {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::command::{self, Change, CommandReader, Confinement, Program};
+use crate::command::{self, Change, CommandReader, Confinement, PREFIXES, Program};
 use crate::names::{ENV_FILE_FLAG, LIMIT_MAX_REQUESTS_FLAG, UVICORN_ENV_FILE, WORKERS_FLAG};
 use crate::overrides::effect::{Effect, Override};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
@@ -53,7 +53,7 @@ impl<'a> Command<'a> {
 pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
     for assignment in unit.list_of("ExecStart") {
-        let mut prefix = assignment.value.chars().take_while(|c| "@-:+!|".contains(*c));
+        let mut prefix = assignment.value.chars().take_while(|c| PREFIXES.contains(c));
         let expands = prefix.all(|c| c != ':');
         commands.push(Command { assignment, name: unit.name_at(assignment), expands });
     }

@@ -85,7 +85,7 @@ pub fn permyriad(text: &str) -> Option<u32> {
 /// `0x`, `0` (octal), `0o` and `0b`.
 pub fn integer(text: &str) -> Option<u32> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
-    let of = |digits: &str, radix: u32| -> Option<u32> {
+    let number = |digits: &str, radix: u32| -> Option<u32> {
         let (negative, digits) = match digits.strip_prefix('-') {
             Some(digits) => (true, digits),
             None => (false, digits.strip_prefix('+').unwrap_or(digits)),
@@ -96,10 +96,10 @@ pub fn integer(text: &str) -> Option<u32> {
     };
     let prefixed = |prefixes: [&str; 2]| prefixes.into_iter().find_map(|prefix| text.strip_prefix(prefix));
     if let Some(digits) = prefixed(["0b", "0B"]) {
-        return of(digits, 2);
+        return number(digits, 2);
     }
     if let Some(digits) = prefixed(["0o", "0O"]) {
-        return of(digits, 8);
+        return number(digits, 8);
     }
     let sign = text.len() - text.trim_start_matches(['+', '-']).len();
     let (sign, digits) = text.split_at_checked(sign).filter(|(sign, _)| sign.len() <= 1)?;
@@ -112,7 +112,7 @@ pub fn integer(text: &str) -> Option<u32> {
     if digits.starts_with(['+', '-']) {
         return None;
     }
-    of(&format!("{sign}{digits}"), radix)
+    number(&format!("{sign}{digits}"), radix)
 }
 
 /// Bytes after `parse_size(…, 1024)`.
@@ -217,6 +217,12 @@ impl std::fmt::Display for Cpus {
     }
 }
 
+/// Milli-CPUs with the unit: `1 CPU`, `1.5 CPUs`.
+pub fn in_cpus(milli: u64) -> String {
+    let unit = if milli == 1000 { "CPU" } else { "CPUs" };
+    format!("{} {unit}", Cpus(milli))
+}
+
 /// Bytes in the guide's GB with one decimal place, rounded down so that a boundary is never shown before it is reached.
 pub struct Gb(pub u64);
 
@@ -234,8 +240,14 @@ pub fn kibibytes(value: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Cpus, GIB, Gb, Gib, Size, decimal, integer, kibibytes, memory_size, milli_cpus, permyriad, size,
+        Cpus, GIB, Gb, Gib, Size, decimal, in_cpus, integer, kibibytes, memory_size, milli_cpus, permyriad,
+        size,
     };
+
+    #[test]
+    fn one_cpu_is_singular() {
+        assert_eq!([1000, 1500, 0, 2000].map(in_cpus), ["1 CPU", "1.5 CPUs", "0 CPUs", "2 CPUs"]);
+    }
 
     #[test]
     fn sizes_in_files_of_the_kernel() {

@@ -281,7 +281,8 @@ impl PypnmDefault {
         } else if has_other_workers && here.workers != sized.workers {
             let is_step = here.workers < sized.workers && sized.workers <= i64::from(DEFAULT_MAX_WORKERS);
             why.push(if is_step {
-                "Its steps are 6, 12 and 24 GiB (2^30 bytes); those of the guide are GB (10^9).".to_owned()
+                "Its thresholds are 6, 12 and 24 GiB (2^30 bytes); those of the guide are GB (10^9)."
+                    .to_owned()
             } else {
                 "It ignores MaxWorkers= and MemoryPerWorker=.".to_owned()
             });
@@ -291,7 +292,7 @@ impl PypnmDefault {
                 (LimitStep::MemoryCreep, _) => "It ignores InvestigateMemoryCreep=.",
                 (_, 1000) => "Its table has 1000 below 12 GiB; the guide has 2000 for 4 cores and 8 GB.",
                 (_, 4000) => {
-                    "Its table has 4000 for 8 CPUs and 64 GiB or more; the guide has 2000-4000, of which the lower is used."
+                    "Its table has 4000 for 8 CPUs and 64 GiB or more; the guide has 2000-4000, and the lower value is used."
                 }
                 _ => "Its table has 2000 for 12 GiB or more.",
             };
@@ -312,7 +313,7 @@ pub(crate) fn expected_value(key: &str) -> &'static str {
     match key {
         TOTAL_MEMORY_GIB => "a number",
         UVICORN_WORKERS | WEB_CONCURRENCY => "a whole number",
-        LIMIT_MAX_REQUESTS | UVICORN_LIMIT_MAX_REQUESTS => "a whole number from 0",
-        _ => "a whole number from 1",
+        LIMIT_MAX_REQUESTS | UVICORN_LIMIT_MAX_REQUESTS => "a whole number of at least 0",
+        _ => "a whole number of at least 1",
     }
 }

@@ -263,7 +263,7 @@ def refused(e2e):
         refuses(CHECKOUT, "--user", "stranger", why="stranger cannot enter /home/op")
         refuses(CHECKOUT, "--user", "root", why="should not run as root")
         refuses("/opt/copy-of", why="run ./install.sh")
-        refuses("~/PyPNM", why="a shell replaces ~ only where it is not quoted")
+        refuses("~/PyPNM", why="the shell expands ~ only if it is not quoted")
         refuses(f"{CHECKOUT}/.env/bin/pypnm", why="is not a directory")
         refuses(f"{CHECKOUT}/src", why=f"did you mean {CHECKOUT}?")
         refuses("/home/op", why=f"did you mean {CHECKOUT}?")

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Check whether what systemd has loaded, and what is running, still fits the machine
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
-    /// Reload systemd, and restart the service if its profile has changed
+    /// Reload systemd, then reload or restart the service if its profile has changed
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(Apply),
     /// Turn a PyPNM in a checkout or another directory into a sized, hardened service
@@ -221,7 +221,7 @@ pub(crate) struct Env {
     #[arg(long, value_name = "PATH", num_args = 0..=1, value_parser = output_file())]
     #[expect(clippy::option_option, reason = "clap's type for an option whose value is optional")]
     write: Option<Option<PathBuf>>,
-    /// Only print the lines, regardless of other options
+    /// Print the lines, and write nothing
     #[arg(long)]
     print_only: bool,
     /// The unit whose profile is used [default: the first in Units=]
@@ -281,7 +281,7 @@ pub(crate) struct Watch {
     /// Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// Length of a block of evidence; advice takes at least one block, on demand three, on growth six to 48
+    /// Length of a block of evidence; advice requires one block, on demand three, on growth six to 48
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time [default: at Ctrl-C]

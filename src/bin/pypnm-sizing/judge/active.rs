@@ -122,7 +122,7 @@ impl Judge<'_> {
             None => String::new(),
         };
         let otherwise = if reason.is_empty() { State::Warning } else { State::Critical };
-        let text = format!("the service is enabled, but has not been started since the boot{reason}");
+        let text = format!("the service is enabled, but has not been started since boot{reason}");
         let finding = Finding::new(Topic::NotRunning, self.critical_if_required(otherwise), text);
         // Two of them would use the same port.
         let is_only = facts.other_units.is_empty() && facts.other_process.is_none();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::overrides::{Effect, Override, Overrides};
@@ -61,7 +62,7 @@ pub(crate) struct Facts {
     pub(crate) now: Duration,
     /// Whether systemd has restarted it since it was first judged.
     pub(crate) was_restarted_meanwhile: bool,
-    /// A unit that it requires and that has failed, if the service has not been started since the boot.
+    /// A unit that it requires and that has failed, if the service has not been started since boot.
     pub(crate) failed_requirement: Option<String>,
     /// Mistakes in sizing.conf(5).
     pub(crate) mistakes: Vec<String>,
@@ -146,12 +147,11 @@ pub(crate) fn gather(
     let generated = generated::drop_in(root, sized_name, name).map(|drop_in| drop_in.environment());
     let cant_read = |path: &&String| !matches!(root.bytes(path), Ok(_) | Err(ReadError::Missing));
     let hidden_files = loaded.environment_files.iter().filter(cant_read).cloned().collect();
-    let expected =
-        match unit {
-            Some(unit) => Ok(expected(&sizing.host, unit)),
-            None => Err(wording::not_sized(sizing, name)
-                .unwrap_or_else(|| "not in Units= of sizing.conf(5)".to_owned())),
-        };
+    let expected = match unit {
+        Some(unit) => Ok(expected(&sizing.host, unit)),
+        None => Err(wording::not_sized(sizing, name)
+            .unwrap_or_else(|| "not listed in Units= in sizing.conf(5)".to_owned())),
+    };
     let ours = generated.as_ref().and_then(|generated| generated.get(pypnm::ENV_FILE));
     let foreign_file = unit
         .and_then(|unit| assigned_at_start(unit, &loaded))
@@ -212,7 +212,7 @@ pub(crate) fn gather(
 /// A file that is read when the service starts, and that has changed since its main process started.
 fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
     let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
-    let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
+    let scripts = words.map(|word| word.trim_start_matches(PREFIXES));
     let files = scripts.filter(|word| word.starts_with('/')).take(MAX_SCRIPTS).map(str::to_owned);
     let mut files = files.chain(loaded.environment_files.iter().cloned());
     files.find(|file| live::has_changed_since_start(root, loaded, file))

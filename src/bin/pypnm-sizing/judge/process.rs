@@ -84,7 +84,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     let candidates = candidates(&processes);
     let serves = candidates.iter().any(|candidate| candidate.is_server() || candidate.is_spawned());
     let Some(main) = main_process(&candidates).filter(|_| serves) else {
-        let text = "neither it nor a process that it started is PyPNM or uvicorn";
+        let text = "neither it nor any process that it started is PyPNM or uvicorn";
         return Err(Finding::new(Topic::NotRunning, State::Unknown, text));
     };
     let files = Files::of(machine, main).map_err(|error| {
@@ -205,7 +205,7 @@ fn compare(
     };
     let alive = running.workers;
     verdict.findings.extend(if differs && is_sized {
-        let text = format!("it runs {uses}; its present limits allow {expected}");
+        let text = format!("it runs {uses}; its current limits allow {expected}");
         let finding = Finding::new(Topic::MachineChanged, State::Warning, text);
         Some(finding.fixed_by("restart the container, or the process"))
     } else if differs {

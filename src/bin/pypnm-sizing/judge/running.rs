@@ -29,7 +29,7 @@ impl Judge<'_> {
         let differs =
             if !self.facts.was_reloaded_since_profile && lowered_at_start(running, in_use, next_start) {
                 let text = format!(
-                    "less was available when it was started than at the last reload: it runs {}",
+                    "fewer resources were available at its start than at the last reload: it runs {}",
                     in_use.text()
                 );
                 self.report(Finding::new(Topic::MachineChanged, State::Ok, text));

@@ -40,7 +40,7 @@ fn profile_of(numbers: Numbers, cpus: u64, gib: &str) -> BTreeMap<String, String
 }
 
 fn file_of(environment: &BTreeMap<String, String>) -> String {
-    pypnm::KEYS.iter().filter_map(|key| Some(format!("{key}={}\n", environment.get(*key)?))).collect()
+    pypnm::PROFILE_KEYS.iter().filter_map(|key| Some(format!("{key}={}\n", environment.get(*key)?))).collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -621,13 +621,13 @@ fn a_unit_that_was_just_added() {
         facts.generator_has_run = has_run;
     };
     let text = |verdict: &Verdict| verdict.leading().map(|finding| finding.text.clone()).unwrap_or_default();
-    assert!(text(&with(|facts| without(facts, true))).contains("added to Units= after the last reload"));
+    assert!(text(&with(|facts| without(facts, true))).contains("added to Units=, or its sizing was enabled"));
     assert!(text(&with(|facts| without(facts, false))).contains("since it was installed"));
 }
 
 /// The operator's own profile file has been edited since the service read it.
 #[test]
-fn the_present_profile_file_is_not_what_the_process_read() {
+fn the_current_profile_file_is_not_what_the_process_read() {
     let verdict = with(|facts| {
         let text = file_of(&profile_of(numbers(3, 500), 4, "7.77"));
         facts.foreign_file = Some(("/etc/own.env".to_owned(), Ok(text.clone())));
@@ -642,7 +642,7 @@ fn the_present_profile_file_is_not_what_the_process_read() {
 
 /// A reload during the start: the profile file is from before it, the environment from after it.
 #[test]
-fn a_reload_during_a_start_is_no_last_look() {
+fn a_reload_during_a_start_is_no_check_at_the_start() {
     let verdict = with(|facts| {
         facts.was_reloaded_since_profile = true;
         let environment = profile_of(numbers(1, 1000), 2, "3.5");

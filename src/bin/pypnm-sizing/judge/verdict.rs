@@ -137,7 +137,7 @@ impl Judge<'_> {
             Generator::Installed if is_loaded => return true,
             Generator::Installed => {
                 let why = if facts.generator_has_run && facts.generated.is_none() {
-                    "it was added to Units= after the last reload, or turned on since"
+                    "it was added to Units=, or its sizing was enabled, after the last reload"
                 } else {
                     "the generator has not run since it was installed or turned on, or it failed (journalctl -k -g \
                      pypnm-sizing)"

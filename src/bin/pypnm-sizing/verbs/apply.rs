@@ -78,7 +78,7 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
     let (mut judged, has_waited) = started_up(question, name, timeout)?;
     if judged.verdict.has(Topic::Starting) && !arguments.no_restart {
         remark(&format!(
-            "{name}: still starting after {} s; when it is up, run apply again (see 'systemctl status {name}')",
+            "{name}: still starting after {} s; run apply again once it is up (see 'systemctl status {name}')",
             timeout.as_secs()
         ));
         return Ok(false);

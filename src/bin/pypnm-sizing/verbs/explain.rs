@@ -172,7 +172,7 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
         if let Amount::Cpus(set) = &limit.amount
             && u64::from(set.count()) * 1000 / sharing != offered
         {
-            parts.push(", the CPUs common to all these lists".to_owned());
+            parts.push(", the CPUs in all of these lists".to_owned());
         }
         if sharing > 1 {
             let all = match &limit.amount {

@@ -54,7 +54,7 @@ impl ProcessCgroups {
         let mountinfo = machine.bytes("/proc/self/mountinfo").unwrap_or_default();
         let memberships = memberships(&membership).unwrap_or_default();
         let mounts = cgroup_mounts(&mountinfo);
-        let hierarchy = |controller| Hierarchy::of(controller, &memberships, &mounts);
+        let hierarchy = |controller| Hierarchy::find(controller, &memberships, &mounts);
         let mut place = Self::default();
         if let Some(memory) = hierarchy("memory") {
             memory.levels().for_each(|level| place.memory_grants(machine, level));

@@ -62,7 +62,7 @@ impl Events {
         let timeout = Timespec::try_from(remaining).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(format!("can't wait: {}", io::Error::from(errno))),
+            Err(errno) => return Err(format!("cannot wait for events: {}", io::Error::from(errno))),
         }
         let (woken, typed) = (is_ready(fds.first()), is_ready(fds.get(1)));
         drop(fds);

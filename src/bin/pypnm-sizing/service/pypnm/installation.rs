@@ -170,7 +170,7 @@ impl Installation {
                 self.packages.is_none() && !directories.is_empty() && script.is_some_and(is_python_script);
             return is_partial.then(|| {
                 let package = program.package;
-                format!("partially installed: pip has no record of {package} there; install it again")
+                format!("partially installed: pip has no record of {package} there; reinstall it")
             });
         };
         let metadata = format!("{directory}/{}-{version}.dist-info", program.normalized);
@@ -184,7 +184,7 @@ impl Installation {
         let entry_points = text("entry_points.txt").unwrap_or_default();
         metadata::console_script(&entry_points, program.command)
             .is_none()
-            .then(|| format!("partially installed: {metadata} has no entry point for it; install it again"))
+            .then(|| format!("partially installed: {metadata} has no entry point for it; reinstall it"))
     }
 
     /// Why the program cannot be started at all, regardless of its contents.
@@ -197,7 +197,7 @@ impl Installation {
             Some(FileType::RegularFile) => return None,
             Some(_) => "is not a file",
         };
-        Some(format!("partially installed: {command} {fault}; install it again"))
+        Some(format!("partially installed: {command} {fault}; reinstall it"))
     }
 
     /// The first reason why its Python would not start it. `partial`: what is missing in the metadata.
@@ -234,9 +234,9 @@ impl Installation {
         }
         Some(match self.source.as_deref().filter(|source| !root.has_directory(source)) {
             Some(source) => format!(
-                "it is an editable installation of {source}, which does not exist: was the checkout moved? install it again from its present location"
+                "it is an editable installation of {source}, which does not exist: was the checkout moved? reinstall it from its current location"
             ),
-            None => format!("partially installed: there is no {package}; install it again"),
+            None => format!("partially installed: there is no {package}; reinstall it"),
         })
     }
 }

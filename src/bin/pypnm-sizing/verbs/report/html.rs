@@ -246,7 +246,7 @@ fn heat(out: &mut String, days: &Days) {
     let what = if by_waiting {
         format!("fraction of the hour in which requests waited; darkest: {:.0}%", most_waiting * 100.0)
     } else {
-        format!("requests hardly ever waited, so CPU use is shown; darkest: {most_cpu:.2} CPUs")
+        format!("requests almost never waited, so CPU use is shown; darkest: {most_cpu:.2} CPUs")
     };
     let _ = writeln!(
         out,

@@ -10,7 +10,7 @@ mod obstacles;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use pypnm_sizing::names::DROP_IN as GENERATED;
+use pypnm_sizing::names::{DROP_IN as GENERATED, LAUNCHER};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Found, Installation, Installations, LAUNCHER, Program, real_path};
+use crate::service::pypnm::{self, Found, Installation, Installations, Program, real_path};
 
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -171,7 +171,7 @@ impl Plan<'_> {
         let other = dir.and_then(|dir| real_path(root, dir)).filter(is_checkout);
         if let Some(other) = other.filter(|other| *other != checkout) {
             bail!(
-                "the environment in {other} is an editable installation of {checkout}: install it again in {other}, or set up {checkout}"
+                "the environment in {other} is an editable installation of {checkout}: reinstall it in {other}, or set up {checkout}"
             );
         }
         Ok(Some(checkout))
@@ -256,7 +256,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         if (is_packaged || unit.fragment.is_none()) && root.file_type(&file).is_some() {
             bail!(
                 "{name} is created by another generator ({file}), which takes precedence over the package's unit. It is sized \
-                 if Units= in sizing.conf(5) lists it; to use the packaged unit, remove its source"
+                 if Units= in sizing.conf(5) lists it; to use the packaged unit, remove the file from which that generator creates it"
             );
         }
     }
@@ -304,10 +304,10 @@ fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<
     match root.entries(directory) {
         Ok(_) => {}
         Err(ReadError::Missing) if real_path(root, directory).is_some() => {
-            bail!("{shown} is not a directory: name the checkout, or the virtual environment")
+            bail!("{shown} is not a directory: specify the checkout or its virtual environment")
         }
         Err(ReadError::Missing) if dir.starts_with("~") || shown.to_string().starts_with('~') => {
-            bail!("{shown}: there is no such directory; a shell replaces ~ only where it is not quoted")
+            bail!("{shown}: there is no such directory; the shell expands ~ only if it is not quoted")
         }
         Err(ReadError::Missing) => bail!("{shown}: there is no such directory"),
         Err(ReadError::Os(Errno::ACCESS)) => {
@@ -322,7 +322,7 @@ fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<
     if pypnm::is_checkout(root, &directory, program) {
         bail!(
             "{directory} is a checkout, but {} is not installed in it: run ./install.sh there, as its owner, and let it finish; \
-             if its virtual environment is elsewhere, name that instead",
+             if its virtual environment is elsewhere, specify that instead",
             program.command
         );
     }
