@@ -255,8 +255,8 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
             limit_max_requests: now.limit_max_requests.into(),
         },
         why: format!(
-            "{} CPUs by {}, {} GiB by {}",
-            Cpus(sized.capacity.cpu.amount),
+            "{} by {}, {} GiB by {}",
+            wording::cpus(Cpus(sized.capacity.cpu.amount)),
             reasons::cpu_reason(sized),
             Gib(sized.capacity.memory.amount),
             reasons::memory_reason(sized)
