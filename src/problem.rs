@@ -94,6 +94,13 @@ pub enum ProblemKind {
         /// What was expected.
         expected: &'static str,
     },
+    /// A value that systemd or a command can resolve when the service starts, but that cannot be resolved before.
+    Undetermined {
+        /// What the value would determine.
+        what: &'static str,
+        /// The value, shortened if it is long.
+        value: String,
+    },
     /// A valid value that the machine cannot satisfy.
     Excessive {
         /// The value.
@@ -137,13 +144,24 @@ pub enum ProblemKind {
 impl ProblemKind {
     /// An invalid value. It is shortened and made printable.
     pub fn bad_value(value: &str, expected: &'static str) -> Self {
-        let mut shown: String =
-            value.chars().take(40).map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect();
-        if value.chars().nth(40).is_some() {
-            shown.push('…');
-        }
-        Self::BadValue { value: shown, expected }
+        Self::BadValue { value: shortened(value), expected }
     }
+
+    /// A value from which `what` cannot be determined. It is shortened and made printable.
+    pub fn undetermined(value: &str, what: &'static str) -> Self {
+        Self::Undetermined { what, value: shortened(value) }
+    }
+}
+
+/// The beginning of a value, without characters that are not printable.
+fn shortened(value: &str) -> String {
+    const MAX_CHARACTERS: usize = 40;
+    let printable = |c| if is_hidden(c) { '\u{fffd}' } else { c };
+    let mut shown: String = value.chars().take(MAX_CHARACTERS).map(printable).collect();
+    if value.chars().nth(MAX_CHARACTERS).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl From<ReadError> for ProblemKind {
@@ -208,6 +226,7 @@ impl fmt::Display for Problem {
             ProblemKind::Unreadable(error) => write!(f, "{error}")?,
             ProblemKind::Absent => f.write_str("missing")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
+            ProblemKind::Undetermined { what, value } => write!(f, "cannot determine {what} in '{value}'")?,
             ProblemKind::Excessive { value, available } => {
                 write!(f, "{value}, but only {available} available")?;
             }

@@ -26,7 +26,7 @@ pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// The maximum number of units; more on one host are a mistake.
 const MAX_UNITS: usize = 64;
 /// The maximum number of workers; more are a mistake.
-pub const MAX_WORKERS: u32 = 1024;
+pub const MAX_SETTABLE_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
 const MAX_FAULTS: usize = 50;
 const SKIPPED: &str = "the setting is ignored";

@@ -1,8 +1,10 @@
 //! The commands of `ExecStart=`: what they start, and their flags after variables are expanded.
+//!
+//! [`crate::command`] parses the words; the values of variables are those of [`super::environment`].
 
 use std::borrow::Cow;
 
-use crate::command::{self, Change, CommandReader, Confinement, Program};
+use crate::command::{self, Change, CommandReader, Confinement, PREFIXES, Program};
 use crate::names::{ENV_FILE_FLAG, LIMIT_MAX_REQUESTS_FLAG, UVICORN_ENV_FILE, WORKERS_FLAG};
 use crate::overrides::effect::{Effect, Override, Stage};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
@@ -53,7 +55,7 @@ impl<'a> Command<'a> {
 pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
     for assignment in unit.list_of("ExecStart") {
-        let mut prefix = assignment.value.chars().take_while(|c| "@-:+!|".contains(*c));
+        let mut prefix = assignment.value.chars().take_while(|c| PREFIXES.contains(c));
         let expands = prefix.all(|c| c != ':');
         commands.push(Command { assignment, name: unit.name_at(assignment), expands });
     }

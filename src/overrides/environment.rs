@@ -14,13 +14,13 @@ use crate::manager::Manager;
 use crate::names::{self, VARIABLES};
 use crate::overrides::effect::{Effect, Override, Stage};
 use crate::overrides::effective::Overrides;
-use crate::overrides::position::{Position, belongs_to_operator, position};
+use crate::overrides::position::{Position, position};
 use crate::overrides::value::is_valid_value;
 use crate::parse::name_and_value;
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source, Sourced};
 use crate::root::Root;
-use crate::units::{Unit, specifier};
+use crate::units::{Unit, is_packaged, specifier};
 
 use slot::{Assigned, Slot};
 
@@ -157,8 +157,7 @@ impl<'a> Environment<'a> {
 
     /// Applies the drop-in: values set by the operator so far are kept, all others are replaced.
     fn apply_drop_in(&mut self, decided: &BTreeMap<&'static str, Source>, problems: &mut Vec<Problem>) {
-        let is_operators =
-            |set: &Sourced<String>| !set.value.is_empty() && belongs_to_operator(&set.source.file);
+        let is_operators = |set: &Sourced<String>| !set.value.is_empty() && !is_packaged(&set.source.file);
         for key in VARIABLES {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
@@ -270,7 +269,7 @@ impl<'a> Environment<'a> {
         } else if !workers.is_from_drop_in() {
             // No other variable is set.
             return;
-        } else if !belongs_to_operator(&set.source.file) {
+        } else if is_packaged(&set.source.file) {
             "a package's setting is replaced".to_owned()
         } else if let Some(by) = decided.get(names::UVICORN_WORKERS) {
             format!("{by} takes precedence")

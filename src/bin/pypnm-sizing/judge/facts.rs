@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
@@ -211,7 +212,7 @@ pub(crate) fn gather(
 /// A file that is read when the service starts, and that has changed since its main process started.
 fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
     let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
-    let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
+    let scripts = words.map(|word| word.trim_start_matches(PREFIXES));
     let files = scripts.filter(|word| word.starts_with('/')).take(MAX_SCRIPTS).map(str::to_owned);
     let mut files = files.chain(loaded.environment_files.iter().cloned());
     files.find(|file| live::has_changed_since_start(root, loaded, file))

@@ -40,7 +40,7 @@ fn profile_of(numbers: Numbers, cpus: u64, gib: &str) -> BTreeMap<String, String
 }
 
 fn file_of(environment: &BTreeMap<String, String>) -> String {
-    pypnm::KEYS.iter().filter_map(|key| Some(format!("{key}={}\n", environment.get(*key)?))).collect()
+    pypnm::PROFILE_KEYS.iter().filter_map(|key| Some(format!("{key}={}\n", environment.get(*key)?))).collect()
 }
 
 fn words(text: &str) -> Vec<String> {

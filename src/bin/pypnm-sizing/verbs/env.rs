@@ -204,7 +204,7 @@ fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Removes the file, if there is one. Returns a text that describes the consequence.
 fn remove_profile(path: &Path) -> anyhow::Result<&'static str> {
-    match Directory::of(path) {
+    match Directory::open_for(path) {
         Ok((directory, name)) => Ok(removed(&directory, name)?),
         Err(error) if error.error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
         Err(error) => bail!("{error}; nothing was removed"),

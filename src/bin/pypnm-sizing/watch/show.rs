@@ -34,8 +34,8 @@ pub(super) struct Context<'a> {
 /// The columns of a label.
 const LABEL: usize = 10;
 /// The minimum and the maximum width of the history of the memory.
-const FEWEST_MARKS: usize = 8;
-const MOST_MARKS: usize = 120;
+const MIN_MARKS: usize = 8;
+const MAX_MARKS: usize = 120;
 
 #[derive(Default)]
 struct Lines {
@@ -167,11 +167,11 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     }
     // Next to the history, or above it.
     let mut width = columns.saturating_sub(LABEL + limit.chars().count());
-    if width < FEWEST_MARKS {
+    if width < MIN_MARKS {
         out.row("", &std::mem::take(&mut limit), columns);
         width = columns.saturating_sub(LABEL);
     }
-    let history = sparkline(evidence.memory.items(), width.min(MOST_MARKS), letters);
+    let history = sparkline(evidence.memory.items(), width.min(MAX_MARKS), letters);
     out.add(None, format!("{:LABEL$}{history}{limit}", ""));
     out.row("CPU", &cpu(last), columns);
     out.row("queue", &queue(evidence), columns);

@@ -11,18 +11,18 @@ use pypnm_sizing::names::{UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCU
 use pypnm_sizing::overrides::is_valid_value;
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{
-    CPU_COUNT, KEYS, LIMIT_MAX_REQUESTS, ProfileFile, TOTAL_MEMORY_GIB, WORKERS, integer, profile_values,
-    read_profile_file,
+    CPU_COUNT, LIMIT_MAX_REQUESTS, PROFILE_KEYS, ProfileFile, TOTAL_MEMORY_GIB, WORKERS, integer,
+    profile_values, read_profile_file,
 };
 
 use crate::wording::{bad_variable, expected_value};
 
 /// All variables that determine the numbers.
 pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().chain([UVICORN_WORKERS, UVICORN_LIMIT_MAX_REQUESTS, WEB_CONCURRENCY])
+    PROFILE_KEYS.into_iter().chain([UVICORN_WORKERS, UVICORN_LIMIT_MAX_REQUESTS, WEB_CONCURRENCY])
 }
 
-/// The numbers that the machine gets, as texts for [`KEYS`].
+/// The numbers that the machine gets, as texts for [`PROFILE_KEYS`].
 pub(crate) struct SizedValues {
     pub(crate) cpu_count: String,
     pub(crate) total_memory_gib: String,
@@ -112,7 +112,7 @@ pub(crate) fn decide(
     }
 
     let mut profile = String::new();
-    for key in KEYS {
+    for key in PROFILE_KEYS {
         let number = match key {
             WORKERS => Some(serve_workers.value.to_string()),
             LIMIT_MAX_REQUESTS => Some(serve_limit.value.to_string()),
@@ -175,7 +175,9 @@ impl Deciding<'_> {
         let read = read_profile_file(file.text);
         let is_taken = matches!(read, ProfileFile::Taken(_));
         let mut values = BTreeMap::new();
-        for (key, value) in profile_values(file.text).into_iter().filter(|(key, _)| KEYS.contains(key)) {
+        for (key, value) in
+            profile_values(file.text).into_iter().filter(|(key, _)| PROFILE_KEYS.contains(key))
+        {
             if is_taken || is_accepted(key, value) {
                 values.insert(key.to_owned(), value.to_owned());
             } else if !value.is_empty() {
