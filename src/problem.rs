@@ -193,6 +193,7 @@ impl Problem {
     }
 
     /// The same problem, with the operator's configuration.
+    #[must_use]
     pub fn in_configuration(self) -> Self {
         Self { is_in_configuration: true, ..self }
     }
