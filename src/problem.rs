@@ -76,6 +76,8 @@ pub struct Problem {
     pub kind: ProblemKind,
     /// What happens instead.
     pub consequence: Cow<'static, str>,
+    /// It is with the operator's configuration, sizing.conf(5).
+    pub is_in_configuration: bool,
 }
 
 /// What is wrong with an input.
@@ -171,7 +173,7 @@ impl From<ReadError> for ProblemKind {
 impl Problem {
     /// A problem of any kind.
     pub fn new(source: Source, kind: ProblemKind, consequence: impl Into<Cow<'static, str>>) -> Self {
-        Self { source, kind, consequence: consequence.into() }
+        Self { source, kind, consequence: consequence.into(), is_in_configuration: false }
     }
 
     /// An invalid value, see [`ProblemKind::bad_value`].
@@ -188,6 +190,12 @@ impl Problem {
     pub fn skipped_by_systemd(source: Source, fault: Fault) -> Self {
         let what = if fault.ends_the_file() { "the rest of the file" } else { "the line" };
         Self::new(source, ProblemKind::Syntax(fault), format!("systemd skips {what}"))
+    }
+
+    /// The same problem, with the operator's configuration.
+    #[must_use]
+    pub fn in_configuration(self) -> Self {
+        Self { is_in_configuration: true, ..self }
     }
 
     /// A problem with a key in a file, or with the file itself if it could not be read.

@@ -157,8 +157,11 @@ fn different(
             return true;
         };
         let kind = ProblemKind::Repeated { name: name.clone(), first: first.clone() };
-        let source = config.units_source().cloned().unwrap_or_else(|| Source::file(name.clone()));
-        problems.push(Problem::new(source, kind, "it is sized once, under that name"));
+        let consequence = "it is sized once, under that name";
+        problems.push(match config.units_source() {
+            Some(source) => Problem::new(source.clone(), kind, consequence).in_configuration(),
+            None => Problem::new(Source::file(name.clone()), kind, consequence),
+        });
         false
     };
     names.into_iter().filter(|name| is_new(name)).collect()
@@ -215,7 +218,7 @@ fn sized(service: Service, limits: Vec<Limit>, physical_memory: Option<u64>, sha
 fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, problems: &mut Vec<Problem>) {
     let mut report = |source: &Source, value: String, available: String, consequence: &'static str| {
         let kind = ProblemKind::Excessive { value, available };
-        problems.push(Problem::new(source.clone(), kind, consequence));
+        problems.push(Problem::new(source.clone(), kind, consequence).in_configuration());
     };
     let Capacity { cpu, memory } = &unit.capacity;
     // If nothing is known, that has already been reported.

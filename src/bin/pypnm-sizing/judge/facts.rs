@@ -7,7 +7,7 @@ use std::time::Duration;
 use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
-use pypnm_sizing::overrides::{Effect, Override, Overrides};
+use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
@@ -256,8 +256,8 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
             limit_max_requests: now.limit_max_requests.into(),
         },
         why: format!(
-            "{} CPUs by {}, {} GiB by {}",
-            Cpus(sized.capacity.cpu.amount),
+            "{} by {}, {} GiB by {}",
+            wording::cpus(Cpus(sized.capacity.cpu.amount)),
             reasons::cpu_reason(sized),
             Gib(sized.capacity.memory.amount),
             reasons::memory_reason(sized)
@@ -267,7 +267,7 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
 
 /// The problems with files of sizing.conf(5).
 fn of_configuration(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
-    problems.iter().filter(|problem| problem.source.file.contains("/pypnm/sizing.conf"))
+    problems.iter().filter(|problem| problem.is_in_configuration)
 }
 
 /// The problems that an operator can correct; not files that could not be read.
@@ -288,7 +288,7 @@ fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a
     let is_of_a_file =
         |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
     let set = unit.overrides.get(pypnm::ENV_FILE);
-    let set = set.filter(|set| set.source.key == "ExecStart" || is_of_a_file(set))?;
+    let set = set.filter(|set| set.stage == Stage::Command || is_of_a_file(set))?;
     match &set.effect {
         Effect::Variable { value, .. } => Some(value),
         _ => None,
