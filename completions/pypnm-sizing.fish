@@ -128,7 +128,7 @@ complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l htm
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l root -d 'Read all files below DIR instead of those of the running machine' -r -F
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l json -d 'Print one JSON object, for programs; see pypnm-sizing(1)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l write-advice -d 'Print only the advice, as a drop-in for sizing.conf.d'
-complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l adopt -d 'Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and show what `apply` would change'
+complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -l adopt -d 'Write the advice to 60-measured.conf in /etc/pypnm/sizing.conf.d, and show what `apply` would change'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand report" -s h -l help -d 'Print help'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "show" -d 'Show the profile of this machine at a glance (the default)'
 complete -c pypnm-sizing -n "__fish_pypnm_sizing_using_subcommand help; and not __fish_seen_subcommand_from show explain preview env exec check apply setup ready watch report help" -f -a "explain" -d 'Show every limit found, the tightest ones, the guide\'s steps, and what was set by hand'

@@ -75,7 +75,7 @@ pub(crate) fn cgroup(data: &[u8]) {
     }
     let mounts = cgroup_mounts(mountinfo.as_bytes());
     for controller in ["memory", "cpu", "cpuset"] {
-        let Some(place) = Hierarchy::of(controller, &memberships, &mounts) else {
+        let Some(place) = Hierarchy::find(controller, &memberships, &mounts) else {
             assert!(memberships.iter().all(|one| one.v1_controllers.is_some() && !one.has_v1(controller)));
             continue;
         };

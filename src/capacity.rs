@@ -1,4 +1,6 @@
 //! The capacity of a unit: for each resource, the minimum of all limits minus the operator's reserve. Pure.
+//!
+//! [`crate::limits`] collects the limits; [`crate::policy`] derives workers from the capacity.
 
 use crate::limits::nodes::NodeMemory;
 use crate::limits::{Amount, Limit, Resource};

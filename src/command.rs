@@ -15,8 +15,11 @@ use confine::Key;
 pub use env::Change;
 use wrapper::{After, Wrapper};
 
-use crate::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
+use crate::names::{LAUNCHER_PACKAGE, LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use crate::parse::name_and_value;
+
+/// The prefixes of the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
+pub const PREFIXES: [char; 6] = ['@', '-', ':', '+', '!', '|'];
 
 /// The program that a command starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +103,7 @@ impl CommandReader {
         self.confines = self.next_key(word);
         self.state = match self.state {
             State::Path => {
-                let path = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
+                let path = word.trim_start_matches(PREFIXES);
                 self.skips_name = word.strip_suffix(path).is_some_and(|prefix| prefix.contains('@'));
                 by_name(path)
             }
@@ -254,7 +257,7 @@ fn is_python(name: &str) -> bool {
 fn module(name: &str) -> State {
     match name {
         "uvicorn" => State::Known(Program::Uvicorn),
-        "pypnm_handover" => by_name(name),
+        LAUNCHER_PACKAGE => by_name(name),
         "pypnm" | "pypnm.cli" | "pypnm_cmts" | "pypnm_cmts.cli" => State::Verb,
         _ => State::Known(Program::Unknown),
     }

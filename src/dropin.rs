@@ -12,7 +12,7 @@ use crate::parse::quantity::{Cpus, Gb, Gib};
 use crate::parse::syntax::{Item, items};
 use crate::problem::Source;
 use crate::reasons::{cpu_reason, limit_reason, memory_reason, one_line, workers_reason};
-use crate::sizing::{SizedUnit, Sizing};
+use crate::sized::{SizedUnit, Sizing};
 
 /// More warnings than this would obscure the rest of the file.
 const MAX_WARNINGS: usize = 20;

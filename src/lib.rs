@@ -11,10 +11,14 @@
 //! ```
 //!
 //! The generator and every verb of the helper call [`sizing::size`] and differ only in the last step. [`parse`], [`command`],
-//! [`capacity`], [`policy`], [`reasons`] and [`dropin`] open no files; for sizing, only [`root`] reads files, and only
-//! [`write`] writes them. Files that influence what root does are used only if nobody else could have written them
+//! [`capacity`], [`policy`], [`sized`], [`reasons`] and [`dropin`] open no files; for sizing, only [`root`] reads files, and
+//! only [`mod@write`] writes them. Files that influence what root does are used only if nobody else could have written them
 //! ([`trust`]), and nothing is read that could block PID 1 ([`mounts`]). Names that others rely on are in [`names`]. An
 //! invalid input is a [`problem`], which never ends a run.
+//!
+//! [`conf_files`] finds the files of a configuration directory, and [`log`] reports to the kernel log or stderr. Only the
+//! helper uses `pypnm`, which knows PyPNM's own defaults and profile file, and `watch`, which evaluates measurements of a
+//! running service.
 
 pub mod capacity;
 pub mod command;
@@ -35,6 +39,7 @@ pub mod problem;
 pub mod pypnm;
 pub mod reasons;
 pub mod root;
+pub mod sized;
 pub mod sizing;
 pub mod trust;
 pub mod units;

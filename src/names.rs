@@ -1,4 +1,6 @@
 //! The fixed names that packagers, operators, PyPNM and uvicorn rely on. Each is defined only here.
+//!
+//! Paths that only one module reads, and the settings of systemd, are defined where they are used.
 
 /// The name of the drop-in in `<unit>.d`. Because of its low number, an operator's `override.conf` takes precedence.
 pub const DROP_IN: &str = "10-pypnm-sizing.conf";
@@ -6,6 +8,12 @@ pub const DROP_IN: &str = "10-pypnm-sizing.conf";
 pub const RUNTIME_DIRECTORY: &str = "/run/pypnm-sizing";
 /// The path of the packaged helper.
 pub const HELPER: &str = "/usr/bin/pypnm-sizing";
+/// The path of the launcher in the packaged units, see pypnm-sizing-handover(7).
+pub const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
+/// The file name of [`LAUNCHER`].
+pub const LAUNCHER_NAME: &str = "handover";
+/// The Python package of the launcher: a directory beside it, which the interpreter executes.
+pub const LAUNCHER_PACKAGE: &str = "pypnm_handover";
 
 /// PyPNM: whole CPUs.
 pub const CPU_COUNT: &str = "PYPNM_SERVE_CPU_COUNT";
@@ -19,6 +27,9 @@ pub const LIMIT_MAX_REQUESTS: &str = "PYPNM_SERVE_LIMIT_MAX_REQUESTS";
 pub const ENV_FILE: &str = "PYPNM_SERVE_ENV_FILE";
 /// The keys of PyPNM's profile file, in the order in which PyPNM writes them.
 pub const PROFILE_KEYS: [&str; 4] = [CPU_COUNT, TOTAL_MEMORY_GIB, WORKERS, LIMIT_MAX_REQUESTS];
+
+/// The variables in which PyPNM passes the workers and the recycle limit in effect to its workers.
+pub const ACTIVE_VARIABLES: [&str; 2] = ["PYPNM_ACTIVE_WORKERS", "PYPNM_ACTIVE_LIMIT_MAX_REQUESTS"];
 
 /// uvicorn: workers to start; takes precedence over [`WEB_CONCURRENCY`].
 pub const UVICORN_WORKERS: &str = "UVICORN_WORKERS";

@@ -76,6 +76,8 @@ pub struct Problem {
     pub kind: ProblemKind,
     /// What happens instead.
     pub consequence: Cow<'static, str>,
+    /// It is with the operator's configuration, sizing.conf(5).
+    pub is_in_configuration: bool,
 }
 
 /// What is wrong with an input.
@@ -91,6 +93,13 @@ pub enum ProblemKind {
         value: String,
         /// What was expected.
         expected: &'static str,
+    },
+    /// A value that systemd or a command can resolve when the service starts, but that cannot be resolved before.
+    Undetermined {
+        /// What the value would determine.
+        what: &'static str,
+        /// The value, shortened if it is long.
+        value: String,
     },
     /// A valid value that the machine cannot satisfy.
     Excessive {
@@ -135,13 +144,24 @@ pub enum ProblemKind {
 impl ProblemKind {
     /// An invalid value. It is shortened and made printable.
     pub fn bad_value(value: &str, expected: &'static str) -> Self {
-        let mut shown: String =
-            value.chars().take(40).map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect();
-        if value.chars().nth(40).is_some() {
-            shown.push('…');
-        }
-        Self::BadValue { value: shown, expected }
+        Self::BadValue { value: shortened(value), expected }
     }
+
+    /// A value from which `what` cannot be determined. It is shortened and made printable.
+    pub fn undetermined(value: &str, what: &'static str) -> Self {
+        Self::Undetermined { what, value: shortened(value) }
+    }
+}
+
+/// The beginning of a value, without characters that are not printable.
+fn shortened(value: &str) -> String {
+    const MAX_CHARACTERS: usize = 40;
+    let printable = |c| if is_hidden(c) { '\u{fffd}' } else { c };
+    let mut shown: String = value.chars().take(MAX_CHARACTERS).map(printable).collect();
+    if value.chars().nth(MAX_CHARACTERS).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl From<ReadError> for ProblemKind {
@@ -153,7 +173,7 @@ impl From<ReadError> for ProblemKind {
 impl Problem {
     /// A problem of any kind.
     pub fn new(source: Source, kind: ProblemKind, consequence: impl Into<Cow<'static, str>>) -> Self {
-        Self { source, kind, consequence: consequence.into() }
+        Self { source, kind, consequence: consequence.into(), is_in_configuration: false }
     }
 
     /// An invalid value, see [`ProblemKind::bad_value`].
@@ -170,6 +190,12 @@ impl Problem {
     pub fn skipped_by_systemd(source: Source, fault: Fault) -> Self {
         let what = if fault.ends_the_file() { "the rest of the file" } else { "the line" };
         Self::new(source, ProblemKind::Syntax(fault), format!("systemd skips {what}"))
+    }
+
+    /// The same problem, with the operator's configuration.
+    #[must_use]
+    pub fn in_configuration(self) -> Self {
+        Self { is_in_configuration: true, ..self }
     }
 
     /// A problem with a key in a file, or with the file itself if it could not be read.
@@ -201,6 +227,7 @@ impl fmt::Display for Problem {
             ProblemKind::Unreadable(error) => write!(f, "{error}")?,
             ProblemKind::Absent => f.write_str("missing")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
+            ProblemKind::Undetermined { what, value } => write!(f, "cannot determine {what} in '{value}'")?,
             ProblemKind::Excessive { value, available } => {
                 write!(f, "{value}, but only {available} available")?;
             }

@@ -10,12 +10,7 @@ use serde::Serialize;
 use crate::parse::quantity::GIB;
 use crate::policy::Profile;
 
-pub use crate::names::{
-    CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS as KEYS, TOTAL_MEMORY_GIB, WORKERS,
-};
-
-/// The variables in which PyPNM's parent process passes the numbers in effect to its workers: workers, recycle limit.
-pub const ACTIVE_KEYS: [&str; 2] = ["PYPNM_ACTIVE_WORKERS", "PYPNM_ACTIVE_LIMIT_MAX_REQUESTS"];
+pub use crate::names::{CPU_COUNT, ENV_FILE, LIMIT_MAX_REQUESTS, PROFILE_KEYS, TOTAL_MEMORY_GIB, WORKERS};
 
 /// The characters that end a line for Python's `str.splitlines()`.
 const LINE_ENDS: [char; 10] =
@@ -102,7 +97,7 @@ pub fn read_profile_file(text: &str) -> ProfileFile {
             return ProfileFile::Crashes(key, value(key).to_owned());
         }
     }
-    match KEYS.into_iter().find(|key| value(key).is_empty()) {
+    match PROFILE_KEYS.into_iter().find(|key| value(key).is_empty()) {
         Some(missing) => ProfileFile::Ignored(missing),
         None => ProfileFile::Taken(Numbers { workers: numbers[0], limit_max_requests: numbers[1] }),
     }

@@ -1,11 +1,11 @@
 //! The reasons for a profile as short texts, for the comments in the drop-in and the output of the helper. They describe
-//! what the other modules have determined.
+//! what the other modules have determined, and decide nothing.
 
 use crate::capacity::Available;
 use crate::parse::quantity::{Cpus, GB, in_gib};
 use crate::policy::{Guardrail, LimitStep, WorkersStep};
 use crate::problem::Source;
-use crate::sizing::SizedUnit;
+use crate::sized::SizedUnit;
 
 /// The tightest limit of CPUs, and what was subtracted from it.
 pub fn cpu_reason(unit: &SizedUnit) -> String {

@@ -1,4 +1,7 @@
 //! Connects the steps from the files to the profile, for the generator and for every verb of the helper.
+//!
+//! Determines which limits apply to which unit, and how many units share them. The limits of each source are read in
+//! [`crate::limits`], the minimum is determined in [`crate::capacity`], and the workers in [`crate::policy`].
 
 use std::collections::BTreeMap;
 
@@ -12,10 +15,11 @@ use crate::manager::Manager;
 use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::quantity::{Cpus, in_gib};
-use crate::policy::{IDLE_WORKER, Profile, profile};
+use crate::parse::quantity::{in_cpus, in_gib};
+use crate::policy::{IDLE_WORKER, LARGE, profile};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
+pub use crate::sized::{SizedUnit, Sizing};
 use crate::units::{self, Index, name::parent_slice};
 
 /// What to size, and for which machine.
@@ -61,51 +65,6 @@ pub struct Hypothetical {
     pub memory: Option<(u64, &'static str)>,
 }
 
-/// The result: all inputs and what was derived from them, in that order.
-#[derive(Debug)]
-pub struct Sizing {
-    /// The value of `pypnm.sizing=` on the kernel command line, and the file that contains it.
-    pub kernel_switch: Option<(bool, &'static str)>,
-    /// The operator's configuration.
-    pub config: Config,
-    /// The units of the configuration, each once.
-    pub names: Vec<String>,
-    /// The machine itself, without the limits of containers and units. Empty if sizing is turned off.
-    pub host: Host,
-    /// The units, each with its profile.
-    pub units: Vec<SizedUnit>,
-    /// Problems with the inputs.
-    pub problems: Vec<Problem>,
-}
-
-/// A unit, its profile, and everything that the profile was derived from.
-#[derive(Debug)]
-pub struct SizedUnit {
-    /// Its name.
-    pub name: String,
-    /// The configuration that applies to it.
-    pub config: UnitConfig,
-    /// Its unit files. `None`: its name is not that of a service.
-    pub definition: Option<units::Unit>,
-    /// The slices that it is in, from the outermost.
-    pub slices: Vec<String>,
-    /// The settings that override the drop-in.
-    pub overrides: Overrides,
-    /// All limits, from the outermost.
-    pub limits: Vec<Limit>,
-    /// The minimum of these limits.
-    pub capacity: Capacity,
-    /// The profile that the guide derives from the capacity.
-    pub profile: Profile,
-}
-
-impl Sizing {
-    /// Whether sizing is enabled, at this boot and in the configuration.
-    pub fn is_enabled(&self) -> bool {
-        self.kernel_switch.is_none_or(|(on, _)| on) && self.config.is_enabled()
-    }
-}
-
 /// Reads everything below the root of `request` and sizes the units.
 pub fn size(request: &Request<'_>) -> Sizing {
     let root = request.root;
@@ -126,7 +85,7 @@ pub fn size(request: &Request<'_>) -> Sizing {
         return sizing;
     }
     let problems = &mut sizing.problems;
-    let host = host::read(kernel, problems);
+    let host = host::read(kernel, LARGE, problems);
     let container = cgroup::read(kernel, problems);
     // Percentages refer to this amount, as in systemd (`physical_memory()`).
     let physical_memory = match (request.hypothetical.memory, host.memory_total, container.root_memory) {
@@ -198,8 +157,11 @@ fn different(
             return true;
         };
         let kind = ProblemKind::Repeated { name: name.clone(), first: first.clone() };
-        let source = config.units_source().cloned().unwrap_or_else(|| Source::file(name.clone()));
-        problems.push(Problem::new(source, kind, "it is sized once, under that name"));
+        let consequence = "it is sized once, under that name";
+        problems.push(match config.units_source() {
+            Some(source) => Problem::new(source.clone(), kind, consequence).in_configuration(),
+            None => Problem::new(Source::file(name.clone()), kind, consequence),
+        });
         false
     };
     names.into_iter().filter(|name| is_new(name)).collect()
@@ -256,7 +218,7 @@ fn sized(service: Service, limits: Vec<Limit>, physical_memory: Option<u64>, sha
 fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, problems: &mut Vec<Problem>) {
     let mut report = |source: &Source, value: String, available: String, consequence: &'static str| {
         let kind = ProblemKind::Excessive { value, available };
-        problems.push(Problem::new(source.clone(), kind, consequence));
+        problems.push(Problem::new(source.clone(), kind, consequence).in_configuration());
     };
     let Capacity { cpu, memory } = &unit.capacity;
     // If nothing is known, that has already been reported.
@@ -267,8 +229,7 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
     if let Some(set) = &unit.config.reserve_cpus
         && let Some(all) = exceeds(set.value, cpu)
     {
-        let value = format!("{} CPUs", Cpus(set.value));
-        report(&set.source, value, format!("{} CPUs", Cpus(all)), Resource::Cpu.assumed());
+        report(&set.source, in_cpus(set.value), in_cpus(all), Resource::Cpu.assumed());
     }
     if let Some(set) = &unit.config.reserve_memory {
         let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 mod targets;
 
 /// The maximum size of the corpora in the repository.
-const MOST_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 256 << 10;
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
@@ -81,7 +81,7 @@ fn the_corpora_are_in_canonical_form() {
         assert!(lines.is_sorted_by(|before, line| before < line), "{name}.txt: sorted, each input once");
         bytes += text.len();
     }
-    assert!(bytes <= MOST_BYTES, "{bytes} bytes: minimise the corpora, see fuzz/README.md");
+    assert!(bytes <= MAX_BYTES, "{bytes} bytes: minimise the corpora, see fuzz/README.md");
 }
 
 #[test]

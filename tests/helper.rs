@@ -277,21 +277,35 @@ fn pages_fit_60_80_and_200_columns() {
 }
 
 #[test]
-fn every_help_has_examples_and_fits_80_columns() {
+fn every_help_has_examples_and_fits_the_terminal() {
     for verb in [
         "", "show", "explain", "preview", "env", "exec", "check", "setup", "apply", "report", "watch",
         "ready",
     ] {
-        let done = helper().args(verb.split_whitespace()).arg("--help").output().unwrap();
-        let text = String::from_utf8(done.stdout).unwrap();
-        assert!(done.status.success() && text.contains("Examples:\n  pypnm-sizing"), "{verb}:\n{text}");
-        for line in text.lines() {
-            assert!(line.chars().count() <= 80, "{verb}: {line}");
+        let help = |columns: usize| {
+            let mut command = helper();
+            command.args(verb.split_whitespace()).arg("--help").env("COLUMNS", columns.to_string());
+            let done = command.output().unwrap();
+            let text = String::from_utf8(done.stdout).unwrap();
+            assert!(done.status.success() && text.contains("Examples:\n  pypnm-sizing"), "{verb}:\n{text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= columns, "{verb}, {columns} columns: {line}");
+            }
+            text
+        };
+        // The lines of lists and examples are not wrapped at any width.
+        let lists = |text: &str| {
+            let is_list = |block: &&str| block.starts_with("Examples:") || block.starts_with("Exit status");
+            text.split("\n\n").filter(is_list).map(|block| block.trim_end().to_owned()).collect::<Vec<_>>()
+        };
+        let at_200 = lists(&help(200));
+        for columns in [60, 80] {
+            assert_eq!(lists(&help(columns)), at_200, "{verb}, {columns} columns");
         }
-        // No example is wrapped: each line begins with a command.
+        // Each example begins with a command, and what it does or its second line is indented further.
         let commands = ["pypnm-sizing", "sudo", "systemctl", "podman", "ssh"];
-        let examples = text.lines().skip_while(|line| *line != "Examples:").skip(1);
-        for line in examples.take_while(|line| !line.is_empty()) {
+        let examples = at_200.last().into_iter().flat_map(|examples| examples.lines().skip(1));
+        for line in examples.filter(|line| !line.starts_with("      ")) {
             assert!(commands.iter().any(|command| line.trim_start().starts_with(command)), "{verb}: {line}");
         }
     }

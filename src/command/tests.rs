@@ -110,24 +110,27 @@ fn what_is_started() {
 
 #[test]
 fn flags_and_their_beginnings() {
-    let of = |command: &str| read(command).1.join(", ");
-    assert_eq!(of("pypnm serve --workers 3 --limit-max-requests=7"), "--workers 3, --limit-max-requests 7");
-    assert_eq!(of("pypnm serve --worker 1 --limit 500"), "--workers 1, --limit-max-requests 500");
-    assert_eq!(of("pypnm serve --w=1 --l 5"), "--workers 1, --limit-max-requests 5");
-    assert_eq!(of("pypnm serve --work --workers"), "--workers --workers");
-    assert_eq!(of("pypnm serve --=5 -w 5"), "");
-    assert_eq!(of("pypnm serve --workersx 1 -- --workers 2 --reload"), "");
-    assert_eq!(of("uvicorn a:b --worker 1 --workers 2"), "--workers 2", "click takes no beginnings");
-    assert_eq!(of("/usr/bin/env pypnm serve --worker 1"), "--workers 1");
-    assert_eq!(of("pypnm --workers 3 serve"), "", "not one of the verb's");
-    assert_eq!(of("nice -n 5 pypnm serve --workers 3"), "--workers 3");
-    assert_eq!(of("pypnm-sizing exec --unit u -- pypnm serve --w 3"), "--workers 3");
-    assert_eq!(of("taskset -c 0 pypnm serve --workers 3"), "--workers 3");
+    let flags = |command: &str| read(command).1.join(", ");
+    assert_eq!(
+        flags("pypnm serve --workers 3 --limit-max-requests=7"),
+        "--workers 3, --limit-max-requests 7"
+    );
+    assert_eq!(flags("pypnm serve --worker 1 --limit 500"), "--workers 1, --limit-max-requests 500");
+    assert_eq!(flags("pypnm serve --w=1 --l 5"), "--workers 1, --limit-max-requests 5");
+    assert_eq!(flags("pypnm serve --work --workers"), "--workers --workers");
+    assert_eq!(flags("pypnm serve --=5 -w 5"), "");
+    assert_eq!(flags("pypnm serve --workersx 1 -- --workers 2 --reload"), "");
+    assert_eq!(flags("uvicorn a:b --worker 1 --workers 2"), "--workers 2", "click takes no beginnings");
+    assert_eq!(flags("/usr/bin/env pypnm serve --worker 1"), "--workers 1");
+    assert_eq!(flags("pypnm --workers 3 serve"), "", "not one of the verb's");
+    assert_eq!(flags("nice -n 5 pypnm serve --workers 3"), "--workers 3");
+    assert_eq!(flags("pypnm-sizing exec --unit u -- pypnm serve --w 3"), "--workers 3");
+    assert_eq!(flags("taskset -c 0 pypnm serve --workers 3"), "--workers 3");
 }
 
 #[test]
 fn what_env_does_to_the_environment() {
-    let of = |command: &str| {
+    let outcome = |command: &str| {
         let (mut reader, mut changes) = (CommandReader::default(), Vec::new());
         for word in command.split(' ') {
             reader.changes(word, &mut |change| {
@@ -158,18 +161,18 @@ fn what_env_does_to_the_environment() {
     ] {
         for command in ["uvicorn C=3 -i", "pypnm serve -u"] {
             let program = if command.starts_with('u') { Program::Uvicorn } else { Program::Pypnm };
-            let read = of(&format!("/usr/bin/env {options} {command}"));
+            let read = outcome(&format!("/usr/bin/env {options} {command}"));
             assert_eq!(read, (program, changes.to_owned()), "{options} {command}");
         }
     }
     for command in
         ["-S uvicorn", "-iSuvicorn", "--split-string=-i uvicorn", "--version uvicorn", "-x uvicorn"]
     {
-        assert_eq!(of(&format!("env {command}")).0, Program::Unknown, "{command}");
+        assert_eq!(outcome(&format!("env {command}")).0, Program::Unknown, "{command}");
     }
-    assert_eq!(of("env -- -i uvicorn"), (Program::Unknown, String::new()), "no option any more");
-    assert_eq!(of("uvicorn A=1").1, "");
-    assert_eq!(of("/usr/lib/pypnm-sizing/handover -i A=1 pypnm serve").1, "", "no option of its");
+    assert_eq!(outcome("env -- -i uvicorn"), (Program::Unknown, String::new()), "no option any more");
+    assert_eq!(outcome("uvicorn A=1").1, "");
+    assert_eq!(outcome("/usr/lib/pypnm-sizing/handover -i A=1 pypnm serve").1, "", "no option of its");
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn reloading_its_code() {
 
 #[test]
 fn confinement_by_taskset_and_numactl() {
-    let of = |command: &str| {
+    let confined = |command: &str| {
         let (mut reader, mut found) = (CommandReader::default(), Vec::new());
         for word in command.split(' ') {
             found.extend(reader.confinement(word).map(|confinement| match confinement {
@@ -201,7 +204,7 @@ fn confinement_by_taskset_and_numactl() {
         };
         found.into_iter().map(|(what, set)| format!("{what} {}", shown(set))).collect::<Vec<_>>().join(", ")
     };
-    for (command, left) in [
+    for (command, expected) in [
         ("taskset -c 0,2 pypnm serve", "CPUs 0,2"),
         ("taskset --cpu-list 0-1 pypnm serve", "CPUs 0-1"),
         ("taskset 0x3 pypnm serve", "CPUs 0-1"),
@@ -220,6 +223,6 @@ fn confinement_by_taskset_and_numactl() {
         ("@/usr/bin/taskset 7 3 pypnm serve", "CPUs 0-1"),
         ("pypnm serve -N 0 taskset -c 0", ""),
     ] {
-        assert_eq!(of(command), left, "{command}");
+        assert_eq!(confined(command), expected, "{command}");
     }
 }

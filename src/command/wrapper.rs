@@ -6,6 +6,8 @@
 //! shell, `env -S`). An option that is not listed makes a command unknown as well. [`super::confine`] reads the CPUs and
 //! memory nodes of taskset and numactl.
 
+use crate::names::{LAUNCHER_NAME, LAUNCHER_PACKAGE};
+
 /// The options of a program, as getopt_long(3) reads them up to the first operand.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wrapper {
@@ -110,7 +112,7 @@ pub(super) fn find(name: &str) -> Option<&'static Wrapper> {
         "gosu" | "su-exec" => &GOSU,
         "ionice" => &IONICE,
         "nice" => &NICE,
-        "handover" | "nohup" | "pypnm_handover" => &PLAIN,
+        LAUNCHER_NAME | LAUNCHER_PACKAGE | "nohup" => &PLAIN,
         "numactl" => &NUMACTL,
         "setpriv" => &SETPRIV,
         "stdbuf" => &STDBUF,

@@ -1,7 +1,7 @@
 //! The table of the keys in sizing.conf(5) that may be set for all units or for a single one, with the parser and the
 //! formatter of each value.
 
-use crate::config::{MAX_WORKERS, SKIPPED};
+use crate::config::{MAX_SETTABLE_WORKERS, SKIPPED};
 use crate::parse::boolean::{BOOLEAN, boolean};
 use crate::parse::quantity::{Cpus, Size, decimal, in_gib, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
@@ -103,7 +103,7 @@ fn assign<T>(
 }
 
 fn count(text: &str) -> Option<u32> {
-    decimal(text).filter(|n| (1..=MAX_WORKERS).contains(n))
+    decimal(text).filter(|n| (1..=MAX_SETTABLE_WORKERS).contains(n))
 }
 
 // The outer `Option` is `None` if the value is invalid.

@@ -26,7 +26,7 @@ pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// The maximum number of units; more on one host are a mistake.
 const MAX_UNITS: usize = 64;
 /// The maximum number of workers; more are a mistake.
-pub const MAX_WORKERS: u32 = 1024;
+pub const MAX_SETTABLE_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
 const MAX_FAULTS: usize = 50;
 const SKIPPED: &str = "the setting is ignored";
@@ -118,6 +118,7 @@ impl Config {
 /// Reads the configuration below `root`.
 pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
+    let before = problems.len();
     let unread = conf_files::each(root, FILE, problems, &mut |path, read, problems| match read {
         Ok(text) => {
             parse_into(path, text, &mut config, problems);
@@ -142,6 +143,7 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Config {
         let expected = "one of the units in Units=";
         problems.push(Problem::bad_value(source.clone(), name, expected, "the section has no effect"));
     }
+    problems.iter_mut().skip(before).for_each(|problem| problem.is_in_configuration = true);
     config
 }
 
@@ -246,6 +248,34 @@ fn unit_of_section(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{Config, DEFAULT_UNIT, MAX_FAULTS, MAX_UNITS, parse_into};
+    use crate::root::Root;
+    use crate::sizing::{Request, size};
+
+    #[test]
+    fn which_problems_are_in_the_configuration() {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        for (path, text) in [
+            ("etc/pypnm/sizing.conf", "[Sizing]\nWorkrs=2\nReserveCPUs=9\n[other.service]\n"),
+            ("etc/systemd/system/pypnm.service", "[Service]\nEnvironmentFile=/srv/pypnm/sizing.conf\n"),
+            // Not the file of the configuration.
+            ("srv/pypnm/sizing.conf", "# a comment\\\nUVICORN_WORKERS=3\n"),
+            ("sys/devices/system/cpu/online", "0-1\n"),
+            ("proc/1/status", "Cpus_allowed_list:\t0-1\n"),
+            ("proc/meminfo", "MemTotal: 8000000 kB\n"),
+        ] {
+            let path = directory.path().join(path);
+            let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            made.and_then(|()| std::fs::write(&path, text)).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let root = Root::below(directory.path()).unwrap_or_else(|error| panic!("{error}"));
+        let problems = size(&Request::new(&root)).problems;
+        let places = |is_in_configuration| {
+            let found = problems.iter().filter(|problem| problem.is_in_configuration == is_in_configuration);
+            found.map(|problem| problem.source.place()).collect::<Vec<_>>()
+        };
+        assert_eq!(places(true), ["/etc/pypnm/sizing.conf:2", "/etc/pypnm/sizing.conf:3"]);
+        assert_eq!(places(false), ["/srv/pypnm/sizing.conf:1"]);
+    }
 
     fn parse(text: &str) -> (Config, Vec<String>) {
         let (mut config, mut problems) = (Config::default(), Vec::new());

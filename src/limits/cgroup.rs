@@ -148,7 +148,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         }
     }
     let hierarchies =
-        CONTROLLERS.map(|(name, _)| Hierarchy::find(name, &memberships, &mounts, member.moved_to));
+        CONTROLLERS.map(|(name, _)| Hierarchy::find_moved(name, &memberships, &mounts, member.moved_to));
     if !has_only_v2(&mounts) {
         for hierarchy in hierarchies.iter().flatten() {
             reader.check_directory(hierarchy);

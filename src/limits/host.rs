@@ -1,4 +1,6 @@
 //! The limits of the machine: the CPUs online, the affinity inherited from PID 1, and the memory available to processes.
+//!
+//! Limits of the container in which PID 1 runs are in [`super::cgroup`], those of a memory node in [`super::nodes`].
 
 use crate::limits::{Amount, Limit, Resource, Scope, nodes, read_value};
 use crate::parse::cpu_list::CpuSet;
@@ -11,8 +13,6 @@ use crate::root::{ReadError, Root};
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// `Cpus_allowed_list` (proc_pid_status(5)): the CPUs left by `CPUAffinity=` in systemd-system.conf(5) and by isolcpus.
 pub const PID_1_STATUS: &str = "/proc/1/status";
-/// More memory than this changes the profile only through settings of the operator (the guide's last guardrail, 24 GB).
-const ENOUGH_MEMORY: u64 = 24_000_000_000;
 /// proc_meminfo(5).
 const MEMINFO: &str = "/proc/meminfo";
 
@@ -25,14 +25,17 @@ pub struct Host {
     pub memory_total: Option<u64>,
 }
 
-/// Reads the machine's limits below `root`.
-pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
+/// Reads the machine's limits below `root`. More memory than `enough_memory`, in bytes, would not change the profile, so
+/// whether there is more is not determined.
+pub fn read(root: &Root, enough_memory: u64, problems: &mut Vec<Problem>) -> Host {
     let mut limits = Vec::with_capacity(16);
     limits.push(online(root, problems));
     limits.extend(affinity(root, PID_1_STATUS, Scope::Inherited, problems));
     let (memory, memory_total) = memory(root, problems);
     limits.push(memory);
-    offline_memory(root, memory_total, problems);
+    if let Some(total) = memory_total.filter(|total| *total < enough_memory) {
+        offline_memory(root, total, problems);
+    }
     Host { limits, memory_total }
 }
 
@@ -40,7 +43,8 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Host {
 /// it is granted, numbered from 0, while affinity and cpuset refer to those of the machine. They are also virtual if the
 /// affinity or the cpuset contains none of them, which no kernel permits.
 pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
-    let is_online = |limit: &Limit| *limit.source.file == *ONLINE;
+    // The only set of CPUs that is a limit of the machine itself, see `online()`.
+    let is_online = |limit: &Limit| limit.scope == Scope::Host && matches!(limit.amount, Amount::Cpus(_));
     let Some(Amount::Cpus(online)) = limits.iter().find(|limit| is_online(limit)).map(|limit| &limit.amount)
     else {
         return;
@@ -59,14 +63,11 @@ pub fn recognize_virtual_cpus(root: &Root, limits: &mut [Limit]) {
 
 /// Reports memory that is installed but offline. Hot-plugged memory may remain offline, depending on the kernel and the
 /// operator (Documentation/admin-guide/mm/memory-hotplug.rst).
-fn offline_memory(root: &Root, total: Option<u64>, problems: &mut Vec<Problem>) {
+fn offline_memory(root: &Root, total: u64, problems: &mut Vec<Problem>) {
     const MEMORY: &str = "/sys/devices/system/memory";
     // With more blocks, looking at each of them would take too long.
     const MAX_BLOCKS: usize = 8192;
     const SAMPLE: usize = 8;
-    let Some(total) = total.filter(|total| *total < ENOUGH_MEMORY) else {
-        return;
-    };
     let size = |text: &str| u64::from_str_radix(text.trim(), 16).ok();
     let Ok(Some(size)) = root.with_text(&format!("{MEMORY}/block_size_bytes"), size) else {
         return;
@@ -248,7 +249,7 @@ mod tests {
             .unwrap_or_else(|error| panic!("{error}"));
         let root = Root::below(directory.path()).unwrap_or_else(|error| panic!("{error}"));
         let mut problems = Vec::new();
-        offline_memory(&root, Some(1 << 30), &mut problems);
+        offline_memory(&root, 1 << 30, &mut problems);
         problems.into_iter().find_map(|problem| match problem.kind {
             ProblemKind::OfflineMemory { bytes } => Some(bytes),
             _ => None,

@@ -22,7 +22,7 @@ use crate::command::Confinement;
 use crate::limits::nodes::NODES;
 use crate::limits::{Amount, Limit, Resource, Scope, nodes, read_value};
 use crate::parse::cpu_list::CpuSet;
-use crate::problem::{Problem, Source, Sourced};
+use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::root::Root;
 use crate::units::Unit;
 use crate::units::name::{Name, Type};
@@ -167,11 +167,12 @@ pub fn confinement_limits(
     confinements: Vec<(Confinement, Source)>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Limit> {
-    const EXPECTED: &str = "a list or mask whose CPUs or nodes are known here";
+    const WHAT: &str = "the CPUs or nodes";
     let mut limits = Vec::new();
     for (confinement, source) in confinements {
         let unknown = |resource: Resource, value: &str, problems: &mut Vec<Problem>| {
-            problems.push(Problem::bad_value(source.clone(), value, EXPECTED, resource.assumed()));
+            let kind = ProblemKind::undetermined(value, WHAT);
+            problems.push(Problem::new(source.clone(), kind, resource.assumed()));
             Some(Amount::Unknown(resource))
         };
         let amount = match confinement {

@@ -1,10 +1,12 @@
 //! The commands of `ExecStart=`: what they start, and their flags after variables are expanded.
+//!
+//! [`crate::command`] parses the words; the values of variables are those of [`super::environment`].
 
 use std::borrow::Cow;
 
-use crate::command::{self, Change, CommandReader, Confinement, Program};
+use crate::command::{self, Change, CommandReader, Confinement, PREFIXES, Program};
 use crate::names::{ENV_FILE_FLAG, LIMIT_MAX_REQUESTS_FLAG, UVICORN_ENV_FILE, WORKERS_FLAG};
-use crate::overrides::effect::{Effect, Override};
+use crate::overrides::effect::{Effect, Override, Stage};
 use crate::overrides::environment::{Environment, is_read_by_the_program};
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source};
@@ -53,7 +55,7 @@ impl<'a> Command<'a> {
 pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
     for assignment in unit.list_of("ExecStart") {
-        let mut prefix = assignment.value.chars().take_while(|c| "@-:+!|".contains(*c));
+        let mut prefix = assignment.value.chars().take_while(|c| PREFIXES.contains(c));
         let expands = prefix.all(|c| c != ':');
         commands.push(Command { assignment, name: unit.name_at(assignment), expands });
     }
@@ -86,7 +88,7 @@ pub(super) fn flags(
                 let effect = Effect::Flag { flag, value: value.to_owned() };
                 let slot = if flag == WORKERS_FLAG { &mut workers } else { &mut limit };
                 debug_assert!(flag == WORKERS_FLAG || flag == LIMIT_MAX_REQUESTS_FLAG);
-                *slot = Some(Override::new(source.clone(), effect));
+                *slot = Some(Override::at(Stage::Command, source.clone(), effect));
             }
         });
         if !fits {
@@ -97,7 +99,8 @@ pub(super) fn flags(
         }
         if reader.program() == Program::Unknown || !fits {
             let program = command.words().next().unwrap_or_default().into_owned();
-            unknown.push(Override::new(command.source().clone(), Effect::UnknownCommand { program }));
+            let effect = Effect::UnknownCommand { program };
+            unknown.push(Override::at(Stage::Command, command.source().clone(), effect));
         }
         all_known &= reader.program() != Program::Unknown && fits && !reader.reloads();
     }

@@ -10,8 +10,21 @@ use crate::problem::Source;
 pub struct Override {
     /// Where it is set.
     pub source: Source,
+    /// When it is applied.
+    pub stage: Stage,
     /// Its effect.
     pub effect: Effect,
+}
+
+/// When an override is applied, in this order (systemd.exec(5), "Environment Variables in Spawned Processes").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// With the settings of the unit and of the manager, and the files that they name.
+    Settings,
+    /// After them, by `UnsetEnvironment=`.
+    UnsetEnvironment,
+    /// Last, by the command itself: its options, or env(1).
+    Command,
 }
 
 /// The effect of an override.
@@ -94,8 +107,13 @@ impl Effect {
 }
 
 impl Override {
+    /// An override by a setting or a file.
     pub(super) fn new(source: Source, effect: Effect) -> Self {
-        Self { source, effect }
+        Self::at(Stage::Settings, source, effect)
+    }
+
+    pub(super) fn at(stage: Stage, source: Source, effect: Effect) -> Self {
+        Self { source, stage, effect }
     }
 }
 

@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use crate::command::Program;
 use crate::manager::Manager;
 use crate::names::{self, VARIABLES};
-use crate::overrides::effect::{Effect, Override};
+use crate::overrides::effect::{Effect, Override, Stage};
 use crate::overrides::effective::Overrides;
-use crate::overrides::position::{Position, belongs_to_operator, position};
+use crate::overrides::position::{Position, position};
 use crate::overrides::value::is_valid_value;
 use crate::parse::name_and_value;
 use crate::parse::words::words_of;
 use crate::problem::{Problem, Source, Sourced};
 use crate::root::Root;
-use crate::units::{Unit, specifier};
+use crate::units::{Unit, is_packaged, specifier};
 
 use slot::{Assigned, Slot};
 
@@ -157,8 +157,7 @@ impl<'a> Environment<'a> {
 
     /// Applies the drop-in: values set by the operator so far are kept, all others are replaced.
     fn apply_drop_in(&mut self, decided: &BTreeMap<&'static str, Source>, problems: &mut Vec<Problem>) {
-        let is_operators =
-            |set: &Sourced<String>| !set.value.is_empty() && belongs_to_operator(&set.source.file);
+        let is_operators = |set: &Sourced<String>| !set.value.is_empty() && !is_packaged(&set.source.file);
         for key in VARIABLES {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
@@ -201,7 +200,7 @@ impl<'a> Environment<'a> {
                 Some(value) => slot.value().is_some_and(|set| set.value == value),
             };
             if applies {
-                slot.unset = Some(source.clone());
+                slot.unset = Some((Stage::UnsetEnvironment, source.clone()));
             }
         }
     }
@@ -233,11 +232,11 @@ impl<'a> Environment<'a> {
                     }
                     Some(value) => {
                         let set = Sourced { value: value.clone(), source: source.clone() };
-                        *slot = Slot { assigned: Some(Assigned::Unit(set)), ..Slot::default() };
+                        *slot = Slot { assigned: Some(Assigned::Command(set)), ..Slot::default() };
                     }
                     None if !reads(key) => continue,
                     None if slot.is_from_drop_in() || slot.value().is_some() || slot.passed.is_some() => {
-                        slot.unset = Some(source.clone());
+                        slot.unset = Some((Stage::Command, source.clone()));
                     }
                     None => {}
                 }
@@ -270,7 +269,7 @@ impl<'a> Environment<'a> {
         } else if !workers.is_from_drop_in() {
             // No other variable is set.
             return;
-        } else if !belongs_to_operator(&set.source.file) {
+        } else if is_packaged(&set.source.file) {
             "a package's setting is replaced".to_owned()
         } else if let Some(by) = decided.get(names::UVICORN_WORKERS) {
             format!("{by} takes precedence")
@@ -295,17 +294,21 @@ impl<'a> Environment<'a> {
                 continue;
             };
             let is_profile = key == names::ENV_FILE;
-            let (source, effect) = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
-                (Some(set), ..) => (&set.source, Effect::Variable { key, value: set.value.clone() }),
-                (None, Some(source), ..) if is_profile && self.is_withheld => (source, Effect::Withheld),
-                (None, Some(source), ..) => (source, Effect::Unset { key }),
-                (None, None, Some(source), _) => (source, Effect::Passed { key }),
+            let (stage, source, effect) = match (slot.value(), &slot.unset, &slot.passed, &self.reset) {
+                (Some(set), ..) => {
+                    (slot.stage(), &set.source, Effect::Variable { key, value: set.value.clone() })
+                }
+                (None, Some((stage, source)), ..) if is_profile && self.is_withheld => {
+                    (*stage, source, Effect::Withheld)
+                }
+                (None, Some((stage, source)), ..) => (*stage, source, Effect::Unset { key }),
+                (None, None, Some(source), _) => (Stage::Settings, source, Effect::Passed { key }),
                 (None, None, None, Some(source)) if key != names::WEB_CONCURRENCY => {
-                    (source, Effect::Unset { key })
+                    (Stage::Settings, source, Effect::Unset { key })
                 }
                 (None, None, None, _) => continue,
             };
-            overrides.list.push(Override::new(source.clone(), effect));
+            overrides.list.push(Override::at(stage, source.clone(), effect));
         }
         overrides.list.append(&mut self.ineffective);
     }

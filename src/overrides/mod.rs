@@ -27,7 +27,7 @@ use crate::problem::{Problem, Source};
 use crate::root::Root;
 use crate::units::{Assignment, Unit};
 
-pub use effect::{Effect, Override};
+pub use effect::{Effect, Override, Stage};
 pub use effective::{Effective, Overrides, SingleWorker};
 use environment::Environment;
 use position::{Position, position};

@@ -1,4 +1,4 @@
-//! The files of a unit: when systemd reads them relative to the generated drop-in, and whose they are. Pure.
+//! The files of a unit: when systemd reads them relative to the generated drop-in. Pure.
 
 use crate::names::DROP_IN;
 use crate::units::Unit;
@@ -23,9 +23,4 @@ pub(super) fn position(unit: &Unit, file: &str) -> Position {
         std::cmp::Ordering::Greater => Position::After,
         std::cmp::Ordering::Equal => Position::Replacing,
     }
-}
-
-/// Whether a file belongs to the operator, not to a package.
-pub(super) fn belongs_to_operator(file: &str) -> bool {
-    !["/usr/lib/", "/lib/"].iter().any(|packaged| file.starts_with(packaged))
 }

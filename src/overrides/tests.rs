@@ -1,6 +1,6 @@
 //! Units on a fixture machine, and the overrides that are found in them.
 
-use super::{Overrides, SingleWorker};
+use super::{Overrides, SingleWorker, Stage};
 use crate::root::Root;
 use crate::sizing::{Request, size};
 
@@ -83,6 +83,17 @@ fn what_the_unit_takes_away() {
     };
     assert_eq!((concurrency(""), concurrency("WEB_CONCURRENCY=3")), (2, 2));
     assert_eq!((concurrency("WEB_CONCURRENCY"), concurrency("WEB_CONCURRENCY=2")), (4, 4));
+    let stage = |unit: &str| overrides(unit).get("UVICORN_WORKERS").map(|found| found.stage);
+    assert_eq!(stage(&format!("{serve}UnsetEnvironment=UVICORN_WORKERS\n")), Some(Stage::UnsetEnvironment));
+    for command in ["-u UVICORN_WORKERS", "UVICORN_WORKERS=3"] {
+        let unit = format!("ExecStart=/usr/bin/env {command} uvicorn a:b\n");
+        assert_eq!(stage(&unit), Some(Stage::Command), "{command}");
+    }
+    let reset = with_drop_in(serve, "Environment=\n");
+    assert_eq!(reset.get("UVICORN_WORKERS").map(|found| found.stage), Some(Stage::Settings));
+    // Even if the word comes from a variable.
+    let flag = overrides("Environment=N=3\nExecStart=uvicorn a:b --workers $N\n");
+    assert_eq!(flag.get("--workers").map(|found| found.stage), Some(Stage::Command));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The values that PyPNM and uvicorn accept. Pure.
 
-use crate::config::MAX_WORKERS;
+use crate::config::MAX_SETTABLE_WORKERS;
 use crate::names;
 use crate::parse::cpu_list::MAX_CPUS;
 use crate::parse::quantity::decimal;
@@ -23,7 +23,7 @@ pub fn is_valid_value(key: &str, value: &str) -> bool {
         names::UVICORN_LIMIT_MAX_REQUESTS => count(u32::MAX),
         names::CPU_COUNT => count(MAX_CPUS),
         // As in sizing.conf.
-        _ => count(MAX_WORKERS),
+        _ => count(MAX_SETTABLE_WORKERS),
     }
 }
 

@@ -103,7 +103,7 @@ mod tests {
     /// Each was read by python-dotenv 1.2.4.
     #[test]
     fn as_python_dotenv_reads_them() {
-        let of = |text: &str| value(text.as_bytes(), "A").map(|(value, line)| format!("{line}: {value}"));
+        let read = |text: &str| value(text.as_bytes(), "A").map(|(value, line)| format!("{line}: {value}"));
         for (text, found) in [
             ("A=1", Some("1: 1")),
             ("\u{feff}A=1", Some("1: 1")),
@@ -129,7 +129,7 @@ mod tests {
             ("WEB_A=1\nA B=1", None),
             ("", None),
         ] {
-            assert_eq!(of(text).as_deref(), found, "{text:?}");
+            assert_eq!(read(text).as_deref(), found, "{text:?}");
         }
     }
 }

@@ -156,7 +156,7 @@ impl Parser {
         state
     }
 
-    /// Ends an assignment whose value doesn't end in quotes.
+    /// Ends an assignment whose value does not end in quotes.
     fn push_trimmed(&mut self) {
         self.value.truncate(self.kept);
         self.push();

@@ -62,7 +62,7 @@ pub struct CgroupMount<'l> {
 
 impl<'l> CgroupMount<'l> {
     /// `None`: it is the mount of another file system, or its line is truncated or has a path that is not UTF-8.
-    fn of(mount: Mount<'l>) -> Option<Self> {
+    fn from_mount(mount: Mount<'l>) -> Option<Self> {
         let options = mount.options?;
         let v1_options = match mount.kind {
             b"cgroup" => Some(std::str::from_utf8(options).ok()?),
@@ -85,7 +85,9 @@ pub(crate) fn lists(list: &str, item: &str) -> bool {
 
 /// The mounted hierarchies, in the order of the file.
 pub fn cgroup_mounts(text: &[u8]) -> Vec<CgroupMount<'_>> {
-    text.split(|byte| *byte == b'\n').filter_map(|line| CgroupMount::of(Mount::parse(line)?)).collect()
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| CgroupMount::from_mount(Mount::parse(line)?))
+        .collect()
 }
 
 /// An unescaped path. `None`: it is not absolute, or not UTF-8.

@@ -85,7 +85,7 @@ pub fn permyriad(text: &str) -> Option<u32> {
 /// `0x`, `0` (octal), `0o` and `0b`.
 pub fn integer(text: &str) -> Option<u32> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
-    let of = |digits: &str, radix: u32| -> Option<u32> {
+    let number = |digits: &str, radix: u32| -> Option<u32> {
         let (negative, digits) = match digits.strip_prefix('-') {
             Some(digits) => (true, digits),
             None => (false, digits.strip_prefix('+').unwrap_or(digits)),
@@ -96,10 +96,10 @@ pub fn integer(text: &str) -> Option<u32> {
     };
     let prefixed = |prefixes: [&str; 2]| prefixes.into_iter().find_map(|prefix| text.strip_prefix(prefix));
     if let Some(digits) = prefixed(["0b", "0B"]) {
-        return of(digits, 2);
+        return number(digits, 2);
     }
     if let Some(digits) = prefixed(["0o", "0O"]) {
-        return of(digits, 8);
+        return number(digits, 8);
     }
     let sign = text.len() - text.trim_start_matches(['+', '-']).len();
     let (sign, digits) = text.split_at_checked(sign).filter(|(sign, _)| sign.len() <= 1)?;
@@ -112,7 +112,7 @@ pub fn integer(text: &str) -> Option<u32> {
     if digits.starts_with(['+', '-']) {
         return None;
     }
-    of(&format!("{sign}{digits}"), radix)
+    number(&format!("{sign}{digits}"), radix)
 }
 
 /// Bytes after `parse_size(…, 1024)`.
@@ -217,6 +217,12 @@ impl std::fmt::Display for Cpus {
     }
 }
 
+/// Milli-CPUs with the unit: `1 CPU`, `1.5 CPUs`.
+pub fn in_cpus(milli: u64) -> String {
+    let unit = if milli == 1000 { "CPU" } else { "CPUs" };
+    format!("{} {unit}", Cpus(milli))
+}
+
 /// Bytes in the guide's GB with one decimal place, rounded down so that a boundary is never shown before it is reached.
 pub struct Gb(pub u64);
 
@@ -231,11 +237,23 @@ pub fn kibibytes(value: &str) -> Option<u64> {
     decimal::<u64>(value.strip_suffix("kB")?.trim_end())?.checked_mul(1024)
 }
 
+/// The value of a line such as `MemTotal: 4016576 kB` in such a file, in bytes. `None`: missing or invalid.
+pub fn kibibytes_of(text: &str, key: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(name, _)| *name == key).and_then(|(_, value)| kibibytes(value.trim()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
-        Cpus, GIB, Gb, Gib, Size, decimal, integer, kibibytes, memory_size, milli_cpus, permyriad, size,
+        Cpus, GIB, Gb, Gib, Size, decimal, in_cpus, integer, kibibytes, kibibytes_of, memory_size,
+        milli_cpus, permyriad, size,
     };
+
+    #[test]
+    fn one_cpu_is_singular() {
+        assert_eq!([1000, 1500, 0, 2000].map(in_cpus), ["1 CPU", "1.5 CPUs", "0 CPUs", "2 CPUs"]);
+    }
 
     #[test]
     fn sizes_in_files_of_the_kernel() {
@@ -243,6 +261,9 @@ mod tests {
         for wrong in ["", "1", "x kB", "99999999999999999999 kB", "18446744073709551615 kB"] {
             assert_eq!(kibibytes(wrong), None, "{wrong:?}");
         }
+        let smaps = "55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:    9 kB\nPss:   12 kB\nPss_Anon: x\n";
+        let found = ["Pss", "Rss", "Pss_Anon", "Swap"].map(|key| kibibytes_of(smaps, key));
+        assert_eq!(found, [Some(12 << 10), Some(9 << 10), None, None]);
     }
 
     #[test]

@@ -23,6 +23,17 @@ pub const DIRECTORIES: [&str; 10] = [
     "/usr/lib/systemd/system",
     SPLIT_USR,
 ];
+/// Whether a file was installed by a package rather than by the operator, to whom /usr/local belongs (file-hierarchy(7)).
+pub fn is_packaged(path: &str) -> bool {
+    ["/usr/lib/", "/lib/"].iter().any(|packaged| path.starts_with(packaged))
+}
+
+/// Whether a file in a unit directory yields to one of the same name that a generator writes without `early` or `late`:
+/// it is below /usr, including /usr/local.
+pub fn yields_to_generators(path: &str) -> bool {
+    ["/usr/", "/lib/"].iter().any(|weaker| path.starts_with(weaker))
+}
+
 /// Used only if `/lib` is not a symbolic link to `/usr/lib`.
 const SPLIT_USR: &str = "/lib/systemd/system";
 /// A symbolic link into one of these is an alias, regardless of whether the generator has written the target yet.

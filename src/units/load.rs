@@ -1,4 +1,6 @@
-//! Loads a unit: reads its unit file and its drop-ins.
+//! Loads a unit: reads its unit file and its drop-ins, and keeps the assignments in order.
+//!
+//! [`super::index`] finds the files; what the assignments mean is determined by the readers of [`Unit`].
 
 use crate::parse::syntax::{Item, items};
 use crate::problem::{ASSUMING_MINIMUM, FileName, Problem, Source};

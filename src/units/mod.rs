@@ -12,7 +12,7 @@ mod load;
 pub mod name;
 pub mod specifier;
 
-pub use index::{DIRECTORIES, Index};
+pub use index::{DIRECTORIES, Index, is_packaged, yields_to_generators};
 pub use load::parse_assignments;
 
 use crate::problem::Source;

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn specifiers_of_names() {
-        let of =
+        let expanded =
             |text: &str, name: &str| Name::parse(name).map(|name| expand(text, &name).map(Cow::into_owned));
         for (text, expected) in [
             ("plain", Ok("plain")),
@@ -120,12 +120,12 @@ mod tests {
             ("%Q", Err(Unexpanded::NoSuch)),
         ] {
             let expected = expected.map(str::to_owned);
-            assert_eq!(of(text, "a-b@c\\x2dd.service"), Some(expected), "{text}");
+            assert_eq!(expanded(text, "a-b@c\\x2dd.service"), Some(expected), "{text}");
         }
-        assert_eq!(of("x%iy", "a.service"), Some(Ok("xy".into())));
+        assert_eq!(expanded("x%iy", "a.service"), Some(Ok("xy".into())));
         let name = format!("{}.service", "a".repeat(240));
-        assert_eq!(of(&"%n".repeat(4000), &name).map(|e| e.map(|e| e.len())), Some(Ok(4000 * 248)));
-        assert_eq!(of(&"%n".repeat(5000), &name), Some(Err(Unexpanded::NoSuch)), "no more than a line");
+        assert_eq!(expanded(&"%n".repeat(4000), &name).map(|e| e.map(|e| e.len())), Some(Ok(4000 * 248)));
+        assert_eq!(expanded(&"%n".repeat(5000), &name), Some(Err(Unexpanded::NoSuch)), "no more than a line");
         let slice =
             |text: &str| Name::parse("a@b.service").map(|name| expand_name(text, &name).map(Cow::into_owned));
         assert_eq!(slice("x-%i.slice"), Some(Ok("x-b.slice".into())));

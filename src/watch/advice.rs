@@ -19,7 +19,7 @@ use memory::{memory_per_worker, memory_remark};
 use workers::{demand, under_pressure};
 
 /// The number of samples without which there is no advice, regardless of how long they took.
-const FEWEST_SAMPLES: u64 = 20;
+const MIN_SAMPLES: u64 = 20;
 /// All findings. Without a setup, nothing can be advised. `clock` formats a time on the evidence's clock; without it (a
 /// watch of a few minutes) no times are mentioned.
 pub fn findings(
@@ -79,8 +79,8 @@ fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
     // The first sample covers no time, so a watch of ten minutes has slightly less.
     if epoch.totals.seconds < needed * 0.95 {
         Some(format!("{} of {}", duration(epoch.totals.seconds), duration(needed)))
-    } else if epoch.totals.samples < FEWEST_SAMPLES {
-        Some(format!("{} of {FEWEST_SAMPLES} samples", epoch.totals.samples))
+    } else if epoch.totals.samples < MIN_SAMPLES {
+        Some(format!("{} of {MIN_SAMPLES} samples", epoch.totals.samples))
     } else {
         None
     }

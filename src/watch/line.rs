@@ -13,9 +13,9 @@ use super::{number, to_u64};
 /// The version of the schema. It is incremented when the meaning of a field changes or a field is removed.
 pub const SCHEMA: u32 = 1;
 /// The maximum length of a line in bytes. A process takes about 250, so this is a service with 4096 processes.
-pub const LONGEST: usize = 1 << 20;
+pub const MAX_LINE_BYTES: usize = 1 << 20;
 /// The maximum number of processes that are read.
-const MOST_PROCESSES: usize = 4096;
+const MAX_PROCESSES: usize = 4096;
 
 /// The maximum amount: processors address at most 52 bits of memory (Intel SDM, volume 3A, 4.1.4, MAXPHYADDR).
 const MOST: u64 = 1 << 52;
@@ -251,7 +251,7 @@ impl Line {
         if !line.is_possible() {
             return Err(Unreadable::Impossible);
         }
-        line.processes.truncate(MOST_PROCESSES);
+        line.processes.truncate(MAX_PROCESSES);
         line.service.truncate(line.service.floor_char_boundary(255));
         Ok(line)
     }

@@ -42,17 +42,17 @@ const Z_90: f64 = 1.644_853_626_951_473;
 const Z_95: f64 = 1.959_963_984_540_054;
 const Z_999: f64 = 3.290_526_731_491_896;
 /// The minimum number of points of a history.
-pub const FEWEST_POINTS: usize = 12;
+pub const MIN_POINTS: usize = 12;
 /// The variance of the median of medians relative to that of least squares, for normally distributed noise.
 const OF_MEDIANS: f64 = 1.25;
 /// The maximum correlation of adjacent residuals.
-const MOST_ALIKE: f64 = 0.97;
+const MAX_CORRELATION: f64 = 0.97;
 /// The second half must show this fraction of the first half's growth.
 const GOES_ON: f64 = 0.75;
 /// The same for growth that is certain to continue.
 const GOES_ON_STEADILY: f64 = 0.9;
 /// The maximum number of steps that are removed from a history.
-const MOST_STEPS: usize = 4;
+const MAX_STEPS: usize = 4;
 /// The minimum height of a step, in median differences between adjacent points.
 const STEP: f64 = 6.0;
 /// The number of points on each side whose medians give the height of a step; at least two at an end of the history.
@@ -89,7 +89,7 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
     let histories: Vec<&[Point]> = histories
         .iter()
         .copied()
-        .filter(|points| points.len() >= FEWEST_POINTS && span(points) * 2.0 >= longest)
+        .filter(|points| points.len() >= MIN_POINTS && span(points) * 2.0 >= longest)
         .collect();
     let common = |histories: &[&[Point]]| {
         let slopes = histories.iter().filter_map(|points| median_slope(points, axis));
@@ -120,7 +120,7 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
 pub fn without_steps(points: &[Point]) -> Option<Vec<Point>> {
     let mut level: Vec<Point> = points.to_vec();
     let mut removed = 0;
-    while removed < MOST_STEPS
+    while removed < MAX_STEPS
         && let Some((at, height)) = highest_step(&level)
     {
         level.iter_mut().skip(at).for_each(|point| point.value -= height);
@@ -220,11 +220,11 @@ fn widening(values: &[f64]) -> f64 {
     let correlation = |apart: usize| {
         let pairs = values.iter().zip(values.iter().skip(apart));
         let alike = pairs.map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>() / spread;
-        (alike + (1.0 + 4.0 * alike) / count).clamp(0.0, MOST_ALIKE)
+        (alike + (1.0 + 4.0 * alike) / count).clamp(0.0, MAX_CORRELATION)
     };
     let (first, second) = (correlation(1), correlation(2));
     let by_chance = 2.0 / count.sqrt();
-    let kept = if first > by_chance { (second / first).clamp(first, MOST_ALIKE) } else { first };
+    let kept = if first > by_chance { (second / first).clamp(first, MAX_CORRELATION) } else { first };
     1.0 + 2.0 * first / (1.0 - kept)
 }
 

@@ -1,4 +1,4 @@
-//! Replaces a file by renaming a temporary one.
+//! Replaces a file by renaming a temporary one, so that readers see either the old or the new content.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};

@@ -61,12 +61,12 @@ impl Directory {
     }
 
     /// Opens the directory of the file `path`, and returns the name of the file as well.
-    pub fn of(path: &Path) -> Result<(Self, &OsStr), WriteError> {
+    pub fn open_for(path: &Path) -> Result<(Self, &OsStr), WriteError> {
         let (dir, name) = split(path)?;
         Ok((Self::open(dir)?, name))
     }
 
-    /// As [`Directory::of`], but creates the directory and its parents if they are missing.
+    /// As [`Directory::open_for`], but creates the directory and its parents if they are missing.
     pub fn create_for(path: &Path) -> Result<(Self, &OsStr), WriteError> {
         let (dir, name) = split(path)?;
         Ok((Self::create(dir)?, name))
@@ -240,17 +240,17 @@ mod tests {
     fn the_directory_of_a_file() {
         let out = tempfile::tempdir().unwrap();
         let path = out.path().join("d/f");
-        assert!(Directory::of(&path).is_err(), "it is not created");
+        assert!(Directory::open_for(&path).is_err(), "it is not created");
         let (directory, name) = Directory::create_for(&path).unwrap();
         assert_eq!(name, "f");
         directory.replace(name, "1").unwrap();
         assert!(directory.pinned().join("f").is_file());
-        assert!(Directory::of(&path).unwrap().0.remove("f").unwrap());
+        assert!(Directory::open_for(&path).unwrap().0.remove("f").unwrap());
         assert!(!directory.remove("f").unwrap(), "there is none any more");
-        let (here, _) = Directory::of(Path::new("Cargo.toml")).unwrap();
+        let (here, _) = Directory::open_for(Path::new("Cargo.toml")).unwrap();
         assert!(here.pinned().join("Cargo.toml").is_file(), "an empty path is the working directory");
         for no_file in ["/", "..", "a/..", "", "a/"] {
-            let error = Directory::of(Path::new(no_file)).map(|_| ()).unwrap_err();
+            let error = Directory::open_for(Path::new(no_file)).map(|_| ()).unwrap_err();
             assert!(error.to_string().contains("not a regular file"), "{no_file}: {error}");
         }
     }

@@ -217,8 +217,11 @@ pub(crate) mod tests {
         }
     }
 
-    /// Compares an answer in which every field has a value with the section of docs/json.md, paths and all.
-    pub(crate) fn assert_documented(section: &str, answer: &impl Serialize) {
+    /// The section on the fields that the answers of `show`, `explain` and `check` have in common.
+    pub(crate) const COMMON: &str = "Common fields";
+
+    /// Compares an answer in which every field has a value with the sections of docs/json.md, paths and all.
+    pub(crate) fn assert_documented(sections: &[&str], answer: &impl Serialize) {
         fn paths(value: &Value, at: &str, into: &mut BTreeSet<String>) {
             match value {
                 Value::Object(object) => {
@@ -247,7 +250,7 @@ pub(crate) mod tests {
             rows.map(|(path, what)| (path.to_owned(), what.to_owned())).collect::<Vec<_>>()
         };
         let mut documented = BTreeSet::new();
-        for (path, what) in of("Common fields").into_iter().chain(of(section)) {
+        for (path, what) in sections.iter().flat_map(|section| of(section)) {
             if what.starts_with("a source") {
                 documented.extend(of("Sources").into_iter().map(|(field, _)| format!("{path}.{field}")));
             } else if !what.starts_with("an object") {
@@ -256,6 +259,6 @@ pub(crate) mod tests {
         }
         let mut known = BTreeSet::new();
         paths(&serde_json::to_value(answer).unwrap_or_default(), "", &mut known);
-        assert_eq!(known, documented, "docs/json.md, {section}");
+        assert_eq!(known, documented, "docs/json.md, {sections:?}");
     }
 }

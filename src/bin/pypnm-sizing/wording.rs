@@ -94,9 +94,11 @@ pub(crate) fn settings(config: &UnitConfig) -> Vec<ConfigSetting> {
     set.map(|(key, set)| ConfigSetting { key, value: set.value, source: set.source }).collect()
 }
 
-/// `1 CPU`, `4 CPUs`.
-pub(crate) fn cpus(number: u64) -> String {
-    if number == 1 { "1 CPU".to_owned() } else { format!("{number} CPUs") }
+/// `1 CPU`, `1.5 CPUs`, `4 CPUs`.
+pub(crate) fn cpus(number: impl std::fmt::Display) -> String {
+    let number = number.to_string();
+    let noun = if number == "1" { "CPU" } else { "CPUs" };
+    format!("{number} {noun}")
 }
 
 /// `1 worker`, `4 workers`.

@@ -37,12 +37,16 @@ pub(super) enum Doubt {
 impl Hierarchy {
     /// The cgroup that PID 1 was started in, without the one below it to which systemd moved it. A controller is in the
     /// hierarchy of version 1 that lists it, otherwise in that of version 2. `None`: it is in no hierarchy.
-    pub fn of(controller: &str, memberships: &[Membership<'_>], mounts: &[CgroupMount<'_>]) -> Option<Self> {
-        Self::find(controller, memberships, mounts, &OWN_OF_PID_1)
+    pub fn find(
+        controller: &str,
+        memberships: &[Membership<'_>],
+        mounts: &[CgroupMount<'_>],
+    ) -> Option<Self> {
+        Self::find_moved(controller, memberships, mounts, &OWN_OF_PID_1)
     }
 
-    /// As [`Hierarchy::of`], for a process that systemd may have moved to one of the cgroups `moved_to` below its own.
-    pub(super) fn find(
+    /// As [`Hierarchy::find`], for a process that systemd may have moved to one of the cgroups `moved_to` below its own.
+    pub(super) fn find_moved(
         controller: &str,
         memberships: &[Membership<'_>],
         mounts: &[CgroupMount<'_>],
@@ -135,7 +139,7 @@ mod tests {
                 .unwrap_or_default();
         }
         let memberships = memberships(membership).unwrap_or_default();
-        match Hierarchy::of("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
+        match Hierarchy::find("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
             Some(place) => (place.levels().map(str::to_owned).collect(), place.certain),
             None => (Vec::new(), false),
         }

@@ -86,7 +86,7 @@ impl LimitReader<'_> {
         if is_wrong && !self.problems.iter().any(|problem| problem.source == source) {
             let Member { membership, who, .. } = self.member;
             let consequence =
-                format!("{membership} says that {who} runs in a cgroup whose limits may not be visible");
+                format!("according to {membership}, {who} runs in a cgroup whose limits may not be visible");
             let kind = ProblemKind::Absent;
             self.problems.push(Problem::new(source, kind, consequence));
         }
@@ -144,7 +144,7 @@ impl LimitReader<'_> {
             return None;
         }
         let Member { membership, who, .. } = self.member;
-        let consequence = format!("{membership} says that {who} runs in it, so {consequence}");
+        let consequence = format!("{consequence}, because {who} runs in it according to {membership}");
         Some(Problem::new(Source::file(hierarchy.path.clone()), ProblemKind::Absent, consequence))
     }
 

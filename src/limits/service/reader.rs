@@ -4,7 +4,7 @@ use super::{Cpus, Nodes};
 use crate::limits::Resource;
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Size, permyriad, size};
-use crate::problem::{Problem, Source, Sourced};
+use crate::problem::{Problem, ProblemKind, Source, Sourced};
 use crate::units::name::{Name, NameKind, Type};
 use crate::units::specifier::{self, Unexpanded};
 use crate::units::{Assignment, Unit};
@@ -32,20 +32,20 @@ impl SettingReader<'_> {
     }
 
     fn report_skipped(&mut self, assignment: &Assignment, expected: &'static str) {
-        self.report(assignment, expected, SKIPPED);
+        self.report(assignment, ProblemKind::bad_value(&assignment.value, expected), SKIPPED);
     }
 
-    fn report(&mut self, assignment: &Assignment, expected: &'static str, consequence: &'static str) {
+    fn report(&mut self, assignment: &Assignment, kind: ProblemKind, consequence: &'static str) {
         self.reported += 1;
         if self.reported <= MAX_FAULTS {
-            let source = assignment.source.clone();
-            self.problems.push(Problem::bad_value(source, &assignment.value, expected, consequence));
+            self.problems.push(Problem::new(assignment.source.clone(), kind, consequence));
         }
     }
 
-    /// Records a value that systemd can determine, but that is unknown here.
+    /// Records a value with specifiers that only systemd can resolve.
     fn has_unknown_specifier(&mut self, assignment: &Assignment, resources: &[Resource]) {
-        self.report(assignment, "a value whose specifiers are known here", "assuming the minimum");
+        let kind = ProblemKind::undetermined(&assignment.value, "the values of the specifiers");
+        self.report(assignment, kind, "assuming the minimum");
         let unknown = resources.iter().map(|resource| (*resource, assignment.source.clone()));
         self.unknown.extend(unknown);
     }
@@ -136,7 +136,11 @@ impl SettingReader<'_> {
         let valid = list.valid;
         if !valid {
             let consequence = "systemd skips the line, or since version 258 only the invalid part";
-            self.report(assignment, list_of(assignment), consequence);
+            self.report(
+                assignment,
+                ProblemKind::bad_value(&assignment.value, list_of(assignment)),
+                consequence,
+            );
         }
         let mut cpus = setting.take().map(|setting| setting.value).unwrap_or_default();
         if valid && list.words == 0 {

@@ -1,4 +1,6 @@
 //! `EnvironmentFile=`: which files can be read now, and what they set.
+//!
+//! [`crate::parse::environment`] parses them; [`super::slot`] determines which assignment takes effect.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
 //! A variable of a service's environment: the sources that set or remove it, and the one that takes effect. Pure.
 
+use crate::overrides::effect::Stage;
 use crate::problem::{Source, Sourced};
 
 /// What is known about a variable.
@@ -11,8 +12,8 @@ pub(super) struct Slot {
     pub(super) passed: Option<Source>,
     /// The value from the unit's files.
     pub(super) assigned: Option<Assigned>,
-    /// `UnsetEnvironment=` removes it.
-    pub(super) unset: Option<Source>,
+    /// `UnsetEnvironment=` or a command removes it.
+    pub(super) unset: Option<(Stage, Source)>,
 }
 
 /// What assigned a variable last.
@@ -21,6 +22,8 @@ pub(super) enum Assigned {
     DropIn,
     /// A file of the unit.
     Unit(Sourced<String>),
+    /// A command.
+    Command(Sourced<String>),
 }
 
 impl Slot {
@@ -28,8 +31,16 @@ impl Slot {
     pub(super) fn value(&self) -> Option<&Sourced<String>> {
         match (&self.unset, &self.assigned) {
             (Some(_), _) | (None, Some(Assigned::DropIn)) => None,
-            (None, Some(Assigned::Unit(set))) => Some(set),
+            (None, Some(Assigned::Unit(set) | Assigned::Command(set))) => Some(set),
             (None, None) => self.inherited.as_ref(),
+        }
+    }
+
+    /// When its value is assigned.
+    pub(super) fn stage(&self) -> Stage {
+        match self.assigned {
+            Some(Assigned::Command(_)) => Stage::Command,
+            _ => Stage::Settings,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The drop-ins of a unit, from the directories in the index that are named after it, its aliases or its type, in the order in
 //! which systemd applies them. [`crate::units::load`] reads them.
 
-use super::{Index, entries_of};
+use super::{Index, entries_of, yields_to_generators};
 use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::ReadError;
 use crate::units::name::{Name, Type};
@@ -70,9 +70,7 @@ impl Index<'_> {
     }
 }
 
-/// Whether a drop-in directory takes precedence over those of generators: it is below /etc or /run, and not for all units
-/// of a type.
+/// Whether a drop-in directory takes precedence over those of generators; one for all units of a type never does.
 fn is_stronger(directory: &str) -> bool {
-    !directory.ends_with("/service.d")
-        && !["/usr/", "/lib/"].iter().any(|weaker| directory.starts_with(weaker))
+    !directory.ends_with("/service.d") && !yields_to_generators(directory)
 }

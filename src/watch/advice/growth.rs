@@ -18,7 +18,7 @@ const EVIDENT_GROWTH: f64 = 0.5;
 /// Growth that takes longer than a week to matter is ignored: machines are updated more often.
 const SLOW: f64 = 7.0 * 86_400.0;
 /// Below this recycle limit, a worker would be replaced shortly after it has started.
-const LEAST_LIMIT: u32 = 100;
+const MIN_LIMIT: u32 = 100;
 
 /// Growth that a lower recycle limit would contain.
 pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup: &Setup) -> Finding {
@@ -43,7 +43,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let by_a_life = |shown: String, a_life: f64| {
         let fits = u32::try_from(to_u64((f64::from(limit) * allowed / a_life).floor())).unwrap_or(limit);
         // The guide's number, if that is low enough.
-        let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(LEAST_LIMIT) };
+        let lower = if fits >= RECYCLE_SMALL { RECYCLE_SMALL } else { (fits / 10 * 10).max(MIN_LIMIT) };
         if lower >= limit {
             return remark(format!("{shown}; a limit below {limit} would not help"));
         }
@@ -99,7 +99,7 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
     let lower = match limit {
         0 => RECYCLE_SMALL,
         above if above > RECYCLE_SMALL => RECYCLE_SMALL,
-        _ => (limit / 2).max(LEAST_LIMIT),
+        _ => (limit / 2).max(MIN_LIMIT),
     };
     if limit != 0 && lower >= limit {
         return remark(format!("{shown}; a limit below {limit} would not help"));

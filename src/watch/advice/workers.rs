@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
 use super::memory::{needed, room};
-use crate::policy::MAX_WORKERS;
+use crate::policy::GUIDE_MAX_WORKERS;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{clock_range, counted, duration, gib, part, size};
 
@@ -89,7 +89,7 @@ pub(super) fn demand(
         return remark(format!("{shown}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized)))
             .at(time);
     }
-    let most = MAX_WORKERS;
+    let most = GUIDE_MAX_WORKERS;
     let free = u32::try_from(free).unwrap_or(u32::MAX);
     // At most twice as many: the next watch can advise more.
     let wanted = live.saturating_add(free.min(live)).min(most);

@@ -25,7 +25,7 @@ const EVIDENCE: f64 = 8.0;
 const ASSUMED: (f64, f64) = (0.0026, 4.0);
 /// Waiting hardly varies while there is little of it, which says nothing about busier times: a variance below this one, of
 /// requests of 10 s, is not relied on.
-const LEAST_OBSERVED: f64 = 0.0052;
+const MIN_OBSERVED: f64 = 0.0052;
 
 /// The test of both quantities.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ impl Test {
         let many = used_at(block.workers, MANY).max(MANY_USED);
         // Of the requests to a single worker, more wait at the same use.
         let waits = (FEW.max(erlang_c(block.workers, few)), MANY.max(erlang_c(block.workers, many)));
-        let observed = self.observed.add(block.from, block.observed(), waits, LEAST_OBSERVED);
+        let observed = self.observed.add(block.from, block.observed(), waits, MIN_OBSERVED);
         let used = self.used.add(block.from, block.totals.used(), (few, many), 0.0);
         match (observed, used) {
             (Some(observed), Some(used)) => Some(observed.min(used)),

@@ -331,7 +331,7 @@ pub(crate) struct Report {
     /// Print only the advice, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
-    /// Write the advice to /etc/pypnm/sizing.conf.d/60-measured.conf, and show what `apply` would change
+    /// Write the advice to 60-measured.conf in /etc/pypnm/sizing.conf.d, and show what `apply` would change
     #[arg(long, conflicts_with_all = ["json", "write_advice"])]
     pub(crate) adopt: bool,
 }

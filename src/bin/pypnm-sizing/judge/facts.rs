@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
-use pypnm_sizing::overrides::{Effect, Override, Overrides};
+use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
 use pypnm_sizing::parse::quantity::{Cpus, Gib};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
@@ -211,7 +212,7 @@ pub(crate) fn gather(
 /// A file that is read when the service starts, and that has changed since its main process started.
 fn changed_since_start(root: &Root, loaded: &LoadedUnit) -> Option<String> {
     let words = loaded.exec_start.iter().flat_map(|command| command.split_ascii_whitespace());
-    let scripts = words.map(|word| word.trim_start_matches(['@', '-', ':', '+', '!', '|']));
+    let scripts = words.map(|word| word.trim_start_matches(PREFIXES));
     let files = scripts.filter(|word| word.starts_with('/')).take(MAX_SCRIPTS).map(str::to_owned);
     let mut files = files.chain(loaded.environment_files.iter().cloned());
     files.find(|file| live::has_changed_since_start(root, loaded, file))
@@ -255,8 +256,8 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
             limit_max_requests: now.limit_max_requests.into(),
         },
         why: format!(
-            "{} CPUs by {}, {} GiB by {}",
-            Cpus(sized.capacity.cpu.amount),
+            "{} by {}, {} GiB by {}",
+            wording::cpus(Cpus(sized.capacity.cpu.amount)),
             reasons::cpu_reason(sized),
             Gib(sized.capacity.memory.amount),
             reasons::memory_reason(sized)
@@ -266,7 +267,7 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
 
 /// The problems with files of sizing.conf(5).
 fn of_configuration(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
-    problems.iter().filter(|problem| problem.source.file.contains("/pypnm/sizing.conf"))
+    problems.iter().filter(|problem| problem.is_in_configuration)
 }
 
 /// The problems that an operator can correct; not files that could not be read.
@@ -287,7 +288,7 @@ fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a
     let is_of_a_file =
         |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
     let set = unit.overrides.get(pypnm::ENV_FILE);
-    let set = set.filter(|set| set.source.key == "ExecStart" || is_of_a_file(set))?;
+    let set = set.filter(|set| set.stage == Stage::Command || is_of_a_file(set))?;
     match &set.effect {
         Effect::Variable { value, .. } => Some(value),
         _ => None,

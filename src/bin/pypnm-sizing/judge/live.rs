@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pypnm_sizing::names;
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
@@ -83,7 +84,7 @@ fn of_unit(root: &Root, loaded: &LoadedUnit) -> Vec<Process> {
 
 /// The profile in effect, which PyPNM passes to its workers.
 fn active_numbers(root: &Root, worker: u32) -> Option<Numbers> {
-    generated::numbers_in(&process::environment(root, worker)?, pypnm::ACTIVE_KEYS)
+    generated::numbers_in(&process::environment(root, worker)?, names::ACTIVE_VARIABLES)
 }
 
 /// The text of a profile file, or why it cannot be read.

@@ -3,7 +3,7 @@
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG};
-use pypnm_sizing::overrides::{Effect, Override, Overrides};
+use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use super::facts::Expected;
@@ -123,7 +123,7 @@ impl Judge<'_> {
         let [flag, variable] = keys;
         let removed = overrides.get(variable).filter(|found| matches!(found.effect, Effect::Unset { .. }));
         // Variables that are removed last are still among those that systemd has loaded.
-        let is_last = |found: &Override| matches!(&*found.source.key, "ExecStart" | "UnsetEnvironment");
+        let is_last = |found: &Override| found.stage != Stage::Settings;
         if overrides.get(flag).is_none() && removed.is_some_and(is_last) {
             let remaining = match flag {
                 WORKERS_FLAG => overrides.uvicorn_workers(1),

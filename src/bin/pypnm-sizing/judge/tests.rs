@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pypnm_sizing::overrides::{Effect, Override, Overrides};
-use pypnm_sizing::problem::Source;
+use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
+use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
 
-use super::facts::{Expected, Facts, InForce};
+use super::facts::{Expected, Facts, InForce, mistakes};
 use super::in_use::{Origin, Running};
 use super::live::Live;
 use super::topic::{State, Topic};
@@ -40,7 +40,7 @@ fn profile_of(numbers: Numbers, cpus: u64, gib: &str) -> BTreeMap<String, String
 }
 
 fn file_of(environment: &BTreeMap<String, String>) -> String {
-    pypnm::KEYS.iter().filter_map(|key| Some(format!("{key}={}\n", environment.get(*key)?))).collect()
+    pypnm::PROFILE_KEYS.iter().filter_map(|key| Some(format!("{key}={}\n", environment.get(*key)?))).collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -126,12 +126,13 @@ fn found(verdict: &Verdict) -> (State, Vec<Topic>, bool) {
 }
 
 fn set(key: &'static str, value: &str, file: &'static str) -> Override {
-    let effect = if key.starts_with("--") {
-        Effect::Flag { flag: key, value: value.to_owned() }
+    let value = value.to_owned();
+    let (stage, effect) = if key.starts_with("--") {
+        (Stage::Command, Effect::Flag { flag: key, value })
     } else {
-        Effect::Variable { key, value: value.to_owned() }
+        (Stage::Settings, Effect::Variable { key, value })
     };
-    Override { source: Source::key(file, 2, "Environment"), effect }
+    Override { source: Source::key(file, 2, "Environment"), stage, effect }
 }
 
 #[test]
@@ -309,7 +310,8 @@ fn not_read() {
         running(facts).file = None;
         if let Ok(expected) = &mut facts.expected {
             let source = Source::key("/etc/systemd/system/pypnm.service", 2, "ExecStart");
-            expected.overrides.list.push(Override { source, effect: Effect::Withheld });
+            let effect = Effect::Withheld;
+            expected.overrides.list.push(Override { source, stage: Stage::Command, effect });
         }
     });
     assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], false));
@@ -410,7 +412,7 @@ fn concurrency_of_uvicorn() {
 /// Without the variable of the drop-in, uvicorn starts one worker.
 #[test]
 fn variables_of_uvicorn_that_are_removed() {
-    let removed_by = |key: &'static str, is_loaded: bool| {
+    let removed_by = |stage, is_loaded: bool| {
         with(|facts| {
             let running = running(facts);
             running.arguments = words("/opt/pypnm/bin/python -m uvicorn pypnm.api.main:app");
@@ -422,12 +424,16 @@ fn variables_of_uvicorn_that_are_removed() {
             if !is_loaded {
                 facts.loaded.environment.remove("UVICORN_WORKERS");
             }
-            let source = Source::key("/etc/o.conf", 2, key);
-            expected(facts).overrides.list =
-                vec![Override { source, effect: Effect::Unset { key: "UVICORN_WORKERS" } }];
+            let source = Source::key("/etc/o.conf", 2, "");
+            let effect = Effect::Unset { key: "UVICORN_WORKERS" };
+            expected(facts).overrides.list = vec![Override { source, stage, effect }];
         })
     };
-    for verdict in [removed_by("UnsetEnvironment", true), removed_by("Environment", false)] {
+    for verdict in [
+        removed_by(Stage::UnsetEnvironment, true),
+        removed_by(Stage::Command, true),
+        removed_by(Stage::Settings, false),
+    ] {
         assert_eq!(found(&verdict).0, State::Ok, "{:?}", verdict.findings);
         assert_eq!(verdict.next_start.map(|numbers| numbers.workers), Some(1));
     }
@@ -611,6 +617,22 @@ fn mistakes_in_the_configuration_are_a_warning() {
     let verdict = with(|facts| facts.mistakes = vec!["a".to_owned(), "b".to_owned()]);
     assert_eq!(found(&verdict), (State::Warning, vec![Topic::ConfigurationIgnored], false));
     assert_eq!(verdict.leading().map(|finding| finding.text.as_str()), Some("a (and 1 more mistake)"));
+}
+
+/// Regardless of the names of their files: this one is not that of the configuration.
+#[test]
+fn mistakes_are_problems_with_the_configuration() {
+    let source = || Source::file("/srv/pypnm/sizing.conf");
+    let other = Problem::new(source(), ProblemKind::Absent, "it is skipped");
+    assert_eq!(mistakes(std::slice::from_ref(&other)), [""; 0]);
+    assert_eq!(mistakes(&[other.in_configuration()]), ["/srv/pypnm/sizing.conf: missing; it is skipped"]);
+}
+
+#[test]
+fn one_cpu_is_singular() {
+    let verdict = with(|facts| expected(facts).cpus = 1);
+    let text = verdict.findings.first().map(|finding| finding.text.as_str()).unwrap_or_default();
+    assert!(text.starts_with("it may use 1 CPU, 7.77 GiB now; at the last reload: 4 CPUs, "), "{text}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The topics of findings with their meanings, and the states of monitoring plugins.
 //!
-//! `check --json` has the names of the topics in kebab case. pypnm-sizing(1) and docs/json.md list the same words, and a test
-//! compares them.
+//! `check --json` has the names of the topics in kebab case. pypnm-sizing(1) and docs/json.md list the same words with the same
+//! meanings, and a test compares them.
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
@@ -131,7 +131,7 @@ pub(crate) struct Finding {
     #[serde(flatten)]
     pub(crate) state: State,
     pub(crate) text: String,
-    /// The command that fixes it.
+    /// How to fix it, usually a command.
     #[serde(rename = "mend")]
     pub(crate) fix: Option<String>,
 }
@@ -146,43 +146,70 @@ impl Finding {
         Self::new(Topic::Hidden, State::Unknown, text).fixed_by("run it as root")
     }
 
-    /// Adds the command that fixes it.
-    pub(super) fn fixed_by(self, command: impl Into<String>) -> Self {
-        Self { fix: Some(command.into()), ..self }
+    /// Adds how to fix it, usually a command.
+    pub(super) fn fixed_by(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     use clap::ValueEnum as _;
 
     use super::Topic;
 
-    fn document(path: &str) -> String {
+    /// The text of the document from `heading` to the next heading of the same level.
+    fn section(path: &str, heading: &str) -> String {
         let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let level = heading.split(' ').next().unwrap_or_default();
+        let section = text.split(&format!("\n{heading}\n")).nth(1).unwrap_or_default();
+        section.split(&format!("\n{level} ")).next().unwrap_or_default().to_owned()
     }
 
-    /// The manual page and docs/json.md list the topics that there are, and no others.
+    /// The meaning without markup, the capital letter at its beginning and the full stop at its end.
+    fn normalized(meaning: &str) -> String {
+        let meaning = meaning.trim().trim_end_matches('.').replace('`', "");
+        let mut characters = meaning.chars();
+        characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+    }
+
+    /// The text of a macro of mdoc(7): `.Xr sizing.conf 5`, `.Va Units= .`.
+    fn without_macro(line: &str) -> String {
+        if let Some((page, number)) = line.strip_prefix(".Xr ").and_then(|link| link.split_once(' ')) {
+            return format!("{page}({number})");
+        }
+        let argument = line.strip_prefix(".Cm ").or_else(|| line.strip_prefix(".Va "));
+        argument.map_or_else(|| line.to_owned(), |argument| argument.replace(" .", "."))
+    }
+
+    /// The comments above, docs/json.md and the manual page list the same topics with the same meanings.
     #[test]
     fn the_documents_list_every_topic() {
-        let words: Vec<String> = Topic::value_variants()
-            .iter()
-            .map(|topic| serde_json::from_value(serde_json::json!(topic)).unwrap_or_default())
+        let mut known = BTreeMap::new();
+        for topic in Topic::value_variants() {
+            let word: String = serde_json::from_value(serde_json::json!(topic)).unwrap_or_default();
+            let comment =
+                topic.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+            known.insert(word, normalized(&comment.unwrap_or_default()));
+        }
+        let json = section("docs/json.md", "## Topics");
+        let rows =
+            json.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+        let in_json: BTreeMap<_, _> =
+            rows.map(|(word, meaning)| (word.to_owned(), normalized(meaning))).collect();
+        assert_eq!(in_json, known, "docs/json.md");
+        let manual = section("man/pypnm-sizing.1", ".Ss Topics");
+        let list = manual.split("\n.El").next().unwrap_or_default();
+        let items = list.split(".It Cm ").skip(1).filter_map(|item| item.split_once('\n'));
+        let in_manual: BTreeMap<_, _> = items
+            .map(|(word, lines)| {
+                let meaning: Vec<String> = lines.lines().map(without_macro).collect();
+                (word.to_owned(), normalized(&meaning.join(" ")))
+            })
             .collect();
-        let known: BTreeSet<&str> = words.iter().map(String::as_str).collect();
-        let json = document("docs/json.md");
-        let section = json.split("\n## Topics\n").nth(1).unwrap_or_default();
-        let section = section.split("\n## ").next().unwrap_or_default();
-        let in_json = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-        assert_eq!(in_json.map(|(word, _)| word).collect::<BTreeSet<_>>(), known, "docs/json.md");
-        let manual = document("man/pypnm-sizing.1");
-        let section = manual.split("\n.Ss Topics\n").nth(1).unwrap_or_default();
-        let section =
-            section.split("\n.Ss ").next().unwrap_or_default().split("\n.Sh ").next().unwrap_or_default();
-        let in_manual = section.lines().filter_map(|line| line.strip_prefix(".It Cm "));
-        assert_eq!(in_manual.collect::<BTreeSet<_>>(), known, "man/pypnm-sizing.1");
+        assert_eq!(in_manual, known, "man/pypnm-sizing.1");
     }
 }

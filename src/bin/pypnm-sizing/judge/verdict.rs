@@ -14,7 +14,7 @@ use super::in_use::InUse;
 use super::topic::{Finding, State, Topic};
 use crate::service::generator::Generator;
 use crate::service::launch::Launch;
-use crate::wording::brief;
+use crate::wording::{self, brief};
 
 pub(super) const APPLY: &str = "pypnm-sizing apply";
 
@@ -169,8 +169,10 @@ impl Judge<'_> {
         let (cpus, gib) = (then(pypnm::CPU_COUNT), then(pypnm::TOTAL_MEMORY_GIB));
         let is_same_machine = cpus == expected.cpus.to_string() && is_near(gib, &expected.gib);
         let change = format!(
-            "it may use {} CPUs, {} GiB now; at the last reload: {cpus} CPUs, {gib} GiB",
-            expected.cpus, expected.gib
+            "it may use {}, {} GiB now; at the last reload: {}, {gib} GiB",
+            wording::cpus(expected.cpus),
+            expected.gib,
+            wording::cpus(cpus)
         );
         if next_start == loaded {
             if !is_same_machine {

@@ -8,7 +8,7 @@ use pypnm_sizing::names;
 use pypnm_sizing::pypnm::{Numbers, integer};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::name::Name;
-use pypnm_sizing::units::{self, Unit};
+use pypnm_sizing::units::{self, Unit, yields_to_generators};
 
 /// The directory for the output of generators (systemd.unit(5), "Unit File Load Path").
 const DIRECTORY: &str = "/run/systemd/generator";
@@ -16,8 +16,6 @@ const DIRECTORY: &str = "/run/systemd/generator";
 const EARLY: &str = "/run/systemd/generator.early";
 /// The directories of generated units that take precedence over packaged ones.
 pub(crate) const DIRECTORIES: [&str; 2] = [EARLY, DIRECTORY];
-/// The directories of packages, over which generated files take precedence.
-const PACKAGED: [&str; 2] = ["/usr/", "/lib/"];
 
 /// The path of the drop-in of `unit`.
 pub(crate) fn path(unit: &str) -> String {
@@ -39,7 +37,7 @@ pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Option<DropIn>
 /// content. systemd reads it instead of the drop-in.
 pub(crate) fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
     let stronger =
-        [EARLY].into_iter().chain(units::DIRECTORIES.into_iter().filter(|path| !is_packaged(path)));
+        [EARLY].into_iter().chain(units::DIRECTORIES.into_iter().filter(|path| !yields_to_generators(path)));
     stronger.map(|directory| format!("{directory}/{unit}.d/{}", names::DROP_IN)).find_map(|path| {
         match root.bytes(&path) {
             Err(ReadError::Missing) => None,
@@ -54,11 +52,7 @@ pub(crate) fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {
 pub(crate) fn foreign_fragment(root: &Root, definition: Option<&Unit>, unit: &str) -> Option<String> {
     let fragment = definition.and_then(|definition| definition.fragment.as_deref());
     let path = format!("{DIRECTORY}/{unit}");
-    (fragment.is_none_or(is_packaged) && root.file_type(&path).is_some()).then_some(path)
-}
-
-fn is_packaged(path: &str) -> bool {
-    PACKAGED.iter().any(|packaged| path.starts_with(packaged))
+    (fragment.is_none_or(yields_to_generators) && root.file_type(&path).is_some()).then_some(path)
 }
 
 /// Whether there is a generated drop-in for any unit, which means that the generator has run.

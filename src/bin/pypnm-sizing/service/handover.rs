@@ -11,14 +11,12 @@ use pypnm_sizing::root::{ReadError, Root};
 
 use super::systemctl::LoadedUnit;
 
-/// The launcher's directory: the first argument of the interpreter that is not an option.
-const PACKAGE: &str = "pypnm_handover";
 /// The end of the packaged `ExecReload=`.
 const RELOAD: &str = "handover --reload";
 
 /// Whether these are the arguments of the launcher's main process.
 pub(crate) fn is_launcher(arguments: &[String]) -> bool {
-    arguments.iter().take(4).any(|argument| argument.rsplit('/').next() == Some(PACKAGE))
+    arguments.iter().take(4).any(|argument| argument.rsplit('/').next() == Some(names::LAUNCHER_PACKAGE))
 }
 
 /// Why only a restart applies what systemd has loaded to a service under the launcher. `None`: a reload does.

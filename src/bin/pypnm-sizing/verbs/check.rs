@@ -165,7 +165,7 @@ fn details(page: &mut Page, judged: &Judged) {
 #[cfg(test)]
 mod tests {
     use super::{CheckAnswer, Finding, Origin, RunningAnswer, State, UnitAnswer};
-    use crate::answer::tests::{answer, assert_documented, numbers};
+    use crate::answer::tests::{COMMON, answer, assert_documented, numbers};
     use crate::judge::Topic;
 
     #[test]
@@ -193,6 +193,6 @@ mod tests {
                 fix: Some(text()),
             }],
         };
-        assert_documented("`check`", &CheckAnswer { answer: answer(unit), status: 0, state: "" });
+        assert_documented(&[COMMON, "`check`"], &CheckAnswer { answer: answer(unit), status: 0, state: "" });
     }
 }

@@ -142,13 +142,13 @@ fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [Value; 4], generat
         let number = |text: &str| text.parse().unwrap_or_default();
         let never = limit.now == "0" && limit.before != "0";
         remark(&format!(
-            "lowered to {}, from {} at the last reload: {} CPUs by {}, {} GiB by {}{}",
+            "lowered to {}, from {} at the last reload: {} by {}, {} GiB by {}{}",
             wording::profile(Numbers {
                 workers: number(&workers.now),
                 limit_max_requests: number(&limit.now)
             }),
             before.join(" and "),
-            Cpus(unit.capacity.cpu.amount),
+            wording::cpus(Cpus(unit.capacity.cpu.amount)),
             reasons::cpu_reason(unit),
             Gib(unit.capacity.memory.amount),
             reasons::memory_reason(unit),
@@ -204,7 +204,7 @@ fn write_profile(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Removes the file, if there is one. Returns a text that describes the consequence.
 fn remove_profile(path: &Path) -> anyhow::Result<&'static str> {
-    match Directory::of(path) {
+    match Directory::open_for(path) {
         Ok((directory, name)) => Ok(removed(&directory, name)?),
         Err(error) if error.error.kind() == ErrorKind::NotFound => Ok(FALLS_BACK),
         Err(error) => bail!("{error}; nothing was removed"),

@@ -201,9 +201,9 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
         reasons.push(format!("limit set by {set_by}"));
     }
     if workers.set_by.is_none() {
-        let (cpus, memory) = (Cpus(unit.capacity.cpu.amount), Gib(unit.capacity.memory.amount));
-        let number = if unit.capacity.cpu.amount == 1000 { "CPU" } else { "CPUs" };
-        reasons.push(format!("{cpus} {number} by {}", reasons::cpu_reason(unit)));
+        let (cpus, memory) =
+            (wording::cpus(Cpus(unit.capacity.cpu.amount)), Gib(unit.capacity.memory.amount));
+        reasons.push(format!("{cpus} by {}", reasons::cpu_reason(unit)));
         reasons.push(format!("{memory} GiB by {}", reasons::memory_reason(unit)));
     }
     let end = if workers.value <= 1 && limit.value > 0 {

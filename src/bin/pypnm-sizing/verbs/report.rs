@@ -37,7 +37,9 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
     let gathered = gather(&sizing, arguments)?;
     if let Some(file) = &arguments.html {
         let page = html::page(&gathered);
-        Directory::of(file).and_then(|(directory, name)| directory.replace(name, &page)).context("--html")?;
+        Directory::open_for(file)
+            .and_then(|(directory, name)| directory.replace(name, &page))
+            .context("--html")?;
         if !arguments.json && !arguments.write_advice && !arguments.adopt {
             remark(&format!("wrote {} ({} KiB)", file.display(), page.len().div_ceil(1024)));
         }

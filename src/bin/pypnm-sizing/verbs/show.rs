@@ -166,13 +166,13 @@ fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Option<
 #[cfg(test)]
 mod tests {
     use super::{LoadedAnswer, UnitAnswer};
-    use crate::answer::tests::{answer, assert_documented, example_installations, profile};
+    use crate::answer::tests::{COMMON, answer, assert_documented, example_installations, profile};
 
     #[test]
     fn the_schema_is_documented() {
         let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
         let unit =
             UnitAnswer { profile: profile(), loaded: Some(loaded), installations: example_installations() };
-        assert_documented("`show`", &answer(unit));
+        assert_documented(&[COMMON, "`show`"], &answer(unit));
     }
 }

@@ -54,7 +54,7 @@ impl ProcessCgroups {
         let mountinfo = machine.bytes("/proc/self/mountinfo").unwrap_or_default();
         let memberships = memberships(&membership).unwrap_or_default();
         let mounts = cgroup_mounts(&mountinfo);
-        let hierarchy = |controller| Hierarchy::of(controller, &memberships, &mounts);
+        let hierarchy = |controller| Hierarchy::find(controller, &memberships, &mounts);
         let mut place = Self::default();
         if let Some(memory) = hierarchy("memory") {
             memory.levels().for_each(|level| place.memory_grants(machine, level));
@@ -160,7 +160,7 @@ fn stalled(pressure: &str) -> Option<u64> {
 }
 
 /// The number that follows `key` at the beginning of a line.
-pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
+fn value_of(text: &str, key: &str) -> Option<u64> {
     let mut words = text.lines().filter_map(|line| line.split_once([' ', ':', '\t']));
     words.find(|(name, _)| *name == key)?.1.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -1,5 +1,5 @@
 //! The last line of `watch --json`, which follows the lines of its samples ([`pypnm_sizing::watch::line`]).
-//! docs/json.md describes both.
+//! docs/json.md describes both, and a test compares it with them.
 
 use pypnm_sizing::watch::advice::{Finding, Topic};
 use pypnm_sizing::watch::evidence::Evidence;
@@ -130,4 +130,127 @@ pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cos
         cost_percent: cost.map(|cost| rounded(cost, 2)),
     };
     serde_json::to_string(&summary).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use pypnm_sizing::watch::advice::Topic;
+    use pypnm_sizing::watch::line::{ByteInterval, Line, LineKind, Process};
+    use pypnm_sizing::watch::role::Role;
+
+    use super::{Figures, FindingAnswer, Summary};
+    use crate::answer::tests::assert_documented;
+
+    /// The section on the fields that the last line and the report have in common.
+    pub(crate) const EVIDENCE: &str = "Evidence";
+
+    fn interval() -> ByteInterval {
+        ByteInterval { bytes: Some(1.0), low: Some(1.0), high: Some(1.0) }
+    }
+
+    pub(crate) fn figures() -> Figures {
+        Figures {
+            samples: 1,
+            workers: 1,
+            memory_peak: 1,
+            memory_limit: 1,
+            memory_limit_source: String::new(),
+            peaks: 1,
+            peak_95_mib: 1,
+            worker_memory_peak: 1,
+            growth_per_hour: Some(interval()),
+            growth_goes_on: Some(true),
+            growth_per_life: Some(interval()),
+            evidence_seconds: 1.0,
+            enough_seconds: 1.0,
+            all_busy_seconds: 1.0,
+            queued_seconds: 1.0,
+            accept_queue_peak: 1,
+            waiting_percent_busiest: Some(1.0),
+            cpu_full_seconds: 1.0,
+            memory_tight_seconds: 1.0,
+            memory_stalled_seconds: 1.0,
+            mean_worker_cpu_percent: 1.0,
+            oom_kills: 1,
+            recycles: 1,
+            recycle_age_seconds: Some(1.0),
+            restarts: 1,
+            short_lives: 1,
+            limit_max_requests: Some(1),
+        }
+    }
+
+    pub(crate) fn finding() -> FindingAnswer {
+        FindingAnswer {
+            topic: Topic::Workers,
+            line: Some(String::new()),
+            reason: String::new(),
+            from: Some(1.0),
+            until: Some(1.0),
+        }
+    }
+
+    #[test]
+    fn the_schema_of_a_sample_is_documented() {
+        let process = Process {
+            pid: 1,
+            role: Role::Worker,
+            age_seconds: 1.0,
+            rss: 1,
+            pss: Some(1),
+            uss: Some(1),
+            peak_rss: Some(1),
+            cpu_percent: Some(1.0),
+            cpu_ms: Some(1),
+            growth_per_hour: Some(interval()),
+        };
+        let line = Line {
+            schema: 1,
+            kind: LineKind::Sample,
+            unix_seconds: Some(1.0),
+            seconds: Some(1.0),
+            boot_id: Some(String::new()),
+            service: String::new(),
+            processes: vec![process],
+            workers: 1,
+            memory: 1,
+            memory_is: String::new(),
+            memory_peak: 1,
+            memory_limit: 1,
+            memory_limit_source: String::new(),
+            memory_available: Some(1),
+            cgroup_memory: Some(1),
+            cgroup_memory_peak: Some(1),
+            cpu_milli: 1,
+            cpu_milli_limit: 1,
+            idle_milli: Some(1),
+            pressure_memory_percent: Some(1.0),
+            pressure_cpu_percent: Some(1.0),
+            throttled_percent: Some(1.0),
+            accept_queue: Some(1),
+            listen_drops: Some(1),
+            oom_kills: 1,
+            recycles: 1,
+            restarts: 1,
+            automatic_restarts: Some(1),
+            limit_max_requests: Some(1),
+            cost_percent: Some(1.0),
+        };
+        assert_documented(&["`watch`: a line for each sample"], &line);
+    }
+
+    #[test]
+    fn the_schema_of_the_last_line_is_documented() {
+        let summary = Summary {
+            schema: 1,
+            r#type: LineKind::Summary,
+            unix_seconds: Some(1.0),
+            seconds: 1.0,
+            service: "",
+            figures: figures(),
+            findings: vec![finding()],
+            cost_percent: Some(1.0),
+        };
+        assert_documented(&["`watch`: the last line", EVIDENCE], &summary);
+    }
 }

@@ -12,14 +12,14 @@ use pypnm_sizing::write::{Directory, WriteError};
 
 /// Replaces the file with the metrics of the last sample. `profile`: the profile that fits now.
 pub(super) fn write(path: &Path, evidence: &Evidence, profile: Option<Profile>) -> Result<(), WriteError> {
-    let (directory, name) = Directory::of(path)?;
+    let (directory, name) = Directory::open_for(path)?;
     directory.replace(name, &text(evidence.last(), evidence, profile))
 }
 
 /// Removes the file.
 pub(super) fn remove(path: &Path) {
     // If this fails, the age of the sample still shows that it is not current.
-    let _ = Directory::of(path).and_then(|(directory, name)| directory.remove(name));
+    let _ = Directory::open_for(path).and_then(|(directory, name)| directory.remove(name));
 }
 
 /// The metrics: name, type, help, value.

@@ -5,13 +5,14 @@
 
 use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS};
+use pypnm_sizing::parse::quantity::kibibytes_of;
 use pypnm_sizing::pypnm::{self, ProfileFile};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::meter::{Reading, Sample};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::role::{Candidate, Role, main_process, roles};
 
-use super::cgroups::{ProcessCgroups, value_of};
+use super::cgroups::ProcessCgroups;
 use super::cost::{Cost, seconds_since_boot};
 use super::find::WatchTarget;
 use super::queue::Queue;
@@ -112,7 +113,7 @@ impl SampleReader {
             at,
             processes,
             automatic_restarts: target.automatic_restarts(),
-            memory_available: available.and_then(|text| value_of(&text, "MemAvailable")?.checked_mul(1024)),
+            memory_available: available.and_then(|text| kibibytes_of(&text, "MemAvailable")),
             accept_queue,
             listen_drops,
             ..Sample::default()

@@ -4,6 +4,7 @@ mod table;
 
 use std::fmt::Write as _;
 
+use pypnm_sizing::parse::quantity::Cpus;
 use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings, workers};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
@@ -12,6 +13,7 @@ use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{counted, duration, gib, interval, size, wrapped};
 
 use crate::page::{self, Ink};
+use crate::wording;
 
 /// What is shown in addition to the evidence.
 pub(super) struct Context<'a> {
@@ -32,8 +34,8 @@ pub(super) struct Context<'a> {
 /// The columns of a label.
 const LABEL: usize = 10;
 /// The minimum and the maximum width of the history of the memory.
-const FEWEST_MARKS: usize = 8;
-const MOST_MARKS: usize = 120;
+const MIN_MARKS: usize = 8;
+const MAX_MARKS: usize = 120;
 
 #[derive(Default)]
 struct Lines {
@@ -165,11 +167,11 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
     }
     // Next to the history, or above it.
     let mut width = columns.saturating_sub(LABEL + limit.chars().count());
-    if width < FEWEST_MARKS {
+    if width < MIN_MARKS {
         out.row("", &std::mem::take(&mut limit), columns);
         width = columns.saturating_sub(LABEL);
     }
-    let history = sparkline(evidence.memory.items(), width.min(MOST_MARKS), letters);
+    let history = sparkline(evidence.memory.items(), width.min(MAX_MARKS), letters);
     out.add(None, format!("{:LABEL$}{history}{limit}", ""));
     out.row("CPU", &cpu(last), columns);
     out.row("queue", &queue(evidence), columns);
@@ -193,8 +195,7 @@ fn cpu(last: &Line) -> String {
     let cpus = |milli: u64| number(milli) / 1000.0;
     let mut text = format!("{:.2}", cpus(last.cpu_milli));
     if last.cpu_milli_limit > 0 {
-        let noun = if last.cpu_milli_limit == 1000 { "CPU" } else { "CPUs" };
-        let _ = write!(text, " of {} {noun}", cpus(last.cpu_milli_limit));
+        let _ = write!(text, " of {}", wording::cpus(Cpus(last.cpu_milli_limit)));
     }
     if let Some(idle) = last.idle_milli {
         let _ = write!(text, ", {:.2} idle", cpus(idle));

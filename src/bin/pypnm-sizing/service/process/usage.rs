@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
-use pypnm_sizing::parse::quantity::kibibytes;
+use pypnm_sizing::parse::quantity::{kibibytes, kibibytes_of};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::meter::Shares;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
@@ -65,13 +65,7 @@ impl Meter {
 /// The proportional and the unique share of memory of a process, in bytes (`smaps_rollup` in proc_pid_smaps(5)).
 pub(crate) fn shares(machine: &Root, pid: u32) -> Result<Shares, ReadError> {
     let text = machine.text(&format!("/proc/{pid}/smaps_rollup"))?;
-    let field = |key| {
-        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
-        fields
-            .find(|(name, _)| *name == key)
-            .and_then(|(_, value)| kibibytes(value.trim()))
-            .ok_or(ReadError::Missing)
-    };
+    let field = |key| kibibytes_of(&text, key).ok_or(ReadError::Missing);
     Ok(Shares { pss: field("Pss")?, uss: field("Private_Clean")?.saturating_add(field("Private_Dirty")?) })
 }
 

@@ -1,11 +1,9 @@
 //! The commands in a unit's `ExecStart=`, as words. Pure.
 
+use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::units::{Assignment, Unit, specifier};
-
-/// Prefixes of the program (systemd.service(5), "COMMAND LINES").
-pub(super) const PREFIXES: [char; 6] = ['@', '-', '+', '!', '|', ':'];
 
 /// The effective commands.
 pub(super) fn commands(unit: &Unit) -> Vec<&Assignment> {

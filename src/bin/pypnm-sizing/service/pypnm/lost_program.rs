@@ -2,16 +2,18 @@
 //! `ExecSearchPath=` and started `pypnm` without a path, and a PyPNM that is outside the unit's `PATH`. Also provides the correct
 //! setting or command for each.
 
+use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::config::DEFAULT_UNIT;
+use pypnm_sizing::names::LAUNCHER;
 use pypnm_sizing::root::ReadError;
 use pypnm_sizing::units::{Assignment, Unit};
 
-use super::commands::{PREFIXES, commands, first_word};
+use super::commands::{commands, first_word};
 use super::installation::Found;
 use super::installed::Installations;
 use super::paths::real_path;
 use super::program::PACKAGED;
-use super::search::{DEFAULT_PATH, LAUNCHER, is_packaged, path_of, search_path, variable_of};
+use super::search::{DEFAULT_PATH, is_packaged, path_of, search_path, variable_of};
 
 /// A setting that fails to select the program.
 #[derive(Clone, Debug, PartialEq, Eq)]

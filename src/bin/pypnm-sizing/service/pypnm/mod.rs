@@ -21,5 +21,5 @@ pub(crate) use lost_program::LostProgram;
 pub(crate) use paths::real_path;
 pub(crate) use profile_file::profile_file;
 pub(crate) use program::{CMTS, PYPNM, Program};
-pub(crate) use search::{DEFAULT_PATH, LAUNCHER, is_packaged, setting, variable_of};
+pub(crate) use search::{DEFAULT_PATH, is_packaged, setting, variable_of};
 pub(crate) use started::{started_by, started_otherwise, starts};

@@ -19,7 +19,7 @@ pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The names in a directory, at most [`MAX_DIRECTORIES`]; none if it can't be read.
+/// The names in a directory, at most [`MAX_DIRECTORIES`]; none if it cannot be read.
 pub(super) fn names(root: &Root, directory: &str) -> Vec<String> {
     let entries = root.entries(directory).unwrap_or_default();
     entries.into_iter().map(|entry| entry.name).take(MAX_DIRECTORIES).collect()

@@ -4,18 +4,14 @@
 use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Assignment, Unit};
+use pypnm_sizing::units::{self, Assignment, Unit};
 
 use super::commands::{commands, first_word};
 use super::program::Program;
 use crate::service::unit_file::last_value;
 
-/// The launcher in the packaged units, see pypnm-sizing-handover(7).
-pub(crate) const LAUNCHER: &str = "/usr/lib/pypnm-sizing/handover";
 /// The directories that systemd searches if the unit sets no path (systemd.exec(5), `$PATH`).
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
-/// Directories of packaged units; the second is used where /usr is not merged.
-const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system/", "/lib/systemd/system/"];
 
 /// The value of a variable in the unit's `Environment=`.
 pub(crate) fn variable_of(unit: &Unit, name: &str) -> Option<String> {
@@ -54,8 +50,7 @@ pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
 
 /// Whether the unit's file was installed by a package.
 pub(crate) fn is_packaged(unit: &Unit) -> bool {
-    let is_in = |file: &str| PACKAGED_UNITS.iter().any(|directory| file.starts_with(directory));
-    unit.fragment.as_deref().is_some_and(is_in)
+    unit.fragment.as_deref().is_some_and(units::is_packaged)
 }
 
 /// The effective value of `ExecSearchPath=`, and the last assignment. Values accumulate; an empty one resets the list.

@@ -1,6 +1,7 @@
 //! Determines which installation a unit starts from the words of its `ExecStart=`: directly, through a shell, env(1) or
 //! a wrapper script, or through `PATH`. Runs nothing.
 
+use pypnm_sizing::names::LAUNCHER;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
@@ -10,7 +11,7 @@ use super::installation::{Installation, environments_of};
 use super::metadata;
 use super::paths::{base_name, prefix_of, real_path};
 use super::program::Program;
-use super::search::{LAUNCHER, path_of_start, setting};
+use super::search::{path_of_start, setting};
 
 /// Shells, in which `-c` is followed by a script.
 const SHELLS: [&str; 4] = ["sh", "bash", "dash", "ash"];

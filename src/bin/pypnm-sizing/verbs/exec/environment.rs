@@ -4,25 +4,25 @@
 //! `UVICORN_WORKERS` before `WEB_CONCURRENCY`) and of PyPNM (`load_seeded_profile()`: the file before the environment). A value
 //! that would make the program exit with a traceback is replaced by the sized one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use pypnm_sizing::names::{UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY};
 use pypnm_sizing::overrides::is_valid_value;
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{
-    CPU_COUNT, KEYS, LIMIT_MAX_REQUESTS, ProfileFile, TOTAL_MEMORY_GIB, WORKERS, integer, profile_values,
-    read_profile_file,
+    CPU_COUNT, LIMIT_MAX_REQUESTS, PROFILE_KEYS, ProfileFile, TOTAL_MEMORY_GIB, WORKERS, integer,
+    profile_values, read_profile_file,
 };
 
 use crate::wording::{bad_variable, expected_value};
 
 /// All variables that determine the numbers.
 pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().chain([UVICORN_WORKERS, UVICORN_LIMIT_MAX_REQUESTS, WEB_CONCURRENCY])
+    PROFILE_KEYS.into_iter().chain([UVICORN_WORKERS, UVICORN_LIMIT_MAX_REQUESTS, WEB_CONCURRENCY])
 }
 
-/// The numbers that the machine gets, as texts for [`KEYS`].
+/// The numbers that the machine gets, as texts for [`PROFILE_KEYS`].
 pub(crate) struct SizedValues {
     pub(crate) cpu_count: String,
     pub(crate) total_memory_gib: String,
@@ -66,7 +66,8 @@ pub(crate) fn decide(
     file: Option<&OperatorFile<'_>>,
     sized: &SizedValues,
 ) -> Decision {
-    let mut decision = Deciding { set, changes: BTreeMap::new(), problems: Vec::new() };
+    let mut decision =
+        Deciding { set, changes: BTreeMap::new(), replaced: BTreeSet::new(), problems: Vec::new() };
     let sized_text = |key| match key {
         CPU_COUNT => sized.cpu_count.clone(),
         TOTAL_MEMORY_GIB => sized.total_memory_gib.clone(),
@@ -77,10 +78,10 @@ pub(crate) fn decide(
     let own: BTreeMap<&str, String> =
         variables().filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?))).collect();
     // A sized value that replaces one that would crash the program is not set by hand.
-    let replaced: Vec<_> = decision.problems.iter().map(|problem| problem.source.key.clone()).collect();
+    let replaced = std::mem::take(&mut decision.replaced);
     let variable = |key: &str, least: i64| {
         let value = integer(own.get(key)?.trim())?.max(least);
-        Some(Number { value, set_by: (!replaced.iter().any(|other| other == key)).then(|| key.to_owned()) })
+        Some(Number { value, set_by: (!replaced.contains(key)).then(|| key.to_owned()) })
     };
     let first = |keys: &[&str], least| keys.iter().find_map(|key| variable(key, least));
 
@@ -111,7 +112,7 @@ pub(crate) fn decide(
     }
 
     let mut profile = String::new();
-    for key in KEYS {
+    for key in PROFILE_KEYS {
         let number = match key {
             WORKERS => Some(serve_workers.value.to_string()),
             LIMIT_MAX_REQUESTS => Some(serve_limit.value.to_string()),
@@ -139,6 +140,8 @@ pub(crate) fn decide(
 struct Deciding<'a> {
     set: &'a BTreeMap<&'static str, String>,
     changes: BTreeMap<&'static str, Option<String>>,
+    /// Variables whose values would crash the program, and are replaced by sized ones.
+    replaced: BTreeSet<&'static str>,
     problems: Vec<Problem>,
 }
 
@@ -162,6 +165,7 @@ impl Deciding<'_> {
             return Some(value.clone());
         }
         self.problems.push(bad_variable(key, value, sized));
+        self.replaced.insert(key);
         self.changes.insert(key, Some(sized.to_owned()));
         Some(sized.to_owned())
     }
@@ -171,7 +175,9 @@ impl Deciding<'_> {
         let read = read_profile_file(file.text);
         let is_taken = matches!(read, ProfileFile::Taken(_));
         let mut values = BTreeMap::new();
-        for (key, value) in profile_values(file.text).into_iter().filter(|(key, _)| KEYS.contains(key)) {
+        for (key, value) in
+            profile_values(file.text).into_iter().filter(|(key, _)| PROFILE_KEYS.contains(key))
+        {
             if is_taken || is_accepted(key, value) {
                 values.insert(key.to_owned(), value.to_owned());
             } else if !value.is_empty() {

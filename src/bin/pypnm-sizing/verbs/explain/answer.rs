@@ -157,7 +157,9 @@ mod tests {
         AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
         UnitAnswer,
     };
-    use crate::answer::tests::{answer, assert_documented, example_installations, numbers, profile, source};
+    use crate::answer::tests::{
+        COMMON, answer, assert_documented, example_installations, numbers, profile, source,
+    };
 
     #[test]
     fn the_schema_is_documented() {
@@ -180,6 +182,6 @@ mod tests {
             installations: example_installations(),
         };
         let example = ExplainAnswer { answer: answer(unit), configuration_files: vec![String::new()] };
-        assert_documented("`explain`", &example);
+        assert_documented(&[COMMON, "`explain`"], &example);
     }
 }

@@ -1,4 +1,4 @@
-//! The report as a JSON object. The structs are the schema, which docs/json.md describes.
+//! The report as a JSON object. The structs are the schema, which docs/json.md describes; a test compares the two.
 
 use pypnm_sizing::watch::days::Hour;
 use pypnm_sizing::watch::line::{SCHEMA, rounded};
@@ -76,5 +76,47 @@ impl Answer {
             busiest_hour: gathered.days.busiest().map(|(hour, day)| DayAnswer::of(begin(hour), day)),
             problems: gathered.problems.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, DayAnswer};
+    use crate::answer::tests::assert_documented;
+    use crate::watch::json::tests::{EVIDENCE, figures, finding};
+
+    fn day() -> DayAnswer {
+        DayAnswer {
+            from: 1.0,
+            watched_seconds: 1.0,
+            workers: 1,
+            memory_peak: 1,
+            worker_memory_peak: 1,
+            cpu_milli: 1.0,
+            waiting_seconds: 1.0,
+            accept_queue_peak: 1,
+            memory_stalled_seconds: 1.0,
+            recycles: 1,
+            restarts: 1,
+            oom_kills: 1,
+        }
+    }
+
+    #[test]
+    fn the_schema_is_documented() {
+        let example = Answer {
+            schema: 1,
+            verb: "",
+            unit: String::new(),
+            from: 1.0,
+            until: 1.0,
+            watched_seconds: 1.0,
+            figures: figures(),
+            findings: vec![finding()],
+            days: vec![day()],
+            busiest_hour: Some(day()),
+            problems: vec![String::new()],
+        };
+        assert_documented(&["`report`", EVIDENCE], &example);
     }
 }

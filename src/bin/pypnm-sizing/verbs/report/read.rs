@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use pypnm_sizing::watch::days::Days;
 use pypnm_sizing::watch::evidence::{BLOCK, Evidence};
-use pypnm_sizing::watch::line::{LONGEST, Line, Unreadable};
+use pypnm_sizing::watch::line::{Line, MAX_LINE_BYTES, Unreadable};
 
 use files::{BOM, Listing, first_moment, is_pipe, other_than_lines};
 use skipped::{SCHEMAS, Skipped, UNITS};
@@ -25,7 +25,7 @@ use skipped::{SCHEMAS, Skipped, UNITS};
 /// three days of four workers with a line every ten seconds.
 const IN_ORDER: usize = 262_144;
 /// The maximum number of bytes of a line that are skipped in search of its end: some devices have none.
-const MOST_SKIPPED: u64 = 512 << 20;
+const MAX_SKIPPED: u64 = 512 << 20;
 /// The maximum number of watches that are distinguished.
 const RUNS: usize = 256;
 /// How far the beginning of a watch may seem to move while the wall clock is being corrected, in seconds.
@@ -256,11 +256,11 @@ impl<'a> RecordingReader<'a> {
         let (before, mut text) = (self.lines, Vec::new());
         loop {
             text.clear();
-            if from.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut text)? == 0 {
+            if from.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut text)? == 0 {
                 break;
             }
-            if text.last() != Some(&b'\n') && text.len() > LONGEST {
-                let mut rest = from.by_ref().take(MOST_SKIPPED);
+            if text.last() != Some(&b'\n') && text.len() > MAX_LINE_BYTES {
+                let mut rest = from.by_ref().take(MAX_SKIPPED);
                 rest.skip_until(b'\n')?;
                 if rest.limit() == 0 {
                     self.files.push(format!("{name} contains an endless line and was read no further"));

@@ -10,7 +10,7 @@ mod obstacles;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use pypnm_sizing::names::DROP_IN as GENERATED;
+use pypnm_sizing::names::{DROP_IN as GENERATED, LAUNCHER};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Found, Installation, Installations, LAUNCHER, Program, real_path};
+use crate::service::pypnm::{self, Found, Installation, Installations, Program, real_path};
 
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];

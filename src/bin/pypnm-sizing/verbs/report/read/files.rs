@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pypnm_sizing::watch::line::{LONGEST, Line};
+use pypnm_sizing::watch::line::{Line, MAX_LINE_BYTES};
 
 use crate::watch::EXTENSION;
 
@@ -123,7 +123,7 @@ pub(super) fn first_moment(path: &Path) -> f64 {
     }
     let Ok(file) = File::open(path) else { return 0.0 };
     let mut text = Vec::new();
-    let mut from = BufReader::new(file.take(LONGEST as u64));
+    let mut from = BufReader::new(file.take(MAX_LINE_BYTES as u64));
     for _ in 0..64 {
         text.clear();
         if !from.read_until(b'\n', &mut text).is_ok_and(|read| read > 0) {

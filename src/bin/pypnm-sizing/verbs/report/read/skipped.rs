@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pypnm_sizing::watch::line::LONGEST;
+use pypnm_sizing::watch::line::MAX_LINE_BYTES;
 
 /// The maximum number of units that are distinguished in the same recordings.
 pub(super) const UNITS: usize = 16;
@@ -41,7 +41,7 @@ impl Skipped {
     pub(in super::super) fn sentences(&self, chosen: Option<&str>) -> Vec<String> {
         let schemas: Vec<String> = self.schemas.iter().map(u64::to_string).collect();
         let unknown = format!("of a schema that this version does not know ({})", schemas.join(", "));
-        let long = format!("longer than {LONGEST} bytes");
+        let long = format!("longer than {MAX_LINE_BYTES} bytes");
         let beyond = format!("to units beyond the first {UNITS}");
         let mut sentences: Vec<String> = [
             ignored(self.torn, IS, "incomplete or not JSON"),
