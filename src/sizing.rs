@@ -15,7 +15,7 @@ use crate::manager::Manager;
 use crate::names;
 use crate::overrides::{self, Overrides};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::quantity::{in_cpus, in_gib};
+use crate::parse::quantity::{Cpus, in_cpus, in_gib};
 use crate::policy::{IDLE_WORKER, LARGE, profile};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
@@ -229,7 +229,7 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
     if let Some(set) = &unit.config.reserve_cpus
         && let Some(all) = exceeds(set.value, cpu)
     {
-        report(&set.source, in_cpus(set.value), in_cpus(all), Resource::Cpu.assumed());
+        report(&set.source, in_cpus(Cpus(set.value)), in_cpus(Cpus(all)), Resource::Cpu.assumed());
     }
     if let Some(set) = &unit.config.reserve_memory {
         let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));

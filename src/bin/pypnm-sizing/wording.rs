@@ -11,7 +11,7 @@ use pypnm_sizing::names::{
     UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };
 use pypnm_sizing::overrides::{Effect, Override};
-use pypnm_sizing::parse::quantity::Gib;
+use pypnm_sizing::parse::quantity::{Gib, in_cpus};
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
@@ -92,13 +92,6 @@ impl std::fmt::Display for ConfigSetting {
 pub(crate) fn settings(config: &UnitConfig) -> Vec<ConfigSetting> {
     let set = config.set_keys().into_iter();
     set.map(|(key, set)| ConfigSetting { key, value: set.value, source: set.source }).collect()
-}
-
-/// `1 CPU`, `1.5 CPUs`, `4 CPUs`.
-pub(crate) fn cpus(number: impl std::fmt::Display) -> String {
-    let number = number.to_string();
-    let noun = if number == "1" { "CPU" } else { "CPUs" };
-    format!("{number} {noun}")
 }
 
 /// `1 worker`, `4 workers`.
@@ -267,9 +260,9 @@ impl PypnmDefault {
         if here != own {
             why.push(format!(
                 "It assumes the machine's {} and {} GiB; {} and {} GiB are available.",
-                self::cpus(self.cpus),
+                in_cpus(self.cpus),
                 Gib(self.memory),
-                self::cpus(cpus),
+                in_cpus(cpus),
                 Gib(memory)
             ));
         }

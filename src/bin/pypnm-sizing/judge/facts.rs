@@ -8,7 +8,7 @@ use pypnm_sizing::command::PREFIXES;
 use pypnm_sizing::limits::host::Host;
 use pypnm_sizing::limits::{self, Amount, Limit, Scope};
 use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
-use pypnm_sizing::parse::quantity::{Cpus, Gib};
+use pypnm_sizing::parse::quantity::{Cpus, Gib, in_cpus};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
@@ -257,7 +257,7 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
         },
         why: format!(
             "{} by {}, {} GiB by {}",
-            wording::cpus(Cpus(sized.capacity.cpu.amount)),
+            in_cpus(Cpus(sized.capacity.cpu.amount)),
             reasons::cpu_reason(sized),
             Gib(sized.capacity.memory.amount),
             reasons::memory_reason(sized)

@@ -1,5 +1,6 @@
 //! Verdicts as a line of a monitoring plugin, for `check` and `apply`.
 
+use pypnm_sizing::parse::quantity::in_cpus;
 use pypnm_sizing::pypnm::Numbers;
 
 use super::{Finding, Judged, State, Topic};
@@ -105,7 +106,7 @@ pub(crate) fn summary(judged: &Judged) -> String {
         parts.push(format!(
             "{}, on {}, {} GiB",
             wording::profile(numbers),
-            wording::cpus(expected.cpus),
+            in_cpus(expected.cpus),
             expected.gib
         ));
     }

@@ -7,6 +7,7 @@
 //!  in use      what the running processes use                   ≠ loaded: restart
 //! ```
 
+use pypnm_sizing::parse::quantity::in_cpus;
 use pypnm_sizing::pypnm::{self, Numbers};
 
 use super::facts::{Expected, Facts};
@@ -14,7 +15,7 @@ use super::in_use::InUse;
 use super::topic::{Finding, State, Topic};
 use crate::service::generator::Generator;
 use crate::service::launch::Launch;
-use crate::wording::{self, brief};
+use crate::wording::brief;
 
 pub(super) const APPLY: &str = "pypnm-sizing apply";
 
@@ -170,9 +171,9 @@ impl Judge<'_> {
         let is_same_machine = cpus == expected.cpus.to_string() && is_near(gib, &expected.gib);
         let change = format!(
             "it may use {}, {} GiB now; at the last reload: {}, {gib} GiB",
-            wording::cpus(expected.cpus),
+            in_cpus(expected.cpus),
             expected.gib,
-            wording::cpus(cpus)
+            in_cpus(cpus)
         );
         if next_start == loaded {
             if !is_same_machine {

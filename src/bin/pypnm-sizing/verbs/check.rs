@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use pypnm_sizing::parse::quantity::in_cpus;
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Request, size};
@@ -130,7 +131,7 @@ fn details(page: &mut Page, judged: &Judged) {
             Ok(expected) => format!(
                 "{}, for {} and {} GiB",
                 wording::brief(expected.numbers),
-                wording::cpus(expected.cpus),
+                in_cpus(expected.cpus),
                 expected.gib
             ),
             Err(why) => format!("no: {why}"),

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow, bail};
 use pypnm_sizing::dropin::DropIn;
 use pypnm_sizing::overrides::{Effect, is_valid_value};
-use pypnm_sizing::parse::quantity::{Cpus, Gib};
+use pypnm_sizing::parse::quantity::{Cpus, Gib, in_cpus};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, Numbers, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
@@ -148,7 +148,7 @@ fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [Value; 4], generat
                 limit_max_requests: number(&limit.now)
             }),
             before.join(" and "),
-            wording::cpus(Cpus(unit.capacity.cpu.amount)),
+            in_cpus(Cpus(unit.capacity.cpu.amount)),
             reasons::cpu_reason(unit),
             Gib(unit.capacity.memory.amount),
             reasons::memory_reason(unit),

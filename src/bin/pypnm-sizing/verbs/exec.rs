@@ -19,7 +19,7 @@ use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
-use pypnm_sizing::parse::quantity::{Cpus, Gib};
+use pypnm_sizing::parse::quantity::{Cpus, Gib, in_cpus};
 use pypnm_sizing::pypnm::{ENV_FILE, LIMIT_MAX_REQUESTS, Numbers, WORKERS, integer};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
@@ -201,8 +201,7 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
         reasons.push(format!("limit set by {set_by}"));
     }
     if workers.set_by.is_none() {
-        let (cpus, memory) =
-            (wording::cpus(Cpus(unit.capacity.cpu.amount)), Gib(unit.capacity.memory.amount));
+        let (cpus, memory) = (in_cpus(Cpus(unit.capacity.cpu.amount)), Gib(unit.capacity.memory.amount));
         reasons.push(format!("{cpus} by {}", reasons::cpu_reason(unit)));
         reasons.push(format!("{memory} GiB by {}", reasons::memory_reason(unit)));
     }

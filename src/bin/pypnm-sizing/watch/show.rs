@@ -4,7 +4,7 @@ mod table;
 
 use std::fmt::Write as _;
 
-use pypnm_sizing::parse::quantity::Cpus;
+use pypnm_sizing::parse::quantity::{Cpus, in_cpus};
 use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings, workers};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
@@ -13,7 +13,6 @@ use pypnm_sizing::watch::number;
 use pypnm_sizing::watch::text::{counted, duration, gib, interval, size, wrapped};
 
 use crate::page::{self, Ink};
-use crate::wording;
 
 /// What is shown in addition to the evidence.
 pub(super) struct Context<'a> {
@@ -195,7 +194,7 @@ fn cpu(last: &Line) -> String {
     let cpus = |milli: u64| number(milli) / 1000.0;
     let mut text = format!("{:.2}", cpus(last.cpu_milli));
     if last.cpu_milli_limit > 0 {
-        let _ = write!(text, " of {}", wording::cpus(Cpus(last.cpu_milli_limit)));
+        let _ = write!(text, " of {}", in_cpus(Cpus(last.cpu_milli_limit)));
     }
     if let Some(idle) = last.idle_milli {
         let _ = write!(text, ", {:.2} idle", cpus(idle));
