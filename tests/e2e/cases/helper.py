@@ -363,7 +363,7 @@ def ended_or_never_started(e2e):
     with e2e.machine(cpus=4, memory_kb=KB_8G, files={**broken, OVERRIDE: requires}) as m:
         user(m)
         m.boot()
-        everybody(m, 2, "not been started since the boot: broken.service, which it requires, has failed", topic="not-running")
+        everybody(m, 2, "not been started since boot: broken.service, which it requires, has failed", topic="not-running")
         ends = ("ExecStartPost=", "Restart=on-failure", "ExecStart=")
 
         def started(*lines):
