@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use memchr::memchr_iter;
+
 use crate::parse::boolean::{BOOLEAN, boolean};
 use crate::parse::name_and_value;
 use crate::problem::{Problem, Source, Sourced};
@@ -53,6 +55,11 @@ fn parse(text: &[u8], container: bool, file: &'static str, problems: &mut Vec<Pr
             ReadError::NotText,
             "options that are not UTF-8 are ignored",
         ));
+    }
+    // Most command lines contain none of these options.
+    let is_prefix = |before: &[u8]| before.ends_with(b"pypnm") || before.ends_with(b"systemd");
+    if !memchr_iter(b'.', text).any(|at| text.get(..at).is_some_and(is_prefix)) {
+        return found;
     }
     for word in words_of(text, container) {
         let Ok(word) = std::str::from_utf8(&word) else {

@@ -19,7 +19,7 @@ use crate::parse::quantity::{Cpus, in_cpus, in_gib};
 use crate::policy::{IDLE_WORKER, LARGE, profile};
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::Root;
-pub use crate::sized::{SizedUnit, Sizing};
+use crate::sized::{SizedUnit, Sizing};
 use crate::units::{self, Index, name::parent_slice};
 
 /// What to size, and for which machine.

@@ -13,7 +13,8 @@ use pypnm_sizing::overrides::{Effect, SingleWorker};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::{Problem, ProblemKind};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::sized::Sizing;
+use pypnm_sizing::sizing::{Request, size};
 use pypnm_sizing::units::{Index, State, Unit};
 
 /// A root with these files; a text that begins with `->` is the target of a symbolic link.

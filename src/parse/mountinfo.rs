@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 /// A line.
 #[derive(Clone, Copy, Debug)]
 pub struct Mount<'l> {
@@ -27,8 +29,13 @@ pub struct Mount<'l> {
 impl<'l> Mount<'l> {
     /// Parses a line. `None`: it is not valid, or truncated before the type of the file system.
     pub fn parse(line: &'l [u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let mut field = || fields.next();
+        let mut rest = Some(line);
+        let mut field = || {
+            let line = rest?;
+            let end = memchr(b' ', line);
+            rest = end.and_then(|end| line.get(end + 1..));
+            line.get(..end.unwrap_or(line.len()))
+        };
         let (id, parent, device, root, point) = (field()?, field()?, field()?, field()?, field()?);
         // Options, then any number of optional fields, then the separator.
         while field()? != b"-" {}
@@ -80,7 +87,7 @@ impl<'l> CgroupMount<'l> {
 
 /// Whether a comma-separated list contains an item.
 pub(crate) fn lists(list: &str, item: &str) -> bool {
-    list.split(',').any(|entry| entry == item)
+    list.as_bytes().split(|byte| *byte == b',').any(|entry| entry == item.as_bytes())
 }
 
 /// The mounted hierarchies, in the order of the file.

@@ -9,7 +9,7 @@ use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{SizedUnit, Sizing};
+use pypnm_sizing::sized::{SizedUnit, Sizing};
 use serde::Serialize;
 
 use crate::service::pypnm::{Installation, Installations};

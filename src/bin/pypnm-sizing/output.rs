@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use pypnm_sizing::parse::printable::is_hidden;
@@ -32,11 +32,21 @@ pub(crate) fn message(text: &str) {
 
 fn write(text: &str) -> Outcome {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write to standard output"))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+    is_read(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())).map(|_| ExitCode::SUCCESS)
+}
+
+/// Writes a line to stdout, and returns whether the output is still being read.
+pub(crate) fn print_line(line: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
+}
+
+/// Whether what was written to stdout is being read: a closed pipe is not an error, any other failure is.
+pub(crate) fn is_read(written: std::io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot write to standard output")),
     }
 }
 

@@ -15,7 +15,8 @@ use pypnm_sizing::parse::quantity::{Gib, in_cpus};
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
-use pypnm_sizing::sizing::{Hypothetical, SizedUnit, Sizing};
+use pypnm_sizing::sized::{SizedUnit, Sizing};
+use pypnm_sizing::sizing::Hypothetical;
 use pypnm_sizing::units::{self, State};
 
 use crate::page::Page;

@@ -13,7 +13,8 @@ use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, Sizing, size};
+use pypnm_sizing::sized::{SizedUnit, Sizing};
+use pypnm_sizing::sizing::{Hypothetical, Request, size};
 use rustix::io::Errno;
 
 use super::in_use::Running;

@@ -24,7 +24,7 @@ mod topic;
 mod verdict;
 
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::Sizing;
+use pypnm_sizing::sized::Sizing;
 
 use crate::service::systemctl::SystemctlError;
 pub(crate) use facts::Facts;

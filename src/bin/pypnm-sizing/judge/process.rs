@@ -8,7 +8,8 @@ use pypnm_sizing::names::{
 };
 use pypnm_sizing::pypnm::{self, LIMIT_MAX_REQUESTS, Numbers, WORKERS};
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Request, Sizing, size};
+use pypnm_sizing::sized::Sizing;
+use pypnm_sizing::sizing::{Request, size};
 use pypnm_sizing::watch::role::main_process;
 
 use super::facts::{Facts, ProcessFacts, expected, mistakes};

@@ -21,7 +21,8 @@ use pypnm_sizing::parse::quantity::{Cpus, Gib, in_cpus};
 use pypnm_sizing::pypnm::{CPU_COUNT, LIMIT_MAX_REQUESTS, Numbers, TOTAL_MEMORY_GIB, WORKERS};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
+use pypnm_sizing::sized::SizedUnit;
+use pypnm_sizing::sizing::{Hypothetical, Request, size};
 use pypnm_sizing::write::{Directory, WriteError};
 
 use crate::cli::{Env, EnvTarget};

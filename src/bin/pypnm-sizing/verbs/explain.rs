@@ -9,7 +9,8 @@ use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
+use pypnm_sizing::sized::{SizedUnit, Sizing};
+use pypnm_sizing::sizing::{Request, size};
 
 use crate::answer::{Answer, text};
 use crate::cli::Show;

@@ -5,7 +5,8 @@ use pypnm_sizing::parse::quantity::{Cpus, Gb, Gib};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Hypothetical, Request, SizedUnit, size};
+use pypnm_sizing::sized::SizedUnit;
+use pypnm_sizing::sizing::{Hypothetical, Request, size};
 use serde::Serialize;
 
 use crate::answer::{Answer, ProfileAnswer, installations, text};

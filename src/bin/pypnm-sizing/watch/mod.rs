@@ -21,7 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Error};
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::{Request, SizedUnit, Sizing, size};
+use pypnm_sizing::sized::{SizedUnit, Sizing};
+use pypnm_sizing::sizing::{Request, size};
 use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, findings};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::line::{Line, rounded};
@@ -29,7 +30,7 @@ use pypnm_sizing::watch::meter::{Bounds, Meter, per_hour};
 use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
-use crate::output::{self, Outcome, remark};
+use crate::output::{self, Outcome, is_read, print_line, remark};
 use crate::page::{columns, has_colors, is_capable};
 use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
@@ -37,7 +38,7 @@ use read::SampleReader;
 pub(crate) use record::EXTENSION;
 use record::Recorder;
 use show::Context;
-use terminal::{Events, Screen, Woken, is_read, print_line, speaks_utf8};
+use terminal::{Events, Screen, Woken, speaks_utf8};
 use unit::{choose_unit, unit_of};
 pub(crate) use unit::{place_among, section};
 

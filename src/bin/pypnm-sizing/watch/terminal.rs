@@ -1,14 +1,13 @@
 //! The terminal while `watch` draws on it: the alternate screen, without echo and cursor. Restored however the program
 //! ends.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::anyhow;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -175,21 +174,6 @@ fn write_raw(text: &str) {
     let mut stdout = io::stdout().lock();
     // A terminal that is gone does not need to be restored.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-}
-
-/// Writes a line to stdout, and returns whether the output is still being read.
-pub(super) fn print_line(line: &str) -> anyhow::Result<bool> {
-    let mut stdout = io::stdout().lock();
-    is_read(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
-}
-
-/// A closed pipe ends a watch; any other failure is an error.
-pub(super) fn is_read(written: io::Result<()>) -> anyhow::Result<bool> {
-    match written {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(anyhow!(error).context("cannot write to standard output")),
-    }
 }
 
 /// Whether the character set of the locale has block characters.

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use pypnm_sizing::config::DEFAULT_UNIT;
-use pypnm_sizing::sizing::{SizedUnit, Sizing};
+use pypnm_sizing::sized::{SizedUnit, Sizing};
 use pypnm_sizing::units::name::{Name, NameKind};
 
 use crate::cli::Watch;

@@ -4,7 +4,7 @@ use pypnm_sizing::capacity::Available;
 use pypnm_sizing::limits::{Amount, Limit, Resource, Scope};
 use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::sizing::SizedUnit;
+use pypnm_sizing::sized::SizedUnit;
 use serde::Serialize;
 
 use crate::answer::{Answer, ProfileAnswer, SourceAnswer, installations};

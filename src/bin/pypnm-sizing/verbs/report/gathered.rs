@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use pypnm_sizing::policy::PolicySettings;
-use pypnm_sizing::sizing::Sizing;
+use pypnm_sizing::sized::Sizing;
 use pypnm_sizing::units::name::service_name;
 use pypnm_sizing::watch::advice::{Finding, Setup, findings, workers};
 use pypnm_sizing::watch::days::Days;
