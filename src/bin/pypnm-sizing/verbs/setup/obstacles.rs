@@ -12,13 +12,13 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State};
 use rustix::fs::{FileType, StatVfsMountFlags};
 
-use super::Plan;
 use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
+use super::plan::Plan;
 use crate::output::remark;
 use crate::service::account::{Access, Account, getent};
 use crate::service::listener::{self, Obstacle};
 use crate::service::process;
-use crate::service::pypnm::{self, real_path};
+use crate::service::pypnm::{self, base_name, real_path};
 use crate::service::systemctl;
 use crate::service::unit_file::{Setting, service_settings};
 
@@ -131,7 +131,7 @@ impl Plan<'_> {
             if let Some(source) = other.and_then(|other| pypnm::started_by(root, &other, &self.installation))
             {
                 bail!(
-                    "{name} already starts this PyPNM ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
+                    "{name} already starts this PyPNM ({}:{}). To size that service, set 'Units={name}' in [Sizing] of \
                      /etc/pypnm/sizing.conf.d/50-units.conf; to use {unit} instead, disable and remove {name} first",
                     source.file,
                     source.line
@@ -226,9 +226,8 @@ impl Plan<'_> {
     /// What later drop-ins of the unit override: an error if the service would not start, otherwise a message, because it
     /// may be intended.
     pub(super) fn overridden(&self, drop_in: &DropIn) -> anyhow::Result<Vec<String>> {
-        let base_name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         let mut lines = Vec::new();
-        for file in self.unit.drop_ins.iter().filter(|file| base_name(file).as_str() > DROP_IN) {
+        for file in self.unit.drop_ins.iter().filter(|file| base_name(file) > DROP_IN) {
             for Setting { key, value, line } in service_settings(self.root, file) {
                 if !value.is_empty() {
                     lines.extend(overrides(drop_in, &format!("{file}:{line}"), &key, &value)?);
