@@ -193,7 +193,7 @@ mod tests {
     use crate::watch::{number, to_u64};
 
     #[test]
-    fn an_envelope_is_small_even_and_low() {
+    fn an_envelope_is_bounded_evenly_spaced_and_minimal() {
         let mut envelope = Envelope::default();
         for n in 0..1_000_000u64 {
             // One sample in two is taken during a heavy request.
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_in_a_life_follows_the_work_not_the_clock() {
+    fn growth_in_a_life_is_relative_to_cpu_time() {
         // 50 MB in 100 CPU seconds, two thirds of which are in the last quarter of the time.
         let mut life =
             Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
@@ -227,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_life_of_a_moment_says_nothing() {
+    fn a_life_of_one_sample_has_no_growth() {
         let process = Process { pid: 1, rss: 5, ..Process::default() };
         let life = Life::new(&process, 0.0);
         assert_eq!(life.ended(0.5), None);
         assert!(life.is(&process) && !life.is(&Process { pid: 2, ..process.clone() }));
         let old = Life::new(&Process { age_seconds: 500.0, ..process.clone() }, 0.0);
-        assert!(!old.is(&process), "the pid was taken again");
+        assert!(!old.is(&process), "the PID was reused");
     }
 }

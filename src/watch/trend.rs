@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn constant_short_and_degenerate() {
+    fn constant_series_have_no_growth_and_short_ones_no_slope() {
         let flat = found(&series(50, |_| 1e8));
         assert_eq!((flat.per_second, flat.low, flat.high, flat.lasting), (0.0, 0.0, 0.0, false));
         assert_eq!(slope(&[&series(11, number)]), None);
