@@ -5,7 +5,7 @@ mod drop_ins;
 
 use rustix::fs::FileType;
 
-use crate::parse::is_at_or_below;
+use crate::parse::{is_at_or_below, path_in};
 use crate::problem::{ASSUMING_MINIMUM, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Name, NameKind, Type};
@@ -191,7 +191,7 @@ impl<'a> Index<'a> {
             return;
         }
         let file_type = match file_type {
-            FileType::Unknown => self.root.file_type(&format!("{directory}/{unit}")),
+            FileType::Unknown => self.root.file_type(&path_in(directory, unit)),
             known => Some(known),
         };
         let is_link = match file_type {
@@ -228,7 +228,7 @@ impl<'a> Index<'a> {
         }
         // An alias led here, and files of that name were not kept.
         self.listed.iter().find_map(|directory| {
-            let path = format!("{directory}/{name}");
+            let path = path_in(directory, name);
             match entries.iter().find(|entry| entry.directory() == *directory) {
                 Some(entry) => self.target_of(entry),
                 None if self.root.file_type(&path) == Some(FileType::RegularFile) => {
@@ -241,7 +241,7 @@ impl<'a> Index<'a> {
 
     /// The target of a name in one directory.
     fn target_of(&self, entry: &Entry) -> Option<NameTarget> {
-        let path = format!("{}/{}", entry.directory(), entry.name);
+        let path = path_in(entry.directory(), &entry.name);
         if !entry.is_link {
             return Some(NameTarget::File(path));
         }
@@ -259,7 +259,7 @@ impl<'a> Index<'a> {
         let absolute = if target.starts_with('/') {
             simplify(target)
         } else {
-            simplify(&format!("{directory}/{target}"))
+            simplify(&path_in(directory, target))
         };
         if absolute == "/dev/null" {
             return None;

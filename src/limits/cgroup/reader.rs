@@ -6,7 +6,7 @@ use super::{Container, Member};
 use crate::limits::{Amount, Limit, Resource, nodes, read_value};
 use crate::parse::cgroup::{self, LimitValue};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::is_at_or_below;
+use crate::parse::{is_at_or_below, path_in};
 use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
@@ -64,7 +64,7 @@ impl LimitReader<'_> {
         parse: impl FnOnce(&str) -> Option<T>,
         expected: &'static str,
     ) -> Value<T> {
-        self.path = format!("{level}/{file}");
+        self.path = path_in(level, file);
         match read_value(self.root, &self.path, parse, expected) {
             Ok(value) => Value::Is(value),
             Err(ProblemKind::Unreadable(ReadError::Missing)) => Value::Missing,
@@ -98,8 +98,8 @@ impl LimitReader<'_> {
         if self.controllers.0 != level || controller == "cpuset" {
             // The real root has no cgroup.events, and of the files that are read here only those of cpuset. The result is
             // kept for the first two controllers, which are read before cpuset.
-            let is_root = self.root.file_type(&format!("{level}/cgroup.events")).is_none();
-            let controllers = format!("{level}/cgroup.controllers");
+            let is_root = self.root.file_type(&path_in(level, "cgroup.events")).is_none();
+            let controllers = path_in(level, "cgroup.controllers");
             let controllers = if is_root && controller != "cpuset" {
                 String::new()
             } else {
@@ -232,7 +232,7 @@ impl LimitReader<'_> {
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
             Value::Is(LimitValue::At(quota)) => quota,
             // The kernel provides both files or neither.
-            Value::Missing if self.root.file_type(&format!("{level}/cpu.cfs_period_us")).is_some() => {
+            Value::Missing if self.root.file_type(&path_in(level, "cpu.cfs_period_us")).is_some() => {
                 self.absent(RESOURCE);
                 return Value::Unknown;
             }
@@ -243,7 +243,7 @@ impl LimitReader<'_> {
         match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
             Value::Is(milli) => {
                 // Operators set the quota, so that file is the source.
-                self.path = format!("{level}/cpu.cfs_quota_us");
+                self.path = path_in(level, "cpu.cfs_quota_us");
                 Value::Is(LimitValue::At(milli))
             }
             Value::Missing => {
