@@ -36,7 +36,7 @@ pub enum Program {
 #[derive(Debug)]
 pub struct CommandReader {
     state: State,
-    /// The next word is argv[0], which does not affect what is started (`@` before the path).
+    /// The next word is `argv[0]`, which does not affect what is started (`@` before the path).
     skips_name: bool,
     /// The flags to look for.
     flags: &'static [&'static str],
