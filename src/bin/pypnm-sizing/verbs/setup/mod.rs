@@ -23,7 +23,7 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Found, Installation, Installations, Program, real_path};
+use crate::service::pypnm::{self, Discovery, Installation, Installations, Program, real_path};
 
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -157,7 +157,7 @@ impl Plan<'_> {
         let Self { root, program, installation, .. } = self;
         let is_checkout = |directory: &String| pypnm::is_checkout(root, directory, *program);
         let of_environment = match &installation.found {
-            Found::Checkout(directory) => Some(directory.clone()),
+            Discovery::Checkout(directory) => Some(directory.clone()),
             _ => installation.environment.rsplit_once('/').map(|(parent, _)| parent.to_owned()),
         };
         let Some(checkout) = installation.source.clone().or(of_environment).filter(is_checkout) else {
