@@ -13,7 +13,7 @@ use pypnm_sizing::units::{Index, State};
 use rustix::fs::{FileType, StatVfsMountFlags};
 
 use super::Plan;
-use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
+use super::drop_in::{DROP_IN, Home, OPERATORS, SetupDropIn};
 use crate::output::remark;
 use crate::service::account::{Access, Account, getent};
 use crate::service::listener::{self, Obstacle};
@@ -225,7 +225,7 @@ impl Plan<'_> {
 
     /// What later drop-ins of the unit override: an error if the service would not start, otherwise a message, because it
     /// may be intended.
-    pub(super) fn overridden(&self, drop_in: &DropIn) -> anyhow::Result<Vec<String>> {
+    pub(super) fn overridden(&self, drop_in: &SetupDropIn) -> anyhow::Result<Vec<String>> {
         let base_name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         let mut lines = Vec::new();
         for file in self.unit.drop_ins.iter().filter(|file| base_name(file).as_str() > DROP_IN) {
@@ -293,7 +293,7 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
 }
 
 /// As [`Plan::overridden`], for a single setting.
-fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
+fn overrides(drop_in: &SetupDropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
     let other = |set: Option<&String>| set.is_some_and(|set| set != value);
     let account = drop_in.account.as_ref();
     let is_other = match key {
@@ -318,7 +318,7 @@ fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::
 }
 
 /// As [`Plan::overridden`], for a variable in `Environment=`.
-fn variable(drop_in: &DropIn, source: &str, word: &str) -> anyhow::Result<()> {
+fn variable(drop_in: &SetupDropIn, source: &str, word: &str) -> anyhow::Result<()> {
     let Some((key, value)) = word.split_once('=') else {
         return Ok(());
     };
