@@ -18,7 +18,7 @@ use super::find::WatchTarget;
 use super::queue::Queue;
 use crate::service::container;
 use crate::service::launch::Launch;
-use crate::service::process::usage::{Meter, peak, shares};
+use crate::service::process::usage::{UsageMeter, peak, shares};
 use crate::service::process::{self, Process, Stat};
 
 /// The fraction of a CPU that reading PSS may take.
@@ -27,7 +27,7 @@ const SHARES_BUDGET: f64 = 0.004;
 /// Reads samples.
 pub(super) struct SampleReader {
     machine: Root,
-    meter: Meter,
+    meter: UsageMeter,
     next_shares: f64,
     /// Why the PSS of a worker could not be read.
     pub(super) no_shares: Option<ReadError>,
@@ -44,7 +44,7 @@ impl SampleReader {
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             machine: Root::machine(),
-            meter: Meter::new()?,
+            meter: UsageMeter::new()?,
             next_shares: 0.0,
             no_shares: None,
             limit_max_requests: None,

@@ -30,7 +30,7 @@ pub(super) const SETTINGS: [&str; 15] = [
 
 /// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct DropIn {
+pub(super) struct SetupDropIn {
     pub(super) unit: String,
     /// The program in the environment.
     pub(super) command: String,
@@ -59,7 +59,7 @@ pub(super) struct Home {
     pub(super) aliases: Vec<(String, String)>,
 }
 
-impl DropIn {
+impl SetupDropIn {
     /// The drop-in.
     pub(super) fn text(&self) -> String {
         let Self { unit, environment, command, .. } = self;

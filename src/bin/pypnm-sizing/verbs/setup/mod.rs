@@ -16,7 +16,7 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
 
-use self::drop_in::{DROP_IN, DropIn, OPERATORS};
+use self::drop_in::{DROP_IN, OPERATORS, SetupDropIn};
 use self::file::{check_not_foreign, lost_settings, remove, write};
 use self::obstacles::{check_mount, check_path};
 use self::plan::{Plan, is_home};
@@ -89,7 +89,7 @@ fn report_old_version(installation: &Installation, program: Program) {
 
 impl Plan<'_> {
     /// The drop-in. Fails if the service would not work with it.
-    fn drop_in(&self) -> anyhow::Result<DropIn> {
+    fn drop_in(&self) -> anyhow::Result<SetupDropIn> {
         let Self { root, arguments, unit, program, installation, checkout } = self;
         let account = self.account()?;
         for path in checkout.iter().chain([&installation.environment]) {
@@ -116,7 +116,7 @@ impl Plan<'_> {
                 program.command
             );
         }
-        Ok(DropIn {
+        Ok(SetupDropIn {
             unit: arguments.unit.clone(),
             command: installation.command.clone(),
             environment: installation.environment.clone(),

@@ -12,7 +12,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State};
 use rustix::fs::{FileType, StatVfsMountFlags};
 
-use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
+use super::drop_in::{DROP_IN, Home, OPERATORS, SetupDropIn};
 use super::plan::Plan;
 use crate::output::remark;
 use crate::service::account::{Access, Account, getent};
@@ -225,7 +225,7 @@ impl Plan<'_> {
 
     /// What later drop-ins of the unit override: an error if the service would not start, otherwise a message, because it
     /// may be intended.
-    pub(super) fn overridden(&self, drop_in: &DropIn) -> anyhow::Result<Vec<String>> {
+    pub(super) fn overridden(&self, drop_in: &SetupDropIn) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for file in self.unit.drop_ins.iter().filter(|file| base_name(file) > DROP_IN) {
             for Setting { key, value, line } in service_settings(self.root, file) {
@@ -292,7 +292,7 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
 }
 
 /// As [`Plan::overridden`], for a single setting.
-fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
+fn overrides(drop_in: &SetupDropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
     let other = |set: Option<&String>| set.is_some_and(|set| set != value);
     let account = drop_in.account.as_ref();
     let is_other = match key {
@@ -317,7 +317,7 @@ fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::
 }
 
 /// As [`Plan::overridden`], for a variable in `Environment=`.
-fn variable(drop_in: &DropIn, source: &str, word: &str) -> anyhow::Result<()> {
+fn variable(drop_in: &SetupDropIn, source: &str, word: &str) -> anyhow::Result<()> {
     let Some((key, value)) = word.split_once('=') else {
         return Ok(());
     };

@@ -10,7 +10,7 @@ use pypnm_sizing::units::Unit;
 use super::drop_in::Home;
 use crate::cli::Setup;
 use crate::service::account::Account;
-use crate::service::pypnm::{self, Found, Installation, Program, real_path};
+use crate::service::pypnm::{self, Discovery, Installation, Program, real_path};
 
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -38,7 +38,7 @@ impl Plan<'_> {
         let Self { root, program, installation, .. } = self;
         let is_checkout = |directory: &String| pypnm::is_checkout(root, directory, *program);
         let of_environment = match &installation.found {
-            Found::Checkout(directory) => Some(directory.clone()),
+            Discovery::Checkout(directory) => Some(directory.clone()),
             _ => installation.environment.rsplit_once('/').map(|(parent, _)| parent.to_owned()),
         };
         let Some(checkout) = installation.source.clone().or(of_environment).filter(is_checkout) else {
