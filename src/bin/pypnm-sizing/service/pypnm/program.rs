@@ -1,9 +1,9 @@
 //! The two programs, PyPNM and PyPNM-CMTS, and which of them a unit starts.
 
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::units::Unit;
 
 use super::commands::start_words;
-use super::paths::base_name;
 
 /// The directory in which the packaged unit looks first.
 pub(super) const PACKAGED: &str = "/opt/pypnm";

@@ -2,6 +2,7 @@
 //! a wrapper script, or through `PATH`. Runs nothing.
 
 use pypnm_sizing::names::LAUNCHER;
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
@@ -9,7 +10,7 @@ use pypnm_sizing::units::Unit;
 use super::commands::start_words;
 use super::installation::{Installation, environments_of};
 use super::metadata;
-use super::paths::{base_name, prefix_of, real_path};
+use super::paths::{prefix_of, real_path};
 use super::program::Program;
 use super::search::{path_of_start, setting};
 
