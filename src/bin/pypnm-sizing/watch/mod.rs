@@ -114,6 +114,7 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         meter: Meter::default(),
         evidence: Evidence::new(arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
+        remarked: Vec::new(),
         compute_at: 0.0,
         size_at: Instant::now() + SIZED_AGAIN,
         recorder,
@@ -143,6 +144,8 @@ struct Watching<'a> {
     meter: Meter,
     evidence: Evidence,
     findings: Vec<Finding>,
+    /// The texts about unknown limits that were reported last.
+    remarked: Vec<String>,
     /// When growth and findings are due again, in seconds.
     compute_at: f64,
     /// When the machine is read again.
@@ -166,6 +169,7 @@ impl Watching<'_> {
             let Some(sample) = self.reader.sample(&mut self.target, at) else {
                 return Ok(End::Gone);
             };
+            self.remark_unknown_limits();
             self.size_again();
             let bounds = Bounds { cpu: self.bound(Resource::Cpu).0, memory: self.bound(Resource::Memory).0 };
             if let Some((line, elapsed)) = self.meter.line(sample, bounds) {
@@ -275,16 +279,29 @@ impl Watching<'_> {
                 (self.sized().map(|unit| unit.capacity.memory), hypothetical.memory.is_some())
             }
         };
-        let sized = sized.filter(|grant| grant.amount > 0);
-        let live = self.reader.place.least(resource).filter(|_| self.counts_live && !stated);
+        let sized = sized.filter(|available| available.amount > 0);
+        let live = self.reader.cgroups.tightest(resource).filter(|_| self.counts_live && !stated);
         match (sized, live) {
-            (Some(sized), Some(live)) if live.amount < sized.amount => (live.amount, live.source.clone()),
-            (None, Some(live)) => (live.amount, live.source.clone()),
+            (Some(sized), Some((amount, source))) if amount < sized.amount => (amount, source.to_string()),
+            (None, Some((amount, source))) => (amount, source.to_string()),
             (Some(sized), _) => {
                 let limit = self.sized().zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
                 (sized.amount, limit.map_or_else(|| "unknown".to_owned(), |limit| limit.source.to_string()))
             }
             (None, None) => (0, "unknown".to_owned()),
+        }
+    }
+
+    /// Texts about the limits of the live process that are unknown.
+    fn unknown_limits(&self) -> &[String] {
+        if self.counts_live { &self.reader.cgroups.unknown_limits } else { &[] }
+    }
+
+    /// Reports limits that are unknown, when that changes. The screen shows them.
+    fn remark_unknown_limits(&mut self) {
+        if self.view != View::Screen && self.remarked != self.unknown_limits() {
+            self.remarked = self.unknown_limits().to_vec();
+            self.remarked.iter().for_each(|text| remark(text));
         }
     }
 
@@ -301,6 +318,7 @@ impl Watching<'_> {
         Context {
             interval: self.interval.as_secs_f64(),
             findings: &self.findings,
+            unknown_limits: self.unknown_limits(),
             no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: self.cost(self.began.elapsed().as_secs_f64()),
             letters: !speaks_utf8(),

@@ -18,7 +18,7 @@ use super::find::WatchTarget;
 use super::queue::Queue;
 use crate::service::container;
 use crate::service::launch::Launch;
-use crate::service::process::usage::{Meter, peak, shares};
+use crate::service::process::usage::{Meter, Usage, peak, shares};
 use crate::service::process::{self, Process, Stat};
 
 /// The fraction of a CPU that reading PSS may take.
@@ -36,7 +36,7 @@ pub(super) struct SampleReader {
     /// The process for which it was determined.
     main: Option<u32>,
     /// The cgroups of that process.
-    pub(super) place: ProcessCgroups,
+    pub(super) cgroups: ProcessCgroups,
     queue: Queue,
 }
 
@@ -49,7 +49,7 @@ impl SampleReader {
             no_shares: None,
             limit_max_requests: None,
             main: None,
-            place: ProcessCgroups::default(),
+            cgroups: ProcessCgroups::default(),
             queue: Queue::default(),
         })
     }
@@ -67,20 +67,19 @@ impl SampleReader {
         let mut no_shares = None;
         let mut processes = Vec::with_capacity(usages.len());
         for (usage, role) in usages.iter().zip(roles) {
-            let (pid, started) = (usage.process.pid, usage.started);
+            let pid = usage.process.pid;
             let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
             if role == Role::Worker
                 && let Some(Err(error)) = &shares
-                // Not a process that ended in the meantime.
-                && Stat::of(&self.machine, pid).is_some_and(|stat| stat.started == started)
+                && still_exists(&self.machine, usage)
             {
                 no_shares = Some(error.clone());
             }
             processes.push(Reading {
                 pid,
-                started,
+                started: usage.started,
                 role,
-                age: (since_boot - number(started) / 100.0).max(0.0),
+                age: (since_boot - number(usage.started) / 100.0).max(0.0),
                 rss: usage.rss,
                 shares: shares.and_then(Result::ok),
                 peak: if role == Role::Worker { peak(&self.machine, pid) } else { None },
@@ -90,8 +89,12 @@ impl SampleReader {
         let main = main_process(&candidates);
         let (mut accept_queue, mut listen_drops) = (None, None);
         // While the service is down, the last values remain valid.
-        if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
-            self.place = cost.of(|| ProcessCgroups::of(&self.machine, pid));
+        let server = usages.iter().find(|usage| Some(usage.process.pid) == main);
+        if let Some(server) = server.filter(|_| with_shares || main != self.main) {
+            let cgroups = cost.of(|| ProcessCgroups::read(&self.machine, server.process.pid));
+            if still_exists(&self.machine, server) {
+                self.cgroups = cgroups;
+            }
         }
         if let Some(pid) = main {
             let workers = processes.iter().filter(|process| process.role == Role::Worker);
@@ -105,8 +108,8 @@ impl SampleReader {
         }
         if main != self.main {
             self.main = main;
-            let server = usages.iter().map(|usage| &usage.process).find(|process| Some(process.pid) == main);
-            self.limit_max_requests = server.and_then(|server| limit_in_effect(&self.machine, server));
+            self.limit_max_requests =
+                server.and_then(|server| limit_in_effect(&self.machine, &server.process));
         }
         let available = self.machine.text("/proc/meminfo").ok();
         let mut sample = Sample {
@@ -118,9 +121,15 @@ impl SampleReader {
             listen_drops,
             ..Sample::default()
         };
-        self.place.counters(&self.machine, &mut sample);
+        self.cgroups.counters(&self.machine, &mut sample);
         Some(sample)
     }
+}
+
+/// Whether a process that was measured has not ended in the meantime.
+fn still_exists(machine: &Root, usage: &Usage) -> bool {
+    Stat::of(machine, usage.process.pid)
+        .is_some_and(|stat| stat.started == usage.started && !stat.has_ended())
 }
 
 /// The recycle limit that a server was started with: its flag, or the value from its profile or environment. 0: never.

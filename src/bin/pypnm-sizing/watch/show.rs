@@ -20,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) interval: f64,
     /// The findings so far.
     pub(super) findings: &'a [Finding],
+    /// Texts about limits of the process that are unknown.
+    pub(super) unknown_limits: &'a [String],
     /// Why PSS could not be read.
     pub(super) no_shares: Option<String>,
     /// The CPU time used by `watch`, in percent of one CPU; `None`: not known yet.
@@ -74,7 +76,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.add(ink, title);
     overview(&mut out, evidence, columns, context.letters);
     let above = out.lines.len();
-    no_shares(&mut out, context, columns);
+    not_measured(&mut out, context, columns);
     let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2}% of a CPU; "));
     let cost = format!("{cost}press q or Ctrl-C to stop");
     out.add(None, cost);
@@ -234,13 +236,15 @@ fn recycles(evidence: &Evidence) -> String {
     text
 }
 
-/// Why PSS is missing, if it is.
-fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
-    if let Some(why) = &context.no_shares {
-        let text = format!(
+/// The limits that are unknown, and why PSS is missing, if it is.
+fn not_measured(out: &mut Lines, context: &Context<'_>, columns: usize) {
+    let no_shares = context.no_shares.as_ref().map(|why| {
+        format!(
             "PSS cannot be read ({why}): memory is shown as RSS, which counts shared pages more than once"
-        );
-        for line in wrapped(&text, columns) {
+        )
+    });
+    for text in context.unknown_limits.iter().chain(&no_shares) {
+        for line in wrapped(text, columns) {
             out.add(Some(Ink::Red), line);
         }
     }
@@ -324,7 +328,7 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     out.row("recycles", &recycles(evidence), columns);
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
-    no_shares(&mut out, context, columns);
+    not_measured(&mut out, context, columns);
     if let Some(cost) = context.cost {
         out.add(None, format!("watch used {cost:.2}% of a CPU"));
     }

@@ -11,7 +11,6 @@ pub(crate) mod usage;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::Candidate;
 use rustix::io::Errno;
@@ -156,14 +155,9 @@ pub(crate) fn user_manager_of(machine: &Root, pid: u32) -> Option<String> {
     path.split('/').find(is_manager).map(str::to_owned)
 }
 
-/// The text of `/proc/PID/cgroup`: a line for each hierarchy. `None`: the process is gone, or hidden.
-pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
-    machine.text(&format!("/proc/{pid}/cgroup")).ok()
-}
-
 /// The cgroup of a process in systemd's hierarchy: that of version 2, or systemd's own of version 1.
 fn cgroup(machine: &Root, pid: u32) -> Option<String> {
-    let text = cgroup_file(machine, pid)?;
+    let text = machine.text(&format!("/proc/{pid}/cgroup")).ok()?;
     let mut paths = text.lines().filter_map(|line| {
         let (_, hierarchy) = line.split_once(':')?;
         let (controllers, path) = hierarchy.split_once(':')?;
@@ -235,11 +229,6 @@ pub(crate) fn namespace_pids(machine: &Root, pid: u32) -> Vec<u32> {
 /// The namespace of a process (`self`: this one), as a name to compare. `kind`: its file in `/proc/PID/ns`.
 pub(crate) fn namespace(pid: &str, kind: &str) -> Result<CString, Errno> {
     rustix::fs::readlink(format!("/proc/{pid}/ns/{kind}"), Vec::new())
-}
-
-/// The CPUs that a process may run on (sched_setaffinity(2)). `None`: unknown.
-pub(crate) fn allowed_cpus(machine: &Root, pid: u32) -> Option<CpuSet> {
-    CpuSet::parse(&status(machine, pid, "Cpus_allowed_list")?).filter(|cpus| !cpus.is_empty())
 }
 
 /// The name of a process (`comm` in proc(5)), without control characters.

@@ -1,4 +1,4 @@
-use super::{Context, Evidence, Finding, screen};
+use super::{Context, Evidence, Finding, screen, summary};
 use pypnm_sizing::watch::MIB;
 use pypnm_sizing::watch::advice::Topic;
 use pypnm_sizing::watch::evidence::BLOCK;
@@ -36,7 +36,15 @@ fn evidence(workers: u64) -> Evidence {
 }
 
 fn context(findings: &[Finding]) -> Context<'_> {
-    Context { interval: 2.0, findings, no_shares: None, cost: Some(0.42), letters: false, colors: false }
+    Context {
+        interval: 2.0,
+        findings,
+        unknown_limits: &[],
+        no_shares: None,
+        cost: Some(0.42),
+        letters: false,
+        colors: false,
+    }
 }
 
 fn finding(line: Option<&str>, word: &str) -> Finding {
@@ -80,6 +88,16 @@ fn eighty_by_twenty_four() {
     let shown = screen(&evidence(40), &context(&findings), 80, 24);
     assert!(shown.iter().any(|line| line.starts_with("    and ") && line.ends_with(" more")), "{shown:#?}");
     assert!(shown.iter().any(|line| line == "no changes recommended"), "{shown:#?}");
+}
+
+#[test]
+fn an_unknown_limit_is_named() {
+    let text = "/sys/fs/cgroup/memory.max: Permission denied; this limit is unknown";
+    let context = Context { unknown_limits: &[text.to_owned()], ..context(&[]) };
+    let shown = screen(&evidence(2), &context, 80, 24);
+    assert!(shown.iter().any(|line| line == text), "{shown:#?}");
+    let last = summary(&evidence(2), &context, 80);
+    assert!(last.lines().any(|line| line == text), "{last}");
 }
 
 #[test]
