@@ -17,13 +17,14 @@ use pypnm_sizing::sized::{SizedUnit, Sizing};
 use pypnm_sizing::sizing::{Hypothetical, Request, size};
 use rustix::io::Errno;
 
-use super::in_use::Running;
 use super::live::{self, Live};
 use crate::service::container;
 use crate::service::generated;
 use crate::service::generator::Generator;
+use crate::service::moment;
 use crate::service::process;
 use crate::service::pypnm::{Installations, LostProgram};
+use crate::service::running::Running;
 use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
@@ -199,8 +200,8 @@ pub(crate) fn gather(
         other_units,
         other_process,
         was_reloaded_since_profile: ours.is_some_and(|profile| {
-            let written = live::changed(root, profile);
-            written.is_some() && written < live::changed(root, &generated::path(sized_name))
+            let written = moment::changed(root, profile);
+            written.is_some() && written < moment::changed(root, &generated::path(sized_name))
         }),
         changed_since_start: changed_since_start(root, &loaded),
         lost_program,

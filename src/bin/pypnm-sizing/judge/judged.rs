@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::facts::{Expected, Facts, ProcessFacts};
-use super::in_use::Running;
 use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::Verdict;
+use crate::service::running::Running;
 
 /// A worker that ends at its recycle limit is replaced within about a second. One is missing if it still is after this many
 /// attempts.

@@ -8,13 +8,14 @@ use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
 
 use super::facts::{Expected, Facts, InForce, mistakes};
-use super::in_use::{Origin, Running};
 use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::{self, Verdict};
 use crate::service::generated;
 use crate::service::generator::Generator;
+use crate::service::in_use::Origin;
 use crate::service::pypnm::LostProgram;
+use crate::service::running::Running;
 use crate::service::systemctl::LoadedUnit;
 
 const UNIT: &str = "pypnm.service";

@@ -11,9 +11,9 @@ use pypnm_sizing::parse::quantity::in_cpus;
 use pypnm_sizing::pypnm::{self, Numbers};
 
 use super::facts::{Expected, Facts};
-use super::in_use::InUse;
 use super::topic::{Finding, State, Topic};
 use crate::service::generator::Generator;
+use crate::service::in_use::InUse;
 use crate::service::launch::Launch;
 use crate::wording::brief;
 

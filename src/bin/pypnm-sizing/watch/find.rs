@@ -142,6 +142,14 @@ impl WatchTarget {
         }
     }
 
+    /// The name of the unit. `None`: it is a process.
+    pub(super) fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Unit(unit) => Some(&unit.name),
+            Self::Tree(_) => None,
+        }
+    }
+
     /// The number of automatic restarts that systemd has counted.
     pub(super) fn automatic_restarts(&self) -> Option<u64> {
         match self {

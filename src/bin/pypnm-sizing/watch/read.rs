@@ -3,10 +3,7 @@
 //! Reading smaps_rollup takes the kernel milliseconds per worker, because it walks the page tables. PSS is therefore
 //! read only as often as this takes a fixed fraction of one CPU, regardless of the machine and the number of workers.
 
-use pypnm_sizing::command::Program;
-use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS};
 use pypnm_sizing::parse::quantity::kibibytes_of;
-use pypnm_sizing::pypnm::{self, ProfileFile};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::meter::{Reading, Sample};
 use pypnm_sizing::watch::number;
@@ -16,10 +13,12 @@ use super::cgroups::ProcessCgroups;
 use super::cost::{Cost, seconds_since_boot};
 use super::find::WatchTarget;
 use super::queue::Queue;
-use crate::service::container;
-use crate::service::launch::Launch;
+use crate::service::container::{self, Files};
+use crate::service::generated;
+use crate::service::in_use::in_use;
 use crate::service::process::usage::{Meter, Usage, peak, shares};
-use crate::service::process::{self, Process, Stat};
+use crate::service::process::{Process, Stat};
+use crate::service::running::Running;
 
 /// The fraction of a CPU that reading PSS may take.
 const SHARES_BUDGET: f64 = 0.004;
@@ -102,14 +101,17 @@ impl SampleReader {
             let read = cost.of(|| self.queue.read(&self.machine, &holders, with_shares));
             (accept_queue, listen_drops) = read;
         }
+        // PyPNM may not have executed yet, or not have started its workers, when its process is first seen.
+        if main != self.main || with_shares && self.limit_max_requests.is_none() {
+            self.main = main;
+            self.limit_max_requests = main.and_then(|main| {
+                let processes: Vec<Process> = usages.iter().map(|usage| usage.process.clone()).collect();
+                cost.of(|| limit_in_use(&self.machine, target.unit(), &processes, main))
+            });
+        }
         if with_shares {
             self.no_shares = no_shares;
             self.next_shares = at + cost.seconds() / SHARES_BUDGET;
-        }
-        if main != self.main {
-            self.main = main;
-            self.limit_max_requests =
-                server.and_then(|server| limit_in_effect(&self.machine, &server.process));
         }
         let available = self.machine.text("/proc/meminfo").ok();
         let mut sample = Sample {
@@ -132,22 +134,14 @@ fn still_exists(machine: &Root, usage: &Usage) -> bool {
         .is_some_and(|stat| stat.started == usage.started && !stat.has_ended())
 }
 
-/// The recycle limit that a server was started with: its flag, or the value from its profile or environment. 0: never.
-fn limit_in_effect(machine: &Root, server: &Process) -> Option<u32> {
-    let launch = Launch::of_arguments(&server.arguments);
-    if let Some(value) = launch.flag(LIMIT_MAX_REQUESTS_FLAG) {
-        return value.parse().ok();
+/// The recycle limit that a running service uses; 0: never. `None`: it is unknown, or PyPNM sized itself and does not report
+/// it. `unit`: its unit.
+fn limit_in_use(machine: &Root, unit: Option<&str>, processes: &[Process], main: u32) -> Option<u32> {
+    let files = Files::of(machine, main).unwrap_or(Files::Denied);
+    let mut running = Running::read(machine, &files, processes, main);
+    if let Some(unit) = unit.filter(|_| !container::is_contained(machine, main)) {
+        let ours = generated::profile_file(machine, unit);
+        running.compare_times(machine, &files, main, ours.as_deref());
     }
-    let environment = process::environment(machine, server.pid)?;
-    if launch.program() == Program::Uvicorn {
-        return environment.get(UVICORN_LIMIT_MAX_REQUESTS).map_or(Some(0), |value| value.parse().ok());
-    }
-    // Relative to the root of the process, which may be that of a container.
-    let files = container::Files::of(machine, server.pid).ok()?;
-    let path = environment.get(pypnm::ENV_FILE)?;
-    let text = container::profile_text(machine, &files, &[server.pid], path).ok()?;
-    match pypnm::read_profile_file(&text) {
-        ProfileFile::Taken(numbers) => u32::try_from(numbers.limit_max_requests).ok(),
-        _ => None,
-    }
+    u32::try_from(in_use(&running, None).limit_max_requests?).ok()
 }

@@ -101,6 +101,11 @@ pub(crate) fn of_pids(machine: &Root, pids: &[u32]) -> Vec<Process> {
     pids.iter().filter_map(process).collect()
 }
 
+/// The data that determines the roles of processes in a service.
+pub(crate) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
+    processes.iter().map(Process::candidate).collect()
+}
+
 /// Every process that the caller can see.
 pub(crate) fn all(machine: &Root) -> Vec<Process> {
     of_pids(machine, &all_pids(machine))

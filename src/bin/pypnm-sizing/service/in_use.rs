@@ -1,43 +1,14 @@
 //! The numbers that the running processes use, from the most reliable source. Pure.
 
-use std::collections::BTreeMap;
-
 use pypnm_sizing::command::Program;
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };
-use pypnm_sizing::pypnm::{self, Numbers};
+use pypnm_sizing::pypnm::Numbers;
 use serde::Serialize;
 
-use crate::service::launch::Launch;
-use crate::wording::{brief, workers_text};
-
-/// A running service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Running {
-    /// The number of workers that are alive.
-    pub(crate) workers: i64,
-    /// Whether a single process serves requests, without a parent and workers.
-    pub(crate) is_single: bool,
-    /// The arguments of the process that serves, or whose children do.
-    pub(crate) arguments: Vec<String>,
-    /// Its environment; `None`: the caller is not permitted to read it.
-    pub(crate) environment: Option<BTreeMap<String, String>>,
-    /// The profile in effect, which PyPNM passes to its workers (`PYPNM_ACTIVE_…`).
-    pub(crate) active: Option<Numbers>,
-    /// The profile file that it reads, if known: its path, and its text, or why it cannot be read.
-    pub(crate) file: Option<(String, Result<String, String>)>,
-    /// Whether that file has changed since the process started, which read it before.
-    pub(crate) file_has_changed: bool,
-}
-
-impl Running {
-    /// The numbers in its profile file, if PyPNM takes them.
-    pub(crate) fn profile(&self) -> Option<Numbers> {
-        let (_, text) = self.file.as_ref()?;
-        pypnm::read_profile_file(text.as_ref().ok()?).taken()
-    }
-}
+use super::launch::Launch;
+use super::running::Running;
 
 /// Where the numbers in use come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -57,20 +28,6 @@ pub(crate) enum Origin {
     Unknown,
 }
 
-impl Origin {
-    /// A description that follows the numbers.
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Self::Pypnm => "as PyPNM reports",
-            Self::Flag => "from flags on its command line",
-            Self::File => "from its profile file",
-            Self::Environment => "from its environment",
-            Self::Itself => "from PyPNM's own sizing",
-            Self::Unknown => "by counting its workers",
-        }
-    }
-}
-
 /// The numbers in use; `None`: unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InUse {
@@ -79,19 +36,8 @@ pub(crate) struct InUse {
     pub(crate) origin: Origin,
 }
 
-impl InUse {
-    /// The numbers that are known.
-    pub(crate) fn text(self) -> String {
-        match (self.workers, self.limit_max_requests) {
-            (Some(workers), Some(limit_max_requests)) => brief(Numbers { workers, limit_max_requests }),
-            (Some(workers), None) => workers_text(workers),
-            (None, _) => "unknown numbers".to_owned(),
-        }
-    }
-}
-
-/// The numbers that `running` uses. `default`: the result of PyPNM's own sizing.
-pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
+/// The numbers that `running` uses. `default`: the result of PyPNM's own sizing; `None`: only numbers that it was given count.
+pub(crate) fn in_use(running: &Running, default: Option<Numbers>) -> InUse {
     let launch = Launch::of_arguments(&running.arguments);
     let number = |name| launch.flag(name).and_then(|value| value.parse::<i64>().ok());
     let (workers, limit) = (number(WORKERS_FLAG), number(LIMIT_MAX_REQUESTS_FLAG));
@@ -111,11 +57,14 @@ pub(crate) fn in_use(running: &Running, default: Numbers) -> InUse {
         (Some(active), Some(_)) => (active, Origin::Pypnm),
         (Some(active), None) => (active, Origin::Itself),
         (None, Some(numbers)) => (numbers, Origin::File),
-        // The result of its own sizing cannot be derived here.
-        (None, None) if workers.is_none() && alive != default.workers => {
-            return InUse { workers: Some(alive), limit_max_requests: limit, origin: Origin::Itself };
-        }
-        (None, None) => (default, Origin::Itself),
+        (None, None) => match default {
+            Some(default) if workers.is_some() || alive == default.workers => (default, Origin::Itself),
+            // The result of its own sizing cannot be derived here.
+            _ => {
+                let workers = Some(workers.unwrap_or(alive));
+                return InUse { workers, limit_max_requests: limit, origin: Origin::Itself };
+            }
+        },
     };
     InUse {
         workers: Some(workers.unwrap_or(numbers.workers)),
@@ -138,5 +87,44 @@ fn of_uvicorn(running: &Running, workers: Option<i64>, limit: Option<i64>) -> In
             (None, Some(_)) => Origin::Environment,
             (None, None) => Origin::Unknown,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{InUse, Numbers, Origin, Running, in_use};
+
+    const DEFAULT: Numbers = Numbers { workers: 2, limit_max_requests: 1000 };
+
+    fn running(arguments: &[&str]) -> Running {
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        Running { workers: 2, arguments, environment: Some([].into()), ..Running::default() }
+    }
+
+    #[test]
+    fn without_a_profile_only_the_result_of_its_own_sizing_is_derived() {
+        let service = running(&["/opt/pypnm/bin/pypnm", "serve"]);
+        let own = InUse { workers: Some(2), limit_max_requests: Some(1000), origin: Origin::Itself };
+        assert_eq!(in_use(&service, Some(DEFAULT)), own);
+        assert_eq!(in_use(&service, None), InUse { limit_max_requests: None, ..own });
+        let reports = Numbers { workers: 2, limit_max_requests: 4000 };
+        let service = Running { active: Some(reports), ..service };
+        assert_eq!(in_use(&service, None), InUse { limit_max_requests: Some(4000), ..own });
+    }
+
+    #[test]
+    fn a_flag_counts_even_if_the_rest_is_unknown() {
+        let service = running(&["/opt/pypnm/bin/pypnm", "serve", "--limit-max-requests", "25"]);
+        for default in [None, Some(Numbers { workers: 4, ..DEFAULT })] {
+            assert_eq!(in_use(&service, default).limit_max_requests, Some(25));
+        }
+    }
+
+    #[test]
+    fn uvicorn_recycles_only_if_told_to() {
+        let mut service = running(&["python3", "-m", "uvicorn", "pypnm.api.main:app"]);
+        assert_eq!(in_use(&service, None).limit_max_requests, Some(0));
+        service.environment = None;
+        assert_eq!(in_use(&service, None).limit_max_requests, None, "its environment is hidden");
     }
 }
