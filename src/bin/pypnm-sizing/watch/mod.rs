@@ -31,14 +31,14 @@ use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
 use crate::output::{self, Outcome, is_read, print_line, remark};
-use crate::page::{columns, has_colors, is_capable};
+use crate::page::{columns, has_colors, is_capable, terminal_size};
 use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
 use read::SampleReader;
 pub(crate) use record::EXTENSION;
 use record::Recorder;
 use show::Context;
-use terminal::{Events, Screen, Woken, speaks_utf8};
+use terminal::{Events, Screen, Woken, locale_is_utf8};
 use unit::{choose_unit, unit_of};
 pub(crate) use unit::{place_among, section};
 
@@ -321,7 +321,7 @@ impl Watching<'_> {
             unknown_limits: self.unknown_limits(),
             no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: self.cost(self.began.elapsed().as_secs_f64()),
-            letters: !speaks_utf8(),
+            ascii_only: !locale_is_utf8(),
             colors,
         }
     }
@@ -335,7 +335,7 @@ impl Watching<'_> {
         match self.view {
             View::Advice | View::Quiet => Ok(true),
             View::Screen => {
-                let (columns, rows) = Screen::size();
+                let (columns, rows) = terminal_size();
                 let context = self.context(has_colors(&io::stdout()));
                 is_read(Screen::draw(&show::screen(&self.evidence, &context, columns, rows)))
             }

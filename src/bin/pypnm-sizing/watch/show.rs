@@ -27,7 +27,7 @@ pub(super) struct Context<'a> {
     /// The CPU time used by `watch`, in percent of one CPU; `None`: not known yet.
     pub(super) cost: Option<f64>,
     /// Whether the terminal supports only ASCII.
-    pub(super) letters: bool,
+    pub(super) ascii_only: bool,
     /// Whether colors may be used.
     pub(super) colors: bool,
 }
@@ -74,7 +74,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         title.push_str(&sampled);
     }
     out.add(ink, title);
-    overview(&mut out, evidence, columns, context.letters);
+    overview(&mut out, evidence, columns, context.ascii_only);
     let above = out.lines.len();
     not_measured(&mut out, context, columns);
     let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2}% of a CPU; "));
@@ -111,7 +111,7 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.lines
         .into_iter()
         .map(|(ink, line)| {
-            let line = spelled(line, context.letters).chars().take(columns).collect();
+            let line = spelled(line, context.ascii_only).chars().take(columns).collect();
             painted(line, ink, context.colors)
         })
         .collect()
@@ -150,7 +150,7 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Option<Ink>, String)
 }
 
 /// Memory, CPU, pressure, recycles.
-fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool) {
+fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, ascii_only: bool) {
     let last = evidence.last();
     let mut memory = size(last.memory);
     if last.memory_limit > 0 {
@@ -172,7 +172,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
         out.row("", &std::mem::take(&mut limit), columns);
         width = columns.saturating_sub(LABEL);
     }
-    let history = sparkline(evidence.memory.items(), width.min(MAX_MARKS), letters);
+    let history = sparkline(evidence.memory.items(), width.min(MAX_MARKS), ascii_only);
     out.add(None, format!("{:LABEL$}{history}{limit}", ""));
     out.row("CPU", &cpu(last), columns);
     out.row("queue", &queue(evidence), columns);
@@ -334,15 +334,15 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     }
     let mut text = String::new();
     for (ink, line) in out.lines {
-        text.push_str(&painted(spelled(line, context.letters), ink, context.colors));
+        text.push_str(&painted(spelled(line, context.ascii_only), ink, context.colors));
         text.push('\n');
     }
     text
 }
 
 /// The text in ASCII, for terminals without other characters.
-fn spelled(line: String, letters: bool) -> String {
-    if !letters || line.is_ascii() {
+fn spelled(line: String, ascii_only: bool) -> String {
+    if !ascii_only || line.is_ascii() {
         return line;
     }
     let mut text = String::with_capacity(line.len());

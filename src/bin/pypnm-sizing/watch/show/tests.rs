@@ -42,7 +42,7 @@ fn context(findings: &[Finding]) -> Context<'_> {
         unknown_limits: &[],
         no_shares: None,
         cost: Some(0.42),
-        letters: false,
+        ascii_only: false,
         colors: false,
     }
 }
@@ -103,7 +103,7 @@ fn an_unknown_limit_is_named() {
 #[test]
 fn ascii_alone_where_the_terminal_has_nothing_else() {
     let findings = [finding(Some("MaxWorkers=6"), "≥ ≤ ± ü")];
-    let context = Context { letters: true, ..context(&findings) };
+    let context = Context { ascii_only: true, ..context(&findings) };
     let shown = screen(&evidence(2), &context, 80, 24).join("\n");
     assert!(shown.is_ascii() && shown.contains(">= <= +- ?"), "{shown}");
 }
