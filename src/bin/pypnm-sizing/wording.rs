@@ -143,7 +143,7 @@ pub(crate) fn origin(origin: Origin) -> &'static str {
 
 fn is_uvicorn(unit: &SizedUnit) -> bool {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
-    Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn
+    Launch::from_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn
 }
 
 /// Whether PyPNM does not get its profile, and its flags do not give all of its numbers.

@@ -46,7 +46,7 @@ impl Judged {
 
     /// The number of workers that are alive, if that is known.
     pub(crate) fn workers_alive(&self) -> Option<i64> {
-        let is_stopped = self.facts.as_ref().is_some_and(|facts| facts.live == Live::Not);
+        let is_stopped = self.facts.as_ref().is_some_and(|facts| facts.live == Live::Inactive);
         self.running().map(|running| running.workers).or(is_stopped.then_some(0))
     }
 }

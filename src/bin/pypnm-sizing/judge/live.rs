@@ -7,7 +7,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::role::main_process;
 use rustix::time::ClockId;
 
-use crate::service::container::{self, Files};
+use crate::service::container::{self, ProcessFiles};
 use crate::service::process::{self, Process};
 use crate::service::running::Running;
 use crate::service::systemctl::LoadedUnit;
@@ -17,7 +17,7 @@ use crate::service::{generated, moment};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Live {
     /// It is not active.
-    Not,
+    Inactive,
     /// It is active, but the caller cannot see its processes.
     Hidden,
     Running(Running),
@@ -25,16 +25,16 @@ pub(crate) enum Live {
 
 impl Live {
     /// The processes of a unit. `ours`: the profile file in the generated drop-in.
-    pub(super) fn of(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Self {
+    pub(super) fn read(root: &Root, loaded: &LoadedUnit, ours: Option<&String>) -> Self {
         if !matches!(loaded.active.as_str(), "active" | "reloading" | "refreshing") || loaded.sub == "exited"
         {
-            return Self::Not;
+            return Self::Inactive;
         }
-        let processes = of_unit(root, loaded);
+        let processes = unit_processes(root, loaded);
         let Some(main) = main_process(&process::candidates(&processes)) else {
             return Self::Hidden;
         };
-        let files = Files::Same;
+        let files = ProcessFiles::Same;
         let mut running = Running::read(root, &files, &processes, main);
         if running.environment.is_none()
             && let Some(path) = loaded.environment.get(pypnm::ENV_FILE).or(ours)
@@ -49,11 +49,11 @@ impl Live {
 
 /// The process of a unit that serves requests, or whose children do.
 pub(crate) fn server(root: &Root, loaded: &LoadedUnit) -> Option<u32> {
-    main_process(&process::candidates(&of_unit(root, loaded)))
+    main_process(&process::candidates(&unit_processes(root, loaded)))
 }
 
-fn of_unit(root: &Root, loaded: &LoadedUnit) -> Vec<Process> {
-    process::of_pids(root, &process::pids_of_cgroup(root, &loaded.cgroup))
+fn unit_processes(root: &Root, loaded: &LoadedUnit) -> Vec<Process> {
+    process::read(root, &process::pids_of_cgroup(root, &loaded.cgroup))
 }
 
 /// The text of a profile file, or why it cannot be read.

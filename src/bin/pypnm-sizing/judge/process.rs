@@ -16,7 +16,7 @@ use super::facts::{Facts, ProcessFacts, expected, mistakes};
 use super::judged::{Judged, judged_when_complete};
 use super::topic::{Finding, State, Topic};
 use super::verdict::Verdict;
-use crate::service::container::Files;
+use crate::service::container::ProcessFiles;
 use crate::service::exec_profile;
 use crate::service::family::{self, Presence, Service};
 use crate::service::in_use::{InUse, Origin, in_use};
@@ -75,11 +75,11 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
             return Err(Finding::new(Topic::Hidden, State::Unknown, "/proc hides it from this user"));
         }
     }
-    let of_pid = process::of_pids(machine, &[pid]);
-    let given = of_pid.first().ok_or_else(gone)?;
+    let found = process::read(machine, &[pid]);
+    let given = found.first().ok_or_else(gone)?;
     let top = if given.candidate().is_spawned() && given.parent > 1 { given.parent } else { pid };
     let family: Vec<u32> = family::processes(machine, Service::Tree(top)).into_keys().collect();
-    let mut processes = process::of_pids(machine, &family);
+    let mut processes = process::read(machine, &family);
     // A process that has ended has no arguments.
     processes.retain(|process| !process.arguments.is_empty());
     let candidates = process::candidates(&processes);
@@ -88,7 +88,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         let text = "neither it nor any process that it started is PyPNM or uvicorn";
         return Err(Finding::new(Topic::NotRunning, State::Unknown, text));
     };
-    let files = Files::of(machine, main).map_err(|error| {
+    let files = ProcessFiles::find(machine, main).map_err(|error| {
         Finding::new(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
@@ -222,7 +222,7 @@ fn compare(
 /// What set a number by hand: a flag, a variable, or the operator's own file. `exec` records this in its file; without that
 /// file, variables are assumed to be the operator's.
 fn set_by(running: &Running, places: &[&'static str]) -> Option<String> {
-    let launch = Launch::of_arguments(&running.arguments);
+    let launch = Launch::from_arguments(&running.arguments);
     if let Some((flag, value)) = places.iter().find_map(|name| Some((name, launch.flag(name)?))) {
         return Some(format!("{flag} {value} on its command line"));
     }

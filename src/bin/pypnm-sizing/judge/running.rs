@@ -18,7 +18,7 @@ impl Judge<'_> {
     /// Compares the running processes with what they get at the next start.
     pub(super) fn running(&mut self, expected: &Expected, next_start: Numbers) {
         let running = match &self.facts.live {
-            Live::Not => return,
+            Live::Inactive => return,
             Live::Hidden => {
                 let text = "it is active, but its processes are hidden from this user";
                 return self.report(Finding::hidden(text));
@@ -79,7 +79,7 @@ impl Judge<'_> {
     fn standing_flag<'a>(&self, running: &'a Running, flag: &str) -> Option<&'a str> {
         let is_script =
             self.command().program() == Program::Unknown && self.facts.changed_since_start.is_none();
-        Launch::of_arguments(&running.arguments).flag(flag).filter(|_| is_script)
+        Launch::from_arguments(&running.arguments).flag(flag).filter(|_| is_script)
     }
 
     /// Reports why the running service uses other numbers.

@@ -193,7 +193,7 @@ impl Judge<'_> {
 
     /// The last command of `ExecStart=`.
     pub(super) fn command(&self) -> Launch<'_> {
-        Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
+        Launch::from_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
     }
 }
 

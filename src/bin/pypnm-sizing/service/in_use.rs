@@ -38,11 +38,11 @@ pub(crate) struct InUse {
 
 /// The numbers that `running` uses. `default`: the result of PyPNM's own sizing; `None`: only numbers that it was given count.
 pub(crate) fn in_use(running: &Running, default: Option<Numbers>) -> InUse {
-    let launch = Launch::of_arguments(&running.arguments);
+    let launch = Launch::from_arguments(&running.arguments);
     let number = |name| launch.flag(name).and_then(|value| value.parse::<i64>().ok());
     let (workers, limit) = (number(WORKERS_FLAG), number(LIMIT_MAX_REQUESTS_FLAG));
     if launch.program() == Program::Uvicorn {
-        return of_uvicorn(running, workers, limit);
+        return uvicorn_in_use(running, workers, limit);
     }
     if let (Some(workers), Some(limit)) = (workers, limit) {
         return InUse { workers: Some(workers), limit_max_requests: Some(limit), origin: Origin::Flag };
@@ -73,7 +73,7 @@ pub(crate) fn in_use(running: &Running, default: Option<Numbers>) -> InUse {
     }
 }
 
-fn of_uvicorn(running: &Running, workers: Option<i64>, limit: Option<i64>) -> InUse {
+fn uvicorn_in_use(running: &Running, workers: Option<i64>, limit: Option<i64>) -> InUse {
     let environment = running.environment.as_ref();
     let variable = |key| environment.and_then(|all| all.get(key)).and_then(|value| value.parse::<i64>().ok());
     InUse {

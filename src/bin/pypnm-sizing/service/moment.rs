@@ -19,7 +19,7 @@ pub(crate) fn changed(root: &Root, path: &str) -> Option<i128> {
 
 /// When a process started: the end of the tick in which it did. `None`: it is gone or hidden.
 pub(crate) fn started(machine: &Root, pid: u32) -> Option<i128> {
-    let ticks = u32::try_from(Stat::of(machine, pid)?.started).ok()?;
+    let ticks = u32::try_from(Stat::read(machine, pid)?.started).ok()?;
     ago(on_clock(ClockId::Boottime).saturating_sub(TICK * ticks.saturating_add(1)))
 }
 

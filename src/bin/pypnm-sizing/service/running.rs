@@ -8,7 +8,7 @@ use pypnm_sizing::pypnm::{self, Numbers};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::role::{Role, roles};
 
-use super::container::{self, Files};
+use super::container::{self, ProcessFiles};
 use super::process::{self, Process};
 use super::{generated, moment};
 
@@ -33,7 +33,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Reads a service from its processes. `main`: the process that serves, or whose children do. `files`: those that it sees.
-    pub(crate) fn read(machine: &Root, files: &Files, processes: &[Process], main: u32) -> Self {
+    pub(crate) fn read(machine: &Root, files: &ProcessFiles, processes: &[Process], main: u32) -> Self {
         let candidates = process::candidates(processes);
         let roles = roles(&candidates);
         let with_role = |role| roles.iter().zip(&candidates).filter(move |(known, _)| **known == role);
@@ -57,7 +57,13 @@ impl Running {
     }
 
     /// Reads the profile file at `path`, as the service sees it.
-    pub(crate) fn read_profile(&mut self, machine: &Root, files: &Files, processes: &[Process], path: &str) {
+    pub(crate) fn read_profile(
+        &mut self,
+        machine: &Root,
+        files: &ProcessFiles,
+        processes: &[Process],
+        path: &str,
+    ) {
         let family: Vec<u32> = processes.iter().map(|process| process.pid).collect();
         let text = container::profile_text(machine, files, &family, path);
         self.file = Some((path.to_owned(), text.map_err(|error| error.to_string())));
@@ -68,7 +74,13 @@ impl Running {
     ///
     /// The start of a process in a container, or of one that was started by hand, tells nothing: it may be that of a script
     /// that writes the file and then executes PyPNM.
-    pub(crate) fn compare_times(&mut self, machine: &Root, files: &Files, main: u32, ours: Option<&str>) {
+    pub(crate) fn compare_times(
+        &mut self,
+        machine: &Root,
+        files: &ProcessFiles,
+        main: u32,
+        ours: Option<&str>,
+    ) {
         let path = self.file.as_ref().map(|(path, _)| path.as_str()).filter(|path| Some(*path) != ours);
         let changed = path.zip(files.root(machine)).and_then(|(path, root)| moment::changed(root, path));
         let started = moment::started(machine, main);
@@ -95,7 +107,7 @@ mod tests {
 
     use rustix::time::ClockId;
 
-    use super::{Files, Numbers, Process, Root, Running, moment};
+    use super::{Numbers, Process, ProcessFiles, Root, Running, moment};
     use crate::service::in_use::{Origin, in_use};
 
     const PROFILE: &str = "/run/own.env";
@@ -138,11 +150,10 @@ mod tests {
         (dir, root)
     }
 
-    fn read(root: &Root, files: &Files) -> (Running, Vec<Process>) {
+    fn read(root: &Root, files: &ProcessFiles) -> Running {
         let arguments = ["/opt/pypnm/bin/python", "/opt/pypnm/bin/pypnm", "serve"];
         let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let processes = vec![Process { pid: 7, parent: 1, arguments }];
-        (Running::read(root, files, &processes, 7), processes)
+        Running::read(root, files, &[Process { pid: 7, parent: 1, arguments }], 7)
     }
 
     #[test]
@@ -151,12 +162,12 @@ mod tests {
         let container = directory();
         put(container.path(), PROFILE, &profile(50));
         for (files, limit) in [
-            (Files::Same, Some(25)),
-            (Files::Own(Box::new(root(&container))), Some(50)),
-            (Files::Own(Box::new(root(&directory()))), None),
-            (Files::Denied, None),
+            (ProcessFiles::Same, Some(25)),
+            (ProcessFiles::Own(Box::new(root(&container))), Some(50)),
+            (ProcessFiles::Own(Box::new(root(&directory()))), None),
+            (ProcessFiles::Denied, None),
         ] {
-            let (running, _) = read(&machine, &files);
+            let running = read(&machine, &files);
             assert_eq!(in_use(&running, None).limit_max_requests, limit, "{files:?}");
         }
     }
@@ -164,8 +175,8 @@ mod tests {
     #[test]
     fn a_profile_that_changed_since_the_start_is_not_in_use() {
         let (dir, machine) = machine();
-        let files = Files::Same;
-        let (mut running, _) = read(&machine, &files);
+        let files = ProcessFiles::Same;
+        let mut running = read(&machine, &files);
         let mut limit = |ours: Option<&str>| {
             running.compare_times(&machine, &files, 7, ours);
             let in_use = in_use(&running, None);
@@ -194,7 +205,7 @@ mod tests {
     #[test]
     fn what_it_reports_counts_more_than_its_file() {
         let (_dir, machine) = machine();
-        let (mut running, _) = read(&machine, &Files::Same);
+        let mut running = read(&machine, &ProcessFiles::Same);
         running.active = Some(Numbers { workers: 1, limit_max_requests: 75 });
         running.file_has_changed = true;
         assert_eq!(in_use(&running, None).limit_max_requests, Some(75));

@@ -183,8 +183,10 @@ fn step(root: &Root, judged: &Judged) -> Step {
             why.map_or(Step::Reload, |why| Step::Restart(format!(" ({why})")))
         }
         _ if judged.verdict.needs_restart => Step::Restart(String::new()),
-        Live::Not if active == "activating" => Step::Leave("it is still starting, not restarted".to_owned()),
-        Live::Not => Step::Leave(format!("it is not running ({active}) and is not started")),
+        Live::Inactive if active == "activating" => {
+            Step::Leave("it is still starting, not restarted".to_owned())
+        }
+        Live::Inactive => Step::Leave(format!("it is not running ({active}) and is not started")),
         Live::Hidden | Live::Running(_) => Step::Leave(
             "the profile of the running service has not changed, so it is not restarted".to_owned(),
         ),

@@ -46,7 +46,7 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
     }
     if arguments.json {
         gathered.problems.iter().for_each(|problem| remark(problem));
-        return output::answer(&format!("{}\n", serde_json::to_string(&Answer::of(&gathered))?));
+        return output::answer(&format!("{}\n", serde_json::to_string(&Answer::from_gathered(&gathered))?));
     }
     if arguments.write_advice {
         gathered.problems.iter().for_each(|problem| remark(problem));

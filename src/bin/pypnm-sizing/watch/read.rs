@@ -13,7 +13,7 @@ use super::cgroups::ProcessCgroups;
 use super::cost::{Cost, seconds_since_boot};
 use super::find::WatchTarget;
 use super::queue::Queue;
-use crate::service::container::{self, Files};
+use crate::service::container::{self, ProcessFiles};
 use crate::service::generated;
 use crate::service::in_use::in_use;
 use crate::service::process::usage::{Meter, Usage, peak, shares};
@@ -67,7 +67,7 @@ impl SampleReader {
         let mut processes = Vec::with_capacity(usages.len());
         for (usage, role) in usages.iter().zip(roles) {
             let pid = usage.process.pid;
-            let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
+            let shares = with_shares.then(|| cost.measure(|| shares(&self.machine, pid)));
             if role == Role::Worker
                 && let Some(Err(error)) = &shares
                 && still_exists(&self.machine, usage)
@@ -90,7 +90,7 @@ impl SampleReader {
         // While the service is down, the last values remain valid.
         let server = usages.iter().find(|usage| Some(usage.process.pid) == main);
         if let Some(server) = server.filter(|_| with_shares || main != self.main) {
-            let cgroups = cost.of(|| ProcessCgroups::read(&self.machine, server.process.pid));
+            let cgroups = cost.measure(|| ProcessCgroups::read(&self.machine, server.process.pid));
             if still_exists(&self.machine, server) {
                 self.cgroups = cgroups;
             }
@@ -98,7 +98,7 @@ impl SampleReader {
         if let Some(pid) = main {
             let workers = processes.iter().filter(|process| process.role == Role::Worker);
             let holders: Vec<u32> = std::iter::once(pid).chain(workers.map(|worker| worker.pid)).collect();
-            let read = cost.of(|| self.queue.read(&self.machine, &holders, with_shares));
+            let read = cost.measure(|| self.queue.read(&self.machine, &holders, with_shares));
             (accept_queue, listen_drops) = read;
         }
         // PyPNM may not have executed yet, or not have started its workers, when its process is first seen.
@@ -106,7 +106,7 @@ impl SampleReader {
             self.main = main;
             self.limit_max_requests = main.and_then(|main| {
                 let processes: Vec<Process> = usages.iter().map(|usage| usage.process.clone()).collect();
-                cost.of(|| limit_in_use(&self.machine, target.unit(), &processes, main))
+                cost.measure(|| limit_in_use(&self.machine, target.unit(), &processes, main))
             });
         }
         if with_shares {
@@ -130,14 +130,14 @@ impl SampleReader {
 
 /// Whether a process that was measured has not ended in the meantime.
 fn still_exists(machine: &Root, usage: &Usage) -> bool {
-    Stat::of(machine, usage.process.pid)
+    Stat::read(machine, usage.process.pid)
         .is_some_and(|stat| stat.started == usage.started && !stat.has_ended())
 }
 
 /// The recycle limit that a running service uses; 0: never. `None`: it is unknown, or PyPNM sized itself and does not report
 /// it. `unit`: its unit.
 fn limit_in_use(machine: &Root, unit: Option<&str>, processes: &[Process], main: u32) -> Option<u32> {
-    let files = Files::of(machine, main).unwrap_or(Files::Denied);
+    let files = ProcessFiles::find(machine, main).unwrap_or(ProcessFiles::Denied);
     let mut running = Running::read(machine, &files, processes, main);
     if let Some(unit) = unit.filter(|_| !container::is_contained(machine, main)) {
         let ours = generated::profile_file(machine, unit);

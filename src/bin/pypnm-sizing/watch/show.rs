@@ -117,12 +117,12 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         .collect()
 }
 
-/// Adds the remarks that fit into `most` lines, or how many are left for the summary.
-fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lines {
+/// Adds the remarks that fit into `max_lines` lines, or how many are left for the summary.
+fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, max_lines: usize) -> Lines {
     let count = remarks.len();
     for (index, remark) in remarks.into_iter().enumerate() {
         let is_last = index + 1 == count;
-        if found.lines.len() + remark.len() + usize::from(!is_last) > most {
+        if found.lines.len() + remark.len() + usize::from(!is_last) > max_lines {
             found.add(
                 None,
                 format!(

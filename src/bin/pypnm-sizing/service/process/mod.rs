@@ -62,7 +62,7 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    pub(crate) fn of(machine: &Root, pid: u32) -> Option<Self> {
+    pub(crate) fn read(machine: &Root, pid: u32) -> Option<Self> {
         machine.with_bytes(&format!("/proc/{pid}/stat"), Self::parse).ok().flatten()
     }
 
@@ -93,9 +93,9 @@ impl Stat {
 }
 
 /// The processes of `pids` that still exist, in the same order.
-pub(crate) fn of_pids(machine: &Root, pids: &[u32]) -> Vec<Process> {
+pub(crate) fn read(machine: &Root, pids: &[u32]) -> Vec<Process> {
     let process = |pid: &u32| {
-        let stat = Stat::of(machine, *pid)?;
+        let stat = Stat::read(machine, *pid)?;
         Some(Process { pid: *pid, parent: stat.parent, arguments: arguments(machine, *pid) })
     };
     pids.iter().filter_map(process).collect()
@@ -108,7 +108,7 @@ pub(crate) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
 
 /// Every process that the caller can see.
 pub(crate) fn all(machine: &Root) -> Vec<Process> {
-    of_pids(machine, &all_pids(machine))
+    read(machine, &all_pids(machine))
 }
 
 /// The PIDs in a unit's cgroup (systemd's `ControlGroup`) and in those below it. Empty: the unit is not running.
@@ -197,7 +197,7 @@ pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
 
 /// The children of a process, found by examining every process.
 fn children_by_parent(machine: &Root, parent: u32) -> Vec<u32> {
-    let is_child = |pid: &u32| Stat::of(machine, *pid).is_some_and(|stat| stat.parent == parent);
+    let is_child = |pid: &u32| Stat::read(machine, *pid).is_some_and(|stat| stat.parent == parent);
     all_pids(machine).into_iter().filter(is_child).collect()
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     }
     let unit = packaged(root, &arguments.unit)?;
     check_not_foreign(root, &directory)?;
-    let program = Program::of(&arguments.unit, Some(&unit));
+    let program = Program::for_unit(&arguments.unit, Some(&unit));
     let installation = match &arguments.dir {
         Some(dir) => installation_in(root, dir, program)?,
         None => only_installation(root, &unit)?,
@@ -141,7 +141,7 @@ impl Plan<'_> {
     /// Fails if the packaged unit's own account cannot start the installation.
     fn check_packaged_account(&self) -> anyhow::Result<()> {
         let name = pypnm::setting(self.root, &self.unit, "User");
-        match name.and_then(|name| Account::of(self.root, &name)) {
+        match name.and_then(|name| Account::find(self.root, &name)) {
             Some(account) => self.check_permissions(&account, None),
             None => Ok(()),
         }
@@ -181,7 +181,7 @@ impl Plan<'_> {
     fn account(&self) -> anyhow::Result<Option<Account>> {
         let root = self.root;
         if let Some(name) = &self.arguments.user {
-            return match Account::of(root, name) {
+            return match Account::find(root, name) {
                 Some(account) if account.uid == 0 => {
                     bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
                 }
@@ -199,7 +199,7 @@ impl Plan<'_> {
             }
             return Ok(None);
         }
-        match Account::of(root, &owner.to_string()) {
+        match Account::find(root, &owner.to_string()) {
             Some(account) => Ok(Some(account)),
             None => {
                 bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user")
