@@ -1,10 +1,10 @@
-# Installs the result of `make build`, for image builders and distributions. The packages are created with this target too.
+# Builds and installs pypnm-sizing, for image builders and distributions. The packages are created with `install` as well.
 #
-#   make build                       builds both programs statically (packaging/static); ARCHITECTURE=aarch64 for that one
-#   make install DESTDIR=/image      installs into an image; directories are from pkg-config if it knows those of systemd
+#   make build                       builds both programs statically (packaging/static); ARCHITECTURE=aarch64 cross-builds
+#   make install DESTDIR=/image      installs into an image; systemd's directories are those of pkg-config, if it has any
 #   make uninstall                   removes the installed files, except edited files in /etc
 #
-# install does not reload systemd or enable anything, which is up to the package or the image.
+# `install` neither reloads systemd nor enables anything, which is up to the package or the image.
 
 DESTDIR ?=
 PREFIX ?= /usr
@@ -54,7 +54,7 @@ install:
 	    { echo "the generator calls /usr/bin/pypnm-sizing: install with PREFIX=/usr" >&2; exit 1; }
 	@for file in man/pypnm-sizing.1 man/pypnm-sizing-generator.8 man/sizing.conf.5 completions/pypnm-sizing.bash \
 	    completions/_pypnm-sizing completions/pypnm-sizing.fish $(DOCS); do \
-	    [ -e $$file ] || { echo "$$file is missing: this is no whole source tree" >&2; exit 1; }; \
+	    [ -e $$file ] || { echo "$$file is missing: this is not a complete source tree" >&2; exit 1; }; \
 	done
 	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing $(DESTDIR)$(bindir)/pypnm-sizing
 	$(INSTALL) -D -m 0755 $(PROGRAMS)/pypnm-sizing-generator $(DESTDIR)$(generatordir)/pypnm-sizing-generator

@@ -35,8 +35,8 @@ pub enum Program {
 /// Reads a command word by word, as the program would see it.
 #[derive(Debug)]
 pub struct CommandReader {
-    state: State,
-    /// The next word is argv[0], which does not affect what is started (`@` before the path).
+    state: ReaderState,
+    /// The next word is `argv[0]`, which does not affect what is started (`@` before the path).
     skips_name: bool,
     /// The flags to look for.
     flags: &'static [&'static str],
@@ -51,7 +51,7 @@ pub struct CommandReader {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ReaderState {
     /// The next word is the path of the program.
     Path,
     /// A Python interpreter; its options, a module or a script.
@@ -69,7 +69,7 @@ enum State {
     /// The number of its operands that precede the command.
     Operands(u8),
     /// env(1), which executes the command after its options and assignments.
-    Env(env::Expected),
+    Env(env::NextWord),
     /// `pypnm-sizing`; its verb `exec` is a wrapper.
     Helper,
     Known(Program),
@@ -85,7 +85,7 @@ impl CommandReader {
     /// A reader that looks for `flags`; the default ones are those that determine workers and recycle limit.
     pub fn for_flags(flags: &'static [&'static str]) -> Self {
         Self {
-            state: State::Path,
+            state: ReaderState::Path,
             skips_name: false,
             flags,
             ended: false,
@@ -102,47 +102,46 @@ impl CommandReader {
         }
         self.confines = self.next_key(word);
         self.state = match self.state {
-            State::Path => {
+            ReaderState::Path => {
                 let path = word.trim_start_matches(PREFIXES);
                 self.skips_name = word.strip_suffix(path).is_some_and(|prefix| prefix.contains('@'));
                 by_name(path)
             }
-            State::Python => match word {
-                "-m" => State::Module,
-                "-W" | "-X" => State::PythonValue,
+            ReaderState::Python => match word {
+                "-m" => ReaderState::Module,
+                "-W" | "-X" => ReaderState::PythonValue,
                 _ if word.starts_with("-m") => module(word.get(2..).unwrap_or_default()),
-                _ if word.starts_with("-W") || word.starts_with("-X") => State::Python,
+                _ if word.starts_with("-W") || word.starts_with("-X") => ReaderState::Python,
                 // Other options take no value, except -c, whose value is a program. A single dash means standard input.
-                _ if word.starts_with('-') && word.len() > 1 && !word.contains('c') => State::Python,
+                _ if word.starts_with('-') && word.len() > 1 && !word.contains('c') => ReaderState::Python,
                 _ => match by_name(word) {
-                    State::Python => State::Known(Program::Unknown),
+                    ReaderState::Python => ReaderState::Known(Program::Unknown),
                     program => program,
                 },
             },
-            State::PythonValue => State::Python,
-            State::Module => module(word),
-            State::Wrapper(wrapper) if word.starts_with('-') => match wrapper.option(word) {
+            ReaderState::PythonValue => ReaderState::Python,
+            ReaderState::Module => module(word),
+            ReaderState::Wrapper(wrapper) if word.starts_with('-') => match wrapper.option(word) {
                 After::Option => self.state,
-                After::Value => State::WrapperValue(wrapper),
+                After::Value => ReaderState::WrapperValue(wrapper),
                 // The operand is not read there.
-                After::Operand if wrapper.is_taskset() => State::Known(Program::Unknown),
-                After::Operand => State::Operands(wrapper.operands),
-                After::Unknown => State::Known(Program::Unknown),
+                After::Operand if wrapper.is_taskset() => ReaderState::Known(Program::Unknown),
+                After::Operand => ReaderState::Operands(wrapper.operands),
+                After::Unknown => ReaderState::Known(Program::Unknown),
             },
-            State::WrapperValue(wrapper) => State::Wrapper(wrapper),
-            State::Wrapper(&Wrapper { operands: rest @ 1.., .. }) | State::Operands(rest @ 1..) => {
-                State::Operands(rest - 1)
-            }
-            State::Env(expected) => match env::read(expected, word, &mut |_| {}) {
-                env::Read::Then(next) => State::Env(next),
-                env::Read::Command => by_name(word),
-                env::Read::Unknown => State::Known(Program::Unknown),
+            ReaderState::WrapperValue(wrapper) => ReaderState::Wrapper(wrapper),
+            ReaderState::Wrapper(&Wrapper { operands: rest @ 1.., .. })
+            | ReaderState::Operands(rest @ 1..) => ReaderState::Operands(rest - 1),
+            ReaderState::Env(expected) => match env::read(expected, word, &mut |_| {}) {
+                env::Parsed::Then(next) => ReaderState::Env(next),
+                env::Parsed::Command => by_name(word),
+                env::Parsed::Unknown => ReaderState::Known(Program::Unknown),
             },
-            State::Wrapper(_) | State::Operands(_) => by_name(word),
-            State::Helper if word == "exec" => State::Wrapper(&wrapper::EXEC),
-            State::Verb if word == "serve" => State::Known(Program::Pypnm),
-            State::Helper | State::Verb => State::Known(Program::Unknown),
-            State::Known(program) => {
+            ReaderState::Wrapper(_) | ReaderState::Operands(_) => by_name(word),
+            ReaderState::Helper if word == "exec" => ReaderState::Wrapper(&wrapper::EXEC),
+            ReaderState::Verb if word == "serve" => ReaderState::Known(Program::Pypnm),
+            ReaderState::Helper | ReaderState::Verb => ReaderState::Known(Program::Unknown),
+            ReaderState::Known(program) => {
                 return self.argument(program, word);
             }
         };
@@ -154,12 +153,12 @@ impl CommandReader {
         let is_option = word.starts_with('-');
         match self.state {
             _ if self.skips_name => None,
-            State::Wrapper(wrapper) if wrapper.is_taskset() && !is_option => self.confines.with(word),
-            State::Wrapper(wrapper) if wrapper.is_numactl() && is_option => {
+            ReaderState::Wrapper(wrapper) if wrapper.is_taskset() && !is_option => self.confines.with(word),
+            ReaderState::Wrapper(wrapper) if wrapper.is_numactl() && is_option => {
                 let (key, value) = confine::numactl(word);
                 key.with(value?)
             }
-            State::WrapperValue(wrapper) if wrapper.is_numactl() => self.confines.with(word),
+            ReaderState::WrapperValue(wrapper) if wrapper.is_numactl() => self.confines.with(word),
             _ => None,
         }
     }
@@ -167,10 +166,10 @@ impl CommandReader {
     /// What the value after `word` restricts.
     fn next_key(&self, word: &str) -> Key {
         match self.state {
-            State::Wrapper(wrapper) if wrapper.is_numactl() && word.starts_with('-') => {
+            ReaderState::Wrapper(wrapper) if wrapper.is_numactl() && word.starts_with('-') => {
                 confine::numactl(word).0
             }
-            State::Wrapper(wrapper) if wrapper.is_taskset() && word.starts_with('-') => {
+            ReaderState::Wrapper(wrapper) if wrapper.is_taskset() && word.starts_with('-') => {
                 let is_list = word == "--cpu-list" || (!word.starts_with("--") && word.contains('c'));
                 if is_list { Key::CpuList } else { self.confines }
             }
@@ -181,7 +180,7 @@ impl CommandReader {
 
     /// Calls `visit` for the changes that env(1) makes to the environment because of the next word.
     pub fn changes<'w>(&self, word: &'w str, visit: &mut dyn FnMut(Change<'w>)) {
-        if let State::Env(expected) = self.state {
+        if let ReaderState::Env(expected) = self.state {
             env::read(expected, word, visit);
         }
     }
@@ -189,7 +188,7 @@ impl CommandReader {
     /// The program that the command starts, according to the words read so far.
     pub fn program(&self) -> Program {
         match self.state {
-            State::Known(program) => program,
+            ReaderState::Known(program) => program,
             _ => Program::Unknown,
         }
     }
@@ -237,14 +236,14 @@ fn is_flag(program: Program, name: &str, flag: &str) -> bool {
 }
 
 /// The state after a path, according to its last component.
-fn by_name(path: &str) -> State {
+fn by_name(path: &str) -> ReaderState {
     match path.rsplit('/').next().unwrap_or_default() {
-        "pypnm" | "pypnm-cmts" => State::Verb,
-        "uvicorn" => State::Known(Program::Uvicorn),
-        "env" => State::Env(env::Expected::Option),
-        "pypnm-sizing" => State::Helper,
-        name if is_python(name) => State::Python,
-        name => wrapper::find(name).map_or(State::Known(Program::Unknown), State::Wrapper),
+        "pypnm" | "pypnm-cmts" => ReaderState::Verb,
+        "uvicorn" => ReaderState::Known(Program::Uvicorn),
+        "env" => ReaderState::Env(env::NextWord::Option),
+        "pypnm-sizing" => ReaderState::Helper,
+        name if is_python(name) => ReaderState::Python,
+        name => wrapper::find(name).map_or(ReaderState::Known(Program::Unknown), ReaderState::Wrapper),
     }
 }
 
@@ -254,12 +253,12 @@ fn is_python(name: &str) -> bool {
     version.is_some_and(|version| version.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
 }
 
-fn module(name: &str) -> State {
+fn module(name: &str) -> ReaderState {
     match name {
-        "uvicorn" => State::Known(Program::Uvicorn),
+        "uvicorn" => ReaderState::Known(Program::Uvicorn),
         LAUNCHER_PACKAGE => by_name(name),
-        "pypnm" | "pypnm.cli" | "pypnm_cmts" | "pypnm_cmts.cli" => State::Verb,
-        _ => State::Known(Program::Unknown),
+        "pypnm" | "pypnm.cli" | "pypnm_cmts" | "pypnm_cmts.cli" => ReaderState::Verb,
+        _ => ReaderState::Known(Program::Unknown),
     }
 }
 

@@ -3,6 +3,7 @@
 //! one of the same name in a later directory. An empty file or a symbolic link to /dev/null masks a name. Files that are not
 //! trusted ([`crate::trust`]) are ignored and replace nothing. The callers parse the files.
 
+use crate::parse::path_in;
 use crate::parse::printable::is_hidden;
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
@@ -18,24 +19,24 @@ type Visit<'v> = dyn FnMut(&str, Result<&[u8], ReadError>, &mut Vec<Problem>) + 
 /// Calls `visit` for the files of the configuration `name`, such as `systemd/system.conf`. Returns a directory of drop-ins
 /// that could not be read although it is trusted.
 pub fn each(root: &Root, name: &str, problems: &mut Vec<Problem>, visit: &mut Visit<'_>) -> Option<String> {
-    let main_files = PARENTS.map(|parent| format!("{parent}/{name}"));
+    let main_files = PARENTS.map(|parent| path_in(parent, name));
     // Stops at the first one that exists.
     let _ = main_files.iter().any(|path| visit_file(root, path, problems, visit));
 
     let mut found: Vec<(String, usize, String)> = Vec::new();
     let mut unread = None;
     for (precedence, main_file) in main_files.iter().enumerate() {
-        let directory = format!("{main_file}.d");
+        let directory = [main_file, ".d"].concat();
         let mut bad_names = 0;
         let listed = root.each_trusted_entry(&directory, |name, _| {
             if !name.ends_with(b".conf") || name.starts_with(b".") {
                 return;
             }
             match usable_name(name) {
-                Ok(name) => found.push((name.to_owned(), precedence, format!("{directory}/{name}"))),
+                Ok(name) => found.push((name.to_owned(), precedence, path_in(&directory, name))),
                 Err(reason) if bad_names < MAX_BAD_NAMES => {
                     bad_names += 1;
-                    let source = Source::file(format!("{directory}/{}", String::from_utf8_lossy(name)));
+                    let source = Source::file(path_in(&directory, &String::from_utf8_lossy(name)));
                     let consequence = "the file is skipped";
                     problems.push(Problem::new(source, ProblemKind::BadName { reason }, consequence));
                 }

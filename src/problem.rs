@@ -228,6 +228,9 @@ impl fmt::Display for Problem {
             ProblemKind::Absent => f.write_str("missing")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
             ProblemKind::Undetermined { what, value } => write!(f, "cannot determine {what} in '{value}'")?,
+            ProblemKind::Excessive { value, available } if value == available => {
+                write!(f, "{value}, which leaves nothing")?;
+            }
             ProblemKind::Excessive { value, available } => {
                 write!(f, "{value}, but only {available} available")?;
             }

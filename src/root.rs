@@ -72,7 +72,7 @@ pub struct Root {
 
 /// A directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DirectoryEntry {
     /// The name. Names that are not UTF-8 are skipped: no unit or configuration file can have one.
     pub name: String,
     /// Whether it is a symbolic link, or may be one because the file system does not report types.
@@ -276,14 +276,14 @@ impl Root {
     }
 
     /// The entries of a directory except `.` and `..`, unsorted.
-    pub fn entries(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
+    pub fn entries(&self, path: &str) -> Result<Vec<DirectoryEntry>, ReadError> {
         let mut entries = Vec::new();
         self.each_entry(path, |name, file_type| {
             if !matches!(name, b"." | b"..")
                 && let Ok(name) = std::str::from_utf8(name)
             {
                 let link = matches!(file_type, FileType::Symlink | FileType::Unknown);
-                entries.push(Entry { name: name.to_owned(), link });
+                entries.push(DirectoryEntry { name: name.to_owned(), link });
             }
         })?;
         Ok(entries)

@@ -179,7 +179,7 @@ fn add_process(root: &Root, process: Process, machine: &mut Vec<Limit>, problems
 }
 
 /// All limits of a service, from the outermost.
-fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices) -> Vec<Limit> {
+fn limits_of(machine: &[Limit], sharing: u32, service: &ServiceDefinition, slices: &Slices) -> Vec<Limit> {
     // If the cpuset of the container is visible, PID 1's affinity is only what processes inherit, and `CPUAffinity=` of a
     // service replaces it. Otherwise the affinity may be the only trace of a cpuset further out, so both apply.
     let is_cpuset =
@@ -201,8 +201,13 @@ fn limits_of(machine: &[Limit], sharing: u32, service: &Service, slices: &Slices
 }
 
 /// The last steps: capacity, then profile.
-fn sized(service: Service, limits: Vec<Limit>, physical_memory: Option<u64>, sharing: u32) -> SizedUnit {
-    let Service { name, config, definition, overrides, slices, .. } = service;
+fn sized(
+    service: ServiceDefinition,
+    limits: Vec<Limit>,
+    physical_memory: Option<u64>,
+    sharing: u32,
+) -> SizedUnit {
+    let ServiceDefinition { name, config, definition, overrides, slices, .. } = service;
     let reserved = config.reserve_memory.as_ref();
     let reserved = reserved.map_or(0, |set| set.value.in_bytes(physical_memory.unwrap_or(0)));
     let reserve = Reserve {
@@ -250,7 +255,7 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
 
 /// A service as its unit files define it.
 #[derive(Default)]
-struct Service {
+struct ServiceDefinition {
     name: String,
     config: UnitConfig,
     definition: Option<units::Unit>,
@@ -276,9 +281,9 @@ struct ServiceReader<'a> {
 
 impl ServiceReader<'_> {
     /// Returns only the configuration if `name` is not the name of a service.
-    fn read(&mut self, name: String, config: UnitConfig, problems: &mut Vec<Problem>) -> Service {
+    fn read(&mut self, name: String, config: UnitConfig, problems: &mut Vec<Problem>) -> ServiceDefinition {
         let Some(unit) = self.index.load(&name, problems) else {
-            return Service { name, config, ..Service::default() };
+            return ServiceDefinition { name, config, ..ServiceDefinition::default() };
         };
         let settings = service::settings(&unit, self.physical_memory, problems);
         let slices = self.slices_around(settings.slice.as_deref(), problems);
@@ -287,7 +292,7 @@ impl ServiceReader<'_> {
         limits.append(&mut service::confinement_limits(self.root, confinements, problems));
         let decided = config.decided_variables();
         let overrides = overrides::read(self.root, &unit, &self.manager, &decided, problems);
-        Service {
+        ServiceDefinition {
             name,
             config,
             overrides,

@@ -20,7 +20,7 @@ const NIX_STORE: &[u8] = b"/nix/store";
 
 /// A component of a path.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct PathStep<'a> {
     /// The path up to and including this component.
     pub path: &'a [u8],
     /// `st_mode`, including the file type.
@@ -54,7 +54,7 @@ impl fmt::Display for Untrusted {
     }
 }
 
-impl Step<'_> {
+impl PathStep<'_> {
     /// `Err`: a user other than root and `user` could have written it.
     ///
     /// `sticky`: accept sticky directories such as /tmp, provided that the next component is checked too: other users cannot
@@ -76,7 +76,7 @@ impl Step<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Step;
+    use super::PathStep;
 
     #[test]
     fn files_that_only_their_owner_can_write() {
@@ -97,7 +97,7 @@ mod tests {
             ("/etc/l", link | 0o777, 0, 0, true),
             ("/etc/l", link | 0o777, 7, 0, false),
         ] {
-            let step = Step { path: path.as_bytes(), mode, owner };
+            let step = PathStep { path: path.as_bytes(), mode, owner };
             assert_eq!(step.check(user, false).is_ok(), trusted, "{path} {mode:o} {owner} for {user}");
         }
     }
@@ -106,13 +106,17 @@ mod tests {
     fn sticky_directories_are_accepted_on_request() {
         for (mode, trusted) in [(0o041_777, true), (0o040_777, false), (0o101_666, false), (0o100_644, true)]
         {
-            assert_eq!((Step { path: b"/tmp", mode, owner: 0 }).check(0, true).is_ok(), trusted, "{mode:o}");
+            assert_eq!(
+                (PathStep { path: b"/tmp", mode, owner: 0 }).check(0, true).is_ok(),
+                trusted,
+                "{mode:o}"
+            );
         }
     }
 
     #[test]
     fn messages() {
-        let reason = |mode, owner| match (Step { path: b"/run/x", mode, owner }).check(0, false) {
+        let reason = |mode, owner| match (PathStep { path: b"/run/x", mode, owner }).check(0, false) {
             Ok(()) => String::new(),
             Err(untrusted) => untrusted.to_string(),
         };

@@ -266,7 +266,7 @@ fn the_real_root_lacks_all_files_but_those_of_cpuset() {
 }
 
 #[test]
-fn what_pid_1s_cgroups_of_version_1_leave_open_is_said() {
+fn unknown_limits_of_pid_1s_cgroups_in_version_1_are_reported() {
     let there = [
         ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n"),
@@ -709,7 +709,7 @@ fn the_memory_of_nodes_behind_lxcfs_is_read_for_huge_pages_only() {
 }
 
 #[test]
-fn a_reservation_of_all_that_there_is_is_reported() {
+fn reserving_everything_is_reported() {
     let conf = |text: &str| problems(&[(UNIT, SERVE), (CONF, &format!("[Sizing]\n{text}"))]);
     assert_eq!(conf("ReserveCPUs=7.999\n"), [""; 0]);
     assert!(conf("ReserveCPUs=8\n")[0].contains("ReserveCPUs"));
@@ -724,7 +724,7 @@ fn a_reservation_of_all_that_there_is_is_reported() {
     assert_eq!(
         unknown.len(),
         1,
-        "that memory is unknown is reported, and nothing that follows from it: {unknown:?}"
+        "only the unknown memory is reported, not what follows from it: {unknown:?}"
     );
 }
 

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use pypnm_sizing::limits::service::{Cpus, settings};
+use pypnm_sizing::limits::service::{CpuLists, settings};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Sourced;
 use pypnm_sizing::root::Root;
@@ -65,7 +65,7 @@ fn answer(index: &Index<'_>, name: &str, memory: u64, from_258: bool) -> String 
     write!(text, "\t{}", unit.drop_ins.join(" ")).unwrap();
     let settings = settings(&unit, Some(memory), &mut problems);
     let list = |set: &CpuSet| set.iter().map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(",");
-    let cpus = |found: &Option<Sourced<Cpus>>| {
+    let cpus = |found: &Option<Sourced<CpuLists>>| {
         found
             .as_ref()
             .map(|found| list(if from_258 { &found.value.from_258 } else { &found.value.until_257 }))

@@ -15,7 +15,7 @@ pub enum Change<'w> {
 
 /// The next word that env(1) expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(super) enum NextWord {
     /// An option, an assignment or the command.
     Option,
     /// An assignment or the command.
@@ -28,9 +28,9 @@ pub(super) enum Expected {
 
 /// The result of reading a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum Parsed {
     /// It was an option or an assignment, and this is expected next.
-    Then(Expected),
+    Then(NextWord),
     /// It is the command.
     Command,
     /// The command is unknown: `-S` splits its value into words.
@@ -38,62 +38,62 @@ pub(super) enum Read {
 }
 
 /// Reads a word, and calls `visit` for the changes that it makes.
-pub(super) fn read<'w>(expected: Expected, word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
+pub(super) fn read<'w>(expected: NextWord, word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Parsed {
     match expected {
-        Expected::Option if word.starts_with('-') => option(word, visit),
-        Expected::Value => Read::Then(Expected::Option),
-        Expected::NameToUnset => {
+        NextWord::Option if word.starts_with('-') => option(word, visit),
+        NextWord::Value => Parsed::Then(NextWord::Option),
+        NextWord::NameToUnset => {
             visit(Change::Unset(word));
-            Read::Then(Expected::Option)
+            Parsed::Then(NextWord::Option)
         }
-        Expected::Option | Expected::Assignment => match word.split_once('=') {
+        NextWord::Option | NextWord::Assignment => match word.split_once('=') {
             Some((name, value)) => {
                 visit(Change::Assign(name, value));
-                Read::Then(Expected::Assignment)
+                Parsed::Then(NextWord::Assignment)
             }
-            None => Read::Command,
+            None => Parsed::Command,
         },
     }
 }
 
-fn option<'w>(word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
+fn option<'w>(word: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Parsed {
     if let Some(long) = word.strip_prefix("--") {
         return long_option(long, visit);
     }
     if word == "-" {
         visit(Change::Clear);
-        return Read::Then(Expected::Assignment);
+        return Parsed::Then(NextWord::Assignment);
     }
     for (at, option) in word.char_indices().skip(1) {
         let value = word.get(at + option.len_utf8()..).unwrap_or_default();
         match option {
             'i' => visit(Change::Clear),
             '0' | 'v' => {}
-            'u' if value.is_empty() => return Read::Then(Expected::NameToUnset),
-            'C' | 'a' if value.is_empty() => return Read::Then(Expected::Value),
+            'u' if value.is_empty() => return Parsed::Then(NextWord::NameToUnset),
+            'C' | 'a' if value.is_empty() => return Parsed::Then(NextWord::Value),
             'u' => {
                 visit(Change::Unset(value));
                 break;
             }
             'C' | 'a' => break,
-            _ => return Read::Unknown,
+            _ => return Parsed::Unknown,
         }
     }
-    Read::Then(Expected::Option)
+    Parsed::Then(NextWord::Option)
 }
 
-fn long_option<'w>(option: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Read {
+fn long_option<'w>(option: &'w str, visit: &mut dyn FnMut(Change<'w>)) -> Parsed {
     let (name, value) = name_and_value(option);
     // getopt_long(3) accepts any unambiguous prefix; `shortest` is the shortest one.
     let is = |option: &str, shortest: &str| option.starts_with(name) && name.starts_with(shortest);
     match value {
-        None if name.is_empty() => return Read::Then(Expected::Assignment),
+        None if name.is_empty() => return Parsed::Then(NextWord::Assignment),
         None if is("ignore-environment", "ignore-e") => visit(Change::Clear),
-        None if is("unset", "u") => return Read::Then(Expected::NameToUnset),
-        None if is("chdir", "c") || is("argv0", "a") => return Read::Then(Expected::Value),
+        None if is("unset", "u") => return Parsed::Then(NextWord::NameToUnset),
+        None if is("chdir", "c") || is("argv0", "a") => return Parsed::Then(NextWord::Value),
         Some(name) if is("unset", "u") => visit(Change::Unset(name)),
-        _ if is("split-string", "s") || is("help", "h") || is("version", "ve") => return Read::Unknown,
+        _ if is("split-string", "s") || is("help", "h") || is("version", "ve") => return Parsed::Unknown,
         _ => {}
     }
-    Read::Then(Expected::Option)
+    Parsed::Then(NextWord::Option)
 }

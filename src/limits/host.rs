@@ -188,10 +188,10 @@ fn memory(root: &Root, problems: &mut Vec<Problem>) -> (Limit, Option<u64>) {
 }
 
 /// The memory reserved for huge pages, in bytes, or the line that is invalid.
-type Held = Result<u64, (&'static str, ProblemKind)>;
+type HugePages = Result<u64, (&'static str, ProblemKind)>;
 
 /// MemTotal, and the memory reserved for huge pages, which is part of MemTotal but of no use to PyPNM. Both in bytes.
-fn memory_of(meminfo: &str) -> Result<(u64, Held), ProblemKind> {
+fn memory_of(meminfo: &str) -> Result<(u64, HugePages), ProblemKind> {
     let value = field(meminfo, "MemTotal:").ok_or(ProblemKind::Absent)?;
     let total = kibibytes(value).filter(|bytes| *bytes > 0);
     let total = total.ok_or_else(|| ProblemKind::bad_value(value, "a number of kB above 0"))?;
@@ -199,7 +199,7 @@ fn memory_of(meminfo: &str) -> Result<(u64, Held), ProblemKind> {
 }
 
 /// If the lines are absent, the kernel is built without huge pages. A line that is present must be complete.
-fn held_of(meminfo: &str) -> Held {
+fn held_of(meminfo: &str) -> HugePages {
     const PAGES: &str = "HugePages_Total";
     let sum = field(meminfo, "Hugetlb:");
     if let Some(bytes) = sum.and_then(kibibytes) {

@@ -29,14 +29,14 @@ use crate::units::name::{Name, Type};
 
 /// A list of CPUs in both interpretations, at least one of which is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cpus {
+pub struct CpuLists {
     /// As read by systemd up to 257; empty: no restriction.
     pub until_257: CpuSet,
     /// As read by systemd 258 and later.
     pub from_258: CpuSet,
 }
 
-impl Cpus {
+impl CpuLists {
     /// The CPUs that both interpretations grant.
     pub fn granted(&self) -> CpuSet {
         match (self.until_257.is_empty(), self.from_258.is_empty()) {
@@ -70,13 +70,13 @@ pub struct ResourceSettings {
     /// `CPUQuota=` in hundredths of a percent of one CPU.
     pub cpu_quota: Option<Sourced<u32>>,
     /// `AllowedCPUs=`
-    pub allowed_cpus: Option<Sourced<Cpus>>,
+    pub allowed_cpus: Option<Sourced<CpuLists>>,
     /// `AllowedMemoryNodes=`
-    pub allowed_memory_nodes: Option<Sourced<Cpus>>,
+    pub allowed_memory_nodes: Option<Sourced<CpuLists>>,
     /// The nodes of `NUMAPolicy=bind`, the only policy that is a limit.
     pub bound_nodes: Option<Sourced<CpuSet>>,
     /// `CPUAffinity=` with a list.
-    pub cpu_affinity: Option<Sourced<Cpus>>,
+    pub cpu_affinity: Option<Sourced<CpuLists>>,
     /// `CPUAffinity=numa`
     pub numa_affinity: Option<Sourced<Nodes>>,
     /// `Slice=`, or the default slice. `None`: the unit is a slice, or it is unknown.

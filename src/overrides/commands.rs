@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 2 << 20;
 const MAX_CONFINEMENTS: usize = 32;
 
 /// A command of `ExecStart=`.
-pub(super) struct Command<'a> {
+pub(super) struct ExecCommand<'a> {
     assignment: &'a Assignment,
     /// The unit's name, for specifiers.
     name: Option<Name<'a>>,
@@ -29,7 +29,7 @@ pub(super) struct Command<'a> {
     expands: bool,
 }
 
-impl<'a> Command<'a> {
+impl<'a> ExecCommand<'a> {
     /// Its words up to the first invalid one, with specifiers expanded, but not variables.
     pub(super) fn words(&self) -> impl Iterator<Item = Cow<'a, str>> {
         let name = self.name;
@@ -52,18 +52,18 @@ impl<'a> Command<'a> {
 }
 
 /// The commands of `ExecStart=` in effect.
-pub(super) fn find(unit: &Unit) -> Vec<Command<'_>> {
+pub(super) fn find(unit: &Unit) -> Vec<ExecCommand<'_>> {
     let mut commands = Vec::new();
     for assignment in unit.list_of("ExecStart") {
         let mut prefix = assignment.value.chars().take_while(|c| PREFIXES.contains(c));
         let expands = prefix.all(|c| c != ':');
-        commands.push(Command { assignment, name: unit.name_at(assignment), expands });
+        commands.push(ExecCommand { assignment, name: unit.name_at(assignment), expands });
     }
     commands
 }
 
 /// The program that the commands start; unknown if they start different ones.
-pub(super) fn program(commands: &[Command<'_>]) -> Program {
+pub(super) fn program(commands: &[ExecCommand<'_>]) -> Program {
     let mut programs = commands.iter().map(|command| command::program(command.words()));
     let first = programs.next().unwrap_or(Program::Unknown);
     if programs.all(|other| other == first) { first } else { Program::Unknown }
@@ -72,7 +72,7 @@ pub(super) fn program(commands: &[Command<'_>]) -> Program {
 /// Adds the last of each flag on the commands, and the commands that are unknown, to `list`. Returns whether all commands
 /// are known and may run more than one worker.
 pub(super) fn flags(
-    commands: &[Command<'_>],
+    commands: &[ExecCommand<'_>],
     environment: &Environment<'_>,
     list: &mut Vec<Override>,
     problems: &mut Vec<Problem>,
@@ -113,7 +113,7 @@ pub(super) fn flags(
 /// The changes that the commands make to their environment with env(1): the variable (`None`: all), its value (`None`: it is
 /// removed), and the source.
 pub(super) fn changes(
-    commands: &[Command<'_>],
+    commands: &[ExecCommand<'_>],
     environment: &Environment<'_>,
 ) -> Vec<(Option<String>, Option<String>, Source)> {
     let mut changes = Vec::new();
@@ -139,7 +139,10 @@ pub(super) fn changes(
 }
 
 /// The file that uvicorn reads itself, and what names it: an option, or else a variable.
-pub(super) fn dotenv(commands: &[Command<'_>], environment: &Environment<'_>) -> Option<(String, Source)> {
+pub(super) fn dotenv(
+    commands: &[ExecCommand<'_>],
+    environment: &Environment<'_>,
+) -> Option<(String, Source)> {
     let mut found = None;
     let mut budget = MAX_BYTES;
     for command in commands {
@@ -158,7 +161,7 @@ pub(super) fn dotenv(commands: &[Command<'_>], environment: &Environment<'_>) ->
 
 /// The CPUs and memory nodes to which the commands confine the service, by taskset(1) and numactl(8). Variables are not
 /// expanded: a value that contains one is unknown.
-pub(super) fn confinements(commands: &[Command<'_>]) -> Vec<(Confinement, Source)> {
+pub(super) fn confinements(commands: &[ExecCommand<'_>]) -> Vec<(Confinement, Source)> {
     let mut found = Vec::new();
     for command in commands {
         let mut reader = CommandReader::default();
@@ -176,11 +179,11 @@ pub(super) fn confinements(commands: &[Command<'_>]) -> Vec<(Confinement, Source
     found
 }
 
-/// Calls `visit` for the words of a command after variables are expanded (systemd.service(5), "Command lines"): a word
+/// Calls `visit` for the words of a command after variables are expanded (systemd.service(5), "ExecCommand lines"): a word
 /// `$NAME` is split into words, `${NAME}` is not. Each word is passed with its source. Returns false if the words exceed
 /// `budget`, which limits both time and length.
 fn each_word(
-    command: &Command<'_>,
+    command: &ExecCommand<'_>,
     environment: &Environment<'_>,
     budget: &mut usize,
     visit: &mut dyn FnMut(&str, &Source),

@@ -48,7 +48,7 @@ pub fn read(
         overrides.list.push(Override::new(Source::file(file.clone()), Effect::Replaced));
     }
     let commands = commands::find(unit);
-    let mut environment = Environment::new(commands.iter().flat_map(commands::Command::expanded_words));
+    let mut environment = Environment::new(commands.iter().flat_map(commands::ExecCommand::expanded_words));
     environment.inherit(root, unit, manager);
     environment.assign(unit, replaced.is_none(), decided, problems);
     environment.read_files(root, unit, problems);

@@ -8,7 +8,7 @@ use crate::parse::syntax::Fault;
 
 /// An assignment in such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable {
+pub struct EnvironmentAssignment {
     /// The name; any text, valid or not.
     pub key: String,
     /// The value, unquoted.
@@ -33,12 +33,12 @@ enum In {
 
 /// The assignments in `text`, in order. `Err`: the whole file is invalid because of a NUL (`read_full_file()`; the line is 0)
 /// or an assignment that is not UTF-8 (`load_env_file_push()`), with the line of the assignment.
-pub fn variables(text: &[u8]) -> Result<Vec<Variable>, (u32, Fault)> {
+pub fn variables(text: &[u8]) -> Result<Vec<EnvironmentAssignment>, (u32, Fault)> {
     parse(text, Comments::End)
 }
 
 /// The assignments as read by systemd before 254; `None`: they are the same.
-pub fn variables_before_254(text: &[u8]) -> Option<Vec<Variable>> {
+pub fn variables_before_254(text: &[u8]) -> Option<Vec<EnvironmentAssignment>> {
     let has = |end: &[u8]| text.windows(2).any(|pair| pair == end);
     if !has(b"\\\n") && !has(b"\\\r") {
         return None;
@@ -54,7 +54,7 @@ enum Comments {
     Continue,
 }
 
-fn parse(text: &[u8], comments: Comments) -> Result<Vec<Variable>, (u32, Fault)> {
+fn parse(text: &[u8], comments: Comments) -> Result<Vec<EnvironmentAssignment>, (u32, Fault)> {
     if text.contains(&0) {
         return Err((0, Fault::Nul));
     }
@@ -85,7 +85,7 @@ fn parse(text: &[u8], comments: Comments) -> Result<Vec<Variable>, (u32, Fault)>
 }
 
 struct Parser {
-    all: Vec<Variable>,
+    all: Vec<EnvironmentAssignment>,
     key: Vec<u8>,
     value: Vec<u8>,
     /// The length of the value without trailing white space.
@@ -166,7 +166,7 @@ impl Parser {
     fn push(&mut self) {
         if let (Ok(key), Ok(value)) = (std::str::from_utf8(&self.key), std::str::from_utf8(&self.value)) {
             let key = key.trim_end_matches([' ', '\t']).to_owned();
-            self.all.push(Variable { key, value: value.to_owned(), line: self.begun });
+            self.all.push(EnvironmentAssignment { key, value: value.to_owned(), line: self.begun });
         } else {
             self.fault = self.fault.or(Some((self.begun, Fault::NotUtf8)));
         }

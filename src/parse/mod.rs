@@ -13,7 +13,15 @@ pub mod words;
 
 /// The rest of the first line that begins with `start`.
 pub(crate) fn rest_of_line<'t>(text: &'t str, start: &str) -> Option<&'t str> {
-    text.lines().find_map(|line| line.strip_prefix(start))
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+    let starts = std::iter::once(0).chain(ends.map(|end| end + 1));
+    let rest = starts.filter_map(|at| text.get(at..)).find_map(|line| line.strip_prefix(start))?;
+    Some(rest.lines().next().unwrap_or_default())
+}
+
+/// The path of `name` in `directory`.
+pub(crate) fn path_in(directory: &str, name: &str) -> String {
+    [directory, "/", name].concat()
 }
 
 /// Whether a path is that of a directory, or of something below it.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::{ReadError, Root, live_mount};
 use crate::mounts::Mounts;
-use crate::trust::Step;
+use crate::trust::PathStep;
 
 /// The limit on symbolic links, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 4096;
 const MASK: &[u8] = b"/dev/null";
 
 /// What a path leads to.
-pub(super) enum Found {
+pub(super) enum Resolved {
     /// A file or directory, opened with `O_PATH`.
     At(OwnedFd, Stat),
     /// A symbolic link to /dev/null, which itself may be missing.
@@ -108,14 +108,14 @@ impl Root {
     }
 
     /// Resolves `path`, opening each component without following it.
-    pub(super) fn walk(&self, path: &str, walk: Walk, mounts: &Mounts) -> Result<Found, ReadError> {
+    pub(super) fn walk(&self, path: &str, walk: Walk, mounts: &Mounts) -> Result<Resolved, ReadError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (base, name) = self.base();
         let base = rustix::fs::openat(base, name, flags | OFlags::DIRECTORY, Mode::empty())?;
         let base_stat = rustix::fs::fstat(&base)?;
         let base_mount = self.process.map(|_| live_mount::id(&base)).transpose()?;
         let check = |path: &[u8], stat: &Stat| {
-            Step { path, mode: stat.st_mode, owner: stat.st_uid }
+            PathStep { path, mode: stat.st_mode, owner: stat.st_uid }
                 .check(self.user, matches!(walk.trust, Trust::Owned | Trust::GuardedSticky))
         };
         let must_be_trusted = matches!(walk.trust, Trust::Owned | Trust::Full);
@@ -190,7 +190,7 @@ impl Root {
                     }
                     let target = rustix::fs::readlinkat(&at, c"", Vec::new())?.into_bytes();
                     if target == MASK && pending.is_empty() {
-                        return Ok(Found::Mask);
+                        return Ok(Resolved::Mask);
                     }
                     if target.first() == Some(&b'/') {
                         stack.clear();
@@ -201,13 +201,13 @@ impl Root {
                     pending.extend(steps(&target));
                 }
                 FileType::Directory => stack.push((at, stat, so_far.len(), mount)),
-                _ if pending.is_empty() => return Ok(Found::At(at, stat)),
+                _ if pending.is_empty() => return Ok(Resolved::At(at, stat)),
                 _ => return Err(ReadError::Missing),
             }
         }
         Ok(match stack.pop() {
-            Some((directory, stat, ..)) => Found::At(directory, stat),
-            None => Found::At(base, base_stat),
+            Some((directory, stat, ..)) => Resolved::At(directory, stat),
+            None => Resolved::At(base, base_stat),
         })
     }
 
@@ -237,17 +237,17 @@ impl Root {
             Some(opened) => {
                 let opened = opened?;
                 let stat = rustix::fs::fstat(&opened)?;
-                Found::At(opened, stat)
+                Resolved::At(opened, stat)
             }
             None => self.walk(path, Walk { follow: true, trust }, mounts)?,
         };
         match found {
-            Found::At(found, _) if trust == Trust::Foreign && is_on_a_kernel_file_system(&found) => {
+            Resolved::At(found, _) if trust == Trust::Foreign && is_on_a_kernel_file_system(&found) => {
                 Err(ReadError::NotAFile)
             }
-            Found::At(found, stat) => reopen(&found, &stat, flags).map(Some),
-            Found::Mask if flags.contains(OFlags::DIRECTORY) => Err(ReadError::Missing),
-            Found::Mask => Ok(None),
+            Resolved::At(found, stat) => reopen(&found, &stat, flags).map(Some),
+            Resolved::Mask if flags.contains(OFlags::DIRECTORY) => Err(ReadError::Missing),
+            Resolved::Mask => Ok(None),
         }
     }
 
@@ -258,8 +258,8 @@ impl Root {
         match self.open_plain(path, flags, mounts) {
             Some(opened) => opened,
             None => match self.walk(path, Walk { follow: false, trust: Trust::Any }, mounts)? {
-                Found::At(found, _) => Ok(found),
-                Found::Mask => Err(ReadError::Missing),
+                Resolved::At(found, _) => Ok(found),
+                Resolved::Mask => Err(ReadError::Missing),
             },
         }
     }

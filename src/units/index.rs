@@ -5,7 +5,7 @@ mod drop_ins;
 
 use rustix::fs::FileType;
 
-use crate::parse::is_at_or_below;
+use crate::parse::{is_at_or_below, path_in};
 use crate::problem::{ASSUMING_MINIMUM, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Name, NameKind, Type};
@@ -54,9 +54,9 @@ pub struct Index<'a> {
     /// that name in directories of lower precedence, so these are not read.
     generated: &'a str,
     /// Units, sorted by name, then by the precedence of the directories.
-    units: Vec<Entry>,
+    units: Vec<IndexEntry>,
     /// Directories of drop-ins for a name, or for `service` or `slice`, in the same order.
-    drop_ins: Vec<Entry>,
+    drop_ins: Vec<IndexEntry>,
     /// The directories of [`DIRECTORIES`] that exist.
     listed: Vec<&'static str>,
     /// Directories that exist but cannot be read.
@@ -65,7 +65,7 @@ pub struct Index<'a> {
 
 /// A name in a unit directory.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct IndexEntry {
     /// The name of a unit; without `.d` for drop-ins.
     name: String,
     /// The index of the directory in [`DIRECTORIES`].
@@ -73,14 +73,14 @@ struct Entry {
     is_link: bool,
 }
 
-impl Entry {
+impl IndexEntry {
     fn directory(&self) -> &'static str {
         DIRECTORIES.get(self.precedence).copied().unwrap_or_default()
     }
 }
 
 /// The entries with this name in a sorted list.
-fn entries_of<'e>(sorted: &'e [Entry], name: &str) -> &'e [Entry] {
+fn entries_of<'e>(sorted: &'e [IndexEntry], name: &str) -> &'e [IndexEntry] {
     let start = sorted.partition_point(|entry| entry.name.as_str() < name);
     let rest = sorted.get(start..).unwrap_or_default();
     let count = rest.iter().take_while(|entry| entry.name == name).count();
@@ -187,11 +187,11 @@ impl<'a> Index<'a> {
             return;
         };
         if is_drop_in {
-            self.drop_ins.push(Entry { name: unit.to_owned(), precedence, is_link: false });
+            self.drop_ins.push(IndexEntry { name: unit.to_owned(), precedence, is_link: false });
             return;
         }
         let file_type = match file_type {
-            FileType::Unknown => self.root.file_type(&format!("{directory}/{unit}")),
+            FileType::Unknown => self.root.file_type(&path_in(directory, unit)),
             known => Some(known),
         };
         let is_link = match file_type {
@@ -199,7 +199,7 @@ impl<'a> Index<'a> {
             Some(FileType::RegularFile) | None if self.is_wanted(unit.as_bytes()) => false,
             _ => return,
         };
-        self.units.push(Entry { name: unit.to_owned(), precedence, is_link });
+        self.units.push(IndexEntry { name: unit.to_owned(), precedence, is_link });
     }
 
     /// The file that a name leads to. `None`: there is none, or the aliases form a loop.
@@ -228,7 +228,7 @@ impl<'a> Index<'a> {
         }
         // An alias led here, and files of that name were not kept.
         self.listed.iter().find_map(|directory| {
-            let path = format!("{directory}/{name}");
+            let path = path_in(directory, name);
             match entries.iter().find(|entry| entry.directory() == *directory) {
                 Some(entry) => self.target_of(entry),
                 None if self.root.file_type(&path) == Some(FileType::RegularFile) => {
@@ -240,8 +240,8 @@ impl<'a> Index<'a> {
     }
 
     /// The target of a name in one directory.
-    fn target_of(&self, entry: &Entry) -> Option<NameTarget> {
-        let path = format!("{}/{}", entry.directory(), entry.name);
+    fn target_of(&self, entry: &IndexEntry) -> Option<NameTarget> {
+        let path = path_in(entry.directory(), &entry.name);
         if !entry.is_link {
             return Some(NameTarget::File(path));
         }
@@ -256,11 +256,8 @@ impl<'a> Index<'a> {
     /// The unit name that a symbolic link refers to if its target is in a unit directory. A link to any other place is the
     /// unit's own file, which is merely stored there, or masks the unit (/dev/null).
     fn alias_target(&self, directory: &str, target: &str) -> Option<String> {
-        let absolute = if target.starts_with('/') {
-            simplify(target)
-        } else {
-            simplify(&format!("{directory}/{target}"))
-        };
+        let absolute =
+            if target.starts_with('/') { simplify(target) } else { simplify(&path_in(directory, target)) };
         if absolute == "/dev/null" {
             return None;
         }

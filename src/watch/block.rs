@@ -224,7 +224,7 @@ mod tests {
     use super::erlang_c;
 
     #[test]
-    fn erlang_by_its_tables() {
+    fn erlang_c_matches_published_tables() {
         // Four workers at 50%: 0.1739; one at 30%: 0.3; two at 80%: 0.7111.
         for (workers, used, waits) in [(4, 0.5, 0.1739), (1, 0.3, 0.3), (2, 0.8, 0.7111), (4, 1.2, 1.0)] {
             assert!((erlang_c(workers, used) - waits).abs() < 1e-3, "{workers} {used}");

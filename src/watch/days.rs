@@ -237,7 +237,7 @@ mod tests {
     use crate::watch::role::Role;
 
     #[test]
-    fn a_year_is_small_and_adds_up() {
+    fn a_year_takes_bounded_memory_and_the_totals_are_right() {
         let mut days = Days::default();
         for n in 0..=366 * 24u64 * 6 {
             let worker = Process {

@@ -1,5 +1,5 @@
 //! The evidence collected by a watch: the workers, their lives and recycles, and the data for advice. It is kept separately for
-//! each number of workers and each limit, because the behaviour of four workers says nothing about that of two. Pure, and of
+//! each number of workers and each limit, because the behavior of four workers says nothing about that of two. Pure, and of
 //! bounded size regardless of the length of the watch. Live samples and recorded ones are processed in the same way.
 
 mod demand;

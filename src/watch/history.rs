@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_stays_small_and_even() {
+    fn a_series_is_bounded_and_evenly_spaced() {
         let mut series = Series::<Point, POINTS>::default();
         for n in 0..1_000_000u64 {
             series.push(Point { at: number(n), value: 0.0 });

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sample() {
+    fn lines_that_are_not_samples_are_rejected() {
         let cases: [(&str, Unreadable); 13] = [
             ("", Unreadable::NotJson),
             (r#"{"schema":1,"type":"sam"#, Unreadable::NotJson),

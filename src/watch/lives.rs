@@ -2,7 +2,7 @@
 
 use super::line::Process;
 use super::number;
-use super::trend::{Point, Slope, median, median_slope, slope};
+use super::trend::{Measurement, Slope, median, median_slope, slope};
 
 /// The maximum number of points in an envelope.
 const POINTS: usize = 120;
@@ -17,10 +17,10 @@ const NEWBORN: f64 = 60.0;
 /// evenly.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    points: Vec<Point>,
+    points: Vec<Measurement>,
     /// The number of samples per point.
     stride: u32,
-    open: Option<(Point, u32)>,
+    open: Option<(Measurement, u32)>,
 }
 
 impl Default for Envelope {
@@ -31,9 +31,9 @@ impl Default for Envelope {
 
 impl Envelope {
     /// Adds the next sample.
-    pub fn push(&mut self, point: Point) {
+    pub fn push(&mut self, point: Measurement) {
         let (lowest, count) = match self.open {
-            Some((open, count)) => (Point { value: open.value.min(point.value), ..open }, count + 1),
+            Some((open, count)) => (Measurement { value: open.value.min(point.value), ..open }, count + 1),
             None => (point, 1),
         };
         self.open = Some((lowest, count));
@@ -43,9 +43,9 @@ impl Envelope {
         self.points.push(lowest);
         self.open = None;
         if self.points.len() >= POINTS {
-            let joined = |pair: &[Point]| {
+            let joined = |pair: &[Measurement]| {
                 let value = pair.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
-                pair.first().map(|first| Point { value, ..*first })
+                pair.first().map(|first| Measurement { value, ..*first })
             };
             self.points = self.points.chunks(2).filter_map(joined).collect();
             self.stride = self.stride.saturating_mul(2);
@@ -53,7 +53,7 @@ impl Envelope {
     }
 
     /// The points of all complete groups.
-    pub fn points(&self) -> &[Point] {
+    pub fn points(&self) -> &[Measurement] {
         &self.points
     }
 }
@@ -112,7 +112,7 @@ impl Life {
     }
 
     fn remember(&mut self, process: &Process, at: f64) {
-        self.envelope.push(Point { at, cpu: self.cpu, value: number(process.rss) });
+        self.envelope.push(Measurement { at, cpu: self.cpu, value: number(process.rss) });
     }
 
     /// The time for which it has been watched, in seconds.
@@ -122,7 +122,7 @@ impl Life {
     }
 
     /// Its history without the warm-up.
-    pub fn settled(&self) -> &[Point] {
+    pub fn settled(&self) -> &[Measurement] {
         let points = self.envelope.points();
         let skipped = if self.born { points.len() / 4 } else { 0 };
         points.get(skipped..).unwrap_or_default()
@@ -140,14 +140,14 @@ impl Life {
         let lifetime = if by_cpu { self.cpu } else { self.age };
         let all = self.envelope.points();
         let began = all.first()?.at - (self.age - (at - all.first()?.at)).max(0.0);
-        let progress = |point: &Point| if by_cpu { point.cpu } else { point.at - began };
+        let progress = |point: &Measurement| if by_cpu { point.cpu } else { point.at - began };
         let skip = if self.born { lifetime / 4.0 } else { 0.0 };
-        let points: Vec<Point> = all.iter().filter(|point| progress(point) >= skip).copied().collect();
+        let points: Vec<Measurement> = all.iter().filter(|point| progress(point) >= skip).copied().collect();
         if points.len() < 8 {
             return None;
         }
         let part = (points.len() / 6).max(1);
-        let around = |points: Option<&[Point]>| {
+        let around = |points: Option<&[Measurement]>| {
             let points = points?;
             let at = points.iter().map(progress).sum::<f64>() / number(points.len() as u64);
             let mut values: Vec<f64> = points.iter().map(|point| point.value).collect();
@@ -188,16 +188,16 @@ pub struct Ended {
 
 #[cfg(test)]
 mod tests {
-    use super::{Envelope, Life, POINTS, Point};
+    use super::{Envelope, Life, Measurement, POINTS};
     use crate::watch::line::Process;
     use crate::watch::{number, to_u64};
 
     #[test]
-    fn an_envelope_is_small_even_and_low() {
+    fn an_envelope_is_bounded_evenly_spaced_and_minimal() {
         let mut envelope = Envelope::default();
         for n in 0..1_000_000u64 {
             // One sample in two is taken during a heavy request.
-            envelope.push(Point { at: number(n), cpu: 0.0, value: number(n) + number(n % 2) * 1e9 });
+            envelope.push(Measurement { at: number(n), cpu: 0.0, value: number(n) + number(n % 2) * 1e9 });
             assert!(envelope.points().len() <= POINTS);
         }
         let points = envelope.points();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_in_a_life_follows_the_work_not_the_clock() {
+    fn growth_in_a_life_is_relative_to_cpu_time() {
         // 50 MB in 100 CPU seconds, two thirds of which are in the last quarter of the time.
         let mut life =
             Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
@@ -227,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_life_of_a_moment_says_nothing() {
+    fn a_life_of_one_sample_has_no_growth() {
         let process = Process { pid: 1, rss: 5, ..Process::default() };
         let life = Life::new(&process, 0.0);
         assert_eq!(life.ended(0.5), None);
         assert!(life.is(&process) && !life.is(&Process { pid: 2, ..process.clone() }));
         let old = Life::new(&Process { age_seconds: 500.0, ..process.clone() }, 0.0);
-        assert!(!old.is(&process), "the pid was taken again");
+        assert!(!old.is(&process), "the PID was reused");
     }
 }

@@ -223,11 +223,15 @@ mod tests {
         assert_eq!((second.listen_drops, second.accept_queue, second.seconds), (Some(3), Some(3), Some(2.0)));
         assert_eq!(meter.line(sample(12.0, 0, 0, 0, 0), bounds), None, "time that does not advance");
         let (fallen, _) = meter.line(sample(13.0, 0, 0, 0, 0), bounds).unwrap_or_default();
-        assert_eq!((fallen.oom_kills, fallen.cpu_milli), (1, 0), "a counter that began again is no rise");
+        assert_eq!(
+            (fallen.oom_kills, fallen.cpu_milli),
+            (1, 0),
+            "a counter that was reset has not increased"
+        );
     }
 
     #[test]
-    fn shares_are_carried_on_and_missing_ones_leave_resident_bytes() {
+    fn pss_is_extrapolated_and_rss_is_used_without_it() {
         let mut meter = Meter::default();
         let mut worker = reading(2, Role::Worker, 0);
         let at = |at, worker: &Reading| Sample { at, processes: vec![worker.clone()], ..Sample::default() };

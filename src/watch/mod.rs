@@ -44,11 +44,7 @@ fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 /// The inverse, rounded; negative numbers and NaN become 0.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates, which is what is meant"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, as intended")]
 pub fn to_u64(number: f64) -> u64 {
     number.round() as u64
 }

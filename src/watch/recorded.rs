@@ -120,7 +120,7 @@ fn fourfold(cpus: u64, idle: u64) -> Replayed {
 }
 
 #[test]
-fn four_of_a_saturated_worker_with_and_without_room() {
+fn four_saturated_workers_get_more_only_if_cpus_are_idle() {
     let (lines, why) = advice_on(&fourfold(16, 12_000), PolicySettings::default(), Topic::Workers);
     assert_eq!(lines, ["MaxWorkers=8"], "{why}");
     assert!(why.contains("concurrency demand is proven"), "{why}");

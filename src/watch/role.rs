@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workers_gone_for_a_moment_leaves_the_parent_a_parent() {
+    fn a_parent_without_workers_is_still_a_parent() {
         let got = roles_of(&[
             (1, 0, &["/v/bin/python3", "/v/bin/pypnm", "serve"]),
             (2, 1, &["/v/bin/python3", "-c", TRACKER]),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_inside_a_worker_is_no_worker() {
+    fn processes_of_a_pool_inside_a_worker_are_not_workers() {
         let got = roles_of(&[
             (1, 0, &["python3", "/v/bin/pypnm", "serve"]),
             (2, 1, &["python3", "-c", SPAWN]),

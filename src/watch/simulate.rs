@@ -109,7 +109,7 @@ struct Worker {
 }
 
 /// A running service.
-struct Running {
+struct SimulatedService {
     world: World,
     chance: Chance,
     at: f64,
@@ -127,7 +127,7 @@ struct Running {
     leaked_lives: Vec<f64>,
 }
 
-impl Running {
+impl SimulatedService {
     fn new(world: &World) -> Self {
         let mut running = Self {
             chance: Chance::new(world.seed),
@@ -355,7 +355,7 @@ impl World {
     }
 
     fn watched_with(&self, seconds: f64, settings: PolicySettings) -> Watched {
-        let mut running = Running::new(self);
+        let mut running = SimulatedService::new(self);
         let mut evidence = Evidence::new(BLOCK);
         let samples = to_u64(seconds / self.interval);
         for n in 0..samples {

@@ -13,7 +13,7 @@ use super::number;
 
 /// A measurement of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Point {
+pub struct Measurement {
     /// Seconds on a monotonic clock.
     pub at: f64,
     /// The CPU time that the worker has used by then, in seconds.
@@ -59,14 +59,14 @@ const STEP: f64 = 6.0;
 const AROUND_STEP: usize = 4;
 
 /// The common slope of these histories; `None` if none has enough points.
-pub fn slope(histories: &[&[Point]]) -> Option<Slope> {
+pub fn slope(histories: &[&[Measurement]]) -> Option<Slope> {
     slope_along(histories, |point| point.at)
 }
 
 /// The same relative to the work done, in CPU seconds, at the mean pace of the work: growth caused by requests is uniform in
 /// this measure, by day and by night.
-pub fn slope_of_work(histories: &[&[Point]]) -> Option<Slope> {
-    let pace = |points: &&[Point]| {
+pub fn slope_of_work(histories: &[&[Measurement]]) -> Option<Slope> {
+    let pace = |points: &&[Measurement]| {
         let (first, last) = points.first().zip(points.last())?;
         Some((last.cpu - first.cpu) / (last.at - first.at).max(f64::MIN_POSITIVE))
     };
@@ -82,23 +82,23 @@ pub fn slope_of_work(histories: &[&[Point]]) -> Option<Slope> {
 }
 
 /// The independent variable: time, or the work done.
-type Axis = fn(&Point) -> f64;
+type Axis = fn(&Measurement) -> f64;
 
-fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
+fn slope_along(histories: &[&[Measurement]], axis: Axis) -> Option<Slope> {
     let longest = histories.iter().map(|points| span(points)).fold(0.0, f64::max);
-    let histories: Vec<&[Point]> = histories
+    let histories: Vec<&[Measurement]> = histories
         .iter()
         .copied()
         .filter(|points| points.len() >= MIN_POINTS && span(points) * 2.0 >= longest)
         .collect();
-    let common = |histories: &[&[Point]]| {
+    let common = |histories: &[&[Measurement]]| {
         let slopes = histories.iter().filter_map(|points| median_slope(points, axis));
         median(&mut slopes.collect::<Vec<f64>>())
     };
-    let (first, second): (Vec<&[Point]>, Vec<&[Point]>) =
+    let (first, second): (Vec<&[Measurement]>, Vec<&[Measurement]>) =
         histories.iter().map(|points| points.split_at(points.len() / 2)).unzip();
     // The error of each half is computed from its own points: curvature does not fit a single line, but is not noise.
-    let of_half = |half: &[&[Point]]| Some((common(half)?, standard_error(half, axis)?.0));
+    let of_half = |half: &[&[Measurement]]| Some((common(half)?, standard_error(half, axis)?.0));
     let (early, late) = (of_half(&first), of_half(&second));
     let per_second = common(&histories)?;
     let (error, freedom) = standard_error(&histories, axis)?;
@@ -117,8 +117,8 @@ fn slope_along(histories: &[&[Point]], axis: Axis) -> Option<Slope> {
 
 /// The points without upward steps, such as the memory that a large request leaves behind: the points after a step are lowered by
 /// its height. Growth that remains is not due to the steps. `None`: there are none.
-pub fn without_steps(points: &[Point]) -> Option<Vec<Point>> {
-    let mut level: Vec<Point> = points.to_vec();
+pub fn without_steps(points: &[Measurement]) -> Option<Vec<Measurement>> {
+    let mut level: Vec<Measurement> = points.to_vec();
     let mut removed = 0;
     while removed < MAX_STEPS
         && let Some((at, height)) = highest_step(&level)
@@ -131,11 +131,12 @@ pub fn without_steps(points: &[Point]) -> Option<Vec<Point>> {
 
 /// The index of the first point after the highest upward step, and its height. A step is abrupt, and several times higher than
 /// points usually differ from one to the next.
-fn highest_step(points: &[Point]) -> Option<(usize, f64)> {
+fn highest_step(points: &[Measurement]) -> Option<(usize, f64)> {
     let mut differences: Vec<f64> =
         points.iter().zip(points.iter().skip(1)).map(|(a, b)| (b.value - a.value).abs()).collect();
     let usual = median(&mut differences)?;
-    let level = |points: &[Point]| median(&mut points.iter().map(|point| point.value).collect::<Vec<f64>>());
+    let level =
+        |points: &[Measurement]| median(&mut points.iter().map(|point| point.value).collect::<Vec<f64>>());
     let step = |at: usize| {
         let before = points.get(at.saturating_sub(AROUND_STEP)..at)?;
         let after = points.get(at..(at + AROUND_STEP).min(points.len()))?;
@@ -149,12 +150,12 @@ fn highest_step(points: &[Point]) -> Option<(usize, f64)> {
     (0..points.len()).filter_map(step).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-fn span(points: &[Point]) -> f64 {
+fn span(points: &[Measurement]) -> f64 {
     points.first().zip(points.last()).map_or(0.0, |(first, last)| last.at - first.at)
 }
 
 /// The median of the slopes of all pairs.
-pub fn median_slope(points: &[Point], axis: impl Fn(&Point) -> f64) -> Option<f64> {
+pub fn median_slope(points: &[Measurement], axis: impl Fn(&Measurement) -> f64) -> Option<f64> {
     let mut slopes = Vec::with_capacity(points.len() * points.len() / 2);
     for (index, a) in points.iter().enumerate() {
         for b in points.iter().skip(index + 1) {
@@ -168,7 +169,7 @@ pub fn median_slope(points: &[Point], axis: impl Fn(&Point) -> f64) -> Option<f6
 }
 
 /// The standard error of the common slope, and its degrees of freedom.
-fn standard_error(histories: &[&[Point]], axis: Axis) -> Option<(f64, f64)> {
+fn standard_error(histories: &[&[Measurement]], axis: Axis) -> Option<(f64, f64)> {
     let step = histories
         .iter()
         .map(|points| span(points) / number(points.len() as u64 - 1))
@@ -283,22 +284,22 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Point, Slope, median, median_slope, quantile, slope, without_steps};
+    use super::{Measurement, Slope, median, median_slope, quantile, slope, without_steps};
     use crate::watch::number;
 
-    fn series(count: u64, value: impl Fn(u64) -> f64) -> Vec<Point> {
-        (0..count).map(|n| Point { at: number(n) * 30.0, cpu: 0.0, value: value(n) }).collect()
+    fn series(count: u64, value: impl Fn(u64) -> f64) -> Vec<Measurement> {
+        (0..count).map(|n| Measurement { at: number(n) * 30.0, cpu: 0.0, value: value(n) }).collect()
     }
 
-    fn found(points: &[Point]) -> Slope {
+    fn found(points: &[Measurement]) -> Slope {
         slope(&[points]).unwrap_or_else(|| panic!("no slope"))
     }
 
     #[test]
     fn the_median_of_all_pairs() {
         // 10, 15, 14, 20 at 1, 2, 3, 4 has the slopes 5, 2, 10/3, -1, 2.5 and 6.
-        let points: Vec<Point> = [(1.0, 10.0), (2.0, 15.0), (3.0, 14.0), (4.0, 20.0)]
-            .map(|(at, value)| Point { at, cpu: 0.0, value })
+        let points: Vec<Measurement> = [(1.0, 10.0), (2.0, 15.0), (3.0, 14.0), (4.0, 20.0)]
+            .map(|(at, value)| Measurement { at, cpu: 0.0, value })
             .to_vec();
         assert_eq!(median_slope(&points, |point| point.at), Some(2.5f64.midpoint(10.0 / 3.0)));
         assert_eq!(median(&mut []), None);
@@ -347,13 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn constant_short_and_degenerate() {
+    fn constant_series_have_no_growth_and_short_ones_no_slope() {
         let flat = found(&series(50, |_| 1e8));
         assert_eq!((flat.per_second, flat.low, flat.high, flat.lasting), (0.0, 0.0, 0.0, false));
         assert_eq!(slope(&[&series(11, number)]), None);
         assert_eq!(slope(&[]), None);
         // A clock that does not advance gives no pairs.
-        let stuck: Vec<Point> = (0..20).map(|n| Point { at: 1.0, cpu: 0.0, value: number(n) }).collect();
+        let stuck: Vec<Measurement> =
+            (0..20).map(|n| Measurement { at: 1.0, cpu: 0.0, value: number(n) }).collect();
         assert_eq!(slope(&[&stuck]), None);
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::atomic::{DIRECTORY_MODE, FILE_MODE, pinned, replace_in};
 use super::error::{WriteError, failed};
 use crate::root::{ReadError, Root};
-use crate::trust::Step;
+use crate::trust::PathStep;
 
 /// Permissions that the umask must not remove from a new directory.
 const DIRECTORY_UMASK: u32 = 0o777 & !DIRECTORY_MODE;
@@ -145,7 +145,7 @@ impl Directory {
         let directory = rustix::fs::fstat(&self.descriptor).map_err(cannot_open)?;
         let found = rustix::fs::fstat(&file).map_err(cannot_open)?;
         let check = |path: &Path, mode, owner| {
-            Step { path: path.as_os_str().as_bytes(), mode, owner }.check(self.user, false)
+            PathStep { path: path.as_os_str().as_bytes(), mode, owner }.check(self.user, false)
         };
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(failed("append to", &path, io::Error::other("not a regular file")));

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use pypnm_sizing::limits::service::{Cpus, numa_cpus, settings};
+use pypnm_sizing::limits::service::{CpuLists, numa_cpus, settings};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Sourced;
 use pypnm_sizing::root::Root;
@@ -30,8 +30,9 @@ fn main() {
         let settings = settings(&unit, Some(memory), &mut problems);
         let bytes = |setting: &Option<Sourced<u64>>| setting.as_ref().map(|set| set.value);
         let list = |set: &CpuSet| set.iter().collect::<Vec<u32>>();
-        let old = |setting: &Option<Sourced<Cpus>>| setting.as_ref().map(|set| list(&set.value.until_257));
-        let new = |setting: &Option<Sourced<Cpus>>| setting.as_ref().map(|set| list(&set.value.from_258));
+        let old =
+            |setting: &Option<Sourced<CpuLists>>| setting.as_ref().map(|set| list(&set.value.until_257));
+        let new = |setting: &Option<Sourced<CpuLists>>| setting.as_ref().map(|set| list(&set.value.from_258));
         let nodes = settings.numa_affinity.as_ref();
         let numa = nodes.and_then(|set| numa_cpus(&root, &set.value, &mut problems)).map(|set| list(&set));
         let state = match unit.state {

@@ -6,7 +6,7 @@ use super::{Container, Member};
 use crate::limits::{Amount, Limit, Resource, nodes, read_value};
 use crate::parse::cgroup::{self, LimitValue};
 use crate::parse::cpu_list::CpuSet;
-use crate::parse::is_at_or_below;
+use crate::parse::{is_at_or_below, path_in};
 use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
 
@@ -14,7 +14,7 @@ use crate::root::{ReadError, Root};
 const MAX_PATH: usize = 4095;
 
 /// The value of a file.
-enum Value<T> {
+enum FileValue<T> {
     Missing,
     /// Reported in `problems`; the limit is assumed to be minimal.
     Unknown,
@@ -63,14 +63,14 @@ impl LimitReader<'_> {
         resource: Resource,
         parse: impl FnOnce(&str) -> Option<T>,
         expected: &'static str,
-    ) -> Value<T> {
-        self.path = format!("{level}/{file}");
+    ) -> FileValue<T> {
+        self.path = path_in(level, file);
         match read_value(self.root, &self.path, parse, expected) {
-            Ok(value) => Value::Is(value),
-            Err(ProblemKind::Unreadable(ReadError::Missing)) => Value::Missing,
+            Ok(value) => FileValue::Is(value),
+            Err(ProblemKind::Unreadable(ReadError::Missing)) => FileValue::Missing,
             Err(kind) => {
                 self.unknown(resource, self.source(), kind);
-                Value::Unknown
+                FileValue::Unknown
             }
         }
     }
@@ -98,8 +98,8 @@ impl LimitReader<'_> {
         if self.controllers.0 != level || controller == "cpuset" {
             // The real root has no cgroup.events, and of the files that are read here only those of cpuset. The result is
             // kept for the first two controllers, which are read before cpuset.
-            let is_root = self.root.file_type(&format!("{level}/cgroup.events")).is_none();
-            let controllers = format!("{level}/cgroup.controllers");
+            let is_root = self.root.file_type(&path_in(level, "cgroup.events")).is_none();
+            let controllers = path_in(level, "cgroup.controllers");
             let controllers = if is_root && controller != "cpuset" {
                 String::new()
             } else {
@@ -160,18 +160,18 @@ impl LimitReader<'_> {
             let mut is_there = false;
             for file in files {
                 let value = self.value((level, file), RESOURCE, parse, "bytes, or max");
-                is_there |= !matches!(value, Value::Missing);
+                is_there |= !matches!(value, FileValue::Missing);
                 match value {
-                    Value::Missing if hierarchy.v1 => {}
-                    Value::Missing => self.check_missing(level, "memory", RESOURCE),
-                    Value::Is(LimitValue::At(bytes)) => {
+                    FileValue::Missing if hierarchy.v1 => {}
+                    FileValue::Missing => self.check_missing(level, "memory", RESOURCE),
+                    FileValue::Is(LimitValue::At(bytes)) => {
                         least = least.min(bytes);
                         self.push(Amount::Memory(bytes), self.source());
                         if is_own && *file != HIGH {
                             self.found.root_memory = Some(bytes);
                         }
                     }
-                    Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
+                    FileValue::Is(LimitValue::Unlimited) | FileValue::Unknown => {}
                 }
             }
             if is_own {
@@ -186,17 +186,17 @@ impl LimitReader<'_> {
             let parse = cgroup::hierarchical_memory_limit;
             let expected = "statistics with a hierarchical_memory_limit in bytes";
             match self.value((&hierarchy.path, "memory.stat"), RESOURCE, parse, expected) {
-                Value::Is(LimitValue::At(bytes)) if bytes < least => {
+                FileValue::Is(LimitValue::At(bytes)) if bytes < least => {
                     let source = Source::key(self.path.clone(), 0, "hierarchical_memory_limit");
                     self.push(Amount::Memory(bytes), source);
                 }
                 // The kernel provides both files or neither.
-                Value::Missing if own_is_there => {
+                FileValue::Missing if own_is_there => {
                     let (source, kind) = (self.source(), ProblemKind::Absent);
                     let consequence = "limits that are not visible are unknown";
                     self.problems.push(Problem::new(source, kind, consequence));
                 }
-                Value::Is(_) | Value::Missing | Value::Unknown => {}
+                FileValue::Is(_) | FileValue::Missing | FileValue::Unknown => {}
             }
         }
     }
@@ -211,8 +211,8 @@ impl LimitReader<'_> {
                 self.value((level, "cpu.max"), RESOURCE, cgroup::cpu_v2, expected)
             };
             match value {
-                Value::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
-                Value::Missing => {
+                FileValue::Is(LimitValue::At(milli)) => self.push(Amount::CpuTime(milli), self.source()),
+                FileValue::Missing => {
                     if !hierarchy.v1 {
                         self.check_missing(level, "cpu", RESOURCE);
                     }
@@ -220,37 +220,37 @@ impl LimitReader<'_> {
                         self.check_own_directory(hierarchy, RESOURCE);
                     }
                 }
-                Value::Is(LimitValue::Unlimited) | Value::Unknown => {}
+                FileValue::Is(LimitValue::Unlimited) | FileValue::Unknown => {}
             }
         }
     }
 
     /// The quota of a cgroup of version 1 divided by its period, in milli-CPUs.
-    fn quota_v1(&mut self, level: &str) -> Value<LimitValue> {
+    fn quota_v1(&mut self, level: &str) -> FileValue<LimitValue> {
         const RESOURCE: Resource = Resource::Cpu;
         let expected = "a quota in microseconds above 0, or -1";
         let quota = match self.value((level, "cpu.cfs_quota_us"), RESOURCE, cgroup::quota_v1, expected) {
-            Value::Is(LimitValue::At(quota)) => quota,
+            FileValue::Is(LimitValue::At(quota)) => quota,
             // The kernel provides both files or neither.
-            Value::Missing if self.root.file_type(&format!("{level}/cpu.cfs_period_us")).is_some() => {
+            FileValue::Missing if self.root.file_type(&path_in(level, "cpu.cfs_period_us")).is_some() => {
                 self.absent(RESOURCE);
-                return Value::Unknown;
+                return FileValue::Unknown;
             }
             other => return other,
         };
         let expected = "a period of 1000 to 1000000 microseconds";
         let milli = |text: &str| cgroup::milli_cpus(quota, cgroup::period_v1(text)?);
         match self.value((level, "cpu.cfs_period_us"), RESOURCE, milli, expected) {
-            Value::Is(milli) => {
+            FileValue::Is(milli) => {
                 // Operators set the quota, so that file is the source.
-                self.path = format!("{level}/cpu.cfs_quota_us");
-                Value::Is(LimitValue::At(milli))
+                self.path = path_in(level, "cpu.cfs_quota_us");
+                FileValue::Is(LimitValue::At(milli))
             }
-            Value::Missing => {
+            FileValue::Missing => {
                 self.absent(RESOURCE);
-                Value::Unknown
+                FileValue::Unknown
             }
-            Value::Unknown => Value::Unknown,
+            FileValue::Unknown => FileValue::Unknown,
         }
     }
 
@@ -264,10 +264,10 @@ impl LimitReader<'_> {
         } else {
             [&["cpuset.cpus.effective"], &["cpuset.mems.effective"]]
         };
-        if let Value::Is(cpus) = self.innermost_set(hierarchy, cpus, Resource::Cpu) {
+        if let FileValue::Is(cpus) = self.innermost_set(hierarchy, cpus, Resource::Cpu) {
             self.push(Amount::Cpus(cpus), self.source());
         }
-        if let Value::Is(allowed) = self.innermost_set(hierarchy, nodes, Resource::Memory) {
+        if let FileValue::Is(allowed) = self.innermost_set(hierarchy, nodes, Resource::Memory) {
             let source = self.source();
             if let Some(amount) = nodes::granted(self.root, &allowed, self.problems) {
                 self.push(amount, source);
@@ -276,7 +276,12 @@ impl LimitReader<'_> {
     }
 
     /// The first of `files` that exists and is not empty, from the process's own cgroup outwards.
-    fn innermost_set(&mut self, hierarchy: &Hierarchy, files: &[&str], resource: Resource) -> Value<CpuSet> {
+    fn innermost_set(
+        &mut self,
+        hierarchy: &Hierarchy,
+        files: &[&str],
+        resource: Resource,
+    ) -> FileValue<CpuSet> {
         // The kernel writes a line feed even if the list is empty.
         let parse = |text: &str| CpuSet::parse(text).filter(|_| !text.is_empty());
         let expected = match resource {
@@ -287,10 +292,10 @@ impl LimitReader<'_> {
             let mut is_there = false;
             for file in files {
                 match self.value((level, file), resource, parse, expected) {
-                    Value::Is(set) if !set.is_empty() => return Value::Is(set),
-                    Value::Unknown => return Value::Unknown,
-                    Value::Is(_) => is_there = true,
-                    Value::Missing => {}
+                    FileValue::Is(set) if !set.is_empty() => return FileValue::Is(set),
+                    FileValue::Unknown => return FileValue::Unknown,
+                    FileValue::Is(_) => is_there = true,
+                    FileValue::Missing => {}
                 }
             }
             // A single memory node needs no list.
@@ -312,6 +317,6 @@ impl LimitReader<'_> {
                 }
             }
         }
-        Value::Missing
+        FileValue::Missing
     }
 }

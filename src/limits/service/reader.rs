@@ -1,6 +1,6 @@
 //! Parses the settings of a unit as systemd does (src/core/load-fragment.c). [`super`] derives the limits from them. Pure.
 
-use super::{Cpus, Nodes};
+use super::{CpuLists, Nodes};
 use crate::limits::Resource;
 use crate::parse::cpu_list::CpuSet;
 use crate::parse::quantity::{Size, permyriad, size};
@@ -102,7 +102,7 @@ impl SettingReader<'_> {
     }
 
     /// `config_parse_allowed_cpuset()`
-    pub(super) fn allowed(&mut self, key: &'static str) -> Option<Sourced<Cpus>> {
+    pub(super) fn allowed(&mut self, key: &'static str) -> Option<Sourced<CpuLists>> {
         let mut setting = None;
         for assignment in self.unit.assignments_of(key) {
             self.add_cpus(assignment, &mut setting);
@@ -112,7 +112,7 @@ impl SettingReader<'_> {
 
     /// Applies an assignment of a list of CPUs: it adds to the previous ones, and an empty one resets them. Returns whether
     /// all versions accept it.
-    fn add_cpus(&mut self, assignment: &Assignment, setting: &mut Option<Sourced<Cpus>>) -> bool {
+    fn add_cpus(&mut self, assignment: &Assignment, setting: &mut Option<Sourced<CpuLists>>) -> bool {
         let value = match specifier::expand(&assignment.value, &self.name_at(assignment)) {
             Ok(value) => value,
             Err(Unexpanded::Unknown) => {
@@ -158,7 +158,7 @@ impl SettingReader<'_> {
     }
 
     /// `config_parse_exec_cpu_affinity()`: a list, or `numa`; both if versions differ on which one applies.
-    pub(super) fn affinity(&mut self, mask: &Nodes) -> (Option<Sourced<Cpus>>, Option<Sourced<Nodes>>) {
+    pub(super) fn affinity(&mut self, mask: &Nodes) -> (Option<Sourced<CpuLists>>, Option<Sourced<Nodes>>) {
         let mut setting = None;
         let mut numa = None;
         for assignment in self.unit.assignments_of("CPUAffinity") {
@@ -196,7 +196,7 @@ impl SettingReader<'_> {
 
     /// `NUMAMask=`. An invalid one is ignored. Since 258 it seems to reset earlier ones, which would grant more.
     pub(super) fn numa_mask(&mut self) -> Nodes {
-        let mut setting: Option<Sourced<Cpus>> = None;
+        let mut setting: Option<Sourced<CpuLists>> = None;
         let mut all = false;
         for assignment in self.unit.assignments_of("NUMAMask") {
             if assignment.value == "all" {
@@ -239,7 +239,7 @@ fn list_of(assignment: &Assignment) -> &'static str {
 }
 
 /// Whether a list is not empty: an empty one is not a restriction.
-fn restricts(setting: &Sourced<Cpus>) -> bool {
+fn restricts(setting: &Sourced<CpuLists>) -> bool {
     !setting.value.until_257.is_empty() || !setting.value.from_258.is_empty()
 }
 

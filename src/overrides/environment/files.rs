@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::Environment;
 use crate::overrides::effect::{Effect, Override};
-use crate::parse::environment::{self, Variable};
+use crate::parse::environment::{self, EnvironmentAssignment};
 use crate::parse::syntax::Fault;
 use crate::problem::{Problem, ProblemKind, Source};
 use crate::root::{ReadError, Root};
@@ -83,7 +83,7 @@ impl Environment<'_> {
                 let is_new = before_254.as_ref().is_some_and(|before| !before.contains(variable));
                 is_new && self.slots.contains_key(variable.key.as_str())
             });
-            if let Some(Variable { key, line, .. }) = only_since_254 {
+            if let Some(EnvironmentAssignment { key, line, .. }) = only_since_254 {
                 self.has_late_files = true;
                 problems.push(Problem::new(
                     Source::key(path.clone(), line.saturating_sub(1), ""),

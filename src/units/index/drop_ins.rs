@@ -2,6 +2,7 @@
 //! which systemd applies them. [`crate::units::load`] reads them.
 
 use super::{Index, entries_of, yields_to_generators};
+use crate::parse::path_in;
 use crate::problem::{ASSUMING_MINIMUM, Problem, ProblemKind, Source};
 use crate::root::ReadError;
 use crate::units::name::{Name, Type};
@@ -46,7 +47,7 @@ impl Index<'_> {
             });
             // systemd reads these too.
             for name in other_names {
-                let source = Source::file(format!("{directory}/{name}"));
+                let source = Source::file(path_in(directory, &name));
                 unread.push(source.clone());
                 let kind = ProblemKind::BadName { reason: "its name is not UTF-8" };
                 problems.push(Problem::new(source, kind, ASSUMING_MINIMUM));
@@ -64,7 +65,7 @@ impl Index<'_> {
         let path = |(name, number): (String, usize)| {
             let directory = directories.get(number)?;
             let applies = id.unit_type != Type::Service || name != self.generated || is_stronger(directory);
-            applies.then(|| format!("{directory}/{name}"))
+            applies.then(|| path_in(directory, &name))
         };
         files.into_iter().filter_map(path).collect()
     }

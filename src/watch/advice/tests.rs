@@ -111,7 +111,7 @@ fn busy(workers: u64, cpus: u64, gib: u64, idle: u64) -> Feed {
 }
 
 #[test]
-fn too_little_evidence_says_so_and_advises_nothing() {
+fn nothing_is_advised_without_enough_evidence() {
     let feed = Feed { cpu: 99.0, ..Feed::new(4, 8, 32) }.run(0.1);
     let found = feed.found();
     assert!(lines(&found).is_empty());
@@ -119,7 +119,7 @@ fn too_little_evidence_says_so_and_advises_nothing() {
 }
 
 #[test]
-fn idle_workers_are_nothing_to_set() {
+fn nothing_is_advised_for_idle_workers() {
     let found = Feed::new(4, 8, 32).run(2.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::MemoryPerWorker).contains("idle"), "{found:?}");
@@ -128,7 +128,7 @@ fn idle_workers_are_nothing_to_set() {
 }
 
 #[test]
-fn what_was_observed_is_distinguished_from_what_follows_from_the_use_of_the_cpu() {
+fn observed_and_inferred_waiting_are_worded_differently() {
     let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 32) }.run(1.0).found();
     let reason_of = |found: &[Finding]| reason(found, Topic::Workers);
     assert!(
@@ -141,10 +141,10 @@ fn what_was_observed_is_distinguished_from_what_follows_from_the_use_of_the_cpu(
 }
 
 #[test]
-fn saturated_workers_ask_for_as_many_as_there_is_room_for() {
+fn saturated_workers_get_as_many_more_as_fit() {
     let found = busy(4, 16, 64, 12_000).found();
     assert_eq!(lines(&found), ["MaxWorkers=8"]);
-    // With two idle CPUs, two more workers; without, none.
+    // With two idle CPUs, two more workers fit; without, none does.
     assert_eq!(lines(&busy(4, 8, 32, 2100).found()), ["MaxWorkers=6"]);
     let found = busy(4, 16, 64, 400).found();
     assert!(
@@ -156,26 +156,26 @@ fn saturated_workers_ask_for_as_many_as_there_is_room_for() {
 }
 
 #[test]
-fn the_guides_guardrail_and_the_operators_own_line() {
+fn advice_respects_the_guardrail_and_the_operators_settings() {
     let found = busy(2, 4, 8, 2000).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::Workers).contains("the guide gives 2 workers for 8.0 GiB and 4 CPUs"));
     let own = PolicySettings { workers: Some(2), ..PolicySettings::default() };
     assert_eq!(lines(&busy(2, 8, 32, 6000).found_with(own)), ["Workers=4"]);
-    // Not restarted since the machine has grown.
+    // The machine has grown, but the service has not been restarted since.
     let found = busy(2, 8, 32, 6000).found();
     assert!(reason(&found, Topic::Workers).contains("the profile already gives 4 workers"), "{found:?}");
 }
 
 #[test]
-fn a_leak_that_recycling_does_not_contain_wants_a_lower_limit() {
+fn a_leak_that_recycling_does_not_contain_lowers_the_limit() {
     // 100 MiB in a life of 2000 requests, twice the permitted growth.
     let leak = || Feed { cpu: 30.0, life: 3000.0, growth: number(100 * MIB) / 3000.0, ..Feed::new(4, 8, 32) };
     let feed = leak().run(8.0);
     let found = feed.found();
     assert_eq!(lines(&found), ["InvestigateMemoryCreep=yes"], "{found:?}");
     assert!(reason(&found, Topic::Growth).contains("50 MiB per 1000 requests"), "{found:?}");
-    // At 1000, only an explicit number can lower it, and an operator's own limit takes precedence over
+    // A limit of 1000 can only be lowered by an explicit number, and an operator's own limit takes precedence over
     // InvestigateMemoryCreep=.
     let small = Setup { limit_max_requests: Some(1000), ..feed.setup() };
     let line = lines(&findings(&feed.evidence, Some(&small), None)).join("");
@@ -190,7 +190,7 @@ fn a_leak_that_recycling_does_not_contain_wants_a_lower_limit() {
 }
 
 #[test]
-fn a_leak_without_a_recycle_in_sight() {
+fn a_leak_without_observed_recycles_lowers_the_limit() {
     let feed = Feed { growth: number(30 * MIB) / 3600.0, ..Feed::new(4, 8, 32) }.run(3.0);
     let with = |limit| {
         lines(&findings(&feed.evidence, Some(&Setup { limit_max_requests: limit, ..feed.setup() }), None))
@@ -199,7 +199,7 @@ fn a_leak_without_a_recycle_in_sight() {
     assert_eq!(with(Some(2000)), "InvestigateMemoryCreep=yes");
     assert_eq!(with(None), "InvestigateMemoryCreep=yes", "the profile's 2000");
     assert_eq!(with(Some(1000)), "LimitMaxRequests=500");
-    assert_eq!(with(Some(100)), "", "a lower one would be of no use");
+    assert_eq!(with(Some(100)), "", "a lower limit would not help");
     let never = PolicySettings { limit_max_requests: Some(0), ..PolicySettings::default() };
     let setup = Setup { settings: never, limit_max_requests: Some(0), ..feed.setup() };
     let found = findings(&feed.evidence, Some(&setup), None);
@@ -211,7 +211,7 @@ fn a_leak_without_a_recycle_in_sight() {
     assert!(
         lines(&found).is_empty() && reason(&found, Topic::Growth).contains("the profile already has 1000")
     );
-    // A quarter in more than a week.
+    // A worker takes more than a week to grow by a quarter.
     let found = Feed { growth: 60.0, ..Feed::new(4, 8, 32) }.run(24.0).found();
     assert!(
         lines(&found).is_empty() && reason(&found, Topic::Growth).ends_with("too slow to matter"),
@@ -220,7 +220,7 @@ fn a_leak_without_a_recycle_in_sight() {
 }
 
 #[test]
-fn memory_lowers_the_profile_only_where_it_does_not_fit() {
+fn memory_lowers_the_profile_only_if_it_does_not_fit() {
     let found = Feed { cpu: 30.0, ..Feed::new(4, 8, 16) }.run(1.0).found();
     assert!(lines(&found).is_empty(), "{found:?}");
     assert!(reason(&found, Topic::MemoryPerWorker).ends_with("memory is enough for 4 workers"), "{found:?}");
@@ -230,9 +230,9 @@ fn memory_lowers_the_profile_only_where_it_does_not_fit() {
 }
 
 #[test]
-fn pressure_asks_for_fewer() {
+fn pressure_lowers_the_number_of_workers() {
     let found = Feed { stalled: 20.0, cpu: 95.0, ..Feed::new(4, 8, 32) }.run(1.0).found();
-    assert_eq!(lines(&found), ["MaxWorkers=3"], "and never for more at once: {found:?}");
+    assert_eq!(lines(&found), ["MaxWorkers=3"], "and not for more workers at the same time: {found:?}");
     let found = Feed { stalled: 50.0, ..Feed::new(1, 2, 4) }.run(1.0).found();
     assert!(lines(&found).is_empty() && reason(&found, Topic::Workers).contains("one worker is the minimum"));
     // Four workers on two busy CPUs.
@@ -244,7 +244,7 @@ fn pressure_asks_for_fewer() {
 }
 
 #[test]
-fn crashes_are_named_and_switched_off_there_is_nothing_to_advise() {
+fn crashes_are_reported_and_nothing_is_advised_if_sizing_is_off() {
     let found = Feed { life: 9.0, ..Feed::new(2, 4, 8) }.run(0.5).found();
     assert!(reason(&found, Topic::Crashes).contains("died within 10 s"), "{found:?}");
     let found = findings(&Feed::new(2, 4, 8).run(1.0).evidence, None, None);
@@ -252,7 +252,7 @@ fn crashes_are_named_and_switched_off_there_is_nothing_to_advise() {
 }
 
 #[test]
-fn the_drop_in_is_valid_configuration_and_gives_what_it_says() {
+fn the_drop_in_is_valid_configuration_with_the_advised_settings() {
     let found = busy(4, 16, 64, 12_000).found();
     let text = drop_in(&found, "Sizing", "From `pypnm-sizing watch`: pypnm.service, 1 h.\nReview it.");
     let mut problems = Vec::new();

@@ -11,9 +11,9 @@
 
 use crate::watch::block::{Block, COMPUTED_FROM, erlang_c};
 
-/// The fraction of the time in which requests may wait: at this, more workers are not needed.
+/// The fraction of the time in which requests may wait without a need for more workers.
 const FEW: f64 = 0.10;
-/// At this, more workers are needed. Four workers reach it at 49% of their capacity.
+/// The fraction at which more workers are needed. Four workers reach it at 49% of their capacity.
 const MANY: f64 = 0.16;
 /// The same for the mean use of one or two workers, of whose requests many wait at any use.
 const MANY_USED: f64 = 0.33;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_period_begins_where_the_sum_does() {
+    fn the_period_of_proof_begins_with_the_sum() {
         let quiet = std::iter::repeat_n(0.02, 50);
         let busy = std::iter::repeat_n(0.5, 50);
         let found = proven(quiet.chain(busy));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_use_at_which_requests_wait() {
+    fn the_utilization_at_which_requests_wait() {
         for (workers, waiting, used) in [(1, 0.3, 0.3), (4, 0.1739, 0.5), (2, 0.7111, 0.8)] {
             assert!((used_at(workers, waiting) - used).abs() < 1e-3, "{workers}");
         }

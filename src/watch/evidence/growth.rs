@@ -4,7 +4,7 @@ use super::epoch::PROOF;
 use crate::watch::history::Series;
 use crate::watch::lives::{Ended, LIVES, Life};
 use crate::watch::to_u64;
-use crate::watch::trend::{Estimate, Point, Slope, mean, median, slope, slope_of_work, without_steps};
+use crate::watch::trend::{Estimate, Measurement, Slope, mean, median, slope, slope_of_work, without_steps};
 
 /// The number of blocks after which growth is known: an hour.
 const BLOCKS_OF_GROWTH: f64 = 6.0;
@@ -80,7 +80,7 @@ impl Run {
         if watched < enough * 0.98 || is_shorter && watched < block_length * LEAK_BLOCKS {
             return before.cloned();
         }
-        let settled: Vec<&[Point]> = workers.iter().map(Life::settled).collect();
+        let settled: Vec<&[Measurement]> = workers.iter().map(Life::settled).collect();
         let ended = self.ended.items();
         let together = workers.len().max(1);
         let of = |value: fn(&Ended) -> f64| ended.iter().map(value).collect::<Vec<f64>>();
@@ -127,7 +127,7 @@ impl Run {
 }
 
 /// A worker that certainly grows, and independently of the others.
-fn single(workers: &[Life], settled: &[&[Point]]) -> Option<Single> {
+fn single(workers: &[Life], settled: &[&[Measurement]]) -> Option<Single> {
     let slopes: Vec<Option<Slope>> = settled.iter().map(|points| slope_of_workers(&[points])).collect();
     let (index, steepest) = slopes
         .iter()
@@ -147,13 +147,14 @@ fn single(workers: &[Life], settled: &[&[Point]]) -> Option<Single> {
 }
 
 /// The growth over time; or, if growth continues only relative to them, over the work done or between steps.
-fn slope_of_workers(settled: &[&[Point]]) -> Option<Slope> {
+fn slope_of_workers(settled: &[&[Measurement]]) -> Option<Slope> {
     let by_clock = slope(settled)?;
     let by_work = || slope_of_work(settled);
     let between_steps = || {
-        let level: Vec<Option<Vec<Point>>> = settled.iter().map(|points| without_steps(points)).collect();
+        let level: Vec<Option<Vec<Measurement>>> =
+            settled.iter().map(|points| without_steps(points)).collect();
         let points = |(level, settled)| Option::as_deref(level).unwrap_or(settled);
-        let histories: Vec<&[Point]> = level.iter().zip(settled.iter().copied()).map(points).collect();
+        let histories: Vec<&[Measurement]> = level.iter().zip(settled.iter().copied()).map(points).collect();
         if level.iter().any(Option::is_some) { slope(&histories) } else { None }
     };
     let lasting = |slope: &Slope| slope.lasting;

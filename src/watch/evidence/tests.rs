@@ -27,23 +27,23 @@ fn take(evidence: &mut Evidence, (line, at): (Line, f64)) {
 }
 
 #[test]
-fn workers_replaced_by_a_parent_that_is_being_stopped_are_no_recycles() {
+fn workers_replaced_while_the_parent_is_stopping_are_not_recycles() {
     let mut seen = Evidence::new(BLOCK);
     let one = Some((1, -50.0));
     take(&mut seen, line(1.0, one, &[(2, -40.0), (3, -40.0)]));
-    // A true one, long before.
+    // A real recycle, long before the stop.
     take(&mut seen, line(2.0, one, &[(2, -40.0), (4, 2.0)]));
     take(&mut seen, line(60.0, one, &[(2, -40.0), (4, 2.0)]));
-    // All get the signal; the parent gets it last, having replaced both.
+    // All processes receive the signal. The parent receives it last, after it has replaced both workers.
     take(&mut seen, line(61.0, one, &[]));
     take(&mut seen, line(61.2, one, &[(5, 61.2), (6, 61.2)]));
-    assert_eq!(seen.recycles, 3, "so far it looks like two more");
+    assert_eq!(seen.recycles, 3, "at this point, these look like two more recycles");
     take(&mut seen, line(61.4, one, &[]));
     take(&mut seen, line(61.6, None, &[]));
     assert_eq!(seen.recycles, 1);
     take(&mut seen, line(70.0, Some((11, 65.0)), &[(12, 65.0), (13, 65.0)]));
     assert_eq!((seen.recycles, seen.restarts, seen.short_lives), (1, 1, 0));
-    // And at once, without a moment in which it is down.
+    // The same if the service is up again in the next sample.
     take(&mut seen, line(90.0, Some((11, 65.0)), &[(12, 65.0)]));
     take(&mut seen, line(90.2, Some((11, 65.0)), &[(12, 65.0), (14, 90.2)]));
     take(&mut seen, line(91.0, Some((21, 90.5)), &[(22, 90.6), (23, 90.6)]));
@@ -63,7 +63,7 @@ fn one_worker_is_recycled_by_an_automatic_restart() {
     assert!(seen.recycle_age().is_some_and(|age| (age - 201.0).abs() < 0.1));
     take(&mut seen, single(60.0, 3, 59.0, Some(4), 0));
     assert_eq!((seen.recycles, seen.restarts), (1, 1), "by hand");
-    // A recording of 0.1.0 counts recycles instead.
+    // Recordings of 0.1.0 have a number of recycles instead of NRestarts.
     let mut seen = Evidence::new(BLOCK);
     take(&mut seen, single(1.0, 1, -200.0, None, 0));
     take(&mut seen, single(5.0, 2, 4.0, None, 1));
@@ -71,7 +71,7 @@ fn one_worker_is_recycled_by_an_automatic_restart() {
 }
 
 #[test]
-fn a_worker_that_went_without_a_successor_is_no_recycle_and_neither_is_the_end() {
+fn a_worker_without_a_successor_is_not_a_recycle() {
     let mut seen = Evidence::new(BLOCK);
     let one = Some((1, -50.0));
     take(&mut seen, line(1.0, one, &[(2, 0.0), (3, 0.0)]));
@@ -82,7 +82,7 @@ fn a_worker_that_went_without_a_successor_is_no_recycle_and_neither_is_the_end()
     take(&mut seen, line(34.0, one, &[]));
     take(&mut seen, line(35.0, None, &[]));
     assert_eq!((seen.recycles, seen.workers.len()), (1, 0));
-    // The first process, before it had started its workers, was one itself.
+    // Before the first process starts its workers, it looks like a worker itself.
     let mut seen = Evidence::new(BLOCK);
     take(&mut seen, line(1.0, None, &[(1, 0.0)]));
     take(&mut seen, line(2.0, Some((1, 0.0)), &[(3, 1.5)]));
@@ -98,18 +98,18 @@ fn a_worker_whose_successor_came_first_is_a_recycle_when_it_ends() {
     assert_eq!(seen.recycles, 0);
     take(&mut seen, line(10.0, one, &[(3, 4.0)]));
     assert_eq!((seen.recycles, seen.short_lives), (1, 0));
-    // Killed, and replaced as ever.
+    // A worker that is killed, and then replaced.
     take(&mut seen, line(600.0, one, &[]));
     take(&mut seen, line(605.0, one, &[(4, 604.0)]));
     assert_eq!(seen.recycles, 2);
-    // One worker more is no successor of one that ends much later.
+    // An additional worker is not the successor of one that ends much later.
     take(&mut seen, line(610.0, one, &[(4, 604.0), (5, 609.0)]));
     take(&mut seen, line(2000.0, one, &[(4, 604.0)]));
     assert_eq!((seen.recycles, seen.restarts), (2, 0));
 }
 
 #[test]
-fn time_that_does_not_go_on_is_passed_over() {
+fn samples_that_are_not_later_are_ignored() {
     let mut seen = Evidence::new(BLOCK);
     take(&mut seen, line(5.0, None, &[(1, 0.0)]));
     for at in [5.0, 4.0, f64::NAN, f64::INFINITY] {
@@ -119,7 +119,7 @@ fn time_that_does_not_go_on_is_passed_over() {
 }
 
 #[test]
-fn a_week_of_recycling_workers_stays_small() {
+fn a_week_of_recycles_takes_bounded_memory() {
     let mut seen = Evidence::new(BLOCK);
     for n in 0..60_480u32 {
         let at = f64::from(n) * 10.0;
@@ -134,7 +134,7 @@ fn a_week_of_recycling_workers_stays_small() {
 }
 
 #[test]
-fn workers_without_a_parent_are_recycled_one_by_one_and_restarted_all_at_once() {
+fn without_a_parent_workers_replaced_one_by_one_are_recycles() {
     let mut seen = Evidence::new(BLOCK);
     take(&mut seen, line(1.0, None, &[(2, 0.0), (3, 0.0)]));
     take(&mut seen, line(20.0, None, &[(2, 0.0), (4, 19.0)]));

@@ -1,23 +1,23 @@
 use super::{DAY, HOUR, MIB, Noise, Topic, Watched, World, number};
 use crate::policy::PolicySettings;
 
-/// How often each kind is run: few times, or as often as the environment says.
+/// The number of runs of each kind: `few`, or the number in the environment.
 fn times(few: u64) -> u64 {
     std::env::var("PYPNM_SIZING_SIMULATE").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
 }
 
-/// Runs a world with different chance; the part of the runs for which `is` holds, which must lie in `range`.
+/// Runs `run` with different seeds, and asserts that the fraction of runs that return true is in `range`.
 fn part(what: &str, few: u64, range: (f64, f64), run: impl Fn(u64) -> bool) {
     let runs = times(few);
     let hits = (1..=runs).filter(|seed| run(*seed)).count() as u64;
     let part = number(hits) / number(runs);
     println!("{what:60} {:5.1}% of {runs}", part * 100.0);
-    // Few runs say little of nine tenths; many do.
+    // A few runs can only show a wide range; many must reach nine tenths.
     let range = if runs >= 100 && range.0 > 0.0 { (range.0.max(0.9), range.1) } else { range };
     assert!(range.0 <= part && part <= range.1, "{what}: {hits} of {runs}, expected {range:?}");
 }
 
-/// A kind of world with its name, and a rate of arrivals with its utilisation.
+/// A kind of world with its name, and a rate of arrivals with the utilization in percent.
 type Case = (&'static str, fn(u64) -> World);
 type Rate = (u64, fn(f64) -> f64);
 
@@ -25,7 +25,7 @@ const NEVER: (f64, f64) = (0.0, 0.01);
 const NEARLY_ALWAYS: (f64, f64) = (0.95, 1.0);
 const ALWAYS: (f64, f64) = (1.0, 1.0);
 
-/// The noises that memory may have, with what they are.
+/// Kinds of noise in the memory: the name, the noise of each worker, and the noise that all share.
 fn noises() -> [(&'static str, Noise, Noise); 6] {
     let none = Noise::default();
     let noise = |sigma, tau| Noise { sigma, tau };
@@ -44,7 +44,7 @@ fn covers(watched: &Watched, truth: f64) -> bool {
 }
 
 #[test]
-fn the_interval_covers_the_truth() {
+fn the_confidence_interval_covers_the_true_growth() {
     for (name, own, shared) in noises() {
         for (hours, leak) in [(1.0, 0.0), (8.0, 10.0)] {
             part(&format!("{leak} MiB/h in {hours} h covered, noise {name}"), 10, (0.8, 1.0), |seed| {
@@ -60,7 +60,7 @@ fn the_interval_covers_the_truth() {
 }
 
 #[test]
-fn what_is_no_leak_is_not_advised_against() {
+fn noise_caches_and_spikes_lead_to_no_advice() {
     let advised = |world: &World, hours: f64| !world.watched(hours * HOUR).lines().is_empty();
     for (name, own, shared) in noises() {
         for hours in [1.0, 8.0] {
@@ -124,7 +124,7 @@ fn leaks_are_found() {
     }
     part("300 MiB/h in one of four, 8 h, named", 3, ALWAYS, |seed| {
         let watched = World { leak_of_first: 300.0, ..World::new(seed) }.watched(8.0 * HOUR);
-        // F9: 0.1.0 said +0.3.
+        // 0.1.0 averaged over the workers and reported +0.3 MiB/h.
         watched.about(Topic::Growth).starts_with("worker 101 alone grows by ")
     });
     part("50 KiB a request by day and night, never recycled, found", 2, NEARLY_ALWAYS, |seed| {
@@ -159,14 +159,14 @@ fn leaks_are_found() {
     });
 }
 
-/// Little at night, most at noon.
+/// Requests per second: few at night, most at noon.
 fn day_and_night(at: f64) -> f64 {
     3.0 * (1.0 - (at / DAY * std::f64::consts::TAU).cos()) / 2.0 + 0.05
 }
 
 #[test]
-fn growth_in_a_life_follows_requests_by_day_and_by_night() {
-    // F3: by the clock, 0.1.0 said 10 to 165 MiB for these 98.
+fn growth_in_a_life_is_measured_by_requests_not_by_time() {
+    // 0.1.0 measured growth by the clock and reported 10 to 165 MiB, depending on the time of day; it is 98 MiB.
     for hours in [30.0, 36.0, 42.0, 48.0, 60.0] {
         part(&format!("50 KiB a request by day and night, {hours} h: within 10%"), 1, ALWAYS, |seed| {
             let world = World {
@@ -188,7 +188,7 @@ fn growth_in_a_life_follows_requests_by_day_and_by_night() {
 }
 
 #[test]
-fn demand_is_right_at_every_utilisation() {
+fn demand_is_detected_above_40_percent_utilization() {
     fn rate<const PERCENT: u64>(_: f64) -> f64 {
         number(PERCENT) / 100.0 * 4.0
     }
@@ -205,7 +205,7 @@ fn demand_is_right_at_every_utilisation() {
         (95, rate::<95>),
     ];
     for (percent, arrivals) in rates {
-        // At 40% one request in eleven waits, at 50% one in six.
+        // At 40%, one request in eleven waits; at 50%, one in six.
         let expected = if percent <= 40 { NEVER } else { NEARLY_ALWAYS };
         for interval in [2.0, 10.0] {
             for hours in [8.0, 24.0] {
@@ -241,8 +241,8 @@ fn demand_for_a_single_worker_does_not_depend_on_the_interval() {
 }
 
 #[test]
-fn demand_is_right_for_requests_of_many_seconds() {
-    // Few of them in ten minutes: blocks are busy by chance.
+fn long_requests_are_not_mistaken_for_demand() {
+    // There are few of them in ten minutes, so some blocks are busy by chance.
     for (percent, arrivals, expected) in [
         (20, (|_| 0.04) as fn(f64) -> f64, NEVER),
         (30, |_| 0.06, NEVER),
@@ -262,8 +262,8 @@ fn demand_is_right_for_requests_of_many_seconds() {
 }
 
 #[test]
-fn demand_shows_in_the_queue_where_the_cpu_is_idle() {
-    // F10: workers that sleep inside their event loop, 12% CPU.
+fn demand_is_detected_by_the_queue_if_cpus_are_idle() {
+    // Workers that block in their event loop while using only 12% of a CPU.
     part("every slot taken at 12% CPU", 3, ALWAYS, |seed| {
         let world = World { arrivals: |_| 3.8, cpu_part: 0.12, ..World::new(seed) };
         world.watched(2.0 * HOUR).lines() == ["MaxWorkers=8"]
@@ -271,11 +271,11 @@ fn demand_shows_in_the_queue_where_the_cpu_is_idle() {
 }
 
 #[test]
-fn a_batch_is_no_demand_and_a_peak_hour_is() {
+fn a_peak_hour_shows_demand_but_a_short_batch_does_not() {
     fn during(at: f64, from: f64, seconds: f64) -> f64 {
         if (from..from + seconds).contains(&(at % DAY)) { 4.0 } else { 0.2 }
     }
-    // F5: a batch of three minutes a day doubled the workers.
+    // In 0.1.0, a batch of three minutes a day doubled the workers.
     part("three minutes a day, for a week", 1, NEVER, |seed| {
         let arrivals = |at| during(at, 36_050.0, 180.0);
         !World { arrivals, ..World::new(seed) }.watched(7.0 * DAY).lines().is_empty()
@@ -287,28 +287,28 @@ fn a_batch_is_no_demand_and_a_peak_hour_is() {
 }
 
 #[test]
-fn evidence_of_other_workers_counts_no_more() {
-    // F1: two workers busy for 620 s, then four at 40% for an hour: 0.1.0 said MaxWorkers=8.
+fn evidence_from_other_numbers_of_workers_is_not_used() {
+    // Two busy workers, then four at 20% for an hour. In a similar case, 0.1.0 advised MaxWorkers=8.
     let arrivals = |at: f64| if at < 2700.0 { 3.0 } else { 0.8 };
     let restarts = vec![(2700.0, 4)];
     let world = World { workers: 2, arrivals, restarts, ..World::new(1) };
     assert_eq!(world.watched(2600.0).lines().len(), 0, "the profile gives four already");
     assert!(world.watched(2700.0 + HOUR).lines().is_empty(), "{:?}", world.watched(2700.0 + HOUR).findings);
-    // One kill with four, then three and a day without.
+    // A kill with four workers, then a day with three and without a kill.
     let world = World { kills: vec![HOUR], restarts: vec![(HOUR + 60.0, 3)], ..World::new(1) };
     let settings = PolicySettings { max_workers: 3, ..PolicySettings::default() };
     assert_eq!(world.watched(HOUR + 30.0).lines(), ["MaxWorkers=3"]);
     let after = world.watched_with(25.0 * HOUR, settings);
     assert!(after.lines().is_empty(), "{:?}", after.findings);
-    // But back at four, what happened with four is known still.
+    // Back at four workers, the evidence from the first time with four is used again.
     let world =
         World { kills: vec![HOUR], restarts: vec![(2.0 * HOUR, 3), (3.0 * HOUR, 4)], ..World::new(1) };
     assert_eq!(world.watched(5.0 * HOUR).lines(), ["MaxWorkers=3"]);
 }
 
 #[test]
-fn pressure_counts_in_the_blocks_where_demand_does() {
-    // F2: a peak hour in which 40% of the time was lost to memory: 0.1.0 said MaxWorkers=8.
+fn pressure_in_the_blocks_with_demand_rules_out_more_workers() {
+    // A peak hour in which tasks waited for memory for 40% of the time. 0.1.0 advised MaxWorkers=8.
     let peak = |at: f64| (10.0 * HOUR..11.0 * HOUR).contains(&at);
     let arrivals = |at: f64| if (10.0 * HOUR..11.0 * HOUR).contains(&at) { 4.0 } else { 0.2 };
     let stalled = |at: f64| if (10.0 * HOUR..11.0 * HOUR).contains(&at) { 40.0 } else { 0.0 };
@@ -316,7 +316,7 @@ fn pressure_counts_in_the_blocks_where_demand_does() {
     assert_eq!(watched.lines(), ["MaxWorkers=3"], "{:?}", watched.findings);
     let time = watched.findings.iter().find(|f| f.line.is_some()).and_then(|f| f.time);
     assert!(time.is_some_and(|(from, until)| peak(from + 600.0) && peak(until - 600.0)), "{time:?}");
-    // Busy, and one block of it stalled: no more, no fewer.
+    // If that is true of only one or two of the blocks with demand, neither more nor fewer workers are advised.
     let stalled = |at: f64| if (10.0 * HOUR..10.2 * HOUR).contains(&at) { 40.0 } else { 0.0 };
     let watched = World { arrivals, stalled, ..World::new(3) }.watched(DAY);
     assert!(watched.lines().is_empty(), "{:?}", watched.findings);
@@ -328,8 +328,8 @@ fn pressure_counts_in_the_blocks_where_demand_does() {
 }
 
 #[test]
-fn other_programs_memory_is_not_free() {
-    // F4: a database holds 29 of 32 GiB; 0.1.0 said that 31.2 GiB were free, and MaxWorkers=8.
+fn memory_used_by_other_programs_is_not_available() {
+    // A database uses 29 of 32 GiB. 0.1.0 considered 31.2 GiB as free, and advised MaxWorkers=8.
     let world = World { memory: 32_768.0, others: |_| 29.0 * 1024.0, arrivals: |_| 3.6, ..World::new(1) };
     let watched = world.watched(8.0 * HOUR);
     assert!(watched.lines().is_empty(), "{:?}", watched.findings);
@@ -339,7 +339,7 @@ fn other_programs_memory_is_not_free() {
 }
 
 #[test]
-fn other_programs_cpus_are_not_free() {
+fn cpus_used_by_other_programs_are_not_available() {
     let world = World { others_cpu: |_| 12.0, arrivals: |_| 3.6, ..World::new(1) };
     let watched = world.watched(8.0 * HOUR);
     assert!(watched.lines().is_empty(), "{:?}", watched.findings);
@@ -348,8 +348,8 @@ fn other_programs_cpus_are_not_free() {
 }
 
 #[test]
-fn a_heavy_request_an_hour_is_needed_memory_however_long_it_is_watched() {
-    // F6: 0.1.0 said 208 MiB for a truth of 795, and less the longer it watched.
+fn hourly_peaks_count_regardless_of_the_length_of_the_watch() {
+    // The peak is 795 MiB. 0.1.0 reported 208 MiB, and less the longer it watched.
     for hours in [8.0, 168.0] {
         let world = World { spikes: (1.0, 600.0, 30.0), arrivals: |_| 0.4, ..World::new(1) };
         let watched = world.watched(hours * HOUR);
@@ -361,7 +361,7 @@ fn a_heavy_request_an_hour_is_needed_memory_however_long_it_is_watched() {
             watched.findings
         );
     }
-    // 12.1 GB, base 2700 MiB, +1500 once an hour: killed 170 times a week; 0.1.0: "stays 4".
+    // Workers of 2745 MiB with 1500 MiB more once an hour, in 12,100 MiB: four of them are killed 170 times a week.
     let world = World {
         memory: 12_100.0,
         base: 2745.0,
@@ -384,8 +384,8 @@ fn a_heavy_request_an_hour_is_needed_memory_however_long_it_is_watched() {
 }
 
 #[test]
-fn one_cause_at_a_time() {
-    // F11: a leak that fills the memory and stalls.
+fn a_leak_suppresses_other_advice() {
+    // A leak that fills the memory, so that tasks wait for memory.
     let world =
         World { memory: 4096.0 * 4.0, leak: 900.0, arrivals: |_| 3.6, stalled: |_| 40.0, ..World::new(1) };
     let watched = world.watched(8.0 * HOUR);
@@ -393,7 +393,7 @@ fn one_cause_at_a_time() {
 }
 
 #[test]
-fn no_advice_leads_to_a_kill_in_the_same_week() {
+fn following_the_advice_does_not_exhaust_memory() {
     let heavy = |spikes, memory| {
         move |seed| World {
             memory,

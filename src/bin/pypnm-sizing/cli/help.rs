@@ -46,8 +46,8 @@ Examples:
       what systemd has loaded";
 
 pub(super) const EXEC_EXAMPLES: &str = "\
-Variables that are set and not empty keep their values, and so does your own complete profile file in \
-PYPNM_SERVE_ENV_FILE. The command is always executed.
+Variables that are set and not empty keep their values, and a complete profile file in PYPNM_SERVE_ENV_FILE is left \
+unchanged. The command is executed even if sizing fails.
 
 Exit status:
   125  incorrect usage
@@ -65,12 +65,12 @@ pub(super) const CHECK_EXAMPLES: &str = "\
 Exit status, as for monitoring plugins:
   0  OK: the profile in use fits; numbers set by hand are
      accepted and listed
-  1  WARNING: it does not fit; the line names the difference
-     and the fix
+  1  WARNING: it does not fit; the line states what differs
+     and how to fix it
   2  CRITICAL: the service failed or keeps restarting, or
      there is no such unit
-  3  UNKNOWN: systemd is not running, access denied, or
-     incorrect usage
+  3  UNKNOWN: systemd is not running, access was denied, or
+     the usage is incorrect
 
 Examples:
   pypnm-sizing check
@@ -84,12 +84,12 @@ Examples:
 
 pub(super) const SETUP_EXAMPLES: &str = "\
 Prints a drop-in that adapts the packaged unit to the directory where PyPNM is installed, with a comment on each \
-setting. If the service would not work, setup refuses and says why. Nothing is started, and nothing is changed without \
---write or --remove.
+setting. If the service would not work, setup prints the reason and fails. Nothing is started, and nothing is changed \
+without --write or --remove.
 
 Exit status:
   0  printed, written, removed, or nothing to do
-  2  refused or failed; nothing was changed
+  2  failed; nothing was changed
 
 Examples:
   pypnm-sizing setup ~/PyPNM
@@ -106,7 +106,7 @@ systemctl.
 
 Exit status:
   0  done, or nothing to do
-  1  done, but check still reports something
+  1  done, but check still reports a problem
   2  failed
 
 Examples:

@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Show the profile of this machine at a glance (the default)
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
-    /// Show every limit found, the tightest ones, the guide's steps, and what was set by hand
+    /// Show all limits, the tightest ones, the guide's steps, and what was set by hand
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Show),
     /// Print the drop-in that the generator would write
@@ -56,22 +56,22 @@ pub(crate) enum Command {
     /// Size PyPNM to the limits of this process, and execute a command (for containers)
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
-    /// Check whether what systemd has loaded, and what is running, still fits the machine
+    /// Check whether the loaded profile and the running processes still fit the machine
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
     /// Reload systemd, then reload or restart the service if its profile has changed
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(Apply),
-    /// Turn a PyPNM in a checkout or another directory into a sized, hardened service
+    /// Set up the packaged unit for a PyPNM in a checkout or another directory
     #[command(after_help = SETUP_EXAMPLES)]
     Setup(Setup),
     /// Wait until the service answers (for ExecStartPost=)
     #[command(after_help = READY_EXAMPLES)]
     Ready(Ready),
-    /// Watch the running workers, and advise what to set
+    /// Watch the running workers, and recommend settings
     #[command(after_help = WATCH_EXAMPLES)]
     Watch(Watch),
-    /// Summarize the recordings of `watch --record`, and advise what to set
+    /// Summarize the recordings of `watch --record`, and recommend settings
     Report(Report),
 }
 
@@ -160,10 +160,10 @@ pub(crate) struct Check {
     /// Check this process instead: PyPNM in a container, seen from inside or from the host, or started by hand
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unit")]
     pub(crate) pid: Option<u32>,
-    /// A service that is not active is critical, even if an operator stopped it
+    /// Treat a service that is not active as CRITICAL, even if an operator stopped it
     #[arg(long)]
     pub(crate) must_run: bool,
-    /// Show what was compared
+    /// Show the profiles that were compared
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) verbose: bool,
     /// Print one JSON object, for programs; see pypnm-sizing(1)
@@ -201,13 +201,13 @@ pub(crate) struct Apply {
     /// Only this unit [default: every unit that is sized]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
-    /// Show what would be done, but change nothing
+    /// Print what would be done, but change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Only reload systemd; the service gets its new profile at its next start
     #[arg(long)]
     pub(crate) no_restart: bool,
-    /// Give up on a service that does not answer within this time, in seconds
+    /// Fail if a service does not answer within this time
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
 }
@@ -221,17 +221,17 @@ pub(crate) struct Env {
     #[arg(long, value_name = "PATH", num_args = 0..=1, value_parser = output_file())]
     #[expect(clippy::option_option, reason = "clap's type for an option whose value is optional")]
     write: Option<Option<PathBuf>>,
-    /// Print the lines, and write nothing
+    /// Print the lines without writing a file
     #[arg(long)]
     print_only: bool,
-    /// The unit whose profile is used [default: the first in Units=]
+    /// Use the profile of this unit [default: the first in Units=]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Exec {
-    /// The unit whose profile is used [default: the first in Units=]
+    /// Use the profile of this unit [default: the first in Units=]
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(crate) unit: Option<String>,
     /// The command and its arguments
@@ -263,7 +263,7 @@ pub(crate) struct Ready {
     /// The service's main process [default: $MAINPID, as systemd sets it]
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: Option<u32>,
-    /// Give up after this many seconds
+    /// Fail if the service does not answer within this time
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
 }
@@ -281,7 +281,7 @@ pub(crate) struct Watch {
     /// Time between samples, in seconds or with ms, s, min, h [default: 2s, or 10s with --record or --metrics]
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
-    /// Length of a block of evidence; advice requires one block, on demand three, on growth six to 48
+    /// Length of a block of evidence: any advice requires one block, more workers three, growth six to 48
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = evidence)]
     pub(crate) evidence: Duration,
     /// Stop after this time [default: at Ctrl-C]
@@ -290,7 +290,7 @@ pub(crate) struct Watch {
     /// Print a line of JSON for each sample, and one at the end
     #[arg(long)]
     pub(crate) json: bool,
-    /// At the end, print only the advice on stdout, as a drop-in for sizing.conf.d
+    /// At the end, print only the recommended settings, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
     /// Append the lines of --json to DIR/UNIT/YYYY-MM-DD.jsonl (UTC), for `report`
@@ -328,10 +328,10 @@ pub(crate) struct Report {
     /// Write a self-contained page with plots to FILE
     #[arg(long, value_name = "FILE", value_parser = output_file())]
     pub(crate) html: Option<PathBuf>,
-    /// Print only the advice, as a drop-in for sizing.conf.d
+    /// Print only the recommended settings, as a drop-in for sizing.conf.d
     #[arg(long, conflicts_with = "json")]
     pub(crate) write_advice: bool,
-    /// Write the advice to 60-measured.conf in /etc/pypnm/sizing.conf.d, and show what `apply` would change
+    /// Write the recommended settings to 60-measured.conf in /etc/pypnm/sizing.conf.d, and show their effect
     #[arg(long, conflicts_with_all = ["json", "write_advice"])]
     pub(crate) adopt: bool,
 }

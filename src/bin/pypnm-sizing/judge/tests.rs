@@ -697,7 +697,7 @@ fn numbers_lowered_at_the_start_are_no_drift() {
 }
 
 #[test]
-fn tighter_limits_are_never_ok() {
+fn tighter_limits_in_force_are_a_warning() {
     let verdict = with(in_one_worker);
     assert_eq!(found(&verdict), (State::Warning, vec![Topic::LimitsInForce, Topic::NotRestarted], true));
     let stopped = with(|facts| {
@@ -727,7 +727,7 @@ fn the_operators_number_stays_in_tighter_limits() {
 
 /// `env --write` found tighter limits at the start than the generator did, such as huge pages.
 #[test]
-fn numbers_lowered_at_the_start() {
+fn numbers_lowered_at_the_start_are_ok_until_the_next_reload() {
     let lowered = |facts: &mut Facts| {
         let environment = profile_of(numbers(1, 1000), 2, "3.5");
         running(facts).file = Some((FILE.to_owned(), Ok(file_of(&environment))));

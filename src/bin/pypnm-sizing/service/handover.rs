@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_main_process_is_recognised() {
+    fn the_main_process_is_recognized() {
         assert!(is_launcher(&arguments()));
         assert!(!is_launcher(&words("/opt/pypnm/bin/python3 /opt/pypnm/bin/pypnm serve")));
         assert!(!is_launcher(&words("grep -r -e x pypnm_handover")));

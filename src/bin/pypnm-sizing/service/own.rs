@@ -1,7 +1,9 @@
-//! Whether this process is part of the service, so that the limits of its own cgroup are those of the service.
+//! Whether this process is part of the service, so that the limits of its own cgroup are those of the service, and the
+//! request for a sizing that follows from this.
 
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::root::Root;
+use pypnm_sizing::sizing::{Hypothetical, Request};
 
 /// This directory exists if systemd is running (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -11,6 +13,11 @@ const MEMBERSHIP: &str = "/proc/self/cgroup";
 /// Whether systemd is PID 1.
 pub(crate) fn is_booted(root: &Root) -> bool {
     root.has_directory(BOOTED)
+}
+
+/// The request of a verb that shows a sizing.
+pub(crate) fn request<'a>(root: &'a Root, hypothetical: &Hypothetical) -> Request<'a> {
+    Request { hypothetical: hypothetical.clone(), process: without_systemd(root), ..Request::new(root) }
 }
 
 /// For verbs that people run: without systemd, they run in the container of PyPNM. With systemd, their cgroup is that of a

@@ -30,7 +30,7 @@ const REQUEST: &str = "GET /health HTTP/1.1\r\nUser-Agent: pypnm-sizing\r\nAccep
 
 /// How the service answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     /// With success and JSON, as PyPNM does when it is up.
     Healthy,
     /// With another HTTP response.
@@ -41,10 +41,10 @@ pub(crate) enum Answer {
 
 /// The result of a probe.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct ProbeReport {
     /// The inode and the address of the listening socket.
     pub(crate) socket: (u64, Address),
-    pub(crate) outcome: io::Result<(Answer, Connection)>,
+    pub(crate) outcome: io::Result<(Response, Connection)>,
 }
 
 /// The connection on which the answer was received. It is kept open, so that the kernel still shows its other end.
@@ -75,12 +75,12 @@ pub(crate) fn start(
     socket: (u64, Address),
     from: Vantage,
     deadline: Instant,
-    to: Sender<Report>,
+    to: Sender<ProbeReport>,
 ) -> io::Result<()> {
     let ask = move || {
         let outcome = enter(&from).and_then(|()| ask(&socket.1, from.holder, deadline));
         // The receiver is gone if another probe was faster.
-        let _ = to.send(Report { socket, outcome });
+        let _ = to.send(ProbeReport { socket, outcome });
     };
     std::thread::Builder::new().name("probe".to_owned()).spawn(ask).map(drop)
 }
@@ -94,7 +94,7 @@ fn enter(from: &Vantage) -> io::Result<()> {
     Ok(())
 }
 
-fn ask(address: &Address, holder: u32, deadline: Instant) -> io::Result<(Answer, Connection)> {
+fn ask(address: &Address, holder: u32, deadline: Instant) -> io::Result<(Response, Connection)> {
     match address {
         Address::Tcp(listens) => ask_tcp(*listens, holder, deadline),
         Address::Path(path) => ask_unix(|| connect_path(path, holder), deadline),
@@ -106,7 +106,7 @@ fn ask(address: &Address, holder: u32, deadline: Instant) -> io::Result<(Answer,
     }
 }
 
-fn ask_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(Answer, Connection)> {
+fn ask_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(Response, Connection)> {
     let (answer, stream, remote) = ask_on(|| connect_tcp(listens, holder, deadline), deadline)?;
     let local = canonical(stream.local_addr()?);
     Ok((answer, Connection::Tcp { _open: stream, local, remote: canonical(remote) }))
@@ -117,7 +117,7 @@ fn ask_tcp(listens: SocketAddr, holder: u32, deadline: Instant) -> io::Result<(A
 fn ask_on<S: Read + Write, A: Display>(
     connect: impl Fn() -> io::Result<(S, A)>,
     deadline: Instant,
-) -> io::Result<(Answer, S, A)> {
+) -> io::Result<(Response, S, A)> {
     let (mut stream, address) = connect()?;
     match http(&mut stream, &address.to_string(), deadline) {
         Ok(answer) => Ok((answer, stream, address)),
@@ -175,7 +175,7 @@ fn remaining(deadline: Instant) -> Duration {
 fn ask_unix(
     connect: impl Fn() -> io::Result<UnixStream>,
     deadline: Instant,
-) -> io::Result<(Answer, Connection)> {
+) -> io::Result<(Response, Connection)> {
     let connect = || {
         let stream = connect()?;
         stream.set_read_timeout(Some(remaining(deadline)))?;
@@ -205,7 +205,7 @@ fn connect_path(path: &Path, holder: u32) -> io::Result<UnixStream> {
 }
 
 /// Sends an HTTP request and reads the head of the response.
-fn http(stream: &mut (impl Read + Write), host: &str, deadline: Instant) -> io::Result<Answer> {
+fn http(stream: &mut (impl Read + Write), host: &str, deadline: Instant) -> io::Result<Response> {
     stream.write_all(format!("{REQUEST}{host}\r\n\r\n").as_bytes())?;
     let mut head = Vec::new();
     let mut buffer = [0; 2048];
@@ -236,7 +236,7 @@ fn is_status_line(head: &[u8]) -> bool {
 }
 
 /// Parses the head of a response. `None`: it is not HTTP.
-fn response(head: &[u8]) -> Option<Answer> {
+fn response(head: &[u8]) -> Option<Response> {
     if !is_status_line(head) {
         return None;
     }
@@ -247,11 +247,11 @@ fn response(head: &[u8]) -> Option<Answer> {
     let json = lines
         .filter_map(|line| line.split_once(':'))
         .any(|(name, value)| name == "content-type" && value.contains("json"));
-    Some(if success && json { Answer::Healthy } else { Answer::Http })
+    Some(if success && json { Response::Healthy } else { Response::Http })
 }
 
 /// Sends the hello of a TLS client and reads the beginning of the reply. `otherwise` is the error if there is none.
-fn tls(stream: &mut (impl Read + Write), otherwise: io::Error) -> io::Result<Answer> {
+fn tls(stream: &mut (impl Read + Write), otherwise: io::Error) -> io::Result<Response> {
     // Without any reply, the error of plain HTTP is more useful.
     if stream.write_all(&client_hello()).is_err() {
         return Err(otherwise);
@@ -259,7 +259,7 @@ fn tls(stream: &mut (impl Read + Write), otherwise: io::Error) -> io::Result<Ans
     let mut record = [0; 3];
     match stream.read_exact(&mut record) {
         // A record of TLS 1.0 to 1.3: its type is 22, a handshake, or 21, an alert (RFC 8446, section 5.1).
-        Ok(()) if matches!(record, [21 | 22, 3, 1..=4]) => Ok(Answer::Tls),
+        Ok(()) if matches!(record, [21 | 22, 3, 1..=4]) => Ok(Response::Tls),
         _ => Err(otherwise),
     }
 }
@@ -305,19 +305,19 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::time::{Duration, Instant};
 
-    use super::{Answer, ask_tcp, client_hello, response, targets};
+    use super::{Response, ask_tcp, client_hello, response, targets};
 
     #[test]
     fn responses() {
         let healthy = b"HTTP/1.1 200 OK\r\ndate: x\r\nContent-Type: application/json\r\n\r\n{}";
-        assert_eq!(response(healthy), Some(Answer::Healthy));
+        assert_eq!(response(healthy), Some(Response::Healthy));
         for other in [
             &b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\r\n"[..],
             b"HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\n\r\nx\r\ncontent-kind: application/json",
             b"HTTP/1.1 404 Not Found\r\n",
             b"HTTP/1.1 2000 \xff\r\ncontent-type: application/json",
         ] {
-            assert_eq!(response(other), Some(Answer::Http), "{}", other.escape_ascii());
+            assert_eq!(response(other), Some(Response::Http), "{}", other.escape_ascii());
         }
         for none in [&b""[..], b"HTTP", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x46"] {
             assert_eq!(response(none), None, "{}", none.escape_ascii());
@@ -349,7 +349,7 @@ mod tests {
     }
 
     /// The result for a server that sends `reply` on each connection.
-    fn asked(reply: &'static [u8]) -> std::io::Result<Answer> {
+    fn asked(reply: &'static [u8]) -> std::io::Result<Response> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         std::thread::spawn(move || {
@@ -364,9 +364,9 @@ mod tests {
 
     #[test]
     fn only_an_answer_counts() -> std::io::Result<()> {
-        assert_eq!(asked(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")?, Answer::Healthy);
-        assert_eq!(asked(b"HTTP/1.1 404 Not Found\r\n\r\n")?, Answer::Http);
-        assert_eq!(asked(b"\x15\x03\x03\x00\x02\x02\x28")?, Answer::Tls);
+        assert_eq!(asked(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")?, Response::Healthy);
+        assert_eq!(asked(b"HTTP/1.1 404 Not Found\r\n\r\n")?, Response::Http);
+        assert_eq!(asked(b"\x15\x03\x03\x00\x02\x02\x28")?, Response::Tls);
         for nothing in [&b""[..], b"SSH-2.0-OpenSSH_9.2\r\n", b"HTT", b"\x15\x03"] {
             assert!(asked(nothing).is_err(), "{}", nothing.escape_ascii());
         }

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to do with a unit after the reload.
-enum Step {
+enum Action {
     /// Reload it: the launcher replaces the workers.
     Reload,
     /// Restart it, and why a reload is not sufficient, in parentheses, if it runs under the launcher.
@@ -90,8 +90,8 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
         }
         judged = settled(question, name, timeout.saturating_sub(began.elapsed()));
     }
-    let step = step(question.root, &judged);
-    if let Step::Leave(why) = &step {
+    let action = action(question.root, &judged);
+    if let Action::Leave(why) = &action {
         progress(&format!("{name}: {why}."))?;
     } else if arguments.no_restart {
         let next_start = judged.verdict.next_start;
@@ -101,7 +101,7 @@ fn apply(question: &Question<'_>, name: &str, arguments: &Apply) -> anyhow::Resu
         return Ok(true);
     } else {
         let restarted = Instant::now();
-        if let Step::Restart(why) = step {
+        if let Action::Restart(why) = action {
             progress(&format!("{name}: its profile has changed, restarting{why} …"))?;
             systemctl::restart(name, timeout)?;
         } else {
@@ -169,9 +169,9 @@ fn settled(question: &Question<'_>, name: &str, patience: Duration) -> Judged {
 }
 
 /// What to do with a unit after the reload.
-fn step(root: &Root, judged: &Judged) -> Step {
+fn action(root: &Root, judged: &Judged) -> Action {
     let (None, Some(facts)) = (why_not(judged), &judged.facts) else {
-        return Step::Leave(why_not(judged).unwrap_or_default().to_owned());
+        return Action::Leave(why_not(judged).unwrap_or_default().to_owned());
     };
     let active = &facts.loaded.active;
     match &facts.live {
@@ -180,14 +180,14 @@ fn step(root: &Root, judged: &Judged) -> Step {
         {
             let environment = running.environment.as_ref();
             let why = handover::why_restart(root, &facts.loaded, &running.arguments, environment);
-            why.map_or(Step::Reload, |why| Step::Restart(format!(" ({why})")))
+            why.map_or(Action::Reload, |why| Action::Restart(format!(" ({why})")))
         }
-        _ if judged.verdict.needs_restart => Step::Restart(String::new()),
+        _ if judged.verdict.needs_restart => Action::Restart(String::new()),
         Live::Inactive if active == "activating" => {
-            Step::Leave("it is still starting, not restarted".to_owned())
+            Action::Leave("it is still starting, not restarted".to_owned())
         }
-        Live::Inactive => Step::Leave(format!("it is not running ({active}) and is not started")),
-        Live::Hidden | Live::Running(_) => Step::Leave(
+        Live::Inactive => Action::Leave(format!("it is not running ({active}) and is not started")),
+        Live::Hidden | Live::Running(_) => Action::Leave(
             "the profile of the running service has not changed, so it is not restarted".to_owned(),
         ),
     }
@@ -202,16 +202,16 @@ fn plan(root: &Root, before: &[Judged], no_restart: bool) -> Page {
         // A service without our drop-in gets its first profile with the reload.
         let is_unsized_yet = judged.verdict.has(Topic::NotGenerated);
         let runs = judged.facts.as_ref().is_some_and(|facts| matches!(facts.live, Live::Running(_)));
-        let text = match step(root, judged) {
-            Step::Restart(_) | Step::Reload if no_restart => {
+        let text = match action(root, judged) {
+            Action::Restart(_) | Action::Reload if no_restart => {
                 "would be left unchanged (--no-restart)".to_owned()
             }
-            Step::Reload => "would be reloaded: its profile has changed".to_owned(),
-            Step::Restart(why) => format!("would be restarted: its profile has changed{why}"),
-            Step::Leave(_) if is_unsized_yet && runs && !no_restart => {
+            Action::Reload => "would be reloaded: its profile has changed".to_owned(),
+            Action::Restart(why) => format!("would be restarted: its profile has changed{why}"),
+            Action::Leave(_) if is_unsized_yet && runs && !no_restart => {
                 "would be restarted: it has no profile yet".to_owned()
             }
-            Step::Leave(why) => format!("would be left unchanged: {why}"),
+            Action::Leave(why) => format!("would be left unchanged: {why}"),
         };
         page.row("", 0, &format!("{name}: {text}."));
         page.row("", 0, &format!("Now: {}", summary(judged)));

@@ -30,7 +30,7 @@ pub(crate) const WRONG_USAGE: u8 = 3;
 #[derive(Serialize)]
 struct CheckAnswer {
     #[serde(flatten)]
-    answer: Answer<UnitAnswer>,
+    answer: Answer<CheckedUnit>,
     /// The exit status.
     status: u8,
     state: &'static str,
@@ -38,7 +38,7 @@ struct CheckAnswer {
 
 /// A unit in it.
 #[derive(Serialize)]
-struct UnitAnswer {
+struct CheckedUnit {
     unit: String,
     #[serde(flatten)]
     state: State,
@@ -62,7 +62,7 @@ struct RunningAnswer {
     by: Option<Origin>,
 }
 
-impl UnitAnswer {
+impl CheckedUnit {
     fn new(judged: &Judged) -> Self {
         let facts = judged.facts.as_ref();
         let verdict = &judged.verdict;
@@ -103,7 +103,7 @@ pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     let state = worst(&judged);
     let status = ExitCode::from(state.exit_status());
     if arguments.json {
-        let units = judged.iter().map(UnitAnswer::new).collect();
+        let units = judged.iter().map(CheckedUnit::new).collect();
         let answer_of_all = CheckAnswer {
             answer: Answer::new("check", &sizing, units),
             status: state.exit_status(),
@@ -166,14 +166,14 @@ fn details(page: &mut Page, judged: &Judged) {
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckAnswer, Finding, Origin, RunningAnswer, State, UnitAnswer};
+    use super::{CheckAnswer, CheckedUnit, Finding, Origin, RunningAnswer, State};
     use crate::answer::tests::{COMMON, answer, assert_documented, numbers};
     use crate::judge::Topic;
 
     #[test]
     fn the_schema_is_documented() {
         let text = String::new;
-        let unit = UnitAnswer {
+        let unit = CheckedUnit {
             unit: text(),
             state: State::Ok,
             summary: text(),

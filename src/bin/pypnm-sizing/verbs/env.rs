@@ -99,18 +99,18 @@ fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> S
     let generated_environment = generated.environment();
     let mut values = sized.map(|(key, sized)| {
         let Some(set) = std::env::var_os(key).filter(|_| resolved) else {
-            return Value { key, before: sized.clone(), now: sized };
+            return LoweredValue { key, before: sized.clone(), now: sized };
         };
         match set.to_str() {
             Some(value) if is_valid_value(key, value) => {
                 let is_generated = generated_environment.get(key).is_some_and(|set| set == value);
                 let is_lowered = is_generated && !is_by_hand(unit, key) && is_lower(key, &sized, value);
                 let now = if is_lowered { sized } else { value.to_owned() };
-                Value { key, before: value.to_owned(), now }
+                LoweredValue { key, before: value.to_owned(), now }
             }
             _ => {
                 remark(&wording::bad_variable(key, &set.to_string_lossy(), &sized));
-                Value { key, before: sized.clone(), now: sized }
+                LoweredValue { key, before: sized.clone(), now: sized }
             }
         }
     });
@@ -119,7 +119,7 @@ fn lines(root: &Root, unit: &SizedUnit, resolved: bool, generated: &DropIn) -> S
 }
 
 /// A value before and after it was lowered.
-struct Value {
+struct LoweredValue {
     key: &'static str,
     before: String,
     now: String,
@@ -128,7 +128,7 @@ struct Value {
 /// Completes the check of the limits, with a remark if a number is lower than before. If a single worker would end the service
 /// for good at its recycle limit, because the unit lacks `Restart=always`, a sized limit becomes 0; if the limit is the
 /// operator's, two workers are kept.
-fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [Value; 4], generated: &DropIn) {
+fn final_numbers(root: &Root, unit: &SizedUnit, values: &mut [LoweredValue; 4], generated: &DropIn) {
     let [_, _, workers, limit] = values;
     if workers.now == "1" && workers.before != "1" && limit.now != "0" && !comes_back(root, unit, generated) {
         if is_by_hand(unit, LIMIT_MAX_REQUESTS) {

@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use anyhow::{Context as _, bail};
 use pypnm_sizing::command::Program;
 use pypnm_sizing::limits::process::Process;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
@@ -119,7 +120,7 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
                     outcome
                 }
                 Err(error) => {
-                    format!("no profile file ({error}), so 'pypnm serve' falls back to its own sizing")
+                    format!("no profile file ({error:#}), so 'pypnm serve' falls back to its own sizing")
                 }
             }
         }
@@ -146,7 +147,7 @@ fn not_used(path: &Path, why: &str) {
 }
 
 /// Writes the profile to the operator's file, to the runtime directory, or to memory. Returns its path.
-fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
+fn written(configured: Option<&Path>, text: &str) -> anyhow::Result<PathBuf> {
     let default = Path::new(RUNTIME_DIRECTORY).join(PROFILE);
     for path in configured.into_iter().chain([default.as_path()]) {
         match Directory::create_for(path).and_then(|(directory, name)| directory.replace(name, text)) {
@@ -155,12 +156,12 @@ fn written(configured: Option<&Path>, text: &str) -> Result<PathBuf, String> {
             Err(_) => {}
         }
     }
-    let file = in_memory(text).map_err(|error| format!("memfd_create: {error}"))?;
+    let file = in_memory(text).context("memfd_create")?;
     // The descriptor stays open in the command. The process ID remains the same, so that workers can read the file by the same
     // path; /proc/self would be a different process in each of them.
     let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
     if !path.exists() {
-        return Err("nothing is writable, and there is no /proc".to_owned());
+        bail!("nothing is writable, and there is no /proc");
     }
     let _stays_open = file.into_raw_fd();
     Ok(path)

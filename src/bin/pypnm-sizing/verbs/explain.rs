@@ -10,7 +10,7 @@ use pypnm_sizing::policy::{DEFAULT_MAX_WORKERS, LimitStep, WorkersStep};
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sized::{SizedUnit, Sizing};
-use pypnm_sizing::sizing::{Request, size};
+use pypnm_sizing::sizing::size;
 
 use crate::answer::{Answer, text};
 use crate::cli::Show;
@@ -22,7 +22,7 @@ use crate::wording::{
     PypnmDefault, chosen, headline, made_by_another_generator, out_of_reach, settings, state, turned_off,
     unsized_units,
 };
-use answer::{ExplainAnswer, UnitAnswer, scope};
+use answer::{ExplainAnswer, ExplainedUnit, scope};
 
 const CPU_RULE: &str = "workers = min(4, cpu_count)";
 const LOWER_OF: &str = "Choose a worker count from the lower of: CPU-based target, memory-based target";
@@ -33,16 +33,12 @@ const RECYCLE_SMALL_RULE: &str =
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
-    let sizing = size(&Request {
-        hypothetical: hypothetical.clone(),
-        process: own::without_systemd(root),
-        ..Request::new(root)
-    });
+    let sizing = size(&own::request(root, &hypothetical));
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let default = PypnmDefault::new(&sizing.host, &hypothetical);
     if arguments.json {
         sizing.problems.iter().for_each(|problem| remark(problem));
-        let units = units.iter().map(|unit| UnitAnswer::new(root, unit, &default)).collect();
+        let units = units.iter().map(|unit| ExplainedUnit::new(root, unit, &default)).collect();
         return answer(&text(&ExplainAnswer {
             answer: Answer::new("explain", &sizing, units),
             configuration_files: sizing.config.files.iter().map(ToString::to_string).collect(),

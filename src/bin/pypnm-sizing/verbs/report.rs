@@ -25,7 +25,7 @@ use crate::cli::Report;
 use crate::output::{self, Outcome, remark};
 use crate::page::Page;
 use adopt::{adopt, advice_file};
-use answer::Answer;
+use answer::ReportAnswer;
 use gathered::{Gathered, gather};
 use text::{
     UNSEEN, begin, busiest, by_day, covered, growth, is_too_little, memory, queue, recommended, shown,
@@ -46,7 +46,10 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
     }
     if arguments.json {
         gathered.problems.iter().for_each(|problem| remark(problem));
-        return output::answer(&format!("{}\n", serde_json::to_string(&Answer::from_gathered(&gathered))?));
+        return output::answer(&format!(
+            "{}\n",
+            serde_json::to_string(&ReportAnswer::from_gathered(&gathered))?
+        ));
     }
     if arguments.write_advice {
         gathered.problems.iter().for_each(|problem| remark(problem));

@@ -6,7 +6,7 @@ use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::reasons;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sized::SizedUnit;
-use pypnm_sizing::sizing::{Hypothetical, Request, size};
+use pypnm_sizing::sizing::{Hypothetical, size};
 use serde::Serialize;
 
 use crate::answer::{Answer, ProfileAnswer, installations, text};
@@ -22,7 +22,7 @@ use crate::wording::{
 
 /// A unit in `show --json`.
 #[derive(Serialize)]
-struct UnitAnswer {
+struct ShownUnit {
     #[serde(flatten)]
     profile: ProfileAnswer,
     loaded: Option<LoadedAnswer>,
@@ -43,16 +43,12 @@ const LABEL: usize = 11;
 
 pub(crate) fn run(root: &Root, arguments: &Show) -> Outcome {
     let hypothetical = arguments.machine.hypothetical();
-    let sizing = size(&Request {
-        hypothetical: hypothetical.clone(),
-        process: own::without_systemd(root),
-        ..Request::new(root)
-    });
+    let sizing = size(&own::request(root, &hypothetical));
     sizing.problems.iter().for_each(|problem| remark(problem));
     let units = chosen(&sizing, arguments.unit.as_deref())?;
     let loaded = |unit: &SizedUnit| loaded(root, &hypothetical, unit);
     if arguments.json {
-        let units = units.iter().map(|unit| UnitAnswer {
+        let units = units.iter().map(|unit| ShownUnit {
             profile: ProfileAnswer::new(unit),
             loaded: loaded(unit),
             installations: installations(root, unit),
@@ -166,14 +162,14 @@ fn loaded(root: &Root, hypothetical: &Hypothetical, unit: &SizedUnit) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::{LoadedAnswer, UnitAnswer};
+    use super::{LoadedAnswer, ShownUnit};
     use crate::answer::tests::{COMMON, answer, assert_documented, example_installations, profile};
 
     #[test]
     fn the_schema_is_documented() {
         let loaded = LoadedAnswer { same: true, workers: Some(1), limit_max_requests: Some(1) };
         let unit =
-            UnitAnswer { profile: profile(), loaded: Some(loaded), installations: example_installations() };
+            ShownUnit { profile: profile(), loaded: Some(loaded), installations: example_installations() };
         assert_documented(&[COMMON, "`show`"], &answer(unit));
     }
 }

@@ -16,7 +16,7 @@ use super::queue::Queue;
 use crate::service::container::{self, ProcessFiles};
 use crate::service::generated;
 use crate::service::in_use::in_use;
-use crate::service::process::usage::{Meter, Usage, peak, shares};
+use crate::service::process::usage::{Usage, UsageMeter, peak, shares};
 use crate::service::process::{Process, Stat};
 use crate::service::running::Running;
 
@@ -26,7 +26,7 @@ const SHARES_BUDGET: f64 = 0.004;
 /// Reads samples.
 pub(super) struct SampleReader {
     machine: Root,
-    meter: Meter,
+    meter: UsageMeter,
     next_shares: f64,
     /// Why the PSS of a worker could not be read.
     pub(super) no_shares: Option<ReadError>,
@@ -43,7 +43,7 @@ impl SampleReader {
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             machine: Root::machine(),
-            meter: Meter::new()?,
+            meter: UsageMeter::new()?,
             next_shares: 0.0,
             no_shares: None,
             limit_max_requests: None,

@@ -12,7 +12,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System,
 use super::{Process, Stat, status};
 
 /// Measures processes, one time after another.
-pub(crate) struct Meter {
+pub(crate) struct UsageMeter {
     system: System,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Usage {
     pub(crate) cpu_ms: u64,
 }
 
-impl Meter {
+impl UsageMeter {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let system = System::new().map_err(|error| anyhow!("cannot read processes: {error:?}"))?;
         Ok(Self { system })

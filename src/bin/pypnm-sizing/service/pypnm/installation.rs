@@ -16,7 +16,7 @@ const FIRST_WITH_PROFILE: (u32, u32) = (1, 6);
 
 /// How an installation was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum Discovery {
     /// A command of the unit names it, or the unit's `PATH` leads to it.
     Unit(Source),
     /// `VIRTUAL_ENV` of the calling shell.
@@ -37,7 +37,7 @@ pub(crate) enum Found {
     Given,
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unit(source) => write!(f, "started by ExecStart=, {}:{}", source.file, source.line),
@@ -53,7 +53,7 @@ impl fmt::Display for Found {
     }
 }
 
-impl Serialize for Found {
+impl Serialize for Discovery {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -79,7 +79,7 @@ pub(crate) struct Installation {
     #[serde(skip)]
     pub(crate) packages: Option<String>,
     /// How it was found.
-    pub(crate) found: Found,
+    pub(crate) found: Discovery,
     /// Why it cannot be started.
     pub(crate) fault: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Installation {
             takes_profile: Some(true),
             source: Some(String::new()),
             packages: Some(String::new()),
-            found: Found::Given,
+            found: Discovery::Given,
             fault: Some(String::new()),
         }
     }
@@ -120,7 +120,7 @@ impl Installation {
     }
 
     /// Reads the installation in `environment`. `None`: the program is not in it.
-    pub(super) fn read(root: &Root, environment: &str, program: Program, found: Found) -> Option<Self> {
+    pub(super) fn read(root: &Root, environment: &str, program: Program, found: Discovery) -> Option<Self> {
         let command = program.in_environment(environment);
         let script = root.text(&command).ok();
         if script.is_none() && root.file_type(&command).is_none() {
@@ -312,7 +312,7 @@ pub(super) fn package_directories(root: &Root, environment: &str) -> Vec<String>
 }
 
 /// The virtual environments (PEP 405) directly below a directory.
-pub(super) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Found)> {
+pub(super) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Discovery)> {
     let mut found: Vec<String> = names(root, directory)
         .into_iter()
         .map(|name| format!("{directory}/{name}"))
@@ -322,5 +322,5 @@ pub(super) fn environments_of(root: &Root, directory: &str) -> Vec<(String, Foun
         .collect();
     found.sort_unstable();
     found.dedup();
-    found.into_iter().map(|path| (path, Found::Checkout(directory.to_owned()))).collect()
+    found.into_iter().map(|path| (path, Discovery::Checkout(directory.to_owned()))).collect()
 }

@@ -4,7 +4,7 @@
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
-use super::installation::{Found, Installation, environments_of};
+use super::installation::{Discovery, Installation, environments_of};
 use super::paths::{MAX_DIRECTORIES, names, prefix_of, real_path};
 use super::program::{PACKAGED, Program};
 use super::started::{environments_of_unit, on_path};
@@ -46,16 +46,18 @@ pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     let mut places = Vec::new();
     if let Some(unit) = unit {
         let started = environments_of_unit(root, program, unit).into_iter();
-        places.extend(started.map(|(environment, source)| (environment, Found::Unit(source))));
+        places.extend(started.map(|(environment, source)| (environment, Discovery::Unit(source))));
     }
     let prefix_on = |path: &str| on_path(root, path, program);
     if root.is_machine() {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        places.extend(variable("VIRTUAL_ENV").map(|directory| (directory, Found::VirtualEnv)));
-        places.extend(variable("PATH").and_then(|path| prefix_on(&path)).map(|prefix| (prefix, Found::Path)));
+        places.extend(variable("VIRTUAL_ENV").map(|directory| (directory, Discovery::VirtualEnv)));
+        places.extend(
+            variable("PATH").and_then(|path| prefix_on(&path)).map(|prefix| (prefix, Discovery::Path)),
+        );
     }
-    places.push((PACKAGED.to_owned(), Found::Packaged));
-    places.extend(SYSTEM_PREFIXES.map(|prefix| (prefix.to_owned(), Found::System)));
+    places.push((PACKAGED.to_owned(), Discovery::Packaged));
+    places.extend(SYSTEM_PREFIXES.map(|prefix| (prefix.to_owned(), Discovery::System)));
     if root.is_machine()
         && let Some(directory) = std::env::current_dir().ok().as_deref().and_then(|path| path.to_str())
     {
@@ -67,10 +69,10 @@ pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
     homes.sort_unstable();
     homes.dedup();
     for home in &homes {
-        places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Found::Tool)));
-        places.push((format!("{home}/.local"), Found::User));
+        places.extend(TOOLS.map(|tools| (format!("{home}/{tools}/{}", program.package), Discovery::Tool)));
+        places.push((format!("{home}/.local"), Discovery::User));
     }
-    places.push((format!("{TOOLS_OF_ALL}/{}", program.package), Found::Tool));
+    places.push((format!("{TOOLS_OF_ALL}/{}", program.package), Discovery::Tool));
     for parent in homes.iter().map(String::as_str).chain(CHECKOUT_PARENTS) {
         places.extend(environments_of(root, &format!("{parent}/{CHECKOUT}")));
     }
@@ -91,7 +93,7 @@ pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
 /// The installations in a directory given on the command line, which is an environment, or a checkout with environments
 /// of any name in it.
 pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Vec<Installation> {
-    let own = Installation::read(root, directory, program, Found::Given);
+    let own = Installation::read(root, directory, program, Discovery::Given);
     let inside = environments_of(root, directory);
     own.into_iter()
         .chain(inside.into_iter().filter_map(|(place, how)| Installation::read(root, &place, program, how)))

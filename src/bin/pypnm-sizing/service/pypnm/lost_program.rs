@@ -9,7 +9,7 @@ use pypnm_sizing::root::ReadError;
 use pypnm_sizing::units::{Assignment, Unit};
 
 use super::commands::{commands, first_word};
-use super::installation::Found;
+use super::installation::Discovery;
 use super::installed::Installations;
 use super::paths::real_path;
 use super::program::PACKAGED;
@@ -106,14 +106,15 @@ impl Installations<'_> {
     /// there is no usable one.
     pub(crate) fn out_of_reach(&self) -> Option<String> {
         let unit = self.unit.filter(|unit| is_packaged(unit))?;
-        let is_started = self.found.iter().any(|installation| matches!(installation.found, Found::Unit(_)));
+        let is_started =
+            self.found.iter().any(|installation| matches!(installation.found, Discovery::Unit(_)));
         if is_started || self.reach(&path_of(unit)) != Reach::No {
             return None;
         }
         let first = self.usable().next()?;
         let directory = match &first.found {
             // Of several environments in a checkout, one has to be chosen.
-            Found::Checkout(directory)
+            Discovery::Checkout(directory)
                 if self.usable().filter(|other| other.found == first.found).count() == 1 =>
             {
                 directory

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_editable_directory() {
+    fn other_installations_are_not_editable() {
         for text in [
             "",
             "[]",

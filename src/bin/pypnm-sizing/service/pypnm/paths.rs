@@ -15,7 +15,8 @@ pub(super) fn prefix_of(command: &str) -> Option<String> {
     prefix.starts_with('/').then(|| prefix.to_owned())
 }
 
-pub(super) fn base_name(path: &str) -> &str {
+/// The last component of a path.
+pub(crate) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 

@@ -18,7 +18,7 @@ use pypnm_sizing::root::Root;
 use self::owner::{Owner, may_accept};
 use self::workers::Workers;
 use crate::service::family::{self, Presence, Service};
-use crate::service::probe::{self, Answer, Connection, Report, Vantage};
+use crate::service::probe::{self, Connection, ProbeReport, Response, Vantage};
 use crate::service::process::sockets::{self, Address};
 use crate::service::process::{self, Stat};
 
@@ -109,9 +109,9 @@ struct Wait<'a> {
     denied: Option<u32>,
     /// The process that has the port intended for the service: the inode of its socket, and a clause of a message.
     taken: Option<(u64, String)>,
-    sender: Sender<Report>,
-    receiver: Receiver<Report>,
-    received: Vec<Report>,
+    sender: Sender<ProbeReport>,
+    receiver: Receiver<ProbeReport>,
+    received: Vec<ProbeReport>,
 }
 
 /// A socket that the service listens on.
@@ -121,7 +121,7 @@ struct Socket {
     probed: Option<Instant>,
     /// The number of connections that wait for an answer.
     pending: usize,
-    answer: Option<Answer>,
+    answer: Option<Response>,
     /// Why there was no answer on the last connection.
     why: Option<String>,
     /// When the kernel first denied the caller a connection: the mode of a Unix socket does not allow it.
@@ -201,7 +201,7 @@ impl<'a> Wait<'a> {
     /// else may respond to `/health`).
     fn is_up(&self) -> bool {
         let answers = || self.own.values().map(|socket| socket.answer);
-        answers().any(|answer| matches!(answer, Some(Answer::Healthy | Answer::Tls)))
+        answers().any(|answer| matches!(answer, Some(Response::Healthy | Response::Tls)))
             || (!self.own.is_empty() && answers().all(|answer| answer.is_some()))
     }
 
@@ -231,7 +231,7 @@ impl<'a> Wait<'a> {
     }
 
     /// Evaluates the report of a probe.
-    fn evaluate(&mut self, report: Report, owner: &Owner) -> Result<(), NotReady> {
+    fn evaluate(&mut self, report: ProbeReport, owner: &Owner) -> Result<(), NotReady> {
         let Some(socket) = self.own.get(&report.socket) else { return Ok(()) };
         let vantage = socket.vantage.clone();
         let is_unix = !matches!(report.socket.1, Address::Tcp(_));

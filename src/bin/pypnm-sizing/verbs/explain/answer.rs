@@ -15,13 +15,13 @@ use crate::wording::PypnmDefault;
 #[derive(Serialize)]
 pub(super) struct ExplainAnswer {
     #[serde(flatten)]
-    pub(super) answer: Answer<UnitAnswer>,
+    pub(super) answer: Answer<ExplainedUnit>,
     pub(super) configuration_files: Vec<String>,
 }
 
 /// A unit in it.
 #[derive(Serialize)]
-pub(super) struct UnitAnswer {
+pub(super) struct ExplainedUnit {
     #[serde(flatten)]
     profile: ProfileAnswer,
     limits: Vec<LimitAnswer>,
@@ -76,7 +76,7 @@ struct PypnmDefaultAnswer {
     differs_because: Vec<String>,
 }
 
-impl UnitAnswer {
+impl ExplainedUnit {
     pub(super) fn new(root: &Root, unit: &SizedUnit, default: &PypnmDefault) -> Self {
         let binds = |index| {
             [unit.capacity.cpu, unit.capacity.memory].iter().any(|available| available.binding == Some(index))
@@ -154,8 +154,8 @@ pub(super) fn scope(scope: Scope) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::{
-        AvailableAnswer, CapacityAnswer, ExplainAnswer, LimitAnswer, PypnmDefaultAnswer, TargetsAnswer,
-        UnitAnswer,
+        AvailableAnswer, CapacityAnswer, ExplainAnswer, ExplainedUnit, LimitAnswer, PypnmDefaultAnswer,
+        TargetsAnswer,
     };
     use crate::answer::tests::{
         COMMON, answer, assert_documented, example_installations, numbers, profile, source,
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn the_schema_is_documented() {
         let available = || AvailableAnswer { amount: 1, before_reserve: 1, reserved: 1 };
-        let unit = UnitAnswer {
+        let unit = ExplainedUnit {
             profile: profile(),
             limits: vec![LimitAnswer {
                 resource: "",

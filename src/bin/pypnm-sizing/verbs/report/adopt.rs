@@ -96,7 +96,7 @@ fn kept(text: &str, findings: &[Finding], section: &str) -> String {
     }
     let mut kept = String::new();
     for (section, lines) in sections {
-        let _ = write!(kept, "\n# Adopted before.\n[{section}]\n{}\n", lines.join("\n"));
+        let _ = write!(kept, "\n# Adopted earlier.\n[{section}]\n{}\n", lines.join("\n"));
     }
     kept
 }
@@ -131,7 +131,7 @@ mod tests {
         let kept = kept(text, &[finding], "Sizing");
         assert_eq!(
             kept,
-            "\n# Adopted before.\n[Sizing]\nLimitMaxRequests=500\n\n# Adopted before.\n[b.service]\nMaxWorkers=2\n"
+            "\n# Adopted earlier.\n[Sizing]\nLimitMaxRequests=500\n\n# Adopted earlier.\n[b.service]\nMaxWorkers=2\n"
         );
     }
 }

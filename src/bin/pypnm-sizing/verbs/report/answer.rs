@@ -10,7 +10,7 @@ use crate::watch::json::{Figures, FindingAnswer};
 
 /// The JSON object.
 #[derive(Serialize)]
-pub(super) struct Answer {
+pub(super) struct ReportAnswer {
     schema: u32,
     verb: &'static str,
     unit: String,
@@ -60,7 +60,7 @@ impl DayAnswer {
     }
 }
 
-impl Answer {
+impl ReportAnswer {
     pub(super) fn from_gathered(gathered: &Gathered) -> Self {
         let (from, until) = gathered.evidence.range().unwrap_or_default();
         Self {
@@ -88,7 +88,7 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, DayAnswer};
+    use super::{DayAnswer, ReportAnswer};
     use crate::answer::tests::assert_documented;
     use crate::watch::json::tests::{EVIDENCE, figures, finding};
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_schema_is_documented() {
-        let example = Answer {
+        let example = ReportAnswer {
             schema: 1,
             verb: "",
             unit: String::new(),

@@ -78,7 +78,7 @@ pub(super) struct RecordingReader<'a> {
 }
 
 /// A watch.
-struct Run {
+struct WatchRun {
     boot: Option<String>,
     /// When its clock began in wall-clock time, according to its latest and its first line.
     begins: f64,
@@ -90,7 +90,7 @@ struct Run {
 /// The watches of a unit.
 #[derive(Default)]
 struct Clock {
-    runs: Vec<Run>,
+    runs: Vec<WatchRun>,
     dropped: usize,
     before: Option<(usize, f64)>,
 }
@@ -103,8 +103,9 @@ impl Clock {
             return Some((0, unix?, false));
         };
         let begins = unix.map(|unix| unix - seconds);
-        let same_boot = |run: &Run| run.boot.is_none() || line.boot_id.is_none() || run.boot == line.boot_id;
-        let fits = |run: &Run| {
+        let same_boot =
+            |run: &WatchRun| run.boot.is_none() || line.boot_id.is_none() || run.boot == line.boot_id;
+        let fits = |run: &WatchRun| {
             let tolerance = if seconds > run.latest { DRIFT } else { JITTER };
             same_boot(run) && begins.is_none_or(|begins| (run.begins - begins).abs() <= tolerance)
         };
@@ -122,7 +123,12 @@ impl Clock {
                     self.runs.remove(0);
                     self.dropped += 1;
                 }
-                self.runs.push(Run { boot: line.boot_id.clone(), begins, base: begins, latest: seconds });
+                self.runs.push(WatchRun {
+                    boot: line.boot_id.clone(),
+                    begins,
+                    base: begins,
+                    latest: seconds,
+                });
                 (self.runs.len() - 1, false)
             }
         };

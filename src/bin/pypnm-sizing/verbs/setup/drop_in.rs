@@ -30,7 +30,7 @@ pub(super) const SETTINGS: [&str; 15] = [
 
 /// The inputs of the drop-in: where PyPNM is, and how to run it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct DropIn {
+pub(super) struct SetupDropIn {
     pub(super) unit: String,
     /// The program in the environment.
     pub(super) command: String,
@@ -59,7 +59,7 @@ pub(super) struct Home {
     pub(super) aliases: Vec<(String, String)>,
 }
 
-impl DropIn {
+impl SetupDropIn {
     /// The drop-in.
     pub(super) fn text(&self) -> String {
         let Self { unit, environment, command, .. } = self;
@@ -70,7 +70,7 @@ impl DropIn {
              # Running it again replaces this file, so keep your own settings in another one ('systemctl edit {unit}').\n\
              \n\
              [Unit]\n\
-             # The program is not in a directory known to the packaged unit. If it is missing, the start is skipped and does not fail.\n\
+             # The program is not in a directory known to the packaged unit. If it is missing, starting is skipped and does not fail.\n\
              ConditionFileIsExecutable=\n\
              ConditionFileIsExecutable={command}\n\
              # Mount its file system first, if it is on a separate one.\n\
@@ -83,7 +83,7 @@ impl DropIn {
         if let Some((user, group)) = &self.account {
             let (user, group) = (escaped(user), escaped(group));
             add(format!(
-                "# The user that can read it, and write to its data.\n\
+                "# A user that can read the program and write to its data.\n\
                  User={user}\n\
                  Group={group}\n"
             ));
@@ -117,7 +117,7 @@ impl DropIn {
                  # Its data is in the checkout, not in /var/lib and /var/cache.\n\
                  StateDirectory=\n\
                  CacheDirectory=\n\
-                 # Caches that libraries keep in a home directory, and matplotlib's list of fonts.\n\
+                 # For caches that libraries keep in a home directory, and for matplotlib's list of fonts.\n\
                  Environment=HOME={checkout}/.data MPLCONFIGDIR={checkout}/.data/matplotlib\n"
             ));
         }
@@ -135,7 +135,7 @@ impl DropIn {
             home.writable.iter().for_each(|path| add(format!("BindPaths={path}\n")));
             home.readable.iter().for_each(|path| add(format!("BindReadOnlyPaths={path}\n")));
             if !home.aliases.is_empty() {
-                add("# Its programs and packages have these names, which lead there through symbolic links.\n".to_owned());
+                add("# Its programs and packages refer to these directories by the names of symbolic links.\n".to_owned());
             }
             home.aliases.iter().for_each(|(path, name)| add(format!("BindReadOnlyPaths={path}:{name}\n")));
         }

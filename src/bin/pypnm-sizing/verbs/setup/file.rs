@@ -158,7 +158,7 @@ pub(super) fn lost_settings<'a>(earlier: &'a str, new: &str) -> Vec<&'a str> {
 mod tests {
     use std::path::Path;
 
-    use super::super::drop_in::{DropIn, Home};
+    use super::super::drop_in::{Home, SetupDropIn};
     use super::{added_settings, places};
 
     #[test]
@@ -170,13 +170,13 @@ mod tests {
             readable: paths(),
             aliases: vec![("/data/op/a".into(), "/home/op/a".into())],
         };
-        let drop_in = DropIn {
+        let drop_in = SetupDropIn {
             is_user_base: true,
             checkout: Some("/home/op/a".into()),
             account: Some(("op".into(), "op".into())),
             home: Some(home),
             address: vec![("PYPNM_HOST".into(), "::".into())],
-            ..DropIn::default()
+            ..SetupDropIn::default()
         };
         let text = drop_in.text();
         assert!(text.contains("BindReadOnlyPaths=/data/op/a:/home/op/a\n"), "{text}");
@@ -188,7 +188,7 @@ mod tests {
     fn a_drop_in_names_its_places() {
         for environment in ["/opt/api", "/home/op/Py;PNM/.env", "/home/op/a for b/.env"] {
             let checkout = Some("/home/op/Py;PNM".to_owned());
-            let drop_in = DropIn { environment: environment.into(), checkout, ..DropIn::default() };
+            let drop_in = SetupDropIn { environment: environment.into(), checkout, ..SetupDropIn::default() };
             assert_eq!(places(&drop_in.text()), (Path::new(environment), Some(Path::new("/home/op/Py;PNM"))));
         }
     }

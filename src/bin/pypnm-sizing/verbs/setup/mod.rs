@@ -1,11 +1,12 @@
 //! `setup`: turns a PyPNM in any directory into a sized, hardened service, with a drop-in for the packaged unit.
 //!
-//! Selects the installation and the user. [`obstacles`] checks in advance whether the service would work, [`drop_in`]
-//! creates the text, and [`file`] writes it. Nothing is started.
+//! Selects the installation. [`plan`] derives the user and the directories from it, [`obstacles`] checks in advance whether
+//! the service would work, [`drop_in`] creates the text, and [`file`] writes it. Nothing is started.
 
 mod drop_in;
 mod file;
 mod obstacles;
+mod plan;
 
 use std::path::Path;
 
@@ -15,30 +16,19 @@ use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::units::{Index, State, Unit};
 use rustix::io::Errno;
 
-use self::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
+use self::drop_in::{DROP_IN, OPERATORS, SetupDropIn};
 use self::file::{check_not_foreign, lost_settings, remove, write};
 use self::obstacles::{check_mount, check_path};
+use self::plan::{Plan, is_home};
 use crate::cli::Setup;
 use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Found, Installation, Installations, Program, real_path};
+use crate::service::pypnm::{self, Installation, Installations, Program, real_path};
 
-/// The directories that `ProtectHome=` hides.
-const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
-
-/// What is set up.
-struct Plan<'a> {
-    root: &'a Root,
-    arguments: &'a Setup,
-    /// The packaged unit.
-    unit: Unit,
-    program: Program,
-    installation: Installation,
-    /// The checkout to use as working directory.
-    checkout: Option<String>,
-}
+/// The units that can be set up, for errors.
+const PURPOSE: &str = "setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service";
 
 pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     let directory = format!("{OPERATORS}/{}.d", arguments.unit);
@@ -99,7 +89,7 @@ fn report_old_version(installation: &Installation, program: Program) {
 
 impl Plan<'_> {
     /// The drop-in. Fails if the service would not work with it.
-    fn drop_in(&self) -> anyhow::Result<DropIn> {
+    fn drop_in(&self) -> anyhow::Result<SetupDropIn> {
         let Self { root, arguments, unit, program, installation, checkout } = self;
         let account = self.account()?;
         for path in checkout.iter().chain([&installation.environment]) {
@@ -126,7 +116,7 @@ impl Plan<'_> {
                 program.command
             );
         }
-        Ok(DropIn {
+        Ok(SetupDropIn {
             unit: arguments.unit.clone(),
             command: installation.command.clone(),
             environment: installation.environment.clone(),
@@ -145,100 +135,6 @@ impl Plan<'_> {
             Some(account) => self.check_permissions(&account, None),
             None => Ok(()),
         }
-    }
-
-    /// Whether the packaged unit finds it through its `PATH`.
-    fn is_on_packaged_path(&self) -> bool {
-        matches!(self.installation.environment.as_str(), "/opt/pypnm" | "/usr/local" | "/usr")
-    }
-
-    /// The checkout to use as working directory: the source of an editable installation, or the parent of the environment.
-    fn find_checkout(&self) -> anyhow::Result<Option<String>> {
-        let Self { root, program, installation, .. } = self;
-        let is_checkout = |directory: &String| pypnm::is_checkout(root, directory, *program);
-        let of_environment = match &installation.found {
-            Found::Checkout(directory) => Some(directory.clone()),
-            _ => installation.environment.rsplit_once('/').map(|(parent, _)| parent.to_owned()),
-        };
-        let Some(checkout) = installation.source.clone().or(of_environment).filter(is_checkout) else {
-            return Ok(None);
-        };
-        let Some(checkout) = real_path(root, &checkout) else {
-            bail!("{checkout}, the source of {}, does not exist", installation.environment);
-        };
-        // PyPNM imports `src` from its working directory, so the environment must belong to the same checkout.
-        let dir = self.arguments.dir.as_deref().and_then(Path::to_str);
-        let other = dir.and_then(|dir| real_path(root, dir)).filter(is_checkout);
-        if let Some(other) = other.filter(|other| *other != checkout) {
-            bail!(
-                "the environment in {other} is an editable installation of {checkout}: reinstall it in {other}, or set up {checkout}"
-            );
-        }
-        Ok(Some(checkout))
-    }
-
-    /// The user to run as: `--user`, or the owner. `None`: the packaged account.
-    fn account(&self) -> anyhow::Result<Option<Account>> {
-        let root = self.root;
-        if let Some(name) = &self.arguments.user {
-            return match Account::find(root, name) {
-                Some(account) if account.uid == 0 => {
-                    bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
-                }
-                Some(account) => Ok(Some(account)),
-                None => bail!("--user={name}: there is no such user"),
-            };
-        }
-        let place = self.checkout.as_ref().unwrap_or(&self.installation.environment);
-        let owner = root.stat(place).map_or(0, |stat| stat.st_uid);
-        if owner == 0 {
-            if self.checkout.is_some() {
-                bail!(
-                    "{place} belongs to root, and PyPNM should not run as root: change the owner (chown -R), or specify a user with --user"
-                );
-            }
-            return Ok(None);
-        }
-        match Account::find(root, &owner.to_string()) {
-            Some(account) => Ok(Some(account)),
-            None => {
-                bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user")
-            }
-        }
-    }
-
-    /// What the service needs in home directories. `None`: nothing.
-    fn home(&self, account: Option<&Account>) -> Option<Home> {
-        let Self { root, installation, .. } = self;
-        let places: Vec<&str> =
-            self.checkout.iter().chain([&installation.environment]).map(String::as_str).collect();
-        let elsewhere = account.and_then(|account| other_home(root, account, &places));
-        let is_hidden =
-            |path: &str| is_home(root, path) || elsewhere.as_deref().is_some_and(|home| is_in(path, home));
-        let writable: Vec<String> = self.checkout.iter().filter(|path| is_hidden(path)).cloned().collect();
-        let mut readable: Vec<String> = Vec::new();
-        // The environment, the directories of the symbolic links that lead to its Python, and the prefix of that Python.
-        let needed = [installation.environment.clone()].into_iter();
-        for path in needed.chain(pypnm::python_places(root, installation)) {
-            if is_hidden(&path) && !writable.iter().chain(&readable).any(|there| is_in(&path, there)) {
-                readable.push(path);
-            }
-        }
-        // Names that lead there through symbolic links which are hidden as well.
-        let mut aliases: Vec<(String, String)> = Vec::new();
-        let mut names = pypnm::names_in_use(root, installation);
-        names.retain(|name| is_hidden(name));
-        names.sort_unstable();
-        for name in names {
-            let real = real_path(root, &name).filter(|real| *real != visible_name(root, &name));
-            if let Some(real) = real
-                && !aliases.iter().any(|(_, there)| is_in(&name, there))
-            {
-                aliases.push((real, name));
-            }
-        }
-        let is_needed = !(writable.is_empty() && readable.is_empty() && aliases.is_empty());
-        is_needed.then_some(Home { elsewhere, writable, readable, aliases })
     }
 }
 
@@ -269,12 +165,10 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         }
         (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
         (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
-        (State::Loaded, Some(_)) if is_packaged => bail!(
-            "{name} is not a PyPNM service: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
-        ),
+        (State::Loaded, Some(_)) if is_packaged => bail!("{name} is not a PyPNM service: {PURPOSE}"),
         (State::Loaded | State::Bad, Some(file)) => bail!(
             "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \
-             to use the packaged unit, move that file away"
+             to use the packaged unit, remove or rename that file"
         ),
         _ => {}
     }
@@ -282,9 +176,7 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
     if root.link(&file).is_some() {
         bail!("{file} is a dangling link, which hides the packaged unit: remove it");
     }
-    bail!(
-        "there is no {name} to set up: setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service"
-    )
+    bail!("there is no {name} to set up: {PURPOSE}")
 }
 
 /// Whether the packaged file of the unit starts one of the two programs.
@@ -363,27 +255,4 @@ fn only(found: Vec<Installation>, place: &str) -> anyhow::Result<Option<Installa
         bail!("{place} has {} installations; choose one: {}", usable.len(), commands.join(", or "));
     }
     Ok(usable.pop())
-}
-
-fn is_home(root: &Root, path: &str) -> bool {
-    HOMES.iter().any(|home| is_in(path, home) || real_path(root, home).is_some_and(|home| is_in(path, &home)))
-}
-
-/// Whether the path is that of the directory, or one below it.
-fn is_in(path: &str, directory: &str) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// The account's home directory, if it is somewhere else, belongs to the account and contains the installation.
-fn other_home(root: &Root, account: &Account, places: &[&str]) -> Option<String> {
-    let home = real_path(root, &account.home).filter(|home| !is_home(root, home))?;
-    let is_around = |place: &&str| *place != home && is_in(place, &home);
-    let is_own = root.stat(&home)?.st_uid == account.uid;
-    (is_own && places.iter().any(is_around) && !places.contains(&home.as_str())).then_some(home)
-}
-
-/// The path with those symbolic links resolved that remain visible to the service: of /home itself, for example.
-fn visible_name(root: &Root, path: &str) -> String {
-    let above = HOMES.iter().find_map(|home| Some((real_path(root, home)?, path.strip_prefix(home)?)));
-    above.map_or_else(|| path.to_owned(), |(home, below)| format!("{home}{below}"))
 }

@@ -12,13 +12,13 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{Index, State};
 use rustix::fs::{FileType, StatVfsMountFlags};
 
-use super::Plan;
-use super::drop_in::{DROP_IN, DropIn, Home, OPERATORS};
+use super::drop_in::{DROP_IN, Home, OPERATORS, SetupDropIn};
+use super::plan::Plan;
 use crate::output::remark;
 use crate::service::account::{Access, Account, getent};
 use crate::service::listener::{self, Obstacle};
 use crate::service::process;
-use crate::service::pypnm::{self, real_path};
+use crate::service::pypnm::{self, base_name, real_path};
 use crate::service::systemctl;
 use crate::service::unit_file::{Setting, service_settings};
 
@@ -131,7 +131,7 @@ impl Plan<'_> {
             if let Some(source) = other.and_then(|other| pypnm::started_by(root, &other, &self.installation))
             {
                 bail!(
-                    "{name} already starts this PyPNM ({}:{}). To size that service, write 'Units={name}' below [Sizing] into \
+                    "{name} already starts this PyPNM ({}:{}). To size that service, set 'Units={name}' in [Sizing] of \
                      /etc/pypnm/sizing.conf.d/50-units.conf; to use {unit} instead, disable and remove {name} first",
                     source.file,
                     source.line
@@ -225,10 +225,9 @@ impl Plan<'_> {
 
     /// What later drop-ins of the unit override: an error if the service would not start, otherwise a message, because it
     /// may be intended.
-    pub(super) fn overridden(&self, drop_in: &DropIn) -> anyhow::Result<Vec<String>> {
-        let base_name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    pub(super) fn overridden(&self, drop_in: &SetupDropIn) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
-        for file in self.unit.drop_ins.iter().filter(|file| base_name(file).as_str() > DROP_IN) {
+        for file in self.unit.drop_ins.iter().filter(|file| base_name(file) > DROP_IN) {
             for Setting { key, value, line } in service_settings(self.root, file) {
                 if !value.is_empty() {
                     lines.extend(overrides(drop_in, &format!("{file}:{line}"), &key, &value)?);
@@ -293,7 +292,7 @@ fn resolved(root: &Root, host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr
 }
 
 /// As [`Plan::overridden`], for a single setting.
-fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
+fn overrides(drop_in: &SetupDropIn, source: &str, key: &str, value: &str) -> anyhow::Result<Option<String>> {
     let other = |set: Option<&String>| set.is_some_and(|set| set != value);
     let account = drop_in.account.as_ref();
     let is_other = match key {
@@ -318,7 +317,7 @@ fn overrides(drop_in: &DropIn, source: &str, key: &str, value: &str) -> anyhow::
 }
 
 /// As [`Plan::overridden`], for a variable in `Environment=`.
-fn variable(drop_in: &DropIn, source: &str, word: &str) -> anyhow::Result<()> {
+fn variable(drop_in: &SetupDropIn, source: &str, word: &str) -> anyhow::Result<()> {
     let Some((key, value)) = word.split_once('=') else {
         return Ok(());
     };
