@@ -75,11 +75,11 @@ pub(crate) fn cgroup(data: &[u8]) {
     }
     let mounts = cgroup_mounts(mountinfo.as_bytes());
     for controller in ["memory", "cpu", "cpuset"] {
-        let Some(place) = Hierarchy::find(controller, &memberships, &mounts) else {
+        let Some(hierarchy) = Hierarchy::find(controller, &memberships, &mounts, &["/init.scope"]) else {
             assert!(memberships.iter().all(|one| one.v1_controllers.is_some() && !one.has_v1(controller)));
             continue;
         };
-        let levels: Vec<&str> = place.levels().collect();
+        let levels: Vec<&str> = hierarchy.levels().collect();
         assert!(!levels.is_empty() && levels.len() <= membership.len() + 1);
         for pair in levels.windows(2) {
             assert!(

@@ -48,6 +48,9 @@ const PID_1: Member<'_> = Member {
     moved_to: &OWN_OF_PID_1,
 };
 
+/// The kernel shows the cgroup of another process relative to the reader's namespace, so the reader's mounts apply.
+const MOUNTINFO_OF_READER: &[&str] = &["/proc/self/mountinfo"];
+
 /// The controllers, each with the resource that is unknown without it.
 const CONTROLLERS: [(&str, Resource); 3] =
     [("memory", Resource::Memory), ("cpu", Resource::Cpu), ("cpuset", Resource::Cpu)];
@@ -69,10 +72,28 @@ pub fn read(root: &Root, problems: &mut Vec<Problem>) -> Container {
 
 /// Reads the limits of the cgroup in `membership` (`/proc/PID/cgroup`), at every level that is visible to the reader.
 pub fn read_process(root: &Root, membership: &str, problems: &mut Vec<Problem>) -> Vec<Limit> {
-    // The kernel shows the cgroup of another process relative to the reader's namespace, so the reader's mounts apply.
-    let mountinfo = &["/proc/self/mountinfo"];
-    let member = Member { who: "the process", membership, mountinfo, scope: Scope::Process, moved_to: &[] };
+    let member = Member {
+        who: "the process",
+        membership,
+        mountinfo: MOUNTINFO_OF_READER,
+        scope: Scope::Process,
+        moved_to: &[],
+    };
     read_member(root, &member, problems).limits
+}
+
+/// Finds the cgroup in `membership` (`/proc/PID/cgroup`) in the hierarchy of each of the controllers. What cannot be read is
+/// ignored: it is a problem of [`read_process`].
+pub fn find_process<const N: usize>(
+    root: &Root,
+    membership: &str,
+    controllers: [&str; N],
+) -> [Option<Hierarchy>; N] {
+    let text = root.text(membership).unwrap_or_default();
+    let memberships = cgroup::memberships(&text).unwrap_or_default();
+    let (lines, _) = root.cgroup_mounts(MOUNTINFO_OF_READER);
+    let mounts = cgroup_mounts(&lines);
+    controllers.map(|controller| Hierarchy::find(controller, &memberships, &mounts, &[]))
 }
 
 /// Whether only version 2 is mounted, at the usual mount point. Limits of the host in version 1 are then invisible by design.
@@ -148,7 +169,7 @@ fn read_member(root: &Root, member: &Member<'_>, problems: &mut Vec<Problem>) ->
         }
     }
     let hierarchies =
-        CONTROLLERS.map(|(name, _)| Hierarchy::find_moved(name, &memberships, &mounts, member.moved_to));
+        CONTROLLERS.map(|(name, _)| Hierarchy::find(name, &memberships, &mounts, member.moved_to));
     if !has_only_v2(&mounts) {
         for hierarchy in hierarchies.iter().flatten() {
             reader.check_directory(hierarchy);

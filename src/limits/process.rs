@@ -1,10 +1,11 @@
 //! The limits of a process: its own cgroup at every visible level, and its affinity.
 //!
 //! They apply if the process is the service, or will execute it: `exec` in a container, `env` in `ExecStartPre=`, and
-//! `check` of a running process. They are never used by the generator or for a shell, which run in other cgroups. In a unit,
+//! `check` and `watch` of a running process. They are never used by the generator or for a shell, which run in other cgroups. In a unit,
 //! the affinity adds nothing: it is inherited from PID 1 or set by `CPUAffinity=`, and both are taken into account already.
 //! Limits that are also in the unit files or in PID 1's cgroup occur twice, which does not change the minimum.
 
+use crate::limits::cgroup::Hierarchy;
 use crate::limits::{Limit, Scope, cgroup, host};
 use crate::problem::Problem;
 use crate::root::Root;
@@ -41,4 +42,14 @@ pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<L
         limits.extend(host::affinity(root, &format!("{directory}/status"), Scope::Process, problems));
     }
     limits
+}
+
+/// Finds the cgroup of `process` in the hierarchy of each of the controllers: the directories whose limits [`read`] returns,
+/// and that contain its counters as well.
+pub fn cgroups<const N: usize>(
+    root: &Root,
+    process: Process,
+    controllers: [&str; N],
+) -> [Option<Hierarchy>; N] {
+    cgroup::find_process(root, &format!("{}/cgroup", process.directory()), controllers)
 }

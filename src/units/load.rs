@@ -2,10 +2,10 @@
 //!
 //! [`super::index`] finds the files; what the assignments mean is determined by the readers of [`Unit`].
 
+use crate::parse::base_name;
 use crate::parse::syntax::{Item, items};
 use crate::problem::{ASSUMING_MINIMUM, FileName, Problem, Source};
 use crate::root::{ReadError, Root};
-use crate::units::index::base_of;
 use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
 use crate::units::{Assignment, Index, KEYS, State, Unit};
 
@@ -32,7 +32,7 @@ impl Index<'_> {
             if unit.state != State::NotFound {
                 // An instance with its own file is another unit; only its drop-ins apply here as well.
                 let id = name_of_file(&path, &asked);
-                let differs = |own: String| base_of(&own) != base_of(&path);
+                let differs = |own: String| base_name(&own) != base_name(&path);
                 if id != name && self.follow(&id).is_some_and(differs) {
                     namesake = Some(id);
                 } else {
@@ -134,7 +134,7 @@ pub fn parse_assignments(
 
 /// The name of the requested unit, from the name of its file.
 fn name_of_file(path: &str, asked: &Name<'_>) -> String {
-    match (Name::parse(base_of(path)), asked.instance) {
+    match (Name::parse(base_name(path)), asked.instance) {
         (Some(base), Some(instance)) if base.kind() == NameKind::Template => base.with_instance(instance),
         (Some(base), _) => base.text.to_owned(),
         (None, _) => asked.text.to_owned(),

@@ -7,8 +7,9 @@ use pypnm_sizing::watch::text;
 
 use crate::output::{self, Outcome, printable};
 
-/// The default number of columns, and the minimum and maximum that are used of a terminal.
-const COLUMNS: usize = 80;
+/// The columns and rows of a terminal that does not report its size.
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
+/// The minimum and the maximum number of columns that a text uses.
 const MIN_COLUMNS: usize = 60;
 const MAX_COLUMNS: usize = 200;
 
@@ -160,15 +161,24 @@ pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
     is_capable(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The number of columns to use on standard output: `$COLUMNS`, the width of the terminal, or 80.
+/// The columns and rows of the terminal on standard output; 80 × 24 if it is none, or does not report them.
+pub(crate) fn terminal_size() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    let (columns, rows) = size.map_or((0, 0), |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+    let reported_or = |default, reported| if reported == 0 { default } else { reported };
+    (reported_or(DEFAULT_SIZE.0, columns), reported_or(DEFAULT_SIZE.1, rows))
+}
+
+/// The number of columns that a text on standard output uses: `$COLUMNS`, or those of the terminal. A screen uses exactly
+/// those of the terminal, see [`terminal_size`].
 pub(crate) fn columns() -> usize {
-    let stdout = std::io::stdout();
-    let stated = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok().filter(|columns| *columns > 0);
-    let measured = || {
-        let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
-        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
-    };
-    stated().or_else(measured).unwrap_or(COLUMNS).clamp(MIN_COLUMNS, MAX_COLUMNS)
+    text_columns(std::env::var("COLUMNS").ok().as_deref(), terminal_size().0)
+}
+
+/// The number of columns that a text uses, from `$COLUMNS` and the columns of the terminal.
+fn text_columns(variable: Option<&str>, measured: usize) -> usize {
+    let stated = variable.and_then(|value| value.parse::<usize>().ok()).filter(|columns| *columns > 0);
+    stated.unwrap_or(measured).clamp(MIN_COLUMNS, MAX_COLUMNS)
 }
 
 fn longest_word(text: &str) -> usize {
@@ -216,10 +226,28 @@ fn pieces(word: &str, columns: usize) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Page, TableRow, wrapped};
+    use super::{Page, TableRow, text_columns, wrapped};
 
     fn page(columns: usize) -> Page {
         Page { text: String::new(), columns, colors: false, terminal: true }
+    }
+
+    #[test]
+    fn a_text_is_as_wide_as_stated_or_as_the_terminal() {
+        for (variable, measured, columns) in [
+            (None, 132, 132),
+            (Some("100"), 132, 100),
+            (Some("100"), 70, 100),
+            (Some("0"), 132, 132),
+            (Some(""), 132, 132),
+            (Some("wide"), 132, 132),
+            (Some("20"), 132, 60),
+            (Some("1000"), 132, 200),
+            (None, 20, 60),
+            (None, 1000, 200),
+        ] {
+            assert_eq!(text_columns(variable, measured), columns, "{variable:?}, {measured}");
+        }
     }
 
     #[test]

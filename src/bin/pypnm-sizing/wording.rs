@@ -1,5 +1,5 @@
 //! The texts about a sizing that several verbs share: which units are sized or why none is, what was set by hand, a
-//! profile in one line, and what PyPNM's own sizing would give.
+//! profile in one line, the numbers in use, and what PyPNM's own sizing would give.
 
 use anyhow::anyhow;
 use pypnm_sizing::command::Program;
@@ -20,6 +20,7 @@ use pypnm_sizing::sizing::Hypothetical;
 use pypnm_sizing::units::{self, State};
 
 use crate::page::Page;
+use crate::service::in_use::{InUse, Origin};
 use crate::service::launch::Launch;
 
 /// The units to report: all that are sized, or only the requested one.
@@ -119,9 +120,30 @@ pub(crate) fn brief(numbers: Numbers) -> String {
     }
 }
 
+/// The numbers in use that are known.
+pub(crate) fn in_use(in_use: InUse) -> String {
+    match (in_use.workers, in_use.limit_max_requests) {
+        (Some(workers), Some(limit_max_requests)) => brief(Numbers { workers, limit_max_requests }),
+        (Some(workers), None) => workers_text(workers),
+        (None, _) => "unknown numbers".to_owned(),
+    }
+}
+
+/// Where the numbers in use come from, to follow them.
+pub(crate) fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Pypnm => "as PyPNM reports",
+        Origin::Flag => "from flags on its command line",
+        Origin::File => "from its profile file",
+        Origin::Environment => "from its environment",
+        Origin::Itself => "from PyPNM's own sizing",
+        Origin::Unknown => "by counting its workers",
+    }
+}
+
 fn is_uvicorn(unit: &SizedUnit) -> bool {
     let command = unit.definition.iter().flat_map(|unit| unit.assignments_of("ExecStart")).next_back();
-    Launch::of_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn
+    Launch::from_command(command.map_or("", |command| &command.value)).program() == Program::Uvicorn
 }
 
 /// Whether PyPNM does not get its profile, and its flags do not give all of its numbers.

@@ -35,18 +35,10 @@ pub(super) enum Doubt {
 }
 
 impl Hierarchy {
-    /// The cgroup that PID 1 was started in, without the one below it to which systemd moved it. A controller is in the
-    /// hierarchy of version 1 that lists it, otherwise in that of version 2. `None`: it is in no hierarchy.
+    /// The cgroup that a process was started in. systemd may have moved it to one of the cgroups `moved_to` below that. A
+    /// controller is in the hierarchy of version 1 that lists it, otherwise in that of version 2. `None`: it is in no
+    /// hierarchy.
     pub fn find(
-        controller: &str,
-        memberships: &[Membership<'_>],
-        mounts: &[CgroupMount<'_>],
-    ) -> Option<Self> {
-        Self::find_moved(controller, memberships, mounts, &OWN_OF_PID_1)
-    }
-
-    /// As [`Hierarchy::find`], for a process that systemd may have moved to one of the cgroups `moved_to` below its own.
-    pub(super) fn find_moved(
         controller: &str,
         memberships: &[Membership<'_>],
         mounts: &[CgroupMount<'_>],
@@ -104,6 +96,11 @@ impl Hierarchy {
         })
     }
 
+    /// The directory of its cgroup.
+    pub fn directory(&self) -> &str {
+        &self.path
+    }
+
     /// The directories from the outermost visible one to that of the process.
     pub fn levels(&self) -> impl DoubleEndedIterator<Item = &str> {
         let below = self.path.get(self.outermost..).unwrap_or_default();
@@ -112,7 +109,7 @@ impl Hierarchy {
     }
 
     /// Whether the process's own directory is not the outermost.
-    pub(super) fn is_nested(&self) -> bool {
+    pub fn is_nested(&self) -> bool {
         self.path.len() > self.outermost
     }
 }
@@ -126,7 +123,7 @@ fn goes_up(path: &str) -> bool {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::Hierarchy;
+    use super::{Hierarchy, OWN_OF_PID_1};
     use crate::parse::cgroup::memberships;
     use crate::parse::mountinfo::cgroup_mounts;
 
@@ -139,8 +136,9 @@ mod tests {
                 .unwrap_or_default();
         }
         let memberships = memberships(membership).unwrap_or_default();
-        match Hierarchy::find("memory", &memberships, &cgroup_mounts(mountinfo.as_bytes())) {
-            Some(place) => (place.levels().map(str::to_owned).collect(), place.certain),
+        let mounts = cgroup_mounts(mountinfo.as_bytes());
+        match Hierarchy::find("memory", &memberships, &mounts, &OWN_OF_PID_1) {
+            Some(found) => (found.levels().map(str::to_owned).collect(), found.certain),
             None => (Vec::new(), false),
         }
     }

@@ -36,7 +36,7 @@ impl Judge<'_> {
             }
         };
         self.verdict.findings.extend(finding);
-        if matches!(load, "not-found" | "masked") || load == "loaded" && facts.live == Live::Not {
+        if matches!(load, "not-found" | "masked") || load == "loaded" && facts.live == Live::Inactive {
             self.other_units();
         }
         load == "loaded"

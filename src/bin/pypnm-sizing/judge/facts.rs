@@ -17,13 +17,14 @@ use pypnm_sizing::sized::{SizedUnit, Sizing};
 use pypnm_sizing::sizing::{Hypothetical, Request, size};
 use rustix::io::Errno;
 
-use super::in_use::Running;
 use super::live::{self, Live};
 use crate::service::container;
 use crate::service::generated;
 use crate::service::generator::Generator;
+use crate::service::moment;
 use crate::service::process;
 use crate::service::pypnm::{Installations, LostProgram};
+use crate::service::running::Running;
 use crate::service::systemctl::{self, LoadedUnit, SystemctlError};
 use crate::wording::{self, PypnmDefault};
 
@@ -159,14 +160,14 @@ pub(crate) fn gather(
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
         .map(|path| (path.clone(), live::text(root, path)));
-    let live = Live::of(root, &loaded, ours);
+    let live = Live::read(root, &loaded, ours);
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
     let contained = match &live {
         Live::Running(_) => live::server(root, &loaded).filter(|pid| container::is_contained(root, *pid)),
-        Live::Not | Live::Hidden => None,
+        Live::Inactive | Live::Hidden => None,
     };
     let (other_units, other_process) = match &live {
-        Live::Not => {
+        Live::Inactive => {
             let mut sized = sizing.config.units();
             sized.push(name.to_owned());
             (live::other_units(root, &sized), live::other_process(root))
@@ -182,7 +183,7 @@ pub(crate) fn gather(
     Ok(Facts {
         unit: name.to_owned(),
         expected,
-        generator: Generator::of(root),
+        generator: Generator::find(root),
         generator_has_run: generated::exists_for_any(root),
         in_force,
         drop_in: generated::path(sized_name),
@@ -199,8 +200,8 @@ pub(crate) fn gather(
         other_units,
         other_process,
         was_reloaded_since_profile: ours.is_some_and(|profile| {
-            let written = live::changed(root, profile);
-            written.is_some() && written < live::changed(root, &generated::path(sized_name))
+            let written = moment::changed(root, profile);
+            written.is_some() && written < moment::changed(root, &generated::path(sized_name))
         }),
         changed_since_start: changed_since_start(root, &loaded),
         lost_program,
@@ -267,30 +268,32 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
 }
 
 /// The problems with files of sizing.conf(5).
-fn of_configuration(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
+fn configuration_problems(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
     problems.iter().filter(|problem| problem.is_in_configuration)
 }
 
 /// The problems that an operator can correct; not files that could not be read.
 pub(super) fn mistakes(problems: &[Problem]) -> Vec<String> {
     let is_mistake = |problem: &&Problem| !matches!(problem.kind, ProblemKind::Unreadable(_));
-    of_configuration(problems).filter(is_mistake).map(ToString::to_string).collect()
+    configuration_problems(problems).filter(is_mistake).map(ToString::to_string).collect()
 }
 
 /// The first file or directory of the configuration that the caller is not permitted to read.
 fn hidden_configuration(problems: &[Problem]) -> Option<String> {
     let denied = ProblemKind::Unreadable(ReadError::Os(Errno::ACCESS));
-    of_configuration(problems).find(|problem| problem.kind == denied).map(|problem| problem.source.place())
+    configuration_problems(problems)
+        .find(|problem| problem.kind == denied)
+        .map(|problem| problem.source.place())
 }
 
 /// The profile file that is named where systemd reads it only at a start: on the command line, through env(1), or in a file
 /// of `EnvironmentFile=`.
 fn assigned_at_start<'a>(unit: &'a SizedUnit, loaded: &LoadedUnit) -> Option<&'a String> {
     let is_of_a_file =
-        |set: &&Override| loaded.environment_files.iter().any(|file| *file == *set.source.file);
-    let set = unit.overrides.get(pypnm::ENV_FILE);
-    let set = set.filter(|set| set.stage == Stage::Command || is_of_a_file(set))?;
-    match &set.effect {
+        |found: &&Override| loaded.environment_files.iter().any(|file| *file == *found.source.file);
+    let found = unit.overrides.get(pypnm::ENV_FILE);
+    let found = found.filter(|found| found.stage == Stage::Command || is_of_a_file(found))?;
+    match &found.effect {
         Effect::Variable { value, .. } => Some(value),
         _ => None,
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::facts::{Expected, Facts, ProcessFacts};
-use super::in_use::Running;
 use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::Verdict;
+use crate::service::running::Running;
 
 /// A worker that ends at its recycle limit is replaced within about a second. One is missing if it still is after this many
 /// attempts.
@@ -46,7 +46,7 @@ impl Judged {
 
     /// The number of workers that are alive, if that is known.
     pub(crate) fn workers_alive(&self) -> Option<i64> {
-        let is_stopped = self.facts.as_ref().is_some_and(|facts| facts.live == Live::Not);
+        let is_stopped = self.facts.as_ref().is_some_and(|facts| facts.live == Live::Inactive);
         self.running().map(|running| running.workers).or(is_stopped.then_some(0))
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!  facts, live  the state of systemd, the files and the processes             read files
-//!  in_use       the numbers that the processes use                            pure
 //!  verdict      the findings that follow (also: active, next_start, running)  pure
 //!  topic        the topics of findings, and their meanings
 //!  process      the same for a process that is not a unit
@@ -11,7 +10,6 @@
 
 mod active;
 mod facts;
-mod in_use;
 mod judged;
 mod live;
 mod next_start;
@@ -29,7 +27,6 @@ use pypnm_sizing::sized::Sizing;
 use crate::service::systemctl::SystemctlError;
 pub(crate) use facts::Facts;
 use facts::gather;
-pub(crate) use in_use::Origin;
 pub(crate) use judged::Judged;
 use judged::{PAUSE, judged_when_complete};
 pub(crate) use live::{Live, server};

@@ -58,7 +58,7 @@ impl Judge<'_> {
         }
         let alive = match &self.facts.live {
             Live::Running(running) => running.workers.max(1),
-            Live::Not | Live::Hidden => 1,
+            Live::Inactive | Live::Hidden => 1,
         };
         (alive, alive)
     }
@@ -104,17 +104,17 @@ impl Judge<'_> {
         &mut self,
         expected: &Expected,
         keys: [&'static str; 2],
-        least: u32,
+        minimum: u32,
         fitting: i64,
         generated: i64,
     ) -> (i64, i64) {
         let overrides = &expected.overrides;
-        let number = |value: &str| value.parse::<u32>().ok().filter(|value| *value >= least).map(i64::from);
+        let number = |value: &str| value.parse::<u32>().ok().filter(|value| *value >= minimum).map(i64::from);
         for found in keys.into_iter().filter_map(|key| overrides.get(key)) {
             let text = override_text(found);
             let text = match &found.effect {
                 Effect::Variable { value, .. } if number(value).is_none() => {
-                    format!("{text}, is not a whole number of at least {least}: the sized value is used")
+                    format!("{text}, is not a whole number of at least {minimum}: the sized value is used")
                 }
                 _ => text,
             };
@@ -131,7 +131,7 @@ impl Judge<'_> {
             };
             return (remaining.value.into(), remaining.value.into());
         }
-        let effective = overrides.effective_number(keys, least, u32::MAX);
+        let effective = overrides.effective_number(keys, minimum, u32::MAX);
         let after_reload = match (variable, effective.set_by) {
             (_, Some(_)) => i64::from(effective.value),
             // uvicorn's own default.
@@ -199,8 +199,8 @@ impl Judge<'_> {
     /// `WEB_CONCURRENCY` determines uvicorn's workers if `UVICORN_WORKERS` is not set.
     pub(super) fn launched(&self, overrides: &Overrides) -> (Program, Keys) {
         let launch = match &self.facts.live {
-            Live::Running(running) => Launch::of_arguments(&running.arguments),
-            Live::Not | Live::Hidden => self.command(),
+            Live::Running(running) => Launch::from_arguments(&running.arguments),
+            Live::Inactive | Live::Hidden => self.command(),
         };
         let mut keys = launch.keys();
         let [flag, variable] = keys.workers;

@@ -13,16 +13,16 @@ use pypnm_sizing::sizing::{Request, size};
 use pypnm_sizing::watch::role::main_process;
 
 use super::facts::{Facts, ProcessFacts, expected, mistakes};
-use super::in_use::{InUse, Origin, Running, in_use};
 use super::judged::{Judged, judged_when_complete};
-use super::live::{self, candidates};
 use super::topic::{Finding, State, Topic};
 use super::verdict::Verdict;
-use crate::service::container::{self, Files};
+use crate::service::container::ProcessFiles;
 use crate::service::exec_profile;
 use crate::service::family::{self, Presence, Service};
+use crate::service::in_use::{InUse, Origin, in_use};
 use crate::service::launch::Launch;
 use crate::service::process;
+use crate::service::running::Running;
 use crate::wording::{self, brief, workers_text};
 
 /// Judges the process `pid`, or its parent if it is a worker; again while only a worker seems to be missing. Also returns the
@@ -75,20 +75,20 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
             return Err(Finding::new(Topic::Hidden, State::Unknown, "/proc hides it from this user"));
         }
     }
-    let of_pid = process::of_pids(machine, &[pid]);
-    let given = of_pid.first().ok_or_else(gone)?;
+    let found = process::read(machine, &[pid]);
+    let given = found.first().ok_or_else(gone)?;
     let top = if given.candidate().is_spawned() && given.parent > 1 { given.parent } else { pid };
     let family: Vec<u32> = family::processes(machine, Service::Tree(top)).into_keys().collect();
-    let mut processes = process::of_pids(machine, &family);
+    let mut processes = process::read(machine, &family);
     // A process that has ended has no arguments.
     processes.retain(|process| !process.arguments.is_empty());
-    let candidates = candidates(&processes);
+    let candidates = process::candidates(&processes);
     let serves = candidates.iter().any(|candidate| candidate.is_server() || candidate.is_spawned());
     let Some(main) = main_process(&candidates).filter(|_| serves) else {
         let text = "neither it nor any process that it started is PyPNM or uvicorn";
         return Err(Finding::new(Topic::NotRunning, State::Unknown, text));
     };
-    let files = Files::of(machine, main).map_err(|error| {
+    let files = ProcessFiles::find(machine, main).map_err(|error| {
         Finding::new(Topic::Hidden, State::Unknown, format!("its files cannot be read: {error}"))
     })?;
     let Some(root) = files.root(machine) else {
@@ -104,15 +104,9 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
         Some(unit) => Ok(expected(&sizing.host, unit)),
         None => Err(wording::turned_off(&sizing).unwrap_or_else(|| "nothing to size".to_owned())),
     };
-    let mut running = live::running(machine, &processes, main);
-    let path = running.environment.as_ref().and_then(|all| all.get(pypnm::ENV_FILE));
-    running.file = path.filter(|path| !path.is_empty()).map(|path| {
-        let text = container::profile_text(machine, &files, &family, path);
-        (path.clone(), text.map_err(|error| error.to_string()))
-    });
     let facts = ProcessFacts {
         expected,
-        running,
+        running: Running::read(machine, &files, &processes, main),
         user: process::user(machine, main).zip(process::group(machine, main)),
         mistakes: mistakes(&sizing.problems),
     };
@@ -124,7 +118,7 @@ fn verdict(facts: &ProcessFacts, passed_on: Option<Numbers>) -> Verdict {
     let mut verdict = Verdict::default();
     match &facts.expected {
         Ok(expected) => {
-            let in_use = in_use(&facts.running, expected.default);
+            let in_use = in_use(&facts.running, Some(expected.default));
             for setting in &expected.set_by_hand {
                 verdict.report(Finding::new(Topic::SetByHand, State::Ok, setting));
             }
@@ -199,7 +193,7 @@ fn compare(
         }
     }
     verdict.next_start = Some(next);
-    let (uses, expected) = (in_use.text(), brief(expected));
+    let (uses, expected) = (wording::in_use(in_use), brief(expected));
     let is_sized = match &running.file {
         Some((_, Ok(_))) => true,
         _ => in_use.origin == Origin::Flag || set_by(running, &[UVICORN_WORKERS, WEB_CONCURRENCY]).is_some(),
@@ -228,7 +222,7 @@ fn compare(
 /// What set a number by hand: a flag, a variable, or the operator's own file. `exec` records this in its file; without that
 /// file, variables are assumed to be the operator's.
 fn set_by(running: &Running, places: &[&'static str]) -> Option<String> {
-    let launch = Launch::of_arguments(&running.arguments);
+    let launch = Launch::from_arguments(&running.arguments);
     if let Some((flag, value)) = places.iter().find_map(|name| Some((name, launch.flag(name)?))) {
         return Some(format!("{flag} {value} on its command line"));
     }

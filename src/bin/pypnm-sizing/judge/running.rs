@@ -5,32 +5,33 @@ use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::pypnm::{self, Numbers, ProfileFile};
 
 use super::facts::Expected;
-use super::in_use::{InUse, Origin, Running, in_use};
 use super::live::Live;
 use super::topic::{Finding, State, Topic};
 use super::verdict::Judge;
+use crate::service::in_use::{InUse, Origin, in_use};
 use crate::service::launch::Launch;
+use crate::service::running::Running;
 use crate::service::{generated, handover};
-use crate::wording::brief;
+use crate::wording::{self, brief};
 
 impl Judge<'_> {
     /// Compares the running processes with what they get at the next start.
     pub(super) fn running(&mut self, expected: &Expected, next_start: Numbers) {
         let running = match &self.facts.live {
-            Live::Not => return,
+            Live::Inactive => return,
             Live::Hidden => {
                 let text = "it is active, but its processes are hidden from this user";
                 return self.report(Finding::hidden(text));
             }
             Live::Running(running) => running,
         };
-        let in_use = in_use(running, expected.default);
+        let in_use = in_use(running, Some(expected.default));
         self.verdict.in_use = Some(in_use);
         let differs =
             if !self.facts.was_reloaded_since_profile && lowered_at_start(running, in_use, next_start) {
                 let text = format!(
                     "fewer resources were available at its start than at the last reload: it runs {}",
-                    in_use.text()
+                    wording::in_use(in_use)
                 );
                 self.report(Finding::new(Topic::MachineChanged, State::Ok, text));
                 false
@@ -78,13 +79,13 @@ impl Judge<'_> {
     fn standing_flag<'a>(&self, running: &'a Running, flag: &str) -> Option<&'a str> {
         let is_script =
             self.command().program() == Program::Unknown && self.facts.changed_since_start.is_none();
-        Launch::of_arguments(&running.arguments).flag(flag).filter(|_| is_script)
+        Launch::from_arguments(&running.arguments).flag(flag).filter(|_| is_script)
     }
 
     /// Reports why the running service uses other numbers.
     fn other_numbers(&mut self, running: &Running, in_use: InUse, next_start: Numbers) {
         let facts = self.facts;
-        let (uses, due) = (in_use.text(), brief(next_start));
+        let (uses, due) = (wording::in_use(in_use), brief(next_start));
         let (topic, text) = if in_use.origin == Origin::Itself {
             let has_variable =
                 running.environment.as_ref().is_none_or(|all| all.contains_key(pypnm::ENV_FILE));

@@ -8,13 +8,14 @@ use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
 
 use super::facts::{Expected, Facts, InForce, mistakes};
-use super::in_use::{Origin, Running};
 use super::live::Live;
 use super::topic::{State, Topic};
 use super::verdict::{self, Verdict};
 use crate::service::generated;
 use crate::service::generator::Generator;
+use crate::service::in_use::Origin;
 use crate::service::pypnm::LostProgram;
+use crate::service::running::Running;
 use crate::service::systemctl::LoadedUnit;
 
 const UNIT: &str = "pypnm.service";
@@ -440,7 +441,7 @@ fn variables_of_uvicorn_that_are_removed() {
 }
 
 fn inactive(facts: &mut Facts, active: &str, sub: &str, result: &str) {
-    facts.live = Live::Not;
+    facts.live = Live::Inactive;
     active.clone_into(&mut facts.loaded.active);
     sub.clone_into(&mut facts.loaded.sub);
     result.clone_into(&mut facts.loaded.result);
@@ -702,7 +703,7 @@ fn tighter_limits_in_force_are_a_warning() {
     let stopped = with(|facts| {
         in_one_worker(facts);
         facts.loaded.active = "inactive".to_owned();
-        facts.live = Live::Not;
+        facts.live = Live::Inactive;
     });
     assert_eq!(found(&stopped).0, State::Warning);
     let uvicorn = with(|facts| {
@@ -756,14 +757,14 @@ fn a_program_that_is_not_found() {
     assert_eq!(found(&verdict), (State::Ok, vec![Topic::ProgramPath], false));
     let failed = with(|facts| {
         facts.lost_program = lost(true);
-        facts.live = Live::Not;
+        facts.live = Live::Inactive;
         "failed".clone_into(&mut facts.loaded.active);
     });
     assert_eq!(found(&failed), (State::Critical, vec![Topic::ProgramPath, Topic::Failed], false));
     assert_eq!(failed.leading().map(|finding| finding.topic), Some(Topic::ProgramPath));
     let not_loaded = with(|facts| {
         facts.lost_program = lost(true);
-        facts.live = Live::Not;
+        facts.live = Live::Inactive;
         "bad-setting".clone_into(&mut facts.loaded.load);
     });
     assert_eq!(found(&not_loaded), (State::Critical, vec![Topic::ProgramPath, Topic::UnitMissing], false));
@@ -774,7 +775,7 @@ fn a_program_that_is_not_found() {
 fn a_condition_failed_and_pypnm_is_elsewhere() {
     let verdict = with(|facts| {
         facts.setup = Some("pypnm-sizing setup /home/op/PyPNM".to_owned());
-        facts.live = Live::Not;
+        facts.live = Live::Inactive;
         "inactive".clone_into(&mut facts.loaded.active);
         facts.loaded.conditions_met = Some(false);
     });

@@ -11,9 +11,9 @@ use pypnm_sizing::parse::quantity::in_cpus;
 use pypnm_sizing::pypnm::{self, Numbers};
 
 use super::facts::{Expected, Facts};
-use super::in_use::InUse;
 use super::topic::{Finding, State, Topic};
 use crate::service::generator::Generator;
+use crate::service::in_use::InUse;
 use crate::service::launch::Launch;
 use crate::wording::brief;
 
@@ -193,7 +193,7 @@ impl Judge<'_> {
 
     /// The last command of `ExecStart=`.
     pub(super) fn command(&self) -> Launch<'_> {
-        Launch::of_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
+        Launch::from_command(self.facts.loaded.exec_start.last().map_or("", String::as_str))
     }
 }
 

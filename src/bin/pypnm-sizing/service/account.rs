@@ -58,7 +58,7 @@ impl Access {
 
 impl Account {
     /// The account with this name or number. `None`: there is none.
-    pub(crate) fn of(root: &Root, key: &str) -> Option<Self> {
+    pub(crate) fn find(root: &Root, key: &str) -> Option<Self> {
         let line = entry(root, "passwd", key)?;
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields.as_slice() else {
@@ -110,7 +110,7 @@ impl Account {
         if bits & access.bits() == access.bits() {
             return None;
         }
-        let owner = Self::of(root, &stat.st_uid.to_string())
+        let owner = Self::find(root, &stat.st_uid.to_string())
             .map_or_else(|| stat.st_uid.to_string(), |owner| owner.name);
         let mode = stat.st_mode & 0o7777;
         Some(format!("{} cannot {} {path} (owner {owner}, mode {mode:04o})", self.name, access.verb()))

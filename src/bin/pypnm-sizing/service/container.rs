@@ -19,7 +19,7 @@ const TMPFS: u64 = 0x0102_1994;
 
 /// The files of a process.
 #[derive(Debug)]
-pub(crate) enum Files {
+pub(crate) enum ProcessFiles {
     /// The same files that the caller sees.
     Same,
     /// Those of another mount namespace.
@@ -28,8 +28,8 @@ pub(crate) enum Files {
     Denied,
 }
 
-impl Files {
-    pub(crate) fn of(machine: &Root, pid: u32) -> Result<Self, ReadError> {
+impl ProcessFiles {
+    pub(crate) fn find(machine: &Root, pid: u32) -> Result<Self, ReadError> {
         match (namespace(&pid.to_string(), "mnt"), namespace("self", "mnt")) {
             (Ok(its), Ok(own)) if its == own => Ok(Self::Same),
             (Ok(_), Ok(_)) => Ok(Self::Own(Box::new(Root::of_process(pid)?))),
@@ -60,7 +60,7 @@ pub(crate) fn is_contained(machine: &Root, pid: u32) -> bool {
 /// The text of the profile file that a process in `family` sees at `path`.
 pub(crate) fn profile_text(
     machine: &Root,
-    files: &Files,
+    files: &ProcessFiles,
     family: &[u32],
     path: &str,
 ) -> Result<String, ReadError> {

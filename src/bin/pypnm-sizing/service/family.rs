@@ -38,7 +38,7 @@ pub(crate) enum Presence {
 
 /// Whether a process exists. A zombie has ended.
 pub(crate) fn presence(machine: &Root, pid: u32) -> Presence {
-    if let Some(stat) = Stat::of(machine, pid) {
+    if let Some(stat) = Stat::read(machine, pid) {
         return if stat.has_ended() { Presence::Ended } else { Presence::Running };
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -62,7 +62,7 @@ pub(crate) fn processes(machine: &Root, service: Service) -> BTreeMap<u32, Stat>
         }
         if pid != own
             && !family.contains_key(&pid)
-            && let Some(stat) = Stat::of(machine, pid)
+            && let Some(stat) = Stat::read(machine, pid)
         {
             family.insert(pid, stat);
             waiting.extend(process::children(machine, pid));
@@ -74,13 +74,13 @@ pub(crate) fn processes(machine: &Root, service: Service) -> BTreeMap<u32, Stat>
 /// The ancestors of a process, up to PID 1.
 pub(crate) fn ancestors(machine: &Root, pid: u32) -> Vec<u32> {
     let mut ancestors = Vec::new();
-    let mut next = Stat::of(machine, pid);
+    let mut next = Stat::read(machine, pid);
     while let Some(Stat { parent, .. }) = next
         && parent != 0
         && ancestors.len() < MAX_PROCESSES
     {
         ancestors.push(parent);
-        next = Stat::of(machine, parent);
+        next = Stat::read(machine, parent);
     }
     ancestors
 }

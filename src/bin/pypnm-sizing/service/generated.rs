@@ -33,6 +33,12 @@ pub(crate) fn drop_in(root: &Root, unit: &str, instance: &str) -> Option<DropIn>
     root.bytes(&path(unit)).ok().map(|text| DropIn::read(&text, instance))
 }
 
+/// The profile file that the drop-in of `unit` names, or that of its template.
+pub(crate) fn profile_file(root: &Root, unit: &str) -> Option<String> {
+    let drop_in = names_of(unit).find_map(|name| drop_in(root, &name, unit))?;
+    drop_in.environment().remove(names::ENV_FILE)
+}
+
 /// A file with the name of the drop-in in a directory that takes precedence over [`DIRECTORY`], and whether it has any
 /// content. systemd reads it instead of the drop-in.
 pub(crate) fn rival(root: &Root, unit: &str) -> Option<(String, bool)> {

@@ -25,7 +25,7 @@ pub(crate) enum Generator {
 
 impl Generator {
     /// The state on the running machine.
-    pub(crate) fn of(root: &Root) -> Self {
+    pub(crate) fn find(root: &Root) -> Self {
         for directory in DIRECTORIES {
             let path = format!("{directory}/{NAME}");
             match std::fs::metadata(&path) {

@@ -32,16 +32,16 @@ pub(crate) struct Launch<'a> {
 
 impl<'a> Launch<'a> {
     /// The command line of a process.
-    pub(crate) fn of_arguments(arguments: &'a [String]) -> Self {
-        Self::of(arguments.iter().map(String::as_str))
+    pub(crate) fn from_arguments(arguments: &'a [String]) -> Self {
+        Self::parse(arguments.iter().map(String::as_str))
     }
 
     /// A command in a unit: words separated by spaces, with unexpanded variables.
-    pub(crate) fn of_command(command: &'a str) -> Self {
-        Self::of(command.split_ascii_whitespace())
+    pub(crate) fn from_command(command: &'a str) -> Self {
+        Self::parse(command.split_ascii_whitespace())
     }
 
-    fn of(words: impl Iterator<Item = &'a str>) -> Self {
+    fn parse(words: impl Iterator<Item = &'a str>) -> Self {
         let mut reader = CommandReader::default();
         let flags = words.filter_map(|word| reader.word(word)).collect();
         Self { program: reader.program(), flags }

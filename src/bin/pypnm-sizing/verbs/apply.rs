@@ -183,10 +183,10 @@ fn action(root: &Root, judged: &Judged) -> Action {
             why.map_or(Action::Reload, |why| Action::Restart(format!(" ({why})")))
         }
         _ if judged.verdict.needs_restart => Action::Restart(String::new()),
-        Live::Not if active == "activating" => {
+        Live::Inactive if active == "activating" => {
             Action::Leave("it is still starting, not restarted".to_owned())
         }
-        Live::Not => Action::Leave(format!("it is not running ({active}) and is not started")),
+        Live::Inactive => Action::Leave(format!("it is not running ({active}) and is not started")),
         Live::Hidden | Live::Running(_) => Action::Leave(
             "the profile of the running service has not changed, so it is not restarted".to_owned(),
         ),

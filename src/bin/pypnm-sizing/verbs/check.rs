@@ -13,10 +13,11 @@ use serde::Serialize;
 use crate::answer::{Answer, text};
 use crate::cli::Check;
 use crate::judge::summary::{heading, ink, line, print_line, summary, worst_first};
-use crate::judge::{Finding, Judged, Origin, Question, State, names, process, worst};
+use crate::judge::{Finding, Judged, Question, State, names, process, worst};
 use crate::output::{Outcome, answer};
 use crate::page::Page;
 use crate::service::generated;
+use crate::service::in_use::Origin;
 use crate::wording;
 
 /// The width of the labels of details.
@@ -148,7 +149,7 @@ fn details(page: &mut Page, judged: &Judged) {
         let state = match (judged.running(), verdict.in_use) {
             (Some(running), Some(in_use)) if in_use.workers.is_some() => {
                 let alive = wording::workers_text(running.workers);
-                format!("{alive} alive; {}, {}", in_use.text(), in_use.origin.words())
+                format!("{alive} alive; {}, {}", wording::in_use(in_use), wording::origin(in_use.origin))
             }
             (Some(running), _) => format!("{} alive", wording::workers_text(running.workers)),
             (None, _) => {

@@ -108,16 +108,16 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
             None => command.env_remove(key),
         };
     }
-    let place = match &decision.profile {
+    let outcome = match &decision.profile {
         None => format!("profile in {name}"),
         Some(profile) => {
             let numbers = [WORKERS, LIMIT_MAX_REQUESTS].into_iter().zip(&decision.serve);
             let by_hand = numbers.filter_map(|(key, number)| Some((key, number.set_by.as_deref()?)));
             match written(writable, &exec_profile::text(profile, by_hand)) {
                 Ok(path) => {
-                    let place = format!("profile in {}", path.display());
+                    let outcome = format!("profile in {}", path.display());
                     command.env(ENV_FILE, path);
-                    place
+                    outcome
                 }
                 Err(error) => {
                     format!("no profile file ({error:#}), so 'pypnm serve' falls back to its own sizing")
@@ -125,7 +125,7 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
             }
         }
     };
-    remark(&line(unit, &decision, words, &place));
+    remark(&line(unit, &decision, words, &outcome));
 }
 
 /// The text of the operator's file at the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
@@ -185,9 +185,9 @@ fn in_memory(text: &str) -> std::io::Result<File> {
 }
 
 /// The message: the numbers, the reasons, the file, and what happens when a single worker reaches its limit.
-fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) -> String {
+fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], outcome: &str) -> String {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let launch = Launch::of_arguments(&words);
+    let launch = Launch::from_arguments(&words);
     let numbers = if launch.program() == Program::Uvicorn { &decision.uvicorn } else { &decision.serve };
     let [workers, limit] = numbers.clone();
     // Flags of the command take precedence.
@@ -217,7 +217,7 @@ fn line(unit: &SizedUnit, decision: &Decision, words: &[OsString], place: &str) 
         String::new()
     };
     let numbers = Numbers { workers: workers.value, limit_max_requests: limit.value };
-    format!("{} ({}); {place}{end}", wording::profile(numbers), reasons.join("; "))
+    format!("{} ({}); {outcome}{end}", wording::profile(numbers), reasons.join("; "))
 }
 
 /// The value of a flag on the command line.

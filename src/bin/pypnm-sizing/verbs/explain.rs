@@ -131,7 +131,7 @@ fn installations(page: &mut Page, root: &Root, unit: &SizedUnit) {
 
 /// The limits of a resource, and what remains of the tightest one.
 fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
-    let (title, grant) = match resource {
+    let (title, available) = match resource {
         Resource::Cpu => ("CPUs: every limit found; > marks the tightest", unit.capacity.cpu),
         Resource::Memory => ("Memory: every limit found; > marks the tightest", unit.capacity.memory),
     };
@@ -143,7 +143,7 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
     let widest = limits().map(|(_, limit)| amount(limit).chars().count()).max().unwrap_or(0);
     let rows: Vec<TableRow> = limits()
         .map(|(index, limit)| {
-            let binds = grant.binding == Some(index);
+            let binds = available.binding == Some(index);
             let mark = if binds { ">" } else { " " };
             TableRow {
                 label: format!("  {mark} {:<widest$}  {:<9}  ", amount(limit), scope(limit.scope)),
@@ -153,18 +153,18 @@ fn resource(page: &mut Page, unit: &SizedUnit, resource: Resource) {
         })
         .collect();
     page.table(&rows);
-    page.row("  = ", 4, &remainder(unit, grant, resource));
+    page.row("  = ", 4, &remainder(unit, available, resource));
 }
 
 /// What remains of the tightest limit after the share, the reserve, and rounding.
-fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
+fn remainder(unit: &SizedUnit, available: Available, resource: Resource) -> String {
     let written = |value| match resource {
         Resource::Cpu => Cpus(value).to_string(),
         Resource::Memory => format!("{} ({} GiB)", Gb(value), Gib(value)),
     };
-    let mut parts = vec![written(grant.amount)];
-    if let Some(limit) = grant.binding.and_then(|index| unit.limits.get(index)) {
-        let offered = grant.amount.saturating_add(grant.reserved);
+    let mut parts = vec![written(available.amount)];
+    if let Some(limit) = available.binding.and_then(|index| unit.limits.get(index)) {
+        let offered = available.amount.saturating_add(available.reserved);
         let sharing = u64::from(limit.shared_by.max(1));
         if let Amount::Cpus(set) = &limit.amount
             && u64::from(set.count()) * 1000 / sharing != offered
@@ -180,17 +180,17 @@ fn remainder(unit: &SizedUnit, grant: Available, resource: Resource) -> String {
             };
             parts.push(format!(", an equal share of {} for each of {sharing} units", written(all)));
         }
-        if grant.reserved > 0 {
+        if available.reserved > 0 {
             let set = match resource {
                 Resource::Cpu => unit.config.reserve_cpus.as_ref().map(|set| &set.source),
                 Resource::Memory => unit.config.reserve_memory.as_ref().map(|set| &set.source),
             };
             let at =
                 set.map_or_else(String::new, |source| format!(" by {}=, {}", source.key, source.place()));
-            parts.push(format!(", {} minus {} reserved{at}", written(offered), written(grant.reserved)));
+            parts.push(format!(", {} minus {} reserved{at}", written(offered), written(available.reserved)));
         }
     }
-    if resource == Resource::Cpu && !grant.amount.is_multiple_of(1000) {
+    if resource == Resource::Cpu && !available.amount.is_multiple_of(1000) {
         parts.push(format!("; rounded down to whole CPUs, at least 1: {}", unit.capacity.whole_cpus()));
     }
     parts.concat()

@@ -46,7 +46,10 @@ pub(crate) fn run(root: &Root, directory: Option<&Path>, arguments: &Report) -> 
     }
     if arguments.json {
         gathered.problems.iter().for_each(|problem| remark(problem));
-        return output::answer(&format!("{}\n", serde_json::to_string(&ReportAnswer::of(&gathered))?));
+        return output::answer(&format!(
+            "{}\n",
+            serde_json::to_string(&ReportAnswer::from_gathered(&gathered))?
+        ));
     }
     if arguments.write_advice {
         gathered.problems.iter().for_each(|problem| remark(problem));

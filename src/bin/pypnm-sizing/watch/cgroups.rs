@@ -1,128 +1,81 @@
-//! The cgroups of a running process in every version: its limits, including its affinity, and its counters. The limits of
-//! the machine and of unit files are in the library; these are those of the process itself, which may have been started by
-//! hand, pinned to CPUs, or put into a container.
+//! The cgroups of a running process, which may have been started by hand, pinned to CPUs, or put into a container: its
+//! limits, which the library reads, and its counters, in every version of cgroups.
 
-use pypnm_sizing::limits::Resource;
+use pypnm_sizing::capacity::{Capacity, Reserve, capacity};
 use pypnm_sizing::limits::cgroup::Hierarchy;
-use pypnm_sizing::parse::cgroup::{
-    LimitValue, cpu_v2, hierarchical_memory_limit, memberships, memory_v1, memory_v2, milli_cpus, period_v1,
-    quota_v1,
-};
+use pypnm_sizing::limits::process::{self, Process};
+use pypnm_sizing::limits::{Amount, Limit, Resource};
 use pypnm_sizing::parse::cpu_list::CpuSet;
-use pypnm_sizing::parse::mountinfo::cgroup_mounts;
+use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::root::Root;
 use pypnm_sizing::watch::meter::Sample;
-
-use crate::service::process;
-
-/// A limit of the live process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LiveLimit {
-    /// The resource that it limits.
-    pub(super) resource: Resource,
-    /// Milli-CPUs or bytes.
-    pub(super) amount: u64,
-    /// The file that contains it.
-    pub(super) source: String,
-}
 
 /// The cgroups of a process.
 #[derive(Debug, Default)]
 pub(super) struct ProcessCgroups {
-    memory: Option<Directory>,
-    cpu: Option<Directory>,
-    /// The cgroup of version 2, for pressure. That needs no controller, so it is available in the hybrid layout as well.
-    unified: Option<Directory>,
-    /// The CPUs that the process may run on.
+    memory: Option<Hierarchy>,
+    cpu: Option<Hierarchy>,
+    /// The hierarchy of version 2, for pressure. That needs no controller, so it is available in the hybrid layout as well.
+    unified: Option<Hierarchy>,
+    /// The CPUs that the process may run on. `None`: unknown.
     cpus: Option<CpuSet>,
-    /// Its limits, in the order in which they were found.
-    pub(super) grants: Vec<LiveLimit>,
-}
-
-/// A cgroup.
-#[derive(Debug)]
-struct Directory {
-    path: String,
-    /// Whether it is the outermost visible one. In version 1, its counters are those of the whole machine.
-    outermost: bool,
+    /// The limits that are known.
+    limits: Vec<Limit>,
+    /// What they grant.
+    capacity: Capacity,
+    /// Texts about the limits that are unknown. Sizing a service assumes that they are minimal, which is safe for it; a live
+    /// process that uses more shows that they are not, and every figure in relation to them would be wrong. So they are only
+    /// reported.
+    pub(super) unknown_limits: Vec<String>,
 }
 
 impl ProcessCgroups {
-    /// Finds the cgroups of a process, which may have ended.
-    pub(super) fn of(machine: &Root, pid: u32) -> Self {
-        let membership = process::cgroup_file(machine, pid).unwrap_or_default();
-        let mountinfo = machine.bytes("/proc/self/mountinfo").unwrap_or_default();
-        let memberships = memberships(&membership).unwrap_or_default();
-        let mounts = cgroup_mounts(&mountinfo);
-        let hierarchy = |controller| Hierarchy::find(controller, &memberships, &mounts);
-        let mut place = Self::default();
-        if let Some(memory) = hierarchy("memory") {
-            memory.levels().for_each(|level| place.memory_grants(machine, level));
-            place.memory = Directory::innermost(&memory);
-        }
-        if let Some(cpu) = hierarchy("cpu") {
-            cpu.levels().for_each(|level| place.cpu_grants(machine, level));
-            place.cpu = Directory::innermost(&cpu);
-        }
-        // Version 1 has no such controller, so this is version 2's hierarchy.
-        place.unified = hierarchy("pressure").as_ref().and_then(Directory::innermost);
-        place.cpus = process::allowed_cpus(machine, pid);
-        if let Some(cpus) = &place.cpus {
-            let amount = u64::from(cpus.count()) * 1000;
-            let source = format!("/proc/{pid}/status: Cpus_allowed_list");
-            place.grants.push(LiveLimit { resource: Resource::Cpu, amount, source });
-        }
-        place
-    }
-
-    /// The tightest limit of the process for a resource.
-    pub(super) fn least(&self, resource: Resource) -> Option<&LiveLimit> {
-        self.grants.iter().filter(|grant| grant.resource == resource).min_by_key(|grant| grant.amount)
-    }
-
-    fn memory_grants(&mut self, machine: &Root, level: &str) {
-        type Read = fn(&str) -> Option<LimitValue>;
-        let files: [(&str, Read); 4] = [
-            ("memory.max", memory_v2),
-            ("memory.high", memory_v2),
-            ("memory.limit_in_bytes", memory_v1),
-            ("memory.stat", hierarchical_memory_limit),
-        ];
-        for (file, read) in files {
-            let path = format!("{level}/{file}");
-            if let Some(LimitValue::At(amount)) = machine.text(&path).ok().and_then(|text| read(&text)) {
-                self.grants.push(LiveLimit { resource: Resource::Memory, amount, source: path });
-            }
+    /// Reads the cgroups of a process, which may have ended.
+    pub(super) fn read(machine: &Root, pid: u32) -> Self {
+        let process = Process::OutsideUnits(pid);
+        // No controller of version 1 is called pressure, so this is version 2's hierarchy.
+        let [memory, cpu, unified] = process::cgroups(machine, process, ["memory", "cpu", "pressure"]);
+        let mut problems = Vec::new();
+        let limits = process::read(machine, process, &mut problems);
+        let (unknown, limits): (Vec<Limit>, Vec<Limit>) =
+            limits.into_iter().partition(|limit| matches!(limit.amount, Amount::Unknown(_)));
+        let mut unknown_limits: Vec<String> =
+            unknown.iter().map(|limit| unknown_limit(&limit.source, &problems)).collect();
+        // If it is unknown what the cgroup is, both resources are.
+        unknown_limits.dedup();
+        let cpus = limits.iter().filter_map(|limit| match &limit.amount {
+            Amount::Cpus(cpus) => Some(cpus.clone()),
+            _ => None,
+        });
+        Self {
+            memory,
+            cpu,
+            unified,
+            cpus: cpus.reduce(|common, cpus| common.intersection(&cpus)).filter(|cpus| !cpus.is_empty()),
+            capacity: capacity(&limits, Reserve::default()),
+            limits,
+            unknown_limits,
         }
     }
 
-    fn cpu_grants(&mut self, machine: &Root, level: &str) {
-        let text = |file: &str| machine.text(&format!("{level}/{file}")).ok();
-        let quota = || match quota_v1(&text("cpu.cfs_quota_us")?)? {
-            LimitValue::At(quota) => milli_cpus(quota, period_v1(&text("cpu.cfs_period_us")?)?),
-            LimitValue::Unlimited => None,
+    /// The amount of a resource that its tightest known limit grants, and the source of that limit.
+    pub(super) fn tightest(&self, resource: Resource) -> Option<(u64, &Source)> {
+        let available = match resource {
+            Resource::Cpu => self.capacity.cpu,
+            Resource::Memory => self.capacity.memory,
         };
-        let (amount, file) = match text("cpu.max").and_then(|text| cpu_v2(&text)) {
-            Some(LimitValue::At(milli)) => (Some(milli), "cpu.max"),
-            Some(LimitValue::Unlimited) => (None, "cpu.max"),
-            None => (quota(), "cpu.cfs_quota_us"),
-        };
-        if let Some(amount) = amount {
-            self.grants.push(LiveLimit {
-                resource: Resource::Cpu,
-                amount,
-                source: format!("{level}/{file}"),
-            });
-        }
+        let limit = self.limits.get(available.binding?)?;
+        Some((available.amount, &limit.source))
     }
 
     /// Adds the counters of its cgroups, and the pressure and idle time of the machine.
     pub(super) fn counters(&self, machine: &Root, sample: &mut Sample) {
-        let text = |dir: &Option<Directory>, file: &str| {
-            machine.text(&format!("{}/{file}", dir.as_ref()?.path)).ok()
+        let text = |cgroup: &Option<Hierarchy>, file: &str| {
+            machine.text(&format!("{}/{file}", cgroup.as_ref()?.directory())).ok()
         };
-        let v1 = |dir: &Option<Directory>, file: &str| {
-            dir.as_ref().filter(|dir| !dir.outermost).and_then(|_| text(dir, file))
+        // The counters of the outermost cgroup are those of the whole machine in version 1.
+        let v1 = |cgroup: &Option<Hierarchy>, file: &str| {
+            cgroup.as_ref().filter(|cgroup| cgroup.is_nested()).and_then(|_| text(cgroup, file))
         };
         let pressure = |what: &str| {
             let of_cgroup = text(&self.unified, &format!("{what}.pressure"));
@@ -146,10 +99,14 @@ impl ProcessCgroups {
     }
 }
 
-impl Directory {
-    fn innermost(hierarchy: &Hierarchy) -> Option<Self> {
-        let path = hierarchy.levels().next_back()?.to_owned();
-        Some(Self { path, outermost: hierarchy.levels().nth(1).is_none() })
+/// A text about a limit that could not be read or is invalid.
+fn unknown_limit(source: &Source, problems: &[Problem]) -> String {
+    const CONSEQUENCE: &str = "this limit is unknown and not taken into account";
+    match problems.iter().find(|problem| problem.source.file == source.file) {
+        Some(Problem { source, kind, .. }) => {
+            Problem::new(source.clone(), kind.clone(), CONSEQUENCE).to_string()
+        }
+        None => format!("{source}; {CONSEQUENCE}"),
     }
 }
 
@@ -212,8 +169,8 @@ mod tests {
         (dir, root)
     }
 
-    fn limits_of(place: &ProcessCgroups) -> Vec<(Resource, u64, &str)> {
-        place.grants.iter().map(|grant| (grant.resource, grant.amount, grant.source.as_str())).collect()
+    fn tightest(cgroups: &ProcessCgroups, resource: Resource) -> Option<(u64, String)> {
+        cgroups.tightest(resource).map(|(amount, source)| (amount, source.to_string()))
     }
 
     const V2: &str = "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
@@ -239,24 +196,78 @@ mod tests {
                 ("/sys/fs/cgroup/system.slice/pypnm.service/memory.peak", "2000\n"),
             ],
         );
-        let place = ProcessCgroups::of(&root, 7);
-        assert_eq!(
-            limits_of(&place),
-            [
-                (Resource::Memory, 4_000_000_000, "/sys/fs/cgroup/system.slice/memory.max"),
-                (Resource::Memory, 3_000_000_000, "/sys/fs/cgroup/system.slice/pypnm.service/memory.high"),
-                (Resource::Cpu, 1500, "/sys/fs/cgroup/system.slice/pypnm.service/cpu.max"),
-                (Resource::Cpu, 2000, "/proc/7/status: Cpus_allowed_list"),
-            ]
-        );
-        assert_eq!(place.least(Resource::Memory).map(|grant| grant.amount), Some(3_000_000_000));
-        assert_eq!(place.least(Resource::Cpu).map(|grant| grant.amount), Some(1500));
+        let cgroups = ProcessCgroups::read(&root, 7);
+        let service = format!("/sys/fs/cgroup{SERVICE}");
+        let memory = tightest(&cgroups, Resource::Memory);
+        assert_eq!(memory, Some((3_000_000_000, format!("{service}/memory.high"))));
+        assert_eq!(tightest(&cgroups, Resource::Cpu), Some((1500, format!("{service}/cpu.max"))));
+        assert!(cgroups.unknown_limits.is_empty(), "{cgroups:?}");
         let mut sample = Sample::default();
-        place.counters(&root, &mut sample);
+        cgroups.counters(&root, &mut sample);
         assert_eq!((sample.memory_stall_us, sample.cpu_stall_us), (Some(22), None));
         assert_eq!((sample.throttled_us, sample.oom_kills), (Some(33), Some(2)));
         assert_eq!((sample.cgroup_memory, sample.cgroup_peak), (Some(1000), Some(2000)));
         assert_eq!(sample.idle_ms, Some(700), "CPUs 1 and 2 only");
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_is_named_and_does_not_count() {
+        let (_dir, root) = machine(
+            &format!("0::{SERVICE}\n"),
+            &[V2],
+            &[
+                ("/sys/fs/cgroup/system.slice/memory.max", "4000000000\n"),
+                // A directory cannot be read, not even by root.
+                ("/sys/fs/cgroup/system.slice/pypnm.service/memory.max/x", ""),
+                ("/sys/fs/cgroup/system.slice/pypnm.service/cpu.max", "junk\n"),
+            ],
+        );
+        let cgroups = ProcessCgroups::read(&root, 7);
+        let memory = "/sys/fs/cgroup/system.slice/memory.max".to_owned();
+        assert_eq!(tightest(&cgroups, Resource::Memory), Some((4_000_000_000, memory)));
+        let affinity = "/proc/7/status: Cpus_allowed_list".to_owned();
+        assert_eq!(tightest(&cgroups, Resource::Cpu), Some((2000, affinity)));
+        assert_eq!(
+            cgroups.unknown_limits,
+            [
+                "/sys/fs/cgroup/system.slice/pypnm.service/memory.max: it is a directory, not a file; this limit is \
+                 unknown and not taken into account",
+                "/sys/fs/cgroup/system.slice/pypnm.service/cpu.max: 'junk' is not QUOTA PERIOD in microseconds, or max; \
+                 this limit is unknown and not taken into account",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_process_whose_cgroup_is_unknown() {
+        let (_dir, root) = machine("junk\n", &[V2], &[]);
+        let cgroups = ProcessCgroups::read(&root, 7);
+        assert_eq!(cgroups.tightest(Resource::Memory), None);
+        assert_eq!(cgroups.unknown_limits.len(), 1, "once for both resources: {cgroups:?}");
+        assert!(cgroups.unknown_limits.iter().all(|text| text.contains("/proc/7/cgroup")), "{cgroups:?}");
+    }
+
+    #[test]
+    fn a_cgroup_with_the_name_of_one_of_pid_1_is_the_process_s_own() {
+        let files = [("/sys/fs/cgroup/work/init.scope/memory.max", "2000000000\n")];
+        let (_dir, root) = machine("0::/work/init.scope\n", &[V2], &files);
+        let cgroups = ProcessCgroups::read(&root, 7);
+        let source = "/sys/fs/cgroup/work/init.scope/memory.max".to_owned();
+        assert_eq!(tightest(&cgroups, Resource::Memory), Some((2_000_000_000, source)));
+    }
+
+    #[test]
+    fn the_cpus_of_a_cpuset_count() {
+        let (_dir, root) = machine(
+            &format!("0::{SERVICE}\n"),
+            &[V2],
+            &[("/sys/fs/cgroup/system.slice/pypnm.service/cpuset.cpus.effective", "2\n")],
+        );
+        let cgroups = ProcessCgroups::read(&root, 7);
+        assert_eq!(cgroups.tightest(Resource::Cpu).map(|(amount, _)| amount), Some(1000));
+        let mut sample = Sample::default();
+        cgroups.counters(&root, &mut sample);
+        assert_eq!(sample.idle_ms, Some(350), "CPU 2 only");
     }
 
     /// The files of version 1, with and without a unified hierarchy.
@@ -276,11 +287,11 @@ mod tests {
         ];
         files.extend(more);
         let (_dir, root) = machine(membership, mounts, &files);
-        let place = ProcessCgroups::of(&root, 7);
-        assert_eq!(place.least(Resource::Memory).map(|grant| grant.amount), Some(2_000_000_000));
-        assert_eq!(place.least(Resource::Cpu).map(|grant| grant.amount), Some(500));
+        let cgroups = ProcessCgroups::read(&root, 7);
+        assert_eq!(cgroups.tightest(Resource::Memory).map(|(amount, _)| amount), Some(2_000_000_000));
+        assert_eq!(cgroups.tightest(Resource::Cpu).map(|(amount, _)| amount), Some(500));
         let mut sample = Sample::default();
-        place.counters(&root, &mut sample);
+        cgroups.counters(&root, &mut sample);
         assert_eq!((sample.throttled_us, sample.oom_kills), (Some(44), Some(3)));
         assert_eq!((sample.cgroup_memory, sample.cgroup_peak), (Some(1000), Some(2000)));
         sample
@@ -308,17 +319,17 @@ mod tests {
         ];
         let (_dir, root) = machine("4:memory:/\n", &[MEMORY], &files);
         let mut sample = Sample::default();
-        ProcessCgroups::of(&root, 7).counters(&root, &mut sample);
+        ProcessCgroups::read(&root, 7).counters(&root, &mut sample);
         assert_eq!((sample.cgroup_memory, sample.oom_kills), (None, None));
     }
 
     #[test]
     fn a_process_that_is_gone_and_files_that_are_junk() {
         let (_dir, root) = machine("junk\n", &["junk"], &[]);
-        let place = ProcessCgroups::of(&root, 8);
-        assert!(place.grants.is_empty(), "{place:?}");
+        let cgroups = ProcessCgroups::read(&root, 8);
+        assert!(cgroups.limits.is_empty() && cgroups.unknown_limits.is_empty(), "{cgroups:?}");
         let mut sample = Sample::default();
-        place.counters(&root, &mut sample);
+        cgroups.counters(&root, &mut sample);
         assert_eq!((sample.idle_ms, sample.memory_stall_us), (Some(1200), Some(11)), "the machine's");
         for junk in ["", "cpu", "cpu  1 2 3", "cpu  1 2 3 x y\n", "intr 1 2 3 4 5 6\n"] {
             assert_eq!(idle(junk, None), None, "{junk}");

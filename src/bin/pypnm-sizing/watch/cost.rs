@@ -8,7 +8,7 @@ pub(super) struct Cost(f64);
 
 impl Cost {
     /// Runs `work` and adds its CPU time.
-    pub(super) fn of<T>(&mut self, work: impl FnOnce() -> T) -> T {
+    pub(super) fn measure<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = cpu_seconds();
         let done = work();
         self.0 += cpu_seconds() - before;

@@ -24,7 +24,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    fn of(pid: u32) -> Self {
+    fn new(pid: u32) -> Self {
         Self { pid, seen: Vec::new() }
     }
 }
@@ -76,7 +76,7 @@ impl WatchTarget {
         waits: bool,
     ) -> Result<(Self, Option<String>), String> {
         if let Some(pid) = pid {
-            return Self::of_process(machine, pid);
+            return Self::with_process(machine, pid);
         }
         let name = named.unwrap_or(default);
         let Some(unit) = Unit::ask(name) else {
@@ -105,7 +105,7 @@ impl WatchTarget {
         match servers(machine).as_slice() {
             [] => Err(format!("{why_not}, and no process here looks like PyPNM; specify one with --pid=PID")),
             [only] => Ok((
-                Self::Tree(Tree::of(*only)),
+                Self::Tree(Tree::new(*only)),
                 Some(format!("{why_not}; watching process {only}, found by its command line")),
             )),
             several => {
@@ -119,19 +119,19 @@ impl WatchTarget {
     }
 
     /// A process given on the command line, or its parent if it is a worker.
-    fn of_process(machine: &Root, pid: u32) -> Result<(Self, Option<String>), String> {
-        let found = process::of_pids(machine, &[pid]);
+    fn with_process(machine: &Root, pid: u32) -> Result<(Self, Option<String>), String> {
+        let found = process::read(machine, &[pid]);
         let Some(process) = found.first() else {
             return Err(format!("--pid={pid}: no such process, or /proc hides it"));
         };
         let parent = process.parent;
         if process.candidate().is_spawned() && parent > 1 {
             return Ok((
-                Self::Tree(Tree::of(parent)),
+                Self::Tree(Tree::new(parent)),
                 Some(format!("{pid} is a worker; watching its parent {parent}")),
             ));
         }
-        Ok((Self::Tree(Tree::of(pid)), None))
+        Ok((Self::Tree(Tree::new(pid)), None))
     }
 
     /// The name to display.
@@ -139,6 +139,14 @@ impl WatchTarget {
         match self {
             Self::Unit(unit) => unit.name.clone(),
             Self::Tree(tree) => format!("process {}", tree.pid),
+        }
+    }
+
+    /// The name of the unit. `None`: it is a process.
+    pub(super) fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Unit(unit) => Some(&unit.name),
+            Self::Tree(_) => None,
         }
     }
 
@@ -176,7 +184,7 @@ impl WatchTarget {
                 }
             }
         };
-        Some(pids.into_iter().filter_map(|pid| Some((pid, Stat::of(machine, pid)?))).collect())
+        Some(pids.into_iter().filter_map(|pid| Some((pid, Stat::read(machine, pid)?))).collect())
     }
 }
 
@@ -187,7 +195,7 @@ fn overlooked(machine: &Root, seen: &[u32], found: &mut BTreeMap<u32, Stat>) {
         let before = found.len();
         for pid in seen {
             if !found.contains_key(pid)
-                && let Some(stat) = Stat::of(machine, *pid)
+                && let Some(stat) = Stat::read(machine, *pid)
                 && found.contains_key(&stat.parent)
             {
                 found.insert(*pid, stat);
@@ -251,7 +259,7 @@ mod tests {
         stat(6, 5);
         stat(7, 6);
         stat(8, 99);
-        let mut found: BTreeMap<u32, Stat> = Stat::of(&root, 5).map(|stat| (5, stat)).into_iter().collect();
+        let mut found: BTreeMap<u32, Stat> = Stat::read(&root, 5).map(|stat| (5, stat)).into_iter().collect();
         // 7 is a child of 6; 8 now belongs to another process, and 9 is gone.
         overlooked(&root, &[5, 7, 6, 8, 9], &mut found);
         assert_eq!(found.into_keys().collect::<Vec<_>>(), [5, 6, 7]);

@@ -19,7 +19,7 @@ pub(crate) struct FindingAnswer {
 
 impl FindingAnswer {
     /// `epoch`: when the clock of the evidence began, in seconds since 1970.
-    pub(crate) fn of(finding: &Finding, epoch: f64) -> Self {
+    pub(crate) fn from_finding(finding: &Finding, epoch: f64) -> Self {
         let moment = |at: f64| rounded(epoch + at, 0);
         Self {
             topic: finding.topic,
@@ -64,7 +64,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn of(evidence: &Evidence) -> Self {
+    pub(crate) fn from_evidence(evidence: &Evidence) -> Self {
         let (epoch, growth, last) = (evidence.epoch(), evidence.growth(), evidence.last());
         let bytes = |bytes: f64| Some(rounded(bytes, 0));
         Self {
@@ -125,8 +125,8 @@ pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cos
         unix_seconds: last.unix_seconds,
         seconds: rounded(evidence.watched(), 3),
         service: &last.service,
-        figures: Figures::of(evidence),
-        findings: findings.iter().map(|finding| FindingAnswer::of(finding, epoch)).collect(),
+        figures: Figures::from_evidence(evidence),
+        findings: findings.iter().map(|finding| FindingAnswer::from_finding(finding, epoch)).collect(),
         cost_percent: cost.map(|cost| rounded(cost, 2)),
     };
     serde_json::to_string(&summary).unwrap_or_default()

@@ -31,26 +31,26 @@ use pypnm_sizing::watch::text::duration;
 
 use crate::cli::{FOR_EVER, Watch};
 use crate::output::{self, Outcome, is_read, print_line, remark};
-use crate::page::{columns, has_colors, is_capable};
+use crate::page::{columns, has_colors, is_capable, terminal_size};
 use cost::{Cost, cpu_seconds};
 use find::WatchTarget;
 use read::SampleReader;
 pub(crate) use record::EXTENSION;
 use record::Recorder;
 use show::Context;
-use terminal::{Events, Screen, Woken, speaks_utf8};
-use unit::{choose_unit, unit_of};
-pub(crate) use unit::{place_among, section};
+use terminal::{Events, Screen, Woken, locale_is_utf8};
+use unit::{choose_unit, index_to_watch};
+pub(crate) use unit::{index_of_unit, section};
 
 /// The fraction of a CPU that computing growth and findings may take.
 const COMPUTING_BUDGET: f64 = 0.002;
 /// The default interval for watching, and for recording.
-const LOOKED_AT: Duration = Duration::from_secs(2);
-const RECORDED: Duration = Duration::from_secs(10);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
+const RECORDING_INTERVAL: Duration = Duration::from_secs(10);
 /// The interval at which a long watch reads the machine and the configuration again.
-const SIZED_AGAIN: Duration = Duration::from_mins(1);
+const SIZING_INTERVAL: Duration = Duration::from_mins(1);
 /// Seconds after which the CPU use of `watch` itself is known, without the time to start up.
-const COST_KNOWN: f64 = 10.0;
+const COST_KNOWN_AFTER: f64 = 10.0;
 
 /// How samples are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ enum View {
 }
 
 /// Why the watch ended.
-enum End {
+enum EndReason {
     /// Because of the duration, a key or a signal: the summary follows.
     Done,
     /// The watched processes have ended: the summary follows.
@@ -79,10 +79,10 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let sizing = size(&Request { hypothetical, ..Request::new(root) });
     sizing.problems.iter().for_each(|problem| remark(problem));
     let unit = choose_unit(&sizing, arguments)?;
-    let is_kept = arguments.record.is_some() || arguments.metrics.is_some();
+    let is_recorded = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
     let (target, note) =
-        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, is_kept).map_err(Error::msg)?;
+        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, is_recorded).map_err(Error::msg)?;
     if let Some(note) = note {
         remark(&note);
     }
@@ -90,7 +90,7 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         (true, _) => View::Advice,
         (_, true) => View::Json,
         _ if is_capable(&io::stdout()) && io::stdin().is_terminal() => View::Screen,
-        _ if is_kept => View::Quiet,
+        _ if is_recorded => View::Quiet,
         _ => View::Lines,
     };
     let name = target.name();
@@ -98,13 +98,17 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         Some(directory) => Some(Recorder::new(directory, &name, arguments.keep)?),
         None => None,
     };
-    let unit = unit_of(&sizing, &name);
+    let unit = index_to_watch(&sizing, &name);
     let mut watch = Watching {
         root,
         arguments,
         unit,
         sizing,
-        interval: arguments.interval.unwrap_or(if is_kept { RECORDED } else { LOOKED_AT }),
+        interval: arguments.interval.unwrap_or(if is_recorded {
+            RECORDING_INTERVAL
+        } else {
+            DEFAULT_INTERVAL
+        }),
         name,
         target,
         view,
@@ -114,15 +118,16 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
         meter: Meter::default(),
         evidence: Evidence::new(arguments.evidence.as_secs_f64()),
         findings: Vec::new(),
+        remarked: Vec::new(),
         compute_at: 0.0,
-        size_at: Instant::now() + SIZED_AGAIN,
+        size_at: Instant::now() + SIZING_INTERVAL,
         recorder,
         began: Instant::now(),
         began_unix: unix_seconds(),
         cost_since: None,
     };
-    let end = watch.until_the_end()?;
-    watch.at_the_end(&end)
+    let end = watch.run()?;
+    watch.finish(&end)
 }
 
 /// A watch in progress.
@@ -143,6 +148,8 @@ struct Watching<'a> {
     meter: Meter,
     evidence: Evidence,
     findings: Vec<Finding>,
+    /// The texts about unknown limits that were reported last.
+    remarked: Vec<String>,
     /// When growth and findings are due again, in seconds.
     compute_at: f64,
     /// When the machine is read again.
@@ -155,7 +162,7 @@ struct Watching<'a> {
 }
 
 impl Watching<'_> {
-    fn until_the_end(&mut self) -> anyhow::Result<End> {
+    fn run(&mut self) -> anyhow::Result<EndReason> {
         let events = Events::new().context("cannot handle signals")?;
         let mut screen = (self.view == View::Screen).then(Screen::new);
         let last = self.began + self.arguments.duration.unwrap_or(FOR_EVER);
@@ -164,21 +171,22 @@ impl Watching<'_> {
             // CLOCK_MONOTONIC, which is not affected by setting the wall clock.
             let at = self.began.elapsed().as_secs_f64();
             let Some(sample) = self.reader.sample(&mut self.target, at) else {
-                return Ok(End::Gone);
+                return Ok(EndReason::Gone);
             };
+            self.remark_unknown_limits();
             self.size_again();
             let bounds = Bounds { cpu: self.bound(Resource::Cpu).0, memory: self.bound(Resource::Memory).0 };
             if let Some((line, elapsed)) = self.meter.line(sample, bounds) {
-                self.take(line, at, elapsed);
+                self.add(line, at, elapsed);
             }
             if self.cost_since.is_none() {
                 self.cost_since = Some((at, cpu_seconds()));
             }
             self.compute(at);
             if !self.show()? {
-                return Ok(End::Unread);
+                return Ok(EndReason::Unread);
             }
-            self.keep()?;
+            self.record()?;
             next += self.interval;
             let now = Instant::now();
             if next < now {
@@ -186,11 +194,11 @@ impl Watching<'_> {
                 next = now + self.interval;
             }
             if next > last {
-                return Ok(End::Done);
+                return Ok(EndReason::Done);
             }
             loop {
                 match events.wait(next, screen.as_mut()).map_err(Error::msg)? {
-                    Woken::End => return Ok(End::Done),
+                    Woken::End => return Ok(EndReason::Done),
                     Woken::Redraw if self.view == View::Screen => {
                         self.show()?;
                     }
@@ -202,7 +210,7 @@ impl Watching<'_> {
     }
 
     /// Completes the line and adds it to the evidence.
-    fn take(&mut self, mut line: Line, at: f64, elapsed: f64) {
+    fn add(&mut self, mut line: Line, at: f64, elapsed: f64) {
         // Reading all processes takes time, and a watch that begins right after this one must not seem to overlap it.
         let age = (self.began.elapsed().as_secs_f64() - at).max(0.0);
         line.unix_seconds = Some(rounded(unix_seconds() - age, 3));
@@ -221,7 +229,7 @@ impl Watching<'_> {
     /// The CPU time used by `watch`, in percent of one CPU, once it is known.
     fn cost(&self, at: f64) -> Option<f64> {
         let (since, used) = self.cost_since?;
-        (at - since >= COST_KNOWN).then(|| (cpu_seconds() - used) * 100.0 / (at - since))
+        (at - since >= COST_KNOWN_AFTER).then(|| (cpu_seconds() - used) * 100.0 / (at - since))
     }
 
     /// Computes growth and findings, as often as their cost permits.
@@ -231,7 +239,7 @@ impl Watching<'_> {
             return;
         }
         let mut cost = Cost::default();
-        cost.of(|| {
+        cost.measure(|| {
             self.evidence.compute_growth();
             self.findings = findings(&self.evidence, self.setup().as_ref(), None);
         });
@@ -245,8 +253,8 @@ impl Watching<'_> {
         }
         let hypothetical = self.arguments.machine.hypothetical();
         self.sizing = size(&Request { hypothetical, ..Request::new(self.root) });
-        self.unit = unit_of(&self.sizing, &self.name);
-        self.size_at = Instant::now() + SIZED_AGAIN;
+        self.unit = index_to_watch(&self.sizing, &self.name);
+        self.size_at = Instant::now() + SIZING_INTERVAL;
     }
 
     fn sized(&self) -> Option<&SizedUnit> {
@@ -254,7 +262,7 @@ impl Watching<'_> {
     }
 
     /// Appends the line to the recording and to the metrics.
-    fn keep(&mut self) -> anyhow::Result<()> {
+    fn record(&mut self) -> anyhow::Result<()> {
         let line = self.evidence.last();
         if let Some(recorder) = &mut self.recorder {
             recorder.append(line)?;
@@ -275,16 +283,29 @@ impl Watching<'_> {
                 (self.sized().map(|unit| unit.capacity.memory), hypothetical.memory.is_some())
             }
         };
-        let sized = sized.filter(|grant| grant.amount > 0);
-        let live = self.reader.place.least(resource).filter(|_| self.counts_live && !stated);
+        let sized = sized.filter(|available| available.amount > 0);
+        let live = self.reader.cgroups.tightest(resource).filter(|_| self.counts_live && !stated);
         match (sized, live) {
-            (Some(sized), Some(live)) if live.amount < sized.amount => (live.amount, live.source.clone()),
-            (None, Some(live)) => (live.amount, live.source.clone()),
+            (Some(sized), Some((amount, source))) if amount < sized.amount => (amount, source.to_string()),
+            (None, Some((amount, source))) => (amount, source.to_string()),
             (Some(sized), _) => {
                 let limit = self.sized().zip(sized.binding).and_then(|(unit, index)| unit.limits.get(index));
                 (sized.amount, limit.map_or_else(|| "unknown".to_owned(), |limit| limit.source.to_string()))
             }
             (None, None) => (0, "unknown".to_owned()),
+        }
+    }
+
+    /// Texts about the limits of the live process that are unknown.
+    fn unknown_limits(&self) -> &[String] {
+        if self.counts_live { &self.reader.cgroups.unknown_limits } else { &[] }
+    }
+
+    /// Reports limits that are unknown, when that changes. The screen shows them.
+    fn remark_unknown_limits(&mut self) {
+        if self.view != View::Screen && self.remarked != self.unknown_limits() {
+            self.remarked = self.unknown_limits().to_vec();
+            self.remarked.iter().for_each(|text| remark(text));
         }
     }
 
@@ -301,9 +322,10 @@ impl Watching<'_> {
         Context {
             interval: self.interval.as_secs_f64(),
             findings: &self.findings,
+            unknown_limits: self.unknown_limits(),
             no_shares: self.reader.no_shares.as_ref().map(ToString::to_string),
             cost: self.cost(self.began.elapsed().as_secs_f64()),
-            letters: !speaks_utf8(),
+            ascii_only: !locale_is_utf8(),
             colors,
         }
     }
@@ -317,7 +339,7 @@ impl Watching<'_> {
         match self.view {
             View::Advice | View::Quiet => Ok(true),
             View::Screen => {
-                let (columns, rows) = Screen::size();
+                let (columns, rows) = terminal_size();
                 let context = self.context(has_colors(&io::stdout()));
                 is_read(Screen::draw(&show::screen(&self.evidence, &context, columns, rows)))
             }
@@ -326,11 +348,11 @@ impl Watching<'_> {
         }
     }
 
-    fn at_the_end(&mut self, end: &End) -> Outcome {
-        if matches!(end, End::Unread) {
+    fn finish(&mut self, end: &EndReason) -> Outcome {
+        if matches!(end, EndReason::Unread) {
             return Ok(ExitCode::SUCCESS);
         }
-        if matches!(end, End::Gone) {
+        if matches!(end, EndReason::Gone) {
             remark(&format!("{} has ended", self.name));
         }
         if let Some(path) = &self.arguments.metrics {

@@ -3,10 +3,7 @@
 //! Reading smaps_rollup takes the kernel milliseconds per worker, because it walks the page tables. PSS is therefore
 //! read only as often as this takes a fixed fraction of one CPU, regardless of the machine and the number of workers.
 
-use pypnm_sizing::command::Program;
-use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS};
 use pypnm_sizing::parse::quantity::kibibytes_of;
-use pypnm_sizing::pypnm::{self, ProfileFile};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::meter::{Reading, Sample};
 use pypnm_sizing::watch::number;
@@ -16,10 +13,12 @@ use super::cgroups::ProcessCgroups;
 use super::cost::{Cost, seconds_since_boot};
 use super::find::WatchTarget;
 use super::queue::Queue;
-use crate::service::container;
-use crate::service::launch::Launch;
-use crate::service::process::usage::{UsageMeter, peak, shares};
-use crate::service::process::{self, Process, Stat};
+use crate::service::container::{self, ProcessFiles};
+use crate::service::generated;
+use crate::service::in_use::in_use;
+use crate::service::process::usage::{Usage, UsageMeter, peak, shares};
+use crate::service::process::{Process, Stat};
+use crate::service::running::Running;
 
 /// The fraction of a CPU that reading PSS may take.
 const SHARES_BUDGET: f64 = 0.004;
@@ -36,7 +35,7 @@ pub(super) struct SampleReader {
     /// The process for which it was determined.
     main: Option<u32>,
     /// The cgroups of that process.
-    pub(super) place: ProcessCgroups,
+    pub(super) cgroups: ProcessCgroups,
     queue: Queue,
 }
 
@@ -49,7 +48,7 @@ impl SampleReader {
             no_shares: None,
             limit_max_requests: None,
             main: None,
-            place: ProcessCgroups::default(),
+            cgroups: ProcessCgroups::default(),
             queue: Queue::default(),
         })
     }
@@ -67,20 +66,19 @@ impl SampleReader {
         let mut no_shares = None;
         let mut processes = Vec::with_capacity(usages.len());
         for (usage, role) in usages.iter().zip(roles) {
-            let (pid, started) = (usage.process.pid, usage.started);
-            let shares = with_shares.then(|| cost.of(|| shares(&self.machine, pid)));
+            let pid = usage.process.pid;
+            let shares = with_shares.then(|| cost.measure(|| shares(&self.machine, pid)));
             if role == Role::Worker
                 && let Some(Err(error)) = &shares
-                // Not a process that ended in the meantime.
-                && Stat::of(&self.machine, pid).is_some_and(|stat| stat.started == started)
+                && still_exists(&self.machine, usage)
             {
                 no_shares = Some(error.clone());
             }
             processes.push(Reading {
                 pid,
-                started,
+                started: usage.started,
                 role,
-                age: (since_boot - number(started) / 100.0).max(0.0),
+                age: (since_boot - number(usage.started) / 100.0).max(0.0),
                 rss: usage.rss,
                 shares: shares.and_then(Result::ok),
                 peak: if role == Role::Worker { peak(&self.machine, pid) } else { None },
@@ -90,23 +88,30 @@ impl SampleReader {
         let main = main_process(&candidates);
         let (mut accept_queue, mut listen_drops) = (None, None);
         // While the service is down, the last values remain valid.
-        if let Some(pid) = main.filter(|_| with_shares || main != self.main) {
-            self.place = cost.of(|| ProcessCgroups::of(&self.machine, pid));
+        let server = usages.iter().find(|usage| Some(usage.process.pid) == main);
+        if let Some(server) = server.filter(|_| with_shares || main != self.main) {
+            let cgroups = cost.measure(|| ProcessCgroups::read(&self.machine, server.process.pid));
+            if still_exists(&self.machine, server) {
+                self.cgroups = cgroups;
+            }
         }
         if let Some(pid) = main {
             let workers = processes.iter().filter(|process| process.role == Role::Worker);
             let holders: Vec<u32> = std::iter::once(pid).chain(workers.map(|worker| worker.pid)).collect();
-            let read = cost.of(|| self.queue.read(&self.machine, &holders, with_shares));
+            let read = cost.measure(|| self.queue.read(&self.machine, &holders, with_shares));
             (accept_queue, listen_drops) = read;
+        }
+        // PyPNM may not have executed yet, or not have started its workers, when its process is first seen.
+        if main != self.main || with_shares && self.limit_max_requests.is_none() {
+            self.main = main;
+            self.limit_max_requests = main.and_then(|main| {
+                let processes: Vec<Process> = usages.iter().map(|usage| usage.process.clone()).collect();
+                cost.measure(|| limit_in_use(&self.machine, target.unit(), &processes, main))
+            });
         }
         if with_shares {
             self.no_shares = no_shares;
             self.next_shares = at + cost.seconds() / SHARES_BUDGET;
-        }
-        if main != self.main {
-            self.main = main;
-            let server = usages.iter().map(|usage| &usage.process).find(|process| Some(process.pid) == main);
-            self.limit_max_requests = server.and_then(|server| limit_in_effect(&self.machine, server));
         }
         let available = self.machine.text("/proc/meminfo").ok();
         let mut sample = Sample {
@@ -118,27 +123,25 @@ impl SampleReader {
             listen_drops,
             ..Sample::default()
         };
-        self.place.counters(&self.machine, &mut sample);
+        self.cgroups.counters(&self.machine, &mut sample);
         Some(sample)
     }
 }
 
-/// The recycle limit that a server was started with: its flag, or the value from its profile or environment. 0: never.
-fn limit_in_effect(machine: &Root, server: &Process) -> Option<u32> {
-    let launch = Launch::of_arguments(&server.arguments);
-    if let Some(value) = launch.flag(LIMIT_MAX_REQUESTS_FLAG) {
-        return value.parse().ok();
+/// Whether a process that was measured has not ended in the meantime.
+fn still_exists(machine: &Root, usage: &Usage) -> bool {
+    Stat::read(machine, usage.process.pid)
+        .is_some_and(|stat| stat.started == usage.started && !stat.has_ended())
+}
+
+/// The recycle limit that a running service uses; 0: never. `None`: it is unknown, or PyPNM sized itself and does not report
+/// it. `unit`: its unit.
+fn limit_in_use(machine: &Root, unit: Option<&str>, processes: &[Process], main: u32) -> Option<u32> {
+    let files = ProcessFiles::find(machine, main).unwrap_or(ProcessFiles::Denied);
+    let mut running = Running::read(machine, &files, processes, main);
+    if let Some(unit) = unit.filter(|_| !container::is_contained(machine, main)) {
+        let ours = generated::profile_file(machine, unit);
+        running.compare_times(machine, &files, main, ours.as_deref());
     }
-    let environment = process::environment(machine, server.pid)?;
-    if launch.program() == Program::Uvicorn {
-        return environment.get(UVICORN_LIMIT_MAX_REQUESTS).map_or(Some(0), |value| value.parse().ok());
-    }
-    // Relative to the root of the process, which may be that of a container.
-    let files = container::Files::of(machine, server.pid).ok()?;
-    let path = environment.get(pypnm::ENV_FILE)?;
-    let text = container::profile_text(machine, &files, &[server.pid], path).ok()?;
-    match pypnm::read_profile_file(&text) {
-        ProfileFile::Taken(numbers) => u32::try_from(numbers.limit_max_requests).ok(),
-        _ => None,
-    }
+    u32::try_from(in_use(&running, None).limit_max_requests?).ok()
 }

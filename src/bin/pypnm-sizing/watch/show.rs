@@ -20,12 +20,14 @@ pub(super) struct Context<'a> {
     pub(super) interval: f64,
     /// The findings so far.
     pub(super) findings: &'a [Finding],
+    /// Texts about limits of the process that are unknown.
+    pub(super) unknown_limits: &'a [String],
     /// Why PSS could not be read.
     pub(super) no_shares: Option<String>,
     /// The CPU time used by `watch`, in percent of one CPU; `None`: not known yet.
     pub(super) cost: Option<f64>,
     /// Whether the terminal supports only ASCII.
-    pub(super) letters: bool,
+    pub(super) ascii_only: bool,
     /// Whether colors may be used.
     pub(super) colors: bool,
 }
@@ -72,9 +74,9 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
         title.push_str(&sampled);
     }
     out.add(ink, title);
-    overview(&mut out, evidence, columns, context.letters);
+    overview(&mut out, evidence, columns, context.ascii_only);
     let above = out.lines.len();
-    no_shares(&mut out, context, columns);
+    not_measured(&mut out, context, columns);
     let cost = context.cost.map_or_else(String::new, |cost| format!("watch uses {cost:.2}% of a CPU; "));
     let cost = format!("{cost}press q or Ctrl-C to stop");
     out.add(None, cost);
@@ -109,18 +111,18 @@ pub(super) fn screen(evidence: &Evidence, context: &Context<'_>, columns: usize,
     out.lines
         .into_iter()
         .map(|(ink, line)| {
-            let line = spelled(line, context.letters).chars().take(columns).collect();
+            let line = spelled(line, context.ascii_only).chars().take(columns).collect();
             painted(line, ink, context.colors)
         })
         .collect()
 }
 
-/// Adds the remarks that fit into `most` lines, or how many are left for the summary.
-fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, most: usize) -> Lines {
+/// Adds the remarks that fit into `max_lines` lines, or how many are left for the summary.
+fn with_remarks(mut found: Lines, remarks: Vec<Vec<String>>, max_lines: usize) -> Lines {
     let count = remarks.len();
     for (index, remark) in remarks.into_iter().enumerate() {
         let is_last = index + 1 == count;
-        if found.lines.len() + remark.len() + usize::from(!is_last) > most {
+        if found.lines.len() + remark.len() + usize::from(!is_last) > max_lines {
             found.add(
                 None,
                 format!(
@@ -148,7 +150,7 @@ fn fitting(mut processes: Vec<String>, room: usize) -> Vec<(Option<Ink>, String)
 }
 
 /// Memory, CPU, pressure, recycles.
-fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool) {
+fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, ascii_only: bool) {
     let last = evidence.last();
     let mut memory = size(last.memory);
     if last.memory_limit > 0 {
@@ -170,7 +172,7 @@ fn overview(out: &mut Lines, evidence: &Evidence, columns: usize, letters: bool)
         out.row("", &std::mem::take(&mut limit), columns);
         width = columns.saturating_sub(LABEL);
     }
-    let history = sparkline(evidence.memory.items(), width.min(MAX_MARKS), letters);
+    let history = sparkline(evidence.memory.items(), width.min(MAX_MARKS), ascii_only);
     out.add(None, format!("{:LABEL$}{history}{limit}", ""));
     out.row("CPU", &cpu(last), columns);
     out.row("queue", &queue(evidence), columns);
@@ -234,13 +236,15 @@ fn recycles(evidence: &Evidence) -> String {
     text
 }
 
-/// Why PSS is missing, if it is.
-fn no_shares(out: &mut Lines, context: &Context<'_>, columns: usize) {
-    if let Some(why) = &context.no_shares {
-        let text = format!(
+/// The limits that are unknown, and why PSS is missing, if it is.
+fn not_measured(out: &mut Lines, context: &Context<'_>, columns: usize) {
+    let no_shares = context.no_shares.as_ref().map(|why| {
+        format!(
             "PSS cannot be read ({why}): memory is shown as RSS, which counts shared pages more than once"
-        );
-        for line in wrapped(&text, columns) {
+        )
+    });
+    for text in context.unknown_limits.iter().chain(&no_shares) {
+        for line in wrapped(text, columns) {
             out.add(Some(Ink::Red), line);
         }
     }
@@ -324,21 +328,21 @@ pub(super) fn summary(evidence: &Evidence, context: &Context<'_>, columns: usize
     out.row("recycles", &recycles(evidence), columns);
     let (to_set, remarks) = advice(context.findings, columns);
     out.lines.extend(with_remarks(to_set, remarks, usize::MAX).lines);
-    no_shares(&mut out, context, columns);
+    not_measured(&mut out, context, columns);
     if let Some(cost) = context.cost {
         out.add(None, format!("watch used {cost:.2}% of a CPU"));
     }
     let mut text = String::new();
     for (ink, line) in out.lines {
-        text.push_str(&painted(spelled(line, context.letters), ink, context.colors));
+        text.push_str(&painted(spelled(line, context.ascii_only), ink, context.colors));
         text.push('\n');
     }
     text
 }
 
 /// The text in ASCII, for terminals without other characters.
-fn spelled(line: String, letters: bool) -> String {
-    if !letters || line.is_ascii() {
+fn spelled(line: String, ascii_only: bool) -> String {
+    if !ascii_only || line.is_ascii() {
         return line;
     }
     let mut text = String::with_capacity(line.len());

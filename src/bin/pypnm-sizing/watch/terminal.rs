@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::{emulate_default_handler, pipe};
 
@@ -140,14 +140,6 @@ impl Screen {
         }
     }
 
-    /// Columns and rows.
-    pub(super) fn size() -> (usize, usize) {
-        let size = tcgetwinsize(io::stdout());
-        let (columns, rows) = size.map_or((80, 24), |size| (size.ws_col, size.ws_row));
-        let or = |given: u16, usual| if given == 0 { usual } else { usize::from(given) };
-        (or(columns, 80), or(rows, 24))
-    }
-
     /// Draws all lines over the old ones in a single write, to avoid flicker.
     pub(super) fn draw(lines: &[String]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
@@ -177,9 +169,9 @@ fn write_raw(text: &str) {
 }
 
 /// Whether the character set of the locale has block characters.
-pub(super) fn speaks_utf8() -> bool {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
-    let locale = locale.to_ascii_lowercase();
+pub(super) fn locale_is_utf8() -> bool {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let mut locales = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(variable);
+    let locale = locales.next().unwrap_or_default().to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
 }

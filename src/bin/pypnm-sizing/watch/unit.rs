@@ -9,15 +9,15 @@ use crate::cli::Watch;
 use crate::output::remark;
 
 /// The index of a unit among those that are sized, by its name or by its template's.
-pub(crate) fn place_among(sizing: &Sizing, name: &str) -> Option<usize> {
+pub(crate) fn index_of_unit(sizing: &Sizing, name: &str) -> Option<usize> {
     let template = Name::parse(name).and_then(|name| name.template());
     let names = [Some(name), template.as_deref()];
     names.into_iter().flatten().find_map(|name| sizing.units.iter().position(|unit| unit.name == name))
 }
 
 /// As above, but a process, or a unit that is not sized, gets the settings of the first one.
-pub(super) fn unit_of(sizing: &Sizing, name: &str) -> Option<usize> {
-    place_among(sizing, name).or_else(|| (!sizing.units.is_empty()).then_some(0))
+pub(super) fn index_to_watch(sizing: &Sizing, name: &str) -> Option<usize> {
+    index_of_unit(sizing, name).or_else(|| (!sizing.units.is_empty()).then_some(0))
 }
 
 /// A template cannot be watched. If there are several units, only one is recorded, and a remark says so.

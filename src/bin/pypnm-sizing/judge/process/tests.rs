@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::facts::Expected;
-use super::super::in_use::Running;
 use super::*;
 use pypnm_sizing::overrides::Overrides;
 

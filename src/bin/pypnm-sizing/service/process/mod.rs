@@ -11,7 +11,6 @@ pub(crate) mod usage;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::Candidate;
 use rustix::io::Errno;
@@ -63,7 +62,7 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    pub(crate) fn of(machine: &Root, pid: u32) -> Option<Self> {
+    pub(crate) fn read(machine: &Root, pid: u32) -> Option<Self> {
         machine.with_bytes(&format!("/proc/{pid}/stat"), Self::parse).ok().flatten()
     }
 
@@ -94,17 +93,22 @@ impl Stat {
 }
 
 /// The processes of `pids` that still exist, in the same order.
-pub(crate) fn of_pids(machine: &Root, pids: &[u32]) -> Vec<Process> {
+pub(crate) fn read(machine: &Root, pids: &[u32]) -> Vec<Process> {
     let process = |pid: &u32| {
-        let stat = Stat::of(machine, *pid)?;
+        let stat = Stat::read(machine, *pid)?;
         Some(Process { pid: *pid, parent: stat.parent, arguments: arguments(machine, *pid) })
     };
     pids.iter().filter_map(process).collect()
 }
 
+/// The data that determines the roles of processes in a service.
+pub(crate) fn candidates(processes: &[Process]) -> Vec<Candidate<'_>> {
+    processes.iter().map(Process::candidate).collect()
+}
+
 /// Every process that the caller can see.
 pub(crate) fn all(machine: &Root) -> Vec<Process> {
-    of_pids(machine, &all_pids(machine))
+    read(machine, &all_pids(machine))
 }
 
 /// The PIDs in a unit's cgroup (systemd's `ControlGroup`) and in those below it. Empty: the unit is not running.
@@ -156,14 +160,9 @@ pub(crate) fn user_manager_of(machine: &Root, pid: u32) -> Option<String> {
     path.split('/').find(is_manager).map(str::to_owned)
 }
 
-/// The text of `/proc/PID/cgroup`: a line for each hierarchy. `None`: the process is gone, or hidden.
-pub(crate) fn cgroup_file(machine: &Root, pid: u32) -> Option<String> {
-    machine.text(&format!("/proc/{pid}/cgroup")).ok()
-}
-
 /// The cgroup of a process in systemd's hierarchy: that of version 2, or systemd's own of version 1.
 fn cgroup(machine: &Root, pid: u32) -> Option<String> {
-    let text = cgroup_file(machine, pid)?;
+    let text = machine.text(&format!("/proc/{pid}/cgroup")).ok()?;
     let mut paths = text.lines().filter_map(|line| {
         let (_, hierarchy) = line.split_once(':')?;
         let (controllers, path) = hierarchy.split_once(':')?;
@@ -198,7 +197,7 @@ pub(crate) fn children(machine: &Root, pid: u32) -> Vec<u32> {
 
 /// The children of a process, found by examining every process.
 fn children_by_parent(machine: &Root, parent: u32) -> Vec<u32> {
-    let is_child = |pid: &u32| Stat::of(machine, *pid).is_some_and(|stat| stat.parent == parent);
+    let is_child = |pid: &u32| Stat::read(machine, *pid).is_some_and(|stat| stat.parent == parent);
     all_pids(machine).into_iter().filter(is_child).collect()
 }
 
@@ -235,11 +234,6 @@ pub(crate) fn namespace_pids(machine: &Root, pid: u32) -> Vec<u32> {
 /// The namespace of a process (`self`: this one), as a name to compare. `kind`: its file in `/proc/PID/ns`.
 pub(crate) fn namespace(pid: &str, kind: &str) -> Result<CString, Errno> {
     rustix::fs::readlink(format!("/proc/{pid}/ns/{kind}"), Vec::new())
-}
-
-/// The CPUs that a process may run on (sched_setaffinity(2)). `None`: unknown.
-pub(crate) fn allowed_cpus(machine: &Root, pid: u32) -> Option<CpuSet> {
-    CpuSet::parse(&status(machine, pid, "Cpus_allowed_list")?).filter(|cpus| !cpus.is_empty())
 }
 
 /// The name of a process (`comm` in proc(5)), without control characters.

@@ -214,15 +214,15 @@ pub(crate) fn held(pid: u32) -> io::Result<BTreeSet<u64>> {
 
 /// The sockets of several processes.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldSockets {
     inodes: BTreeSet<u64>,
     /// Processes whose descriptors the caller is not permitted to see.
     pub(crate) denied: BTreeSet<u32>,
 }
 
-impl Held {
+impl HeldSockets {
     /// The sockets that `pids` hold; a process that has ended holds none.
-    pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> Self {
+    pub(crate) fn read(pids: impl IntoIterator<Item = u32>) -> Self {
         let mut all = Self::default();
         for pid in pids {
             match held(pid) {
@@ -236,7 +236,7 @@ impl Held {
         all
     }
 
-    pub(crate) fn has(&self, inode: u64) -> bool {
+    pub(crate) fn contains(&self, inode: u64) -> bool {
         self.inodes.contains(&inode)
     }
 }

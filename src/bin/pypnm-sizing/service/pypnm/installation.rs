@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use rustix::fs::FileType;
 use serde::{Serialize, Serializer};
 
 use super::metadata;
-use super::paths::{MAX_LINKS, base_name, names, prefix_of, real_path};
+use super::paths::{MAX_LINKS, names, prefix_of, real_path};
 use super::program::Program;
 
 /// The first version that reads a profile.

@@ -7,7 +7,7 @@ use pypnm_sizing::units::Unit;
 use super::installation::{Discovery, Installation, environments_of};
 use super::paths::{MAX_DIRECTORIES, names, prefix_of, real_path};
 use super::program::{PACKAGED, Program};
-use super::started::{of_unit, on_path};
+use super::started::{environments_of_unit, on_path};
 use crate::service::account;
 
 /// systemd's `DEFAULT_PATH` on a system with a merged /usr, where pip also installs as root.
@@ -31,7 +31,7 @@ pub(crate) struct Installations<'a> {
 impl<'a> Installations<'a> {
     /// Finds the installations for the unit `name`. `unit`: its files, if there are any.
     pub(crate) fn find(root: &'a Root, name: &str, unit: Option<&'a Unit>) -> Self {
-        let program = Program::of(name, unit);
+        let program = Program::for_unit(name, unit);
         Self { root, program, unit, found: find(root, program, unit) }
     }
 
@@ -45,7 +45,7 @@ impl<'a> Installations<'a> {
 pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
     let mut places = Vec::new();
     if let Some(unit) = unit {
-        let started = of_unit(root, program, unit).into_iter();
+        let started = environments_of_unit(root, program, unit).into_iter();
         places.extend(started.map(|(environment, source)| (environment, Discovery::Unit(source))));
     }
     let prefix_on = |path: &str| on_path(root, path, program);

@@ -18,7 +18,7 @@ mod started;
 pub(crate) use installation::{Discovery, Installation, is_user_base, names_in_use, python_places};
 pub(crate) use installed::{Installations, in_directory, is_checkout, nearest};
 pub(crate) use lost_program::LostProgram;
-pub(crate) use paths::{base_name, real_path};
+pub(crate) use paths::real_path;
 pub(crate) use profile_file::profile_file;
 pub(crate) use program::{CMTS, PYPNM, Program};
 pub(crate) use search::{DEFAULT_PATH, is_packaged, setting, variable_of};

@@ -1,9 +1,9 @@
 //! The two programs, PyPNM and PyPNM-CMTS, and which of them a unit starts.
 
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::units::Unit;
 
 use super::commands::start_words;
-use super::paths::base_name;
 
 /// The directory in which the packaged unit looks first.
 pub(super) const PACKAGED: &str = "/opt/pypnm";
@@ -34,7 +34,7 @@ pub(crate) const CMTS: Program = Program {
 
 impl Program {
     /// The program that a unit starts, or that belongs to its name if the unit does not tell.
-    pub(crate) fn of(name: &str, unit: Option<&Unit>) -> Self {
+    pub(crate) fn for_unit(name: &str, unit: Option<&Unit>) -> Self {
         let words = unit.map(start_words).unwrap_or_default();
         let starts = |program: Self| words.iter().any(|(word, _)| base_name(word) == program.command);
         if starts(CMTS) || name.starts_with(CMTS.command) && !starts(PYPNM) { CMTS } else { PYPNM }

@@ -2,6 +2,7 @@
 //! a wrapper script, or through `PATH`. Runs nothing.
 
 use pypnm_sizing::names::LAUNCHER;
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
@@ -9,7 +10,7 @@ use pypnm_sizing::units::Unit;
 use super::commands::start_words;
 use super::installation::{Installation, environments_of};
 use super::metadata;
-use super::paths::{base_name, prefix_of, real_path};
+use super::paths::{prefix_of, real_path};
 use super::program::Program;
 use super::search::{path_of_start, setting};
 
@@ -21,7 +22,7 @@ const MAX_SCRIPT_BYTES: usize = 16 << 10;
 /// Finds the environments that the unit's commands refer to: by the program itself, by a Python or uvicorn next to it,
 /// by activating an environment, or by a script of a checkout. If there is none, searches the unit's `PATH`.
 /// Returns each with the assignment that refers to it.
-pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit) -> Vec<(String, Source)> {
+pub(super) fn environments_of_unit(root: &Root, program: Program, unit: &Unit) -> Vec<(String, Source)> {
     let mut environments = Vec::new();
     let mut path = None;
     let mut bare = None;
@@ -36,7 +37,7 @@ pub(super) fn of_unit(root: &Root, program: Program, unit: &Unit) -> Vec<(String
         if let Some(set) = word.strip_prefix("PATH=") {
             path = Some(set.to_owned());
         } else if word.starts_with('/') {
-            let found = of_word(root, program, &word).into_iter();
+            let found = environments_of_path(root, program, &word).into_iter();
             environments.extend(found.map(|environment| (environment, source.clone())));
         } else if word == program.command {
             bare = bare.or(Some(source));
@@ -68,7 +69,7 @@ fn absolute(directory: Option<&str>, word: String) -> String {
 }
 
 /// The environments that a path in a command refers to.
-fn of_word(root: &Root, program: Program, word: &str) -> Vec<String> {
+fn environments_of_path(root: &Root, program: Program, word: &str) -> Vec<String> {
     let name = base_name(word);
     if name == program.command {
         let real = real_path(root, word).as_deref().and_then(prefix_of);
@@ -134,7 +135,7 @@ pub(crate) fn starts(unit: &Unit, program: Program) -> bool {
 
 /// The command of the unit that starts the installation. `None`: none does.
 pub(crate) fn started_by(root: &Root, unit: &Unit, installation: &Installation) -> Option<Source> {
-    let mut environments = of_unit(root, installation.program, unit).into_iter();
+    let mut environments = environments_of_unit(root, installation.program, unit).into_iter();
     environments.find(|(environment, _)| *environment == installation.environment).map(|(_, source)| source)
 }
 

@@ -12,7 +12,7 @@ use super::{MAX_SOCKETS, NotReady, Socket, Wait};
 use crate::service::family::Presence;
 use crate::service::probe::Vantage;
 use crate::service::process;
-use crate::service::process::sockets::{self, Address, Held, Listener};
+use crate::service::process::sockets::{self, Address, HeldSockets, Listener};
 
 /// The default of both programs.
 const DEFAULT_PORT: u16 = 8000;
@@ -20,7 +20,7 @@ const DEFAULT_PORT: u16 = 8000;
 impl Wait<'_> {
     /// How the service's sockets are distinguished from others.
     pub(super) fn owner(&self, presence: Presence) -> Owner {
-        let held = Held::of(self.alive());
+        let held = HeldSockets::read(self.alive());
         let mut users: BTreeSet<u32> =
             held.denied.iter().filter_map(|pid| process::user(self.machine, *pid)).collect();
         if presence == Presence::Hidden {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::service::process::sockets::{Address, Held, Listener, TcpSocket};
+use crate::service::process::sockets::{Address, HeldSockets, Listener, TcpSocket};
 
 /// The data that distinguishes the sockets of a service from others.
 pub(super) struct Owner {
-    pub(super) held: Held,
+    pub(super) held: HeldSockets,
     /// The processes of the service whose descriptors are not readable, because they have file capabilities or run as another
     /// user.
     pub(super) denied: BTreeSet<u32>,
@@ -21,7 +21,7 @@ pub(super) struct Owner {
 impl Owner {
     /// Whether a listening socket belongs to the service.
     pub(super) fn owns(&self, listener: &Listener) -> bool {
-        if self.held.has(listener.inode) {
+        if self.held.contains(listener.inode) {
             return true;
         }
         // The kernel does not show the user of a Unix socket, but its file has an owner.
@@ -35,7 +35,7 @@ impl Owner {
 
     /// Whether the service has accepted a connection.
     pub(super) fn accepted(&self, connection: &TcpSocket) -> bool {
-        self.held.has(connection.inode) || self.users.contains(&connection.user)
+        self.held.contains(connection.inode) || self.users.contains(&connection.user)
     }
 }
 

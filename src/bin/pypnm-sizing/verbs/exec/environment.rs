@@ -79,11 +79,11 @@ pub(crate) fn decide(
         variables().filter_map(|key| Some((key, decision.checked(key, &sized_text(key))?))).collect();
     // A sized value that replaces one that would crash the program is not set by hand.
     let replaced = std::mem::take(&mut decision.replaced);
-    let variable = |key: &str, least: i64| {
-        let value = integer(own.get(key)?.trim())?.max(least);
+    let variable = |key: &str, minimum: i64| {
+        let value = integer(own.get(key)?.trim())?.max(minimum);
         Some(Number { value, set_by: (!replaced.contains(key)).then(|| key.to_owned()) })
     };
-    let first = |keys: &[&str], least| keys.iter().find_map(|key| variable(key, least));
+    let first = |keys: &[&str], minimum| keys.iter().find_map(|key| variable(key, minimum));
 
     let (values, is_complete) = file.map_or_else(Default::default, |file| decision.of_file(file));
     let in_file = |key: &str| {

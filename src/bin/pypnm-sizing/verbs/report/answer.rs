@@ -42,7 +42,7 @@ struct DayAnswer {
 }
 
 impl DayAnswer {
-    fn of(at: f64, day: &Hour) -> Self {
+    fn from_hour(at: f64, day: &Hour) -> Self {
         Self {
             from: at,
             watched_seconds: rounded(day.seconds, 1),
@@ -61,7 +61,7 @@ impl DayAnswer {
 }
 
 impl ReportAnswer {
-    pub(super) fn of(gathered: &Gathered) -> Self {
+    pub(super) fn from_gathered(gathered: &Gathered) -> Self {
         let (from, until) = gathered.evidence.range().unwrap_or_default();
         Self {
             schema: SCHEMA,
@@ -70,10 +70,17 @@ impl ReportAnswer {
             from: rounded(from, 3),
             until: rounded(until, 3),
             watched_seconds: rounded(gathered.evidence.watched(), 1),
-            figures: Figures::of(&gathered.evidence),
-            findings: gathered.findings.iter().map(|finding| FindingAnswer::of(finding, 0.0)).collect(),
-            days: by_day(&gathered.days).into_values().map(|(at, day)| DayAnswer::of(at, &day)).collect(),
-            busiest_hour: gathered.days.busiest().map(|(hour, day)| DayAnswer::of(begin(hour), day)),
+            figures: Figures::from_evidence(&gathered.evidence),
+            findings: gathered
+                .findings
+                .iter()
+                .map(|finding| FindingAnswer::from_finding(finding, 0.0))
+                .collect(),
+            days: by_day(&gathered.days)
+                .into_values()
+                .map(|(at, day)| DayAnswer::from_hour(at, &day))
+                .collect(),
+            busiest_hour: gathered.days.busiest().map(|(hour, day)| DayAnswer::from_hour(begin(hour), day)),
             problems: gathered.problems.clone(),
         }
     }

@@ -15,7 +15,7 @@ use super::read::{RecordingReader, Wanted};
 use super::text::clock;
 use crate::cli::{RECORDINGS, Report};
 use crate::output::remark;
-use crate::watch::{place_among, section};
+use crate::watch::{index_of_unit, section};
 
 /// The minimum number of blocks of evidence for comparing earlier conditions with the present ones.
 const COMPARABLE: f64 = 3.0;
@@ -64,7 +64,7 @@ pub(super) fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gath
     };
     let (evidence, days) = (recording.evidence, recording.days);
     let (cpu, memory, limit) = evidence.limits();
-    let sized = place_among(sizing, &unit).and_then(|place| sizing.units.get(place));
+    let sized = index_of_unit(sizing, &unit).and_then(|index| sizing.units.get(index));
     let setup = (!sizing.units.is_empty()).then(|| Setup {
         cpus: (cpu / 1000).max(1),
         memory,

@@ -123,7 +123,7 @@ fn plots(out: &mut String, gathered: &Gathered) {
     let (days, width) = (&gathered.days, gathered.days.width);
     let (from, until) = gathered.evidence.range().unwrap_or_default();
     let columns: Vec<(f64, &Column)> =
-        days.columns.iter().map(|(place, column)| (at(*place, width), column)).collect();
+        days.columns.iter().map(|(index, column)| (at(*index, width), column)).collect();
     let highest =
         |of: &dyn Fn(&Column) -> f64| columns.iter().map(|(_, column)| of(column)).fold(0.0, f64::max);
     let marks: Vec<(f64, f64)> =
@@ -149,8 +149,8 @@ fn plots(out: &mut String, gathered: &Gathered) {
     let mut memory = plot(tallest);
     for (number, life) in lives().enumerate() {
         let color = COLORS.get(number % COLORS.len()).copied().unwrap_or("gray");
-        memory.range(life.columns.iter().map(|(place, range)| (at(*place, width), *range)), color);
-        memory.line(life.columns.iter().map(|(place, (mib, _))| (at(*place, width), *mib)), gap, color);
+        memory.range(life.columns.iter().map(|(index, range)| (at(*index, width), *range)), color);
+        memory.line(life.columns.iter().map(|(index, (mib, _))| (at(*index, width), *mib)), gap, color);
         if let Some((first, _)) =
             life.columns.first_key_value().filter(|(first, _)| at(**first, width) > from + width)
         {
@@ -215,8 +215,8 @@ fn plots(out: &mut String, gathered: &Gathered) {
 
 /// The beginning of a column.
 #[expect(clippy::cast_precision_loss, reason = "a column since 1970")]
-fn at(place: i64, width: f64) -> f64 {
-    place as f64 * width
+fn at(index: i64, width: f64) -> f64 {
+    index as f64 * width
 }
 
 /// An hour in the chart: its shade and its text.
@@ -231,7 +231,7 @@ fn heat(out: &mut String, days: &Days) {
     for (hour, figures) in &days.hours {
         let at = begin(*hour);
         let row = rows.entry(shown(at, "%Y-%m-%d")).or_insert_with(|| (at, std::array::from_fn(|_| None)));
-        let place = shown(at, "%H").parse::<usize>().unwrap_or(0);
+        let hour_of_day = shown(at, "%H").parse::<usize>().unwrap_or(0);
         let (waiting, cpu) = (figures.waiting_part(), figures.cpus());
         let level = if by_waiting { waiting / most_waiting } else { cpu / most_cpu };
         let title = format!(
@@ -239,7 +239,7 @@ fn heat(out: &mut String, days: &Days) {
             clock_range(&clock, at, at + 3600.0),
             waiting * 100.0
         );
-        if let Some(cell) = row.1.get_mut(place) {
+        if let Some(cell) = row.1.get_mut(hour_of_day) {
             *cell = Some((level, title));
         }
     }

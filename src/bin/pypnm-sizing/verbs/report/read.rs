@@ -97,7 +97,7 @@ struct Clock {
 
 impl Clock {
     /// The watch that a line belongs to, and the time of the line. Also returns whether the wall clock jumped.
-    fn place(&mut self, line: &Line) -> Option<(usize, f64, bool)> {
+    fn assign(&mut self, line: &Line) -> Option<(usize, f64, bool)> {
         let unix = line.unix_seconds.filter(|unix| unix.is_finite());
         let Some(seconds) = line.seconds.filter(|seconds| seconds.is_finite()) else {
             return Some((0, unix?, false));
@@ -322,7 +322,7 @@ impl<'a> RecordingReader<'a> {
         }
         let recording = self.units.entry(line.service.clone()).or_insert_with(Recording::new);
         (recording.lines, recording.seen) = (recording.lines + 1, self.sequence);
-        let Some((run, at, jumped)) = recording.clock.place(&line).filter(|(_, at, _)| *at >= 0.0) else {
+        let Some((run, at, jumped)) = recording.clock.assign(&line).filter(|(_, at, _)| *at >= 0.0) else {
             self.skipped.timeless += 1;
             return;
         };

@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     }
     let unit = packaged(root, &arguments.unit)?;
     check_not_foreign(root, &directory)?;
-    let program = Program::of(&arguments.unit, Some(&unit));
+    let program = Program::for_unit(&arguments.unit, Some(&unit));
     let installation = match &arguments.dir {
         Some(dir) => installation_in(root, dir, program)?,
         None => only_installation(root, &unit)?,
@@ -131,7 +131,7 @@ impl Plan<'_> {
     /// Fails if the packaged unit's own account cannot start the installation.
     fn check_packaged_account(&self) -> anyhow::Result<()> {
         let name = pypnm::setting(self.root, &self.unit, "User");
-        match name.and_then(|name| Account::of(self.root, &name)) {
+        match name.and_then(|name| Account::find(self.root, &name)) {
             Some(account) => self.check_permissions(&account, None),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use anyhow::bail;
 use pypnm_sizing::names::DROP_IN as GENERATED;
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::parse::environment;
 use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::root::Root;
@@ -18,7 +19,7 @@ use crate::output::remark;
 use crate::service::account::{Access, Account, getent};
 use crate::service::listener::{self, Obstacle};
 use crate::service::process;
-use crate::service::pypnm::{self, base_name, real_path};
+use crate::service::pypnm::{self, real_path};
 use crate::service::systemctl;
 use crate::service::unit_file::{Setting, service_settings};
 

@@ -62,7 +62,7 @@ impl Plan<'_> {
     pub(super) fn account(&self) -> anyhow::Result<Option<Account>> {
         let root = self.root;
         if let Some(name) = &self.arguments.user {
-            return match Account::of(root, name) {
+            return match Account::find(root, name) {
                 Some(account) if account.uid == 0 => {
                     bail!("--user={name}: PyPNM should not run as root; specify an unprivileged user")
                 }
@@ -80,7 +80,7 @@ impl Plan<'_> {
             }
             return Ok(None);
         }
-        match Account::of(root, &owner.to_string()) {
+        match Account::find(root, &owner.to_string()) {
             Some(account) => Ok(Some(account)),
             None => {
                 bail!("{place} belongs to UID {owner}, which has no user name: specify a user with --user")

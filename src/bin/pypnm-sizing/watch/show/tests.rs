@@ -1,4 +1,4 @@
-use super::{Context, Evidence, Finding, screen};
+use super::{Context, Evidence, Finding, screen, summary};
 use pypnm_sizing::watch::MIB;
 use pypnm_sizing::watch::advice::Topic;
 use pypnm_sizing::watch::evidence::BLOCK;
@@ -36,7 +36,15 @@ fn evidence(workers: u64) -> Evidence {
 }
 
 fn context(findings: &[Finding]) -> Context<'_> {
-    Context { interval: 2.0, findings, no_shares: None, cost: Some(0.42), letters: false, colors: false }
+    Context {
+        interval: 2.0,
+        findings,
+        unknown_limits: &[],
+        no_shares: None,
+        cost: Some(0.42),
+        ascii_only: false,
+        colors: false,
+    }
 }
 
 fn finding(line: Option<&str>, word: &str) -> Finding {
@@ -83,9 +91,19 @@ fn eighty_by_twenty_four() {
 }
 
 #[test]
+fn an_unknown_limit_is_named() {
+    let text = "/sys/fs/cgroup/memory.max: Permission denied; this limit is unknown";
+    let context = Context { unknown_limits: &[text.to_owned()], ..context(&[]) };
+    let shown = screen(&evidence(2), &context, 80, 24);
+    assert!(shown.iter().any(|line| line == text), "{shown:#?}");
+    let last = summary(&evidence(2), &context, 80);
+    assert!(last.lines().any(|line| line == text), "{last}");
+}
+
+#[test]
 fn ascii_alone_where_the_terminal_has_nothing_else() {
     let findings = [finding(Some("MaxWorkers=6"), "≥ ≤ ± ü")];
-    let context = Context { letters: true, ..context(&findings) };
+    let context = Context { ascii_only: true, ..context(&findings) };
     let shown = screen(&evidence(2), &context, 80, 24).join("\n");
     assert!(shown.is_ascii() && shown.contains(">= <= +- ?"), "{shown}");
 }
