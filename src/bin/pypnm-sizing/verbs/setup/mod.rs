@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use pypnm_sizing::names::{DROP_IN as GENERATED, LAUNCHER};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::units::{Index, State, Unit};
+use pypnm_sizing::units::{Index, LoadState, Unit};
 use rustix::io::Errno;
 
 use self::drop_in::{DROP_IN, OPERATORS, SetupDropIn};
@@ -157,16 +157,16 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         }
     }
     match (unit.state, unit.fragment.as_deref()) {
-        (State::Masked, Some(file)) if root.link(file).is_none() => {
+        (LoadState::Masked, Some(file)) if root.link(file).is_none() => {
             bail!("{name} is masked by {file}, which is empty: remove that file first")
         }
-        (State::Masked, Some(file)) if file.starts_with("/run/") => {
+        (LoadState::Masked, Some(file)) if file.starts_with("/run/") => {
             bail!("{name} is masked: run 'systemctl unmask --runtime {name}' first")
         }
-        (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
-        (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
-        (State::Loaded, Some(_)) if is_packaged => bail!("{name} is not a PyPNM service: {PURPOSE}"),
-        (State::Loaded | State::Bad, Some(file)) => bail!(
+        (LoadState::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
+        (LoadState::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
+        (LoadState::Loaded, Some(_)) if is_packaged => bail!("{name} is not a PyPNM service: {PURPOSE}"),
+        (LoadState::Loaded | LoadState::Bad, Some(file)) => bail!(
             "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \
              to use the packaged unit, remove or rename that file"
         ),
