@@ -236,7 +236,8 @@ pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
         LoadState::Loaded => None,
         LoadState::NotFound => Some(
-            "no file of this name; if another generator creates it (a quadlet), its limits are applied at each start",
+            "no unit file was found; if another generator creates one (from a quadlet, for example), its limits are applied at \
+             each start",
         ),
         LoadState::Masked => Some("masked, so it cannot be started"),
         LoadState::Bad => Some("its file cannot be read"),

@@ -110,8 +110,8 @@ impl Installation {
             format!(", which cannot start: {fault}")
         } else if self.takes_profile == Some(false) {
             format!(
-                ": before 1.6 it takes --workers only and reads no profile; upgrade it with '{environment}/bin/pip \
-                 install --upgrade {}'",
+                ": versions before 1.6 read no profile, only --workers; upgrade it with '{environment}/bin/pip install \
+                 --upgrade {}'",
                 self.program.package
             )
         } else {

@@ -59,8 +59,8 @@ impl Program {
     /// The command that installs it where the packaged unit looks first.
     pub(crate) fn how_to_install(self) -> String {
         format!(
-            "install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or, if it is elsewhere, \
-             run 'pypnm-sizing setup DIR'",
+            "install it with 'python3 -m venv {PACKAGED} && {PACKAGED}/bin/pip install {}', or, if it is installed \
+             elsewhere, run 'pypnm-sizing setup DIR'",
             self.package
         )
     }
