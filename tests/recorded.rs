@@ -55,7 +55,7 @@ fn answer(index: &Index<'_>, name: &str, memory: u64, from_258: bool) -> String 
         LoadState::Bad => "error",
     };
     let mut text = format!("{name}\t{state}");
-    if !matches!(unit.state, LoadState::Loaded | State::Masked) {
+    if !matches!(unit.state, LoadState::Loaded | LoadState::Masked) {
         return text;
     }
     write!(text, "\t{}\t{}", unit.name, unit.fragment.as_deref().unwrap_or("-")).unwrap();
