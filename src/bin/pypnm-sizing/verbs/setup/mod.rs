@@ -25,7 +25,7 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Installation, Installations, Program, real_path};
+use crate::service::pypnm::{self, Installation, Installations, PypnmProgram, real_path};
 
 /// The units that can be set up, for errors.
 const PURPOSE: &str = "setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service";
@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     }
     let unit = packaged(root, &arguments.unit)?;
     check_not_foreign(root, &directory)?;
-    let program = Program::for_unit(&arguments.unit, Some(&unit));
+    let program = PypnmProgram::for_unit(&arguments.unit, Some(&unit));
     let installation = match &arguments.dir {
         Some(dir) => installation_in(root, dir, program)?,
         None => only_installation(root, &unit)?,
@@ -81,7 +81,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
 }
 
 /// Reports what is missing for a version that reads no profile.
-fn report_old_version(installation: &Installation, program: Program) {
+fn report_old_version(installation: &Installation, program: PypnmProgram) {
     if installation.takes_profile == Some(false) {
         remark(&format!("{} {}", program.command, installation.text()));
     }
@@ -187,7 +187,7 @@ fn starts_program(unit: &Unit) -> bool {
 }
 
 /// The only installation in the given directory.
-fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installation> {
+fn installation_in(root: &Root, dir: &Path, program: PypnmProgram) -> anyhow::Result<Installation> {
     let shown = dir.display();
     let absolute = if root.is_machine() { std::path::absolute(dir)? } else { dir.to_owned() };
     let Some(directory) = absolute.to_str() else {
