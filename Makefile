@@ -38,6 +38,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.timer)
 MONITORING := $(wildcard packaging/monitoring/*)
 CONFIGURATION := sizing.conf pypnm.env pypnm-cmts.env
 DOCS := README.md CHANGELOG.md
+PAGES := json.md monitoring.md
 
 INSTALL ?= install
 PUT = $(INSTALL) -D -p -m 0644
@@ -78,7 +79,7 @@ install:
 	for file in $(DOCS) LICENSE; do $(PUT) $$file $(DESTDIR)$(docdir)/$$file || exit 1; done
 	for file in $(CONFIGURATION); do $(PUT) packaging/$$file $(DESTDIR)$(docdir)/examples/$$file || exit 1; done
 	for file in $(MONITORING); do $(PUT) $$file $(DESTDIR)$(docdir)/monitoring/$${file##*/} || exit 1; done
-	$(PUT) docs/monitoring.md $(DESTDIR)$(docdir)/monitoring.md
+	for page in $(PAGES); do $(PUT) docs/$$page $(DESTDIR)$(docdir)/$$page || exit 1; done
 
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/pypnm-sizing $(DESTDIR)$(generatordir)/pypnm-sizing-generator \

@@ -16,7 +16,7 @@ pub use env::Change;
 use wrapper::{After, Wrapper};
 
 use crate::names::{LAUNCHER_PACKAGE, LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
-use crate::parse::name_and_value;
+use crate::parse::{base_name, name_and_value};
 
 /// The prefixes of the program in `ExecStart=` (systemd.service(5), "COMMAND LINES").
 pub const PREFIXES: [char; 6] = ['@', '-', ':', '+', '!', '|'];
@@ -237,7 +237,7 @@ fn is_flag(program: Program, name: &str, flag: &str) -> bool {
 
 /// The state after a path, according to its last component.
 fn by_name(path: &str) -> ReaderState {
-    match path.rsplit('/').next().unwrap_or_default() {
+    match base_name(path) {
         "pypnm" | "pypnm-cmts" => ReaderState::Verb,
         "uvicorn" => ReaderState::Known(Program::Uvicorn),
         "env" => ReaderState::Env(env::NextWord::Option),

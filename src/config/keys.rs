@@ -1,11 +1,14 @@
 //! The table of the keys in sizing.conf(5) that may be set for all units or for a single one, with the parser and the
 //! formatter of each value.
 
-use crate::config::{MAX_SETTABLE_WORKERS, SKIPPED};
 use crate::parse::boolean::{BOOLEAN, boolean};
 use crate::parse::quantity::{Cpus, Size, decimal, in_gib, memory_size, milli_cpus};
 use crate::problem::{Problem, ProblemKind, Source, Sourced};
 
+/// The maximum number of workers; more are a mistake.
+pub const MAX_SETTABLE_WORKERS: u32 = 1024;
+/// The consequence of an invalid setting.
+pub(super) const SKIPPED: &str = "the setting is ignored";
 /// The minimum of a size, if it is not 0.
 const MIN_BYTES: u64 = 1_000_000;
 const COUNT: &str = "a whole number from 1 to 1024";

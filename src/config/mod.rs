@@ -15,7 +15,8 @@ use crate::problem::{FileName, Problem, ProblemKind, Source, Sourced};
 use crate::root::Root;
 use crate::units::name::service_name;
 
-pub use keys::{KEYS, UnitConfig};
+use keys::SKIPPED;
+pub use keys::{KEYS, MAX_SETTABLE_WORKERS, UnitConfig};
 
 /// The main file, relative to a configuration directory; drop-ins are in the directory of the same name with `.d`.
 const FILE: &str = "pypnm/sizing.conf";
@@ -25,11 +26,8 @@ const GENERAL: &str = "Sizing";
 pub const DEFAULT_UNIT: &str = "pypnm.service";
 /// The maximum number of units; more on one host are a mistake.
 const MAX_UNITS: usize = 64;
-/// The maximum number of workers; more are a mistake.
-pub const MAX_SETTABLE_WORKERS: u32 = 1024;
 /// The rest of a file with more errors than this is skipped: it is probably not a configuration file.
 const MAX_FAULTS: usize = 50;
-const SKIPPED: &str = "the setting is ignored";
 /// The consequence of a file that exists and cannot be read.
 const UNREAD: &str = "assuming 1 worker unless a later file sets Workers=";
 

@@ -19,6 +19,11 @@ pub(crate) fn rest_of_line<'t>(text: &'t str, start: &str) -> Option<&'t str> {
     Some(rest.lines().next().unwrap_or_default())
 }
 
+/// The last component of a path.
+pub fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// The path of `name` in `directory`.
 pub(crate) fn path_in(directory: &str, name: &str) -> String {
     [directory, "/", name].concat()

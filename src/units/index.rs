@@ -5,7 +5,7 @@ mod drop_ins;
 
 use rustix::fs::FileType;
 
-use crate::parse::{is_at_or_below, path_in};
+use crate::parse::{base_name, is_at_or_below, path_in};
 use crate::problem::{ASSUMING_MINIMUM, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Name, NameKind, Type};
@@ -318,17 +318,12 @@ impl<'a> Index<'a> {
         let Some(path) = self.follow(link.text) else {
             return false;
         };
-        let differs = |path: &str| Some(base_of(path)) != fragment.map(base_of);
+        let differs = |path: &str| Some(base_name(path)) != fragment.map(base_name);
         let elsewhere = alias.text != link.text && self.follow(alias.text).is_some_and(|path| differs(&path));
-        let of_template = Name::parse(base_of(&path)).is_some_and(|name| name.kind() == NameKind::Template);
+        let of_template = Name::parse(base_name(&path)).is_some_and(|name| name.kind() == NameKind::Template);
         let same_instance = !of_template || alias.instance == id.instance;
         !differs(&path) && same_instance && !elsewhere
     }
-}
-
-/// The last component of a path.
-pub(super) fn base_of(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// Whether a symbolic link named `link` is a valid alias of `target` (`unit_validate_alias_symlink_or_warn()`).

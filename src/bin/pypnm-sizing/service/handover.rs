@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use pypnm_sizing::names;
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::parse::environment::variables;
 use pypnm_sizing::root::{ReadError, Root};
 
@@ -16,7 +17,7 @@ const RELOAD: &str = "handover --reload";
 
 /// Whether these are the arguments of the launcher's main process.
 pub(crate) fn is_launcher(arguments: &[String]) -> bool {
-    arguments.iter().take(4).any(|argument| argument.rsplit('/').next() == Some(names::LAUNCHER_PACKAGE))
+    arguments.iter().take(4).any(|argument| base_name(argument) == names::LAUNCHER_PACKAGE)
 }
 
 /// Why only a restart applies what systemd has loaded to a service under the launcher. `None`: a reload does.
@@ -64,9 +65,8 @@ pub(crate) fn why_restart(
 /// Whether a word of `ExecStart=` is not on the command line. Words with variables are left to the comparison of
 /// environments; the first, the launcher's script, is replaced by an interpreter.
 fn command_line_differs(exec_start: &str, arguments: &[String]) -> bool {
-    let is_there = |word: &str| {
-        arguments.iter().any(|argument| argument == word || argument.rsplit('/').next() == Some(word))
-    };
+    let is_there =
+        |word: &str| arguments.iter().any(|argument| argument == word || base_name(argument) == word);
     let mut words = exec_start.split(' ').skip(1).filter(|word| !word.is_empty() && !word.contains('$'));
     words.any(|word| !is_there(word.trim_matches('"')))
 }

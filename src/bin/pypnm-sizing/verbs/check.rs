@@ -89,7 +89,7 @@ impl CheckedUnit {
 
 pub(crate) fn run(root: &Root, arguments: &Check) -> Outcome {
     if !root.is_machine() {
-        let why = " - check queries the running systemd, not --root";
+        let why = " - check needs the running systemd; --root is not supported";
         return print_line(State::Unknown, why).map(|_| ExitCode::from(State::Unknown.exit_status()));
     }
     let (judged, sizing) = if let Some(pid) = arguments.pid {

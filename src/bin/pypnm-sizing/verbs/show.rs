@@ -122,7 +122,7 @@ fn show(page: &mut Page, unit: &SizedUnit, loaded: Option<LoadedAnswer>) {
             // The generator may be able to read what this user cannot.
             let why = match unit.config.unread {
                 Some(_) => "at the last reload",
-                None => "from before a change; 'pypnm-sizing apply' updates it",
+                None => "which is out of date; run 'pypnm-sizing apply'",
             };
             let loaded = profile(Numbers { workers, limit_max_requests });
             page.row("  Loaded", LABEL, &format!("{loaded}, {why}"));

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use pypnm_sizing::parse::base_name;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::{ReadError, Root};
 use rustix::fs::FileType;
 use serde::{Serialize, Serializer};
 
 use super::metadata;
-use super::paths::{MAX_LINKS, base_name, names, prefix_of, real_path};
-use super::program::Program;
+use super::paths::{MAX_LINKS, names, prefix_of, real_path};
+use super::program::PypnmProgram;
 
 /// The first version that reads a profile.
 const FIRST_WITH_PROFILE: (u32, u32) = (1, 6);
@@ -63,7 +64,7 @@ impl Serialize for Discovery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Installation {
     #[serde(skip)]
-    pub(super) program: Program,
+    pub(super) program: PypnmProgram,
     /// The directory that contains `bin`: a virtual environment, or a prefix such as /usr/local.
     pub(crate) environment: String,
     /// The program.
@@ -109,8 +110,8 @@ impl Installation {
             format!(", which cannot start: {fault}")
         } else if self.takes_profile == Some(false) {
             format!(
-                ": before 1.6 it takes --workers only and reads no profile; upgrade it with '{environment}/bin/pip \
-                 install --upgrade {}'",
+                ": versions before 1.6 read no profile, only --workers; upgrade it with '{environment}/bin/pip install \
+                 --upgrade {}'",
                 self.program.package
             )
         } else {
@@ -120,7 +121,12 @@ impl Installation {
     }
 
     /// Reads the installation in `environment`. `None`: the program is not in it.
-    pub(super) fn read(root: &Root, environment: &str, program: Program, found: Discovery) -> Option<Self> {
+    pub(super) fn read(
+        root: &Root,
+        environment: &str,
+        program: PypnmProgram,
+        found: Discovery,
+    ) -> Option<Self> {
         let command = program.in_environment(environment);
         let script = root.text(&command).ok();
         if script.is_none() && root.file_type(&command).is_none() {

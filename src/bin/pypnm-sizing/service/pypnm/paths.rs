@@ -15,11 +15,6 @@ pub(super) fn prefix_of(command: &str) -> Option<String> {
     prefix.starts_with('/').then(|| prefix.to_owned())
 }
 
-/// The last component of a path.
-pub(crate) fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// The names in a directory, at most [`MAX_DIRECTORIES`]; none if it cannot be read.
 pub(super) fn names(root: &Root, directory: &str) -> Vec<String> {
     let entries = root.entries(directory).unwrap_or_default();
