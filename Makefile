@@ -36,9 +36,9 @@ MAN8 := $(wildcard man/*.8)
 HANDOVER := $(wildcard handover/pypnm_handover/*.py)
 UNITS := $(wildcard systemd/*.service systemd/*.timer)
 MONITORING := $(wildcard packaging/monitoring/*)
-PAGES := docs/json.md docs/monitoring.md
 CONFIGURATION := sizing.conf pypnm.env pypnm-cmts.env
 DOCS := README.md CHANGELOG.md
+PAGES := json.md monitoring.md
 
 INSTALL ?= install
 PUT = $(INSTALL) -D -p -m 0644
@@ -79,7 +79,7 @@ install:
 	for file in $(DOCS) LICENSE; do $(PUT) $$file $(DESTDIR)$(docdir)/$$file || exit 1; done
 	for file in $(CONFIGURATION); do $(PUT) packaging/$$file $(DESTDIR)$(docdir)/examples/$$file || exit 1; done
 	for file in $(MONITORING); do $(PUT) $$file $(DESTDIR)$(docdir)/monitoring/$${file##*/} || exit 1; done
-	for file in $(PAGES); do $(PUT) $$file $(DESTDIR)$(docdir)/$${file##*/} || exit 1; done
+	for page in $(PAGES); do $(PUT) docs/$$page $(DESTDIR)$(docdir)/$$page || exit 1; done
 
 uninstall:
 	rm -f $(DESTDIR)$(bindir)/pypnm-sizing $(DESTDIR)$(generatordir)/pypnm-sizing-generator \

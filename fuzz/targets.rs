@@ -20,7 +20,7 @@ use pypnm_sizing::policy::profile;
 use pypnm_sizing::problem::Source;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::name::{Name, escape, is_slice, parent_slice, unescape};
-use pypnm_sizing::units::{Assignment, KEYS, State, Unit, parse_assignments};
+use pypnm_sizing::units::{Assignment, KEYS, LoadState, Unit, parse_assignments};
 
 /// What systemd takes for white space.
 const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
@@ -291,7 +291,7 @@ pub(crate) fn unit(data: &[u8]) {
         name: name.text.to_owned(),
         asked: name.text.to_owned(),
         aliases: Vec::new(),
-        state: State::Loaded,
+        state: LoadState::Loaded,
         fragment: Some(FILE.to_owned()),
         drop_ins: vec![DROP_IN.to_owned()],
         assignments,

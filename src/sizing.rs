@@ -9,7 +9,7 @@ use crate::capacity::{Available, Capacity, Reserve, capacity};
 use crate::config::{self, Config, UnitConfig};
 use crate::kernel_cmdline::{self, KernelCommandLine};
 use crate::limits::host::{self, Host};
-use crate::limits::process::{self, Process};
+use crate::limits::process::{self, LimitedProcess};
 use crate::limits::{Amount, Limit, Resource, Scope, cgroup, service};
 use crate::manager::Manager;
 use crate::names;
@@ -36,7 +36,7 @@ pub struct Request<'a> {
     /// An additional unit to size, as if `Units=` listed it.
     pub extra_unit: Option<&'a str>,
     /// A process that is the service or will execute it: the limits of its cgroup and its affinity apply as well.
-    pub process: Option<Process>,
+    pub process: Option<LimitedProcess>,
     /// Limits of that process from another source, such as the running systemd.
     pub loaded: Vec<Limit>,
 }
@@ -169,7 +169,7 @@ fn different(
 
 /// Adds the limits of a process to those of the machine. In its own container, its cgroup is that of PID 1, so each file is
 /// used only once.
-fn add_process(root: &Root, process: Process, machine: &mut Vec<Limit>, problems: &mut Vec<Problem>) {
+fn add_process(root: &Root, process: LimitedProcess, machine: &mut Vec<Limit>, problems: &mut Vec<Problem>) {
     let mut more = Vec::new();
     let mut limits = process::read(root, process, &mut more);
     limits.retain(|limit| !machine.iter().any(|old| old.source == limit.source));

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 
-use pypnm_sizing::limits::process::Process;
+use pypnm_sizing::limits::process::LimitedProcess;
 use pypnm_sizing::limits::{Amount, Resource, Scope, cgroup, nodes, process};
 use pypnm_sizing::names;
 use pypnm_sizing::overrides::{Effect, SingleWorker};
@@ -15,7 +15,7 @@ use pypnm_sizing::problem::{Problem, ProblemKind};
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sized::Sizing;
 use pypnm_sizing::sizing::{Request, size};
-use pypnm_sizing::units::{Index, State, Unit};
+use pypnm_sizing::units::{Index, LoadState, Unit};
 
 /// A root with these files; a text that begins with `->` is the target of a symbolic link.
 fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
@@ -56,9 +56,9 @@ const SERVICE: &str = "[Service]\nExecStart=/bin/true\n";
 #[test]
 fn an_alias_of_an_instance_leads_to_the_template() {
     let loaded = unit("a@x.service", &[("a@x.service", "->p@x.service"), ("p@.service", SERVICE)]);
-    assert_eq!((loaded.state, loaded.name.as_str()), (State::Loaded, "p@x.service"));
+    assert_eq!((loaded.state, loaded.name.as_str()), (LoadState::Loaded, "p@x.service"));
     let other = unit("a@x.service", &[("a@x.service", "->p@y.service"), ("p@.service", SERVICE)]);
-    assert_eq!(other.state, State::NotFound, "an alias of another instance is none");
+    assert_eq!(other.state, LoadState::NotFound, "an alias of another instance is none");
 }
 
 #[test]
@@ -79,10 +79,10 @@ fn the_target_of_an_alias_is_looked_up_in_the_order_of_the_directories() {
 fn a_link_to_a_file_below_a_unit_directory_is_an_alias() {
     let below = "/usr/lib/systemd/system/more/b.service";
     let loaded = unit("a.service", &[("a.service", &format!("->{below}")), (below, SERVICE)]);
-    assert_eq!(loaded.state, State::NotFound, "of b.service, which there is not");
+    assert_eq!(loaded.state, LoadState::NotFound, "of b.service, which there is not");
     let outside = "/usr/lib/systemd/system-more/b.service";
     let loaded = unit("a.service", &[("a.service", &format!("->{outside}")), (outside, SERVICE)]);
-    assert_eq!(loaded.state, State::Loaded, "it is the unit's own file");
+    assert_eq!(loaded.state, LoadState::Loaded, "it is the unit's own file");
 }
 
 #[test]
@@ -153,9 +153,9 @@ fn only_the_first_line_that_is_not_understood_is_reported() {
 
 #[test]
 fn slices_need_no_file() {
-    assert_eq!(unit("a.slice", &[]).state, State::Loaded);
-    assert_eq!(unit("a.slice", &[("a.slice", "->/dev/null")]).state, State::Masked);
-    assert_eq!(unit("system.slice", &[("system.slice", "->/dev/null")]).state, State::Loaded);
+    assert_eq!(unit("a.slice", &[]).state, LoadState::Loaded);
+    assert_eq!(unit("a.slice", &[("a.slice", "->/dev/null")]).state, LoadState::Masked);
+    assert_eq!(unit("system.slice", &[("system.slice", "->/dev/null")]).state, LoadState::Loaded);
 }
 
 #[test]
@@ -173,14 +173,14 @@ fn lib_is_read_unless_it_is_usr_lib() {
 #[test]
 fn an_instance_is_no_alias_of_a_plain_unit() {
     let loaded = unit("a@x.service", &[("a@x.service", "->p.service"), ("p.service", SERVICE)]);
-    assert_eq!((loaded.state, loaded.name.as_str()), (State::NotFound, "a@x.service"));
+    assert_eq!((loaded.state, loaded.name.as_str()), (LoadState::NotFound, "a@x.service"));
 }
 
 #[test]
 fn an_instance_with_its_own_file_is_not_that_of_an_alias() {
     let files = [("a@.service", "->p@.service"), ("p@.service", SERVICE), ("p@x.service", SERVICE)];
     let loaded = unit("a@x.service", &files);
-    assert_eq!((loaded.state, loaded.name.as_str()), (State::Loaded, "a@x.service"));
+    assert_eq!((loaded.state, loaded.name.as_str()), (LoadState::Loaded, "a@x.service"));
     assert_eq!(loaded.aliases, ["p@x.service"], "for its drop-ins");
 }
 
@@ -202,12 +202,12 @@ fn a_link_to_a_slice_is_no_alias_of_it() {
 #[test]
 fn a_masked_instance_has_no_alias() {
     let masked = unit("p@x.service", &[("p@.service", "->/dev/null")]);
-    assert_eq!((masked.state, masked.name.as_str()), (State::Masked, "p@x.service"));
+    assert_eq!((masked.state, masked.name.as_str()), (LoadState::Masked, "p@x.service"));
     assert_eq!(masked.aliases, [""; 0]);
     let alias = unit("a.service", &[("a.service", "->b.service"), ("b.service", "->/dev/null")]);
-    assert_eq!((alias.state, alias.name.as_str()), (State::Masked, "b.service"));
+    assert_eq!((alias.state, alias.name.as_str()), (LoadState::Masked, "b.service"));
     let loaded = unit("a@x.service", &[("a@.service", "->p@.service"), ("p@.service", "[Service]\n")]);
-    assert_eq!((loaded.state, loaded.name.as_str()), (State::Loaded, "p@x.service"));
+    assert_eq!((loaded.state, loaded.name.as_str()), (LoadState::Loaded, "p@x.service"));
 }
 
 const V2: &str = "24 21 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
@@ -330,9 +330,9 @@ fn a_processs_own_limits() {
         let limits = process::read(&root, process, &mut Vec::new());
         limits.into_iter().map(|limit| limit.amount).collect::<Vec<_>>()
     };
-    assert_eq!(limits(Process::Pid(7)), [Amount::Memory(4096)]);
+    assert_eq!(limits(LimitedProcess::Pid(7)), [Amount::Memory(4096)]);
     let cpus = Amount::Cpus(CpuSet::parse("1").unwrap());
-    assert_eq!(limits(Process::OutsideUnits(7)), [Amount::Memory(4096), cpus]);
+    assert_eq!(limits(LimitedProcess::OutsideUnits(7)), [Amount::Memory(4096), cpus]);
 }
 
 #[test]
@@ -827,7 +827,7 @@ fn limits_that_a_process_shares_with_pid_1_count_once() {
             ("sys/fs/cgroup/d/cpu.max/x", ""),
             (UNIT, SERVE),
         ]);
-        let sizing = size(&Request { process: Some(Process::Pid(7)), ..Request::new(&root) });
+        let sizing = size(&Request { process: Some(LimitedProcess::Pid(7)), ..Request::new(&root) });
         let sources = sizing.units[0].limits.iter().map(|limit| limit.source.to_string());
         let sources = sources.filter(|source| source.ends_with("memory.max")).collect::<Vec<_>>();
         let problems =
@@ -846,7 +846,7 @@ fn a_process_that_is_the_service_shares_with_configured_units_only() {
         let request = Request { process, extra_unit: Some("b.service"), ..Request::new(&root) };
         size(&request).units.iter().map(|unit| unit.name.clone()).collect::<Vec<_>>().join(" ")
     };
-    let process = Some(Process::Pid(7));
+    let process = Some(LimitedProcess::Pid(7));
     assert_eq!(names("[Sizing]\n", process), "b.service");
     assert_eq!(names("[Sizing]\nUnits=a.service\n", process), "a.service b.service");
     assert_eq!(names("[Sizing]\n", None), "pypnm.service b.service");

@@ -19,7 +19,7 @@ use pypnm_sizing::limits::service::{CpuLists, settings};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Sourced;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Index, State};
+use pypnm_sizing::units::{Index, LoadState};
 
 const RECORDED: &str = include_str!("oracle/recorded.txt");
 
@@ -49,17 +49,17 @@ fn answer(index: &Index<'_>, name: &str, memory: u64, from_258: bool) -> String 
     let mut problems = Vec::new();
     let unit = index.load(name, &mut problems).unwrap();
     let state = match unit.state {
-        State::Loaded => "loaded",
-        State::NotFound => "not-found",
-        State::Masked => "masked",
-        State::Bad => "error",
+        LoadState::Loaded => "loaded",
+        LoadState::NotFound => "not-found",
+        LoadState::Masked => "masked",
+        LoadState::Bad => "error",
     };
     let mut text = format!("{name}\t{state}");
-    if !matches!(unit.state, State::Loaded | State::Masked) {
+    if !matches!(unit.state, LoadState::Loaded | LoadState::Masked) {
         return text;
     }
     write!(text, "\t{}\t{}", unit.name, unit.fragment.as_deref().unwrap_or("-")).unwrap();
-    if unit.state == State::Masked {
+    if unit.state == LoadState::Masked {
         return text;
     }
     write!(text, "\t{}", unit.drop_ins.join(" ")).unwrap();

@@ -12,7 +12,7 @@ use crate::root::Root;
 
 /// The process whose limits are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Process {
+pub enum LimitedProcess {
     /// This process, in a container without systemd.
     Own,
     /// This process, in a unit: only its cgroup.
@@ -23,7 +23,7 @@ pub enum Process {
     OutsideUnits(u32),
 }
 
-impl Process {
+impl LimitedProcess {
     /// Its directory in /proc (proc(5)).
     fn directory(self) -> String {
         match self {
@@ -35,10 +35,10 @@ impl Process {
 
 /// Reads the limits of `process` below `root`. A missing file means that there is no limit (an image has no /proc). If a
 /// file cannot be read, the limit is assumed to be minimal, with a problem.
-pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<Limit> {
+pub fn read(root: &Root, process: LimitedProcess, problems: &mut Vec<Problem>) -> Vec<Limit> {
     let directory = process.directory();
     let mut limits = cgroup::read_process(root, &format!("{directory}/cgroup"), problems);
-    if matches!(process, Process::Own | Process::OutsideUnits(_)) {
+    if matches!(process, LimitedProcess::Own | LimitedProcess::OutsideUnits(_)) {
         limits.extend(host::affinity(root, &format!("{directory}/status"), Scope::Process, problems));
     }
     limits
@@ -48,7 +48,7 @@ pub fn read(root: &Root, process: Process, problems: &mut Vec<Problem>) -> Vec<L
 /// and that contain its counters as well.
 pub fn cgroups<const N: usize>(
     root: &Root,
-    process: Process,
+    process: LimitedProcess,
     controllers: [&str; N],
 ) -> [Option<Hierarchy>; N] {
     cgroup::find_process(root, &format!("{}/cgroup", process.directory()), controllers)

@@ -7,7 +7,7 @@ use crate::parse::syntax::{Item, items};
 use crate::problem::{ASSUMING_MINIMUM, FileName, Problem, Source};
 use crate::root::{ReadError, Root};
 use crate::units::name::{Name, NameKind, ROOT_SLICE, SYSTEM_SLICE, Type};
-use crate::units::{Assignment, Index, KEYS, State, Unit};
+use crate::units::{Assignment, Index, KEYS, LoadState, Unit};
 
 impl Index<'_> {
     /// Loads the unit with this name or alias. `None`: it is not the name of a service or slice. For a template, loads what
@@ -20,7 +20,7 @@ impl Index<'_> {
             name: name.to_owned(),
             asked: name.to_owned(),
             aliases: Vec::new(),
-            state: State::NotFound,
+            state: LoadState::NotFound,
             fragment: None,
             drop_ins: Vec::new(),
             assignments: Vec::new(),
@@ -29,7 +29,7 @@ impl Index<'_> {
         let mut namesake = None;
         if let Some(path) = fragment {
             unit.state = read_file(self.root, &path, asked.unit_type, &mut unit, problems);
-            if unit.state != State::NotFound {
+            if unit.state != LoadState::NotFound {
                 // An instance with its own file is another unit; only its drop-ins apply here as well.
                 let id = name_of_file(&path, &asked);
                 let differs = |own: String| base_name(&own) != base_name(&path);
@@ -43,25 +43,25 @@ impl Index<'_> {
         }
         if asked.unit_type == Type::Slice {
             // A slice does not need a file, and these two always exist.
-            let perpetual = unit.state == State::Masked && [ROOT_SLICE, SYSTEM_SLICE].contains(&name);
-            if unit.state == State::NotFound || perpetual {
-                unit.state = State::Loaded;
+            let perpetual = unit.state == LoadState::Masked && [ROOT_SLICE, SYSTEM_SLICE].contains(&name);
+            if unit.state == LoadState::NotFound || perpetual {
+                unit.state = LoadState::Loaded;
             }
         }
         let of_template = |path: &String| path.ends_with(&format!("@.{}", asked.unit_type.word()));
-        if unit.state == State::Masked && unit.fragment.as_ref().is_some_and(of_template) {
+        if unit.state == LoadState::Masked && unit.fragment.as_ref().is_some_and(of_template) {
             // In that case the other name is only an alias.
             unit.aliases.push(std::mem::replace(&mut unit.name, name.to_owned()));
             unit.aliases.retain(|alias| alias != name);
         }
         let id = unit.name.clone();
         let id = Name::parse(&id).unwrap_or(asked);
-        if unit.state == State::Loaded && asked.unit_type == Type::Service {
+        if unit.state == LoadState::Loaded && asked.unit_type == Type::Service {
             unit.aliases = self.aliases(&asked, &id, unit.fragment.as_deref());
         } else if asked.text != id.text {
             unit.aliases.push(name.to_owned());
         }
-        unit.aliases.extend(namesake.filter(|_| unit.state == State::Loaded));
+        unit.aliases.extend(namesake.filter(|_| unit.state == LoadState::Loaded));
         for path in self.drop_ins(&id, &unit.aliases, problems, &mut unit.unread) {
             // If a file cannot be read completely, the part that was read applies, as for systemd.
             read_file(self.root, &path, asked.unit_type, &mut unit, problems);
@@ -79,19 +79,21 @@ fn read_file(
     unit_type: Type,
     unit: &mut Unit,
     problems: &mut Vec<Problem>,
-) -> State {
+) -> LoadState {
     let read = root.with_bytes(path, |text| match text {
-        [] => State::Masked,
-        text if parse_assignments(path, text, unit_type, &mut unit.assignments, problems) => State::Loaded,
-        _ => State::Bad,
+        [] => LoadState::Masked,
+        text if parse_assignments(path, text, unit_type, &mut unit.assignments, problems) => {
+            LoadState::Loaded
+        }
+        _ => LoadState::Bad,
     });
     match read {
         Ok(state) => state,
-        Err(ReadError::Missing) => State::NotFound,
+        Err(ReadError::Missing) => LoadState::NotFound,
         Err(error) => {
             unit.unread.push(Source::file(path));
             problems.push(Problem::unreadable(path, error, ASSUMING_MINIMUM));
-            State::Bad
+            LoadState::Bad
         }
     }
 }

@@ -46,7 +46,7 @@ pub const KEYS: [&str; 22] = [
 
 /// The state of a unit after loading (systemd's `LoadState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum LoadState {
     /// Its file was read. A slice does not need a file.
     Loaded,
     /// It has no file: there is no such unit, or another generator creates it.
@@ -78,7 +78,7 @@ pub struct Unit {
     /// Its aliases.
     pub aliases: Vec<String>,
     /// Its state after loading.
-    pub state: State,
+    pub state: LoadState,
     /// Its file (`FragmentPath`).
     pub fragment: Option<String>,
     /// Its drop-ins, in the order in which they are read (`DropInPaths`).

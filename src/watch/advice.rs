@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use super::evidence::{Epoch, Evidence};
 use super::text::{duration, wrapped};
-pub use finding::{Finding, Setup, Topic, remarks, settings, workers};
+pub use finding::{Advice, AdviceTopic, PresentSizing, remarks, settings, workers};
 use growth::growth_finding;
 use memory::{memory_per_worker, memory_remark};
 use workers::{demand, under_pressure};
@@ -24,27 +24,27 @@ const MIN_SAMPLES: u64 = 20;
 /// watch of a few minutes) no times are mentioned.
 pub fn findings(
     evidence: &Evidence,
-    setup: Option<&Setup>,
+    setup: Option<&PresentSizing>,
     clock: Option<&dyn Fn(f64) -> String>,
-) -> Vec<Finding> {
+) -> Vec<Advice> {
     let mut found = Vec::new();
     if evidence.short_lives >= 3 {
         let reason = format!(
             "{} workers died within 10 s of starting: a crash, not the recycle limit; see the service's log",
             evidence.short_lives
         );
-        found.push(Finding::remark(Topic::Crashes, reason));
+        found.push(Advice::remark(AdviceTopic::Crashes, reason));
     }
     let Some(setup) = setup else {
         let reason = "sizing is turned off, so there is no advice".to_owned();
-        found.push(Finding::remark(Topic::Evidence, reason));
+        found.push(Advice::remark(AdviceTopic::Evidence, reason));
         return found;
     };
     let epoch = evidence.epoch();
     let all = (epoch.from, epoch.until);
     if let Some(missing) = missing(evidence, &epoch) {
         let reason = format!("not enough evidence yet: {missing}");
-        found.push(Finding::remark(Topic::Evidence, reason));
+        found.push(Advice::remark(AdviceTopic::Evidence, reason));
         return found;
     }
     let growth = evidence.growth();
@@ -55,7 +55,7 @@ pub fn findings(
     if grows {
         let reason = "no advice on memory or the number of workers while workers keep growing: contain the growth first"
             .to_owned();
-        found.push(Finding::remark(Topic::Workers, reason).at(all));
+        found.push(Advice::remark(AdviceTopic::Workers, reason).at(all));
         return found;
     }
     if let Some(finding) = under_pressure(&epoch, setup) {
@@ -88,7 +88,7 @@ fn missing(evidence: &Evidence, epoch: &Epoch) -> Option<String> {
 
 /// The findings as a drop-in for sizing.conf.d: the lines to set, each below its reason, and the other findings as
 /// comments.
-pub fn drop_in(findings: &[Finding], section: &str, head: &str) -> String {
+pub fn drop_in(findings: &[Advice], section: &str, head: &str) -> String {
     let mut text = String::new();
     head.lines().for_each(|line| comment(&mut text, line));
     remarks(findings).for_each(|remark| comment(&mut text, remark));

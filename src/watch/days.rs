@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::line::{Line, Process};
+use super::line::{Line, ProcessSample};
 use super::{MIB, least, number};
 use crate::watch::block::BUSY_PERCENT;
 
@@ -155,7 +155,7 @@ impl Days {
             waiting: if waits { elapsed } else { 0.0 },
             cpu,
             memory_peak: line.memory,
-            worker_peak: line.workers().map(Process::memory).max().unwrap_or(0),
+            worker_peak: line.workers().map(ProcessSample::memory).max().unwrap_or(0),
             workers: line.workers,
             queue_peak: line.accept_queue.unwrap_or(0),
             stalled: elapsed * stalled / 100.0,
@@ -232,7 +232,7 @@ fn index(number: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, Days, Line, Process};
+    use super::{COLUMNS, Days, Line, ProcessSample};
     use crate::watch::number;
     use crate::watch::role::Role;
 
@@ -240,12 +240,12 @@ mod tests {
     fn a_year_takes_bounded_memory_and_the_totals_are_right() {
         let mut days = Days::default();
         for n in 0..=366 * 24u64 * 6 {
-            let worker = Process {
+            let worker = ProcessSample {
                 pid: 7 + n / 1000 % 3,
                 role: Role::Worker,
                 age_seconds: number(n % 1000),
                 rss: 1 << 28,
-                ..Process::default()
+                ..ProcessSample::default()
             };
             let line =
                 Line { memory: n, workers: 1, cpu_milli: 500, processes: vec![worker], ..Line::default() };

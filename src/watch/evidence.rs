@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::block::Block;
 use super::history::{Latest, POINTS, Point, Series};
-use super::line::{Line, Process};
+use super::line::{Line, ProcessSample};
 use super::lives::Life;
 use super::role::Role;
 use super::trend::median;
@@ -351,7 +351,7 @@ const ANONYMOUS: u64 = 0;
 
 /// The process that identifies the service, and its age: uvicorn's parent, or the only worker.
 fn main_of(line: &Line) -> Option<(u64, f64)> {
-    let identity = |process: &Process| (process.pid, process.age_seconds);
+    let identity = |process: &ProcessSample| (process.pid, process.age_seconds);
     let parent = line.processes.iter().find(|process| process.role == Role::Parent);
     let mut workers = line.workers();
     match (parent, workers.next(), workers.next()) {

@@ -54,7 +54,7 @@ pub struct Line {
     #[serde(deserialize_with = "text_or_null")]
     pub service: String,
     /// The workers, the oldest first, then the other processes.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ProcessSample>,
     /// Workers alive; 0: the service is down.
     #[serde(deserialize_with = "amount")]
     pub workers: u64,
@@ -125,7 +125,7 @@ pub struct Line {
 /// A process in a sample.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Process {
+pub struct ProcessSample {
     /// The process ID.
     #[serde(deserialize_with = "amount")]
     pub pid: u64,
@@ -166,7 +166,7 @@ pub struct ByteInterval {
     pub high: Option<f64>,
 }
 
-impl Process {
+impl ProcessSample {
     fn is_possible(&self) -> bool {
         let optional = [self.pss, self.uss, self.peak_rss, self.cpu_ms];
         [self.pid, self.rss].iter().chain(optional.iter().flatten()).all(|amount| *amount <= MOST)
@@ -188,7 +188,7 @@ impl Line {
     }
 
     /// The workers.
-    pub fn workers(&self) -> impl Iterator<Item = &Process> {
+    pub fn workers(&self) -> impl Iterator<Item = &ProcessSample> {
         self.processes.iter().filter(|process| process.role == Role::Worker)
     }
 
@@ -220,7 +220,7 @@ impl Line {
         amounts.iter().chain(optional.iter().flatten()).all(|amount| *amount <= MOST)
             && times.iter().flatten().all(|seconds| (0.0..=LATEST).contains(seconds))
             && parts.iter().flatten().all(|percent| (0.0..=number(MOST)).contains(percent))
-            && self.processes.iter().all(Process::is_possible)
+            && self.processes.iter().all(ProcessSample::is_possible)
     }
 
     /// `Err`: this is not a sample in this schema, and why.

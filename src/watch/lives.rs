@@ -1,6 +1,6 @@
 //! The lives of workers: their memory as an envelope of bounded size, and the growth in lives that have ended. Pure.
 
-use super::line::Process;
+use super::line::ProcessSample;
 use super::number;
 use super::trend::{Measurement, Slope, median, median_slope, slope};
 
@@ -80,7 +80,7 @@ pub struct Life {
 
 impl Life {
     /// A worker in its first sample.
-    pub fn new(process: &Process, at: f64) -> Self {
+    pub fn new(process: &ProcessSample, at: f64) -> Self {
         let born = process.age_seconds < NEWBORN;
         let mut life = Self {
             pid: process.pid,
@@ -97,12 +97,12 @@ impl Life {
     }
 
     /// Whether this process is this worker: the process ID may have been reused.
-    pub fn is(&self, process: &Process) -> bool {
+    pub fn is(&self, process: &ProcessSample) -> bool {
         self.pid == process.pid && process.age_seconds >= self.age - 1.0
     }
 
     /// Adds a sample.
-    pub fn go_on(&mut self, process: &Process, at: f64, elapsed: f64) {
+    pub fn go_on(&mut self, process: &ProcessSample, at: f64, elapsed: f64) {
         let counted = process.cpu_ms.map(|ms| number(ms) / 1000.0);
         let by_count = counted.map(|cpu| (cpu - self.cpu).max(0.0) * 100.0 / elapsed.max(f64::MIN_POSITIVE));
         self.busy = process.cpu_percent.or(by_count);
@@ -111,7 +111,7 @@ impl Life {
         self.remember(process, at);
     }
 
-    fn remember(&mut self, process: &Process, at: f64) {
+    fn remember(&mut self, process: &ProcessSample, at: f64) {
         self.envelope.push(Measurement { at, cpu: self.cpu, value: number(process.rss) });
     }
 
@@ -189,7 +189,7 @@ pub struct Ended {
 #[cfg(test)]
 mod tests {
     use super::{Envelope, Life, Measurement, POINTS};
-    use crate::watch::line::Process;
+    use crate::watch::line::ProcessSample;
     use crate::watch::{number, to_u64};
 
     #[test]
@@ -209,16 +209,18 @@ mod tests {
     #[test]
     fn growth_in_a_life_is_relative_to_cpu_time() {
         // 50 MB in 100 CPU seconds, two thirds of which are in the last quarter of the time.
-        let mut life =
-            Life::new(&Process { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..Process::default() }, 0.0);
+        let mut life = Life::new(
+            &ProcessSample { pid: 1, rss: 100_000_000, cpu_ms: Some(0), ..ProcessSample::default() },
+            0.0,
+        );
         for n in 1..=1000u64 {
             let cpu = if n <= 750 { number(n) / 22.5 } else { 33.3 + number(n - 750) / 3.75 };
-            let process = Process {
+            let process = ProcessSample {
                 pid: 1,
                 age_seconds: number(n),
                 rss: to_u64(1e8 + cpu * 5e5),
                 cpu_ms: Some(to_u64(cpu * 1000.0)),
-                ..Process::default()
+                ..ProcessSample::default()
             };
             life.go_on(&process, number(n), 1.0);
         }
@@ -228,11 +230,11 @@ mod tests {
 
     #[test]
     fn a_life_of_one_sample_has_no_growth() {
-        let process = Process { pid: 1, rss: 5, ..Process::default() };
+        let process = ProcessSample { pid: 1, rss: 5, ..ProcessSample::default() };
         let life = Life::new(&process, 0.0);
         assert_eq!(life.ended(0.5), None);
-        assert!(life.is(&process) && !life.is(&Process { pid: 2, ..process.clone() }));
-        let old = Life::new(&Process { age_seconds: 500.0, ..process.clone() }, 0.0);
+        assert!(life.is(&process) && !life.is(&ProcessSample { pid: 2, ..process.clone() }));
+        let old = Life::new(&ProcessSample { age_seconds: 500.0, ..process.clone() }, 0.0);
         assert!(!old.is(&process), "the PID was reused");
     }
 }

@@ -1,6 +1,6 @@
 //! Turns a sample into a line: counters become rates since the previous sample. Pure.
 
-use super::line::{ByteInterval, Line, LineKind, Process, SCHEMA, rounded};
+use super::line::{ByteInterval, Line, LineKind, ProcessSample, SCHEMA, rounded};
 use super::role::Role;
 use super::{number, to_u64};
 
@@ -104,7 +104,7 @@ impl Meter {
         }
         let began = *self.began.get_or_insert(sample.at);
         let before = std::mem::take(&mut self.known);
-        let mut processes: Vec<(Process, u64)> = Vec::with_capacity(sample.processes.len());
+        let mut processes: Vec<(ProcessSample, u64)> = Vec::with_capacity(sample.processes.len());
         for reading in &sample.processes {
             let known = before
                 .iter()
@@ -116,7 +116,7 @@ impl Meter {
             };
             let used = known.map(|known| reading.cpu_ms.saturating_sub(known.reading.cpu_ms));
             let cpu = used.filter(|_| elapsed > 0.0).map(|ms| number(ms) / elapsed / 10.0);
-            let process = Process {
+            let process = ProcessSample {
                 pid: u64::from(reading.pid),
                 role: reading.role,
                 age_seconds: rounded(reading.age, 2),
@@ -136,8 +136,8 @@ impl Meter {
             let is_worker = process.role == Role::Worker;
             (!is_worker, if is_worker { *started } else { 0 }, process.role, process.pid)
         });
-        let processes: Vec<Process> = processes.into_iter().map(|(process, _)| process).collect();
-        let memory = processes.iter().map(Process::memory).sum();
+        let processes: Vec<ProcessSample> = processes.into_iter().map(|(process, _)| process).collect();
+        let memory = processes.iter().map(ProcessSample::memory).sum();
         let workers = processes.iter().filter(|process| process.role == Role::Worker);
         let has_shares = workers.clone().all(|worker| worker.pss.is_some());
         self.memory_peak = self.memory_peak.max(memory);

@@ -1,6 +1,6 @@
 //! Replays recordings of the real PyPNM under load, made by `tests/watch/run --record`, in recorded/.
 
-use super::advice::{Finding, Setup, Topic, findings};
+use super::advice::{Advice, AdviceTopic, PresentSizing, findings};
 use super::evidence::Evidence;
 use super::meter::{Bounds, Meter, Reading, Sample, Shares};
 use super::role::Role;
@@ -61,11 +61,11 @@ fn replayed(samples: Vec<Sample>, cpus: u64, gib: u64) -> Replayed {
 }
 
 /// The settings advised about `topic`, and the reasons.
-fn advice_on(replayed: &Replayed, settings: PolicySettings, topic: Topic) -> (Vec<String>, String) {
+fn advice_on(replayed: &Replayed, settings: PolicySettings, topic: AdviceTopic) -> (Vec<String>, String) {
     let Bounds { cpu, memory } = replayed.bounds;
-    let setup = Setup { cpus: cpu / 1000, memory, settings, limit_max_requests: Some(2000) };
+    let setup = PresentSizing { cpus: cpu / 1000, memory, settings, limit_max_requests: Some(2000) };
     let found = findings(&replayed.evidence, Some(&setup), None);
-    let about: Vec<&Finding> = found.iter().filter(|finding| finding.topic == topic).collect();
+    let about: Vec<&Advice> = found.iter().filter(|finding| finding.topic == topic).collect();
     let lines = about.iter().filter_map(|finding| finding.line.clone()).collect();
     (lines, about.iter().map(|finding| finding.reason.as_str()).collect())
 }
@@ -81,7 +81,10 @@ fn a_leak() {
         }),
         "{growth:?}"
     );
-    assert_eq!(advice_on(&seen, PolicySettings::default(), Topic::Growth).0, ["InvestigateMemoryCreep=yes"]);
+    assert_eq!(
+        advice_on(&seen, PolicySettings::default(), AdviceTopic::Growth).0,
+        ["InvestigateMemoryCreep=yes"]
+    );
 }
 
 #[test]
@@ -96,8 +99,11 @@ fn recycles() {
 #[test]
 fn four_saturated_workers_on_a_full_machine() {
     let seen = replayed(samples(include_str!("recorded/full.tsv")), 2, 64);
-    let (lines, why) =
-        advice_on(&seen, PolicySettings { workers: Some(4), ..PolicySettings::default() }, Topic::Workers);
+    let (lines, why) = advice_on(
+        &seen,
+        PolicySettings { workers: Some(4), ..PolicySettings::default() },
+        AdviceTopic::Workers,
+    );
     assert_eq!(lines, ["Workers=2"], "{why}");
     assert!(why.contains("4 workers only compete for 2 CPUs"), "{why}");
 }
@@ -121,9 +127,9 @@ fn fourfold(cpus: u64, idle: u64) -> Replayed {
 
 #[test]
 fn four_saturated_workers_get_more_only_if_cpus_are_idle() {
-    let (lines, why) = advice_on(&fourfold(16, 12_000), PolicySettings::default(), Topic::Workers);
+    let (lines, why) = advice_on(&fourfold(16, 12_000), PolicySettings::default(), AdviceTopic::Workers);
     assert_eq!(lines, ["MaxWorkers=8"], "{why}");
     assert!(why.contains("concurrency demand is proven"), "{why}");
-    let (lines, why) = advice_on(&fourfold(16, 300), PolicySettings::default(), Topic::Workers);
+    let (lines, why) = advice_on(&fourfold(16, 300), PolicySettings::default(), AdviceTopic::Workers);
     assert!(lines.is_empty() && why.contains("no room for another worker"), "{lines:?} {why}");
 }

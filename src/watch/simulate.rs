@@ -4,9 +4,9 @@
 //! `cargo test` runs a few of each kind. With `PYPNM_SIZING_SIMULATE=N` in the environment, each kind is run N times
 //! and the figures are printed (`cargo test --release simulate -- --nocapture`), see benches/RESULTS.md.
 
-use super::advice::{Finding, Setup, Topic, findings};
+use super::advice::{Advice, AdviceTopic, PresentSizing, findings};
 use super::evidence::{BLOCK, Evidence};
-use super::line::{Line, LineKind, Process, SCHEMA};
+use super::line::{Line, LineKind, ProcessSample, SCHEMA};
 use super::role::Role;
 use super::{MIB, number, to_u64};
 use crate::policy::PolicySettings;
@@ -257,7 +257,7 @@ impl SimulatedService {
         self.recycle();
         self.restart();
         self.shared = world.shared.next(self.shared, elapsed, &mut self.chance);
-        let mut processes = vec![Process {
+        let mut processes = vec![ProcessSample {
             pid: self.parent.0,
             role: Role::Parent,
             age_seconds: self.at - self.parent.1,
@@ -265,7 +265,7 @@ impl SimulatedService {
             pss: Some(30 * MIB),
             cpu_percent: Some(0.0),
             cpu_ms: Some(900),
-            ..Process::default()
+            ..ProcessSample::default()
         }];
         let mut busy = 0.0;
         let (at, shared) = (self.at, self.shared);
@@ -296,7 +296,7 @@ impl SimulatedService {
             let cpu = worker.busy * world.cpu_part + 0.001 * elapsed;
             worker.cpu += cpu;
             busy += cpu / elapsed;
-            processes.push(Process {
+            processes.push(ProcessSample {
                 pid: worker.pid,
                 role: Role::Worker,
                 age_seconds: age,
@@ -309,7 +309,7 @@ impl SimulatedService {
                 growth_per_hour: None,
             });
         }
-        let memory: u64 = processes.iter().map(Process::memory).sum();
+        let memory: u64 = processes.iter().map(ProcessSample::memory).sum();
         let limit = to_u64(world.memory * number(MIB));
         let others = to_u64((world.others)(at) * number(MIB));
         self.overflows += u64::from(memory + others > limit);
@@ -344,7 +344,7 @@ impl SimulatedService {
 /// The result of a simulation that was watched for this number of seconds.
 struct Watched {
     evidence: Evidence,
-    findings: Vec<Finding>,
+    findings: Vec<Advice>,
     leaked_lives: Vec<f64>,
     overflows: u64,
 }
@@ -363,7 +363,7 @@ impl World {
             let elapsed = if n == 0 { 0.0 } else { self.interval };
             evidence.take(line, running.at, elapsed);
         }
-        let setup = Setup {
+        let setup = PresentSizing {
             cpus: self.cpus,
             memory: to_u64(self.memory * number(MIB)),
             settings,
@@ -379,7 +379,7 @@ impl Watched {
         self.findings.iter().filter_map(|finding| finding.line.as_deref()).collect()
     }
 
-    fn about(&self, topic: Topic) -> String {
+    fn about(&self, topic: AdviceTopic) -> String {
         let reasons = self.findings.iter().filter(|finding| finding.topic == topic);
         reasons.map(|finding| finding.reason.as_str()).collect::<Vec<_>>().join("; ")
     }

@@ -12,7 +12,7 @@ use pypnm_sizing::limits::service::{CpuLists, numa_cpus, settings};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::Sourced;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Index, State};
+use pypnm_sizing::units::{Index, LoadState};
 use serde_json::json;
 
 fn main() {
@@ -36,10 +36,10 @@ fn main() {
         let nodes = settings.numa_affinity.as_ref();
         let numa = nodes.and_then(|set| numa_cpus(&root, &set.value, &mut problems)).map(|set| list(&set));
         let state = match unit.state {
-            State::Loaded => "loaded",
-            State::NotFound => "not-found",
-            State::Masked => "masked",
-            State::Bad => "error",
+            LoadState::Loaded => "loaded",
+            LoadState::NotFound => "not-found",
+            LoadState::Masked => "masked",
+            LoadState::Bad => "error",
         };
         println!(
             "{}",

@@ -17,7 +17,7 @@ use pypnm_sizing::problem::{Problem, Source};
 use pypnm_sizing::pypnm::{Numbers, default_numbers};
 use pypnm_sizing::sized::{SizedUnit, Sizing};
 use pypnm_sizing::sizing::Hypothetical;
-use pypnm_sizing::units::{self, State};
+use pypnm_sizing::units::{self, LoadState};
 
 use crate::page::Page;
 use crate::service::in_use::{InUse, Origin};
@@ -234,13 +234,13 @@ pub(crate) fn out_of_reach(unit: &str, command: &str) -> String {
 /// What is wrong with the files of a unit. `None`: nothing.
 pub(crate) fn state(definition: &units::Unit) -> Option<&'static str> {
     match definition.state {
-        State::Loaded => None,
-        State::NotFound => Some(
+        LoadState::Loaded => None,
+        LoadState::NotFound => Some(
             "no unit file was found; if another generator creates one (from a quadlet, for example), its limits are applied at \
              each start",
         ),
-        State::Masked => Some("masked, so it cannot be started"),
-        State::Bad => Some("its file cannot be read"),
+        LoadState::Masked => Some("masked, so it cannot be started"),
+        LoadState::Bad => Some("its file cannot be read"),
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) const NOT_IN_EFFECT: &str =
 
 /// How the service is sized at present.
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
+pub struct PresentSizing {
     /// Whole CPUs that it may use.
     pub cpus: u64,
     /// Bytes that it may use.
@@ -22,7 +22,7 @@ pub struct Setup {
     pub limit_max_requests: Option<u32>,
 }
 
-impl Setup {
+impl PresentSizing {
     /// The profile with the current settings.
     pub fn profile(&self) -> Profile {
         self.with(|_| ())
@@ -37,11 +37,11 @@ impl Setup {
 
     /// Advises at most `cap` workers, with `MaxWorkers=`, or with `Workers=` if the operator has set that. `live`: their
     /// present number.
-    pub(super) fn fewer(&self, cap: u32, live: u32, reason: &str, topic: Topic) -> Finding {
+    pub(super) fn fewer(&self, cap: u32, live: u32, reason: &str, topic: AdviceTopic) -> Advice {
         let sized = self.profile().workers;
         if sized <= cap {
             let reason = format!("{reason}; the profile already gives {}{NOT_IN_EFFECT}", workers(sized));
-            return Finding::remark(topic, reason);
+            return Advice::remark(topic, reason);
         }
         let capped = self.with(|settings| settings.max_workers = cap).workers;
         let (setting, then) = if capped < live && self.settings.workers.is_none() {
@@ -49,14 +49,14 @@ impl Setup {
         } else {
             (format!("Workers={cap}"), cap)
         };
-        Finding::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
+        Advice::set(topic, setting, format!("{reason}; this gives {}", workers(then)))
     }
 }
 
 /// The topic of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Topic {
+pub enum AdviceTopic {
     /// Whether there is evidence at all.
     Evidence,
     /// Memory growth and the recycle limit.
@@ -71,9 +71,9 @@ pub enum Topic {
 
 /// A conclusion from the evidence; `findings` in the JSON output.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
+pub struct Advice {
     /// What it is about.
-    pub topic: Topic,
+    pub topic: AdviceTopic,
     /// The line for sizing.conf, if a setting is advised.
     pub line: Option<String>,
     /// The reason, with numbers.
@@ -82,12 +82,12 @@ pub struct Finding {
     pub time: Option<(f64, f64)>,
 }
 
-impl Finding {
-    pub(super) fn set(topic: Topic, line: String, reason: String) -> Self {
+impl Advice {
+    pub(super) fn set(topic: AdviceTopic, line: String, reason: String) -> Self {
         Self { topic, line: Some(line), reason, time: None }
     }
 
-    pub(super) fn remark(topic: Topic, reason: String) -> Self {
+    pub(super) fn remark(topic: AdviceTopic, reason: String) -> Self {
         Self { topic, line: None, reason, time: None }
     }
 
@@ -97,12 +97,12 @@ impl Finding {
 }
 
 /// The advised settings: the line of each, and its finding.
-pub fn settings(findings: &[Finding]) -> impl Iterator<Item = (&str, &Finding)> {
+pub fn settings(findings: &[Advice]) -> impl Iterator<Item = (&str, &Advice)> {
     findings.iter().filter_map(|finding| Some((finding.line.as_deref()?, finding)))
 }
 
 /// The findings that advise no setting.
-pub fn remarks(findings: &[Finding]) -> impl Iterator<Item = &str> {
+pub fn remarks(findings: &[Advice]) -> impl Iterator<Item = &str> {
     findings.iter().filter(|finding| finding.line.is_none()).map(|finding| finding.reason.as_str())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::finding::{Finding, NOT_IN_EFFECT, Setup, Topic};
+use super::finding::{Advice, AdviceTopic, NOT_IN_EFFECT, PresentSizing};
 use crate::policy::RECYCLE_SMALL;
 use crate::watch::evidence::{ALLOWED, BLOCK, Evidence, Growth, LEAK_BLOCKS, UNEVEN_LEAK_BLOCKS};
 use crate::watch::text::{duration, interval, per_hour, size};
@@ -21,8 +21,8 @@ const SLOW: f64 = 7.0 * 86_400.0;
 const MIN_LIMIT: u32 = 100;
 
 /// Growth that a lower recycle limit would contain.
-pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup: &Setup) -> Finding {
-    let remark = |reason| Finding::remark(Topic::Growth, reason);
+pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup: &PresentSizing) -> Advice {
+    let remark = |reason| Advice::remark(AdviceTopic::Growth, reason);
     let Some(growth) = growth else {
         let needed = duration(evidence.block_length() * 6.0);
         return remark(format!(
@@ -116,11 +116,11 @@ pub(super) fn growth_finding(evidence: &Evidence, growth: Option<&Growth>, setup
 }
 
 /// The line that makes `lower` the recycle limit, using the guide's own setting if possible.
-fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
+fn recycle_at(setup: &PresentSizing, lower: u32, reason: &str) -> Advice {
     let sized = setup.profile().limit_max_requests;
     if (1..=lower).contains(&sized) {
         let reason = format!("{reason}; the profile already has {sized}{NOT_IN_EFFECT}");
-        return Finding::remark(Topic::Growth, reason);
+        return Advice::remark(AdviceTopic::Growth, reason);
     }
     let investigated = setup.with(|settings| settings.investigate_memory_creep = true).limit_max_requests;
     let line = if investigated == lower && sized != investigated {
@@ -128,5 +128,5 @@ fn recycle_at(setup: &Setup, lower: u32, reason: &str) -> Finding {
     } else {
         format!("LimitMaxRequests={lower}")
     };
-    Finding::set(Topic::Growth, line, reason.to_owned())
+    Advice::set(AdviceTopic::Growth, line, reason.to_owned())
 }

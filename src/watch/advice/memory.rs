@@ -1,6 +1,6 @@
 //! The measured memory of workers, and the number of workers that fit into memory. Pure.
 
-use super::finding::{Finding, Setup, Topic, workers};
+use super::finding::{Advice, AdviceTopic, PresentSizing, workers};
 use crate::watch::MIB;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{counted, gib, size};
@@ -33,18 +33,18 @@ fn measured(epoch: &Epoch) -> String {
 }
 
 /// A remark on the measured memory, if something else is advised.
-pub(super) fn memory_remark(epoch: &Epoch, setup: &Setup) -> Finding {
+pub(super) fn memory_remark(epoch: &Epoch, setup: &PresentSizing) -> Advice {
     let reason = if epoch.memory_samples == 0 {
         "memory per worker: not measured yet".to_owned()
     } else {
         format!("{} of {}", measured(epoch), gib(setup.memory))
     };
-    Finding::remark(Topic::MemoryPerWorker, reason)
+    Advice::remark(AdviceTopic::MemoryPerWorker, reason)
 }
 
 /// `MemoryPerWorker=` as measured, if the profile does not fit.
-pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
-    let topic = Topic::MemoryPerWorker;
+pub(super) fn memory_per_worker(epoch: &Epoch, setup: &PresentSizing) -> Advice {
+    let topic = AdviceTopic::MemoryPerWorker;
     if epoch.memory_samples == 0 {
         return memory_remark(epoch, setup);
     }
@@ -56,7 +56,7 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
         let reason = format!("{}; {} is enough for {fits}, not {now}", measured(epoch), gib(setup.memory));
         let then = setup.with(|settings| settings.memory_per_worker = Some(each)).workers;
         if then < now {
-            return Finding::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
+            return Advice::set(topic, format!("MemoryPerWorker={}M", each / MIB), reason);
         }
         return setup.fewer(fits, now, &reason, topic);
     }
@@ -76,11 +76,11 @@ pub(super) fn memory_per_worker(epoch: &Epoch, setup: &Setup) -> Finding {
             "the workers were idle ({:.1}% of a CPU each), so the memory they need under load is unknown",
             epoch.mean_worker_cpu()
         );
-        return Finding::remark(topic, reason);
+        return Advice::remark(topic, reason);
     }
     let reason =
         format!("{} of {}: memory is enough for {}", measured(epoch), gib(setup.memory), workers(now));
-    Finding::remark(topic, reason)
+    Advice::remark(topic, reason)
 }
 
 /// The memory that more workers may use, in bytes: nine tenths of the service's limit, and of the memory that other programs on

@@ -1,13 +1,13 @@
 //! Advises fewer workers if memory or CPUs run out, and more if demand is proven and there is room. Pure.
 
-use super::finding::{Finding, NOT_IN_EFFECT, Setup, Topic, workers};
+use super::finding::{Advice, AdviceTopic, NOT_IN_EFFECT, PresentSizing, workers};
 use super::memory::{needed, room};
 use crate::policy::GUIDE_MAX_WORKERS;
 use crate::watch::evidence::Epoch;
 use crate::watch::text::{clock_range, counted, duration, gib, part, size};
 
 /// Advises fewer workers, because memory or CPUs run out.
-pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
+pub(super) fn under_pressure(epoch: &Epoch, setup: &PresentSizing) -> Option<Advice> {
     let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX);
     let of_time = |seconds| part(seconds, epoch.totals.seconds);
     let less = live.saturating_sub(1);
@@ -32,24 +32,24 @@ pub(super) fn under_pressure(epoch: &Epoch, setup: &Setup) -> Option<Finding> {
             of_time(epoch.totals.cpu_full),
             counted(cpus.into(), "CPU", "CPUs")
         );
-        return Some(setup.fewer(cpus, live, &reason, Topic::Workers).at(time));
+        return Some(setup.fewer(cpus, live, &reason, AdviceTopic::Workers).at(time));
     } else {
         return None;
     };
     if less == 0 {
         let reason = format!("{reason}; one worker is the minimum: the service needs more memory");
-        return Some(Finding::remark(Topic::Workers, reason).at(time));
+        return Some(Advice::remark(AdviceTopic::Workers, reason).at(time));
     }
-    Some(setup.fewer(less, live, &reason, Topic::Workers).at(time))
+    Some(setup.fewer(less, live, &reason, AdviceTopic::Workers).at(time))
 }
 
 /// Advises more workers, if demand is proven and there is room.
 pub(super) fn demand(
     epoch: &Epoch,
-    setup: &Setup,
+    setup: &PresentSizing,
     block: f64,
     clock: Option<&dyn Fn(f64) -> String>,
-) -> Finding {
+) -> Advice {
     let live = u32::try_from(epoch.workers).unwrap_or(u32::MAX).max(1);
     let length = duration(block);
     let busiest = epoch.busiest.map_or_else(String::new, |(waiting, from, until)| {
@@ -62,7 +62,7 @@ pub(super) fn demand(
         format!("{how} during {:.0}% of the busiest {length}{when}", waiting * 100.0)
     });
     let all = (epoch.from, epoch.until);
-    let remark = |reason| Finding::remark(Topic::Workers, reason);
+    let remark = |reason| Advice::remark(AdviceTopic::Workers, reason);
     let Some(time) = epoch.demand.proven else {
         let why = if busiest.is_empty() {
             format!("no period of {length} was watched without a gap, so demand is unknown")
@@ -115,8 +115,8 @@ pub(super) fn demand(
     let then = setup.with(|settings| settings.max_workers = fits).workers;
     if then <= live {
         return match setup.settings.workers {
-            Some(_) => Finding::set(
-                Topic::Workers,
+            Some(_) => Advice::set(
+                AdviceTopic::Workers,
                 format!("Workers={fits}"),
                 format!("{shown}: concurrency demand is proven"),
             )
@@ -131,7 +131,7 @@ pub(super) fn demand(
         };
     }
     let reason = format!("{shown}: concurrency demand is proven; this gives {}", workers(then));
-    Finding::set(Topic::Workers, format!("MaxWorkers={then}"), reason).at(time)
+    Advice::set(AdviceTopic::Workers, format!("MaxWorkers={then}"), reason).at(time)
 }
 
 /// The limits of the measurements.

@@ -1,16 +1,23 @@
 use super::super::MIB;
-use super::super::line::{Line, Process};
+use super::super::line::{Line, ProcessSample};
 use super::super::role::Role;
 use super::{BLOCK, Evidence};
 
-fn process(pid: u64, role: Role, age: f64) -> Process {
-    Process { pid, role, age_seconds: age, rss: 200 * MIB, pss: Some(150 * MIB), ..Process::default() }
+fn process(pid: u64, role: Role, age: f64) -> ProcessSample {
+    ProcessSample {
+        pid,
+        role,
+        age_seconds: age,
+        rss: 200 * MIB,
+        pss: Some(150 * MIB),
+        ..ProcessSample::default()
+    }
 }
 
 /// A sample at `at` of a parent and workers, each with its age.
 fn line(at: f64, parent: Option<(u64, f64)>, workers: &[(u64, f64)]) -> (Line, f64) {
     let parent = parent.map(|(pid, born)| process(pid, Role::Parent, at - born));
-    let workers: Vec<Process> =
+    let workers: Vec<ProcessSample> =
         workers.iter().map(|(pid, born)| process(*pid, Role::Worker, at - born)).collect();
     (
         Line {

@@ -1,4 +1,4 @@
-use super::{DAY, HOUR, MIB, Noise, Topic, Watched, World, number};
+use super::{AdviceTopic, DAY, HOUR, MIB, Noise, Watched, World, number};
 use crate::policy::PolicySettings;
 
 /// The number of runs of each kind: `few`, or the number in the environment.
@@ -119,13 +119,17 @@ fn leaks_are_found() {
     for (name, own, shared) in noises() {
         part(&format!("10 MiB/h in 8 h found, noise {name}"), 4, NEARLY_ALWAYS, |seed| {
             let world = World { own, shared, leak: 10.0, ..World::new(seed) };
-            world.watched(8.0 * HOUR).findings.iter().any(|f| f.topic == Topic::Growth && f.line.is_some())
+            world
+                .watched(8.0 * HOUR)
+                .findings
+                .iter()
+                .any(|f| f.topic == AdviceTopic::Growth && f.line.is_some())
         });
     }
     part("300 MiB/h in one of four, 8 h, named", 3, ALWAYS, |seed| {
         let watched = World { leak_of_first: 300.0, ..World::new(seed) }.watched(8.0 * HOUR);
         // 0.1.0 averaged over the workers and reported +0.3 MiB/h.
-        watched.about(Topic::Growth).starts_with("worker 101 alone grows by ")
+        watched.about(AdviceTopic::Growth).starts_with("worker 101 alone grows by ")
     });
     part("50 KiB a request by day and night, never recycled, found", 2, NEARLY_ALWAYS, |seed| {
         let world = World {
@@ -134,7 +138,7 @@ fn leaks_are_found() {
             service: 0.3,
             ..World::new(seed)
         };
-        world.watched(24.0 * HOUR).about(Topic::Growth).contains("grows by ")
+        world.watched(24.0 * HOUR).about(AdviceTopic::Growth).contains("grows by ")
     });
     part("100 KiB a request in one of four, recycled, found", 2, NEARLY_ALWAYS, |seed| {
         let world = World {
@@ -145,17 +149,17 @@ fn leaks_are_found() {
             ..World::new(seed)
         };
         let watched = world.watched(24.0 * HOUR);
-        watched.about(Topic::Growth).contains("lifetimes of 2000 requests, a worker grew by about")
+        watched.about(AdviceTopic::Growth).contains("lifetimes of 2000 requests, a worker grew by about")
             && watched.lines().iter().any(|line| line.starts_with("LimitMaxRequests="))
     });
     part("10 MiB/h and a step of 60 MiB in each worker, 8 h, found", 4, NEARLY_ALWAYS, |seed| {
         let world = World { leak: 10.0, steps: (0.3, 60.0), ..World::new(seed) };
-        world.watched(8.0 * HOUR).about(Topic::Growth).starts_with("a worker grows by ")
+        world.watched(8.0 * HOUR).about(AdviceTopic::Growth).starts_with("a worker grows by ")
     });
     part("10 MiB/h with two restarts found", 3, NEARLY_ALWAYS, |seed| {
         let restarts = vec![(3.0 * HOUR, 4), (11.0 * HOUR, 4)];
         let watched = World { leak: 10.0, restarts, ..World::new(seed) }.watched(20.0 * HOUR);
-        watched.about(Topic::Growth).starts_with("a worker grows by ")
+        watched.about(AdviceTopic::Growth).starts_with("a worker grows by ")
     });
 }
 
@@ -321,7 +325,7 @@ fn pressure_in_the_blocks_with_demand_rules_out_more_workers() {
     let watched = World { arrivals, stalled, ..World::new(3) }.watched(DAY);
     assert!(watched.lines().is_empty(), "{:?}", watched.findings);
     assert!(
-        watched.about(Topic::Workers).contains("memory was short at that time"),
+        watched.about(AdviceTopic::Workers).contains("memory was short at that time"),
         "{:?}",
         watched.findings
     );
@@ -333,7 +337,11 @@ fn memory_used_by_other_programs_is_not_available() {
     let world = World { memory: 32_768.0, others: |_| 29.0 * 1024.0, arrivals: |_| 3.6, ..World::new(1) };
     let watched = world.watched(8.0 * HOUR);
     assert!(watched.lines().is_empty(), "{:?}", watched.findings);
-    assert!(watched.about(Topic::Workers).contains("no room for another worker"), "{:?}", watched.findings);
+    assert!(
+        watched.about(AdviceTopic::Workers).contains("no room for another worker"),
+        "{:?}",
+        watched.findings
+    );
     let world = World { others: |_| 20.0 * 1024.0, ..world };
     assert_eq!(world.watched(8.0 * HOUR).lines(), ["MaxWorkers=8"]);
 }
@@ -356,7 +364,7 @@ fn hourly_peaks_count_regardless_of_the_length_of_the_watch() {
         let peak = watched.evidence.epoch().totals.worker_peak.div_ceil(MIB);
         assert!((785..=805).contains(&peak), "{peak}");
         assert!(
-            watched.about(Topic::MemoryPerWorker).contains(&format!("{peak} MiB at its peak")),
+            watched.about(AdviceTopic::MemoryPerWorker).contains(&format!("{peak} MiB at its peak")),
             "{:?}",
             watched.findings
         );
@@ -372,7 +380,7 @@ fn hourly_peaks_count_regardless_of_the_length_of_the_watch() {
     };
     let watched = world.watched(8.0 * HOUR);
     assert!(
-        watched.about(Topic::MemoryPerWorker).contains("is enough for 3, not 4"),
+        watched.about(AdviceTopic::MemoryPerWorker).contains("is enough for 3, not 4"),
         "{:?}",
         watched.findings
     );

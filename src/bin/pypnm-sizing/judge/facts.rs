@@ -243,7 +243,7 @@ fn in_force(root: &Root, unit: &SizedUnit, loaded: &LoadedUnit) -> Option<InForc
     let pids = process::pids_of_cgroup(root, &loaded.cgroup);
     let sizing = size(&Request {
         extra_unit: Some(&unit.name),
-        process: pids.first().map(|pid| limits::process::Process::Pid(*pid)),
+        process: pids.first().map(|pid| limits::process::LimitedProcess::Pid(*pid)),
         loaded: limits.into_iter().flatten().collect(),
         ..Request::new(root)
     });

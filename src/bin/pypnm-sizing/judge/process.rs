@@ -2,7 +2,7 @@
 //! by hand. Compares what its cgroups at every visible level and its affinity permit with what its workers were started with.
 
 use pypnm_sizing::command::Program;
-use pypnm_sizing::limits::process::Process as SizedProcess;
+use pypnm_sizing::limits::process::LimitedProcess;
 use pypnm_sizing::names::{
     LIMIT_MAX_REQUESTS_FLAG, UVICORN_LIMIT_MAX_REQUESTS, UVICORN_WORKERS, WEB_CONCURRENCY, WORKERS_FLAG,
 };
@@ -97,7 +97,7 @@ fn gather(machine: &Root, pid: u32) -> Result<(ProcessFacts, Sizing), Finding> {
     };
     let sizing = size(&Request {
         kernel: Some(machine),
-        process: Some(SizedProcess::OutsideUnits(main)),
+        process: Some(LimitedProcess::OutsideUnits(main)),
         ..Request::new(root)
     });
     let expected = match sizing.units.first() {

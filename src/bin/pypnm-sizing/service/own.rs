@@ -1,7 +1,7 @@
 //! Whether this process is part of the service, so that the limits of its own cgroup are those of the service, and the
 //! request for a sizing that follows from this.
 
-use pypnm_sizing::limits::process::Process;
+use pypnm_sizing::limits::process::LimitedProcess;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sizing::{Hypothetical, Request};
 
@@ -22,14 +22,14 @@ pub(crate) fn request<'a>(root: &'a Root, hypothetical: &Hypothetical) -> Reques
 
 /// For verbs that people run: without systemd, they run in the container of PyPNM. With systemd, their cgroup is that of a
 /// shell, which is unrelated to the service.
-pub(crate) fn without_systemd(root: &Root) -> Option<Process> {
-    (!is_booted(root)).then_some(Process::Own)
+pub(crate) fn without_systemd(root: &Root) -> Option<LimitedProcess> {
+    (!is_booted(root)).then_some(LimitedProcess::Own)
 }
 
 /// For `ExecStartPre=` of `unit`: its cgroup is that of the service if the path contains the unit's name.
-pub(crate) fn within_unit(root: &Root, unit: &str) -> Option<Process> {
+pub(crate) fn within_unit(root: &Root, unit: &str) -> Option<LimitedProcess> {
     let is_named = root.text(MEMBERSHIP).is_ok_and(|text| names_unit(&text, unit));
-    if is_named { Some(Process::InUnit) } else { without_systemd(root) }
+    if is_named { Some(LimitedProcess::InUnit) } else { without_systemd(root) }
 }
 
 /// Whether a component of a path in a /proc/PID/cgroup is the unit. systemd puts `_` before names that might conflict with

@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use pypnm_sizing::command::Program;
-use pypnm_sizing::limits::process::Process;
+use pypnm_sizing::limits::process::LimitedProcess;
 use pypnm_sizing::names::RUNTIME_DIRECTORY;
 use pypnm_sizing::names::{LIMIT_MAX_REQUESTS_FLAG, WORKERS_FLAG};
 use pypnm_sizing::parse::quantity::{Cpus, Gib, in_cpus};
@@ -52,7 +52,7 @@ pub(crate) fn run(root: &Root, arguments: &Exec) -> ExitCode {
     };
     let sizing = size(&Request {
         extra_unit: arguments.unit.as_deref(),
-        process: Some(Process::Own),
+        process: Some(LimitedProcess::Own),
         ..Request::new(root)
     });
     sizing.problems.iter().for_each(|problem| remark(problem));

@@ -3,7 +3,7 @@
 
 use pypnm_sizing::capacity::{Capacity, Reserve, capacity};
 use pypnm_sizing::limits::cgroup::Hierarchy;
-use pypnm_sizing::limits::process::{self, Process};
+use pypnm_sizing::limits::process::{self, LimitedProcess};
 use pypnm_sizing::limits::{Amount, Limit, Resource};
 use pypnm_sizing::parse::cpu_list::CpuSet;
 use pypnm_sizing::problem::{Problem, Source};
@@ -32,7 +32,7 @@ pub(super) struct ProcessCgroups {
 impl ProcessCgroups {
     /// Reads the cgroups of a process, which may have ended.
     pub(super) fn read(machine: &Root, pid: u32) -> Self {
-        let process = Process::OutsideUnits(pid);
+        let process = LimitedProcess::OutsideUnits(pid);
         // No controller of version 1 is called pressure, so this is version 2's hierarchy.
         let [memory, cpu, unified] = process::cgroups(machine, process, ["memory", "cpu", "pressure"]);
         let mut problems = Vec::new();

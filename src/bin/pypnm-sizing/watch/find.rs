@@ -11,7 +11,7 @@ use crate::service::{family, systemctl};
 #[derive(Debug)]
 pub(super) enum WatchTarget {
     /// A unit, as last reported by systemd.
-    Unit(Unit),
+    Unit(WatchedUnit),
     /// A process and its descendants.
     Tree(Tree),
 }
@@ -31,7 +31,7 @@ impl Tree {
 
 /// A unit, as reported by `systemctl show`.
 #[derive(Debug, Default)]
-pub(super) struct Unit {
+pub(super) struct WatchedUnit {
     name: String,
     load: String,
     active: String,
@@ -41,7 +41,7 @@ pub(super) struct Unit {
     pub(super) automatic_restarts: Option<u64>,
 }
 
-impl Unit {
+impl WatchedUnit {
     /// Queries systemd. `None`: systemd cannot be queried here.
     fn ask(name: &str) -> Option<Self> {
         let names = ["LoadState", "ActiveState", "ControlGroup", "MainPID", "NRestarts"];
@@ -79,7 +79,7 @@ impl WatchTarget {
             return Self::with_process(machine, pid);
         }
         let name = named.unwrap_or(default);
-        let Some(unit) = Unit::ask(name) else {
+        let Some(unit) = WatchedUnit::ask(name) else {
             if named.is_some() {
                 return Err(format!("{name}: systemd cannot be queried; use --pid=PID to watch a process"));
             }
@@ -177,7 +177,7 @@ impl WatchTarget {
                     pids
                 } else {
                     // Down or restarted; systemd knows its new cgroup.
-                    if let Some(now) = Unit::ask(&unit.name) {
+                    if let Some(now) = WatchedUnit::ask(&unit.name) {
                         *unit = now;
                     }
                     unit.processes(machine)
@@ -216,7 +216,7 @@ fn servers(machine: &Root) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BTreeMap, Root, Stat, Unit, overlooked};
+    use super::{BTreeMap, Root, Stat, WatchedUnit, overlooked};
 
     fn put(dir: &tempfile::TempDir, path: &str, text: &str) {
         let path = dir.path().join(path.trim_start_matches('/'));
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_units_processes_in_every_version_of_cgroups() {
-        let unit = Unit { cgroup: "/system.slice/pypnm.service".to_owned(), ..Unit::default() };
+        let unit = WatchedUnit { cgroup: "/system.slice/pypnm.service".to_owned(), ..WatchedUnit::default() };
         for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
             let (dir, root) = machine();
             assert!(unit.processes(&root).is_empty(), "down");
@@ -243,7 +243,7 @@ mod tests {
         let (dir, root) = machine();
         put(&dir, "/sys/fs/cgroup/cgroup.procs", "1\n2\n");
         for cgroup in ["", "/"] {
-            let unit = Unit { cgroup: cgroup.to_owned(), ..Unit::default() };
+            let unit = WatchedUnit { cgroup: cgroup.to_owned(), ..WatchedUnit::default() };
             assert!(unit.processes(&root).is_empty(), "the root cgroup is everybody's");
         }
     }

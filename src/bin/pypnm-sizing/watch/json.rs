@@ -1,7 +1,7 @@
 //! The last line of `watch --json`, which follows the lines of its samples ([`pypnm_sizing::watch::line`]).
 //! docs/json.md describes both, and a test compares it with them.
 
-use pypnm_sizing::watch::advice::{Finding, Topic};
+use pypnm_sizing::watch::advice::{Advice, AdviceTopic};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::line::{ByteInterval, LineKind, SCHEMA, rounded};
 use pypnm_sizing::watch::{MIB, meter};
@@ -10,7 +10,7 @@ use serde::Serialize;
 /// A finding.
 #[derive(Serialize)]
 pub(crate) struct FindingAnswer {
-    topic: Topic,
+    topic: AdviceTopic,
     line: Option<String>,
     reason: String,
     from: Option<f64>,
@@ -19,7 +19,7 @@ pub(crate) struct FindingAnswer {
 
 impl FindingAnswer {
     /// `epoch`: when the clock of the evidence began, in seconds since 1970.
-    pub(crate) fn from_finding(finding: &Finding, epoch: f64) -> Self {
+    pub(crate) fn from_finding(finding: &Advice, epoch: f64) -> Self {
         let moment = |at: f64| rounded(epoch + at, 0);
         Self {
             topic: finding.topic,
@@ -117,7 +117,7 @@ struct Summary<'a> {
 }
 
 /// The last line of a watch that began `epoch` seconds after 1970.
-pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cost: Option<f64>) -> String {
+pub(super) fn summary(evidence: &Evidence, findings: &[Advice], epoch: f64, cost: Option<f64>) -> String {
     let last = evidence.last();
     let summary = Summary {
         schema: SCHEMA,
@@ -134,8 +134,8 @@ pub(super) fn summary(evidence: &Evidence, findings: &[Finding], epoch: f64, cos
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use pypnm_sizing::watch::advice::Topic;
-    use pypnm_sizing::watch::line::{ByteInterval, Line, LineKind, Process};
+    use pypnm_sizing::watch::advice::AdviceTopic;
+    use pypnm_sizing::watch::line::{ByteInterval, Line, LineKind, ProcessSample};
     use pypnm_sizing::watch::role::Role;
 
     use super::{Figures, FindingAnswer, Summary};
@@ -182,7 +182,7 @@ pub(crate) mod tests {
 
     pub(crate) fn finding() -> FindingAnswer {
         FindingAnswer {
-            topic: Topic::Workers,
+            topic: AdviceTopic::Workers,
             line: Some(String::new()),
             reason: String::new(),
             from: Some(1.0),
@@ -192,7 +192,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_schema_of_a_sample_is_documented() {
-        let process = Process {
+        let process = ProcessSample {
             pid: 1,
             role: Role::Worker,
             age_seconds: 1.0,
@@ -252,5 +252,21 @@ pub(crate) mod tests {
             cost_percent: Some(1.0),
         };
         assert_documented(&["`watch`: the last line", EVIDENCE], &summary);
+    }
+
+    #[test]
+    fn the_topics_of_findings_are_documented() {
+        use AdviceTopic::{Crashes, Evidence, Growth, MemoryPerWorker, Workers};
+        let name = |topic: AdviceTopic| match topic {
+            // A new topic must be added here and to the list below.
+            Evidence | Growth | MemoryPerWorker | Workers | Crashes => {
+                serde_json::to_string(&topic).unwrap_or_default().replace('"', "`")
+            }
+        };
+        let [first, second, third, fourth, fifth] =
+            [Evidence, Growth, MemoryPerWorker, Workers, Crashes].map(name);
+        let row = format!("| `findings[].topic` | {first}, {second}, {third}, {fourth} or {fifth} |");
+        let page = include_str!("../../../../docs/json.md");
+        assert!(page.lines().any(|line| line == row), "docs/json.md lacks: {row}");
     }
 }

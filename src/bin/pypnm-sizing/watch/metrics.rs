@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pypnm_sizing::policy::Profile;
 use pypnm_sizing::watch::evidence::Evidence;
-use pypnm_sizing::watch::line::{Line, Process, rounded};
+use pypnm_sizing::watch::line::{Line, ProcessSample, rounded};
 use pypnm_sizing::watch::number;
 use pypnm_sizing::write::{Directory, WriteError};
 
@@ -27,7 +27,7 @@ fn text(line: &Line, evidence: &Evidence, profile: Option<Profile>) -> String {
     let amount = |value: Option<u64>| value.map(number);
     let part = |percent: Option<f64>| percent.map(|percent| rounded(percent / 100.0, 4));
     let limit = |limit: u64| (limit > 0).then(|| number(limit));
-    let largest = line.workers().map(Process::memory).max();
+    let largest = line.workers().map(ProcessSample::memory).max();
     let epoch = evidence.epoch();
     let growth = evidence.workers.iter().filter_map(|life| life.growth.as_ref());
     let steepest =

@@ -23,7 +23,7 @@ use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sized::{SizedUnit, Sizing};
 use pypnm_sizing::sizing::{Request, size};
-use pypnm_sizing::watch::advice::{Finding, Setup, drop_in, findings};
+use pypnm_sizing::watch::advice::{Advice, PresentSizing, drop_in, findings};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::line::{Line, rounded};
 use pypnm_sizing::watch::meter::{Bounds, Meter, per_hour};
@@ -147,7 +147,7 @@ struct Watching<'a> {
     reader: SampleReader,
     meter: Meter,
     evidence: Evidence,
-    findings: Vec<Finding>,
+    findings: Vec<Advice>,
     /// The texts about unknown limits that were reported last.
     remarked: Vec<String>,
     /// When growth and findings are due again, in seconds.
@@ -309,8 +309,8 @@ impl Watching<'_> {
         }
     }
 
-    fn setup(&self) -> Option<Setup> {
-        self.sized().map(|unit| Setup {
+    fn setup(&self) -> Option<PresentSizing> {
+        self.sized().map(|unit| PresentSizing {
             cpus: (self.bound(Resource::Cpu).0 / 1000).max(1),
             memory: self.bound(Resource::Memory).0,
             settings: unit.config.policy_settings(),

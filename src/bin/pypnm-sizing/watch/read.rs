@@ -101,7 +101,7 @@ impl SampleReader {
             let read = cost.measure(|| self.queue.read(&self.machine, &holders, with_shares));
             (accept_queue, listen_drops) = read;
         }
-        // PyPNM may not have executed yet, or not have started its workers, when its process is first seen.
+        // When its process is first seen, PyPNM may not have been executed yet, or may not have started its workers.
         if main != self.main || with_shares && self.limit_max_requests.is_none() {
             self.main = main;
             self.limit_max_requests = main.and_then(|main| {

@@ -5,7 +5,7 @@ mod table;
 use std::fmt::Write as _;
 
 use pypnm_sizing::parse::quantity::{Cpus, in_cpus};
-use pypnm_sizing::watch::advice::{Finding, Topic, remarks, settings, workers};
+use pypnm_sizing::watch::advice::{Advice, AdviceTopic, remarks, settings, workers};
 use pypnm_sizing::watch::evidence::Evidence;
 use pypnm_sizing::watch::history::sparkline;
 use pypnm_sizing::watch::line::Line;
@@ -19,7 +19,7 @@ pub(super) struct Context<'a> {
     /// Seconds between samples.
     pub(super) interval: f64,
     /// The findings so far.
-    pub(super) findings: &'a [Finding],
+    pub(super) findings: &'a [Advice],
     /// Texts about limits of the process that are unknown.
     pub(super) unknown_limits: &'a [String],
     /// Why PSS could not be read.
@@ -251,13 +251,13 @@ fn not_measured(out: &mut Lines, context: &Context<'_>, columns: usize) {
 }
 
 /// The settings below their heading, and the lines of each remark.
-fn advice(findings: &[Finding], columns: usize) -> (Lines, Vec<Vec<String>>) {
+fn advice(findings: &[Advice], columns: usize) -> (Lines, Vec<Vec<String>>) {
     let width = columns.saturating_sub(4).max(10);
     let mut out = Lines::default();
     let mut settings = settings(findings).peekable();
     let heading = if settings.peek().is_some() {
         "recommended settings for sizing.conf"
-    } else if findings.iter().any(|finding| finding.topic == Topic::Evidence) || findings.is_empty() {
+    } else if findings.iter().any(|finding| finding.topic == AdviceTopic::Evidence) || findings.is_empty() {
         "no advice yet"
     } else {
         "no changes recommended"

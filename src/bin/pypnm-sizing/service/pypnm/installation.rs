@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::metadata;
 use super::paths::{MAX_LINKS, names, prefix_of, real_path};
-use super::program::Program;
+use super::program::PypnmProgram;
 
 /// The first version that reads a profile.
 const FIRST_WITH_PROFILE: (u32, u32) = (1, 6);
@@ -64,7 +64,7 @@ impl Serialize for Discovery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Installation {
     #[serde(skip)]
-    pub(super) program: Program,
+    pub(super) program: PypnmProgram,
     /// The directory that contains `bin`: a virtual environment, or a prefix such as /usr/local.
     pub(crate) environment: String,
     /// The program.
@@ -121,7 +121,12 @@ impl Installation {
     }
 
     /// Reads the installation in `environment`. `None`: the program is not in it.
-    pub(super) fn read(root: &Root, environment: &str, program: Program, found: Discovery) -> Option<Self> {
+    pub(super) fn read(
+        root: &Root,
+        environment: &str,
+        program: PypnmProgram,
+        found: Discovery,
+    ) -> Option<Self> {
         let command = program.in_environment(environment);
         let script = root.text(&command).ok();
         if script.is_none() && root.file_type(&command).is_none() {

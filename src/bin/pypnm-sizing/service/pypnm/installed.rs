@@ -6,7 +6,7 @@ use pypnm_sizing::units::Unit;
 
 use super::installation::{Discovery, Installation, environments_of};
 use super::paths::{MAX_DIRECTORIES, names, prefix_of, real_path};
-use super::program::{PACKAGED, Program};
+use super::program::{PACKAGED, PypnmProgram};
 use super::started::{environments_of_unit, on_path};
 use crate::service::account;
 
@@ -22,7 +22,7 @@ const TOOLS_OF_ALL: &str = "/opt/pipx/venvs";
 /// The installations of the program that a unit starts.
 pub(crate) struct Installations<'a> {
     pub(super) root: &'a Root,
-    pub(crate) program: Program,
+    pub(crate) program: PypnmProgram,
     pub(super) unit: Option<&'a Unit>,
     /// All of them. The one that the unit starts comes first.
     pub(crate) found: Vec<Installation>,
@@ -31,7 +31,7 @@ pub(crate) struct Installations<'a> {
 impl<'a> Installations<'a> {
     /// Finds the installations for the unit `name`. `unit`: its files, if there are any.
     pub(crate) fn find(root: &'a Root, name: &str, unit: Option<&'a Unit>) -> Self {
-        let program = Program::for_unit(name, unit);
+        let program = PypnmProgram::for_unit(name, unit);
         Self { root, program, unit, found: find(root, program, unit) }
     }
 
@@ -42,7 +42,7 @@ impl<'a> Installations<'a> {
 }
 
 /// All installations of the program. The one that the unit starts comes first.
-pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<Installation> {
+pub(super) fn find(root: &Root, program: PypnmProgram, unit: Option<&Unit>) -> Vec<Installation> {
     let mut places = Vec::new();
     if let Some(unit) = unit {
         let started = environments_of_unit(root, program, unit).into_iter();
@@ -92,7 +92,7 @@ pub(super) fn find(root: &Root, program: Program, unit: Option<&Unit>) -> Vec<In
 
 /// The installations in a directory given on the command line, which is an environment, or a checkout with environments
 /// of any name in it.
-pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Vec<Installation> {
+pub(crate) fn in_directory(root: &Root, directory: &str, program: PypnmProgram) -> Vec<Installation> {
     let own = Installation::read(root, directory, program, Discovery::Given);
     let inside = environments_of(root, directory);
     own.into_iter()
@@ -101,7 +101,7 @@ pub(crate) fn in_directory(root: &Root, directory: &str, program: Program) -> Ve
 }
 
 /// A checkout above or below a directory that has no installation: a likely alternative to suggest.
-pub(crate) fn nearest(root: &Root, directory: &str, program: Program) -> Option<String> {
+pub(crate) fn nearest(root: &Root, directory: &str, program: PypnmProgram) -> Option<String> {
     let above = directory.match_indices('/').rev().filter_map(|(end, _)| directory.get(..end));
     let near = above.filter(|path| !path.is_empty()).map(str::to_owned);
     let mut near = std::iter::once(format!("{directory}/{CHECKOUT}")).chain(near);
@@ -109,6 +109,6 @@ pub(crate) fn nearest(root: &Root, directory: &str, program: Program) -> Option<
 }
 
 /// Whether a directory is a checkout of the program's source, regardless of whether it is installed.
-pub(crate) fn is_checkout(root: &Root, directory: &str, program: Program) -> bool {
+pub(crate) fn is_checkout(root: &Root, directory: &str, program: PypnmProgram) -> bool {
     root.has_directory(&format!("{directory}/src/{}", program.import))
 }

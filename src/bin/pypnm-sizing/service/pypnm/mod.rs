@@ -20,6 +20,6 @@ pub(crate) use installed::{Installations, in_directory, is_checkout, nearest};
 pub(crate) use lost_program::LostProgram;
 pub(crate) use paths::real_path;
 pub(crate) use profile_file::profile_file;
-pub(crate) use program::{CMTS, PYPNM, Program};
+pub(crate) use program::{CMTS, PYPNM, PypnmProgram};
 pub(crate) use search::{DEFAULT_PATH, is_packaged, setting, variable_of};
 pub(crate) use started::{started_by, started_otherwise, starts};

@@ -10,7 +10,7 @@ pub(super) const PACKAGED: &str = "/opt/pypnm";
 
 /// One of the two programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Program {
+pub(crate) struct PypnmProgram {
     /// The command.
     pub(crate) command: &'static str,
     /// Its package on PyPI.
@@ -22,17 +22,17 @@ pub(crate) struct Program {
 }
 
 /// PyPNM itself.
-pub(crate) const PYPNM: Program =
-    Program { command: "pypnm", package: "pypnm-docsis", normalized: "pypnm_docsis", import: "pypnm" };
+pub(crate) const PYPNM: PypnmProgram =
+    PypnmProgram { command: "pypnm", package: "pypnm-docsis", normalized: "pypnm_docsis", import: "pypnm" };
 /// PyPNM-CMTS.
-pub(crate) const CMTS: Program = Program {
+pub(crate) const CMTS: PypnmProgram = PypnmProgram {
     command: "pypnm-cmts",
     package: "pypnm-docsis-cmts",
     normalized: "pypnm_docsis_cmts",
     import: "pypnm_cmts",
 };
 
-impl Program {
+impl PypnmProgram {
     /// The program that a unit starts, or that belongs to its name if the unit does not tell.
     pub(crate) fn for_unit(name: &str, unit: Option<&Unit>) -> Self {
         let words = unit.map(start_words).unwrap_or_default();

@@ -7,7 +7,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::units::{self, Assignment, Unit};
 
 use super::commands::{commands, first_word};
-use super::program::Program;
+use super::program::PypnmProgram;
 use crate::service::unit_file::last_value;
 
 /// The directories that systemd searches if the unit sets no path (systemd.exec(5), `$PATH`).
@@ -39,7 +39,7 @@ pub(super) fn path_of(unit: &Unit) -> String {
 }
 
 /// The directories that are searched for the program: by systemd if the command has no path, otherwise by the command.
-pub(super) fn path_of_start(program: Program, unit: &Unit) -> String {
+pub(super) fn path_of_start(program: PypnmProgram, unit: &Unit) -> String {
     let is_bare = |command: &&Assignment| first_word(command).is_some_and(|word| word == program.command);
     if commands(unit).iter().any(is_bare) {
         search_path(unit).map_or_else(|| DEFAULT_PATH.to_owned(), |(path, _)| path)

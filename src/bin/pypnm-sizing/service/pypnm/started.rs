@@ -11,7 +11,7 @@ use super::commands::start_words;
 use super::installation::{Installation, environments_of};
 use super::metadata;
 use super::paths::{prefix_of, real_path};
-use super::program::Program;
+use super::program::PypnmProgram;
 use super::search::{path_of_start, setting};
 
 /// Shells, in which `-c` is followed by a script.
@@ -22,7 +22,7 @@ const MAX_SCRIPT_BYTES: usize = 16 << 10;
 /// Finds the environments that the unit's commands refer to: by the program itself, by a Python or uvicorn next to it,
 /// by activating an environment, or by a script of a checkout. If there is none, searches the unit's `PATH`.
 /// Returns each with the assignment that refers to it.
-pub(super) fn environments_of_unit(root: &Root, program: Program, unit: &Unit) -> Vec<(String, Source)> {
+pub(super) fn environments_of_unit(root: &Root, program: PypnmProgram, unit: &Unit) -> Vec<(String, Source)> {
     let mut environments = Vec::new();
     let mut path = None;
     let mut bare = None;
@@ -69,7 +69,7 @@ fn absolute(directory: Option<&str>, word: String) -> String {
 }
 
 /// The environments that a path in a command refers to.
-fn environments_of_path(root: &Root, program: Program, word: &str) -> Vec<String> {
+fn environments_of_path(root: &Root, program: PypnmProgram, word: &str) -> Vec<String> {
     let name = base_name(word);
     if name == program.command {
         let real = real_path(root, word).as_deref().and_then(prefix_of);
@@ -129,7 +129,7 @@ fn script_words(script: &str) -> impl Iterator<Item = String> {
 }
 
 /// Whether the unit's commands contain the name of the program.
-pub(crate) fn starts(unit: &Unit, program: Program) -> bool {
+pub(crate) fn starts(unit: &Unit, program: PypnmProgram) -> bool {
     start_words(unit).iter().any(|(word, _)| word == program.command)
 }
 
@@ -152,6 +152,6 @@ pub(crate) fn started_otherwise(root: &Root, unit: &Unit, installation: &Install
 }
 
 /// The prefix of the first directory in `path` that contains the program.
-pub(super) fn on_path(root: &Root, path: &str, program: Program) -> Option<String> {
+pub(super) fn on_path(root: &Root, path: &str, program: PypnmProgram) -> Option<String> {
     prefix_of(&program.in_path(path).find_map(|command| real_path(root, &command))?)
 }

@@ -9,7 +9,7 @@ use pypnm_sizing::pypnm::Numbers;
 use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::sized::Sizing;
 use pypnm_sizing::sizing::{Request, size};
-use pypnm_sizing::watch::advice::{Finding, drop_in, remarks, settings};
+use pypnm_sizing::watch::advice::{Advice, drop_in, remarks, settings};
 use pypnm_sizing::watch::text::{clock_range, duration};
 use pypnm_sizing::write::Directory;
 
@@ -80,7 +80,7 @@ fn adopted(root: &Root, path: &str) -> anyhow::Result<String> {
 }
 
 /// The settings in the file that the advice does not replace, which are kept.
-fn kept(text: &str, findings: &[Finding], section: &str) -> String {
+fn kept(text: &str, findings: &[Advice], section: &str) -> String {
     let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
     let replaced: Vec<String> = settings(findings).filter_map(|(line, _)| key(line)).collect();
     let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -116,14 +116,14 @@ pub(super) fn advice_file(gathered: &Gathered) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Finding, kept};
-    use pypnm_sizing::watch::advice::Topic;
+    use super::{Advice, kept};
+    use pypnm_sizing::watch::advice::AdviceTopic;
 
     #[test]
     fn what_was_adopted_before_stays_unless_it_is_replaced() {
         let text = "# old\n[Sizing]\nMaxWorkers=6\n# why\nLimitMaxRequests=500\n[b.service]\nMaxWorkers=2\n";
-        let finding = Finding {
-            topic: Topic::Workers,
+        let finding = Advice {
+            topic: AdviceTopic::Workers,
             line: Some("MaxWorkers=8".into()),
             reason: String::new(),
             time: None,

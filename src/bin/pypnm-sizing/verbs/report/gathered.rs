@@ -6,7 +6,7 @@ use anyhow::bail;
 use pypnm_sizing::policy::PolicySettings;
 use pypnm_sizing::sized::Sizing;
 use pypnm_sizing::units::name::service_name;
-use pypnm_sizing::watch::advice::{Finding, Setup, findings, workers};
+use pypnm_sizing::watch::advice::{Advice, PresentSizing, findings, workers};
 use pypnm_sizing::watch::days::Days;
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
 use pypnm_sizing::watch::text::{duration, gib};
@@ -25,7 +25,7 @@ pub(super) struct Gathered {
     pub(super) unit: String,
     pub(super) evidence: Evidence,
     pub(super) days: Days,
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<Advice>,
     pub(super) problems: Vec<String>,
     /// The comparison with the time before the number of workers last changed.
     pub(super) before: Option<String>,
@@ -65,7 +65,7 @@ pub(super) fn gather(sizing: &Sizing, arguments: &Report) -> anyhow::Result<Gath
     let (evidence, days) = (recording.evidence, recording.days);
     let (cpu, memory, limit) = evidence.limits();
     let sized = index_of_unit(sizing, &unit).and_then(|index| sizing.units.get(index));
-    let setup = (!sizing.units.is_empty()).then(|| Setup {
+    let setup = (!sizing.units.is_empty()).then(|| PresentSizing {
         cpus: (cpu / 1000).max(1),
         memory,
         settings: sized.map_or_else(PolicySettings::default, |unit| unit.config.policy_settings()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use pypnm_sizing::watch::advice::{Finding, Topic, settings};
+use pypnm_sizing::watch::advice::{Advice, AdviceTopic, settings};
 use pypnm_sizing::watch::days::{Days, Hour};
 use pypnm_sizing::watch::evidence::{Epoch, Evidence};
 use pypnm_sizing::watch::number;
@@ -49,12 +49,12 @@ pub(super) fn begin(hour: i64) -> f64 {
     hour as f64 * 3600.0
 }
 
-pub(super) fn is_too_little(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.topic == Topic::Evidence)
+pub(super) fn is_too_little(findings: &[Advice]) -> bool {
+    findings.iter().any(|finding| finding.topic == AdviceTopic::Evidence)
 }
 
 /// The reason, with the period that it is based on.
-pub(super) fn with_time(finding: &Finding) -> String {
+pub(super) fn with_time(finding: &Advice) -> String {
     match finding.time {
         Some((from, until)) => format!("{} [{}]", finding.reason, clock_range(&clock, from, until)),
         None => finding.reason.clone(),
@@ -62,7 +62,7 @@ pub(super) fn with_time(finding: &Finding) -> String {
 }
 
 /// The advised settings, each with its reason.
-pub(super) fn recommended(page: &mut Page, findings: &[Finding]) {
+pub(super) fn recommended(page: &mut Page, findings: &[Advice]) {
     for (line, finding) in settings(findings) {
         page.one_line(&format!("  {line}"), Ink::Green, "");
         page.row("      ", 6, &with_time(finding));

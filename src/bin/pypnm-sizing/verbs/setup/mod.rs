@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use pypnm_sizing::names::{DROP_IN as GENERATED, LAUNCHER};
 use pypnm_sizing::root::{ReadError, Root};
-use pypnm_sizing::units::{Index, State, Unit};
+use pypnm_sizing::units::{Index, LoadState, Unit};
 use rustix::io::Errno;
 
 use self::drop_in::{DROP_IN, OPERATORS, SetupDropIn};
@@ -25,7 +25,7 @@ use crate::output::{Outcome, answer, remark};
 use crate::page::Page;
 use crate::service::account::Account;
 use crate::service::generated;
-use crate::service::pypnm::{self, Installation, Installations, Program, real_path};
+use crate::service::pypnm::{self, Installation, Installations, PypnmProgram, real_path};
 
 /// The units that can be set up, for errors.
 const PURPOSE: &str = "setup adds a drop-in to a packaged unit, pypnm.service or pypnm-cmts.service";
@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
     }
     let unit = packaged(root, &arguments.unit)?;
     check_not_foreign(root, &directory)?;
-    let program = Program::for_unit(&arguments.unit, Some(&unit));
+    let program = PypnmProgram::for_unit(&arguments.unit, Some(&unit));
     let installation = match &arguments.dir {
         Some(dir) => installation_in(root, dir, program)?,
         None => only_installation(root, &unit)?,
@@ -81,7 +81,7 @@ pub(crate) fn run(root: &Root, arguments: &Setup) -> Outcome {
 }
 
 /// Reports what is missing for a version that reads no profile.
-fn report_old_version(installation: &Installation, program: Program) {
+fn report_old_version(installation: &Installation, program: PypnmProgram) {
     if installation.takes_profile == Some(false) {
         remark(&format!("{} {}", program.command, installation.text()));
     }
@@ -157,16 +157,16 @@ fn packaged(root: &Root, name: &str) -> anyhow::Result<Unit> {
         }
     }
     match (unit.state, unit.fragment.as_deref()) {
-        (State::Masked, Some(file)) if root.link(file).is_none() => {
+        (LoadState::Masked, Some(file)) if root.link(file).is_none() => {
             bail!("{name} is masked by {file}, which is empty: remove that file first")
         }
-        (State::Masked, Some(file)) if file.starts_with("/run/") => {
+        (LoadState::Masked, Some(file)) if file.starts_with("/run/") => {
             bail!("{name} is masked: run 'systemctl unmask --runtime {name}' first")
         }
-        (State::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
-        (State::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
-        (State::Loaded, Some(_)) if is_packaged => bail!("{name} is not a PyPNM service: {PURPOSE}"),
-        (State::Loaded | State::Bad, Some(file)) => bail!(
+        (LoadState::Masked, _) => bail!("{name} is masked: run 'systemctl unmask {name}' first"),
+        (LoadState::Loaded, Some(_)) if is_packaged && starts_program(&unit) => return Ok(unit),
+        (LoadState::Loaded, Some(_)) if is_packaged => bail!("{name} is not a PyPNM service: {PURPOSE}"),
+        (LoadState::Loaded | LoadState::Bad, Some(file)) => bail!(
             "{file} is your own unit, which setup does not change. It is sized if Units= in sizing.conf(5) lists it; \
              to use the packaged unit, remove or rename that file"
         ),
@@ -187,7 +187,7 @@ fn starts_program(unit: &Unit) -> bool {
 }
 
 /// The only installation in the given directory.
-fn installation_in(root: &Root, dir: &Path, program: Program) -> anyhow::Result<Installation> {
+fn installation_in(root: &Root, dir: &Path, program: PypnmProgram) -> anyhow::Result<Installation> {
     let shown = dir.display();
     let absolute = if root.is_machine() { std::path::absolute(dir)? } else { dir.to_owned() };
     let Some(directory) = absolute.to_str() else {

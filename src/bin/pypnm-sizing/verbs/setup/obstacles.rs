@@ -10,7 +10,7 @@ use pypnm_sizing::parse::base_name;
 use pypnm_sizing::parse::environment;
 use pypnm_sizing::parse::words::words_of;
 use pypnm_sizing::root::Root;
-use pypnm_sizing::units::{Index, State};
+use pypnm_sizing::units::{Index, LoadState};
 use rustix::fs::{FileType, StatVfsMountFlags};
 
 use super::drop_in::{DROP_IN, Home, OPERATORS, SetupDropIn};
@@ -128,7 +128,7 @@ impl Plan<'_> {
         let mut problems = Vec::new();
         let index = Index::read(root, &names, GENERATED, &mut problems);
         for name in &names {
-            let other = index.load(name, &mut problems).filter(|other| other.state == State::Loaded);
+            let other = index.load(name, &mut problems).filter(|other| other.state == LoadState::Loaded);
             if let Some(source) = other.and_then(|other| pypnm::started_by(root, &other, &self.installation))
             {
                 bail!(

@@ -10,7 +10,7 @@ use pypnm_sizing::units::Unit;
 use super::drop_in::Home;
 use crate::cli::Setup;
 use crate::service::account::Account;
-use crate::service::pypnm::{self, Discovery, Installation, Program, real_path};
+use crate::service::pypnm::{self, Discovery, Installation, PypnmProgram, real_path};
 
 /// The directories that `ProtectHome=` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -21,7 +21,7 @@ pub(super) struct Plan<'a> {
     pub(super) arguments: &'a Setup,
     /// The packaged unit.
     pub(super) unit: Unit,
-    pub(super) program: Program,
+    pub(super) program: PypnmProgram,
     pub(super) installation: Installation,
     /// The checkout to use as working directory.
     pub(super) checkout: Option<String>,

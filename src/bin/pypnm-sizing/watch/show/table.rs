@@ -1,7 +1,7 @@
 //! The table of processes on the screen, and which columns are omitted on a narrow terminal.
 
 use pypnm_sizing::watch::evidence::Evidence;
-use pypnm_sizing::watch::line::Process;
+use pypnm_sizing::watch::line::ProcessSample;
 use pypnm_sizing::watch::trend::Slope;
 use pypnm_sizing::watch::{MIB, number};
 
@@ -46,14 +46,14 @@ pub(super) fn heading(columns: usize) -> String {
 
 /// One line per process: first the workers, then the others.
 pub(super) fn processes(evidence: &Evidence, columns: usize) -> Vec<String> {
-    let growth = |process: &Process| {
+    let growth = |process: &ProcessSample| {
         let life = evidence.workers.iter().find(|life| life.is(process))?;
         life.growth.as_ref().map(growth_cell)
     };
     evidence.last().processes.iter().map(|process| row(columns, &cells(process, growth(process)))).collect()
 }
 
-fn cells(process: &Process, growth: Option<String>) -> [String; 9] {
+fn cells(process: &ProcessSample, growth: Option<String>) -> [String; 9] {
     let mib = |bytes: u64| bytes.div_ceil(MIB).to_string();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [

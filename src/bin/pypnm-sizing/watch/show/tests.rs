@@ -1,14 +1,14 @@
-use super::{Context, Evidence, Finding, screen, summary};
+use super::{Advice, Context, Evidence, screen, summary};
 use pypnm_sizing::watch::MIB;
-use pypnm_sizing::watch::advice::Topic;
+use pypnm_sizing::watch::advice::AdviceTopic;
 use pypnm_sizing::watch::evidence::BLOCK;
-use pypnm_sizing::watch::line::{Line, Process};
+use pypnm_sizing::watch::line::{Line, ProcessSample};
 use pypnm_sizing::watch::role::Role;
 
 fn evidence(workers: u64) -> Evidence {
     let mut evidence = Evidence::new(BLOCK);
     for at in 1..50u32 {
-        let process = |pid| Process {
+        let process = |pid| ProcessSample {
             pid,
             role: if pid == 1 { Role::Parent } else { Role::Worker },
             age_seconds: f64::from(at),
@@ -17,7 +17,7 @@ fn evidence(workers: u64) -> Evidence {
             uss: Some(162 * MIB),
             peak_rss: Some(235 * MIB),
             cpu_ms: Some(u64::from(at) * 900),
-            ..Process::default()
+            ..ProcessSample::default()
         };
         let line = Line {
             service: "pypnm.service".into(),
@@ -35,7 +35,7 @@ fn evidence(workers: u64) -> Evidence {
     evidence
 }
 
-fn context(findings: &[Finding]) -> Context<'_> {
+fn context(findings: &[Advice]) -> Context<'_> {
     Context {
         interval: 2.0,
         findings,
@@ -47,9 +47,9 @@ fn context(findings: &[Finding]) -> Context<'_> {
     }
 }
 
-fn finding(line: Option<&str>, word: &str) -> Finding {
-    Finding {
-        topic: Topic::Workers,
+fn finding(line: Option<&str>, word: &str) -> Advice {
+    Advice {
+        topic: AdviceTopic::Workers,
         line: line.map(str::to_owned),
         reason: format!("{word} ").repeat(30),
         time: None,
