@@ -74,7 +74,7 @@ impl Mounts {
 
     /// Whether `path` is provided by lxcfs and therefore describes the container, not the machine.
     pub fn is_lxcfs(&self, path: &str) -> bool {
-        self.lxcfs.iter().any(|point| is_at_or_below(path.as_bytes(), point))
+        self.lxcfs.iter().any(|point| is_at_or_below(path, point))
     }
 
     /// Adds the mounts of another table.

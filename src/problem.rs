@@ -105,8 +105,8 @@ pub enum ProblemKind {
     Excessive {
         /// The value.
         value: String,
-        /// What is available.
-        available: String,
+        /// What is available; `None`: just that.
+        available: Option<String>,
     },
     /// An unknown key, with a suggestion if there is a similar one.
     UnknownKey {
@@ -228,10 +228,10 @@ impl fmt::Display for Problem {
             ProblemKind::Absent => f.write_str("missing")?,
             ProblemKind::BadValue { value, expected } => write!(f, "'{value}' is not {expected}")?,
             ProblemKind::Undetermined { what, value } => write!(f, "cannot determine {what} in '{value}'")?,
-            ProblemKind::Excessive { value, available } if value == available => {
+            ProblemKind::Excessive { value, available: None } => {
                 write!(f, "{value}, which leaves nothing")?;
             }
-            ProblemKind::Excessive { value, available } => {
+            ProblemKind::Excessive { value, available: Some(available) } => {
                 write!(f, "{value}, but only {available} available")?;
             }
             ProblemKind::UnknownKey { nearest: Some(nearest) } => {

@@ -221,26 +221,37 @@ fn sized(
 
 /// Reports settings of the operator that the machine cannot satisfy. They are applied nevertheless.
 fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, problems: &mut Vec<Problem>) {
-    let mut report = |source: &Source, value: String, available: String, consequence: &'static str| {
-        let kind = ProblemKind::Excessive { value, available };
-        problems.push(Problem::new(source.clone(), kind, consequence).in_configuration());
+    let mut report = |source: &Source, kind: ProblemKind, consequence: &'static str| {
+        let problem = Problem::new(source.clone(), kind, consequence).in_configuration();
+        // Units that share a setting and have the same limits have the same problem.
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     };
     let Capacity { cpu, memory } = &unit.capacity;
     // If nothing is known, that has already been reported.
-    let exceeds = |reserve: u64, available: &Available| {
+    let excess = |reserve: u64, available: &Available, text: fn(u64) -> String| {
         let all = available.amount.saturating_add(available.reserved);
-        (all > 0 && reserve / u64::from(sharing) >= all).then_some(all)
+        let share = reserve / u64::from(sharing);
+        if all == 0 || share < all {
+            return None;
+        }
+        let value = match sharing {
+            1 => text(reserve),
+            _ => format!("{}, {} for each unit", text(reserve), text(share)),
+        };
+        let available = Some(text(all)).filter(|available| *available != text(share));
+        Some(ProblemKind::Excessive { value, available })
     };
     if let Some(set) = &unit.config.reserve_cpus
-        && let Some(all) = exceeds(set.value, cpu)
+        && let Some(kind) = excess(set.value, cpu, |milli| in_cpus(Cpus(milli)))
     {
-        report(&set.source, in_cpus(Cpus(set.value)), in_cpus(Cpus(all)), Resource::Cpu.assumed());
+        report(&set.source, kind, Resource::Cpu.assumed());
     }
-    if let Some(set) = &unit.config.reserve_memory {
-        let reserve = set.value.in_bytes(physical_memory.unwrap_or(0));
-        if let Some(all) = exceeds(reserve, memory) {
-            report(&set.source, in_gib(reserve), in_gib(all), Resource::Memory.assumed());
-        }
+    if let Some(set) = &unit.config.reserve_memory
+        && let Some(kind) = excess(set.value.in_bytes(physical_memory.unwrap_or(0)), memory, in_gib)
+    {
+        report(&set.source, kind, Resource::Memory.assumed());
     }
     if let Some(set) = &unit.config.workers
         && let Some(workers) = set.value
@@ -248,7 +259,8 @@ fn warn_of_excess(unit: &SizedUnit, physical_memory: Option<u64>, sharing: u32, 
         let needed = u64::from(workers).saturating_mul(IDLE_WORKER);
         if memory.amount > 0 && needed > memory.amount {
             let value = format!("{workers} workers take {} when idle", in_gib(needed));
-            report(&set.source, value, in_gib(memory.amount), "they are started anyway");
+            let kind = ProblemKind::Excessive { value, available: Some(in_gib(memory.amount)) };
+            report(&set.source, kind, "they are started anyway");
         }
     }
 }

@@ -222,13 +222,14 @@ fn set_units(config: &mut Config, value: &str, source: Source, problems: &mut Ve
         }
         // A dot belongs to the suffix of a service or of another file; only instances may contain others.
         let is_other_file = !name.ends_with(".service") && !name.contains('@') && name.contains('.');
-        match service_name(name).filter(|_| !is_other_file && units.len() < MAX_UNITS) {
-            None => {
-                let expected = "the name of a service, at most 64 of them";
-                problems.push(Problem::bad_value(source.clone(), name, expected, "the name is ignored"));
-            }
-            Some(name) if !units.contains(&name) => units.push(name),
-            Some(_) => {}
+        let mut ignore = |expected| {
+            problems.push(Problem::bad_value(source.clone(), name, expected, "the name is ignored"));
+        };
+        match service_name(name).filter(|_| !is_other_file) {
+            None => ignore("the name of a service"),
+            Some(name) if units.contains(&name) => {}
+            Some(_) if units.len() >= MAX_UNITS => ignore("one of the first 64 units"),
+            Some(name) => units.push(name),
         }
     }
     if value.is_empty() {

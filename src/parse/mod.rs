@@ -30,8 +30,9 @@ pub(crate) fn path_in(directory: &str, name: &str) -> String {
 }
 
 /// Whether a path is that of a directory, or of something below it.
-pub(crate) fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+pub fn is_at_or_below(path: impl AsRef<[u8]>, directory: impl AsRef<[u8]>) -> bool {
+    let rest = path.as_ref().strip_prefix(directory.as_ref());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// The name, and the value if there is one, in `name=value`.

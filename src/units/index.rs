@@ -262,7 +262,7 @@ impl<'a> Index<'a> {
             return None;
         }
         let (parent, base) = absolute.rsplit_once('/')?;
-        let is_inside = |directory: &&str| is_at_or_below(parent.as_bytes(), directory.as_bytes());
+        let is_inside = |directory: &&str| is_at_or_below(parent, directory);
         let inside = DIRECTORIES.iter().chain(&GENERATORS).any(is_inside) || {
             // A unit directory may itself be a symbolic link.
             let parent = self.root.identity(parent);

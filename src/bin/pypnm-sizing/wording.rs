@@ -184,6 +184,16 @@ pub(crate) fn headline(unit: &SizedUnit) -> String {
     format!("{}: {}{but}", unit.name, profile(numbers))
 }
 
+/// What is said of a template; `stem`: its name up to the `@`.
+pub(crate) fn is_a_template(stem: &str) -> String {
+    format!("is a template; name an instance: --unit={stem}@NAME.service")
+}
+
+/// A flag of a running process.
+pub(crate) fn flag_text(flag: &str, value: &str) -> String {
+    format!("{flag} {value} on its command line")
+}
+
 /// Adds the units that are configured but not sized to the page.
 pub(crate) fn unsized_units(page: &mut Page, sizing: &Sizing) {
     if !sizing.is_enabled() {

@@ -61,7 +61,7 @@ impl Hierarchy {
             (clean && !goes_up(path) && !goes_up(&mount.root)).then_some(below)
         };
         let rank = |mount: &CgroupMount<'_>| {
-            (below(mount).is_some(), is_at_or_below(mount.point.as_bytes(), STANDARD_MOUNT_POINT.as_bytes()))
+            (below(mount).is_some(), is_at_or_below(&*mount.point, STANDARD_MOUNT_POINT))
         };
         let of_ours = |mount: &&CgroupMount<'_>| {
             if v1 { mount.has_v1(controller) } else { mount.v1_options.is_none() }

@@ -138,8 +138,7 @@ impl LimitReader<'_> {
 
     fn own_directory_is_missing(&self, hierarchy: &Hierarchy, consequence: &str) -> Option<Problem> {
         // The usual mount point is not checked for a process at the root.
-        let may_lack = hierarchy.is_nested()
-            || !is_at_or_below(hierarchy.path.as_bytes(), STANDARD_MOUNT_POINT.as_bytes());
+        let may_lack = hierarchy.is_nested() || !is_at_or_below(&hierarchy.path, STANDARD_MOUNT_POINT);
         if !hierarchy.certain || !may_lack || self.root.has_directory(&hierarchy.path) {
             return None;
         }

@@ -25,6 +25,7 @@ use pypnm_sizing::root::Root;
 use pypnm_sizing::sized::Sizing;
 
 use crate::service::systemctl::SystemctlError;
+use crate::wording::is_a_template;
 pub(crate) use facts::Facts;
 use facts::gather;
 pub(crate) use judged::Judged;
@@ -76,8 +77,7 @@ impl Question<'_> {
             Judged { unit: unit.clone(), facts: None, process: None, verdict }
         };
         if let Some((stem, _)) = name.split_once("@.") {
-            let text = format!("it is a template; name an instance: --unit={stem}@NAME.service");
-            return without_facts(Topic::Template, text);
+            return without_facts(Topic::Template, format!("it {}", is_a_template(stem)));
         }
         let facts = match gather(self.root, self.sizing, name, restarts) {
             Ok(facts) => facts,

@@ -23,7 +23,7 @@ use crate::service::in_use::{InUse, Origin, in_use};
 use crate::service::launch::Launch;
 use crate::service::process;
 use crate::service::running::Running;
-use crate::wording::{self, brief, workers_text};
+use crate::wording::{self, brief, flag_text, workers_text};
 
 /// Judges the process `pid`, or its parent if it is a worker; again while only a worker seems to be missing. Also returns the
 /// sizing, if there is one.
@@ -224,7 +224,7 @@ fn compare(
 fn set_by(running: &Running, places: &[&'static str]) -> Option<String> {
     let launch = Launch::from_arguments(&running.arguments);
     if let Some((flag, value)) = places.iter().find_map(|name| Some((name, launch.flag(name)?))) {
-        return Some(format!("{flag} {value} on its command line"));
+        return Some(flag_text(flag, value));
     }
     match &running.file {
         Some((_, Ok(text))) if exec_profile::is_ours(text) => {

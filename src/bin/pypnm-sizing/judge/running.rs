@@ -12,7 +12,7 @@ use crate::service::in_use::{InUse, Origin, in_use};
 use crate::service::launch::Launch;
 use crate::service::running::Running;
 use crate::service::{generated, handover};
-use crate::wording::{self, brief};
+use crate::wording::{self, brief, flag_text};
 
 impl Judge<'_> {
     /// Compares the running processes with what they get at the next start.
@@ -63,8 +63,7 @@ impl Judge<'_> {
             }
             match self.standing_flag(running, flag).filter(|_| started_with == Some(due)) {
                 Some(value) => {
-                    let text = format!("{flag} {value} on its command line");
-                    self.report(Finding::new(Topic::Override, State::Ok, text));
+                    self.report(Finding::new(Topic::Override, State::Ok, flag_text(flag, value)));
                 }
                 None => differs = true,
             }

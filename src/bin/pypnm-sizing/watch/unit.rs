@@ -7,6 +7,7 @@ use pypnm_sizing::units::name::{Name, NameKind};
 
 use crate::cli::Watch;
 use crate::output::remark;
+use crate::wording::is_a_template;
 
 /// The index of a unit among those that are sized, by its name or by its template's.
 pub(crate) fn index_of_unit(sizing: &Sizing, name: &str) -> Option<usize> {
@@ -30,7 +31,7 @@ pub(super) fn choose_unit(sizing: &Sizing, arguments: &Watch) -> anyhow::Result<
     }
     if is_template {
         let stem = unit.trim_end_matches("@.service");
-        bail!("{unit} is a template; name an instance: --unit={stem}@NAME.service");
+        bail!("{unit} {}", is_a_template(stem));
     }
     let others: Vec<&str> =
         sizing.units.iter().map(|other| other.name.as_str()).filter(|other| *other != unit).collect();

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::bail;
+use pypnm_sizing::parse::is_at_or_below;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::units::Unit;
 
@@ -94,14 +95,16 @@ impl Plan<'_> {
         let places: Vec<&str> =
             self.checkout.iter().chain([&installation.environment]).map(String::as_str).collect();
         let elsewhere = account.and_then(|account| other_home(root, account, &places));
-        let is_hidden =
-            |path: &str| is_home(root, path) || elsewhere.as_deref().is_some_and(|home| is_in(path, home));
+        let is_hidden = |path: &str| {
+            is_home(root, path) || elsewhere.as_deref().is_some_and(|home| is_at_or_below(path, home))
+        };
         let writable: Vec<String> = self.checkout.iter().filter(|path| is_hidden(path)).cloned().collect();
         let mut readable: Vec<String> = Vec::new();
         // The environment, the directories of the symbolic links that lead to its Python, and the prefix of that Python.
         let needed = [installation.environment.clone()].into_iter();
         for path in needed.chain(pypnm::python_places(root, installation)) {
-            if is_hidden(&path) && !writable.iter().chain(&readable).any(|there| is_in(&path, there)) {
+            if is_hidden(&path) && !writable.iter().chain(&readable).any(|there| is_at_or_below(&path, there))
+            {
                 readable.push(path);
             }
         }
@@ -113,7 +116,7 @@ impl Plan<'_> {
         for name in names {
             let real = real_path(root, &name).filter(|real| *real != visible_name(root, &name));
             if let Some(real) = real
-                && !aliases.iter().any(|(_, there)| is_in(&name, there))
+                && !aliases.iter().any(|(_, there)| is_at_or_below(&name, there))
             {
                 aliases.push((real, name));
             }
@@ -125,18 +128,15 @@ impl Plan<'_> {
 
 /// Whether the path is in a directory that `ProtectHome=` hides.
 pub(super) fn is_home(root: &Root, path: &str) -> bool {
-    HOMES.iter().any(|home| is_in(path, home) || real_path(root, home).is_some_and(|home| is_in(path, &home)))
-}
-
-/// Whether the path is that of the directory, or one below it.
-fn is_in(path: &str, directory: &str) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    HOMES.iter().any(|home| {
+        is_at_or_below(path, home) || real_path(root, home).is_some_and(|home| is_at_or_below(path, &home))
+    })
 }
 
 /// The account's home directory, if it is somewhere else, belongs to the account and contains the installation.
 fn other_home(root: &Root, account: &Account, places: &[&str]) -> Option<String> {
     let home = real_path(root, &account.home).filter(|home| !is_home(root, home))?;
-    let is_around = |place: &&str| *place != home && is_in(place, &home);
+    let is_around = |place: &&str| *place != home && is_at_or_below(place, &home);
     let is_own = root.stat(&home)?.st_uid == account.uid;
     (is_own && places.iter().any(is_around) && !places.contains(&home.as_str())).then_some(home)
 }
