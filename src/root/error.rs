@@ -57,6 +57,8 @@ impl fmt::Display for ReadError {
     }
 }
 
+impl std::error::Error for ReadError {}
+
 impl From<Errno> for ReadError {
     fn from(errno: Errno) -> Self {
         match errno {

@@ -56,7 +56,7 @@ pub(crate) struct Facts {
     /// Environment files that the caller may not read.
     pub(crate) hidden_files: Vec<String>,
     /// The file that `PYPNM_SERVE_ENV_FILE=` names if that is not ours, and its text, or why it cannot be read.
-    pub(crate) foreign_file: Option<(String, Result<String, String>)>,
+    pub(crate) foreign_file: Option<(String, Result<String, ReadError>)>,
     pub(crate) live: Live,
     /// The process that serves, if it is in a container: the settings loaded by systemd are those of the container engine.
     pub(crate) contained: Option<u32>,
@@ -159,7 +159,7 @@ pub(crate) fn gather(
         .and_then(|unit| assigned_at_start(unit, &loaded))
         .or_else(|| loaded.environment.get(pypnm::ENV_FILE))
         .filter(|path| Some(*path) != ours)
-        .map(|path| (path.clone(), live::text(root, path)));
+        .map(|path| (path.clone(), process::text_of_file(root, path)));
     let live = Live::read(root, &loaded, ours);
     let in_force = unit.and_then(|unit| in_force(root, unit, &loaded));
     let contained = match &live {

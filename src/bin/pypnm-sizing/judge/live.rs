@@ -56,11 +56,6 @@ fn unit_processes(root: &Root, loaded: &LoadedUnit) -> Vec<Process> {
     process::read(root, &process::pids_of_cgroup(root, &loaded.cgroup))
 }
 
-/// The text of a profile file, or why it cannot be read.
-pub(super) fn text(root: &Root, path: &str) -> Result<String, String> {
-    process::text_of_file(root, path).map_err(|error| error.to_string())
-}
-
 /// The services that run PyPNM, other than `names`.
 pub(super) fn other_units(root: &Root, names: &[String]) -> Vec<String> {
     let processes = process::all(root);

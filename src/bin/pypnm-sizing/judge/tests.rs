@@ -6,6 +6,7 @@ use std::time::Duration;
 use pypnm_sizing::overrides::{Effect, Override, Overrides, Stage};
 use pypnm_sizing::problem::{Problem, ProblemKind, Source};
 use pypnm_sizing::pypnm::{self, Numbers};
+use pypnm_sizing::root::ReadError;
 
 use super::facts::{Expected, Facts, InForce, mistakes};
 use super::live::Live;
@@ -286,7 +287,7 @@ fn not_read() {
     let itself = |facts: &mut Facts| running(facts).active = Some(numbers(2, 1000));
     let verdict = with(|facts| {
         itself(facts);
-        running(facts).file = Some((FILE.to_owned(), Err("there is no such file".to_owned())));
+        running(facts).file = Some((FILE.to_owned(), Err(ReadError::Missing)));
     });
     assert_eq!(found(&verdict), (State::Warning, vec![Topic::NotRead], true));
     let verdict = with(|facts| {

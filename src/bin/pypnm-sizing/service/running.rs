@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pypnm_sizing::names;
 use pypnm_sizing::pypnm::{self, Numbers};
-use pypnm_sizing::root::Root;
+use pypnm_sizing::root::{ReadError, Root};
 use pypnm_sizing::watch::role::{Role, roles};
 
 use super::container::{self, ProcessFiles};
@@ -26,7 +26,7 @@ pub(crate) struct Running {
     /// The profile in effect, which PyPNM passes to its workers (`PYPNM_ACTIVE_…`).
     pub(crate) active: Option<Numbers>,
     /// The profile file that it reads, if known: its path, and its text, or why it cannot be read.
-    pub(crate) file: Option<(String, Result<String, String>)>,
+    pub(crate) file: Option<(String, Result<String, ReadError>)>,
     /// Whether that file has changed since the process started, which read it before.
     pub(crate) file_has_changed: bool,
 }
@@ -66,7 +66,7 @@ impl Running {
     ) {
         let family: Vec<u32> = processes.iter().map(|process| process.pid).collect();
         let text = container::profile_text(machine, files, &family, path);
-        self.file = Some((path.to_owned(), text.map_err(|error| error.to_string())));
+        self.file = Some((path.to_owned(), text));
     }
 
     /// For a unit: determines whether the profile file has changed since `main` started. `ours`, the file of the generated

@@ -8,6 +8,7 @@ mod environment;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _};
@@ -130,19 +131,19 @@ fn hand_over(command: &mut Command, unit: &SizedUnit, words: &[OsString]) {
 
 /// The text of the operator's file at the path in `PYPNM_SERVE_ENV_FILE`, relative to the working directory as for PyPNM.
 /// `None`: there is no file, or it is from an earlier start, so that it can be written. `Err`: why it is left unchanged.
-fn operators_file(path: &Path) -> Result<Option<String>, String> {
+fn operators_file(path: &Path) -> anyhow::Result<Option<String>> {
     // Only a regular file is opened: opening a device or a FIFO may have side effects.
     if path.metadata().is_ok_and(|there| !there.is_file()) {
-        return Err("it is not a regular file".to_owned());
+        bail!("it is not a regular file");
     }
-    match Root::machine().text(path.to_str().ok_or("its name is not UTF-8")?) {
+    match Root::machine().text(path.to_str().context("its name is not UTF-8")?) {
         Ok(text) => Ok(Some(text).filter(|text| !exec_profile::is_ours(text))),
         Err(ReadError::Missing) => Ok(None),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn not_used(path: &Path, why: &str) {
+fn not_used(path: &Path, why: &impl Display) {
     remark(&format!("{ENV_FILE}={}: {why}; another file is used", path.display()));
 }
 
@@ -152,7 +153,7 @@ fn written(configured: Option<&Path>, text: &str) -> anyhow::Result<PathBuf> {
     for path in configured.into_iter().chain([default.as_path()]) {
         match Directory::create_for(path).and_then(|(directory, name)| directory.replace(name, text)) {
             Ok(()) => return Ok(path.to_owned()),
-            Err(error) if configured == Some(path) => not_used(path, &error.to_string()),
+            Err(error) if configured == Some(path) => not_used(path, &error),
             Err(_) => {}
         }
     }

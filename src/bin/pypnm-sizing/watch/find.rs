@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use pypnm_sizing::root::Root;
 
 use crate::service::process::{self, Process, Stat};
@@ -74,14 +75,14 @@ impl WatchTarget {
         named: Option<&str>,
         default: &str,
         waits: bool,
-    ) -> Result<(Self, Option<String>), String> {
+    ) -> anyhow::Result<(Self, Option<String>)> {
         if let Some(pid) = pid {
             return Self::with_process(machine, pid);
         }
         let name = named.unwrap_or(default);
         let Some(unit) = WatchedUnit::ask(name) else {
             if named.is_some() {
-                return Err(format!("{name}: systemd cannot be queried; use --pid=PID to watch a process"));
+                bail!("{name}: systemd cannot be queried; use --pid=PID to watch a process");
             }
             return Self::only_server(machine);
         };
@@ -97,32 +98,32 @@ impl WatchTarget {
             [] => String::new(),
             [first, ..] => format!("; PyPNM is running as process {first}: use --pid={first} to watch it"),
         };
-        Err(format!("{why_not}{hint}"))
+        bail!("{why_not}{hint}")
     }
 
-    fn only_server(machine: &Root) -> Result<(Self, Option<String>), String> {
+    fn only_server(machine: &Root) -> anyhow::Result<(Self, Option<String>)> {
         let why_not = "systemd cannot be queried";
         match servers(machine).as_slice() {
-            [] => Err(format!("{why_not}, and no process here looks like PyPNM; specify one with --pid=PID")),
+            [] => bail!("{why_not}, and no process here looks like PyPNM; specify one with --pid=PID"),
             [only] => Ok((
                 Self::Tree(Tree::new(*only)),
                 Some(format!("{why_not}; watching process {only}, found by its command line")),
             )),
             several => {
                 let list: Vec<String> = several.iter().map(u32::to_string).collect();
-                Err(format!(
+                bail!(
                     "{why_not}, and several processes look like PyPNM: choose one with --pid={}",
                     list.join(" or ")
-                ))
+                )
             }
         }
     }
 
     /// A process given on the command line, or its parent if it is a worker.
-    fn with_process(machine: &Root, pid: u32) -> Result<(Self, Option<String>), String> {
+    fn with_process(machine: &Root, pid: u32) -> anyhow::Result<(Self, Option<String>)> {
         let found = process::read(machine, &[pid]);
         let Some(process) = found.first() else {
-            return Err(format!("--pid={pid}: no such process, or /proc hides it"));
+            bail!("--pid={pid}: no such process, or /proc hides it");
         };
         let parent = process.parent;
         if process.candidate().is_spawned() && parent > 1 {

@@ -18,7 +18,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Error};
+use anyhow::Context as _;
 use pypnm_sizing::limits::Resource;
 use pypnm_sizing::root::Root;
 use pypnm_sizing::sized::{SizedUnit, Sizing};
@@ -81,8 +81,7 @@ pub(crate) fn run(root: &Root, arguments: &Watch) -> Outcome {
     let unit = choose_unit(&sizing, arguments)?;
     let is_recorded = arguments.record.is_some() || arguments.metrics.is_some();
     let named = arguments.unit.as_deref();
-    let (target, note) =
-        WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, is_recorded).map_err(Error::msg)?;
+    let (target, note) = WatchTarget::find(&Root::machine(), arguments.pid, named, &unit, is_recorded)?;
     if let Some(note) = note {
         remark(&note);
     }
@@ -197,7 +196,7 @@ impl Watching<'_> {
                 return Ok(EndReason::Done);
             }
             loop {
-                match events.wait(next, screen.as_mut()).map_err(Error::msg)? {
+                match events.wait(next, screen.as_mut())? {
                     Woken::End => return Ok(EndReason::Done),
                     Woken::Redraw if self.view == View::Screen => {
                         self.show()?;

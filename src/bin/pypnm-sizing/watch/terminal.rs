@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use anyhow::bail;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -51,7 +52,7 @@ impl Events {
     }
 
     /// Waits until `until`, or for an event.
-    pub(super) fn wait(&self, until: Instant, screen: Option<&mut Screen>) -> Result<Woken, String> {
+    pub(super) fn wait(&self, until: Instant, screen: Option<&mut Screen>) -> anyhow::Result<Woken> {
         let remaining = until.saturating_duration_since(Instant::now());
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(&self.pipe, PollFlags::IN)];
@@ -61,7 +62,7 @@ impl Events {
         let timeout = Timespec::try_from(remaining).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(format!("cannot wait for events: {}", io::Error::from(errno))),
+            Err(errno) => bail!("cannot wait for events: {}", io::Error::from(errno)),
         }
         let (woken, typed) = (is_ready(fds.first()), is_ready(fds.get(1)));
         drop(fds);
