@@ -4,7 +4,7 @@
 
 use pypnm_sizing::root::Root;
 
-use crate::service::process::sockets::{HeldSockets, each_tcp, listen_drops};
+use crate::service::process::sockets::{HeldSockets, TCP_TABLES, each_tcp_in, listen_drops};
 
 /// The sockets of a service.
 #[derive(Debug, Default)]
@@ -12,6 +12,9 @@ pub(super) struct Queue {
     held: HeldSockets,
     /// The process whose sockets they are.
     owner: Option<u32>,
+    /// The tables that contain any that listen; empty: unknown. The others are read only when the sockets are looked up again,
+    /// because reading a table takes more time than everything else in a sample.
+    tables: Vec<&'static str>,
 }
 
 impl Queue {
@@ -24,14 +27,28 @@ impl Queue {
         if refresh || self.owner != Some(main) {
             self.held = HeldSockets::read(pids.iter().copied());
             self.owner = Some(main);
+            self.tables.clear();
         }
+        let tables =
+            if self.tables.is_empty() { TCP_TABLES.to_vec() } else { std::mem::take(&mut self.tables) };
         let mut waiting = None;
-        let read = each_tcp(main, |socket| {
-            if let Some(listener) = socket.listener().filter(|listener| self.held.contains(listener.inode)) {
-                let queue = u64::from(listener.accept_queue.unwrap_or(0));
-                waiting = Some(waiting.unwrap_or(0) + queue);
+        let mut is_read = true;
+        for table in tables {
+            let mut has_listener = false;
+            let read = each_tcp_in(table, main, |socket| {
+                if let Some(listener) =
+                    socket.listener().filter(|listener| self.held.contains(listener.inode))
+                {
+                    let queue = u64::from(listener.accept_queue.unwrap_or(0));
+                    waiting = Some(waiting.unwrap_or(0) + queue);
+                    has_listener = true;
+                }
+            });
+            is_read &= read.is_ok();
+            if has_listener {
+                self.tables.push(table);
             }
-        });
-        (waiting.filter(|_| read.is_ok()), listen_drops(machine, main))
+        }
+        (waiting.filter(|_| is_read), listen_drops(machine, main))
     }
 }

@@ -15,6 +15,9 @@ use pypnm_sizing::root::Root;
 
 /// The maximum number of bytes read of a table: about 200,000 sockets.
 const MAX_TABLE_BYTES: u64 = 32 << 20;
+/// The tables of TCP sockets, by the type of the listening socket. For each that is read, the kernel walks the hash table of all
+/// connections, whose size depends on the memory of the machine.
+pub(crate) const TCP_TABLES: [&str; 2] = ["tcp", "tcp6"];
 /// The maximum number of descriptors read of a process.
 const MAX_DESCRIPTORS: usize = 1 << 16;
 /// State of a listening TCP socket (`TCP_LISTEN` in the kernel's include/net/tcp_states.h).
@@ -170,17 +173,19 @@ fn each_line(path: &str, mut visit: impl FnMut(&[u8])) -> io::Result<()> {
 
 /// Calls `visit` for each TCP socket in the network namespace of a process.
 pub(crate) fn each_tcp(pid: u32, mut visit: impl FnMut(TcpSocket)) -> io::Result<()> {
-    for name in ["tcp", "tcp6"] {
-        let read = each_line(&format!("/proc/{pid}/net/{name}"), |line| {
-            TcpSocket::parse(line).into_iter().for_each(&mut visit);
-        });
-        match read {
-            // A kernel without IPv6.
-            Err(error) if name == "tcp6" && error.kind() == ErrorKind::NotFound => {}
-            read => read?,
-        }
+    TCP_TABLES.iter().try_for_each(|table| each_tcp_in(table, pid, &mut visit))
+}
+
+/// Calls `visit` for each TCP socket in one of [`TCP_TABLES`].
+pub(crate) fn each_tcp_in(table: &str, pid: u32, mut visit: impl FnMut(TcpSocket)) -> io::Result<()> {
+    let read = each_line(&format!("/proc/{pid}/net/{table}"), |line| {
+        TcpSocket::parse(line).into_iter().for_each(&mut visit);
+    });
+    match read {
+        // A kernel without IPv6.
+        Err(error) if table == "tcp6" && error.kind() == ErrorKind::NotFound => Ok(()),
+        read => read,
     }
-    Ok(())
 }
 
 /// All listening sockets in the network namespace of a process, regardless of the process that holds them.
