@@ -1,9 +1,10 @@
 //! The limits of a process: its own cgroup at every visible level, and its affinity.
 //!
 //! They apply if the process is the service, or will execute it: `exec` in a container, `env` in `ExecStartPre=`, and
-//! `check` and `watch` of a running process. They are never used by the generator or for a shell, which run in other cgroups. In a unit,
-//! the affinity adds nothing: it is inherited from PID 1 or set by `CPUAffinity=`, and both are taken into account already.
-//! Limits that are also in the unit files or in PID 1's cgroup occur twice, which does not change the minimum.
+//! `check` and `watch` of a running process. They are never used by the generator or for a shell, which run in other
+//! cgroups. In a unit, the affinity adds nothing: it is inherited from PID 1 or set by `CPUAffinity=`, and both are taken
+//! into account already. Limits that are also in the unit files or in PID 1's cgroup occur twice, which does not change the
+//! minimum.
 
 use crate::limits::cgroup::Hierarchy;
 use crate::limits::{Limit, Scope, cgroup, host};

@@ -179,7 +179,7 @@ pub(super) fn confinements(commands: &[ExecCommand<'_>]) -> Vec<(Confinement, So
     found
 }
 
-/// Calls `visit` for the words of a command after variables are expanded (systemd.service(5), "ExecCommand lines"): a word
+/// Calls `visit` for the words of a command after variables are expanded (systemd.service(5), "Command lines"): a word
 /// `$NAME` is split into words, `${NAME}` is not. Each word is passed with its source. Returns false if the words exceed
 /// `budget`, which limits both time and length.
 fn each_word(

@@ -249,10 +249,10 @@ mod tests {
 
     #[test]
     fn a_cgroup_with_the_name_of_one_of_pid_1_is_the_process_s_own() {
-        let files = [("/sys/fs/cgroup/work/init.scope/memory.max", "2000000000\n")];
-        let (_dir, root) = machine("0::/work/init.scope\n", &[V2], &files);
+        let files = [("/sys/fs/cgroup/session.slice/init.scope/memory.max", "2000000000\n")];
+        let (_dir, root) = machine("0::/session.slice/init.scope\n", &[V2], &files);
         let cgroups = ProcessCgroups::read(&root, 7);
-        let source = "/sys/fs/cgroup/work/init.scope/memory.max".to_owned();
+        let source = "/sys/fs/cgroup/session.slice/init.scope/memory.max".to_owned();
         assert_eq!(tightest(&cgroups, Resource::Memory), Some((2_000_000_000, source)));
     }
 
